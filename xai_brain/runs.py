@@ -1,0 +1,190 @@
+"""The run directory: where each file of a run lies, atomic writes, provenance. No torch.
+
+Stages meet in these files only, so that each can be run again alone, and maps made by anyone can be
+put in their place and analysed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xai_brain.volumes import bids_name, write_atomic
+
+PACKAGES = ("xai-brain", "torch", "pytorch-lightning", "captum", "nibabel", "nilearn", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and tables of one run.
+
+    Parameters
+    ----------
+    path : Path
+        The directory; it need not exist yet.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+    # -- single files --------------------------------------------------------------------------
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def participants(self) -> Path:
+        return self.path / "participants.tsv"
+
+    @property
+    def folds(self) -> Path:
+        return self.path / "folds.tsv"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.path / "quarantine.tsv"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.tsv"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    # -- families of files ---------------------------------------------------------------------
+    def checkpoint(self, fold: int, seed: int, seeds: list[int]) -> Path:
+        prefix = f"seed-{seed}_" if len(seeds) > 1 else ""
+        return self.path / "checkpoints" / f"{prefix}fold-{fold}.ckpt"
+
+    def history(self, fold: int, seed: int, seeds: list[int]) -> Path:
+        """Training curve of one fold: epoch, metric, value."""
+        return self.checkpoint(fold, seed, seeds).with_suffix(".tsv")
+
+    def image(self, participant_id: str, session_id: str | None, space: str, suffix: str = "T1w") -> Path:
+        """Prepared T1 (`suffix` T1w, uint8, 0 outside the brain) or truth of a planted effect (`mask`)."""
+        entities = {"desc": "truth"} if suffix == "mask" else {"desc": "prepared"}
+        name = bids_name(participant_id, session_id, space=space, **entities, suffix=suffix)
+        return self.path / "images" / f"{name}.nii.gz"
+
+    def attribution(
+        self, participant_id: str, session_id: str | None, space: str, method: str, seed: int, seeds: list[int]
+    ) -> Path:
+        """Map of one image by one method; its JSON sidecar has the same stem."""
+        folder = self.path / "attributions"
+        folder = folder / f"seed-{seed}" if len(seeds) > 1 else folder
+        folder = folder / participant_id / (session_id or "")
+        name = bids_name(participant_id, session_id, space=space, desc=method, suffix="attribution")
+        return folder / f"{name}.nii.gz"
+
+    def group_map(self, method: str, what: str, stat: str) -> Path:
+        return self.path / "group" / f"desc-{method}_{what}_stat-{stat}_statmap.nii.gz"
+
+    def evaluation(self, name: str) -> Path:
+        return self.path / "evaluation" / f"{name}.tsv"
+
+
+def sidecar(path: Path) -> Path:
+    """JSON sidecar of a NIfTI file."""
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+def write_json(content: Any, path: Path) -> Path:
+    text = json.dumps(content, indent=2, default=_plain) + "\n"
+    return write_atomic(path, lambda temporary: temporary.write_text(text))
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def write_tsv(table: pd.DataFrame, path: Path) -> Path:
+    return write_atomic(path, lambda temporary: table.to_csv(temporary, sep="\t", index=False, na_rep="n/a"))
+
+
+def read_tsv(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path, sep="\t", na_values=["n/a"], dtype={"participant_id": str, "session_id": str})
+    if "session_id" in table:
+        table["session_id"] = table["session_id"].astype(object).where(table["session_id"].notna(), None)
+    return table
+
+
+def update_metrics(run: RunDirectory, new: dict[str, float], *, replace: tuple[str, ...] = ()) -> dict[str, float]:
+    """Merge figures into metrics.json; keys that begin with one of `replace` are dropped first."""
+    metrics = read_json(run.metrics) if run.metrics.exists() else {}
+    kept = {key: value for key, value in metrics.items() if not key.startswith(replace or ("\0",))}
+    metrics = dict(sorted({**kept, **new}.items()))
+    write_json(metrics, run.metrics)
+    return metrics
+
+
+def add_seconds(run: RunDirectory, stage: str, seconds: float) -> None:
+    """Add to the time that a stage has taken in all its starts."""
+    key = f"seconds/{stage}"
+    before = read_json(run.metrics).get(key, 0.0) if run.metrics.exists() else 0.0
+    update_metrics(run, {key: round(before + seconds, 2)})
+
+
+def provenance(seeds: list[int], inputs: dict[str, str]) -> dict[str, Any]:
+    """Versions, machine, commit, seeds and the hashes of the inputs of a run."""
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "git_commit": _git_commit(),
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+        },
+        "seeds": list(seeds),
+        "inputs_sha256": inputs,
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> str | None:
+    folder = Path(__file__).parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        ask = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        return subprocess.run(ask, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,0 +1,248 @@
+"""NIfTI in and out, affines, grids and file names. No torch.
+
+World coordinates are RAS+ millimetres throughout. A grid is a shape and an affine; resampling goes
+through affines only, so that a voxel keeps its place whatever the axes of the file are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+# A Gaussian of this many target voxels halves the amplitude at the new Nyquist frequency:
+# exp(-2 (pi sigma f)^2) = 1/2 at f = 1 / (2 spacing).
+NYQUIST_SIGMA = float(np.sqrt(2 * np.log(2)) / np.pi)
+
+
+class ImageError(ValueError):
+    """An image that cannot be used: which file, why, and what to do."""
+
+    def __init__(self, path: str | Path, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = str(path), reason
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A voxel grid in world space.
+
+    Parameters
+    ----------
+    name : str
+    shape : tuple of 3 int
+    affine : ndarray of shape (4, 4)
+        Voxel to world, RAS+ mm.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        return nib.affines.voxel_sizes(self.affine)
+
+
+def _isotropic(name: str, shape: tuple[int, int, int], spacing: float, origin: tuple[float, ...]) -> Grid:
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    affine[:3, 3] = origin
+    return Grid(name, shape, affine)
+
+
+GRIDS = {
+    grid.name: grid
+    for grid in (
+        _isotropic("t1w_58x70x58", (58, 70, 58), 3.125, (-89.0625, -125.8125, -71.0625)),
+        _isotropic("t1w_2mm", (91, 109, 91), 2.0, (-90, -126, -72)),
+        _isotropic("t1w_4mm", (46, 55, 46), 4.0, (-90, -126, -72)),
+    )
+}
+
+
+def get_grid(name: str) -> Grid:
+    if name not in GRIDS:
+        raise ValueError(f"unknown grid {name!r}; one of {', '.join(GRIDS)}")
+    return GRIDS[name]
+
+
+def load_img(path: str | Path) -> nib.Nifti1Image:
+    """Read one 3-D image into memory as float32, or say what is wrong with it.
+
+    A trailing axis of length 1 is dropped; header scaling is applied.
+
+    Parameters
+    ----------
+    path : path of a NIfTI file
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        float32, 3-D; NaN and infinities stay as they are.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, truncated or not an image, or holds several volumes.
+    """
+    try:
+        img = nib.load(path)
+        data = np.asanyarray(img.dataobj).astype(np.float32)
+    except FileNotFoundError:
+        raise ImageError(path, "the file does not exist") from None
+    except Exception as error:  # nibabel, zlib and the OS each raise their own kinds for a broken file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ImageError(path, f"cannot be read, is it truncated? ({reason})") from error
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim != 3:
+        raise ImageError(path, f"has shape {data.shape}; a single 3-D volume is needed")
+    if abs(np.linalg.det(img.affine[:3, :3])) < 1e-6:
+        raise ImageError(path, "has a singular affine; set the voxel-to-world matrix in its header")
+    return nib.Nifti1Image(data, img.affine)
+
+
+def resample_to_grid(img: nib.Nifti1Image, grid: Grid, *, order: int = 1, antialias: bool = True) -> np.ndarray:
+    """Sample an image at the voxel centres of a grid.
+
+    Before downsampling a Gaussian suppresses what the grid cannot carry: its amplitude response is
+    one half at the new Nyquist frequency; the smoothing that the image's own voxels already imply is
+    left out of it.
+
+    Parameters
+    ----------
+    img : nibabel.Nifti1Image
+        Any axes, spacing and obliquity.
+    grid : Grid
+    order : int, default 1
+        Spline order; 0 for labels and masks (never smoothed).
+    antialias : bool, default True
+
+    Returns
+    -------
+    ndarray of shape grid.shape, float32
+        0 outside the image's field of view.
+    """
+    data = np.asanyarray(img.dataobj, dtype=np.float32)
+    source_mm = nib.affines.voxel_sizes(img.affine)
+    target_mm = float(grid.spacing_mm.max())
+    if antialias and order > 0:
+        sigma_mm = NYQUIST_SIGMA * np.sqrt(np.maximum(target_mm**2 - source_mm**2, 0))
+        data = ndimage.gaussian_filter(data, sigma_mm / source_mm, mode="constant")
+    # grid voxel -> world -> image voxel
+    to_img = np.linalg.inv(img.affine) @ grid.affine
+    return ndimage.affine_transform(
+        data, to_img[:3, :3], to_img[:3, 3], grid.shape, order=order, mode="grid-constant"
+    ).astype(np.float32)
+
+
+def same_grid(img: nib.Nifti1Image, other: nib.Nifti1Image | Grid, tolerance_mm: float = 1e-3) -> bool:
+    return tuple(img.shape[:3]) == tuple(other.shape[:3]) and np.allclose(
+        img.affine, other.affine, atol=tolerance_mm
+    )
+
+
+@lru_cache(maxsize=4)
+def template_brain_mask(grid_name: str) -> np.ndarray:
+    """Brain mask of the MNI152 template that nilearn ships, on a named grid, bool."""
+    from nilearn.datasets import load_mni152_brain_mask
+
+    img = load_mni152_brain_mask(resolution=2)
+    img = nib.Nifti1Image(np.asanyarray(img.dataobj).astype(np.float32), img.affine)
+    return resample_to_grid(img, get_grid(grid_name), antialias=False) > 0.5
+
+
+def bids_name(participant_id: str, session_id: str | None = None, *, suffix: str, **entities: str) -> str:
+    """File stem in the BIDS manner.
+
+    Examples
+    --------
+    >>> bids_name("sub-01", space="MNI152", desc="GradCAM", suffix="attribution")
+    'sub-01_space-MNI152_desc-GradCAM_attribution'
+    """
+    parts = [participant_id] + ([session_id] if session_id else [])
+    return "_".join([*parts, *(f"{key}-{value}" for key, value in entities.items()), suffix])
+
+
+def parse_entities(path: str | Path) -> dict[str, str]:
+    """Entities of a BIDS file name, e.g. ``{"sub": "01", "space": "MNI152", "suffix": "T1w"}``."""
+    stem = Path(path).name.split(".")[0]
+    *pairs, suffix = stem.split("_")
+    return {**dict(pair.split("-", 1) for pair in pairs if "-" in pair), "suffix": suffix}
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> Path:
+    """Write a file such that it is visible only when it is complete.
+
+    Parameters
+    ----------
+    path : final path
+    write : function that writes the content to the temporary path it is given
+        The temporary name lies in the same folder and ends like `path`.
+
+    Returns
+    -------
+    Path
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ending = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
+    with NamedTemporaryFile(dir=path.parent, prefix=".partial-", suffix=ending, delete=False) as file:
+        temporary = Path(file.name)
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # NamedTemporaryFile makes files that only their owner can read
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def save_img(data: np.ndarray, affine: np.ndarray, path: str | Path, *, space: str = "MNI152") -> Path:
+    """Write a NIfTI image atomically; the xform codes say whether its space is MNI152.
+
+    Parameters
+    ----------
+    data : ndarray of shape (X, Y, Z)
+        Its dtype is kept; bool becomes uint8.
+    affine : ndarray of shape (4, 4)
+    path : str or Path
+    space : str, default "MNI152"
+    """
+    data = data.astype(np.uint8) if data.dtype == bool else data
+    img = nib.Nifti1Image(data, affine)
+    code = "mni" if space.startswith("MNI") else "scanner"
+    img.header.set_xyzt_units("mm")
+    img.set_sform(affine, code)
+    img.set_qform(affine, code)
+    return write_atomic(path, lambda temporary: _write_nifti(img, temporary))
+
+
+def _write_nifti(img: nib.Nifti1Image, path: Path) -> None:
+    import gzip
+
+    if path.suffix != ".gz":
+        img.to_filename(path)
+        return
+    # without name and time in the gzip header the same data are the same bytes
+    with open(path, "wb") as raw, gzip.GzipFile("", "wb", 3, raw, mtime=0) as file:
+        file.write(img.to_bytes())
