@@ -20,7 +20,16 @@ import pandas as pd
 
 from xai_brain.volumes import bids_name, write_atomic
 
-PACKAGES = ("xai-brain", "torch", "pytorch-lightning", "captum", "nibabel", "nilearn", "numpy", "scikit-learn")
+PACKAGES = (
+    "xai-brain",
+    "torch",
+    "pytorch-lightning",
+    "captum",
+    "nibabel",
+    "nilearn",
+    "numpy",
+    "scikit-learn",
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,13 @@ class RunDirectory:
         return self.path / "images" / f"{name}.nii.gz"
 
     def attribution(
-        self, participant_id: str, session_id: str | None, space: str, method: str, seed: int, seeds: list[int]
+        self,
+        participant_id: str,
+        session_id: str | None,
+        space: str,
+        method: str,
+        seed: int,
+        seeds: list[int],
     ) -> Path:
         """Map of one image by one method; its JSON sidecar has the same stem."""
         folder = self.path / "attributions"
@@ -128,7 +143,9 @@ def read_tsv(path: Path) -> pd.DataFrame:
     return table
 
 
-def update_metrics(run: RunDirectory, new: dict[str, float], *, replace: tuple[str, ...] = ()) -> dict[str, float]:
+def update_metrics(
+    run: RunDirectory, new: dict[str, float], *, replace: tuple[str, ...] = ()
+) -> dict[str, float]:
     """Merge figures into metrics.json; keys that begin with one of `replace` are dropped first."""
     metrics = read_json(run.metrics) if run.metrics.exists() else {}
     kept = {key: value for key, value in metrics.items() if not key.startswith(replace or ("\0",))}

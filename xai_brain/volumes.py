@@ -111,7 +111,9 @@ def load_img(path: str | Path) -> nib.Nifti1Image:
     return nib.Nifti1Image(data, img.affine)
 
 
-def resample_to_grid(img: nib.Nifti1Image, grid: Grid, *, order: int = 1, antialias: bool = True) -> np.ndarray:
+def resample_to_grid(
+    img: nib.Nifti1Image, grid: Grid, *, order: int = 1, antialias: bool = True
+) -> np.ndarray:
     """Sample an image at the voxel centres of a grid.
 
     Before downsampling a Gaussian suppresses what the grid cannot carry: its amplitude response is

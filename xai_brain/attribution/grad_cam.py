@@ -1,0 +1,94 @@
+"""Grad-CAM in any number of dimensions, on Captum's LayerGradCam."""
+
+from __future__ import annotations
+
+import torch
+from captum.attr import LayerGradCam
+from torch import nn
+
+from xai_brain.attribution.model_state import AttributionError, preserved
+from xai_brain.attribution.outputs import ClassScore
+
+
+class GradCAM:
+    """Channels of one layer weighted by their mean gradient, brought to the input grid.
+
+    The map is signed: negative values speak against the class. (The paper clips them; so can you.)
+    Values are resized trilinearly, voxel centre to voxel centre of the two fields of view.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Returns (N, n_classes).
+    layer : str, optional
+        Dotted name of a module. Default: the last ReLU whose output is a volume, else the last
+        convolution; found by a forward pass.
+
+    References
+    ----------
+    Selvaraju et al., "Grad-CAM", ICCV 2017.
+    """
+
+    def __init__(self, model: nn.Module, layer: str | None = None):
+        self.model, self.layer = model, layer
+
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, 1, X, Y, Z)
+        target : int or Tensor of shape (N,)
+            Class index.
+
+        Returns
+        -------
+        Tensor of shape (N, 1, X, Y, Z)
+            Raw and signed.
+        """
+        with preserved(self.model):
+            layer = find_layer(self.model, inputs, self.layer)
+            # a graph is needed although no parameter asks for a gradient
+            inputs = inputs.detach().clone().requires_grad_()
+            coarse = LayerGradCam(self.model, layer).attribute(inputs, target)
+        mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[inputs.ndim]
+        return nn.functional.interpolate(coarse.detach(), inputs.shape[2:], mode=mode, align_corners=False)
+
+
+def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) -> nn.Module:
+    """The layer by name, or the one that Grad-CAM is meant for.
+
+    Raises
+    ------
+    AttributionError
+        There is no such module, or no layer whose output is a volume.
+    """
+    inner = model.model if isinstance(model, ClassScore) else model
+    modules = dict(inner.named_modules())
+    if name is not None:
+        if name not in modules:
+            ends = [full for full in modules if full.endswith(f".{name}")]
+            if len(ends) != 1:
+                raise AttributionError(
+                    f"the model has no layer {name!r}; its last ones: {', '.join([*modules][-8:])}"
+                )
+            name = ends[0]
+        return modules[name]
+    volumes: list[nn.Module] = []
+
+    def note(module: nn.Module, _: object, output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.ndim == inputs.ndim and max(output.shape[2:]) > 1:
+            volumes.append(module)
+
+    candidates = [m for m in modules.values() if isinstance(m, nn.ReLU | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+    handles = [module.register_forward_hook(note) for module in candidates]
+    try:
+        with torch.no_grad():
+            model(inputs[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    relus = [module for module in volumes if isinstance(module, nn.ReLU)]
+    if not volumes:
+        raise AttributionError("no convolution of the model gives a volume: Grad-CAM has no layer to work on")
+    return (relus or volumes)[-1]

@@ -1,0 +1,54 @@
+"""Guided backpropagation, on Captum's, after a check of the model."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from captum.attr import GuidedBackprop as CaptumGuidedBackprop
+from torch import nn
+
+from xai_brain.attribution.model_state import check_relu_modules, preserved
+
+
+class GuidedBackprop:
+    """Gradient of the output in which ReLUs let only positive gradients pass backwards.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Returns (N, n_classes); its ReLUs are ``torch.nn.ReLU`` modules.
+
+    References
+    ----------
+    Springenberg et al., "Striving for Simplicity", ICLR workshop 2015.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, 1, X, Y, Z)
+        target : int or Tensor of shape (N,)
+            Class index.
+
+        Returns
+        -------
+        Tensor of shape (N, 1, X, Y, Z)
+            Raw and signed.
+
+        Raises
+        ------
+        AttributionError
+            The model has no ReLU module, or functional ReLUs.
+        """
+        with preserved(self.model), warnings.catch_warnings():
+            # Captum tells of the hooks that it sets, and that inputs are made to ask for gradients
+            warnings.filterwarnings("ignore", "Setting (backward|forward).*hooks on ReLU")
+            check_relu_modules(self.model, inputs)
+            inputs = inputs.detach().clone().requires_grad_()
+            return CaptumGuidedBackprop(self.model).attribute(inputs, target).detach()

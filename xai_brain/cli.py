@@ -1,0 +1,154 @@
+"""The command line: ``xai-brain <command> [settings]``.
+
+Help answers before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "run": "Everything: train, explain, evaluate and report. What is finished is not done again.",
+    "train": "Train one network per fold and predict every subject out of fold.",
+    "explain": "Explain every subject by the network that did not see it, with each configured method.",
+    "evaluate": "Compare the maps with each other, between classes and with planted effects.",
+    "report": "Write the run's self-contained report.html.",
+}
+
+USAGE = """\
+usage: xai-brain <command> [setting=value ...] [-m]
+
+Explain 3-D CNNs on brain MRI voxel by voxel, and know which map to believe.
+
+commands
+{commands}
+
+Begin with:       xai-brain run experiment=demo
+Your own data:    xai-brain run data=bids data.root=/path/to/bids data.label=sex
+All settings:     xai-brain run experiment=demo --cfg job
+A sweep:          xai-brain run -m experiment=demo trainer.lr=1e-3,3e-4
+Trace of errors:  XAI_BRAIN_DEBUG=1 xai-brain ...
+"""
+
+COMMAND_USAGE = """\
+usage: xai-brain {command} {arguments} [-m]
+
+{description}
+
+{details}
+Settings are given as key=value; groups such as data, model, augmentation and experiment choose a file
+of conf/. See them all:  xai-brain {command} {example} --cfg job
+Several values (lr=1e-3,3e-4) with -m run one job each, below outputs/<name>/<job>.
+"""
+
+DETAILS = {
+    "run": "Settings that matter first: experiment, data, data.root, data.label, run_dir, seeds, data.on_error.\n",
+    "train": "Settings that matter first: experiment, data, model, trainer.max_epochs, folds.n_folds, seeds.\n",
+    "explain": "Its settings are those of the run directory. Add a method with attribution=[grad_cam];\n"
+    "choose what is explained with explain.target and explain.output.\n",
+    "evaluate": "Its settings are those of the run directory; evaluation.top_percents can be changed.\n",
+    "report": "Its settings are those of the run directory.\n",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+        print(USAGE.format(commands=lines))
+        return 0
+    command, *rest = arguments
+    if command == "--version":
+        from importlib.metadata import version
+
+        print(version("xai-brain"))
+        return 0
+    if command not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(command, COMMANDS, n=1)
+        return _fail(
+            f"there is no command {command!r}; " + (f"did you mean {near[0]!r}?" if near else "see --help")
+        )
+    if {"-h", "--help"} & set(rest):
+        stage = command in ("explain", "evaluate", "report")
+        example = "run_dir=outputs/demo" if stage else "experiment=demo"
+        print(
+            COMMAND_USAGE.format(
+                command=command,
+                arguments="run_dir=<folder> [setting=value ...]" if stage else "[setting=value ...]",
+                description=COMMANDS[command],
+                details=DETAILS[command],
+                example=example,
+            )
+        )
+        return 0
+    try:
+        _start(command, rest)
+    except KeyboardInterrupt:
+        return _fail("stopped; what is finished is kept, start again to go on", 130)
+    except Exception as error:
+        if os.environ.get("XAI_BRAIN_DEBUG"):
+            raise
+        return _fail(_message(error))
+    return 0
+
+
+def _start(command: str, rest: list[str]) -> None:
+    from xai_brain.config import compose
+
+    if any(argument.startswith("-") for argument in rest):
+        _start_hydra(command, rest)
+        return
+    if command in ("explain", "evaluate", "report"):
+        from xai_brain.commands.setup import stage_settings
+
+        cfg = stage_settings(command, rest)
+    else:
+        cfg = compose(command, rest)
+    _execute(command, cfg)
+
+
+def _execute(command: str, cfg: object) -> None:
+    getattr(import_module(f"xai_brain.commands.{command}"), command)(cfg)
+
+
+def _start_hydra(command: str, rest: list[str]) -> None:
+    """Multirun and Hydra's own flags."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig, OmegaConf
+
+    from xai_brain.config import check, conf_dir, register_schemas
+
+    def job(cfg: DictConfig) -> None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            cfg.run_dir = HydraConfig.get().runtime.output_dir
+        OmegaConf.resolve(cfg)
+        check(cfg)
+        _execute(command, cfg)
+
+    register_schemas()
+    sys.argv = [f"xai-brain {command}", *rest]
+    hydra.main(version_base="1.3", config_path=str(conf_dir().resolve()), config_name=command)(job)()
+
+
+def _message(error: Exception) -> str:
+    first = str(error).strip().splitlines()
+    text = first[0] if first else ""
+    known = type(error).__module__.startswith("xai_brain") or isinstance(error, OSError)
+    return text if known and text else f"{type(error).__name__}: {text} (XAI_BRAIN_DEBUG=1 shows where)"
+
+
+def _fail(text: str, code: int = 1) -> int:
+    print(f"xai-brain: {text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""Compare the maps of a run: with each other, between classes, and with the truth where it is known."""
+
+from __future__ import annotations
+
+import time
+from itertools import combinations
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+
+from xai_brain.commands.progress import say, track
+from xai_brain.commands.setup import open_run
+from xai_brain.config import ConfigError
+from xai_brain.evaluation.agreement import agreement
+from xai_brain.evaluation.localization import localization
+from xai_brain.evaluation.resampling import bootstrap_mean
+from xai_brain.runs import (
+    RunDirectory,
+    add_seconds,
+    read_json,
+    read_tsv,
+    sidecar,
+    update_metrics,
+    write_json,
+    write_tsv,
+)
+from xai_brain.volumes import load_img, save_img
+
+SPACE = "MNI152"
+
+
+def evaluate(cfg: DictConfig) -> RunDirectory:
+    """Evaluate all maps of a run; no network is needed.
+
+    Returns
+    -------
+    RunDirectory
+        With evaluation/agreement.tsv, localization.tsv (truth known), summary.tsv, group/ and the
+        figures in metrics.json.
+    """
+    run = open_run(cfg)
+    maps = find_maps(cfg, run)
+    stamp = run.path / "evaluation" / "inputs.json"
+    inputs = {
+        "evaluation": str(cfg.evaluation),
+        "maps": sorted(f"{m['path'].name} {m['stamp']}" for m in maps),
+    }
+    if stamp.exists() and read_json(stamp) == inputs:
+        say("evaluate: nothing to do, all maps are compared")
+        return run
+    start = time.monotonic()
+    methods = list(dict.fromkeys(m["method"] for m in maps))
+    table = pd.DataFrame(maps)
+    settings = cfg.evaluation
+    agreements: list[dict[str, Any]] = []
+    localizations: list[dict[str, Any]] = []
+    groups = GroupMeans()
+    subjects = list(table.groupby(["participant_id", table["session_id"].fillna(""), "seed"], sort=False))
+    for (participant_id, session_id, seed), rows in track(subjects, "compare maps"):
+        t1w_img = load_img(run.image(participant_id, session_id or None, SPACE))
+        brain_mask = np.asanyarray(t1w_img.dataobj) > 0
+        arrays = {row.method: _values(row) for row in rows.itertuples()}
+        truth_path = run.image(participant_id, session_id or None, SPACE, "mask")
+        truth = np.asanyarray(nib.load(truth_path).dataobj) > 0 if truth_path.exists() else None
+        groups.add(rows.iloc[0]["label"], arrays, brain_mask, truth, t1w_img.affine)
+        about = {"level": "subject", "name": participant_id, "seed": seed}
+        agreements += _agreements(arrays, brain_mask, about, settings)
+        if truth is not None:
+            for method, values in arrays.items():
+                scores = localization(values, truth & brain_mask, brain_mask, settings.random_state)
+                chance = scores.pop("chance")
+                about_map = {
+                    "participant_id": participant_id,
+                    "seed": seed,
+                    "fold": rows.iloc[0]["fold"],
+                    "method": method,
+                }
+                localizations += [
+                    {**about_map, "metric": metric, "value": value, "chance": chance}
+                    for metric, value in scores.items()
+                ]
+    for label in groups.labels:
+        means, brain_mask = groups.write(run, label)
+        agreements += _agreements(
+            means, brain_mask, {"level": "class", "name": label, "seed": "all"}, settings
+        )
+    groups.write_truth(run)
+
+    write_tsv(pd.DataFrame(agreements), run.evaluation("agreement"))
+    if localizations:
+        write_tsv(pd.DataFrame(localizations), run.evaluation("localization"))
+    summary = summarise(agreements, localizations, settings.n_bootstrap, settings.random_state)
+    write_tsv(summary, run.evaluation("summary"))
+    figures = _figures(summary, localizations)
+    figures |= {f"empty_maps/{method}": float(groups.n_empty.get(method, 0)) for method in methods}
+    update_metrics(run, figures, replace=("localization/", "agreement/", "empty_maps/"))
+    write_json(inputs, stamp)
+    add_seconds(run, "evaluate", time.monotonic() - start)
+    return run
+
+
+def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
+    """All maps of the run's methods with the person, the class and the fold that they belong to."""
+    if not run.predictions.exists():
+        raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain train` first")
+    predictions = read_tsv(run.predictions)
+    labels = read_tsv(run.participants).drop_duplicates("participant_id").set_index("participant_id")["label"]
+    found = []
+    for row in predictions.itertuples():
+        for method in cfg.attribution:
+            path = run.attribution(
+                row.participant_id, row.session_id, SPACE, method, row.seed, list(cfg.seeds)
+            )
+            if not path.exists() or not sidecar(path).exists():
+                continue
+            about = {"participant_id": row.participant_id, "session_id": row.session_id, "seed": row.seed}
+            about |= {"fold": row.fold, "label": labels[row.participant_id]}
+            found.append({**about, "method": method, "path": path, "stamp": path.stat().st_size})
+    if not found:
+        raise ConfigError(f"{run.path / 'attributions'}: there are no maps; run `xai-brain explain` first")
+    return found
+
+
+def _values(row: Any) -> np.ndarray:
+    values = np.asanyarray(load_img(row.path).dataobj)
+    return values if np.isfinite(values).all() else np.zeros_like(values)
+
+
+def _agreements(
+    arrays: dict[str, np.ndarray], brain_mask: np.ndarray, about: dict[str, Any], settings: DictConfig
+) -> list[dict[str, Any]]:
+    return [
+        {**about, "method_a": a, "method_b": b, **found}
+        for a, b in combinations(arrays, 2)
+        for found in agreement(
+            arrays[a][brain_mask],
+            arrays[b][brain_mask],
+            brain_mask.size,
+            settings.top_percents,
+            settings.random_state,
+        )
+    ]
+
+
+class GroupMeans:
+    """Running means of maps per true class and method; empty maps are counted and left out."""
+
+    def __init__(self) -> None:
+        self.sums: dict[tuple[str, str], np.ndarray] = {}
+        self.counts: dict[tuple[str, str], int] = {}
+        self.n_empty: dict[str, int] = {}
+        self.brain: dict[str, tuple[np.ndarray, int]] = {}
+        self.truth: tuple[np.ndarray, int] | None = None
+        self.affine = np.eye(4)
+
+    @property
+    def labels(self) -> list[str]:
+        return sorted(self.brain)
+
+    def add(
+        self,
+        label: str,
+        arrays: dict[str, np.ndarray],
+        brain_mask: np.ndarray,
+        truth: np.ndarray | None,
+        affine: Any,
+    ) -> None:
+        self.affine = affine
+        summed, n = self.brain.get(label, (np.zeros(brain_mask.shape), 0))
+        self.brain[label] = (summed + brain_mask, n + 1)
+        if truth is not None:
+            summed, n = self.truth or (np.zeros(truth.shape), 0)
+            self.truth = (summed + truth, n + 1)
+        for method, values in arrays.items():
+            if not values.any():
+                self.n_empty[method] = self.n_empty.get(method, 0) + 1
+                continue
+            key = (label, method)
+            self.sums[key] = self.sums.get(key, 0) + values.astype(np.float64)
+            self.counts[key] = self.counts.get(key, 0) + 1
+
+    def write(self, run: RunDirectory, label: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Save the mean maps of a class; returns them and the voxels in most of its brains."""
+        summed, n = self.brain[label]
+        means = {}
+        for (of, method), total in self.sums.items():
+            if of != label:
+                continue
+            means[method] = total / self.counts[of, method]
+            path = run.group_map(method, f"class-{label}", "mean")
+            save_img(means[method].astype(np.float32), self.affine, path, space=SPACE)
+            about = {
+                "Method": method,
+                "Class": label,
+                "Statistic": "mean",
+                "NumberOfMaps": self.counts[of, method],
+            }
+            write_json({**about, "Scaling": "none, raw values"}, sidecar(path))
+        return means, summed / n > 0.5
+
+    def write_truth(self, run: RunDirectory) -> None:
+        if self.truth is not None:
+            summed, n = self.truth
+            path = run.group_map("truth", "class-all", "mean")
+            save_img((summed / n).astype(np.float32), self.affine, path, space=SPACE)
+
+
+def summarise(
+    agreements: list[dict[str, Any]], localizations: list[dict[str, Any]], n_bootstrap: int, random_state: int
+) -> pd.DataFrame:
+    """Means over subjects with bootstrap intervals; seeds of one subject are averaged first."""
+    rows = []
+    if agreements:
+        table = pd.DataFrame(agreements).query("level == 'subject'")
+        table = table.assign(table="agreement", method=table["method_a"] + " × " + table["method_b"])
+        rows.append(table.rename(columns={"name": "participant_id"}))
+    if localizations:
+        rows.append(pd.DataFrame(localizations).assign(table="localization", top_percent=np.nan))
+    columns = ["table", "method", "metric", "top_percent", "mean", "ci_low", "ci_high", "chance", "n"]
+    if not rows:
+        return pd.DataFrame(columns=columns)
+    result = []
+    for key, group in pd.concat(rows).groupby(columns[:4], dropna=False, sort=False):
+        subjects = group.groupby("participant_id")[["value", "chance"]].mean()
+        mean, low, high = bootstrap_mean(subjects["value"].to_numpy(), n_bootstrap, random_state)
+        result.append((*key, mean, low, high, subjects["chance"].mean(), len(subjects)))
+    return pd.DataFrame(result, columns=columns)
+
+
+def _figures(summary: pd.DataFrame, localizations: list[dict[str, Any]]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for row in summary[summary["table"] == "localization"].itertuples():
+        name = f"localization/{row.method}/{row.metric}"
+        figures |= {name: row.mean, f"{name}_ci_low": row.ci_low, f"{name}_ci_high": row.ci_high}
+    if localizations:
+        figures["localization/chance"] = float(np.mean([row["chance"] for row in localizations]))
+    return figures

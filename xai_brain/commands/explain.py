@@ -1,0 +1,274 @@
+"""Explain every subject by the network that did not see it."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.attribution.outputs import OUTPUTS, ClassScore
+from xai_brain.attribution.reference import Reference
+from xai_brain.commands.progress import say, track
+from xai_brain.commands.setup import open_run, prepared_cohort
+from xai_brain.config import ConfigError
+from xai_brain.data.splits import split_fold
+from xai_brain.models.classifier import BrainClassifier
+from xai_brain.models.fitting import keep_freed_memory
+from xai_brain.runs import RunDirectory, add_seconds, read_tsv, sidecar, versions, write_json
+from xai_brain.volumes import Grid, file_hash, get_grid, load_img, resample_to_grid, save_img
+
+SPACE = "MNI152"  # of everything that was prepared
+
+
+def explain(cfg: DictConfig) -> RunDirectory:
+    """Make the maps that are missing.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+        From `xai_brain.compose`, or the settings of an existing run.
+
+    Returns
+    -------
+    RunDirectory
+        With attributions/ (NIfTI and JSON sidecar per subject and method) and images/.
+    """
+    run = open_run(cfg)
+    if not run.predictions.exists():
+        raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain train` first")
+    predictions, folds = read_tsv(run.predictions), read_tsv(run.folds)
+    seeds = explained_seeds(cfg)
+    batches = [batch for seed in seeds for batch in _batches(cfg, predictions[predictions["seed"] == seed])]
+    plan = {label: [b for b in batches if _missing(cfg, run, b, label)] for label in cfg.attribution}
+    if not any(plan.values()):
+        say(f"explain: nothing to do, {len(predictions)} predictions are explained")
+        return run
+
+    start = time.monotonic()
+    cohort = prepared_cohort(cfg, run)
+    _write_images(run, cohort, get_grid(cfg.preprocessing.grid))
+    _write_dataset_description(run)
+    keep_freed_memory()
+    for seed in seeds:
+        for fold in sorted(folds["fold"].unique()):
+            todo = {
+                label: [b for b in missing if b.seed == seed and b.fold == fold]
+                for label, missing in plan.items()
+            }
+            if any(todo.values()):
+                _explain_fold(cfg, run, cohort, folds, fold, seed, todo)
+    add_seconds(run, "explain", time.monotonic() - start)
+    return run
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Test subjects of one fold and seed that are explained together.
+
+    The plan does not depend on what is done already, so that a resumed run gives the same numbers.
+    """
+
+    seed: int
+    fold: int
+    rows: pd.DataFrame  # of predictions.tsv
+
+
+def explained_seeds(cfg: DictConfig) -> list[int]:
+    seeds = list(cfg.seeds) if cfg.explain.seeds is None else list(cfg.explain.seeds)
+    if unknown := sorted(set(seeds) - set(cfg.seeds)):
+        raise ConfigError(f"explain.seeds={seeds}: {unknown} were not trained (seeds={list(cfg.seeds)})")
+    return seeds
+
+
+def map_path(cfg: DictConfig, run: RunDirectory, row: Any, label: str) -> Any:
+    return run.attribution(row.participant_id, row.session_id, SPACE, label, row.seed, list(cfg.seeds))
+
+
+def _batches(cfg: DictConfig, predictions: pd.DataFrame) -> list[Batch]:
+    size = cfg.explain.batch_size
+    return [
+        Batch(int(seed), int(fold), rows.iloc[i : i + size])
+        for (seed, fold), rows in predictions.groupby(["seed", "fold"])
+        for i in range(0, len(rows), size)
+    ]
+
+
+def _missing(cfg: DictConfig, run: RunDirectory, batch: Batch, label: str) -> bool:
+    # the sidecar is written after the map
+    return any(not sidecar(map_path(cfg, run, row, label)).exists() for row in batch.rows.itertuples())
+
+
+def _explain_fold(
+    cfg: DictConfig,
+    run: RunDirectory,
+    cohort: pd.DataFrame,
+    folds: pd.DataFrame,
+    fold: int,
+    seed: int,
+    todo: dict[str, list[Batch]],
+) -> None:
+    checkpoint = run.checkpoint(fold, seed, list(cfg.seeds))
+    device = torch.device("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
+    classifier = BrainClassifier.load_from_checkpoint(
+        checkpoint, map_location=device, weights_only=True
+    ).eval()
+    parts = split_fold(cohort, folds, fold, cfg.folds.validation_fraction, cfg.folds.random_state)
+    reference = build_reference(parts["train"], classifier.class_names, cfg.explain.n_reference_volumes)
+    about = {"Fold": int(fold), "Seed": int(seed), "CheckpointSHA256": file_hash(checkpoint)}
+    for label, batches in todo.items():
+        method, output = build_method(cfg, label, classifier, reference)
+        for batch in track(batches, f"explain seed {seed} fold {fold + 1}, {label}"):
+            _explain_batch(cfg, run, cohort, batch, label, method, output, classifier, about)
+
+
+def build_reference(train: pd.DataFrame, class_names: list[str], n_volumes: int) -> Reference:
+    """Class means and a sample of the training subjects of a fold, one volume in memory at a time."""
+    means = []
+    for k in range(len(class_names)):
+        rows = train[train["target"] == k]
+        means.append(sum(_volume(path) for path in rows["volume_path"]) / len(rows))
+    sample = train.groupby("target", group_keys=False).head(max(n_volumes // len(class_names), 1))
+    brain_mask = np.any([np.load(path, mmap_mode="r") for path in train["volume_mask_path"]], axis=0)
+    return Reference(
+        class_means=torch.from_numpy(np.stack(means))[:, None],
+        volumes=torch.from_numpy(np.stack([_volume(path) for path in sample["volume_path"]]))[:, None],
+        targets=torch.tensor(sample["target"].tolist()),
+        brain_mask=torch.from_numpy(brain_mask),
+    )
+
+
+def _volume(path: str) -> np.ndarray:
+    return np.array(np.load(path, mmap_mode="r"))
+
+
+def build_method(
+    cfg: DictConfig, label: str, classifier: torch.nn.Module, reference: Reference
+) -> tuple[Any, str]:
+    """A method of the settings, on what of the model's output it explains.
+
+    Returns
+    -------
+    method : object with ``attribute(inputs, target)``
+    output : str
+        logit, logit_difference or probability.
+    """
+    factory: Callable[..., Any] = instantiate(cfg.attribution[label])
+    make = getattr(factory, "func", factory)
+    output = cfg.explain.output or getattr(make, "default_output", OUTPUTS[0])
+    accepts = inspect.signature(make).parameters
+    extra = {"reference": reference} if "reference" in accepts else {}
+    return factory(ClassScore(classifier, output), **extra), output
+
+
+def _explain_batch(
+    cfg: DictConfig,
+    run: RunDirectory,
+    cohort: pd.DataFrame,
+    batch: Batch,
+    label: str,
+    method: Any,
+    output: str,
+    classifier: BrainClassifier,
+    about: dict[str, Any],
+) -> None:
+    keys = cohort.set_index(["participant_id", cohort["session_id"].fillna("")])
+    rows = [keys.loc[(row.participant_id, row.session_id or "")] for row in batch.rows.itertuples()]
+    inputs = torch.from_numpy(np.stack([_volume(row["volume_path"]) for row in rows]))[:, None]
+    inputs = inputs.to(next(classifier.parameters()).device)
+    with torch.no_grad():
+        probabilities = classifier(inputs).softmax(1).cpu()
+    targets = resolve_targets(
+        cfg.explain.target, probabilities, batch.rows["target"].tolist(), classifier.class_names
+    )
+    # a seed for methods that draw random numbers, the same whatever was done before
+    torch.manual_seed(hash((batch.seed, batch.fold, int(batch.rows.index[0]))) % 2**31)
+    maps = method.attribute(inputs, target=targets.to(inputs.device)).detach().cpu().float()
+    if maps.shape != inputs.shape:
+        raise ConfigError(
+            f"attribution.{label}: gave shape {tuple(maps.shape)} for inputs {tuple(inputs.shape)}"
+        )
+    affine = get_grid(cfg.preprocessing.grid).affine
+    for row, values, target, probability in zip(
+        batch.rows.itertuples(), maps, targets, probabilities, strict=True
+    ):
+        path = map_path(cfg, run, row, label)
+        if sidecar(path).exists():
+            continue
+        save_img(values[0].numpy(), affine, path, space=SPACE)
+        parameters = OmegaConf.to_container(cfg.attribution[label])
+        assert isinstance(parameters, dict)
+        about_map = {
+            "ParticipantId": row.participant_id,
+            "Method": label,
+            "Parameters": {key: value for key, value in parameters.items() if key != "_partial_"},
+            "Target": int(target),
+            "TargetName": classifier.class_names[int(target)],
+            "TargetProbability": float(probability[target]),
+            "TargetRule": cfg.explain.target,
+            "Output": output,
+            "Empty": bool(not torch.isfinite(values).all() or not values.any()),
+            "ValueMeaning": value_meaning(method, output),
+            **about,
+            "Versions": versions(),
+        }
+        write_json(about_map, sidecar(path))
+
+
+def resolve_targets(
+    rule: str, probabilities: torch.Tensor, true: list[int], class_names: list[str]
+) -> torch.Tensor:
+    """Class index that is explained for each subject, (N,)."""
+    if rule == "predicted":
+        return probabilities.argmax(1)
+    if rule == "true":
+        return torch.tensor(true)
+    if rule not in class_names:
+        raise ConfigError(f"explain.target={rule}: one of predicted, true, {', '.join(class_names)}")
+    return torch.full((len(true),), class_names.index(rule))
+
+
+def value_meaning(method: Any, output: str) -> str:
+    if getattr(method, "default_output", None) == "probability":
+        return "1 - perturbation mask, in [0, 1]: how much of the voxel was replaced to take the class away"
+    return f"raw and signed: positive values speak for the class (output explained: {output})"
+
+
+def _write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:
+    """Prepared T1 for looking (uint8, 0 outside the brain), and truth masks of planted effects."""
+    for row in cohort.to_dict("records"):
+        path = run.image(row["participant_id"], row["session_id"], SPACE)
+        truth = run.image(row["participant_id"], row["session_id"], SPACE, "mask")
+        if path.exists() and (truth.exists() or not row["truth_path"]):
+            continue
+        volume, mask = np.load(row["volume_path"]), np.load(row["volume_mask_path"])
+        if row["truth_path"]:
+            data = resample_to_grid(load_img(row["truth_path"]), grid, order=0) > 0.5
+            save_img(data, grid.affine, truth, space=SPACE)
+        save_img(for_looking(volume, mask), grid.affine, path, space=SPACE)
+
+
+def for_looking(volume: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
+    """uint8: 1 to 255 in the brain between its 0.5th and 99.5th percentile, 0 outside."""
+    low, high = np.percentile(volume[brain_mask], [0.5, 99.5])
+    scaled = 1 + 254 * np.clip((volume - low) / max(high - low, 1e-6), 0, 1)
+    return np.where(brain_mask, scaled, 0).round().astype(np.uint8)
+
+
+def _write_dataset_description(run: RunDirectory) -> None:
+    content = {
+        "Name": "Attribution maps of xai_brain",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "xai_brain", "Version": versions().get("xai-brain", "unknown")}],
+    }
+    path = run.path / "attributions" / "dataset_description.json"
+    if not path.exists():
+        write_json(content, path)

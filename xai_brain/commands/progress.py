@@ -1,0 +1,58 @@
+"""Progress on long work: a bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+PLAIN_EVERY_SECONDS = 15
+
+
+def say(text: str) -> None:
+    """A line for the user."""
+    print(text, flush=True)
+
+
+def track(items: Iterable[T], description: str) -> Iterator[T]:
+    """Iterate with progress.
+
+    Parameters
+    ----------
+    items : sized iterable
+    description : str
+        What is done, e.g. ``"explain fold 1, GradCAM"``.
+    """
+    items = items if isinstance(items, Sized) else list(items)
+    total = len(items)
+    if not sys.stdout.isatty():
+        yield from _plain(items, description, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=Console(file=sys.stdout), transient=True
+    ) as progress:
+        yield from progress.track(items, total=total, description=description)
+
+
+def _plain(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    start = told = time.monotonic()
+    for done, item in enumerate(items):
+        if time.monotonic() - told > PLAIN_EVERY_SECONDS:
+            told = time.monotonic()
+            remaining = (told - start) / max(done, 1) * (total - done)
+            say(f"{description}: {done}/{total}, {remaining:.0f} s left")
+        yield item
+    say(f"{description}: {total}/{total}, {time.monotonic() - start:.1f} s")

@@ -1,0 +1,56 @@
+"""The whole path: train, explain, evaluate, report."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from xai_brain.commands.evaluate import evaluate
+from xai_brain.commands.explain import explain
+from xai_brain.commands.progress import say
+from xai_brain.commands.report import report
+from xai_brain.commands.train import train
+from xai_brain.runs import RunDirectory, read_json
+
+
+def run(cfg: DictConfig) -> RunDirectory:
+    """Run all stages; what is finished is not done again.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+        From `xai_brain.compose`.
+
+    Returns
+    -------
+    RunDirectory
+    """
+    train(cfg)
+    explain(cfg)
+    evaluate(cfg)
+    done = report(cfg)
+    print_summary(done)
+    return done
+
+
+def print_summary(done: RunDirectory) -> None:
+    """A short table of the main figures and the path of the report."""
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics = read_json(done.metrics)
+    table = Table("figure", "value", "95 % CI", "chance", title=None)
+    chance = {"test/balanced_accuracy": 0.5, "test/auroc": 0.5, "baseline/brain_size/auroc": 0.5}
+    local = metrics.get("localization/chance")
+    names = [name for name in chance if name in metrics]
+    names += [
+        name for name in metrics if name.startswith("localization/") and name.endswith(("/rra", "/rma"))
+    ]
+    for name in names:
+        low, high = metrics.get(f"{name}_ci_low"), metrics.get(f"{name}_ci_high")
+        interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
+        by_chance = chance.get(name, local)
+        table.add_row(
+            name, f"{metrics[name]:.3f}", interval, f"{by_chance:.3f}" if by_chance is not None else ""
+        )
+    Console().print(table)
+    say(f"report: {done.report}")

@@ -1,0 +1,172 @@
+"""Train one network per fold and seed; every subject is predicted by the network that did not see it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.analysis.baselines import brain_size_predictions
+from xai_brain.commands.progress import say
+from xai_brain.commands.setup import class_names, open_run, portable, prepared_cohort, synthetic_root
+from xai_brain.config import ConfigError
+from xai_brain.data.datamodule import BrainDataModule
+from xai_brain.data.splits import make_folds, split_fold
+from xai_brain.evaluation.classification import classification_metrics
+from xai_brain.models.fitting import fit_fold, predict_logits
+from xai_brain.runs import (
+    RunDirectory,
+    add_seconds,
+    provenance,
+    read_tsv,
+    update_metrics,
+    write_json,
+    write_tsv,
+)
+from xai_brain.volumes import get_grid, write_atomic
+
+
+def train(cfg: DictConfig) -> RunDirectory:
+    """Train all folds and seeds of a run; folds that are finished are kept.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+        From `xai_brain.compose`.
+
+    Returns
+    -------
+    RunDirectory
+        With checkpoints, predictions.tsv, participants.tsv, folds.tsv and test figures in metrics.json.
+    """
+    run = open_run(cfg)
+    if run.predictions.exists():
+        say(f"train: nothing to do, {run.predictions} is complete")
+        return run
+    start = time.monotonic()
+    cohort = prepared_cohort(cfg, run)
+    folds = make_folds(cohort, cfg.folds.n_folds, cfg.folds.random_state)
+    _check_brain_size(cfg, cohort)
+    root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
+    write_tsv(portable(cohort, root), run.participants)
+    write_tsv(folds, run.folds)
+    write_json(
+        provenance(list(cfg.seeds), dict(zip(cohort["participant_id"], cohort["sha256"]))), run.provenance
+    )
+
+    for seed in cfg.seeds:
+        for fold in range(cfg.folds.n_folds):
+            _train_fold(cfg, run, cohort, folds, fold, seed)
+    tables = [
+        read_tsv(_fold_predictions(run, k, s, cfg)) for s in cfg.seeds for k in range(cfg.folds.n_folds)
+    ]
+    predictions = pd.concat(tables, ignore_index=True)
+    update_metrics(
+        run, classification_metrics(predictions, "test", cfg.evaluation.n_bootstrap), replace=("test/",)
+    )
+    _baseline(cfg, run, cohort, folds)
+    write_tsv(predictions, run.predictions)  # last: it says that training is complete
+    add_seconds(run, "train", time.monotonic() - start)
+    return run
+
+
+def _train_fold(
+    cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int
+) -> None:
+    seeds = list(cfg.seeds)
+    checkpoint = run.checkpoint(fold, seed, seeds)
+    done = _fold_predictions(run, fold, seed, cfg)
+    if checkpoint.exists() and done.exists():
+        return
+    start = time.monotonic()
+    parts = split_fold(cohort, folds, fold, cfg.folds.validation_fraction, cfg.folds.random_state)
+    datamodule = BrainDataModule(
+        parts, cfg.trainer.batch_size, **cfg.augmentation, num_workers=cfg.trainer.num_workers
+    )
+    settings: dict[str, Any] = {
+        "network": OmegaConf.to_container(cfg.model),
+        "class_names": class_names(cohort),
+        "input_shape": list(get_grid(cfg.preprocessing.grid).shape),
+        "preprocessing": OmegaConf.to_container(cfg.preprocessing),
+        **{key: cfg.trainer[key] for key in ("lr", "weight_decay", "scheduler", "gamma")},
+        "milestones": list(cfg.trainer.milestones),
+    }
+    what = f"train seed {seed} fold {fold + 1}/{cfg.folds.n_folds}"
+    tell = EpochLines(what, cfg.trainer.max_epochs)
+    with tempfile.TemporaryDirectory() as work_dir:
+        classifier, trainer, history = fit_fold(
+            datamodule,
+            settings,
+            dict(cfg.trainer),
+            seed=_fold_seed(seed, fold),
+            work_dir=Path(work_dir),
+            tell=tell,
+        )
+        _keep_logs(Path(work_dir), run.path / "logs" / checkpoint.stem)
+        logits, targets = predict_logits(classifier, datamodule.test_dataloader())
+        write_atomic(checkpoint, lambda temporary: trainer.save_checkpoint(temporary, weights_only=True))
+    write_tsv(history, run.history(fold, seed, seeds))
+    probabilities = logits.softmax(1).numpy()
+    table = parts["test"][["participant_id", "session_id"]].assign(
+        seed=seed, fold=fold, target=targets.numpy()
+    )
+    for k, name in enumerate(class_names(cohort)):
+        table[f"prob_{name}"] = probabilities[:, k]
+    write_tsv(table, done)
+    accuracy = (probabilities.argmax(1) == targets.numpy()).mean()
+    say(f"{what}: test accuracy {accuracy:.3f} (n = {len(table)}), {time.monotonic() - start:.0f} s")
+
+
+class EpochLines:
+    """One line at the first, every fifth and the last epoch."""
+
+    def __init__(self, what: str, n_epochs: int):
+        self.what, self.n_epochs = what, n_epochs
+
+    def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
+        if epoch % 5 == 0 or epoch in (1, self.n_epochs):
+            shown = [
+                f"{key} {metrics[key]:.3f}"
+                for key in ("train/loss", "val/loss", "val/auroc")
+                if key in metrics
+            ]
+            say(f"{self.what}: epoch {epoch}/{self.n_epochs}, {', '.join(shown)}")
+
+
+def _fold_seed(seed: int, fold: int) -> int:
+    return 1000 * seed + fold
+
+
+def _fold_predictions(run: RunDirectory, fold: int, seed: int, cfg: DictConfig) -> Path:
+    checkpoint = run.checkpoint(fold, seed, list(cfg.seeds))
+    return checkpoint.with_name(f"{checkpoint.stem}_predictions.tsv")
+
+
+def _keep_logs(work_dir: Path, folder: Path) -> None:
+    """CSV and TensorBoard logs, without the intermediate checkpoints."""
+    for path in sorted(work_dir.rglob("*")):
+        if path.is_file() and path.suffix != ".ckpt":
+            target = folder / path.relative_to(work_dir)
+            write_atomic(target, lambda temporary, path=path: temporary.write_bytes(path.read_bytes()))
+
+
+def _check_brain_size(cfg: DictConfig, cohort: pd.DataFrame) -> None:
+    column = cfg.data.brain_size_column
+    if column and column not in cohort:
+        raise ConfigError(
+            f"data.brain_size_column={column}: participants.tsv has no such column ({', '.join(cohort.columns)})"
+        )
+
+
+def _baseline(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
+    """Figures of brain size alone, on the same folds."""
+    if not cfg.data.brain_size_column:
+        return
+    predictions = brain_size_predictions(cohort, folds, cfg.data.brain_size_column, class_names(cohort))
+    write_tsv(predictions, run.evaluation("brain_size_predictions"))
+    figures = classification_metrics(predictions, "baseline/brain_size", cfg.evaluation.n_bootstrap)
+    update_metrics(run, figures, replace=("baseline/brain_size/",))

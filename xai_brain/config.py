@@ -1,0 +1,295 @@
+"""Structured configuration: what can be set, of which type, and how it is composed.
+
+Files of `conf/` give the values; the dataclasses here give the types, so that a misspelt key or a
+wrong type stops before any work. ``compose("run", ["experiment=demo"])`` is what notebooks and tests
+use, and what the command line does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+COMMANDS = ("train", "explain", "evaluate", "report", "run")
+
+# `_target_` runs code: only these packages may be named, unless `trusted_modules` adds others.
+TRUSTED_MODULES = ("xai_brain", "torch", "pytorch_lightning", "captum", "monai", "sklearn", "nilearn")
+
+
+class ConfigError(ValueError):
+    """A setting that does not exist, has the wrong type or contradicts another."""
+
+
+class OnError(Enum):
+    """What to do with an input that cannot be used."""
+
+    raise_ = "raise"
+    skip = "skip"
+
+
+@dataclass
+class DataConfig:
+    """Where the images and labels are."""
+
+    layout: str = MISSING
+    root: str | None = None
+    label: str = "sex"
+    class_names: list[str] | None = None  # order = class index; sorted when not given
+    entities: dict[str, str] = field(default_factory=dict)  # which of several T1w, e.g. {desc: brain}
+    space: str | None = None
+    brain_size_column: str | None = None
+    on_error: str = "raise"
+    cache_dir: str | None = None  # default: $XAI_BRAIN_CACHE, else ~/.cache/xai_brain
+
+
+@dataclass
+class SyntheticDataConfig(DataConfig):
+    """The embedded cohort: MNI152 anatomy with a planted effect."""
+
+    cohort: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PreprocessingConfig:
+    """From a T1w image to the volume that a network sees."""
+
+    grid: str = "t1w_58x70x58"
+    zscore: bool = True
+    antialias: bool = True
+
+
+@dataclass
+class FoldsConfig:
+    """Stratified k-fold by participant; a part of each training set serves for validation."""
+
+    n_folds: int = 5
+    validation_fraction: float = 0.15
+    random_state: int = 0
+
+
+@dataclass
+class AugmentationConfig:
+    """Random changes of training volumes; all zero is none."""
+
+    max_shift_voxels: int = 0
+    intensity_sd: float = 0.0
+
+
+@dataclass
+class TrainerConfig:
+    """Optimisation of one fold."""
+
+    max_epochs: int = 10
+    batch_size: int = 8
+    lr: float = 3e-4
+    weight_decay: float = 0.0
+    scheduler: str = "one_cycle"  # one_cycle | multistep | constant
+    milestones: list[int] = field(default_factory=list)  # epochs, for multistep
+    gamma: float = 0.1
+    monitor: str = "val/loss"
+    mode: str = "min"
+    patience: int | None = None
+    calibrate: bool = True
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    num_workers: int = 0
+    tensorboard: bool = True
+    fast_dev_run: bool = False
+
+
+@dataclass
+class ExplainConfig:
+    """What is explained, for whom."""
+
+    target: str = "predicted"  # predicted | true | a class name
+    output: str | None = None  # logit | logit_difference | probability; default: that of the method
+    batch_size: int = 8
+    seeds: list[int] | None = None  # default: all that were trained
+    n_reference_volumes: int = 16
+
+
+@dataclass
+class EvaluationConfig:
+    """How maps are compared."""
+
+    top_percents: list[float] = field(default_factory=lambda: [1, 2, 5, 10, 20, 50])
+    n_bootstrap: int = 1000
+    random_state: int = 0
+
+
+@dataclass
+class Config:
+    """All settings of a run."""
+
+    name: str = "run"
+    run_dir: str = "outputs/${name}"
+    seeds: list[int] = field(default_factory=lambda: [0])
+    overwrite: bool = False
+    trusted_modules: list[str] = field(default_factory=list)
+    data: DataConfig = MISSING
+    preprocessing: PreprocessingConfig = MISSING
+    folds: FoldsConfig = MISSING
+    augmentation: AugmentationConfig = MISSING
+    model: dict[str, Any] = MISSING
+    trainer: TrainerConfig = MISSING
+    explain: ExplainConfig = MISSING
+    attribution: dict[str, Any] = field(default_factory=dict)
+    evaluation: EvaluationConfig = MISSING
+
+
+def conf_dir() -> Path:
+    """Folder of the configuration files: inside an installed package, beside it in a checkout."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def register_schemas() -> None:
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(group="data", name="schema", node=DataConfig)
+    store.store(group="data", name="schema_synthetic", node=SyntheticDataConfig)
+    for group, node in (
+        ("preprocessing", PreprocessingConfig),
+        ("folds", FoldsConfig),
+        ("augmentation", AugmentationConfig),
+        ("trainer", TrainerConfig),
+        ("evaluation", EvaluationConfig),
+    ):
+        store.store(group=group, name="schema", node=node)
+
+
+def compose(command: str = "run", overrides: list[str] | None = None) -> DictConfig:
+    """Settings of a command, resolved and checked.
+
+    Parameters
+    ----------
+    command : {"train", "explain", "evaluate", "report", "run"}, default "run"
+    overrides : list of str, optional
+        As on the command line, e.g. ``["experiment=demo", "trainer.max_epochs=2"]``.
+
+    Returns
+    -------
+    omegaconf.DictConfig
+
+    Raises
+    ------
+    ConfigError
+        One line that names the key and the nearest valid one.
+
+    Examples
+    --------
+    >>> compose("run", ["experiment=demo"]).name
+    'demo'
+    """
+    register_schemas()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+            cfg = hydra_compose(command, overrides or [])
+            OmegaConf.resolve(cfg)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error, command)) from error
+    check(cfg)
+    return cfg
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what no type can exclude."""
+    if missing := sorted(str(key) for key in OmegaConf.missing_keys(cfg)):
+        hint = " (choose one with data=synthetic or data=bids data.root=...)" if "data" in missing[0] else ""
+        raise ConfigError(f"no value for {', '.join(missing)}{hint}")
+    if cfg.data.layout != "synthetic" and not cfg.data.root:
+        raise ConfigError("no value for data.root: the folder of the images, data.root=/path/to/it")
+    choices = {
+        "data.on_error": tuple(choice.value for choice in OnError),
+        "trainer.scheduler": ("one_cycle", "multistep", "constant"),
+        "trainer.mode": ("min", "max"),
+        "explain.output": (None, "logit", "logit_difference", "probability"),
+    }
+    for key, allowed in choices.items():
+        if (value := OmegaConf.select(cfg, key)) not in allowed:
+            raise ConfigError(f"{key}={value}: one of {', '.join(str(a) for a in allowed if a)} is needed")
+    at_least = {"folds.n_folds": 2, "trainer.max_epochs": 1, "trainer.batch_size": 1, "explain.batch_size": 1}
+    for key, least in at_least.items():
+        if (value := OmegaConf.select(cfg, key)) < least:
+            raise ConfigError(f"{key}={value}: at least {least} is needed")
+    if len(set(cfg.seeds)) != len(cfg.seeds) or not len(cfg.seeds):
+        raise ConfigError(f"seeds={list(cfg.seeds)}: one or more different numbers are needed")
+    _check_targets(OmegaConf.to_container(cfg), (*TRUSTED_MODULES, *cfg.trusted_modules))
+
+
+def _check_targets(node: Any, trusted: tuple[str, ...], where: str = "") -> None:
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if not isinstance(node, dict):
+        return
+    target = node.get("_target_")
+    if target is not None and str(target).split(".")[0] not in trusted:
+        raise ConfigError(
+            f"{where}._target_={target}: its package is not trusted; "
+            f"if it is yours, add trusted_modules=[{str(target).split('.')[0]}]"
+        )
+    for key, value in node.items():
+        _check_targets(value, trusted, f"{where}.{key}".lstrip("."))
+
+
+def _one_line(error: Exception, command: str) -> str:
+    """What a user needs of a Hydra error: the key, what is wrong, the nearest valid key."""
+    chain: BaseException | None = error
+    texts = []
+    while chain is not None:
+        texts.append(str(chain))
+        chain = chain.__cause__
+    text = "\n".join(texts)
+    if match := re.search(r"(?:Key '([^']+)' is not in struct|Key '([^']+)' not in '([^']+)')", text):
+        full = re.search(r"full_key: (\S+)", text)
+        key = full.group(1) if full else (match.group(1) or match.group(2))
+        return f"there is no setting {key!r}{_nearest(key, known_keys(command))}"
+    if match := re.search(r"Could not (?:override|append to config).*?'([^']+)'", text):
+        return f"there is no setting {match.group(1)!r}{_nearest(match.group(1), known_keys(command))}"
+    if match := re.search(r"Could not find '([^']+)'", text):
+        group, _, choice = match.group(1).rpartition("/")
+        choices = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+        return f"there is no {group}={choice}; one of {', '.join(choices)}"
+    if match := re.search(r"Could not load '([^']+)/([^'/]+)'", text):
+        choices = sorted(path.stem for path in (conf_dir() / match.group(1)).glob("*.yaml"))
+        return f"there is no {match.group(1)}={match.group(2)}; one of {', '.join(choices)}"
+    if match := re.search(r"full_key: (\S+)", text):
+        return f"{match.group(1)}: {texts[-1].splitlines()[0]}"
+    return texts[0].splitlines()[0]
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    by_leaf = {name.rpartition(".")[2]: name for name in known}
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    near = near or [by_leaf[leaf] for leaf in difflib.get_close_matches(key.rpartition(".")[2], by_leaf, n=1)]
+    return f"; did you mean {near[0]!r}?" if near else "; see `xai-brain run --cfg job` for all settings"
+
+
+def known_keys(command: str) -> list[str]:
+    """Dotted names of all settings."""
+    cfg = compose(command, ["data=synthetic"])
+
+    def walk(node: Any, prefix: str) -> list[str]:
+        keys = []
+        for key in node:
+            name = f"{prefix}{key}"
+            keys.append(name)
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                keys += walk(child, f"{name}.")
+        return keys
+
+    return walk(cfg, "")

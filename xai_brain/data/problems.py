@@ -1,0 +1,34 @@
+"""Inputs that cannot be used: stop at the first one, or set them aside and go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+
+class DataError(ValueError):
+    """The cohort cannot be used as it is: one line with the file, the reason and what to do."""
+
+
+@dataclass
+class Problems:
+    """Collects unusable inputs.
+
+    Parameters
+    ----------
+    on_error : {"raise", "skip"}, default "raise"
+        ``raise`` stops at the first; ``skip`` keeps a list for ``quarantine.tsv``.
+    """
+
+    on_error: str = "raise"
+    rows: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, participant_id: str, path: str | Path, reason: str) -> None:
+        if self.on_error == "raise":
+            raise DataError(f"{path}: {participant_id}: {reason} (data.on_error=skip sets such inputs aside)")
+        self.rows.append({"participant_id": participant_id, "path": str(path), "reason": reason})
+
+    def table(self) -> pd.DataFrame:
+        return pd.DataFrame(self.rows, columns=["participant_id", "path", "reason"])

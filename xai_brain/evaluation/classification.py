@@ -1,0 +1,113 @@
+"""How well out-of-fold probabilities tell the classes apart, with intervals over subjects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+
+def auroc(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """Area under the ROC curve; for several classes the mean of one against the rest.
+
+    Parameters
+    ----------
+    targets : int ndarray of shape (n,)
+    probabilities : ndarray of shape (n, n_classes)
+
+    Returns
+    -------
+    float
+        NaN when a class is absent.
+    """
+    n_classes = probabilities.shape[1]
+    classes = [1] if n_classes == 2 else range(n_classes)
+    areas = []
+    for k in classes:
+        positive = targets == k
+        n_positive, n_negative = positive.sum(), (~positive).sum()
+        if not n_positive or not n_negative:
+            return float("nan")
+        rank_sum = rankdata(probabilities[:, k])[positive].sum()
+        areas.append((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+    return float(np.mean(areas))
+
+
+def balanced_accuracy(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean over the classes present of the share of their subjects that is recognised."""
+    hit = probabilities.argmax(1) == targets
+    return float(np.mean([hit[targets == k].mean() for k in np.unique(targets)]))
+
+
+def accuracy(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    return float((probabilities.argmax(1) == targets).mean())
+
+
+def classification_metrics(
+    predictions: pd.DataFrame, prefix: str = "test", n_bootstrap: int = 1000, random_state: int = 0
+) -> dict[str, float]:
+    """Figures of predictions.tsv.
+
+    Accuracies pool all subjects of a seed and are averaged over seeds. ``auroc`` is the mean over folds
+    and seeds, since scores of different networks need not share a scale; ``auroc_pooled`` ranks
+    all subjects of a seed together. The bootstrap draws subjects within class and fold, the same
+    subjects for all seeds.
+
+    Parameters
+    ----------
+    predictions : pandas.DataFrame
+        participant_id, seed, fold, target, prob_<class>...
+    prefix : str, default "test"
+    n_bootstrap, random_state : int
+
+    Returns
+    -------
+    dict
+        ``<prefix>/<metric>``, ``<prefix>/<metric>_ci_low`` and ``..._ci_high``.
+    """
+    probability_columns = [column for column in predictions if str(column).startswith("prob_")]
+    session = "session_id" if "session_id" in predictions else "participant_id"
+    order = ["participant_id", session, "seed"]
+    table = predictions.sort_values(list(dict.fromkeys(order)), kind="stable")
+    seeds = table["seed"].unique()
+    per_seed = [table[table["seed"] == seed].reset_index(drop=True) for seed in seeds]
+    arrays = [
+        (t["target"].to_numpy(), t[probability_columns].to_numpy(), t["fold"].to_numpy()) for t in per_seed
+    ]
+
+    def figures(rows: np.ndarray) -> dict[str, float]:
+        found: dict[str, list[float]] = {
+            "accuracy": [],
+            "balanced_accuracy": [],
+            "auroc": [],
+            "auroc_pooled": [],
+        }
+        for targets, probabilities, folds in arrays:
+            t, p, f = targets[rows], probabilities[rows], folds[rows]
+            found["accuracy"].append(accuracy(t, p))
+            found["balanced_accuracy"].append(balanced_accuracy(t, p))
+            found["auroc_pooled"].append(auroc(t, p))
+            found["auroc"] += [auroc(t[f == k], p[f == k]) for k in np.unique(f)]
+        return {name: float(np.nanmean(values)) for name, values in found.items()}
+
+    targets, _, folds = arrays[0]
+    strata = [
+        np.flatnonzero((targets == k) & (folds == f)) for k in np.unique(targets) for f in np.unique(folds)
+    ]
+    strata = [stratum for stratum in strata if len(stratum)]
+    rng = np.random.default_rng(random_state)
+    draws = [
+        figures(np.concatenate([rng.choice(stratum, len(stratum)) for stratum in strata]))
+        for _ in range(n_bootstrap)
+    ]
+    result: dict[str, Any] = {}
+    for name, value in figures(np.arange(len(targets))).items():
+        low, high = np.quantile([draw[name] for draw in draws], [0.025, 0.975])
+        result |= {
+            f"{prefix}/{name}": value,
+            f"{prefix}/{name}_ci_low": float(low),
+            f"{prefix}/{name}_ci_high": float(high),
+        }
+    return result

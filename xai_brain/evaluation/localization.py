@@ -1,0 +1,57 @@
+"""Does a map point at a planted effect whose place is known?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def ranked(values: np.ndarray, random_state: int = 0) -> np.ndarray:
+    """Indices from the highest value down; ties in random order.
+
+    Masks have thousands of equal values. In the order of the array they would favour one corner of
+    the brain, the same for every method.
+    """
+    jitter = np.random.default_rng(random_state).permutation(len(values))
+    return np.lexsort((jitter, -values))
+
+
+def localization(
+    attribution: np.ndarray, truth: np.ndarray, brain_mask: np.ndarray, random_state: int = 0
+) -> dict[str, float]:
+    """Judge one map against the true voxels.
+
+    Parameters
+    ----------
+    attribution : ndarray of shape (X, Y, Z)
+        Raw and signed; its absolute value counts.
+    truth : bool ndarray of shape (X, Y, Z)
+    brain_mask : bool ndarray of shape (X, Y, Z)
+    random_state : int, default 0
+        Order of equal values.
+
+    Returns
+    -------
+    dict
+        ``rma`` (relevance mass accuracy), ``rra`` (relevance rank accuracy), ``pointing`` (highest voxel
+        is true) and ``chance``, the share of true voxels in the brain: the expectation of all three for
+        a random map. All 0 for an empty map.
+
+    References
+    ----------
+    Arras et al., "CLEVR-XAI", Information Fusion 2022; Zhang et al., "Top-down neural attention by
+    excitation backprop", IJCV 2018 (pointing game).
+    """
+    values = np.abs(attribution[brain_mask]).astype(np.float64)
+    true = truth[brain_mask]
+    n_true = int(true.sum())
+    chance = n_true / len(values)
+    total = values.sum()
+    if total == 0 or n_true == 0:
+        return {"rma": 0.0, "rra": 0.0, "pointing": 0.0, "chance": chance}
+    order = ranked(values, random_state)
+    return {
+        "rma": float(values[true].sum() / total),
+        "rra": float(true[order[:n_true]].mean()),
+        "pointing": float(true[order[0]]),
+        "chance": chance,
+    }

@@ -1,0 +1,32 @@
+"""Confidence intervals over subjects."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def bootstrap_mean(
+    values: np.ndarray, n_bootstrap: int = 1000, random_state: int = 0, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Mean and percentile bootstrap interval over subjects.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_subjects,)
+        NaN are left out.
+    n_bootstrap : int, default 1000
+    random_state : int, default 0
+    level : float, default 0.95
+
+    Returns
+    -------
+    mean, low, high : float
+        NaN where there is no value.
+    """
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return (np.nan,) * 3
+    draws = np.random.default_rng(random_state).integers(0, len(values), (n_bootstrap, len(values)))
+    low, high = np.quantile(values[draws].mean(1), [(1 - level) / 2, (1 + level) / 2])
+    return float(values.mean()), float(low), float(high)

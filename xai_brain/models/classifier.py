@@ -1,0 +1,129 @@
+"""Training a network on volumes: the LightningModule."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
+
+
+def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n_classes: int) -> nn.Module:
+    """Make a network by its dotted name.
+
+    Parameters
+    ----------
+    target : str
+        E.g. ``xai_brain.models.kan2020.Kan2020``. ``input_shape`` and ``n_classes`` are passed to it
+        where its signature has them.
+    kwargs : dict
+    input_shape : list of 3 int
+    n_classes : int
+    """
+    module, _, name = target.rpartition(".")
+    factory = getattr(importlib.import_module(module), name)
+    accepted = inspect.signature(factory).parameters
+    known = {"input_shape": input_shape, "n_classes": n_classes}
+    return factory(
+        **{key: value for key, value in known.items() if key in accepted and key not in kwargs}, **kwargs
+    )
+
+
+class BrainClassifier(pl.LightningModule):
+    """A network, its loss, metrics and optimiser.
+
+    All hyper-parameters are primitive, so that ``BrainClassifier.load_from_checkpoint(path)`` works
+    anywhere and safely.
+
+    Parameters
+    ----------
+    network : dict
+        ``_target_`` and keyword arguments of the network, which returns logits (N, n_classes).
+    class_names : list of str
+        In the order of the class index.
+    input_shape : list of 3 int
+    preprocessing : dict, optional
+        Settings with which the volumes were prepared (kept for whoever loads the checkpoint).
+    lr, weight_decay : float
+    scheduler : {"one_cycle", "multistep", "constant"}, default "one_cycle"
+    milestones : list of int, default ()
+        Epochs at which multistep multiplies the rate by `gamma`.
+    gamma : float, default 0.1
+    """
+
+    temperature: torch.Tensor
+
+    def __init__(
+        self,
+        network: dict[str, Any],
+        class_names: list[str],
+        input_shape: list[int],
+        preprocessing: dict[str, Any] | None = None,
+        lr: float = 3e-4,
+        weight_decay: float = 0.0,
+        scheduler: str = "one_cycle",
+        milestones: list[int] | None = None,
+        gamma: float = 0.1,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        kwargs = {key: value for key, value in network.items() if key != "_target_"}
+        self.network = build_network(network["_target_"], kwargs, input_shape, len(class_names))
+        # weights are inside a checkpoint: nothing in it may point to a file of another machine
+        self.hparams["network"] = {key: value for key, value in network.items() if key != "weights"}
+        self.register_buffer("temperature", torch.ones(()))
+        n_classes = len(class_names)
+        metrics = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(n_classes, average="micro"),
+                "balanced_accuracy": MulticlassAccuracy(n_classes, average="macro"),
+                "auroc": MulticlassAUROC(n_classes),
+            }
+        )
+        self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(self.hparams["class_names"])
+
+    def forward(self, volumes: torch.Tensor) -> torch.Tensor:
+        """Calibrated logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""
+        return self.network(volumes) / self.temperature
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
+        loss = nn.functional.cross_entropy(self(batch["volume"]), batch["target"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        logits = self(batch["volume"])
+        self.val_metrics.update(logits.softmax(1), batch["target"])
+        loss = nn.functional.cross_entropy(logits, batch["target"])
+        self.log("val/loss", loss, batch_size=len(batch["target"]))
+        self.log_dict(self.val_metrics, batch_size=len(batch["target"]))
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.test_metrics.update(self(batch["volume"]).softmax(1), batch["target"])
+        self.log_dict(self.test_metrics, batch_size=len(batch["target"]))
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
+        return self(batch["volume"])
+
+    def configure_optimizers(self) -> Any:
+        hparams = self.hparams
+        optimizer = torch.optim.AdamW(self.parameters(), hparams["lr"], weight_decay=hparams["weight_decay"])
+        if hparams["scheduler"] == "constant":
+            return optimizer
+        if hparams["scheduler"] == "multistep":
+            steps = torch.optim.lr_scheduler.MultiStepLR(
+                optimizer, hparams["milestones"] or [], hparams["gamma"]
+            )
+            return [optimizer], [steps]
+        total = int(self.trainer.estimated_stepping_batches)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, hparams["lr"], max(total, 2), pct_start=0.2)
+        return [optimizer], [{"scheduler": cycle, "interval": "step"}]

@@ -1,0 +1,115 @@
+"""The network of Kan et al. 2020: three convolutional blocks and one linear layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+# Two published state dicts exist; both name the same tensors.
+PUBLISHED_KEYS = (
+    (re.compile(r"^hidden(\d)\.0\."), lambda m: f"block{m[1]}.conv."),
+    (re.compile(r"^hidden(\d)\.1\."), lambda m: f"block{m[1]}.norm."),
+    (re.compile(r"^linear\."), lambda m: "linear."),
+    (re.compile(r"^features\.(0|4|8)\."), lambda m: f"block{int(m[1]) // 4 + 1}.conv."),
+    (re.compile(r"^features\.(1|5|9)\."), lambda m: f"block{int(m[1]) // 4 + 1}.norm."),
+    (re.compile(r"^classifier\.3\."), lambda m: "linear."),
+)
+
+
+class ConvBlock(nn.Module):
+    """Convolution 3x3x3, batch norm, ReLU, max pooling by 2.
+
+    ReLU and max pooling commute, values and gradients alike. Pooling first saves an eighth-to-one in
+    activations; ReLU first keeps a rectified feature map at full resolution, which Grad-CAM needs.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    pool_first : bool
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, pool_first: bool):
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel_size=3)
+        self.norm = nn.BatchNorm3d(out_channels)
+        self.relu = nn.ReLU()
+        self.pool = nn.MaxPool3d(2)
+        self.pool_first = pool_first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.conv(x))
+        return self.relu(self.pool(x)) if self.pool_first else self.pool(self.relu(x))
+
+
+class Kan2020(nn.Module):
+    """Convolutional network for sex classification; 322,818 parameters at 32 channels and 58x70x58.
+
+    Parameters
+    ----------
+    input_shape : tuple of 3 int, default (58, 70, 58)
+        Voxels of the grid.
+    n_classes : int, default 2
+    channels : sequence of 3 int, default (32, 64, 128)
+    dropout : float, default 0.5
+    weights : str, optional
+        Path of a state dict: one of the two published ones, or of this class.
+
+    References
+    ----------
+    Kan et al., "Interpretation of 3D CNNs for Brain MRI Data Classification", AIST 2020.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int] = (58, 70, 58),
+        n_classes: int = 2,
+        channels: Sequence[int] = (32, 64, 128),
+        dropout: float = 0.5,
+        weights: str | None = None,
+    ):
+        super().__init__()
+        c1, c2, c3 = channels
+        self.block1 = ConvBlock(1, c1, pool_first=True)
+        self.block2 = ConvBlock(c1, c2, pool_first=True)
+        self.block3 = ConvBlock(c2, c3, pool_first=False)
+        size = [int(n) for n in input_shape]
+        for _ in range(3):
+            size = [(n - 2) // 2 for n in size]
+        if min(size) < 1:
+            raise ValueError(
+                f"input shape {tuple(input_shape)} is too small; at least 22 voxels per axis are needed"
+            )
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(c3 * size[0] * size[1] * size[2], n_classes)
+        # nearly half of the time on CPUs goes into layouts otherwise
+        self.to(memory_format=torch.channels_last_3d)
+        if weights is not None:
+            self.load_state_dict(read_weights(weights))
+
+    def forward(self, volumes: torch.Tensor) -> torch.Tensor:
+        """Logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""
+        x = volumes.contiguous(memory_format=torch.channels_last_3d)
+        x = self.block3(self.block2(self.block1(x)))
+        return self.linear(self.dropout(x.flatten(1)))  # (N, channels x X' x Y' x Z')
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a state dict and bring published key names to those of `Kan2020`.
+
+    The published ``best_model_all`` ends in a log-softmax; its logits differ by a constant per subject,
+    which no probability notices.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state)
+    return {_own_name(key): value for key, value in state.items()}
+
+
+def _own_name(key: str) -> str:
+    for pattern, name in PUBLISHED_KEYS:
+        if pattern.match(key):
+            return pattern.sub(name, key)
+    return key

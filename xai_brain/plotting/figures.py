@@ -1,0 +1,278 @@
+"""Charts of a run: cohort, performance, training, comparison of methods.
+
+No pyplot: every function takes tables and returns a ``matplotlib.figure.Figure`` that nobody else
+holds. ``with style():`` around building and saving gives them one look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+CLASS_COLOURS = ("#35618f", "#c9792b", "#5b8c5a", "#8d6bb0", "#a94a4a", "#5f6b73")
+METHOD_COLOURS = (
+    "#7b3294", "#00838f", "#c2185b", "#558b2f", "#5d4037", "#3949ab", "#e08e0b", "#607d8b", "#ad1457", "#2e7d32"
+)  # fmt: skip
+INK, SOFT, CHANCE = "#22272e", "#8b949e", "#a33b3b"
+WIDTH = 9.0  # inches, 864 px in a browser: the text column of the report
+
+
+def style():
+    """Context of the report's look; data strings are never read as formulas."""
+    return mpl.rc_context(
+        {
+            "font.size": 9.5,
+            "font.family": "DejaVu Sans",
+            "axes.titlesize": 10,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": SOFT,
+            "axes.labelcolor": INK,
+            "axes.grid": False,
+            "text.color": INK,
+            "text.parse_math": False,
+            "xtick.color": SOFT,
+            "ytick.color": SOFT,
+            "xtick.labelcolor": INK,
+            "ytick.labelcolor": INK,
+            "legend.frameon": False,
+            "legend.fontsize": 8.5,
+            "lines.linewidth": 1.6,
+            "svg.fonttype": "path",
+            "svg.hashsalt": "xai_brain",
+        }
+    )
+
+
+def class_colour(index: int) -> str:
+    return CLASS_COLOURS[index % len(CLASS_COLOURS)]
+
+
+def method_colours(methods: Sequence[str]) -> dict[str, str]:
+    return {method: METHOD_COLOURS[i % len(METHOD_COLOURS)] for i, method in enumerate(methods)}
+
+
+def roc(target: np.ndarray, score: np.ndarray, weights: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """True-positive rate at given false-positive rates, with a weight for every row.
+
+    Parameters
+    ----------
+    target : ndarray of shape (n,), bool
+    score : ndarray of shape (n,)
+    weights : ndarray of shape (n,)
+    grid : ndarray of shape (m,)
+
+    Returns
+    -------
+    ndarray of shape (m,); NaN when a class has no weight
+    """
+    order = np.argsort(-score, kind="stable")
+    target, score, weights = target[order], score[order], weights[order]
+    hits, alarms = np.cumsum(weights * target), np.cumsum(weights * ~target)
+    if not len(score) or hits[-1] == 0 or alarms[-1] == 0:
+        return np.full(len(grid), np.nan)
+    ends = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)  # ties are one step
+    return np.interp(grid, np.append(0, alarms[ends] / alarms[-1]), np.append(0, hits[ends] / hits[-1]))
+
+
+def roc_band(
+    table: pd.DataFrame, column: str, positive: int, grid: np.ndarray, *, n_bootstrap: int = 400
+) -> np.ndarray:
+    """Pooled curve (mean over seeds) and its 95 % band by bootstrap over participants, shape (3, m)."""
+    people, subject = np.unique(table["participant_id"].to_numpy(str), return_inverse=True)
+    parts = [
+        (subject[rows], part["target"].to_numpy() == positive, part[column].to_numpy(float))
+        for rows, part in _by_seed(table)
+    ]
+    rng = np.random.default_rng(0)
+    draws = [
+        np.ones(len(people)),
+        *rng.multinomial(len(people), np.full(len(people), 1 / len(people)), n_bootstrap),
+    ]
+    curves = np.array([np.mean([roc(t, s, w[who], grid) for who, t, s in parts], axis=0) for w in draws])
+    return np.stack([curves[0], *np.nanpercentile(curves[1:], [2.5, 97.5], axis=0)])
+
+
+def _by_seed(table: pd.DataFrame):
+    seeds = table["seed"].to_numpy() if "seed" in table else np.zeros(len(table))
+    for seed in pd.unique(seeds):
+        rows = np.flatnonzero(seeds == seed)
+        yield rows, table.iloc[rows]
+
+
+def performance_figure(
+    predictions: pd.DataFrame, class_names: Sequence[str], pooled_label: str = ""
+) -> Figure:
+    """ROC per fold and pooled with its band, and the confusion matrix.
+
+    Parameters
+    ----------
+    predictions : DataFrame with participant_id, fold, target, prob_<class>..., seed
+    class_names : sequence of str
+        In the order of the targets.
+    pooled_label : str, default ""
+        What the legend says of the pooled curve.
+    """
+    fig = Figure(figsize=(WIDTH, 3.9), layout="constrained")
+    left, right = fig.subplots(1, 2, gridspec_kw={"width_ratios": [1, 1.02]})
+    grid = np.linspace(0, 1, 201)
+    binary = len(class_names) == 2
+    if binary:
+        keys = [key for key in ("seed", "fold") if key in predictions]
+        column, name = f"prob_{class_names[1]}", "one fold"
+        for _, part in predictions.groupby(keys) if keys else []:
+            curve = roc(part["target"].to_numpy() == 1, part[column].to_numpy(), np.ones(len(part)), grid)
+            left.plot(grid, curve, color=SOFT, linewidth=0.8, alpha=0.7, label=name)
+            name = None
+    for index, class_name in list(enumerate(class_names))[1 if binary else 0 :]:
+        middle, low, high = roc_band(predictions, f"prob_{class_name}", index, grid)
+        label = f"pooled {pooled_label}" if binary else f"{class_name} against the rest"
+        left.fill_between(
+            grid, low, high, color=class_colour(0 if binary else index), alpha=0.18, linewidth=0
+        )
+        left.plot(grid, middle, color=class_colour(0 if binary else index), linewidth=2.2, label=label)
+    left.plot([0, 1], [0, 1], color=CHANCE, linestyle=(0, (4, 3)), linewidth=1, label="chance")
+    rate = f" ({class_names[1]})" if binary else ""
+    left.set(title="ROC, out of fold", xlabel="false-positive rate", ylabel=f"true-positive rate{rate}")
+    left.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
+    left.legend(loc="lower right")
+
+    probabilities = predictions[[f"prob_{name}" for name in class_names]].to_numpy(float)
+    counts = np.zeros((len(class_names), len(class_names)), int)
+    np.add.at(counts, (predictions["target"].to_numpy(int), probabilities.argmax(1)), 1)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    right.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column_), value in np.ndenumerate(counts):
+        dark = share[row, column_] > 0.55
+        right.text(column_, row, f"{value}\n{share[row, column_]:.0%}", ha="center", va="center",
+                   color="white" if dark else INK, fontsize=12 if len(class_names) < 4 else 9)  # fmt: skip
+    ticks = range(len(class_names))
+    right.set_xticks(ticks, [shortened(name) for name in class_names])
+    right.set_yticks(ticks, [shortened(name) for name in class_names], rotation=90, va="center")
+    right.set(title="Confusion matrix", xlabel="predicted class", ylabel="true class")
+    right.tick_params(length=0)
+    right.spines[:].set_visible(False)
+    return fig
+
+
+def probability_figure(predictions: pd.DataFrame, class_names: Sequence[str]) -> Figure:
+    """Histograms of the calibrated probability by true class, and how often it comes true."""
+    fig = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    left, right = fig.subplots(1, 2, gridspec_kw={"width_ratios": [1.35, 1]})
+    values = predictions[[f"prob_{name}" for name in class_names]].to_numpy(float)
+    target = predictions["target"].to_numpy(int)
+    binary = len(class_names) == 2
+    shown = values[:, 1] if binary else values[np.arange(len(values)), target]
+    bins = np.linspace(0, 1, 21)
+    for index, name in enumerate(class_names):
+        style_ = {"histtype": "stepfilled", "alpha": 0.32, "color": class_colour(index)}
+        left.hist(shown[target == index], bins, label=shortened(name), **style_)
+        left.hist(shown[target == index], bins, histtype="step", color=class_colour(index), linewidth=1.2)
+    left.axvline(0.5, color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
+    what = f"probability of {shortened(class_names[1])}" if binary else "probability of the true class"
+    left.set(title="Probabilities by true class", xlabel=what, ylabel="predictions", xlim=(0, 1))
+    left.yaxis.set_major_locator(MaxNLocator(integer=True))
+    left.legend(title="true class", loc="upper center", ncols=len(class_names))
+
+    said = values[:, 1] if binary else values.max(1)
+    came = target == 1 if binary else values.argmax(1) == target
+    order = np.argsort(said, kind="stable")
+    groups = np.array_split(order, max(1, min(8, len(order) // 10)))
+    right.plot([0, 1], [0, 1], color=CHANCE, linestyle=(0, (4, 3)), linewidth=1, label="perfect calibration")
+    points = np.array(
+        [(said[g].mean(), came[g].mean(), *_wilson(came[g].sum(), len(g))) for g in groups if len(g)]
+    )
+    bars = np.abs(points[:, 2:].T - points[:, 1])
+    right.errorbar(points[:, 0], points[:, 1], yerr=bars, fmt="o", color=CLASS_COLOURS[0], markersize=4.5,
+                   elinewidth=1, label="equal groups, 95 % CI")  # fmt: skip
+    right.set(title="Calibration", xlabel="mean probability", ylabel="share that came true")
+    right.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    right.legend(loc="upper left")
+    return fig
+
+
+def _wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    share, centre = hits / n, (hits + z**2 / 2) / (n + z**2)
+    half = z / (n + z**2) * np.sqrt(n * share * (1 - share) + z**2 / 4)
+    return min(centre - half, share), max(centre + half, share)
+
+
+def cohort_figure(
+    participants: pd.DataFrame, columns: Mapping[str, str], class_names: Sequence[str]
+) -> Figure:
+    """Distribution of numeric columns (`columns` maps column to axis label) in each class."""
+    fig = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(class_names)), layout="constrained")
+    rng = np.random.default_rng(0)
+    for ax, (column, label) in zip(
+        fig.subplots(1, len(columns), squeeze=False)[0], columns.items(), strict=True
+    ):
+        for index, name in enumerate(class_names):
+            values = pd.to_numeric(
+                participants.loc[participants["label"] == name, column], errors="coerce"
+            ).dropna()
+            height = index + rng.uniform(-0.24, 0.24, len(values))
+            ax.scatter(values, height, s=9, color=class_colour(index), alpha=0.45, linewidths=0)
+            if len(values):
+                ax.plot(
+                    np.percentile(values, [25, 75]),
+                    [index] * 2,
+                    color=INK,
+                    linewidth=3,
+                    solid_capstyle="butt",
+                )
+                ax.plot(np.median(values), index, "o", color="white", markeredgecolor=INK, markersize=6)
+        ax.set_yticks(range(len(class_names)), [shortened(name) for name in class_names])
+        ax.set(xlabel=label, ylim=(len(class_names) - 0.5, -0.5))
+        ax.tick_params(axis="y", length=0)
+    return fig
+
+
+def training_figure(curves: pd.DataFrame) -> Figure:
+    """Training curves: every fold thin, their mean thick where all folds still train.
+
+    Parameters
+    ----------
+    curves : DataFrame with run (fold and seed), epoch, metric, value
+    """
+    titles = {
+        "loss": "Loss",
+        "val/balanced_accuracy": "Balanced accuracy, validation",
+        "val/auroc": "AUROC, validation",
+    }
+    present = set(curves["metric"])
+    panels = [
+        name
+        for name in titles
+        if name in present or (name == "loss" and {"train/loss", "val/loss"} & present)
+    ]
+    fig = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+    for ax, panel in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        lines = ("train/loss", "val/loss") if panel == "loss" else (panel,)
+        for metric, colour in zip(lines, (SOFT, CLASS_COLOURS[0])[-len(lines) :], strict=True):
+            wide = curves[curves["metric"] == metric].pivot_table(
+                index="epoch", columns="run", values="value"
+            )
+            if wide.empty:
+                continue
+            ax.plot(wide.index, wide.to_numpy(), color=colour, linewidth=0.7, alpha=0.45)
+            mean = wide.dropna().mean(axis=1)
+            name = metric.split("/")[0] if panel == "loss" else None
+            ax.plot(mean.index, mean, color=colour, linewidth=2.2, label=name, marker="o", markersize=2.5)
+        if panel == "loss":
+            ax.legend()
+        else:
+            ax.axhline(0.5, color=CHANCE, linewidth=1, linestyle=(0, (4, 3)))
+        ax.set(title=titles[panel], xlabel="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return fig
+
+
+def shortened(name: str, length: int = 22) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"

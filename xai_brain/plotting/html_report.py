@@ -1,0 +1,90 @@
+"""One self-contained HTML page of a run: what was found, on whom, how, and what it does not show.
+
+>>> from xai_brain.runs import RunDirectory
+>>> write_report(RunDirectory("outputs/demo"))  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from xai_brain.plotting import brain_figures, figures, map_sections, people_sections
+from xai_brain.plotting.contents import RunContents, number
+from xai_brain.plotting.gallery import Gallery
+from xai_brain.plotting.references import PUBLISHED_RMA, reference_list
+from xai_brain.runs import RunDirectory
+from xai_brain.volumes import write_atomic
+
+
+def write_report(run: RunDirectory) -> Path:
+    """Write ``report.html`` and the figures as PNG files into ``figures/``.
+
+    Only the run directory is read; a section whose files do not exist is left out or says so. The same
+    run gives the same bytes.
+
+    Parameters
+    ----------
+    run : RunDirectory
+
+    Returns
+    -------
+    Path of the page, which needs neither network nor other files
+    """
+    contents = RunContents(run)
+    with figures.style():
+        html = _environment().get_template("report.html.j2").render(_context(contents))
+    return write_atomic(run.report, lambda temporary: temporary.write_text(html, encoding="utf-8"))
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["fixed"] = fixed
+    environment.globals["interval"] = interval
+    environment.filters["named"] = lambda names: " and ".join(", ".join(names).rsplit(", ", 1))
+    return environment
+
+
+def fixed(value: float | None, digits: int = 3) -> str:
+    """Number with a true minus sign; a dash where there is none."""
+    return "–" if number(value) is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    known = number(low) is not None and number(high) is not None
+    return f"{fixed(low, digits)} to {fixed(high, digits)}" if known else "–"
+
+
+def _context(contents: RunContents) -> dict[str, Any]:
+    gallery = Gallery(contents.run.path / "figures")
+    return {
+        "c": contents,
+        "label": contents.setting("data.label", "the label"),
+        "title": contents.setting("name", contents.run.path.resolve().name),
+        "cohort": people_sections.cohort(contents, gallery),
+        "performance": people_sections.performance(contents, gallery),
+        "training": people_sections.training(contents, gallery),
+        "baseline": people_sections.baseline(contents, gallery),
+        "maps": map_sections.mean_maps(contents, gallery),
+        "subjects": map_sections.subjects(contents, gallery),
+        "localization": map_sections.localization(contents, gallery),
+        "agreement": map_sections.agreement(contents, gallery),
+        "methods": (methods := [map_sections.method(contents, name) for name in contents.methods]),
+        "references": reference_list(_cited(methods)),
+        "published_rma": PUBLISHED_RMA,
+        "percentile": brain_figures.PERCENTILE,
+    }
+
+
+def _cited(methods: Sequence[dict[str, Any]]) -> list[str]:
+    return ["Adebayo 2018", "Arras 2022", "Guo 2017", "Kan 2020", "Kokhlikyan 2020", "Siegel 2025", "Zhang 2018",
+            *(method["citation"] for method in methods)]  # fmt: skip

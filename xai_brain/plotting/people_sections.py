@@ -1,0 +1,144 @@
+"""Sections of the report about people and predictions: cohort, performance, training, brain size.
+
+Every function takes the contents of a run and a gallery for its figures, and returns what the template
+shows, or None when the run does not hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xai_brain.plotting import comparison_figures, figures
+from xai_brain.plotting.contents import RunContents, number
+from xai_brain.plotting.gallery import Gallery
+
+
+def cohort(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+    people = contents.participants
+    if people is None or "label" not in people:
+        return None
+    size = contents.setting("data.brain_size_column")
+    columns = {"age": "age (years)"} if _numeric(people, "age") else {}
+    if size and _numeric(people, size):
+        columns[size] = f"brain size ({size})"
+    people = people.drop_duplicates("participant_id")
+    names = contents.class_names or sorted(people["label"].unique())
+    rows = [_described(people[people["label"] == name], name, columns) for name in names]
+    return {
+        "n": people["participant_id"].nunique(),
+        "columns": columns,
+        "rows": [*rows, _described(people, "all", columns)],
+        "differences": {c: _standardised_difference(people, c, names) for c in columns if len(names) == 2},
+        "sites": people["site"].dropna().astype(str).value_counts().to_dict() if "site" in people else {},
+        "figure": gallery.add("cohort", figures.cohort_figure(people, columns, names)) if columns else None,
+        "quarantine": contents.quarantine,
+    }
+
+
+def _numeric(table: pd.DataFrame, column: str) -> bool:
+    return column in table and bool(pd.to_numeric(table[column], errors="coerce").notna().any())
+
+
+def _described(people: pd.DataFrame, name: str, columns: dict[str, str]) -> dict[str, Any]:
+    cells = []
+    for column in columns:
+        values = pd.to_numeric(people[column], errors="coerce").dropna()
+        digits = 1 if len(values) and values.abs().max() < 1000 else 0
+        spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+        shown = f"{values.mean():.{digits}f}{spread} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+        cells.append(shown if len(values) else "–")
+    return {"name": name, "n": people["participant_id"].nunique(), "cells": cells}
+
+
+def _standardised_difference(people: pd.DataFrame, column: str, names: Sequence[str]) -> float | None:
+    """Cohen's d, second class minus first."""
+    first, second = (
+        pd.to_numeric(people.loc[people["label"] == name, column], errors="coerce").dropna() for name in names
+    )
+    spread = np.sqrt((first.var() + second.var()) / 2) if min(len(first), len(second)) > 1 else 0
+    return number((second.mean() - first.mean()) / spread) if spread > 0 else None
+
+
+def performance(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+    predictions, names = contents.predictions, contents.class_names
+    shares = predictions["target"].value_counts(normalize=True) if predictions is not None else None
+    most_common = float(shares.max()) if shares is not None else None
+    rows = {
+        "AUROC, mean over folds": contents.estimate("test/auroc", 0.5),
+        "AUROC, pooled": contents.estimate("test/auroc_pooled", 0.5),
+        "Balanced accuracy": contents.estimate("test/balanced_accuracy", 1 / max(len(names), 2)),
+        "Accuracy": contents.estimate("test/accuracy", most_common),
+    }
+    rows = {name: estimate for name, estimate in rows.items() if estimate is not None}
+    if not rows and predictions is None:
+        return None
+    result: dict[str, Any] = {"rows": rows, "figures": None, "n_folds": contents.setting("folds.n_folds")}
+    if predictions is not None and len(names) > 1:
+        pooled = rows.get("AUROC, pooled")
+        label = f"{pooled.value:.3f}, 95 % band" if pooled else "with 95 % band"
+        drawn = (
+            figures.performance_figure(predictions, names, label),
+            figures.probability_figure(predictions, names),
+        )
+        kinds = "performance", "probabilities"
+        result["figures"] = [gallery.add(kind, fig) for kind, fig in zip(kinds, drawn, strict=True)]
+        result["n"] = predictions["participant_id"].nunique()
+        result["n_predictions"] = len(predictions)
+        result["n_folds"] = predictions["fold"].nunique() if "fold" in predictions else result["n_folds"]
+    return result
+
+
+def training(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+    curves = contents.curves
+    if curves is None or not {"train/loss", "val/loss", "val/auroc"} & set(curves["metric"]):
+        return None
+    return {
+        "figure": gallery.add("training", figures.training_figure(curves)),
+        "n": curves["run"].nunique(),
+        "epochs": int(curves["epoch"].nunique()),
+    }
+
+
+def baseline(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+    kinds = {
+        "auroc": "AUROC, mean over folds",
+        "auroc_pooled": "AUROC, pooled",
+        "balanced_accuracy": "Balanced accuracy",
+    }
+    chance = {"balanced_accuracy": 1 / max(len(contents.class_names), 2)}
+    rows = {}
+    for key, name in kinds.items():
+        pair = [
+            contents.estimate(f"{who}/{key}", chance.get(key, 0.5)) for who in ("test", "baseline/brain_size")
+        ]
+        if all(pair):
+            rows[name] = dict(zip(("network", "brain_size"), pair, strict=True))
+    if not rows:
+        return None
+    panels = {
+        name: [_dot("network", pair["network"]), _dot("brain size alone", pair["brain_size"])]
+        for name, pair in rows.items()
+    }
+    colours = {"brain size alone": figures.SOFT}
+    first = next(iter(rows.values()))
+    return {
+        "rows": rows,
+        "figure": gallery.add("brain-size-baseline", comparison_figures.interval_figure(panels, colours)),
+        "first": first,
+        "above": first["network"].low is not None
+        and first["network"].low > (first["brain_size"].high or np.inf),
+    }
+
+
+def _dot(name: str, estimate: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "chance": estimate.chance,
+    }
