@@ -4,28 +4,33 @@ import json
 import re
 import subprocess
 import sys
+from itertools import combinations, product
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from nilearn.datasets import load_mni152_template
 from scipy import ndimage
 
-from xai_brain.plotting import brain_figures, figures
+from xai_brain.plotting import brain_figures, figures, gallery
 from xai_brain.plotting.contents import RunContents
 from xai_brain.plotting.html_report import fixed, write_report
 from xai_brain.runs import RunDirectory, sidecar, write_json, write_tsv
-from xai_brain.volumes import bids_name, get_grid, save_img, template_brain_mask
+from xai_brain.volumes import bids_name, get_grid, resample_to_grid, save_img, template_brain_mask
 
 GRID = get_grid("t1w_4mm")
 METHODS = {
     "GradCAM": {"_target_": "xai_brain.attribution.GradCAM", "_partial_": True, "layer": "auto"},
     "GuidedBackprop": {"_target_": "xai_brain.attribution.GuidedBackprop", "_partial_": True},
     "MeaningfulPerturbation": {
-        "_target_": "xai_brain.attribution.MeaningfulPerturbation", "_partial_": True, "n_iter": 100, "fill": "blur"
+        "_target_": "xai_brain.attribution.MeaningfulPerturbation",
+        "_partial_": True,
+        "n_iter": 100,
+        "fill": "blur",
     },
-}  # fmt: skip
+}
 TRUE_MM = (-36.0, -22.0, 8.0)
 
 
@@ -47,165 +52,184 @@ def fake_map(method, truth, rng):
     return 40 * brain * ndimage.gaussian_filter(noise, 0.7) * (0.2 + edges + 2 * signal)
 
 
-def build_run(path, *, n_subjects=12, methods=METHODS, classes=("F", "M"), truth=True, baseline=True, maps=True,
-              first_id="sub-00", seeds=(0,)):  # fmt: skip
-    """A run directory like the stages write it, from random numbers."""
-    run, rng = RunDirectory(path), np.random.default_rng(0)
+def build_run(path, *, n_subjects=12, methods=METHODS, classes=("F", "M"), seeds=(0,), first_id="sub-00",
+              truth=True, baseline=True, maps=True):  # fmt: skip
+    """A run directory as the stages leave it, of random numbers."""
+    run, rng, seeds = RunDirectory(path), np.random.default_rng(0), list(seeds)
     path.mkdir(parents=True)
-    methods, seeds = methods if maps else {}, list(seeds)
+    methods = methods if maps else {}
+    write_settings(run, methods, seeds)
+    people = write_people(run, n_subjects, classes, first_id, rng)
+    predictions = write_predictions(run, people, classes, seeds, rng)
+    write_curves(run, seeds, rng)
+    metrics = fake_metrics(baseline)
+    if maps:
+        write_maps(run, predictions, methods, classes, seeds, truth, rng)
+        write_tables(run, predictions, list(methods), classes, truth, rng)
+        metrics |= {f"empty_maps/{method}": 0 for method in methods}
+    write_json(metrics, run.metrics)
+    return run
+
+
+def write_settings(run, methods, seeds):
     config = {
-        "name": "fake", "run_dir": str(path), "seeds": seeds,
-        "data": {"layout": "table", "root": str(path / "data"), "label": "sex", "brain_size_column": "icv_ml"},
-        "preprocessing": {"grid": GRID.name, "zscore": True}, "folds": {"n_folds": 3},
+        "name": "fake",
+        "run_dir": str(run.path),
+        "seeds": seeds,
+        "data": {"layout": "table", "root": str(run.path), "label": "sex", "brain_size_column": "icv_ml"},
+        "preprocessing": {"grid": GRID.name, "zscore": True},
+        "folds": {"n_folds": 3},
         "model": {"_target_": "xai_brain.models.Kan2020"},
         "trainer": {"max_epochs": 6, "batch_size": 8, "lr": 3e-4, "calibrate": True},
-        "explain": {"target": "predicted", "output": None}, "attribution": methods,
+        "explain": {"target": "predicted", "output": None},
+        "attribution": methods,
         "evaluation": {"n_bootstrap": 1000},
-    }  # fmt: skip
+    }
     run.config.write_text(yaml.safe_dump(config, sort_keys=False))
-    pids = [first_id] + [f"sub-{i:02d}" for i in range(1, n_subjects)]
+    provenance = {
+        "created": "2026-01-02T03:04:05+00:00",
+        "versions": {"xai-brain": "0.1.0", "torch": "2.13.0"},
+        "git_commit": "abcdef1234567890",
+        "machine": {"python": "3.11"},
+        "seeds": seeds,
+        "inputs_sha256": {str(run.path / "sub-01_T1w.nii.gz"): "0" * 64},
+    }
+    write_json(provenance, run.provenance)
+
+
+def write_people(run, n_subjects, classes, first_id, rng):
     target = np.arange(n_subjects) % len(classes)
     people = pd.DataFrame(
         {
-            "participant_id": pids, "label": [classes[t] for t in target], "target": target,
-            "age": rng.normal(44, 12, n_subjects).round(1), "site": rng.choice(["Guys", "HH"], n_subjects),
+            "participant_id": [first_id] + [f"sub-{i:02d}" for i in range(1, n_subjects)],
+            "label": [classes[t] for t in target],
+            "target": target,
+            "age": rng.normal(44, 12, n_subjects).round(1),
+            "site": rng.choice(["Guys", "HH"], n_subjects),
             "icv_ml": (1350 + 120 * target + rng.normal(0, 90, n_subjects)).round(),
         }
-    )  # fmt: skip
+    )
     write_tsv(people, run.participants)
-    folds = pd.DataFrame({"participant_id": pids, "fold": (np.arange(n_subjects) // len(classes)) % 3})
-    write_tsv(folds, run.folds)
-    lost = pd.DataFrame({"path": [str(path / "data" / "sub-99_T1w.nii.gz")], "reason": ["is truncated"]})
-    write_tsv(lost, run.quarantine)
-    write_json(
-        {
-            "created": "2026-01-02T03:04:05+00:00", "versions": {"xai-brain": "0.1.0", "torch": "2.13.0"},
-            "git_commit": "abcdef1234567890", "machine": {"python": "3.11"}, "seeds": seeds,
-            "inputs_sha256": {pid: "0" * 64 for pid in pids},
-        },
-        run.provenance,
-    )  # fmt: skip
+    people["fold"] = np.arange(n_subjects) // len(classes) % 3
+    write_tsv(people[["participant_id", "fold"]], run.folds)
+    lost = {"path": [str(run.path / "sub-99_T1w.nii.gz")], "reason": [f"{run.path}/sub-99: is truncated"]}
+    write_tsv(pd.DataFrame(lost), run.quarantine)
+    return people
+
+
+def write_predictions(run, people, classes, seeds, rng):
     rows = []
     for seed in seeds:
-        score = 1.7 * (np.eye(len(classes))[target] - 0.35) + rng.normal(0, 1, (n_subjects, len(classes)))
-        prob = np.exp(score) / np.exp(score).sum(1, keepdims=True)
-        table = pd.DataFrame({"participant_id": pids, "seed": seed, "fold": folds["fold"], "target": target})
-        rows.append(table.assign(**{f"prob_{name}": prob[:, i] for i, name in enumerate(classes)}))
-    predictions = pd.concat(rows)
+        evidence = 1.7 * np.eye(len(classes))[people["target"]] + rng.normal(
+            0, 1, (len(people), len(classes))
+        )
+        prob = np.exp(evidence) / np.exp(evidence).sum(1, keepdims=True)
+        columns = {f"prob_{name}": prob[:, i] for i, name in enumerate(classes)}
+        rows.append(people[["participant_id", "fold", "target"]].assign(seed=seed, **columns))
+    predictions = pd.concat(rows, ignore_index=True)
     write_tsv(predictions, run.predictions)
-    for seed in seeds:
-        for fold in range(3):
-            curve = [
-                (epoch, metric, start + slope * (1 - np.exp(-epoch / 2)) + rng.normal(0, 0.03))
-                for epoch in range(6 - (fold == 2))
-                for metric, start, slope in (
-                    ("train/loss", 0.7, -0.55), ("val/loss", 0.7, -0.35), ("val/accuracy", 0.5, 0.3),
-                    ("val/balanced_accuracy", 0.5, 0.3), ("val/auroc", 0.5, 0.4),
-                )
-            ]  # fmt: skip
-            write_tsv(
-                pd.DataFrame(curve, columns=["epoch", "metric", "value"]), run.history(fold, seed, seeds)
-            )
-    metrics = {"seconds/train": 431.2}
-    figures_ = {
-        "test/auroc": 0.8765,
-        "test/auroc_pooled": 0.8612,
-        "test/balanced_accuracy": 0.7912,
-        "test/accuracy": 0.7934,
-    }
-    if baseline:
-        figures_ |= {f"baseline/brain_size/{k}": v for k, v in
-                     (("auroc", 0.7311), ("balanced_accuracy", 0.6622), ("auroc_pooled", 0.7204))}  # fmt: skip
-    for key, value in figures_.items():
-        metrics |= {key: value, f"{key}_ci_low": value - 0.061, f"{key}_ci_high": value + 0.052}
+    return predictions
 
-    where = sphere(TRUE_MM, 15) & template_brain_mask(GRID.name)
-    t1w = (
-        200
-        * template_brain_mask(GRID.name)
-        * (0.6 + 0.4 * ndimage.gaussian_filter(rng.random(GRID.shape), 1))
-    )
-    localization, agreement, sums = [], [], {}
-    names = list(methods)
-    for i, pid in enumerate(pids if maps else []):
-        save_img(t1w.astype(np.uint8), GRID.affine, run.image(pid, None, "MNI152"))
+
+def write_curves(run, seeds, rng):
+    ends = {"train/loss": -0.55, "val/loss": -0.35, "val/balanced_accuracy": 0.3, "val/auroc": 0.4}
+    for seed, fold in product(seeds, range(3)):
+        rows = [
+            (
+                epoch,
+                metric,
+                (0.7 if change < 0 else 0.5) + change * (1 - np.exp(-epoch / 2)) + rng.normal(0, 0.03),
+            )
+            for epoch, (metric, change) in product(range(6 - (fold == 2)), ends.items())
+        ]
+        write_tsv(pd.DataFrame(rows, columns=["epoch", "metric", "value"]), run.history(fold, seed, seeds))
+
+
+def fake_metrics(baseline):
+    values = {"auroc": 0.8765, "auroc_pooled": 0.8612, "balanced_accuracy": 0.7912, "accuracy": 0.7934}
+    values = {f"test/{name}": value for name, value in values.items()}
+    if baseline:
+        size = {"auroc": 0.7311, "auroc_pooled": 0.7204, "balanced_accuracy": 0.6622}
+        values |= {f"baseline/brain_size/{name}": value for name, value in size.items()}
+    low = {f"{name}_ci_low": value - 0.061 for name, value in values.items()}
+    high = {f"{name}_ci_high": value + 0.052 for name, value in values.items()}
+    return {"seconds/train": 431.2, **values, **low, **high}
+
+
+def write_maps(run, predictions, methods, classes, seeds, truth, rng):
+    brain = template_brain_mask(GRID.name)
+    where = sphere(TRUE_MM, 15) & brain
+    t1w = (220 * resample_to_grid(load_mni152_template(resolution=4), GRID) * brain).astype(np.uint8)
+    by_class = {}
+    for row, method in product(predictions.to_dict("records"), methods):
+        pid, prob = row["participant_id"], np.array([row[f"prob_{name}"] for name in classes])
+        save_img(t1w, GRID.affine, run.image(pid, None, "MNI152"))
         if truth:
             save_img(where, GRID.affine, run.image(pid, None, "MNI152", "mask"))
-        for seed in seeds:
-            for method in names:
-                values = fake_map(method, where, rng).astype(np.float32)
-                sums.setdefault((method, classes[target[i]]), []).append(values)
-                file = run.attribution(pid, None, "MNI152", method, seed, seeds)
-                save_img(values, GRID.affine, file)
-                mask = method.startswith("Meaningful")
-                row = predictions[(predictions.participant_id == pid) & (predictions.seed == seed)].iloc[0]
-                prob = row[[f"prob_{name}" for name in classes]].to_numpy(float)
-                content = {
-                    "Method": method, "Parameters": {"fill": "blur"} if mask else {}, "Target": int(prob.argmax()),
-                    "TargetName": classes[prob.argmax()], "TargetProbability": prob.max(),
-                    "Output": "probability" if mask else "logit", "Empty": False,
-                    "ValueMeaning": "share removed, in [0, 1]" if mask else "signed gradient", "Fold": int(row.fold),
-                }  # fmt: skip
-                write_json(content, sidecar(file))
-                for metric, value in (("rma", 0.05), ("rra", 0.1), ("pointing", 0.4)):
-                    value = float(np.clip(value * (1 + names.index(method)) + rng.normal(0, 0.02), 0, 1))
-                    localization.append((pid, seed, folds["fold"][i], method, metric, value, 0.0123))
-            for a in range(len(names)):
-                for b in range(a + 1, len(names)):
-                    for k in (1, 2, 5, 10, 20, 50):
-                        dice = float(np.clip(k / 100 + 0.1 + 0.02 * (a + b) + rng.normal(0, 0.03), 0, 1))
-                        for metric, value, chance in (
-                            ("dice", dice, k / 100), ("iou", dice / (2 - dice), k / (200 - k)),
-                            ("voxel_agreement", 1 - 2 * k / 100 * (1 - dice), 1 - 2 * k / 100 * (1 - k / 100)),
-                        ):  # fmt: skip
-                            agreement.append(
-                                ("subject", pid, seed, names[a], names[b], metric, k, value, chance)
-                            )
-                    rho = rng.normal(0.2, 0.05)
-                    agreement.append(("subject", pid, seed, names[a], names[b], "spearman", np.nan, rho, 0.0))
-    for (method, name), values in sums.items():
-        save_img(
-            np.mean(values, 0), GRID.affine, run.group_map(method, f"class-{name.replace('/', '-')}", "mean")
-        )
-        metrics[f"empty_maps/{method}"] = 0
-    if maps:
-        columns = [
-            "level",
-            "name",
-            "seed",
-            "method_a",
-            "method_b",
-            "metric",
-            "top_percent",
-            "value",
-            "chance",
-        ]
-        tables = {"agreement": pd.DataFrame(agreement, columns=columns)}
-        tables["agreement"]["method"] = (
-            tables["agreement"]["method_a"] + " × " + tables["agreement"]["method_b"]
-        )
-        for a in range(len(names)):
-            for b in range(a + 1, len(names)):
-                rows = [("class", c, 0, names[a], names[b], "dice", 10, 0.31, 0.1) for c in classes]
-                agreement += rows
-        if truth:
-            columns_ = ["participant_id", "seed", "fold", "method", "metric", "value", "chance"]
-            tables["localization"] = pd.DataFrame(localization, columns=columns_)
-            write_tsv(tables["localization"], run.evaluation("localization"))
-            save_img(where.astype(np.float32), GRID.affine, run.group_map("truth", "class-all", "mean"))
-        write_tsv(pd.DataFrame(agreement, columns=columns), run.evaluation("agreement"))
-        parts = []
-        for table, tidy in tables.items():
-            tidy = tidy.assign(table=table, top_percent=tidy.get("top_percent", np.nan))
-            by = ["table", "method", "metric", "top_percent"]
-            means = tidy.groupby(by, dropna=False, sort=False).agg(
-                mean=("value", "mean"), chance=("chance", "mean")
-            )
-            means = means.reset_index().assign(n=n_subjects)
-            parts.append(means.assign(ci_low=means["mean"] - 0.03, ci_high=means["mean"] + 0.03))
-        write_tsv(pd.concat(parts), run.evaluation("summary"))
-    write_json(metrics, run.metrics)
-    return run
+        values = fake_map(method, where, rng).astype(np.float32)
+        by_class.setdefault((method, classes[row["target"]]), []).append(values)
+        file = run.attribution(pid, None, "MNI152", method, row["seed"], seeds)
+        save_img(values, GRID.affine, file)
+        mask = method.startswith("Meaningful")
+        content = {
+            "Method": method,
+            "Parameters": {"fill": "blur"} if mask else {},
+            "Target": int(prob.argmax()),
+            "TargetName": classes[prob.argmax()],
+            "TargetProbability": prob.max(),
+            "Output": "probability" if mask else "logit",
+            "Empty": False,
+            "ValueMeaning": "share removed, in [0, 1]" if mask else "signed gradient",
+            "Fold": row["fold"],
+        }
+        write_json(content, sidecar(file))
+    for (method, name), maps in by_class.items():
+        save_img(np.mean(maps, 0), GRID.affine, run.group_map(method, f"class-{name}", "mean"))
+    if truth:
+        save_img(where.astype(np.float32), GRID.affine, run.group_map("truth", "class-all", "mean"))
+
+
+def write_tables(run, predictions, methods, classes, truth, rng):
+    people = predictions[["participant_id", "seed", "fold"]].to_numpy().tolist()
+    found = [
+        (*person, method, metric, np.clip(value * (1 + i) + rng.normal(0, 0.02), 0, 1), 0.0123)
+        for person, (i, method) in product(people, enumerate(methods))
+        for metric, value in (("rma", 0.05), ("rra", 0.1), ("pointing", 0.3))
+    ]
+    columns = ["participant_id", "seed", "fold", "method", "metric", "value", "chance"]
+    tidy = {"localization": pd.DataFrame(found, columns=columns)} if truth else {}
+    rows = []
+    for (pid, seed, _), pair in product(people, combinations(methods, 2)):
+        for percent in (1, 2, 5, 10, 20, 50):
+            k = percent / 100
+            dice = np.clip(k + 0.1 + 0.02 * methods.index(pair[1]) + rng.normal(0, 0.03), 0, 1)
+            for metric, value, chance in (
+                ("dice", dice, k),
+                ("iou", dice / (2 - dice), k / (2 - k)),
+                ("voxel_agreement", 1 - 2 * k * (1 - dice), 1 - 2 * k * (1 - k)),
+            ):
+                rows.append(("subject", pid, seed, *pair, metric, percent, value, chance))
+        rows.append(("subject", pid, seed, *pair, "spearman", np.nan, rng.normal(0.2, 0.05), 0.0))
+    of_means = [
+        ("class", name, 0, *pair, "dice", 10, 0.31, 0.1)
+        for name, pair in product(classes, combinations(methods, 2))
+    ]
+    columns = ["level", "name", "seed", "method_a", "method_b", "metric", "top_percent", "value", "chance"]
+    if rows:
+        pairs = pd.DataFrame(rows, columns=columns)
+        tidy["agreement"] = pairs.assign(method=pairs["method_a"] + " × " + pairs["method_b"])
+        write_tsv(pd.DataFrame(rows + of_means, columns=columns), run.evaluation("agreement"))
+    if truth:
+        write_tsv(tidy["localization"], run.evaluation("localization"))
+    summaries = []
+    for name, table in tidy.items():
+        table = table.assign(table=name, top_percent=table.get("top_percent", np.nan))
+        groups = table.groupby(["table", "method", "metric", "top_percent"], dropna=False, sort=False)
+        means = groups.agg(
+            mean=("value", "mean"), chance=("chance", "mean"), n=("value", "size")
+        ).reset_index()
+        summaries.append(means.assign(ci_low=means["mean"] - 0.03, ci_high=means["mean"] + 0.03))
+    write_tsv(pd.concat(summaries), run.evaluation("summary"))
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +237,13 @@ def complete(tmp_path_factory):
     run = build_run(tmp_path_factory.mktemp("runs") / "complete")
     write_report(run)
     return run
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are built but not drawn, where only the page is looked at."""
+    monkeypatch.setattr(gallery, "_rendered", lambda fig, kind, **options: b"")
+    monkeypatch.setattr(gallery, "_palette", lambda png: b"")
 
 
 def text_of(html):
@@ -267,8 +298,8 @@ def test_second_write_is_identical(complete):
         ({"baseline": False}, ["id=\"baseline\""], "id=\"performance\""),
     ],
 )  # fmt: skip
-def test_partial_runs(tmp_path, missing, absent, present):
-    run = build_run(tmp_path / "run", **missing)
+def test_partial_runs(tmp_path, undrawn, missing, absent, present):
+    run = build_run(tmp_path / "run", n_subjects=6, **missing)
     html = write_report(run).read_text()
     assert_self_contained(run, html)
     assert present in html
@@ -287,8 +318,8 @@ def test_settings_alone_and_nothing_at_all(tmp_path):
     assert "No maps have been computed yet" in write_report(empty).read_text()
 
 
-def test_maps_without_tables_of_the_evaluation(tmp_path):
-    run = build_run(tmp_path / "run", methods={"GradCAM": METHODS["GradCAM"], "Own": {}})
+def test_maps_without_tables_of_the_evaluation(tmp_path, undrawn):
+    run = build_run(tmp_path / "run", methods={"GradCAM": METHODS["GradCAM"], "Own": {}}, n_subjects=4)
     run.evaluation("summary").unlink()  # means come from the tidy tables then, without intervals
     run.predictions.unlink()
     run.quarantine.write_text("")
@@ -300,13 +331,15 @@ def test_maps_without_tables_of_the_evaluation(tmp_path):
 
 
 def test_data_are_escaped(tmp_path):
-    evil = "sub-<script>alert(1)</script>".replace("/", "")
-    run = build_run(tmp_path / "run", first_id=evil, classes=("<script>", "$x_{1"), n_subjects=6)
+    methods = {"GradCAM": METHODS["GradCAM"]}
+    names = {"first_id": "sub-<script>", "classes": ("<script>", "$x_{1")}
+    run = build_run(tmp_path / "run", n_subjects=6, methods=methods, **names)
     html = write_report(run).read_text()
     assert "<script" not in html
     assert "&lt;script&gt;" in html
 
 
+@pytest.mark.slow
 def test_several_seeds_many_methods_three_classes(tmp_path):
     methods = {f"{name}{i}": {**METHODS[name], "_target_": ""} for name in METHODS for i in (1, 2)}
     run = build_run(
@@ -317,7 +350,7 @@ def test_several_seeds_many_methods_three_classes(tmp_path):
     assert "18 predictions" in text_of(html)
 
 
-def test_chance_level_is_said(tmp_path):
+def test_chance_level_is_said(tmp_path, undrawn):
     run = build_run(tmp_path / "run", maps=False, n_subjects=6)
     metrics = json.loads(run.metrics.read_text())
     write_json(
@@ -347,6 +380,16 @@ def test_empty_and_nan_maps_are_drawn(tmp_path):
     )
     save_img(values, GRID.affine, run.group_map("GradCAM", "class-M", "mean"))
     assert "All values are zero" in write_report(run).read_text()
+
+
+def test_maps_in_another_space_lie_on_the_subjects(tmp_path, undrawn):
+    run = build_run(tmp_path / "run", n_subjects=4, methods={"GradCAM": METHODS["GradCAM"]})
+    for file in list(run.path.rglob("*_space-MNI152_*")):
+        file.rename(file.with_name(file.name.replace("space-MNI152", "space-native")))
+    html = write_report(run).read_text()
+    assert "not in MNI152" in html
+    assert "MNI152 template" not in html
+    assert 'id="subjects"' in html
 
 
 BOUNDS = ((-80.0, 80.0), (-110.0, 80.0), (-70.0, 90.0))
@@ -381,16 +424,22 @@ def test_left_is_on_the_left_side(left_blob):
         right, up = brain_figures.IN_PLANE[cut[0]]
         assert abs(BOUNDS[right][0] + column - peak[0]) <= 2
         assert abs(BOUNDS[up][0] + row - peak[1]) <= 2
-    fig = brain_figures.slice_figure(
-        left_blob, {"a": left_blob}, [("z", 20.0)], brain_figures.Scale(1, False)
-    )
-    ax = fig.axes[0]
-    assert ax.get_xlim()[0] < ax.get_xlim()[1]
-    letters = {text.get_text(): text.get_position()[0] for text in ax.texts}
-    assert letters["L"] < letters["R"]
-    shown = ax.images[0]
-    assert shown.origin == "lower"
-    assert shown.get_extent()[:2] == [pytest.approx(v) for v in ax.get_xlim()]
+    head = nib.Nifti1Image(np.ones(left_blob.shape, np.float32), left_blob.affine)
+    scale = brain_figures.Scale(1, False)
+    fig = brain_figures.slice_figure(head, {"a": left_blob}, [("z", 20.0)], scale)
+    (board,) = fig.axes
+    x0, x1, bottom, top = board.images[0].get_extent()
+    assert x0 < x1
+    assert bottom > top  # inches from above
+    assert board.images[0].origin == "lower"
+    letters = {text.get_text(): text.get_position()[0] for text in board.texts}
+    assert letters["L"] == x0
+    assert letters["R"] == x1
+    green = np.asarray(board.images[0].get_array())[..., 1]  # least where the map is strongest
+    row, column = np.unravel_index(green.argmin(), green.shape)
+    (left, _), (back, _), _ = brain_figures.world_bounds(head)
+    assert abs(left + column + 30) <= 4
+    assert abs(back + row + 50) <= 4
 
 
 def test_scale():

@@ -136,6 +136,8 @@ def test_settings_go_through_omegaconf():
     config = OmegaConf.merge(OmegaConf.structured(SyntheticSettings), {"effect_center_mm": [10, 20, 30.5]})
     settings = OmegaConf.to_object(config)
     assert settings == replace(SyntheticSettings(), effect_center_mm=[10.0, 20.0, 30.5])
+    assert SyntheticSettings(effect_center_mm=config.effect_center_mm) == settings
+    assert type(SyntheticSettings(effect_center_mm=config.effect_center_mm).effect_center_mm) is list
 
 
 def test_classes_are_balanced_and_in_random_order(subjects):

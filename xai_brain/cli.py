@@ -44,8 +44,8 @@ Several values (lr=1e-3,3e-4) with -m run one job each, below outputs/<name>/<jo
 """
 
 DETAILS = {
-    "run": "Settings that matter first: experiment, data, data.root, data.label, run_dir, seeds, data.on_error.\n",
-    "train": "Settings that matter first: experiment, data, model, trainer.max_epochs, folds.n_folds, seeds.\n",
+    "run": "Settings that matter first: experiment, data, data.root, data.label, run_dir, seeds.\n",
+    "train": "Settings that matter first: experiment, data, model, trainer.max_epochs, seeds.\n",
     "explain": "Its settings are those of the run directory. Add a method with attribution=[grad_cam];\n"
     "choose what is explained with explain.target and explain.output.\n",
     "evaluate": "Its settings are those of the run directory; evaluation.top_percents can be changed.\n",

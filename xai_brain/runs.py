@@ -133,14 +133,13 @@ def read_json(path: Path) -> Any:
 
 
 def write_tsv(table: pd.DataFrame, path: Path) -> Path:
+    table = table.replace({"session_id": {"": "n/a"}}) if "session_id" in table else table
     return write_atomic(path, lambda temporary: table.to_csv(temporary, sep="\t", index=False, na_rep="n/a"))
 
 
 def read_tsv(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, sep="\t", na_values=["n/a"], dtype={"participant_id": str, "session_id": str})
-    if "session_id" in table:
-        table["session_id"] = table["session_id"].astype(object).where(table["session_id"].notna(), None)
-    return table
+    return table.fillna({"session_id": ""}) if "session_id" in table else table
 
 
 def update_metrics(

@@ -23,6 +23,10 @@ from scipy import ndimage
 # exp(-2 (pi sigma f)^2) = 1/2 at f = 1 / (2 spacing).
 NYQUIST_SIGMA = float(np.sqrt(2 * np.log(2)) / np.pi)
 
+_UMASK = os.umask(0)  # it can only be read by being set; once, before there are threads
+os.umask(_UMASK)
+FILE_MODE = 0o666 & ~_UMASK
+
 
 class ImageError(ValueError):
     """An image that cannot be used: which file, why, and what to do."""
@@ -210,9 +214,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> Path:
         write(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # NamedTemporaryFile makes files that only their owner can read
+        temporary.chmod(FILE_MODE)  # NamedTemporaryFile makes files that only their owner can read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

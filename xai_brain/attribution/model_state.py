@@ -100,6 +100,6 @@ def check_relu_modules(model: nn.Module, inputs: torch.Tensor) -> None:
             handle.remove()
     if counter.calls > len(seen):
         raise AttributionError(
-            f"{counter.calls - len(seen)} of {counter.calls} ReLUs are functional (F.relu, torch.relu): guided "
-            "backpropagation would ignore them; use torch.nn.ReLU modules in the model"
+            f"{counter.calls - len(seen)} of {counter.calls} ReLUs are functional (F.relu, torch.relu): "
+            "guided backpropagation would ignore them; use torch.nn.ReLU modules in the model"
         )

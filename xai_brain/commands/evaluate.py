@@ -6,7 +6,6 @@ import time
 from itertools import combinations
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
@@ -58,13 +57,13 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     agreements: list[dict[str, Any]] = []
     localizations: list[dict[str, Any]] = []
     groups = GroupMeans()
-    subjects = list(table.groupby(["participant_id", table["session_id"].fillna(""), "seed"], sort=False))
+    subjects = list(table.groupby(["participant_id", "session_id", "seed"], sort=False))
     for (participant_id, session_id, seed), rows in track(subjects, "compare maps"):
-        t1w_img = load_img(run.image(participant_id, session_id or None, SPACE))
+        t1w_img = load_img(run.image(participant_id, session_id, SPACE))
         brain_mask = np.asanyarray(t1w_img.dataobj) > 0
         arrays = {row.method: _values(row) for row in rows.itertuples()}
-        truth_path = run.image(participant_id, session_id or None, SPACE, "mask")
-        truth = np.asanyarray(nib.load(truth_path).dataobj) > 0 if truth_path.exists() else None
+        truth_path = run.image(participant_id, session_id, SPACE, "mask")
+        truth = np.asanyarray(load_img(truth_path).dataobj) > 0 if truth_path.exists() else None
         groups.add(rows.iloc[0]["label"], arrays, brain_mask, truth, t1w_img.affine)
         about = {"level": "subject", "name": participant_id, "seed": seed}
         agreements += _agreements(arrays, brain_mask, about, settings)

@@ -179,8 +179,8 @@ def _explain_batch(
     classifier: BrainClassifier,
     about: dict[str, Any],
 ) -> None:
-    keys = cohort.set_index(["participant_id", cohort["session_id"].fillna("")])
-    rows = [keys.loc[(row.participant_id, row.session_id or "")] for row in batch.rows.itertuples()]
+    keys = cohort.set_index(["participant_id", "session_id"])
+    rows = [keys.loc[(row.participant_id, row.session_id)] for row in batch.rows.itertuples()]
     inputs = torch.from_numpy(np.stack([_volume(row["volume_path"]) for row in rows]))[:, None]
     inputs = inputs.to(next(classifier.parameters()).device)
     with torch.no_grad():

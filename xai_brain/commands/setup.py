@@ -182,10 +182,10 @@ def synthetic_root(cfg: DictConfig) -> Path:
     from dataclasses import asdict
     from hashlib import sha256
 
-    from xai_brain.data.synthetic import SyntheticSettings, make_synthetic_cohort
+    from xai_brain.data.synthetic import RECIPE, SyntheticSettings, make_synthetic_cohort
 
     settings = SyntheticSettings(**cfg.data.cohort)
-    key = sha256(repr(sorted(asdict(settings).items())).encode()).hexdigest()[:12]
+    key = sha256(repr((RECIPE, sorted(asdict(settings).items()))).encode()).hexdigest()[:12]
     cache = Path(cfg.data.cache_dir).expanduser() if cfg.data.cache_dir else default_cache_dir()
     return make_synthetic_cohort(cache / "synthetic" / key, settings)
 

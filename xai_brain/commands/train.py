@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ def train(cfg: DictConfig) -> RunDirectory:
     root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
     write_tsv(portable(cohort, root), run.participants)
     write_tsv(folds, run.folds)
+    inputs = {Path(row.t1w_path).name: row.sha256 for row in cohort.itertuples()}
     write_json(
-        provenance(list(cfg.seeds), dict(zip(cohort["participant_id"], cohort["sha256"]))), run.provenance
+        provenance(list(cfg.seeds), inputs), run.provenance
     )
 
     for seed in cfg.seeds:
@@ -150,8 +152,12 @@ def _keep_logs(work_dir: Path, folder: Path) -> None:
     """CSV and TensorBoard logs, without the intermediate checkpoints."""
     for path in sorted(work_dir.rglob("*")):
         if path.is_file() and path.suffix != ".ckpt":
-            target = folder / path.relative_to(work_dir)
-            write_atomic(target, lambda temporary, path=path: temporary.write_bytes(path.read_bytes()))
+            target, content = folder / path.relative_to(work_dir), path.read_bytes()
+            write_atomic(target, partial(_write_bytes, content=content))
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _check_brain_size(cfg: DictConfig, cohort: pd.DataFrame) -> None:

@@ -45,7 +45,8 @@ def find_images(
     Returns
     -------
     pandas.DataFrame
-        participant_id, session_id, t1w_path, brain_mask_path, truth_path, space (of the file name).
+        participant_id, session_id (empty without sessions), t1w_path, brain_mask_path,
+        truth_path, space (of the file name; may be empty).
     """
     rows: list[dict[str, Any]] = []
     folders = {folder.name: folder for folder in sorted(root.glob("sub-*")) if folder.is_dir()}
@@ -85,11 +86,11 @@ def _one_image(
 
     return {
         "participant_id": participant_id,
-        "session_id": folder.parent.name if folder.parent.name.startswith("ses-") else None,
+        "session_id": folder.parent.name if folder.parent.name.startswith("ses-") else "",
         "t1w_path": t1w[0],
         "brain_mask_path": companion("brain"),
         "truth_path": companion("truth"),
-        "space": own.get("space"),
+        "space": own.get("space", ""),
     }
 
 

@@ -42,7 +42,8 @@ def load_participants(
     Returns
     -------
     pandas.DataFrame
-        One row per image: participant_id, session_id, t1w_path, brain_mask_path, truth_path, space,
+        One row per image: participant_id, session_id (may be empty), t1w_path, brain_mask_path,
+        truth_path, space (may be empty),
         label (class name), target (index) and the other columns of participants.tsv.
 
     Raises

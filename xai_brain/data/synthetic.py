@@ -49,7 +49,7 @@ class SyntheticSettings:
         The effect is full up to half of this radius and falls smoothly to nothing at it.
     effect_volume_change : float in [-0.4, 1], default 0.28
         Of what lies in the inner half of the sphere; negative is atrophy, 0 switches it off.
-    effect_intensity_change : float in [-0.5, 1], default 0.2
+    effect_intensity_change : float in [-0.5, 1], default 0.35
         Relative; negative is darker, 0 switches it off.
     effect_variation : float, default 0.2
         Of the strength of both changes within class M, relative; the strength lies in [0.5, 1.5].
@@ -68,13 +68,16 @@ class SyntheticSettings:
     effect_center_mm: list[float] = field(default_factory=lambda: [-34.0, -20.0, -14.0])
     effect_radius_mm: float = 14.0
     effect_volume_change: float = 0.28
-    effect_intensity_change: float = 0.2
+    effect_intensity_change: float = 0.35
     effect_variation: float = 0.2
     deformation_mm: float = 1.5
     size_variation: float = 0.015
     contrast_variation: float = 0.04
     bias_field: float = 0.04
     noise: float = 0.03
+
+    def __post_init__(self) -> None:
+        self.effect_center_mm = [float(x) for x in self.effect_center_mm]  # also of a tuple or a ListConfig
 
 
 def make_synthetic_cohort(
@@ -110,15 +113,16 @@ def make_synthetic_cohort(
     with TemporaryDirectory(dir=root.parent, prefix=".partial-") as folder:
         cohort = Path(folder) / "cohort"
         participants = []
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            subjects = pool.map(
-                partial(make_synthetic_subject, settings=settings), range(settings.n_subjects)
-            )
-            for t1w, truth, participant in subjects:
+        make = partial(make_synthetic_subject, settings=settings)
+        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        try:
+            for t1w, truth, participant in pool.map(make, range(settings.n_subjects)):
                 _write_subject(cohort, t1w, truth, participant["participant_id"], settings)
                 participants.append(participant)
                 if progress is not None:
                     progress(len(participants), settings.n_subjects)
+        finally:
+            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
         write_tsv(pd.DataFrame(participants), cohort / "participants.tsv")
         write_json(_description(settings), cohort / "dataset_description.json")
         try:
@@ -152,7 +156,7 @@ def make_synthetic_subject(
     grid, templates = get_grid(settings.grid), _templates(settings.grid)
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(0, index)))
     age = rng.uniform(20, 80)
-    strength = float(np.clip(rng.normal(1, settings.effect_variation), 0.5, 1.5))  # drawn for both classes
+    strength = float(np.clip(rng.normal(1, settings.effect_variation), 0.5, 1.5))
     sex = _sex(index, settings.seed)
 
     # Where each voxel lies in the template: the subject's own deformation, which knows no class.
@@ -163,6 +167,7 @@ def make_synthetic_subject(
     brain = templates.sample(templates.brain, places)[0] > 0.5
     places = places[brain]  # (n_voxels, 3) from here on
 
+    # The planted effect. The outline above is made without it: the background knows no class.
     strength = strength if sex == "M" else 0.0
     source = effect_pullback(places, settings, strength * settings.effect_volume_change)
     gain = 1 + strength * settings.effect_intensity_change * effect_profile(places, settings)
@@ -229,10 +234,9 @@ def effect_pullback(places: np.ndarray, settings: SyntheticSettings, volume_chan
 
 
 def _radius(places: np.ndarray, settings: SyntheticSettings) -> np.ndarray:
-    return (
-        np.linalg.norm(places - np.asarray(settings.effect_center_mm, places.dtype), axis=-1)
-        / settings.effect_radius_mm
-    )
+    """Distance from the centre of the effect, in radii."""
+    from_center = places - np.asarray(settings.effect_center_mm, places.dtype)
+    return np.linalg.norm(from_center, axis=-1) / settings.effect_radius_mm
 
 
 def _sex(index: int, seed: int) -> str:

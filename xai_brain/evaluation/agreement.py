@@ -1,4 +1,4 @@
-"""Do two maps say the same?"""
+"""Whether two maps say the same."""
 
 from __future__ import annotations
 

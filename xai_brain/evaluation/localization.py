@@ -1,4 +1,4 @@
-"""Does a map point at a planted effect whose place is known?"""
+"""Whether a map points at a planted effect whose place is known."""
 
 from __future__ import annotations
 

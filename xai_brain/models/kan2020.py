@@ -86,7 +86,7 @@ class Kan2020(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(c3 * size[0] * size[1] * size[2], n_classes)
         # nearly half of the time on CPUs goes into layouts otherwise
-        self.to(memory_format=torch.channels_last_3d)
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         if weights is not None:
             self.load_state_dict(read_weights(weights))
 

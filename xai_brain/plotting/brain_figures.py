@@ -5,14 +5,18 @@ No pyplot: every function returns a ``matplotlib.figure.Figure`` that nobody els
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from scipy import ndimage
 
 from xai_brain.volumes import Grid, resample_to_grid
@@ -25,7 +29,8 @@ SIGNED = LinearSegmentedColormap.from_list(
 )
 POSITIVE = LinearSegmentedColormap.from_list("positive", ["#fed976", "#fd8d3c", "#e31a1c", "#800026"])
 GREY = 0.72  # what the colour bar lies on: about the grey of the anatomy
-HALO = [withStroke(linewidth=2.6, foreground="white")]
+HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="white")]
+CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 
 Bounds = tuple[tuple[float, float], ...]
 Cut = tuple[str, float]
@@ -103,7 +108,8 @@ def world_slice(
 
 def brain_values(map_img: nib.Nifti1Image, underlay: nib.Nifti1Image) -> np.ndarray:
     """Values of a map at the voxels where the underlay shows brain."""
-    grid = Grid("map", map_img.shape, map_img.affine)
+    x, y, z = map_img.shape
+    grid = Grid("map", (x, y, z), map_img.affine)
     anatomy = resample_to_grid(underlay, grid, antialias=False)
     return np.asanyarray(map_img.dataobj)[anatomy > 0.05 * anatomy.max()]
 
@@ -152,28 +158,24 @@ def slice_figure(
         Outlined at half of its maximum.
     width_inches : float, default 9.0
     """
-    bounds = world_bounds(underlay)
+    bounds, underlay = world_bounds(underlay), _brightened(underlay)
     extents = [[bounds[a][1] - bounds[a][0] for a in IN_PLANE[axis]] for axis, _ in cuts]
-    left, right, gap, head = 0.45, 0.75, 0.04, 0.24
+    left, right, gap, head = 0.3, 0.95, 0.09, 0.24
     inches_per_mm = (width_inches - left - right - gap * len(cuts)) / sum(wide for wide, _ in extents)
     row_height = max(tall for _, tall in extents) * inches_per_mm + 0.06
-    fig = Figure(figsize=(width_inches, head + row_height * len(maps)))
-    place = _placer(fig)
+    height = row_height * len(maps)
+    fig, board = _board(width_inches, head + height)
     for row, (label, img) in enumerate(maps.items()):
-        top, at = head + row * row_height, left
-        fig.text(0.2 / width_inches, 1 - (top + row_height / 2) / fig.get_figheight(), label,
-                 rotation=90, ha="center", va="center", fontsize=9.5, fontweight="bold")  # fmt: skip
+        middle, at = head + (row + 0.5) * row_height, left
+        board.text(0.13, middle, label, rotation=90, fontsize=9.5, fontweight="bold", **CENTRED)
         for cut, (wide, tall) in zip(cuts, extents, strict=True):
-            size = wide * inches_per_mm, tall * inches_per_mm
-            ax = place(at, top + (row_height - size[1]) / 2, *size)
-            _panel(ax, underlay, img, scale, truth, cut, bounds)
+            box = at, middle - tall * inches_per_mm / 2, wide * inches_per_mm, tall * inches_per_mm
+            _draw_slice(board, box, underlay, img, scale, truth, cut, bounds)
             if row == 0:
-                fig.text((at + size[0] / 2) / width_inches, 1 - 0.09 / fig.get_figheight(), _cut_name(cut),
-                         ha="center", va="center", fontsize=8.5, color="#444")  # fmt: skip
-            at += size[0] + gap
-    bar_height = min(1.3, 0.8 * row_height * len(maps))
-    bar_top = head + (row_height * len(maps) - bar_height) / 2
-    _colour_bar(place(width_inches - right + 0.12, bar_top, 0.12, bar_height), scale, vertical=True)
+                board.text(at + box[2] / 2, 0.09, _cut_name(cut), fontsize=8.5, color="#444", **CENTRED)
+            at += box[2] + gap
+    bar = min(1.3, 0.8 * height)
+    _colour_bar(board, (at + 0.06, head + (height - bar) / 2, 0.12, bar), scale, vertical=True)
     return fig
 
 
@@ -202,107 +204,115 @@ def subject_figure(
     """
     point = centre_mm(truth) if truth is not None else None
     if point is None:
-        point = strongest_mm(list(maps.values()), t1w_img) if maps else centre_mm(t1w_img)
-    bounds = world_bounds(t1w_img)
+        point = strongest_mm(list(maps.values()) or [t1w_img], t1w_img)
+    bounds, anatomy = world_bounds(t1w_img), _brightened(t1w_img)
     span = [high - low for low, high in bounds]
     cuts: list[Cut] = [("z", point[2]), ("y", point[1]), ("x", point[0])]
     columns: list[tuple[str, nib.Nifti1Image | None]] = [("T1", None), *maps.items()]
     blocks = [columns[i : i + max_columns] for i in range(0, len(columns), max_columns)]
 
-    left, head, foot, gap = 0.62, 0.26, 0.42, 0.06
+    left, head, foot, gap = 0.68, 0.4, 0.42, 0.06
     width = float(np.clip((9.0 - left) / len(blocks[0]), 0.9, 1.75))
     inches_per_mm = (width - gap) / max(span[0], span[1])
-    heights = [span[1] * inches_per_mm, span[2] * inches_per_mm, span[2] * inches_per_mm]
-    block_height = head + sum(heights) + 3 * gap + foot
-    fig = Figure(figsize=(left + width * len(blocks[0]), block_height * len(blocks)))
-    place = _placer(fig)
-    total = fig.get_figheight()
-    for number, block in enumerate(blocks):
-        top = number * block_height
-        for column, (name, img) in enumerate(block):
-            at = left + column * width
-            middle = (at + width / 2) / fig.get_figwidth()
-            fig.text(middle, 1 - (top + 0.12) / total, name, ha="center", va="center",
-                     fontsize=min(9.5, 12.5 * width / max(len(name), 1) * 8.5), fontweight="bold")  # fmt: skip
-            scale = Scale(0, False) if img is None else Scale.of(brain_values(img, t1w_img))
-            down = top + head
-            for cut, height in zip(cuts, heights, strict=True):
-                wide = span[IN_PLANE[cut[0]][0]] * inches_per_mm
-                ax = place(at + (width - wide) / 2, down, wide, height)
-                _panel(ax, t1w_img, img, scale, truth, cut, bounds)
-                if column == 0:
-                    fig.text(0.04 / fig.get_figwidth(), 1 - (down + height / 2) / total, _cut_name(cut),
-                             ha="left", va="center", fontsize=8, color="#444")  # fmt: skip
-                down += height + gap
-            if scale.limit > 0:
-                _colour_bar(place(at + 0.16 * width, down + 0.06, 0.68 * width, 0.09), scale)
-            elif img is not None:
-                fig.text(
-                    middle, 1 - (down + 0.14) / total, "empty map", ha="center", fontsize=8, color="#a33"
-                )
+    sizes = [[span[a] * inches_per_mm for a in IN_PLANE[axis]] for axis, _ in cuts]
+    block_height = head + sum(tall + gap for _, tall in sizes) + foot
+    fig, board = _board(left + width * len(blocks[0]), block_height * len(blocks))
+    for number, column in ((n, c) for n, block in enumerate(blocks) for c in range(len(block))):
+        name, img = blocks[number][column]
+        middle, down = left + (column + 0.5) * width, number * block_height + head
+        lines = _two_lines(name) if len(name) > 11 * width else name
+        fits = min(9.5, 106 * width / max(map(len, lines.split("\n"))))
+        board.text(middle, down - 0.2, lines, fontsize=fits, fontweight="bold", linespacing=1.1, **CENTRED)
+        scale = Scale(0, False) if img is None else Scale.of(brain_values(img, t1w_img))
+        for cut, (wide, tall) in zip(cuts, sizes, strict=True):
+            box = middle - wide / 2, down, wide, tall
+            _draw_slice(board, box, anatomy, img, scale, truth, cut, bounds)
+            if column == 0:
+                board.text(0.04, down + tall / 2, _cut_name(cut), fontsize=8, color="#444", va="center")
+            down += tall + gap
+        if scale.limit > 0:
+            _colour_bar(board, (middle - 0.34 * width, down + 0.06, 0.68 * width, 0.09), scale)
+        elif img is not None:
+            board.text(middle, down + 0.14, "empty map", fontsize=8, color="#a33b3b", **CENTRED)
     return fig, point
 
 
-def _panel(ax, underlay, img, scale, truth, cut, bounds) -> None:
-    axis, at_mm = cut
-    right, up = IN_PLANE[axis]
-    show = {"origin": "lower", "extent": (*bounds[right], *bounds[up]), "interpolation": "bilinear"}
-    anatomy = world_slice(underlay, axis, at_mm, bounds)
-    anatomy = anatomy / _white(underlay)
-    grey = np.repeat((0.22 + 0.76 * np.clip(anatomy, 0, 1))[..., None], 4, axis=-1)
-    grey[..., 3] = np.clip(anatomy * 12, 0, 1)
-    ax.imshow(grey, **show)
+def _two_lines(name: str) -> str:
+    """A CamelCase name broken where a word begins, as near to its middle as there is one."""
+    starts = [m.start() for m in re.finditer(r"(?<=[a-z0-9])(?=[A-Z])", name)]
+    at = min(starts, key=lambda start: abs(start - len(name) / 2), default=0)
+    return f"{name[:at]}\n{name[at:]}" if at else name
+
+
+def _board(width: float, height: float) -> tuple[Figure, Axes]:
+    """One axes over a whole figure, in inches from the top left corner; many small axes are slow."""
+    fig = Figure(figsize=(width, height))
+    board = fig.add_axes((0, 0, 1, 1))
+    board.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    board.axis("off")
+    return fig, board
+
+
+def _draw_slice(
+    board: Axes,
+    box: tuple[float, float, float, float],
+    anatomy: nib.Nifti1Image,
+    img: nib.Nifti1Image | None,
+    scale: Scale,
+    truth: nib.Nifti1Image | None,
+    cut: Cut,
+    bounds: Bounds,
+) -> None:
+    """A slice in a box (x, y, width, height): anatomy, map, outline of the truth, letters of the sides."""
+    x, y, wide, tall = box
+    brightness = world_slice(anatomy, *cut, bounds)
+    opacity = np.clip(brightness * 12, 0, 1)[..., None]
+    picture = 1 - opacity * (1 - (0.22 + 0.76 * np.clip(brightness, 0, 1))[..., None])
     if img is not None and scale.limit > 0:
-        ax.imshow(scale.rgba(world_slice(img, axis, at_mm, bounds)), **show)
+        colours = scale.rgba(world_slice(img, *cut, bounds))
+        picture = picture * (1 - colours[..., 3:]) + colours[..., :3] * colours[..., 3:]
+    picture = np.broadcast_to(picture, (*brightness.shape, 3))
+    board.imshow(picture, origin="lower", extent=(x, x + wide, y + tall, y), aspect="auto")
     if truth is not None:
         level = float(np.max(truth.dataobj)) / 2
-        inside = world_slice(truth, axis, at_mm, bounds)
+        inside = world_slice(truth, *cut, bounds)
         if inside.min() < level < inside.max():
-            outline = ax.contour(inside, levels=[level], colors="black", linewidths=1.1,
-                                 extent=show["extent"])  # fmt: skip
+            rows, columns = inside.shape
+            across = x + (np.arange(columns) + 0.5) * wide / columns
+            upwards = y + tall - (np.arange(rows) + 0.5) * tall / rows
+            outline = board.contour(across, upwards, inside, levels=[level], colors="black", linewidths=0.9)
             outline.set_path_effects(HALO)
-    ax.set_xlim(*bounds[right])
-    ax.set_ylim(*bounds[up])
-    ax.axis("off")
-    for x, letter, align in zip((0.0, 1.0), SIDES[axis], ("left", "right"), strict=True):
-        ax.text(x, 0.99, letter, transform=ax.transAxes, fontsize=7.5, color="#333", va="top", ha=align,
-                path_effects=HALO)  # fmt: skip
+    for at, letter, align in zip((x, x + wide), SIDES[cut[0]], ("left", "right"), strict=True):
+        board.text(at, y, letter, fontsize=7.5, color="#333", va="top", ha=align, path_effects=HALO)
 
 
-def _white(underlay: nib.Nifti1Image) -> float:
-    data = np.asanyarray(underlay.dataobj)
-    return float(np.percentile(data[data > 0], 99.5)) if (data > 0).any() else 1.0
+def _brightened(underlay: nib.Nifti1Image) -> nib.Nifti1Image:
+    """Anatomy from 0 to 1, where 1 is about the brightest tissue."""
+    data = np.asanyarray(underlay.dataobj, dtype=np.float32)
+    white = float(np.percentile(data[data > 0], 99.5)) if (data > 0).any() else 1.0
+    return nib.Nifti1Image(data / white, underlay.affine)
 
 
 def _cut_name(cut: Cut) -> str:
     return f"{cut[0]} = {round(float(cut[1])):d} mm".replace("-", "−")
 
 
-def _placer(fig: Figure):
-    """Axes by inches from the top left corner."""
-    width, height = fig.get_size_inches()
-    return lambda x, y, wide, tall: fig.add_axes(
-        (x / width, 1 - (y + tall) / height, wide / width, tall / height)
-    )
-
-
-def _colour_bar(ax, scale: Scale, *, vertical: bool = False) -> None:
+def _colour_bar(
+    board: Axes, box: tuple[float, float, float, float], scale: Scale, *, vertical: bool = False
+) -> None:
+    if scale.limit == 0:
+        return
+    x, y, wide, tall = box
     values = np.linspace(-scale.limit if scale.signed else 0, scale.limit, 128)
     colours = scale.rgba(values)
     opaque = colours[:, :3] * colours[:, 3:] + GREY * (1 - colours[:, 3:])
     image = opaque[:, None] if vertical else opaque[None]
-    ends = (values[0], values[-1])
-    extent = (0, 1, *ends) if vertical else (*ends, 0, 1)
-    ax.imshow(image, origin="lower", aspect="auto", extent=extent)
-    ticks = sorted({values[0], 0.0, values[-1]})
-    names = [f"{tick:.2g}".replace("-", "−") for tick in ticks]
-    ax.tick_params(length=2, labelsize=8 if vertical else 7, pad=2)
-    if vertical:
-        ax.yaxis.tick_right()
-        ax.set_yticks(ticks, names)
-        ax.set_xticks([])
-    else:
-        ax.set_xticks(ticks, names)
-        ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set(visible=True, linewidth=0.5, color="#888")
+    board.imshow(image, origin="lower", extent=(x, x + wide, y + tall, y), aspect="auto")
+    board.add_patch(Rectangle((x, y), wide, tall, fill=False, linewidth=0.5, edgecolor="#888"))
+    for tick in sorted({values[0], values[-1]} | ({0.0} if vertical or wide > 1.1 else set())):
+        share = (tick - values[0]) / (values[-1] - values[0])
+        name = f"{tick:.2g}".replace("-", "−")
+        if vertical:
+            board.text(x + wide + 0.05, y + tall * (1 - share), name, fontsize=8, va="center")
+        else:
+            board.text(x + wide * share, y + tall + 0.03, name, fontsize=7, va="top", ha="center")

@@ -88,6 +88,7 @@ def dice_figure(pairs: pd.DataFrame, methods: Sequence[str]) -> Figure:
         ax.set_xscale("log")
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.set_xticks([], minor=True)
+        ax.tick_params(labelbottom=True)
         ax.set(ylim=(0, None), title=title)
         ax.grid(axis="y", color="#e6e9ec", linewidth=0.8)
     for ax in list(axes.flat)[len(titles) :]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,6 +76,11 @@ class RunContents:
     @cached_property
     def seeds(self) -> list[int]:
         return list(self.setting("seeds", [0]))
+
+    @cached_property
+    def seed(self) -> int:
+        """The seed whose maps are shown: the first that was explained."""
+        return int((self.setting("explain.seeds") or self.seeds)[0])
 
     def clean(self, text: object) -> str:
         """Text without the place of this run or the home folder of whoever made it."""
@@ -167,9 +171,8 @@ class RunContents:
     def estimate(self, key: str, chance: float | None = None) -> Estimate | None:
         if (value := number(self.metrics.get(key))) is None:
             return None
-        return Estimate(
-            value, *(number(self.metrics.get(f"{key}_ci_{end}")) for end in ("low", "high")), chance
-        )
+        low, high = number(self.metrics.get(f"{key}_ci_low")), number(self.metrics.get(f"{key}_ci_high"))
+        return Estimate(value, low, high, chance)
 
     @property
     def stage_seconds(self) -> dict[str, float]:
@@ -188,10 +191,8 @@ class RunContents:
         """Mean map files: method -> class -> path."""
         found: dict[str, dict[str, Path]] = {}
         for path in sorted((self.run.path / "group").glob("desc-*_class-*_stat-mean_statmap.nii.gz")):
-            method, name = re.fullmatch(
-                r"desc-(.+?)_class-(.+)_stat-mean_statmap\.nii\.gz", path.name
-            ).groups()
-            found.setdefault(method, {})[name] = path
+            method, name = path.name.removeprefix("desc-").split("_class-", 1)
+            found.setdefault(method, {})[name.removesuffix("_stat-mean_statmap.nii.gz")] = path
         found.pop("truth", None)
         rank = {name: i for i, name in enumerate(self.class_names)}
         return {m: dict(sorted(c.items(), key=lambda item: rank.get(item[0], 99))) for m, c in found.items()}
@@ -212,21 +213,22 @@ class RunContents:
         return [m for m in configured if m in there] + sorted(there - set(configured) - {""})
 
     def maps_of(self, participant_id: str, session_id: str | None) -> dict[str, Path]:
-        seed = self.seeds[0]
         paths = {
-            method: self.run.attribution(participant_id, session_id, self.space, method, seed, self.seeds)
+            method: self.run.attribution(
+                participant_id, session_id, self.space, method, self.seed, self.seeds
+            )
             for method in self.methods
         }
         return {method: path for method, path in paths.items() if path.exists()}
 
     @cached_property
     def explained(self) -> pd.DataFrame:
-        """Predictions (else participants) of the first seed that have maps, with the map files."""
+        """Predictions (else participants) of the shown seed that have maps, with the map files."""
         table = self.predictions if self.predictions is not None else self.participants
         if table is None:
             return pd.DataFrame()
         if "seed" in table and self.predictions is not None:
-            table = table[table["seed"] == self.seeds[0]]
+            table = table[table["seed"] == self.seed]
         sessions = table["session_id"] if "session_id" in table else [None] * len(table)
         maps = [self.maps_of(*ids) for ids in zip(table["participant_id"], sessions, strict=True)]
         table = table.assign(session_id=list(sessions), maps=maps)

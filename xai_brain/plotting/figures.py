@@ -16,8 +16,9 @@ from matplotlib.ticker import MaxNLocator
 
 CLASS_COLOURS = ("#35618f", "#c9792b", "#5b8c5a", "#8d6bb0", "#a94a4a", "#5f6b73")
 METHOD_COLOURS = (
-    "#7b3294", "#00838f", "#c2185b", "#558b2f", "#5d4037", "#3949ab", "#e08e0b", "#607d8b", "#ad1457", "#2e7d32"
-)  # fmt: skip
+    *("#7b3294", "#00838f", "#c2185b", "#558b2f", "#5d4037"),
+    *("#3949ab", "#e08e0b", "#607d8b", "#d81b60", "#2e7d32"),
+)
 INK, SOFT, CHANCE = "#22272e", "#8b949e", "#a33b3b"
 WIDTH = 9.0  # inches, 864 px in a browser: the text column of the report
 
@@ -130,7 +131,7 @@ def performance_figure(
         for _, part in predictions.groupby(keys) if keys else []:
             curve = roc(part["target"].to_numpy() == 1, part[column].to_numpy(), np.ones(len(part)), grid)
             left.plot(grid, curve, color=SOFT, linewidth=0.8, alpha=0.7, label=name)
-            name = None
+            name = "_"  # one entry in the legend
     for index, class_name in list(enumerate(class_names))[1 if binary else 0 :]:
         middle, low, high = roc_band(predictions, f"prob_{class_name}", index, grid)
         label = f"pooled {pooled_label}" if binary else f"{class_name} against the rest"
@@ -172,14 +173,16 @@ def probability_figure(predictions: pd.DataFrame, class_names: Sequence[str]) ->
     shown = values[:, 1] if binary else values[np.arange(len(values)), target]
     bins = np.linspace(0, 1, 21)
     for index, name in enumerate(class_names):
-        style_ = {"histtype": "stepfilled", "alpha": 0.32, "color": class_colour(index)}
-        left.hist(shown[target == index], bins, label=shortened(name), **style_)
-        left.hist(shown[target == index], bins, histtype="step", color=class_colour(index), linewidth=1.2)
-    left.axvline(0.5, color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
+        colour, some = class_colour(index), shown[target == index]
+        if binary:
+            left.hist(some, bins, histtype="stepfilled", alpha=0.32, color=colour)
+        left.hist(some, bins, histtype="step", color=colour, linewidth=1.4, label=shortened(name))
+    if binary:
+        left.axvline(0.5, color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
     what = f"probability of {shortened(class_names[1])}" if binary else "probability of the true class"
     left.set(title="Probabilities by true class", xlabel=what, ylabel="predictions", xlim=(0, 1))
     left.yaxis.set_major_locator(MaxNLocator(integer=True))
-    left.legend(title="true class", loc="upper center", ncols=len(class_names))
+    left.legend(title="true class", loc="upper center", frameon=True, edgecolor="white", framealpha=1)
 
     said = values[:, 1] if binary else values.max(1)
     came = target == 1 if binary else values.argmax(1) == target
@@ -234,12 +237,14 @@ def cohort_figure(
     return fig
 
 
-def training_figure(curves: pd.DataFrame) -> Figure:
+def training_figure(curves: pd.DataFrame, n_classes: int = 2) -> Figure:
     """Training curves: every fold thin, their mean thick where all folds still train.
 
     Parameters
     ----------
     curves : DataFrame with run (fold and seed), epoch, metric, value
+    n_classes : int, default 2
+        For the chance of balanced accuracy.
     """
     titles = {
         "loss": "Loss",
@@ -268,7 +273,8 @@ def training_figure(curves: pd.DataFrame) -> Figure:
         if panel == "loss":
             ax.legend()
         else:
-            ax.axhline(0.5, color=CHANCE, linewidth=1, linestyle=(0, (4, 3)))
+            chance = 1 / n_classes if panel == "val/balanced_accuracy" else 0.5
+            ax.axhline(chance, color=CHANCE, linewidth=1, linestyle=(0, (4, 3)))
         ax.set(title=titles[panel], xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return fig

@@ -17,7 +17,7 @@ from xai_brain.plotting.contents import RunContents, number
 from xai_brain.plotting.gallery import Gallery
 from xai_brain.plotting.references import PUBLISHED_RMA, reference_list
 from xai_brain.runs import RunDirectory
-from xai_brain.volumes import write_atomic
+from xai_brain.volumes import GRIDS, write_atomic
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -80,11 +80,27 @@ def _context(contents: RunContents) -> dict[str, Any]:
         "agreement": map_sections.agreement(contents, gallery),
         "methods": (methods := [map_sections.method(contents, name) for name in contents.methods]),
         "references": reference_list(_cited(methods)),
+        "grid": _grid(contents.setting("preprocessing.grid")),
         "published_rma": PUBLISHED_RMA,
         "percentile": brain_figures.PERCENTILE,
     }
 
 
+def _grid(name: str | None) -> str | None:
+    if name not in GRIDS:
+        return name
+    shape = "×".join(str(n) for n in GRIDS[name].shape)
+    return f"{shape} voxels of {GRIDS[name].spacing_mm.max():g} mm"
+
+
 def _cited(methods: Sequence[dict[str, Any]]) -> list[str]:
-    return ["Adebayo 2018", "Arras 2022", "Guo 2017", "Kan 2020", "Kokhlikyan 2020", "Siegel 2025", "Zhang 2018",
-            *(method["citation"] for method in methods)]  # fmt: skip
+    always = (
+        "Adebayo 2018",
+        "Arras 2022",
+        "Guo 2017",
+        "Kan 2020",
+        "Kokhlikyan 2020",
+        "Siegel 2025",
+        "Zhang 2018",
+    )
+    return [*always, *(method["citation"] for method in methods)]

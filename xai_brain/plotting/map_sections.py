@@ -6,6 +6,7 @@ shows, or None when the run does not hold it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,26 @@ from xai_brain.plotting.references import CITATIONS
 from xai_brain.runs import read_json
 from xai_brain.volumes import load_img
 
-AXIAL_MM = (-36.0, -20.0, -4.0, 12.0, 28.0, 48.0)
+AXIAL_MM = (-28.0, -8.0, 10.0, 30.0, 50.0)
 LOCALIZATION = {"rma": "Relevance mass", "rra": "Relevance rank", "pointing": "Pointing game"}
 
 
 def _underlay(contents: RunContents, like: Path) -> nib.Nifti1Image | None:
     """Template in MNI152, else the mean of some prepared images on the grid of the maps."""
     if contents.space.startswith("MNI"):
-        from nilearn.datasets import load_mni152_template
-
-        return load_mni152_template(resolution=2)
+        return _template()
     images = [load_img(path) for path in contents.some_images()]
     images = [img for img in images if img.shape == load_img(like).shape]
     if not images:
         return None
     return nib.Nifti1Image(np.mean([img.get_fdata() for img in images], axis=0), images[0].affine)
+
+
+@lru_cache(maxsize=1)
+def _template() -> nib.Nifti1Image:
+    from nilearn.datasets import load_mni152_template
+
+    return load_mni152_template(resolution=2)
 
 
 def mean_maps(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
@@ -153,7 +159,7 @@ def localization(contents: RunContents, gallery: Gallery) -> dict[str, Any] | No
     return {
         "rows": rows,
         "best": order[0],
-        "worst": order[-1],
+        "chance": {metric: number(part["chance"].mean()) for metric, part in table.groupby("metric")},
         "n": int(table["n"].max()),
         "figure": gallery.add("localization", comparison_figures.interval_figure(panels, colours)),
     }

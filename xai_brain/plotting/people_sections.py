@@ -7,13 +7,14 @@ shows, or None when the run does not hold it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from xai_brain.plotting import comparison_figures, figures
-from xai_brain.plotting.contents import RunContents, number
+from xai_brain.plotting.contents import Estimate, RunContents, number
 from xai_brain.plotting.gallery import Gallery
 
 
@@ -97,7 +98,7 @@ def training(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     if curves is None or not {"train/loss", "val/loss", "val/auroc"} & set(curves["metric"]):
         return None
     return {
-        "figure": gallery.add("training", figures.training_figure(curves)),
+        "figure": gallery.add("training", figures.training_figure(curves, max(len(contents.class_names), 2))),
         "n": curves["run"].nunique(),
         "epochs": int(curves["epoch"].nunique()),
     }
@@ -110,13 +111,12 @@ def baseline(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         "balanced_accuracy": "Balanced accuracy",
     }
     chance = {"balanced_accuracy": 1 / max(len(contents.class_names), 2)}
-    rows = {}
+    rows: dict[str, dict[str, Estimate]] = {}
     for key, name in kinds.items():
-        pair = [
-            contents.estimate(f"{who}/{key}", chance.get(key, 0.5)) for who in ("test", "baseline/brain_size")
-        ]
-        if all(pair):
-            rows[name] = dict(zip(("network", "brain_size"), pair, strict=True))
+        network = contents.estimate(f"test/{key}", chance.get(key, 0.5))
+        brain_size = contents.estimate(f"baseline/brain_size/{key}", chance.get(key, 0.5))
+        if network and brain_size:
+            rows[name] = {"network": network, "brain_size": brain_size}
     if not rows:
         return None
     panels = {
@@ -129,16 +129,9 @@ def baseline(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         "rows": rows,
         "figure": gallery.add("brain-size-baseline", comparison_figures.interval_figure(panels, colours)),
         "first": first,
-        "above": first["network"].low is not None
-        and first["network"].low > (first["brain_size"].high or np.inf),
+        "above": (first["network"].low or 0) > (first["brain_size"].high or 1),
     }
 
 
-def _dot(name: str, estimate: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "chance": estimate.chance,
-    }
+def _dot(name: str, estimate: Estimate) -> dict[str, Any]:
+    return {"name": name, **asdict(estimate)}

@@ -1,0 +1,122 @@
+"""Fixtures: volumes with unequal axes and awkward affines, small BIDS trees, one finished small run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+REAL_DATA = Path(os.environ.get("XAI_BRAIN_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    os.environ["XAI_BRAIN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    if not (REAL_DATA / "ixi" / "participants.tsv").exists():
+        pytest.skip(f"the IXI cohort is not at {REAL_DATA}; set XAI_BRAIN_REAL_DATA to its folder")
+    return REAL_DATA
+
+
+def awkward_affine() -> np.ndarray:
+    """Anisotropic, oblique by 12 degrees, with one flipped axis and an offset."""
+    angle = np.deg2rad(12)
+    rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = rotation @ np.diag([-2.0, 1.5, 2.5])
+    shape = np.array([96, 150, 80])
+    affine[:3, 3] = np.array([0, -18, 12]) - affine[:3, :3] @ ((shape - 1) / 2)
+    return affine
+
+
+AWKWARD_SHAPE = (96, 150, 80)
+
+
+def world_coordinates(shape, affine) -> np.ndarray:
+    """(X, Y, Z, 3) mm."""
+    return nib.affines.apply_affine(affine, np.stack(np.indices(shape), -1))
+
+
+def fake_brain(shape, affine, seed=0, blob_mm=None) -> nib.Nifti1Image:
+    """An ellipsoid like the MNI brain, textured, exactly 0 outside; `blob_mm` adds a bright spot."""
+    mm = world_coordinates(shape, affine)
+    inside = (((mm - [0, -18, 10]) / [70, 88, 65]) ** 2).sum(-1) < 1
+    data = 100 + 5 * np.random.default_rng(seed).standard_normal(shape)
+    if blob_mm is not None:
+        data = data + 400 * np.exp(-((mm - blob_mm) ** 2).sum(-1) / (2 * 6.0**2))
+    return nib.Nifti1Image(np.where(inside, data, 0).astype(np.float32), affine)
+
+
+COARSE = np.diag([8.0, 8.0, 8.0, 1.0])
+COARSE[:3, 3] = [-88, -124, -70]
+COARSE_SHAPE = (23, 28, 22)
+
+
+@pytest.fixture
+def bids_tree(tmp_path) -> Path:
+    """Six subjects, three of each sex, brain only, MNI space by their names."""
+    root = tmp_path / "bids"
+    rows = []
+    for i in range(6):
+        participant_id = f"sub-{i:02d}"
+        path = root / participant_id / "anat" / f"{participant_id}_space-MNI152_desc-brain_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        fake_brain(COARSE_SHAPE, COARSE, seed=i).to_filename(path)
+        rows.append({"participant_id": participant_id, "sex": "MF"[i % 2], "age": 20 + i})
+    pd.DataFrame(rows).to_csv(root / "participants.tsv", sep="\t", index=False)
+    return root
+
+
+class ToyNet(nn.Module):
+    """A small 3-D network with batch norm; logits of two classes."""
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.conv1 = nn.Conv3d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm3d(4)
+        self.relu1 = nn.ReLU(inplace=inplace)
+        self.pool = nn.MaxPool3d(2)
+        self.conv2 = nn.Conv3d(4, 6, 3, padding=1)
+        self.relu2 = nn.ReLU(inplace=inplace)
+        self.linear = nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = self.pool(self.relu1(self.norm(self.conv1(x))))
+        return self.linear(self.relu2(self.conv2(x)).mean((2, 3, 4)))
+
+
+@pytest.fixture
+def toy_net() -> ToyNet:
+    torch.manual_seed(0)
+    return ToyNet().eval()
+
+
+SMALL = [
+    "experiment=demo",
+    "data.cohort.n_subjects=24",
+    "folds.n_folds=2",
+    "trainer.max_epochs=2",
+    "trainer.batch_size=6",
+    "model.channels=[2,3,4]",
+    "attribution.MeaningfulPerturbation.n_iter=4",
+    "evaluation.n_bootstrap=50",
+]
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """A finished run of the embedded cohort, small enough for every test; do not change it."""
+    from xai_brain import compose, run
+
+    run_dir = tmp_path_factory.mktemp("runs") / "small"
+    return run(compose("run", [*SMALL, f"run_dir={run_dir}"]))

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from xai_brain.models.classifier import BrainClassifier
+from xai_brain.models.fitting import fit_temperature
+from xai_brain.models.kan2020 import Kan2020
+
+SHAPE = (30, 34, 31)
+
+
+def published_order(model: Kan2020) -> nn.Sequential:
+    """The network as the paper writes it: convolution, batch norm, ReLU, pooling, three times."""
+    layers = []
+    for block in (model.block1, model.block2, model.block3):
+        layers += [block.conv, block.norm, nn.ReLU(), nn.MaxPool3d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), model.dropout, model.linear)
+
+
+def randomise_norms(model):
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            # negative gains too: pooling does not commute with those, but it does with ReLU
+            module.weight.data = torch.randn(module.weight.shape, generator=generator)
+            module.bias.data = torch.randn(module.bias.shape, generator=generator)
+            module.running_mean = torch.randn(module.bias.shape, generator=generator)
+
+
+def test_parameter_count_of_the_paper():
+    assert sum(parameter.numel() for parameter in Kan2020().parameters()) == 322_818
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_equal_to_the_published_order_in_values_and_gradients(training):
+    torch.manual_seed(0)
+    model = Kan2020(SHAPE, channels=(3, 4, 5), dropout=0.0)
+    randomise_norms(model)
+    reference = published_order(model)
+    model.train(training)
+    reference.train(training)
+    volumes = torch.randn(3, 1, *SHAPE)
+    gradients, outputs = [], []
+    for network in (model, reference):
+        inputs = volumes.clone().requires_grad_()
+        network.zero_grad()
+        output = network(inputs)
+        output[:, 1].sum().backward()
+        outputs.append(output.detach())
+        gradients.append([inputs.grad, *(p.grad.clone() for p in model.parameters())])
+    torch.testing.assert_close(outputs[0], outputs[1])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "norm", "linear"),
+    [
+        (("hidden1.0", "hidden2.0", "hidden3.0"), ("hidden1.1", "hidden2.1", "hidden3.1"), "linear"),
+        (
+            ("features.0", "features.4", "features.8"),
+            ("features.1", "features.5", "features.9"),
+            "classifier.3",
+        ),
+    ],
+)
+def test_both_published_state_dicts_load(tmp_path, convolution, norm, linear):
+    torch.manual_seed(0)
+    source = Kan2020().eval()
+    randomise_norms(source)
+    names = {f"block{i + 1}.conv": name for i, name in enumerate(convolution)}
+    names |= {f"block{i + 1}.norm": name for i, name in enumerate(norm)} | {"linear": linear}
+    state = {}
+    for key, value in source.state_dict().items():
+        module, _, leaf = key.rpartition(".")
+        state[f"{names[module]}.{leaf}"] = value
+    torch.save(state, tmp_path / "best_model")
+    loaded = Kan2020(weights=str(tmp_path / "best_model")).eval()
+    volumes = torch.randn(1, 1, 58, 70, 58)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(volumes), source(volumes))
+
+
+def test_only_tensors_are_read_from_a_weights_file(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("code was run",))
+
+    torch.save({"linear.weight": Evil()}, tmp_path / "evil")
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
+        Kan2020(weights=str(tmp_path / "evil"))
+
+
+def test_too_small_an_input_is_refused():
+    with pytest.raises(ValueError, match="too small"):
+        Kan2020((12, 40, 40))
+
+
+def settings(**kwargs):
+    return {
+        "network": {"_target_": "xai_brain.models.kan2020.Kan2020", "channels": [2, 3, 4], "weights": None},
+        "class_names": ["female", "male"],
+        "input_shape": list(SHAPE),
+        **kwargs,
+    }
+
+
+def test_checkpoint_loads_without_configuration_and_safely(tmp_path):
+    import pytorch_lightning as pl
+
+    classifier = BrainClassifier(**settings()).eval()
+    classifier.temperature.fill_(2.0)
+    trainer = pl.Trainer(
+        logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu"
+    )
+    trainer.strategy.connect(classifier)
+    trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    loaded = BrainClassifier.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True).eval()
+    volumes = torch.randn(2, 1, *SHAPE)
+    torch.testing.assert_close(loaded(volumes), classifier(volumes))
+    torch.testing.assert_close(loaded(volumes), loaded.network(volumes) / 2)
+    assert loaded.class_names == ["female", "male"]
+
+
+def test_any_network_can_be_named():
+    network = {"_target_": "conftest.ToyNet", "inplace": False}
+    classifier = BrainClassifier(**settings(network=network)).eval()
+    assert classifier(torch.randn(2, 1, *SHAPE)).shape == (2, 2)
+
+
+def test_temperature_restores_calibrated_logits():
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(0, 2, (4000, 1))) * torch.tensor([[0.0, 1.0]])
+    targets = torch.from_numpy((rng.random(4000) < logits.softmax(1)[:, 1].numpy()).astype(int))
+    assert fit_temperature(3 * logits, targets) == pytest.approx(3, rel=0.1)
+
+
+def test_temperature_stays_moderate_where_nothing_is_wrong():
+    logits = torch.tensor([[2.0, -2.0], [-2.0, 2.0]] * 10)
+    assert 0.3 < fit_temperature(logits, torch.tensor([0, 1] * 10)) <= 1.0

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import AWKWARD_SHAPE, awkward_affine, fake_brain, world_coordinates
+from test_volumes import centre_of_mass_mm
+
+from xai_brain.data.participants import load_participants
+from xai_brain.data.preprocessing import Preparation, prepare_cohort, preprocess_t1w
+from xai_brain.volumes import GRIDS, ImageError
+
+FINE = Preparation("t1w_58x70x58")
+COARSE = Preparation("t1w_4mm")
+
+
+def prepare(img, settings=COARSE, **kwargs):
+    return preprocess_t1w(img, settings, **{"space": "MNI152", "path": "some.nii.gz", **kwargs})
+
+
+@pytest.mark.parametrize("landmark_mm", [(-40.0, -20.0, 15.0), (35.0, 20.0, 5.0), (5.0, -70.0, 30.0)])
+def test_landmark_of_an_oblique_flipped_image_keeps_its_place(landmark_mm):
+    img = fake_brain(AWKWARD_SHAPE, awkward_affine(), blob_mm=landmark_mm)
+    prepared = prepare(img, FINE)
+    bright = np.where(prepared.volume > 3, prepared.volume, 0)
+    found = centre_of_mass_mm(bright, prepared.affine)
+    np.testing.assert_allclose(found, landmark_mm, atol=1.0)  # a third of a voxel
+
+
+def test_left_stays_left():
+    img = fake_brain(AWKWARD_SHAPE, awkward_affine(), blob_mm=(-40.0, -20.0, 15.0))
+    prepared = prepare(img, FINE)
+    peak = np.unravel_index(prepared.volume.argmax(), prepared.volume.shape)
+    assert nib.affines.apply_affine(prepared.affine, peak)[0] == pytest.approx(-40, abs=3.125)
+
+
+def test_mean_0_and_sd_1_in_the_brain_and_0_outside():
+    prepared = prepare(fake_brain(AWKWARD_SHAPE, awkward_affine()))
+    inside = prepared.volume[prepared.brain_mask]
+    assert inside.mean() == pytest.approx(0, abs=1e-5)
+    assert inside.std() == pytest.approx(1, abs=1e-5)
+    assert not prepared.volume[~prepared.brain_mask].any()
+    assert prepared.volume.dtype == np.float32
+
+
+def test_the_rim_is_not_darkened_by_the_background():
+    affine = GRIDS["t1w_2mm"].affine
+    mm = world_coordinates(GRIDS["t1w_2mm"].shape, affine)
+    inside = (((mm - [0, -18, 10]) / [70, 88, 65]) ** 2).sum(-1) < 1
+    ramp = np.where(inside, 100 + mm[..., 1], 0).astype(np.float32)  # intensity is a function of y only
+    prepared = prepare(nib.Nifti1Image(ramp, affine), Preparation("t1w_4mm", zscore=False))
+    grid = GRIDS["t1w_4mm"]
+    expected = 100 + world_coordinates(grid.shape, grid.affine)[..., 1]
+    assert (
+        np.abs(prepared.volume - expected)[prepared.brain_mask].max() < 4.0
+    )  # darkening would cost up to half
+
+
+def test_nan_outside_the_brain_becomes_0():
+    img = fake_brain(AWKWARD_SHAPE, awkward_affine())
+    data = img.get_fdata(dtype=np.float32)
+    with_nan = nib.Nifti1Image(np.where(data == 0, np.nan, data), img.affine)
+    np.testing.assert_array_equal(prepare(with_nan).volume, prepare(img).volume)
+
+
+def test_a_brain_mask_is_used():
+    img = fake_brain(AWKWARD_SHAPE, awkward_affine())
+    left = world_coordinates(AWKWARD_SHAPE, img.affine)[..., 0] < 0
+    mask_img = nib.Nifti1Image((left & (img.get_fdata() > 0)).astype(np.uint8), img.affine)
+    prepared = prepare(img, brain_mask_img=mask_img)
+    x_mm = world_coordinates(prepared.volume.shape, prepared.affine)[..., 0]
+    assert x_mm[prepared.brain_mask].max() <= 2
+
+
+def _with(img, change):
+    return nib.Nifti1Image(change(img.get_fdata(dtype=np.float32)), img.affine)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda d: np.full_like(d, 7), "is constant"),
+        (lambda d: np.zeros_like(d), "is constant"),
+        (lambda d: np.full_like(d, np.nan), "no finite voxel"),
+        (lambda d: d + 10, "not skull-stripped"),
+        (lambda d: np.where(d > 0, 5, 0).astype(np.float32), "constant inside the brain"),
+    ],
+)
+def test_unusable_images_are_named_with_the_reason(change, reason):
+    img = _with(fake_brain(AWKWARD_SHAPE, awkward_affine()), change)
+    with pytest.raises(ImageError, match=rf"^some\.nii\.gz: .*{reason}"):
+        prepare(img)
+
+
+def test_a_brain_mask_of_another_grid_is_refused():
+    img = fake_brain(AWKWARD_SHAPE, awkward_affine())
+    mask_img = nib.Nifti1Image(np.ones((12, 14, 16), np.uint8), np.eye(4))
+    with pytest.raises(ImageError, match="brain mask has another grid"):
+        prepare(img, brain_mask_img=mask_img)
+
+
+def test_native_space_is_recognised():
+    grid = GRIDS["t1w_2mm"]
+    assert prepare(fake_brain(grid.shape, grid.affine), space=None).brain_mask.any()
+    shifted = grid.affine.copy()
+    shifted[:3, 3] += [25, 10, 20]
+    with pytest.raises(ImageError, match=r"not in MNI152 space \(Dice"):
+        prepare(
+            fake_brain(grid.shape, grid.affine).__class__(
+                fake_brain(grid.shape, grid.affine).dataobj, shifted
+            ),
+            space=None,
+        )
+    with pytest.raises(ImageError, match="space-T1w"):
+        prepare(fake_brain(grid.shape, grid.affine), space="T1w")
+
+
+def test_cache_is_memory_mapped_and_follows_content_and_settings(bids_tree, tmp_path):
+    participants = load_participants("bids", bids_tree)
+    first = prepare_cohort(participants, COARSE, cache_dir=tmp_path / "cache")
+    assert isinstance(np.load(first["volume_path"][0], mmap_mode="r"), np.memmap)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
+    again = prepare_cohort(participants, COARSE, cache_dir=tmp_path / "cache")
+    pd.testing.assert_frame_equal(first, again)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
+
+    other = prepare_cohort(participants, Preparation("t1w_4mm", zscore=False), cache_dir=tmp_path / "cache")
+    assert not set(other["volume_path"]) & set(first["volume_path"])
+    path = participants["t1w_path"][2]
+    img = nib.load(path)
+    nib.save(nib.Nifti1Image(2 * img.get_fdata(dtype=np.float32) + (img.get_fdata() > 0), img.affine), path)
+    changed = prepare_cohort(participants, COARSE, cache_dir=tmp_path / "cache")
+    assert (changed["volume_path"] != first["volume_path"]).tolist() == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.real_data
+def test_real_brain_overlaps_the_template_and_native_is_refused(real_data):
+    from xai_brain.volumes import load_img, template_brain_mask
+
+    path = next((real_data / "ixi" / "sub-IXI012" / "anat").glob("*desc-brain_T1w.nii.gz"))
+    prepared = preprocess_t1w(load_img(path), FINE, path=path)
+    template = template_brain_mask("t1w_58x70x58")
+    assert 2 * (prepared.brain_mask & template).sum() / (prepared.brain_mask.sum() + template.sum()) > 0.9
+    native = next((real_data / "ixi_native").glob("sub-*/anat/*T1w.nii.gz"))
+    with pytest.raises(ImageError, match="not in MNI152 space"):
+        preprocess_t1w(load_img(native), FINE, path=native)
