@@ -141,6 +141,7 @@ class TestContract:
 def test_preserved_restores_after_an_exception(toy_net):
     toy_net.train()
     before = state_of(toy_net)
+
     def crash():
         with preserved(toy_net):
             toy_net.relu1.register_forward_hook(lambda *_: None)

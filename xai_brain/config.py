@@ -200,7 +200,7 @@ def compose(command: str = "run", overrides: list[str] | None = None) -> DictCon
             cfg = hydra_compose(command, overrides or [])
             OmegaConf.resolve(cfg)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error, command)) from error
+        raise ConfigError(_one_line(error, command, overrides or [])) from error
     check(cfg)
     return cfg
 
@@ -245,7 +245,7 @@ def _check_targets(node: Any, trusted: tuple[str, ...], where: str = "") -> None
         _check_targets(value, trusted, f"{where}.{key}".lstrip("."))
 
 
-def _one_line(error: Exception, command: str) -> str:
+def _one_line(error: Exception, command: str, overrides: list[str]) -> str:
     """What a user needs of a Hydra error: the key, what is wrong, the nearest valid key."""
     chain: BaseException | None = error
     texts = []
@@ -256,6 +256,9 @@ def _one_line(error: Exception, command: str) -> str:
     if match := re.search(r"(?:Key '([^']+)' is not in struct|Key '([^']+)' not in '([^']+)')", text):
         full = re.search(r"full_key: (\S+)", text)
         key = full.group(1) if full else (match.group(1) or match.group(2))
+        # of trainr.lr=1 Hydra names trainr only
+        given = (override.split("=")[0].lstrip("+~") for override in overrides)
+        key = next((name for name in given if name.startswith(f"{key}.")), key)
         return f"there is no setting {key!r}{_nearest(key, known_keys(command))}"
     if match := re.search(r"Could not (?:override|append to config).*?'([^']+)'", text):
         return f"there is no setting {match.group(1)!r}{_nearest(match.group(1), known_keys(command))}"
@@ -281,6 +284,7 @@ def _nearest(key: str, known: list[str]) -> str:
 def known_keys(command: str) -> list[str]:
     """Dotted names of all settings."""
     cfg = compose(command, ["data=synthetic"])
+    groups = [folder.name for folder in conf_dir().iterdir() if folder.is_dir()]
 
     def walk(node: Any, prefix: str) -> list[str]:
         keys = []
@@ -292,4 +296,4 @@ def known_keys(command: str) -> list[str]:
                 keys += walk(child, f"{name}.")
         return keys
 
-    return walk(cfg, "")
+    return [*walk(cfg, ""), *groups]

@@ -99,7 +99,7 @@ def load_img(path: str | Path) -> nib.Nifti1Image:
         The file is missing, truncated or not an image, or holds several volumes.
     """
     try:
-        img = nib.load(path)
+        img: Any = nib.load(path)
         data = np.asanyarray(img.dataobj).astype(np.float32)
     except FileNotFoundError:
         raise ImageError(path, "the file does not exist") from None

@@ -59,7 +59,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
     n_iter : int, default 50
     lr : float, default 0.15
         Of Adam; falls to 0 as a cosine.
-    area_weight : float, default 0.5
+    area_weight : float, default 1
     tv_weight : float, default 0.2
     tv_beta : float, default 2
     blur_sigma_voxels : float, default 4
@@ -81,7 +81,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         mask_spacing_voxels: int = 4,
         n_iter: int = 50,
         lr: float = 0.15,
-        area_weight: float = 0.5,
+        area_weight: float = 1.0,
         tv_weight: float = 0.2,
         tv_beta: float = 2.0,
         blur_sigma_voxels: float = 4.0,

@@ -48,7 +48,7 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
         for parameter, _, _ in parameters:
             parameter.requires_grad_(False)
         for module in in_place:
-            module.inplace = False  # type: ignore[assignment]
+            module.inplace = False
         yield model
     finally:
         for module, flag, kept in zip(modules, training, hooks, strict=True):

@@ -14,6 +14,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from xai_brain.attribution.model_state import preserved
 from xai_brain.attribution.outputs import OUTPUTS, ClassScore
 from xai_brain.attribution.reference import Reference
 from xai_brain.commands.progress import say, track
@@ -124,6 +125,8 @@ def _explain_fold(
     reference = build_reference(parts["train"], classifier.class_names, cfg.explain.n_reference_volumes)
     about = {"Fold": int(fold), "Seed": int(seed), "CheckpointSHA256": file_hash(checkpoint)}
     for label, batches in todo.items():
+        if not batches:
+            continue
         method, output = build_method(cfg, label, classifier, reference)
         for batch in track(batches, f"explain seed {seed} fold {fold + 1}, {label}"):
             _explain_batch(cfg, run, cohort, batch, label, method, output, classifier, about)
@@ -190,7 +193,9 @@ def _explain_batch(
     )
     # a seed for methods that draw random numbers, the same whatever was done before
     torch.manual_seed(hash((batch.seed, batch.fold, int(batch.rows.index[0]))) % 2**31)
-    maps = method.attribute(inputs, target=targets.to(inputs.device)).detach().cpu().float()
+    with preserved(classifier):  # methods of others may leave something behind
+        inputs = inputs.requires_grad_()
+        maps = method.attribute(inputs, target=targets.to(inputs.device)).detach().cpu().float()
     if maps.shape != inputs.shape:
         raise ConfigError(
             f"attribution.{label}: gave shape {tuple(maps.shape)} for inputs {tuple(inputs.shape)}"

@@ -56,9 +56,7 @@ def train(cfg: DictConfig) -> RunDirectory:
     write_tsv(portable(cohort, root), run.participants)
     write_tsv(folds, run.folds)
     inputs = {Path(row.t1w_path).name: row.sha256 for row in cohort.itertuples()}
-    write_json(
-        provenance(list(cfg.seeds), inputs), run.provenance
-    )
+    write_json(provenance(list(cfg.seeds), inputs), run.provenance)
 
     for seed in cfg.seeds:
         for fold in range(cfg.folds.n_folds):

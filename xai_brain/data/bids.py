@@ -78,10 +78,10 @@ def _one_image(
         problems.add(participant_id, folder, f"{len(t1w)} T1w images ({names}); choose with data.entities")
         return None
     own = parsed[t1w[0]]
-    same = {key: own[key] for key in ("ses", "space", "res") if key in own}
+    same: dict[str, str] = {key: own[key] for key in ("ses", "space", "res") if key in own}
 
     def companion(desc: str) -> Path | None:
-        wanted = {"desc": desc, "suffix": "mask", **same}
+        wanted: dict[str, str] = {"desc": desc, "suffix": "mask"} | same
         return next((path for path, found in parsed.items() if _match(found, wanted)), None)
 
     return {

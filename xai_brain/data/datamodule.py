@@ -75,7 +75,10 @@ class BrainDataModule(pl.LightningDataModule):
     ):
         super().__init__()
         self.parts, self.batch_size, self.num_workers = parts, batch_size, num_workers
-        self.augmentation: dict[str, Any] = {"max_shift_voxels": max_shift_voxels, "intensity_sd": intensity_sd}
+        self.augmentation: dict[str, Any] = {
+            "max_shift_voxels": max_shift_voxels,
+            "intensity_sd": intensity_sd,
+        }
 
     def train_dataloader(self) -> DataLoader:
         dataset = VolumeDataset(self.parts["train"], **self.augmentation)
@@ -92,5 +95,8 @@ class BrainDataModule(pl.LightningDataModule):
     predict_dataloader = test_dataloader
 
     def _loader(self, dataset: VolumeDataset, **kwargs: Any) -> DataLoader:
-        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        workers: dict[str, Any] = {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+        }
         return DataLoader(dataset, self.batch_size, **workers, **kwargs)

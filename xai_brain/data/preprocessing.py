@@ -121,7 +121,7 @@ def _brain(
         if not same_grid(brain_mask_img, t1w_img):
             raise ImageError(
                 path,
-                f"its brain mask has another grid ({brain_mask_img.shape} against {t1w_img.shape}, or affine)",
+                f"its brain mask has another grid (shape {brain_mask_img.shape}, or affine)",
             )
         inside = np.asanyarray(brain_mask_img.dataobj) > 0.5
         if not inside.any():

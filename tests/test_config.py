@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from xai_brain.config import COMMANDS, Config, ConfigError, compose, conf_dir
+
+GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
+FILES = [(path.parent.name, path.stem) for path in sorted(conf_dir().glob("*/*.yaml"))]
+ROOT = "data.root=somewhere"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_file_that_composes(command):
+    assert compose(command, ["data=synthetic"]).name == "run"
+
+
+@pytest.mark.parametrize(("group", "choice"), FILES)
+def test_every_file_composes_and_says_how_to_use_it(group, choice):
+    overrides = [f"{group}={choice}" if group != "attribution" else f"attribution=[{choice}]", ROOT]
+    cfg = compose("run", overrides if group in ("data", "experiment") else ["data=bids", *overrides])
+    assert OmegaConf.missing_keys(cfg) == set()
+    lines = (conf_dir() / group / f"{choice}.yaml").read_text().splitlines()
+    comment = lines[1] if lines[0] == "# @package _global_" else lines[0]
+    assert comment.startswith("# ")
+    assert "xai-brain" in comment
+    assert choice in comment or group in comment
+
+
+@pytest.mark.parametrize("choice", [choice for group, choice in FILES if group == "attribution"])
+def test_every_method_can_be_made(choice, toy_net):
+    from hydra.utils import instantiate
+
+    (factory,) = instantiate(compose("run", ["data=synthetic", f"attribution=[{choice}]"]).attribution).values()
+    assert callable(factory(toy_net).attribute)
+
+
+def test_the_published_protocol():
+    cfg = compose("run", ["experiment=kan2020", ROOT])
+    assert (cfg.folds.n_folds, cfg.trainer.batch_size, cfg.trainer.max_epochs, cfg.trainer.lr) == (10, 45, 20, 3e-4)
+    assert list(cfg.trainer.milestones) == [5, 15]
+    assert cfg.model["_target_"] == "xai_brain.models.kan2020.Kan2020"
+    assert cfg.preprocessing.grid == "t1w_58x70x58"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["trainer.max_epoch=3"], "'trainer.max_epoch'; did you mean 'trainer.max_epochs'"),
+        (["model.chanels=[1,2,3]"], "'model.chanels'; did you mean 'model.channels'"),
+        (["trainr.lr=1"], "did you mean 'trainer.lr'"),
+        (["trainer.max_epochs=many"], "trainer.max_epochs: Value 'many'"),
+        (["model=kan2021"], "no model=kan2021; one of kan2020"),
+        (["experiment=dmo"], "no experiment=dmo; one of demo, ixi_sex, kan2020"),
+        (["attribution=[cam]"], "no attribution=cam; one of grad_cam"),
+        (["data.on_error=ignore"], "data.on_error=ignore: one of raise, skip"),
+        (["folds.n_folds=1"], "folds.n_folds=1: at least 2"),
+        (["seeds=[1,1]"], "seeds=.*different numbers"),
+        (["attribution.GradCAM._target_=os.system"], "package is not trusted"),
+        (["trainer.max_epochs=="], "trainer.max_epochs=="),
+    ],
+)
+def test_a_wrong_setting_is_one_line_with_the_nearest_right_one(overrides, told):
+    with pytest.raises(ConfigError, match=told) as caught:
+        compose("run", ["data=synthetic", *overrides])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cohort_is_needed():
+    with pytest.raises(ConfigError, match="no value for data"):
+        compose("run")
+    with pytest.raises(ConfigError, match=r"no value for data\.root"):
+        compose("run", ["data=bids"])
+
+
+def test_own_modules_can_be_trusted():
+    overrides = ["data=synthetic", "attribution.GradCAM._target_=mine.Method"]
+    with pytest.raises(ConfigError, match=r"trusted_modules=\[mine\]"):
+        compose("run", overrides)
+    assert compose("run", [*overrides, "trusted_modules=[mine]"])
+
+
+def test_groups_have_the_name_of_what_they_configure():
+    fields = set(Config.__dataclass_fields__) | {"experiment"}
+    assert set(GROUPS) <= fields
+    assert Path(conf_dir() / "run.yaml").exists()

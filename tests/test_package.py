@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def name_of(requirement):
+    return re.match(r"[A-Za-z0-9_.-]+", requirement)[0].lower().replace("_", "-")
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, xai_brain; print([m for m in ('torch', 'nilearn', 'hydra', 'pandas') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_every_public_name_can_be_loaded():
+    import xai_brain
+
+    assert all(getattr(xai_brain, name) is not None for name in xai_brain.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = xai_brain.nothing
+
+
+def test_torchvision_stays_out():
+    # beside this torch its mere presence breaks the import of pytorch_lightning and torchmetrics
+    assert importlib.util.find_spec("torchvision") is None
+
+
+def test_conda_environment_follows_the_project_file():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["name"]
+    conda = [item for item in environment["dependencies"] if isinstance(item, str)]
+    (pip,) = [item["pip"] for item in environment["dependencies"] if isinstance(item, dict)]
+    assert f"python{PROJECT['requires-python']},<3.14" in [item.replace(" ", "") for item in conda]
+    assert pip == ["-r requirements.lock", "-e . --no-deps"]
+
+
+def test_lock_pins_every_dependency_and_names_no_machine():
+    text = (ROOT / "requirements.lock").read_text()
+    pins = {name_of(line): line for line in text.splitlines() if line.strip()}
+    assert all("==" in line for line in pins.values())
+    extras = PROJECT["optional-dependencies"]
+    for requirement in [*PROJECT["dependencies"], *extras["dev"], *extras["lab"]]:
+        assert name_of(requirement) in pins, requirement
+    assert pins["torch"] == "torch==2.13.0"
+    assert "torchvision" not in pins
+    assert "://" not in text
+
+
+def test_notebooks_hold_no_outputs():
+    import json
+
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        notebook = json.loads(path.read_text())
+        assert "widgets" not in notebook["metadata"], path
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook["cells"]), path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_wheel_runs_the_demo_in_an_empty_folder(tmp_path):
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "-c", str(ROOT / "requirements.lock"), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    settings = ["experiment=demo", "data.cohort.n_subjects=24", "folds.n_folds=2", "trainer.max_epochs=2"]
+    settings += ["attribution.MeaningfulPerturbation.n_iter=4", "evaluation.n_bootstrap=50"]
+    command = [str(python.with_name("xai-brain")), "run", *settings]
+    done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (empty / "outputs" / "demo" / "report.html").stat().st_size > 100_000
+    assert "report: outputs/demo/report.html" in done.stdout

@@ -1,0 +1,252 @@
+"""The whole path on a small cohort: what it leaves, resuming, repeating, moving, refusing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import SMALL
+from omegaconf import OmegaConf
+
+from xai_brain import BrainClassifier, RunDirectory, compose, evaluate, explain, report, run, train
+from xai_brain.config import ConfigError
+from xai_brain.runs import read_json, read_tsv, sidecar
+from xai_brain.volumes import GRIDS, file_hash
+
+METHODS = ("GradCAM", "GuidedBackprop", "MeaningfulPerturbation")
+
+
+def contents(folder, pattern="**/*.nii.gz"):
+    return {str(path.relative_to(folder)): file_hash(path) for path in sorted(folder.glob(pattern))}
+
+
+def times(folder):
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def copied(small_run, tmp_path) -> RunDirectory:
+    shutil.copytree(small_run.path, tmp_path / "moved")
+    return RunDirectory(tmp_path / "moved")
+
+
+def again(run_dir, *overrides):
+    return compose("run", [*SMALL, f"run_dir={run_dir.path}", *overrides])
+
+
+def test_the_files_of_the_design_are_there(small_run):
+    for path in (small_run.config, small_run.provenance, small_run.participants, small_run.folds):
+        assert path.exists()
+    assert len(read_tsv(small_run.participants)) == 24
+    assert small_run.report.stat().st_size > 100_000
+    for fold in (0, 1):
+        assert small_run.checkpoint(fold, 0, [0]).exists()
+    maps = list((small_run.path / "attributions").rglob("*_attribution.nii.gz"))
+    assert len(maps) == 24 * 3
+    assert len(list((small_run.path / "group").glob("*_stat-mean_statmap.nii.gz"))) == 3 * 2 + 1
+    assert len(list((small_run.path / "images").glob("*_T1w.nii.gz"))) == 24
+    assert not list(small_run.path.rglob(".partial-*"))
+
+
+def test_metrics_hold_the_promised_names(small_run):
+    metrics = read_json(small_run.metrics)
+    wanted = {"test/balanced_accuracy", "test/auroc", "test/auroc_pooled", "localization/chance"}
+    wanted |= {f"localization/{method}/{metric}" for method in METHODS for metric in ("rma", "rra")}
+    wanted |= {f"seconds/{stage}" for stage in ("train", "explain", "evaluate", "report")}
+    assert wanted <= set(metrics)
+    assert 0.002 < metrics["localization/chance"] < 0.05
+
+
+def test_every_subject_is_predicted_and_explained_by_the_model_that_did_not_see_it(small_run):
+    predictions, folds = read_tsv(small_run.predictions), read_tsv(small_run.folds)
+    assert sorted(predictions["participant_id"]) == sorted(folds["participant_id"])
+    merged = predictions.merge(folds, on="participant_id", suffixes=("", "_of_folds"))
+    assert (merged["fold"] == merged["fold_of_folds"]).all()
+    for row in merged.itertuples():
+        path = small_run.attribution(row.participant_id, row.session_id, "MNI152", "GradCAM", 0, [0])
+        about = read_json(sidecar(path))
+        assert about["ParticipantId"] == row.participant_id
+        assert about["Fold"] == row.fold
+        assert about["CheckpointSHA256"] == file_hash(small_run.checkpoint(row.fold, 0, [0]))
+        probabilities = [row.prob_female, row.prob_male]
+        assert about["Target"] == int(np.argmax(probabilities))
+        assert about["TargetName"] == ["female", "male"][about["Target"]]
+        assert about["TargetProbability"] == pytest.approx(max(probabilities), abs=1e-5)
+
+
+def test_a_saved_map_is_what_the_method_gives_for_the_prepared_volume(small_run):
+    from xai_brain import GradCAM
+    from xai_brain.attribution import ClassScore
+
+    row = read_tsv(small_run.predictions).iloc[3]
+    path = small_run.attribution(row.participant_id, row.session_id, "MNI152", "GradCAM", 0, [0])
+    img = nib.load(path)
+    assert img.get_data_dtype() == np.float32
+    np.testing.assert_allclose(img.affine, GRIDS["t1w_4mm"].affine)
+    checkpoint = small_run.checkpoint(int(row.fold), 0, [0])
+    classifier = BrainClassifier.load_from_checkpoint(checkpoint, weights_only=True).eval()
+    from xai_brain.commands.setup import prepared_cohort
+
+    cohort = prepared_cohort(compose("run", SMALL), small_run).set_index("participant_id")
+    volume = torch.from_numpy(np.load(cohort.loc[row.participant_id, "volume_path"]))[None, None]
+    with torch.no_grad():
+        probabilities = classifier(volume).softmax(1)[0]
+    assert probabilities[1].item() == pytest.approx(row.prob_male, abs=1e-4)
+    expected = GradCAM(ClassScore(classifier)).attribute(volume, int(probabilities.argmax()))
+    np.testing.assert_allclose(img.get_fdata(), expected[0, 0], atol=1e-4 * float(expected.abs().max()))
+
+
+def test_masks_and_truth_have_the_values_that_their_names_say(small_run):
+    path = next((small_run.path / "attributions").rglob("*desc-MeaningfulPerturbation_attribution.nii.gz"))
+    values = nib.load(path).get_fdata()
+    assert values.min() >= 0
+    assert values.max() <= 1
+    assert read_json(sidecar(path))["Output"] == "probability"
+    for truth in (small_run.path / "images").glob("*_mask.nii.gz"):
+        assert set(np.unique(nib.load(truth).get_fdata())) == {0, 1}
+    image = nib.load(next((small_run.path / "images").glob("*_T1w.nii.gz")))
+    assert image.get_data_dtype() == np.uint8
+
+
+def test_comparison_tables_are_tidy(small_run):
+    table = read_tsv(small_run.evaluation("agreement"))
+    assert set(table["metric"]) == {"dice", "iou", "spearman", "voxel_agreement"}
+    assert set(table["level"]) == {"subject", "class"}
+    dice = table[table["metric"] == "dice"]
+    assert set(dice["top_percent"]) == {1, 2, 5, 10, 20, 50}
+    pairs = dice.groupby(["name", "method_a", "method_b"]).ngroups
+    assert pairs == (24 + 2) * 3
+    local = read_tsv(small_run.evaluation("localization"))
+    assert len(local) == 24 * 3 * 3
+    summary = read_tsv(small_run.evaluation("summary"))
+    assert ((summary["ci_low"] <= summary["mean"]) & (summary["mean"] <= summary["ci_high"])).all()
+
+
+def test_a_second_run_does_nothing(copied, capsys):
+    before = times(copied.path)
+    run(again(copied))
+    assert times(copied.path) == before
+    assert capsys.readouterr().out.count("nothing to do") == 4
+
+
+def test_what_is_missing_is_made_again_with_the_same_values(copied):
+    maps = contents(copied.path / "attributions")
+    for path in sorted((copied.path / "attributions").glob("sub-*"))[:3]:
+        shutil.rmtree(path)
+    copied.checkpoint(1, 0, [0]).unlink()
+    copied.predictions.unlink()
+    kept = copied.checkpoint(0, 0, [0]).stat().st_mtime_ns
+    before = read_tsv(copied.folds)
+    run(again(copied))
+    assert copied.checkpoint(0, 0, [0]).stat().st_mtime_ns == kept
+    pd.testing.assert_frame_equal(read_tsv(copied.folds), before)
+    assert contents(copied.path / "attributions") == maps
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(small_run, tmp_path):
+    twin = run(compose("run", [*SMALL, f"run_dir={tmp_path / 'twin'}"]))
+    assert twin.predictions.read_bytes() == small_run.predictions.read_bytes()
+    assert contents(twin.path / "attributions") == contents(small_run.path / "attributions")
+    assert contents(twin.path / "group") == contents(small_run.path / "group")
+    other = train(compose("run", [*SMALL, f"run_dir={tmp_path / 'other'}", "seeds=[7]"]))
+    assert other.predictions.read_bytes() != small_run.predictions.read_bytes()
+
+
+def test_a_copied_run_opens_elsewhere(copied, small_run, monkeypatch, tmp_path):
+    monkeypatch.setenv("XAI_BRAIN_CACHE", str(tmp_path / "no cache here"))
+    for path in (copied.report, copied.evaluation("summary"), copied.path / "evaluation" / "inputs.json"):
+        path.unlink()
+    cfg = OmegaConf.load(copied.config)
+    cfg.run_dir, cfg.overwrite = str(copied.path), False
+    evaluate(cfg)
+    report(cfg)
+    assert copied.report.exists()
+    pd.testing.assert_frame_equal(
+        read_tsv(copied.evaluation("summary")), read_tsv(small_run.evaluation("summary"))
+    )
+
+
+def test_nothing_in_a_run_points_outside(small_run):
+    assert not [path for path in small_run.path.rglob("*") if path.is_symlink()]
+    for path in small_run.path.rglob("*"):
+        if path.suffix in (".json", ".tsv", ".yaml", ".html", ".csv"):
+            text = path.read_text()
+            assert str(small_run.path.parent) not in text, path
+            assert not re.search(r"[\s\"'=]/(tmp|home|root|usr|work|var)/", text), path
+    for path in (small_run.path / "checkpoints").glob("*.ckpt"):
+        checkpoint = torch.load(path, weights_only=True)
+        assert "/" not in json.dumps(checkpoint["hyper_parameters"])
+
+
+def test_a_method_is_added_without_touching_the_others(copied):
+    before = times(copied.path / "attributions")
+    cfg = again(copied, "+attribution.Saliency={_target_: captum.attr.Saliency, _partial_: true}")
+    explain(cfg)
+    after = times(copied.path / "attributions")
+    assert {name: after[name] for name in before} == before
+    new = set(after) - set(before)
+    assert len(new) == 2 * 24
+    assert all("desc-Saliency_attribution" in name for name in new)
+    assert set(OmegaConf.load(copied.config).attribution) == {*METHODS, "Saliency"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("trainer.lr=0.5", r"trainer\.lr: 0\.002 there, 0\.5 now"),
+        ("data.cohort.n_subjects=26", r"data\.cohort\.n_subjects: 24 there, 26 now"),
+        ("explain.target=male", r"explain\.target: predicted there, male now"),
+        ("attribution.MeaningfulPerturbation.n_iter=5", r"n_iter: 4 there, 5 now"),
+    ],
+)
+def test_a_contradiction_is_refused_with_the_difference(copied, change, told):
+    before = times(copied.path)
+    with pytest.raises(ConfigError, match=told):
+        run(again(copied, change))
+    assert times(copied.path) == before
+
+
+def test_overwriting_one_method_keeps_the_others(copied):
+    before = contents(copied.path / "attributions")
+    run(again(copied, "attribution.MeaningfulPerturbation.n_iter=5", "overwrite=true"))
+    after = contents(copied.path / "attributions")
+    changed = {name for name in before if after[name] != before[name]}
+    assert {name for name in before if "desc-MeaningfulPerturbation" in name} == changed
+
+
+def test_explaining_needs_a_trained_run(tmp_path):
+    with pytest.raises(ConfigError, match=r"predictions\.tsv: does not exist; run `xai-brain train` first"):
+        explain(compose("run", [*SMALL, f"run_dir={tmp_path}"]))
+    with pytest.raises(ConfigError, match="run `xai-brain train` first"):
+        evaluate(compose("run", [*SMALL, f"run_dir={tmp_path}"]))
+
+
+def test_a_bids_cohort_with_bad_inputs_goes_on_when_asked(bids_tree, tmp_path):
+    victim = next((bids_tree / "sub-04" / "anat").glob("*.nii.gz"))
+    victim.write_bytes(victim.read_bytes()[:500])
+    settings = ["data=bids", f"data.root={bids_tree}", "preprocessing=t1w_4mm", "folds.n_folds=2", *SMALL[3:6]]
+    settings += ["folds.validation_fraction=0.4", f"run_dir={tmp_path / 'run'}", "data.brain_size_column=age"]
+    settings += ["evaluation.n_bootstrap=50", "trainer.batch_size=2"]
+    # a seventh, so that two of each class are left on the training side
+    for extra, sex in (("sub-06", "M"), ("sub-07", "F"), ("sub-08", "M"), ("sub-09", "F")):
+        shutil.copytree(bids_tree / "sub-00", bids_tree / extra)
+        (image,) = (bids_tree / extra / "anat").glob("*.nii.gz")
+        image.rename(image.with_name(image.name.replace("sub-00", extra)))
+        with open(bids_tree / "participants.tsv", "a") as file:
+            file.write(f"{extra}\t{sex}\t30\n")
+    from xai_brain.data.problems import DataError
+
+    with pytest.raises(DataError, match=r"sub-04_.*truncated"):
+        train(compose("run", settings))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    done = train(compose("run", [*settings, "data.on_error=skip"]))
+    assert read_tsv(done.quarantine)["participant_id"].tolist() == ["sub-04"]
+    assert len(read_tsv(done.predictions)) == 9
+    assert "baseline/brain_size/auroc" in read_json(done.metrics)
