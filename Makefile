@@ -20,6 +20,7 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow"
