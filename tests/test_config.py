@@ -19,6 +19,10 @@ def test_every_command_has_a_file_that_composes(command):
 
 @pytest.mark.parametrize(("group", "choice"), FILES)
 def test_every_file_composes_and_says_how_to_use_it(group, choice):
+    if (group, choice) == ("model", "custom"):
+        with pytest.raises(ConfigError, match=r"no value for model\._target_"):
+            compose("run", ["data=synthetic", "model=custom"])
+        return
     overrides = [f"{group}={choice}" if group != "attribution" else f"attribution=[{choice}]", ROOT]
     cfg = compose("run", overrides if group in ("data", "experiment") else ["data=bids", *overrides])
     assert OmegaConf.missing_keys(cfg) == set()
@@ -33,13 +37,20 @@ def test_every_file_composes_and_says_how_to_use_it(group, choice):
 def test_every_method_can_be_made(choice, toy_net):
     from hydra.utils import instantiate
 
-    (factory,) = instantiate(compose("run", ["data=synthetic", f"attribution=[{choice}]"]).attribution).values()
+    (factory,) = instantiate(
+        compose("run", ["data=synthetic", f"attribution=[{choice}]"]).attribution
+    ).values()
     assert callable(factory(toy_net).attribute)
 
 
 def test_the_published_protocol():
     cfg = compose("run", ["experiment=kan2020", ROOT])
-    assert (cfg.folds.n_folds, cfg.trainer.batch_size, cfg.trainer.max_epochs, cfg.trainer.lr) == (10, 45, 20, 3e-4)
+    assert (cfg.folds.n_folds, cfg.trainer.batch_size, cfg.trainer.max_epochs, cfg.trainer.lr) == (
+        10,
+        45,
+        20,
+        3e-4,
+    )
     assert list(cfg.trainer.milestones) == [5, 15]
     assert cfg.model["_target_"] == "xai_brain.models.kan2020.Kan2020"
     assert cfg.preprocessing.grid == "t1w_58x70x58"
@@ -52,7 +63,7 @@ def test_the_published_protocol():
         (["model.chanels=[1,2,3]"], "'model.chanels'; did you mean 'model.channels'"),
         (["trainr.lr=1"], "did you mean 'trainer.lr'"),
         (["trainer.max_epochs=many"], "trainer.max_epochs: Value 'many'"),
-        (["model=kan2021"], "no model=kan2021; one of kan2020"),
+        (["model=kan2021"], "no model=kan2021; one of custom, kan2020"),
         (["experiment=dmo"], "no experiment=dmo; one of demo, ixi_sex, kan2020"),
         (["attribution=[cam]"], "no attribution=cam; one of grad_cam"),
         (["data.on_error=ignore"], "data.on_error=ignore: one of raise, skip"),

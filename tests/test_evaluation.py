@@ -28,7 +28,12 @@ BRAIN[0] = BRAIN[-1] = False
 
 def test_localization_of_a_perfect_and_of_an_opposite_map(truth):
     chance = truth.sum() / BRAIN.sum()
-    assert localization(truth.astype(float), truth, BRAIN) == {"rma": 1, "rra": 1, "pointing": 1, "chance": chance}
+    assert localization(truth.astype(float), truth, BRAIN) == {
+        "rma": 1,
+        "rra": 1,
+        "pointing": 1,
+        "chance": chance,
+    }
     opposite = localization((~truth).astype(float), truth, BRAIN)
     assert opposite == {"rma": 0, "rra": 0, "pointing": 0, "chance": chance}
 
@@ -87,7 +92,9 @@ def test_maps_without_a_common_voxel_have_dice_0_and_high_voxel_agreement():
 
 def test_agreement_of_random_maps_is_at_its_stated_chance():
     rng = np.random.default_rng(0)
-    rows = [row for _ in range(200) for row in agreement(rng.random(1000), rng.random(1000), 4000, [5.0, 20.0])]
+    rows = [
+        row for _ in range(200) for row in agreement(rng.random(1000), rng.random(1000), 4000, [5.0, 20.0])
+    ]
     table = pd.DataFrame(rows)
     for _, group in table.groupby(["metric", "top_percent"], dropna=False):
         error = group["value"].std() / np.sqrt(len(group))
@@ -177,12 +184,14 @@ def test_brain_size_baseline_is_out_of_fold():
     shuffled = participants.copy()
     shuffled.loc[folds["fold"] == 0, "target"] = 1 - shuffled.loc[folds["fold"] == 0, "target"]
     again = brain_size_predictions(shuffled, folds, "icv", ["female", "male"])
-    np.testing.assert_allclose(again.query("fold == 0")["prob_male"], informative.query("fold == 0")["prob_male"])
+    np.testing.assert_allclose(
+        again.query("fold == 0")["prob_male"], informative.query("fold == 0")["prob_male"]
+    )
 
 
 @pytest.mark.real_data
 def test_brain_size_of_ixi_tells_the_sexes_apart_as_published(real_data):
     table = pd.read_csv(real_data / "ixi" / "participants.tsv", sep="\t")
-    assert auroc((table["sex"] == "M").to_numpy().astype(int), np.stack([-table["icv_ml"], table["icv_ml"]], 1)) == (
-        pytest.approx(0.856, abs=0.002)
-    )
+    assert auroc(
+        (table["sex"] == "M").to_numpy().astype(int), np.stack([-table["icv_ml"], table["icv_ml"]], 1)
+    ) == (pytest.approx(0.856, abs=0.002))

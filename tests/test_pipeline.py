@@ -27,7 +27,9 @@ def contents(folder, pattern="**/*.nii.gz"):
 
 
 def times(folder):
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -231,7 +233,13 @@ def test_explaining_needs_a_trained_run(tmp_path):
 def test_a_bids_cohort_with_bad_inputs_goes_on_when_asked(bids_tree, tmp_path):
     victim = next((bids_tree / "sub-04" / "anat").glob("*.nii.gz"))
     victim.write_bytes(victim.read_bytes()[:500])
-    settings = ["data=bids", f"data.root={bids_tree}", "preprocessing=t1w_4mm", "folds.n_folds=2", *SMALL[3:6]]
+    settings = [
+        "data=bids",
+        f"data.root={bids_tree}",
+        "preprocessing=t1w_4mm",
+        "folds.n_folds=2",
+        *SMALL[3:6],
+    ]
     settings += ["folds.validation_fraction=0.4", f"run_dir={tmp_path / 'run'}", "data.brain_size_column=age"]
     settings += ["evaluation.n_bootstrap=50", "trainer.batch_size=2"]
     # a seventh, so that two of each class are left on the training side

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
     "report": "Write the run's self-contained report.html.",
 }
+STAGES = ("explain", "evaluate", "report")  # their settings are those of an existing run
 
 USAGE = """\
 usage: xai-brain <command> [setting=value ...] [-m]
@@ -39,7 +40,7 @@ usage: xai-brain {command} {arguments} [-m]
 
 {details}
 Settings are given as key=value; groups such as data, model, augmentation and experiment choose a file
-of conf/. See them all:  xai-brain {command} {example} --cfg job
+of conf/. See them all:  {example}
 Several values (lr=1e-3,3e-4) with -m run one job each, below outputs/<name>/<job>.
 """
 
@@ -75,8 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
             f"there is no command {command!r}; " + (f"did you mean {near[0]!r}?" if near else "see --help")
         )
     if {"-h", "--help"} & set(rest):
-        stage = command in ("explain", "evaluate", "report")
-        example = "run_dir=outputs/demo" if stage else "experiment=demo"
+        stage = command in STAGES
+        example = (
+            "config.yaml in the run directory" if stage else f"xai-brain {command} experiment=demo --cfg job"
+        )
         print(
             COMMAND_USAGE.format(
                 command=command,
@@ -104,7 +107,7 @@ def _start(command: str, rest: list[str]) -> None:
     if any(argument.startswith("-") for argument in rest):
         _start_hydra(command, rest)
         return
-    if command in ("explain", "evaluate", "report"):
+    if command in STAGES:
         from xai_brain.commands.setup import stage_settings
 
         cfg = stage_settings(command, rest)
@@ -124,9 +127,13 @@ def _start_hydra(command: str, rest: list[str]) -> None:
     from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
 
+    from xai_brain.commands.setup import stage_settings
     from xai_brain.config import check, conf_dir, register_schemas
 
     def job(cfg: DictConfig) -> None:
+        if command in STAGES:
+            _execute(command, stage_settings(command, list(HydraConfig.get().overrides.task)))
+            return
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             cfg.run_dir = HydraConfig.get().runtime.output_dir
         OmegaConf.resolve(cfg)

@@ -212,6 +212,8 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(f"no value for {', '.join(missing)}{hint}")
     if cfg.data.layout != "synthetic" and not cfg.data.root:
         raise ConfigError("no value for data.root: the folder of the images, data.root=/path/to/it")
+    if not cfg.model.get("_target_"):
+        raise ConfigError("no value for model._target_: the dotted name of a torch.nn.Module")
     choices = {
         "data.on_error": tuple(choice.value for choice in OnError),
         "trainer.scheduler": ("one_cycle", "multistep", "constant"),

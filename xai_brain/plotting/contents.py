@@ -129,7 +129,8 @@ class RunContents:
     @cached_property
     def curves(self) -> pd.DataFrame | None:
         """Training curves of all folds and seeds: run, epoch, metric, value."""
-        files = sorted((self.run.path / "checkpoints").glob("*fold-*.tsv"))
+        found = sorted((self.run.path / "checkpoints").glob("*fold-*.tsv"))
+        files = [file for file in found if not file.stem.endswith("_predictions")]
         tables = [table.assign(run=file.stem) for file in files if (table := _table(file)) is not None]
         return pd.concat(tables, ignore_index=True) if tables else None
 

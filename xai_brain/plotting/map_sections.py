@@ -125,13 +125,17 @@ def method(contents: RunContents, name: str) -> dict[str, Any]:
         "name": name,
         "kind": kind,
         "target": target,
-        "parameters": settings or sidecar.get("Parameters") or {},
+        "parameters": settings or _without_target(sidecar.get("Parameters") or {}),
         "output": str(sidecar.get("Output", "–")).replace("_", " "),
         "meaning": sidecar.get("ValueMeaning", "–"),
         "n_maps": len(files),
         "n_empty": contents.metrics.get(f"empty_maps/{name}"),
         "citation": CITATIONS.get(kind, ""),
     }
+
+
+def _without_target(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in parameters.items() if key != "_target_"}
 
 
 def localization(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
