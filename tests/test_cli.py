@@ -24,7 +24,8 @@ def command_line(*arguments, cwd=None, **environment):
 
 @pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
 def test_help_says_what_it_does_and_loads_nothing_heavy(arguments):
-    code = f"import sys; from xai_brain.cli import main; main({arguments!r}); print(sorted(sys.modules), file=sys.stderr)"
+    code = f"import sys; from xai_brain.cli import main; main({arguments!r})"
+    code += "; print(sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     shown = COMMANDS if arguments == ["--help"] else {arguments[0]: COMMANDS[arguments[0]]}
     assert all(text in done.stdout for text in shown.values())

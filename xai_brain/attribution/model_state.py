@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,14 +42,14 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
     hooks = [
         {name: dict(getattr(module, name)) for name in HOOKS if hasattr(module, name)} for module in modules
     ]
-    in_place = [module for module in modules if getattr(module, "inplace", False) is True]
+    in_place: list[Any] = [module for module in modules if getattr(module, "inplace", False) is True]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     try:
         model.eval()
         for parameter, _, _ in parameters:
             parameter.requires_grad_(False)
-        for module in in_place:
-            module.inplace = False
+        for activation in in_place:
+            activation.inplace = False
         yield model
     finally:
         for module, flag, kept in zip(modules, training, hooks, strict=True):
@@ -60,8 +61,8 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
         for parameter, flag, grad in parameters:
             parameter.requires_grad_(flag)
             parameter.grad = grad
-        for module in in_place:
-            module.inplace = True  # type: ignore[assignment]
+        for activation in in_place:
+            activation.inplace = True
 
 
 class _ReluCounter(TorchDispatchMode):
@@ -69,7 +70,7 @@ class _ReluCounter(TorchDispatchMode):
         super().__init__()
         self.calls = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.calls += func in (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
         return func(*args, **(kwargs or {}))
 

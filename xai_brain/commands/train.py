@@ -162,7 +162,7 @@ def _check_brain_size(cfg: DictConfig, cohort: pd.DataFrame) -> None:
     column = cfg.data.brain_size_column
     if column and column not in cohort:
         raise ConfigError(
-            f"data.brain_size_column={column}: participants.tsv has no such column ({', '.join(cohort.columns)})"
+            f"data.brain_size_column={column}: not in participants.tsv (its columns: {', '.join(cohort)})"
         )
 
 

@@ -108,7 +108,7 @@ def preprocess_t1w(
     volume = np.divide(volume, weight, out=np.zeros_like(volume), where=brain_mask)
     if settings.zscore:
         values = volume[brain_mask].astype(np.float64)
-        if values.std() == 0:
+        if values.std() <= 1e-6 * np.abs(values).max():  # what rounding leaves of a constant
             raise ImageError(path, "is constant inside the brain")
         volume = np.where(brain_mask, (volume - values.mean()) / values.std(), 0).astype(np.float32)
     return Prepared(volume, brain_mask, grid.affine)
