@@ -255,6 +255,13 @@ def test_a_bids_cohort_with_bad_inputs_goes_on_when_asked(bids_tree, tmp_path):
         train(compose("run", settings))
     assert not (tmp_path / "run" / "checkpoints").exists()
     done = train(compose("run", [*settings, "data.on_error=skip"]))
+    changed = next((bids_tree / "sub-05" / "anat").glob("*.nii.gz"))
+    content = changed.read_bytes()
+    shutil.copy(next((bids_tree / "sub-00" / "anat").glob("*.nii.gz")), changed)
+    with pytest.raises(DataError, match="sub-05: is not the image that it was at training"):
+        explain(compose("run", [*settings, "data.on_error=skip"]))
+    changed.write_bytes(content)
+    run(compose("run", [*settings, "data.on_error=skip", "attribution=[grad_cam]"]))
     assert read_tsv(done.quarantine)["participant_id"].tolist() == ["sub-04"]
     assert len(read_tsv(done.predictions)) == 9
     assert "baseline/brain_size/auroc" in read_json(done.metrics)

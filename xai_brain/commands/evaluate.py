@@ -117,7 +117,14 @@ def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
                 continue
             about = {"participant_id": row.participant_id, "session_id": row.session_id, "seed": row.seed}
             about |= {"fold": row.fold, "label": labels[row.participant_id]}
-            found.append({**about, "method": method, "path": path, "stamp": path.stat().st_size})
+            found.append(
+                {
+                    **about,
+                    "method": method,
+                    "path": path,
+                    "stamp": f"{path.stat().st_size} {path.stat().st_mtime_ns}",
+                }
+            )
     if not found:
         raise ConfigError(f"{run.path / 'attributions'}: there are no maps; run `xai-brain explain` first")
     return found

@@ -20,6 +20,7 @@ from xai_brain.attribution.reference import Reference
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run, prepared_cohort
 from xai_brain.config import ConfigError
+from xai_brain.data.problems import DataError
 from xai_brain.data.splits import split_fold
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import keep_freed_memory
@@ -55,6 +56,7 @@ def explain(cfg: DictConfig) -> RunDirectory:
 
     start = time.monotonic()
     cohort = prepared_cohort(cfg, run)
+    require_same_images(cohort, read_tsv(run.participants))
     _write_images(run, cohort, get_grid(cfg.preprocessing.grid))
     _write_dataset_description(run)
     keep_freed_memory()
@@ -68,6 +70,18 @@ def explain(cfg: DictConfig) -> RunDirectory:
                 _explain_fold(cfg, run, cohort, folds, fold, seed, todo)
     add_seconds(run, "explain", time.monotonic() - start)
     return run
+
+
+def require_same_images(cohort: pd.DataFrame, trained: pd.DataFrame) -> None:
+    """Refuse to explain networks on images that are not those of their training and test."""
+    now = cohort.set_index(["participant_id", "session_id"])["sha256"]
+    for row in trained.itertuples():
+        found = now.get((row.participant_id, row.session_id))
+        if found != row.sha256:
+            what = "can no longer be used" if found is None else "is not the image that it was at training"
+            raise DataError(
+                f"{row.t1w_path}: {row.participant_id}: {what}; bring it back, or train in another run_dir"
+            )
 
 
 @dataclass(frozen=True)
