@@ -70,6 +70,7 @@ def test_the_published_protocol():
         (["folds.n_folds=1"], "folds.n_folds=1: at least 2"),
         (["seeds=[1,1]"], "seeds=.*different numbers"),
         (["attribution.GradCAM._target_=os.system"], "package is not trusted"),
+        (["attribution=[grad_cam]", "+attribution.Other.n_iter=3"], r"attribution\.Other has no _target_"),
         (["trainer.max_epochs=="], "trainer.max_epochs=="),
     ],
 )

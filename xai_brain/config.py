@@ -214,6 +214,9 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError("no value for data.root: the folder of the images, data.root=/path/to/it")
     if not cfg.model.get("_target_"):
         raise ConfigError("no value for model._target_: the dotted name of a torch.nn.Module")
+    for label, method in cfg.attribution.items():
+        if not method.get("_target_"):
+            raise ConfigError(f"attribution.{label} has no _target_: it is not one of the methods chosen")
     choices = {
         "data.on_error": tuple(choice.value for choice in OnError),
         "trainer.scheduler": ("one_cycle", "multistep", "constant"),

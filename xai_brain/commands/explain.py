@@ -51,7 +51,7 @@ def explain(cfg: DictConfig) -> RunDirectory:
     batches = [batch for seed in seeds for batch in _batches(cfg, predictions[predictions["seed"] == seed])]
     plan = {label: [b for b in batches if _missing(cfg, run, b, label)] for label in cfg.attribution}
     if not any(plan.values()):
-        say(f"explain: nothing to do, {len(predictions)} predictions are explained")
+        say(f"explain: nothing to do, all maps of {', '.join(cfg.attribution)} are there")
         return run
 
     start = time.monotonic()
