@@ -68,6 +68,8 @@ def test_the_published_protocol():
         (["attribution=[cam]"], "no attribution=cam; one of grad_cam"),
         (["data.on_error=ignore"], "data.on_error=ignore: one of raise, skip"),
         (["folds.n_folds=1"], "folds.n_folds=1: at least 2"),
+        (["evaluation.top_percents=[0,150]"], "above 0, at most 100"),
+        (["preprocessing.grid=foo"], "one of t1w_58x70x58"),
         (["seeds=[1,1]"], "seeds=.*different numbers"),
         (["attribution.GradCAM._target_=os.system"], "package is not trusted"),
         (["attribution=[grad_cam]", "+attribution.Other.n_iter=3"], r"attribution\.Other has no _target_"),

@@ -149,6 +149,17 @@ def test_metrics_are_means_over_folds_and_seeds_with_an_interval_around_them():
         assert found[f"test/{name}_ci_low"] < found[f"test/{name}"] < found[f"test/{name}_ci_high"]
 
 
+def test_images_of_one_participant_are_drawn_together():
+    table = predictions(60, seeds=(0,)).assign(session_id="ses-1")
+    twice = pd.concat([table, table.assign(session_id="ses-2")])
+    once, both = (
+        classification_metrics(table, n_bootstrap=300),
+        classification_metrics(twice, n_bootstrap=300),
+    )
+    width = [found["test/auroc_ci_high"] - found["test/auroc_ci_low"] for found in (once, both)]
+    assert width[1] == pytest.approx(width[0], rel=0.1)  # a copy of everybody is no new information
+
+
 def test_interval_covers_the_mean_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     covered = 0

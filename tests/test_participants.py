@@ -58,6 +58,14 @@ def test_any_label_with_classes_in_the_given_order(bids_tree):
     assert table["target"].tolist() == [2, 0, 1] * 2
 
 
+def test_one_unknown_sex_does_not_change_the_others(bids_tree):
+    rewrite(bids_tree, lambda t: t.assign(sex=["M", "F", "M", "U", "M", "F"]))
+    problems = Problems("skip")
+    table = load_participants("bids", bids_tree, problems=problems)
+    assert table["label"].tolist() == ["male", "female", "male", "male", "female"]
+    assert problems.rows[0]["reason"] == "sex is 'U', not one of female, male"
+
+
 def test_sessions_are_rows(bids_tree):
     anat = bids_tree / "sub-00" / "anat"
     for session in ("ses-1", "ses-2"):

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 
 from xai_brain import BrainClassifier, RunDirectory, compose, evaluate, explain, report, run, train
 from xai_brain.config import ConfigError
-from xai_brain.runs import read_json, read_tsv, sidecar
+from xai_brain.data.problems import DataError
+from xai_brain.runs import read_json, read_tsv, sidecar, write_json
 from xai_brain.volumes import GRIDS, file_hash
 
 METHODS = ("GradCAM", "GuidedBackprop", "MeaningfulPerturbation")
@@ -223,6 +224,96 @@ def test_overwriting_one_method_keeps_the_others(copied):
     assert {name for name in before if "desc-MeaningfulPerturbation" in name} == changed
 
 
+def test_a_mistake_before_training_can_be_corrected(tmp_path):
+    given = [*SMALL, f"run_dir={tmp_path / 'run'}"]
+    with pytest.raises(DataError, match="no column 'sexe'"):
+        train(compose("run", [*given, "data.label=sexe"]))
+    with pytest.raises(ConfigError, match=r"attribution\.X: cannot be made"):
+        train(compose("run", [*given, "+attribution.X={_target_: captum.attr.Salency, _partial_: true}"]))
+    with pytest.raises(DataError, match="smallest class has only"):
+        train(compose("run", [*given, "folds.n_folds=20"]))
+    assert train(compose("run", given)).predictions.exists()
+
+
+def test_a_folder_of_something_else_is_never_taken_for_a_run(bids_tree):
+    before = times(bids_tree)
+    for run_dir in (bids_tree, bids_tree / "."):
+        for extra in ([], ["overwrite=true"]):
+            with pytest.raises(ConfigError, match="folder of the data"):
+                train(compose("run", ["data=bids", f"data.root={bids_tree}", f"run_dir={run_dir}", *extra]))
+    with pytest.raises(ConfigError, match=r"holds participants\.tsv but no run of xai_brain"):
+        train(compose("run", [*SMALL, f"run_dir={bids_tree}", "overwrite=true"]))
+    (bids_tree / "config.yaml").write_text("mine: true")
+    with pytest.raises(ConfigError, match="not of a run of xai_brain"):
+        train(compose("run", [*SMALL, f"run_dir={bids_tree}", "overwrite=true"]))
+    (bids_tree / "config.yaml").unlink()
+    assert times(bids_tree) == before
+
+
+def test_folds_that_are_trained_stay_true_when_the_cohort_changes(bids_tree, tmp_path):
+    for i in range(6, 12):
+        shutil.copytree(bids_tree / "sub-00", bids_tree / f"sub-{i:02d}")
+        (image,) = (bids_tree / f"sub-{i:02d}" / "anat").glob("*.nii.gz")
+        image.rename(image.with_name(image.name.replace("sub-00", f"sub-{i:02d}")))
+        with open(bids_tree / "participants.tsv", "a") as file:
+            file.write(f"sub-{i:02d}\t{'MF'[i % 2]}\t30\n")
+    (hidden,) = (bids_tree / "sub-07" / "anat").glob("*.nii.gz")
+    content = hidden.read_bytes()
+    hidden.write_bytes(content[:300])
+    settings = [
+        "data=bids",
+        f"data.root={bids_tree}",
+        "preprocessing=t1w_4mm",
+        "folds.n_folds=2",
+        *SMALL[3:6],
+    ]
+    settings += [f"run_dir={tmp_path / 'run'}", "evaluation.n_bootstrap=50", "data.on_error=skip"]
+    begun = train(compose("run", settings))
+    folds, first = read_tsv(begun.folds), begun.checkpoint(0, 0, [0]).read_bytes()
+    # interrupted after the first fold; meanwhile a broken image was mended
+    begun.predictions.unlink()
+    begun.checkpoint(1, 0, [0]).unlink()
+    hidden.write_bytes(content)
+    train(compose("run", settings))
+    pd.testing.assert_frame_equal(read_tsv(begun.folds), folds)
+    assert begun.checkpoint(0, 0, [0]).read_bytes() == first
+    assert "sub-07" not in set(read_tsv(begun.predictions)["participant_id"])
+    # the cohort may move, but another one is refused
+    shutil.copytree(bids_tree, tmp_path / "moved")
+    train(compose("run", [*settings, f"data.root={tmp_path / 'moved'}"]))
+    shutil.rmtree(tmp_path / "moved" / "sub-03")
+    with pytest.raises(DataError, match="sub-03: can no longer be used"):
+        train(
+            compose("run", [*settings, f"data.root={bids_tree}", f"data.root={tmp_path / 'moved'}", "name=x"])
+        )
+
+
+def test_stages_take_what_they_may_and_keep_what_is_there(copied):
+    from xai_brain.commands.setup import stage_settings
+
+    given = f"run_dir={copied.path}"
+    kept = stage_settings("explain", [given]).attribution.MeaningfulPerturbation
+    again_chosen = stage_settings("explain", [given, "attribution=[meaningful_perturbation,grad_cam]"])
+    assert again_chosen.attribution.MeaningfulPerturbation == kept
+    assert stage_settings("explain", [given, "data.root=/elsewhere"]).data.root == "/elsewhere"
+    trusted = ["+attribution.Mine={_target_: conftest.ToyNet}", "trusted_modules=[conftest]"]
+    assert "Mine" in stage_settings("explain", [given, *trusted]).attribution
+    with pytest.raises(ConfigError, match=r"explain\.target: predicted there, male now"):
+        explain(stage_settings("explain", [given, "explain.target=male"]))
+    assert stage_settings("explain", [given, "overwrite=true"]).overwrite
+
+
+def test_a_map_that_is_gone_or_of_another_network_is_made_again(copied):
+    maps = contents(copied.path / "attributions")
+    paths = sorted((copied.path / "attributions").rglob("*desc-GradCAM_attribution.nii.gz"))
+    paths[0].unlink()
+    about = read_json(sidecar(paths[1]))
+    write_json({**about, "CheckpointSHA256": "of another network"}, sidecar(paths[1]))
+    explain(again(copied))
+    assert contents(copied.path / "attributions") == maps
+    assert read_json(sidecar(paths[1])) == about
+
+
 def test_explaining_needs_a_trained_run(tmp_path):
     with pytest.raises(ConfigError, match=r"predictions\.tsv: does not exist; run `xai-brain train` first"):
         explain(compose("run", [*SMALL, f"run_dir={tmp_path}"]))
@@ -249,8 +340,6 @@ def test_a_bids_cohort_with_bad_inputs_goes_on_when_asked(bids_tree, tmp_path):
         image.rename(image.with_name(image.name.replace("sub-00", extra)))
         with open(bids_tree / "participants.tsv", "a") as file:
             file.write(f"{extra}\t{sex}\t30\n")
-    from xai_brain.data.problems import DataError
-
     with pytest.raises(DataError, match=r"sub-04_.*truncated"):
         train(compose("run", settings))
     assert not (tmp_path / "run" / "checkpoints").exists()

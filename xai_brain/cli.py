@@ -128,9 +128,17 @@ def _start_hydra(command: str, rest: list[str]) -> None:
     from omegaconf import DictConfig, OmegaConf
 
     from xai_brain.commands.setup import stage_settings
-    from xai_brain.config import check, conf_dir, register_schemas
+    from xai_brain.config import check, compose, conf_dir, register_schemas
 
     def job(cfg: DictConfig) -> None:
+        try:
+            run_job(cfg)
+        except Exception as error:
+            if os.environ.get("XAI_BRAIN_DEBUG"):
+                raise
+            raise SystemExit(_fail(_message(error))) from None
+
+    def run_job(cfg: DictConfig) -> None:
         if command in STAGES:
             _execute(command, stage_settings(command, list(HydraConfig.get().overrides.task)))
             return
@@ -140,9 +148,24 @@ def _start_hydra(command: str, rest: list[str]) -> None:
         check(cfg)
         _execute(command, cfg)
 
+    if command not in STAGES:
+        compose(command, [_first_value(text) for text in rest if not text.startswith("-")], checked=False)
     register_schemas()
     sys.argv = [f"xai-brain {command}", *rest]
     hydra.main(version_base="1.3", config_path=str(conf_dir().resolve()), config_name=command)(job)()
+
+
+def _first_value(override: str) -> str:
+    """An override of a sweep with its first value, to be checked before any job starts."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except Exception:  # compose says what is wrong with it
+        return override
+    if not parsed.is_sweep_override():
+        return override
+    return f"{override.split('=')[0]}={next(iter(parsed.sweep_string_iterator()))}"
 
 
 def _message(error: Exception) -> str:

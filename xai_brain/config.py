@@ -22,6 +22,8 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from xai_brain.volumes import GRIDS
+
 COMMANDS = ("train", "explain", "evaluate", "report", "run")
 
 # `_target_` runs code: only these packages may be named, unless `trusted_modules` adds others.
@@ -99,7 +101,7 @@ class TrainerConfig:
     milestones: list[int] = field(default_factory=list)  # epochs, for multistep
     gamma: float = 0.1
     monitor: str = "val/loss"
-    mode: str = "min"
+    mode: str | None = None  # min or max; by default max, but min for losses
     patience: int | None = None
     calibrate: bool = True
     accelerator: str = "auto"
@@ -170,7 +172,7 @@ def register_schemas() -> None:
         store.store(group=group, name="schema", node=node)
 
 
-def compose(command: str = "run", overrides: list[str] | None = None) -> DictConfig:
+def compose(command: str = "run", overrides: list[str] | None = None, *, checked: bool = True) -> DictConfig:
     """Settings of a command, resolved and checked.
 
     Parameters
@@ -178,6 +180,8 @@ def compose(command: str = "run", overrides: list[str] | None = None) -> DictCon
     command : {"train", "explain", "evaluate", "report", "run"}, default "run"
     overrides : list of str, optional
         As on the command line, e.g. ``["experiment=demo", "trainer.max_epochs=2"]``.
+    checked : bool, default True
+        Whether the settings must be complete, as they must be to run.
 
     Returns
     -------
@@ -201,7 +205,8 @@ def compose(command: str = "run", overrides: list[str] | None = None) -> DictCon
             OmegaConf.resolve(cfg)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_one_line(error, command, overrides or [])) from error
-    check(cfg)
+    if checked:
+        check(cfg)
     return cfg
 
 
@@ -220,16 +225,27 @@ def check(cfg: DictConfig) -> None:
     choices = {
         "data.on_error": tuple(choice.value for choice in OnError),
         "trainer.scheduler": ("one_cycle", "multistep", "constant"),
-        "trainer.mode": ("min", "max"),
+        "trainer.mode": (None, "min", "max"),
         "explain.output": (None, "logit", "logit_difference", "probability"),
     }
     for key, allowed in choices.items():
         if (value := OmegaConf.select(cfg, key)) not in allowed:
             raise ConfigError(f"{key}={value}: one of {', '.join(str(a) for a in allowed if a)} is needed")
     at_least = {"folds.n_folds": 2, "trainer.max_epochs": 1, "trainer.batch_size": 1, "explain.batch_size": 1}
+    at_least |= {"evaluation.n_bootstrap": 1}
     for key, least in at_least.items():
         if (value := OmegaConf.select(cfg, key)) < least:
             raise ConfigError(f"{key}={value}: at least {least} is needed")
+    if not 0 < cfg.folds.validation_fraction < 1:
+        raise ConfigError(
+            f"folds.validation_fraction={cfg.folds.validation_fraction}: between 0 and 1 is needed"
+        )
+    if not all(0 < percent <= 100 for percent in cfg.evaluation.top_percents):
+        raise ConfigError(
+            f"evaluation.top_percents={list(cfg.evaluation.top_percents)}: above 0, at most 100"
+        )
+    if cfg.preprocessing.grid not in GRIDS:
+        raise ConfigError(f"preprocessing.grid={cfg.preprocessing.grid}: one of {', '.join(GRIDS)}")
     if len(set(cfg.seeds)) != len(cfg.seeds) or not len(cfg.seeds):
         raise ConfigError(f"seeds={list(cfg.seeds)}: one or more different numbers are needed")
     _check_targets(OmegaConf.to_container(cfg), (*TRUSTED_MODULES, *cfg.trusted_modules))

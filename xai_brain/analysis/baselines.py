@@ -29,8 +29,8 @@ def brain_size_predictions(
         Like predictions.tsv, seed 0; subjects without a brain size are left out.
     """
     size = pd.to_numeric(participants[column], errors="coerce")
-    table = participants.assign(brain_size=size)[size.notna().to_numpy()]
-    table = table.merge(folds, on="participant_id")
+    table = participants[["participant_id", "target"]].assign(brain_size=size)[size.notna().to_numpy()]
+    table = table.merge(folds[["participant_id", "fold"]], on="participant_id")
     parts = []
     for fold in sorted(table["fold"].unique()):
         train, test = table[table["fold"] != fold], table[table["fold"] == fold]

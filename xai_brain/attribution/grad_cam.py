@@ -29,6 +29,8 @@ class GradCAM:
     Selvaraju et al., "Grad-CAM", ICCV 2017.
     """
 
+    value_meaning = "raw and signed: positive values speak for the class"
+
     def __init__(self, model: nn.Module, layer: str | None = None):
         self.model, self.layer = model, layer
 

@@ -24,6 +24,8 @@ class GuidedBackprop:
     Springenberg et al., "Striving for Simplicity", ICLR workshop 2015.
     """
 
+    value_meaning = "raw and signed: guided gradient of the output explained"
+
     def __init__(self, model: nn.Module):
         self.model = model
 

@@ -41,7 +41,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
     """Deletion mask of least area that takes away the evidence for a class; many subjects at once.
 
     Minimises, for every subject by itself, score(m x + (1 - m) fill) + area_weight mean(1 - m)
-    + tv_weight sum of mean |grad m|^tv_beta over a coarse mask m that is upsampled and smoothed.
+    + tv_weight sum of mean |grad m|^tv_beta over a coarse mask that is upsampled
+    trilinearly to m.
     It starts in the middle, m = 1/2: there the score still has a gradient, which it lacks where the
     network is certain.
 
@@ -72,6 +73,9 @@ class MeaningfulPerturbation(PerturbationAttribution):
     """
 
     default_output = "probability"
+    value_meaning = (
+        "1 - perturbation mask, in [0, 1]: how much of the voxel was replaced to take the class away"
+    )
 
     def __init__(
         self,

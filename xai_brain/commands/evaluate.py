@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
+from xai_brain.analysis.baselines import brain_size_predictions
 from xai_brain.commands.progress import say, track
-from xai_brain.commands.setup import open_run
+from xai_brain.commands.setup import class_names, open_run
 from xai_brain.config import ConfigError
 from xai_brain.evaluation.agreement import agreement
+from xai_brain.evaluation.classification import classification_metrics
 from xai_brain.evaluation.localization import localization
 from xai_brain.evaluation.resampling import bootstrap_mean
 from xai_brain.runs import (
@@ -42,12 +44,13 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     """
     run = open_run(cfg)
     maps = find_maps(cfg, run)
+    brain_size_baseline(cfg, run)
     stamp = run.path / "evaluation" / "inputs.json"
     inputs = {
         "evaluation": str(cfg.evaluation),
         "maps": sorted(f"{m['path'].name} {m['stamp']}" for m in maps),
     }
-    if stamp.exists() and read_json(stamp) == inputs:
+    if stamp.exists() and read_json(stamp) == inputs and run.evaluation("summary").exists():
         say("evaluate: nothing to do, all maps are compared")
         return run
     start = time.monotonic()
@@ -65,7 +68,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
         truth_path = run.image(participant_id, session_id, SPACE, "mask")
         truth = np.asanyarray(load_img(truth_path).dataobj) > 0 if truth_path.exists() else None
         groups.add(rows.iloc[0]["label"], arrays, brain_mask, truth, t1w_img.affine)
-        about = {"level": "subject", "name": participant_id, "seed": seed}
+        about = {"level": "subject", "name": participant_id, "session_id": session_id, "seed": seed}
         agreements += _agreements(arrays, brain_mask, about, settings)
         if truth is not None:
             for method, values in arrays.items():
@@ -73,6 +76,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
                 chance = scores.pop("chance")
                 about_map = {
                     "participant_id": participant_id,
+                    "session_id": session_id,
                     "seed": seed,
                     "fold": rows.iloc[0]["fold"],
                     "method": method,
@@ -84,7 +88,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     for label in groups.labels:
         means, brain_mask = groups.write(run, label)
         agreements += _agreements(
-            means, brain_mask, {"level": "class", "name": label, "seed": "all"}, settings
+            means, brain_mask, {"level": "class", "name": label, "session_id": "", "seed": "all"}, settings
         )
     groups.write_truth(run)
 
@@ -95,10 +99,24 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     write_tsv(summary, run.evaluation("summary"))
     figures = _figures(summary, localizations)
     figures |= {f"empty_maps/{method}": float(groups.n_empty.get(method, 0)) for method in methods}
-    update_metrics(run, figures, replace=("localization/", "agreement/", "empty_maps/"))
+    update_metrics(run, figures, replace=("localization/", "empty_maps/"))
     write_json(inputs, stamp)
     add_seconds(run, "evaluate", time.monotonic() - start)
     return run
+
+
+def brain_size_baseline(cfg: DictConfig, run: RunDirectory) -> None:
+    """Figures of brain size alone, on the folds of the network."""
+    column, done = cfg.data.brain_size_column, run.evaluation("brain_size_predictions")
+    if not column or done.exists():
+        return
+    participants = read_tsv(run.participants)
+    if column not in participants:
+        raise ConfigError(f"data.brain_size_column={column}: {run.participants} has no such column")
+    predictions = brain_size_predictions(participants, read_tsv(run.folds), column, class_names(participants))
+    figures = classification_metrics(predictions, "baseline/brain_size", cfg.evaluation.n_bootstrap)
+    update_metrics(run, figures, replace=("baseline/brain_size/",))
+    write_tsv(predictions, done)
 
 
 def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:

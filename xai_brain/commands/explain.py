@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,13 +19,12 @@ from xai_brain.attribution.model_state import preserved
 from xai_brain.attribution.outputs import OUTPUTS, ClassScore
 from xai_brain.attribution.reference import Reference
 from xai_brain.commands.progress import say, track
-from xai_brain.commands.setup import open_run, prepared_cohort
+from xai_brain.commands.setup import open_run, prepared_cohort, same_cohort
 from xai_brain.config import ConfigError
-from xai_brain.data.problems import DataError
 from xai_brain.data.splits import split_fold
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import keep_freed_memory
-from xai_brain.runs import RunDirectory, add_seconds, read_tsv, sidecar, versions, write_json
+from xai_brain.runs import RunDirectory, add_seconds, read_json, read_tsv, sidecar, versions, write_json
 from xai_brain.volumes import Grid, file_hash, get_grid, load_img, resample_to_grid, save_img
 
 SPACE = "MNI152"  # of everything that was prepared
@@ -43,20 +43,32 @@ def explain(cfg: DictConfig) -> RunDirectory:
     RunDirectory
         With attributions/ (NIfTI and JSON sidecar per subject and method) and images/.
     """
+    check_methods(cfg)
     run = open_run(cfg)
     if not run.predictions.exists():
         raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain train` first")
     predictions, folds = read_tsv(run.predictions), read_tsv(run.folds)
     seeds = explained_seeds(cfg)
     batches = [batch for seed in seeds for batch in _batches(cfg, predictions[predictions["seed"] == seed])]
-    plan = {label: [b for b in batches if _missing(cfg, run, b, label)] for label in cfg.attribution}
+    networks = {
+        (seed, fold): file_hash(run.checkpoint(fold, seed, list(cfg.seeds)))
+        for seed in seeds
+        for fold in folds["fold"].unique()
+    }
+    plan = {
+        label: [
+            b
+            for b in batches
+            if any(not _current(cfg, run, row, label, networks) for row in b.rows.itertuples())
+        ]
+        for label in cfg.attribution
+    }
     if not any(plan.values()):
         say(f"explain: nothing to do, all maps of {', '.join(cfg.attribution)} are there")
         return run
 
     start = time.monotonic()
-    cohort = prepared_cohort(cfg, run)
-    require_same_images(cohort, read_tsv(run.participants))
+    cohort = same_cohort(prepared_cohort(cfg, run), run)
     _write_images(run, cohort, get_grid(cfg.preprocessing.grid))
     _write_dataset_description(run)
     keep_freed_memory()
@@ -72,16 +84,14 @@ def explain(cfg: DictConfig) -> RunDirectory:
     return run
 
 
-def require_same_images(cohort: pd.DataFrame, trained: pd.DataFrame) -> None:
-    """Refuse to explain networks on images that are not those of their training and test."""
-    now = cohort.set_index(["participant_id", "session_id"])["sha256"]
-    for row in trained.itertuples():
-        found = now.get((row.participant_id, row.session_id))
-        if found != row.sha256:
-            what = "can no longer be used" if found is None else "is not the image that it was at training"
-            raise DataError(
-                f"{row.t1w_path}: {row.participant_id}: {what}; bring it back, or train in another run_dir"
-            )
+def check_methods(cfg: DictConfig) -> None:
+    """Refuse a method that cannot be made, before anything depends on it."""
+    for label, method in cfg.attribution.items():
+        try:
+            instantiate(method)
+        except InstantiationException as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise ConfigError(f"attribution.{label}: cannot be made: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -116,9 +126,14 @@ def _batches(cfg: DictConfig, predictions: pd.DataFrame) -> list[Batch]:
     ]
 
 
-def _missing(cfg: DictConfig, run: RunDirectory, batch: Batch, label: str) -> bool:
-    # the sidecar is written after the map
-    return any(not sidecar(map_path(cfg, run, row, label)).exists() for row in batch.rows.itertuples())
+def _current(
+    cfg: DictConfig, run: RunDirectory, row: Any, label: str, networks: dict[tuple[int, int], str]
+) -> bool:
+    """Whether the map of a row of predictions.tsv is there, and of the network that is there."""
+    path = map_path(cfg, run, row, label)
+    if not path.exists() or not sidecar(path).exists():
+        return False
+    return read_json(sidecar(path))["CheckpointSHA256"] == networks[row.seed, row.fold]
 
 
 def _explain_fold(
@@ -219,15 +234,13 @@ def _explain_batch(
         batch.rows.itertuples(), maps, targets, probabilities, strict=True
     ):
         path = map_path(cfg, run, row, label)
-        if sidecar(path).exists():
+        if _current(cfg, run, row, label, {(batch.seed, batch.fold): about["CheckpointSHA256"]}):
             continue
         save_img(values[0].numpy(), affine, path, space=SPACE)
-        parameters = OmegaConf.to_container(cfg.attribution[label])
-        assert isinstance(parameters, dict)
         about_map = {
             "ParticipantId": row.participant_id,
             "Method": label,
-            "Parameters": {key: value for key, value in parameters.items() if key != "_partial_"},
+            "Parameters": parameters_of(cfg, label),
             "Target": int(target),
             "TargetName": classifier.class_names[int(target)],
             "TargetProbability": float(probability[target]),
@@ -254,10 +267,27 @@ def resolve_targets(
     return torch.full((len(true),), class_names.index(rule))
 
 
+def parameters_of(cfg: DictConfig, label: str) -> dict[str, Any]:
+    """All parameters of a method, those that were left at their defaults too."""
+    given = OmegaConf.to_container(cfg.attribution[label])
+    assert isinstance(given, dict)
+    factory = instantiate(cfg.attribution[label])
+    known = inspect.signature(getattr(factory, "func", factory)).parameters.values()
+    defaults = {p.name: p.default for p in known if isinstance(p.default, bool | int | float | str | None)}
+    return {
+        str(key): value
+        for key, value in {**defaults, **given}.items()
+        if key not in ("_partial_", "reference")
+    }
+
+
 def value_meaning(method: Any, output: str) -> str:
-    if getattr(method, "default_output", None) == "probability":
-        return "1 - perturbation mask, in [0, 1]: how much of the voxel was replaced to take the class away"
-    return f"raw and signed: positive values speak for the class (output explained: {output})"
+    """What the numbers of a map say."""
+    known = getattr(method, "value_meaning", None)
+    return (
+        known
+        or f"raw values of {type(method).__module__}.{type(method).__name__} (output explained: {output})"
+    )
 
 
 def _write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:

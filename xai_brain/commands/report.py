@@ -16,7 +16,7 @@ def report(cfg: DictConfig) -> RunDirectory:
     from xai_brain.plotting.html_report import write_report
 
     run = open_run(cfg)
-    shown = [run.config, run.predictions, *(run.path / "evaluation").glob("*.tsv")]
+    shown = [run.config, run.predictions, run.quarantine, *(run.path / "evaluation").glob("*.tsv")]
     newest = max((path.stat().st_mtime for path in shown if path.exists()), default=0)
     if run.report.exists() and run.report.stat().st_mtime >= newest:
         say(f"report: nothing to do, {run.report} is up to date")

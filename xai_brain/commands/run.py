@@ -9,7 +9,7 @@ from xai_brain.commands.explain import explain
 from xai_brain.commands.progress import say
 from xai_brain.commands.report import report
 from xai_brain.commands.train import train
-from xai_brain.runs import RunDirectory, read_json
+from xai_brain.runs import RunDirectory, read_json, read_tsv
 
 
 def run(cfg: DictConfig) -> RunDirectory:
@@ -39,7 +39,8 @@ def print_summary(done: RunDirectory) -> None:
 
     metrics = read_json(done.metrics)
     table = Table("figure", "value", "95 % CI", "chance", title=None)
-    chance = {"test/balanced_accuracy": 0.5, "test/auroc": 0.5, "baseline/brain_size/auroc": 0.5}
+    n_classes = sum(str(column).startswith("prob_") for column in read_tsv(done.predictions))
+    chance = {"test/balanced_accuracy": 1 / n_classes, "test/auroc": 0.5, "baseline/brain_size/auroc": 0.5}
     local = metrics.get("localization/chance")
     names = [name for name in chance if name in metrics]
     names += [

@@ -13,15 +13,32 @@ from xai_brain.commands.progress import say, track
 from xai_brain.config import ConfigError, check, compose
 from xai_brain.data.participants import load_participants, require_classes
 from xai_brain.data.preprocessing import Preparation, default_cache_dir, prepare_cohort
-from xai_brain.data.problems import Problems
-from xai_brain.runs import RunDirectory, sidecar, write_tsv
+from xai_brain.data.problems import DataError, Problems
+from xai_brain.runs import RunDirectory, read_tsv, sidecar, write_tsv
 from xai_brain.volumes import write_atomic
 
 # Settings that trained networks depend on, and those that maps depend on.
 TRAINING = ("seeds", "data", "preprocessing", "folds", "augmentation", "model", "trainer")
-EXPLAINING = ("explain.target", "explain.output", "explain.n_reference_volumes")
+EXPLAINING = ("explain.target", "explain.output")
 # Settings of where and how fast, not of what.
-INDIFFERENT = ("data.root", "data.cache_dir", "data.on_error", "trainer.num_workers", "trainer.accelerator")
+INDIFFERENT = (
+    "data.root",  # checked by content: the cohort may move
+    "data.cache_dir",
+    "data.on_error",
+    "data.brain_size_column",
+    "trainer.num_workers",
+    "trainer.accelerator",
+)
+OURS = (
+    "participants.tsv",
+    "folds.tsv",
+    "checkpoints",
+    "images",
+    "attributions",
+    "group",
+    "evaluation",
+    "figures",
+)
 
 
 def stage_settings(command: str, overrides: list[str]) -> DictConfig:
@@ -36,31 +53,32 @@ def stage_settings(command: str, overrides: list[str]) -> DictConfig:
         The run directory holds no run.
     """
     given = [override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides]
-    changed = [
-        key for key in given if key.split(".")[0] in ("explain", "attribution", "evaluation", "overwrite")
-    ]
-    from_run = [override for override, key in zip(overrides, given, strict=True) if key not in changed]
-    # the defaults of a stage need some cohort to be complete; it is not looked at
-    probe = compose(
-        command, overrides if {"data", "experiment"} & set(given) else [*overrides, "data=synthetic"]
-    )
-    saved = RunDirectory(Path(probe.run_dir)).config
+    # values are read from here, the rest from the run; some cohort must be there for data.* to be settings
+    cohort = [] if {"data", "experiment"} & set(given) else ["data=synthetic"]
+    composed = compose(command, [*cohort, *overrides], checked=False)
+    saved = RunDirectory(Path(composed.run_dir)).config
     if not saved.exists():
         raise ConfigError(f"{saved}: there is no run; start with `xai-brain train` or `xai-brain run`")
     cfg = OmegaConf.load(saved)
     assert isinstance(cfg, DictConfig)
-    strange = [
-        key
-        for key in map(lambda o: o.split("=")[0], from_run)
-        if key not in ("run_dir", "experiment", "name")
-    ]
-    if strange:
-        raise ConfigError(f"{strange[0]} cannot be changed by `xai-brain {command}`: it belongs to training")
-    if "experiment" in given:
-        changed += ["explain", "attribution", "evaluation"]
-    for key in changed:
-        OmegaConf.update(cfg, key, OmegaConf.select(probe, key), merge=True, force_add=True)
-    cfg.run_dir = probe.run_dir
+    for key in given:
+        if key in ("run_dir", "name", "experiment"):  # they say which run is meant
+            continue
+        if key == "attribution":  # chosen methods are added; those that are there keep their settings
+            added = {
+                label: method
+                for label, method in composed.attribution.items()
+                if label not in cfg.attribution
+            }
+            cfg.attribution = OmegaConf.merge(cfg.attribution, added)
+        elif (
+            key.split(".")[0] in ("explain", "attribution", "evaluation", "trusted_modules")
+            or key in INDIFFERENT
+        ):
+            OmegaConf.update(cfg, key, OmegaConf.select(composed, key), merge=True, force_add=True)
+        elif key != "overwrite":
+            raise ConfigError(f"{key} cannot be changed by `xai-brain {command}`: it belongs to training")
+    cfg.run_dir, cfg.overwrite = composed.run_dir, composed.overwrite
     check(cfg)
     return cfg
 
@@ -72,33 +90,91 @@ def open_run(cfg: DictConfig) -> RunDirectory:
     what depends on it is removed. New methods are added.
     """
     run = RunDirectory(Path(cfg.run_dir))
+    _refuse_foreign_folder(cfg, run)
     new = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(new, dict)
     # nothing in a run directory says where it lies
     new = {key: value for key, value in new.items() if key not in ("run_dir", "overwrite")}
+    old: dict = {}
     if run.config.exists():
-        old = OmegaConf.to_container(OmegaConf.load(run.config))
-        assert isinstance(old, dict)
+        loaded = OmegaConf.to_container(OmegaConf.load(run.config))
+        assert isinstance(loaded, dict)
+        old = loaded
+    trained = any((run.path / "checkpoints").glob("*.ckpt"))
+    if old and trained:
         if training := _differences(old, new, TRAINING):
             _refuse_or(cfg, run, training)
             _remove(run, everything=True)
             old = {}
-        methods = {
-            label: f"attribution.{label}"
-            for label in new["attribution"]
-            if label in old.get("attribution", {})
-        }
-        explaining = _differences(old, new, EXPLAINING) if old else []
-        altered = [label for label, key in methods.items() if _differences(old, new, (key,))]
-        if (explaining or altered) and any((run.path / "attributions").rglob("*.nii.gz")):
-            _refuse_or(cfg, run, explaining or _differences(old, new, tuple(methods[m] for m in altered)))
-            _remove(run, everything=False, methods=None if explaining else altered)
-        new["attribution"] = {**old.get("attribution", {}), **new["attribution"]}
+        elif old["data"]["root"] != new["data"]["root"]:
+            same_cohort(prepared_cohort(cfg, run), run)
+    # methods that have maps keep their settings
+    explained = {
+        label: method
+        for label, method in old.get("attribution", {}).items()
+        if any((run.path / "attributions").rglob(f"*_desc-{label}_attribution.json"))
+    }
+    if explained:
+        explaining = _differences(old, new, EXPLAINING)
+        keys = tuple(f"attribution.{label}" for label in explained if label in new["attribution"])
+        altered = _differences(old, new, keys)
+        if explaining or altered:
+            _refuse_or(cfg, run, explaining + altered)
+            _remove(
+                run, everything=False, methods=None if explaining else [_method_of(line) for line in altered]
+            )
+    new["attribution"] = {**explained, **new["attribution"]}
     text = OmegaConf.to_yaml(OmegaConf.create(new))
     if not run.config.exists() or run.config.read_text() != text:
         write_atomic(run.config, lambda temporary: temporary.write_text(text))
     OmegaConf.update(cfg, "attribution", new["attribution"], merge=False, force_add=True)
     return run
+
+
+def _refuse_foreign_folder(cfg: DictConfig, run: RunDirectory) -> None:
+    """A folder that holds something else, a data set above all, is never taken for a run."""
+    if cfg.data.root and run.path.resolve() == Path(cfg.data.root).expanduser().resolve():
+        raise ConfigError(f"run_dir={run.path} is the folder of the data; results need one of their own")
+    if run.config.exists():
+        found = OmegaConf.load(run.config)
+        if isinstance(found, DictConfig) and {"seeds", "folds", "attribution"} <= set(found):
+            return
+        raise ConfigError(f"{run.config} is not of a run of xai_brain; use another run_dir")
+    if clash := [name for name in OURS if (run.path / name).exists()]:
+        raise ConfigError(f"{run.path} holds {', '.join(clash)} but no run of xai_brain; use another run_dir")
+
+
+def _method_of(difference: str) -> str:
+    return difference.split(":")[0].split(".")[1]
+
+
+def same_cohort(cohort: pd.DataFrame, run: RunDirectory) -> pd.DataFrame:
+    """The subjects that a run began with, as they were; newcomers are told of and left out.
+
+    Raises
+    ------
+    DataError
+        A subject is missing, or its image or class has changed: its fold would no longer be true.
+    """
+    saved = read_tsv(run.participants)
+    keys = ["participant_id", "session_id"]
+    now = cohort.set_index(keys)
+    for row in saved.itertuples():
+        key = (row.participant_id, row.session_id)
+        if key not in now.index:
+            what = "can no longer be used"
+        elif now.loc[key, "sha256"] != row.sha256:
+            what = "is not the image that it was at training"
+        elif now.loc[key, "label"] != row.label:
+            what = f"was {row.label} at training and is {now.loc[key, 'label']} now"
+        else:
+            continue
+        raise DataError(
+            f"{row.t1w_path}: {row.participant_id}: {what}; bring it back, or use another run_dir"
+        )
+    if new := len(cohort) - len(saved):
+        say(f"{new} images are new since the run was begun; they are left out")
+    return saved[keys].merge(cohort, on=keys, how="left")
 
 
 def _differences(old: dict, new: dict, keys: tuple[str, ...]) -> list[str]:
@@ -130,8 +206,8 @@ def _refuse_or(cfg: DictConfig, run: RunDirectory, differences: list[str]) -> No
 
 
 def _remove(run: RunDirectory, *, everything: bool, methods: list[str] | None = None) -> None:
-    """Remove results that no longer follow from the settings; what we did not write stays."""
-    for folder in ("checkpoints", "logs", "images", "attributions", "group", "evaluation", "figures"):
+    """Remove results that no longer follow from the settings."""
+    for folder in (*(name for name in OURS if "." not in name), "logs"):
         downstream = folder in ("group", "evaluation", "figures")
         if everything or downstream or (folder == "attributions" and methods is None):
             shutil.rmtree(run.path / folder, ignore_errors=True)
@@ -139,7 +215,10 @@ def _remove(run: RunDirectory, *, everything: bool, methods: list[str] | None = 
         for path in (run.path / "attributions").rglob(f"*_desc-{method}_attribution.nii.gz"):
             path.unlink()
             sidecar(path).unlink(missing_ok=True)
-    files = [run.report, *([run.participants, run.folds, run.predictions, run.metrics] if everything else [])]
+    files = [
+        run.report,
+        *([run.participants, run.folds, run.quarantine, run.predictions, run.metrics] if everything else []),
+    ]
     for path in files:
         path.unlink(missing_ok=True)
 
@@ -158,10 +237,13 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
     if layout == "synthetic":
         layout, root = "bids", synthetic_root(cfg)
     names = list(data.class_names) if data.class_names else None
-    participants = load_participants(
-        layout, root, label=data.label, class_names=names, entities=data.entities, problems=problems
-    )
-    names = names or sorted(participants["label"].unique())
+    try:
+        participants = load_participants(
+            layout, root, label=data.label, class_names=names, entities=data.entities, problems=problems
+        )
+    finally:
+        _write_quarantine(problems, run)
+    names = names or class_names(participants)
     table = prepare_cohort(
         participants,
         Preparation(**cfg.preprocessing),
@@ -170,11 +252,15 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
         problems=problems,
         progress=lambda rows: track(rows, "prepare volumes"),
     )
+    _write_quarantine(problems, run)
     require_classes(table, names, data.label, root)
-    if len(problems.rows):
+    return table
+
+
+def _write_quarantine(problems: Problems, run: RunDirectory) -> None:
+    if problems.rows and not any((run.path / "checkpoints").glob("*.ckpt")):
         write_tsv(problems.table(), run.quarantine)
         say(f"{len(problems.rows)} inputs set aside, see {run.quarantine}")
-    return table
 
 
 def synthetic_root(cfg: DictConfig) -> Path:

@@ -11,9 +11,16 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.analysis.baselines import brain_size_predictions
+from xai_brain.commands.explain import check_methods
 from xai_brain.commands.progress import say
-from xai_brain.commands.setup import class_names, open_run, portable, prepared_cohort, synthetic_root
+from xai_brain.commands.setup import (
+    class_names,
+    open_run,
+    portable,
+    prepared_cohort,
+    same_cohort,
+    synthetic_root,
+)
 from xai_brain.config import ConfigError
 from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.data.splits import make_folds, split_fold
@@ -44,14 +51,19 @@ def train(cfg: DictConfig) -> RunDirectory:
     RunDirectory
         With checkpoints, predictions.tsv, participants.tsv, folds.tsv and test figures in metrics.json.
     """
+    check_methods(cfg)
     run = open_run(cfg)
     if run.predictions.exists():
         say(f"train: nothing to do, {run.predictions} is complete")
         return run
     start = time.monotonic()
     cohort = prepared_cohort(cfg, run)
-    folds = make_folds(cohort, cfg.folds.n_folds, cfg.folds.random_state)
-    _check_brain_size(cfg, cohort)
+    check_brain_size(cfg, cohort)
+    begun = run.folds.exists() and any((run.path / "checkpoints").glob("*.ckpt"))
+    if begun:  # folds that are trained stay true
+        cohort, folds = same_cohort(cohort, run), read_tsv(run.folds)
+    else:
+        folds = make_folds(cohort, cfg.folds.n_folds, cfg.folds.random_state)
     root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
     write_tsv(portable(cohort, root), run.participants)
     write_tsv(folds, run.folds)
@@ -68,7 +80,6 @@ def train(cfg: DictConfig) -> RunDirectory:
     update_metrics(
         run, classification_metrics(predictions, "test", cfg.evaluation.n_bootstrap), replace=("test/",)
     )
-    _baseline(cfg, run, cohort, folds)
     write_tsv(predictions, run.predictions)  # last: it says that training is complete
     add_seconds(run, "train", time.monotonic() - start)
     return run
@@ -158,19 +169,16 @@ def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _check_brain_size(cfg: DictConfig, cohort: pd.DataFrame) -> None:
+def check_brain_size(cfg: DictConfig, cohort: pd.DataFrame) -> None:
+    """Refuse a column of brain size that holds none, before any training."""
     column = cfg.data.brain_size_column
-    if column and column not in cohort:
+    if not column:
+        return
+    if column not in cohort:
         raise ConfigError(
             f"data.brain_size_column={column}: not in participants.tsv (its columns: {', '.join(cohort)})"
         )
-
-
-def _baseline(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
-    """Figures of brain size alone, on the same folds."""
-    if not cfg.data.brain_size_column:
-        return
-    predictions = brain_size_predictions(cohort, folds, cfg.data.brain_size_column, class_names(cohort))
-    write_tsv(predictions, run.evaluation("brain_size_predictions"))
-    figures = classification_metrics(predictions, "baseline/brain_size", cfg.evaluation.n_bootstrap)
-    update_metrics(run, figures, replace=("baseline/brain_size/",))
+    numbers = pd.to_numeric(cohort[column], errors="coerce").groupby(cohort["label"]).count()
+    if (numbers < cfg.folds.n_folds).any():
+        told = ", ".join(f"{name}: {count}" for name, count in numbers.items())
+        raise ConfigError(f"data.brain_size_column={column}: too few numbers in it ({told})")

@@ -92,8 +92,6 @@ class BrainDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return self._loader(VolumeDataset(self.parts["test"]))
 
-    predict_dataloader = test_dataloader
-
     def _loader(self, dataset: VolumeDataset, **kwargs: Any) -> DataLoader:
         workers: dict[str, Any] = {
             "num_workers": self.num_workers,

@@ -66,7 +66,10 @@ def load_participants(
     table = table.drop(columns=["session_id", "space"], errors="ignore")
     table = images.merge(table, on="participant_id", how="inner")
 
-    names = list(class_names) if class_names else sorted(table["label"].dropna().unique())
+    found = set(table["label"].dropna())
+    names = list(class_names) if class_names else sorted(found)
+    if not class_names and label in SAME_MEANING and set(SEXES.values()) <= found:
+        names = sorted(set(SEXES.values()))
     allowed = ", ".join(names)
     for row in table[~table["label"].isin(names)].itertuples():
         reason = (
@@ -104,5 +107,8 @@ def _labels(table: pd.DataFrame, label: str, path: Path) -> pd.Series:
         hint = f"; did you mean {near[0]!r}?" if near else f" (its columns: {', '.join(table.columns)})"
         raise DataError(f"{path}: has no column {label!r}{hint}")
     values = table[column].str.strip()
-    spelled = values.dropna().str.lower()
-    return values.str.lower().map(SEXES) if len(spelled) and spelled.isin(list(SEXES)).all() else values
+    known = values.str.lower().map(SEXES)
+    # one unknown sex does not change the spelling of all others
+    if column in SAME_MEANING or known.notna().sum() == values.notna().sum():
+        return known.fillna(values)
+    return values

@@ -92,14 +92,14 @@ def classification_metrics(
             found["auroc"] += [auroc(t[f == k], p[f == k]) for k in np.unique(f)]
         return {name: float(np.nanmean(values)) for name, values in found.items()}
 
-    targets, _, folds = arrays[0]
-    strata = [
-        np.flatnonzero((targets == k) & (folds == f)) for k in np.unique(targets) for f in np.unique(folds)
-    ]
-    strata = [stratum for stratum in strata if len(stratum)]
+    targets = arrays[0][0]
+    # a participant with several images is drawn with all of them
+    people = [group.index.to_numpy() for _, group in per_seed[0].groupby("participant_id", sort=False)]
+    kinds = per_seed[0].loc[[rows[0] for rows in people], ["target", "fold"]].reset_index(drop=True)
+    strata = [group.index.to_numpy() for _, group in kinds.groupby(["target", "fold"])]
     rng = np.random.default_rng(random_state)
     draws = [
-        figures(np.concatenate([rng.choice(stratum, len(stratum)) for stratum in strata]))
+        figures(np.concatenate([people[i] for stratum in strata for i in rng.choice(stratum, len(stratum))]))
         for _ in range(n_bootstrap)
     ]
     result: dict[str, Any] = {}

@@ -85,7 +85,7 @@ class BrainClassifier(pl.LightningModule):
                 "auroc": MulticlassAUROC(n_classes),
             }
         )
-        self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+        self.val_metrics = metrics.clone(prefix="val/")
 
     @property
     def class_names(self) -> list[str]:
@@ -106,13 +106,6 @@ class BrainClassifier(pl.LightningModule):
         loss = nn.functional.cross_entropy(logits, batch["target"])
         self.log("val/loss", loss, batch_size=len(batch["target"]))
         self.log_dict(self.val_metrics, batch_size=len(batch["target"]))
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self.test_metrics.update(self(batch["volume"]).softmax(1), batch["target"])
-        self.log_dict(self.test_metrics, batch_size=len(batch["target"]))
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
-        return self(batch["volume"])
 
     def configure_optimizers(self) -> Any:
         hparams = self.hparams

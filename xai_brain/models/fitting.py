@@ -79,13 +79,12 @@ def fit_fold(
     pl.seed_everything(seed, workers=True, verbose=False)
     keep_freed_memory()
     classifier = BrainClassifier(**classifier_settings)
-    best = ModelCheckpoint(work_dir, "best", monitor=settings["monitor"], mode=settings["mode"])
+    mode = settings["mode"] or ("min" if "loss" in settings["monitor"] else "max")
+    best = ModelCheckpoint(work_dir, "best", monitor=settings["monitor"], mode=mode)
     history = History()
     callbacks: list[Callback] = [history, EpochReport(tell), best]
     if settings["patience"] is not None:
-        callbacks.append(
-            EarlyStopping(settings["monitor"], mode=settings["mode"], patience=settings["patience"])
-        )
+        callbacks.append(EarlyStopping(settings["monitor"], mode=mode, patience=settings["patience"]))
     loggers: list[Any] = [CSVLogger(work_dir, name="csv", version="")]
     if settings["tensorboard"]:
         loggers.append(TensorBoardLogger(work_dir, name="tensorboard", version=""))
@@ -104,7 +103,10 @@ def fit_fold(
             enable_model_summary=False,
             log_every_n_steps=1,
         )
-        trainer.fit(classifier, datamodule)
+        try:
+            trainer.fit(classifier, datamodule)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from stop
     if best.best_model_path:
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         classifier.load_state_dict(state)

@@ -88,7 +88,13 @@ class Kan2020(nn.Module):
         # nearly half of the time on CPUs goes into layouts otherwise
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         if weights is not None:
-            self.load_state_dict(read_weights(weights))
+            try:
+                self.load_state_dict(read_weights(weights))
+            except RuntimeError as error:
+                reason = " ".join(str(error).split("\n")[1:2]).strip()
+                raise ValueError(
+                    f"{weights}: does not fit this network at {tuple(input_shape)}: {reason}"
+                ) from error
 
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         """Logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""
