@@ -82,15 +82,12 @@ def test_settings_of_a_stage_are_those_of_its_run(small_run):
 
 
 def test_errors_of_a_sweep_are_one_line_too(tmp_path):
-    done = command_line(
-        "run", "-m", "experiment=demo", "trainer.max_epoch=1,2", cwd=tmp_path, XAI_BRAIN_DEBUG=""
-    )
+    where = {"cwd": tmp_path, "XAI_BRAIN_DEBUG": ""}
+    done = command_line("run", "-m", "experiment=demo", "trainer.max_epoch=1,2", **where)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "did you mean 'trainer.max_epochs'" in done.stderr
-    done = command_line(
-        "run", "-m", "data=bids", "data.root=no", "seeds=[0],[1]", cwd=tmp_path, XAI_BRAIN_DEBUG=""
-    )
+    done = command_line("run", "-m", "data=bids", "data.root=no", "seeds=[0],[1]", **where)
     assert "no: there is no such folder" in done.stderr
     assert "Traceback" not in done.stderr
 
