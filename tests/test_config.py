@@ -89,6 +89,12 @@ def test_a_cohort_is_needed():
         compose("run", ["data=bids"])
 
 
+def test_an_experiment_brings_back_no_method_that_was_not_chosen():
+    cfg = compose("run", ["experiment=ixi_sex", ROOT, "attribution=[grad_cam]"])
+    assert list(cfg.attribution) == ["GradCAM"]
+    assert compose("run", ["experiment=ixi_sex", ROOT]).attribution.MeaningfulPerturbation.n_iter == 40
+
+
 def test_own_modules_can_be_trusted():
     overrides = ["data=synthetic", "attribution.GradCAM._target_=mine.Method"]
     with pytest.raises(ConfigError, match=r"trusted_modules=\[mine\]"):

@@ -128,7 +128,7 @@ def _start_hydra(command: str, rest: list[str]) -> None:
     from omegaconf import DictConfig, OmegaConf
 
     from xai_brain.commands.setup import stage_settings
-    from xai_brain.config import check, compose, conf_dir, register_schemas
+    from xai_brain.config import check, compose, conf_dir, drop_unchosen_methods, register_schemas
 
     def job(cfg: DictConfig) -> None:
         try:
@@ -145,6 +145,7 @@ def _start_hydra(command: str, rest: list[str]) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             cfg.run_dir = HydraConfig.get().runtime.output_dir
         OmegaConf.resolve(cfg)
+        drop_unchosen_methods(cfg, list(HydraConfig.get().overrides.task))
         check(cfg)
         _execute(command, cfg)
 

@@ -19,7 +19,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from xai_brain.volumes import GRIDS
@@ -203,11 +203,21 @@ def compose(command: str = "run", overrides: list[str] | None = None, *, checked
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
             cfg = hydra_compose(command, overrides or [])
             OmegaConf.resolve(cfg)
+            drop_unchosen_methods(cfg, overrides or [])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_one_line(error, command, overrides or [])) from error
     if checked:
         check(cfg)
     return cfg
+
+
+def drop_unchosen_methods(cfg: DictConfig, overrides: list[str]) -> None:
+    """Forget what an experiment says of methods that are not chosen; what the user says of them stays."""
+    said = " ".join(overrides)
+    for label in [label for label, method in cfg.attribution.items() if not method.get("_target_")]:
+        if f"attribution.{label}" not in said:
+            with open_dict(cfg):
+                del cfg.attribution[label]
 
 
 def check(cfg: DictConfig) -> None:
