@@ -46,7 +46,7 @@ def test_conda_environment_follows_the_project_file():
     conda = [item for item in environment["dependencies"] if isinstance(item, str)]
     (pip,) = [item["pip"] for item in environment["dependencies"] if isinstance(item, dict)]
     assert f"python{PROJECT['requires-python']},<3.14" in [item.replace(" ", "") for item in conda]
-    assert pip == ["-r requirements.lock", "-e . --no-deps"]
+    assert pip == ["-r requirements.lock", "-e ."]
 
 
 def test_lock_pins_every_dependency_and_names_no_machine():
