@@ -30,6 +30,7 @@ def reference_for(shape, n_classes=2):
         volumes=torch.randn(4, 1, *shape, generator=generator),
         targets=torch.tensor([0, 1, 0, 1]),
         brain_mask=torch.ones(shape, dtype=torch.bool),
+        voxel_size_mm=(2.0, 2.0, 2.0),
     )
 
 
@@ -40,7 +41,12 @@ METHODS = {
         ClassScore(model, "probability"), reference_for(SHAPE), n_iter=8, area_weight=0.0
     ),
     "MeaningfulPerturbation-blur": lambda model: MeaningfulPerturbation(
-        ClassScore(model, "probability"), fill="blur", blur_sigma_voxels=1.5, n_iter=8, area_weight=0.0
+        ClassScore(model, "probability"),
+        fill="blur",
+        blur_sigma_mm=1.5,
+        voxel_size_mm=(1, 1, 1),
+        n_iter=8,
+        area_weight=0.0,
     ),
 }
 
@@ -254,7 +260,7 @@ class BoxDetector(nn.Module):
 def boxed_reference():
     means = torch.zeros(2, 1, *SHAPE)
     means[1, 0][BoxDetector.box] = 1
-    return Reference(means, means, torch.tensor([0, 1]), torch.ones(SHAPE, dtype=torch.bool))
+    return Reference(means, means, torch.tensor([0, 1]), torch.ones(SHAPE, dtype=torch.bool), (2.0, 2.0, 2.0))
 
 
 def test_mask_finds_a_planted_box():

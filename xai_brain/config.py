@@ -119,7 +119,7 @@ class ExplainConfig:
     output: str | None = None  # logit | logit_difference | probability; default: that of the method
     batch_size: int = 8
     seeds: list[int] | None = None  # default: all that were trained
-    n_reference_volumes: int = 16
+    n_reference_volumes: int = 64
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,52 +11,153 @@ from torch import nn
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.reference import Reference
 
-FILLS = ("counterfactual_mean", "blur")
+OF_TRAINING_SUBJECTS = ("counterfactual_mean", "nearest_counterfactual", "training_mean")
+OF_THE_IMAGE = ("blur", "brain_mean", "zero", "noise", "kan2020_blur")
+FILLS = OF_TRAINING_SUBJECTS + OF_THE_IMAGE
+N_NEAREST = 5
 
 
-def make_fill(
-    name: str,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
-    reference: Reference | None,
-    blur_sigma_voxels: float,
-) -> torch.Tensor:
-    """Replacement volumes, of the shape of `inputs`.
+class Fills:
+    """Replacement volumes for a batch: of one kind, or a mixture that is drawn anew for every step.
+
+    Parameters
+    ----------
+    names : str or sequence of str
+        ``counterfactual_mean``: mean training image of the other classes. ``nearest_counterfactual``: mean
+        of the five nearest training subjects of the other classes. ``training_mean``: of all classes.
+        ``blur``: the image, blurred by a Gaussian. ``brain_mean``: the mean of its brain. ``zero``.
+        ``noise``: normal, with mean and standard deviation of its brain. ``kan2020_blur``: what the
+        published code does instead of a blur, a 5x5x5 box one voxel off.
+    reference : Reference, optional
+        Of the first three.
+    blur_sigma_mm : float
+        Standard deviation of the blur.
+    voxel_size_mm : sequence of 3 float, optional
+        Of the volumes, for the blur; default: that of the reference.
 
     Raises
     ------
     AttributionError
-        Unknown fill, or one that needs training subjects and got none.
+        Unknown fill, or one that lacks what it is made from.
     """
-    if name == "blur":
-        return gaussian_blur(inputs, blur_sigma_voxels)
-    if name != "counterfactual_mean":
-        raise AttributionError(f"fill={name!r}: one of {', '.join(FILLS)}")
-    if reference is None:
-        raise AttributionError(
-            'fill="counterfactual_mean" needs reference=Reference(...) of training subjects'
-        )
-    return reference.counterfactual_mean(targets).to(inputs)
+
+    def __init__(
+        self,
+        names: str | Sequence[str],
+        reference: Reference | None,
+        blur_sigma_mm: float,
+        voxel_size_mm: Sequence[float] | None = None,
+    ):
+        self.names = [names] if isinstance(names, str) else list(names)
+        self.reference, self.blur_sigma_mm = reference, blur_sigma_mm
+        self.voxel_size_mm = voxel_size_mm or (reference.voxel_size_mm if reference else None)
+        for name in self.names:
+            if name not in FILLS:
+                raise AttributionError(f"fill={name!r}: one of {', '.join(FILLS)}")
+            if name in OF_TRAINING_SUBJECTS and reference is None:
+                raise AttributionError(f"fill={name!r} needs reference=Reference(...) of training subjects")
+            if name == "blur" and self.voxel_size_mm is None:
+                raise AttributionError(
+                    "fill='blur' is in mm: give voxel_size_mm=(3.125, 3.125, 3.125) or alike"
+                )
+
+    def make(
+        self, inputs: torch.Tensor, targets: torch.Tensor, brain: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """All fills of a batch, (n_fills, N, 1, X, Y, Z).
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, 1, X, Y, Z)
+        targets : Tensor of shape (N,)
+            Class that is to be taken away.
+        brain : Tensor of shape (1 or N, 1, X, Y, Z)
+            1 in the brain.
+        generator : torch.Generator
+            On the CPU; for noise.
+        """
+        return torch.stack([self._make(name, inputs, targets, brain, generator) for name in self.names])
+
+    @staticmethod
+    def mixed(fills: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """A random convex mixture of them, the same for all subjects, (N, 1, X, Y, Z)."""
+        if len(fills) == 1:
+            return fills[0]
+        weights = torch.rand(len(fills), generator=generator).log().neg()  # Dirichlet(1, ..., 1)
+        return torch.einsum("f,f...->...", (weights / weights.sum()).to(fills), fills)
+
+    def _make(
+        self,
+        name: str,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        brain: torch.Tensor,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        if name == "zero":
+            return torch.zeros_like(inputs)
+        if name == "kan2020_blur":
+            return kan2020_blur(inputs)
+        if name == "blur":
+            assert self.voxel_size_mm is not None
+            return gaussian_blur(inputs, [self.blur_sigma_mm / size for size in self.voxel_size_mm])
+        if name in ("brain_mean", "noise"):
+            n_voxels = brain.expand_as(inputs).sum((1, 2, 3, 4), keepdim=True)
+            mean = (inputs * brain).sum((1, 2, 3, 4), keepdim=True) / n_voxels
+            if name == "brain_mean":
+                return torch.where(brain > 0, mean, inputs)
+            sd = (((inputs - mean) ** 2 * brain).sum((1, 2, 3, 4), keepdim=True) / n_voxels).sqrt()
+            noise = torch.randn(inputs.shape[1:], generator=generator).to(inputs)  # one draw for everybody
+            return torch.where(brain > 0, mean + sd * noise, inputs)
+        assert self.reference is not None
+        if name == "training_mean":
+            return self.reference.class_means.mean(0, keepdim=True).to(inputs).expand_as(inputs)
+        if name == "counterfactual_mean":
+            return self.reference.counterfactual_mean(targets).to(inputs)
+        return self.reference.nearest_counterfactual(inputs, targets, brain, N_NEAREST)
 
 
-def gaussian_blur(inputs: torch.Tensor, sigma_voxels: float) -> torch.Tensor:
+def gaussian_blur(inputs: torch.Tensor, sigma_voxels: float | Sequence[float]) -> torch.Tensor:
     """Gaussian smoothing of the last three axes with replicated edges.
 
     Parameters
     ----------
     inputs : Tensor of shape (N, 1, X, Y, Z)
-    sigma_voxels : float
+    sigma_voxels : float or 3 float
         True standard deviation: the kernel reaches to four of them.
     """
-    radius = max(math.ceil(4 * sigma_voxels), 1)
-    positions = torch.arange(-radius, radius + 1, dtype=inputs.dtype, device=inputs.device)
-    kernel = torch.exp(-(positions**2) / (2 * sigma_voxels**2))
-    kernel = kernel / kernel.sum()
-    for axis in (2, 3, 4):
-        shape = [1] * 5
-        shape[axis] = len(kernel)
-        # (left, right) pairs from the last axis backwards
-        padding = [radius if (4 - axis) == i // 2 else 0 for i in range(6)]
-        padded = nn.functional.pad(inputs, padding, mode="replicate")
-        inputs = nn.functional.conv3d(padded, kernel.view(shape))
+    sigmas = [sigma_voxels] * 3 if isinstance(sigma_voxels, int | float) else list(sigma_voxels)
+    for axis, sigma in zip((2, 3, 4), sigmas, strict=True):
+        radius = max(math.ceil(4 * sigma), 1)
+        positions = torch.arange(-radius, radius + 1, dtype=inputs.dtype, device=inputs.device)
+        kernel = torch.exp(-(positions**2) / (2 * sigma**2))
+        inputs = _along(inputs, kernel / kernel.sum(), axis, (radius, radius), "replicate")
     return inputs
+
+
+def kan2020_blur(inputs: torch.Tensor) -> torch.Tensor:
+    """The blur of the published code: of size 5 with sigma 10, that is a box, one voxel off, zero padded.
+
+    Parameters
+    ----------
+    inputs : Tensor of shape (N, 1, X, Y, Z)
+
+    Notes
+    -----
+    A faithful fault (see `gaussian_blur`): its effective standard deviation is 1.41 voxels.
+    """
+    kernel = torch.exp(-((torch.arange(5, dtype=inputs.dtype, device=inputs.device) - 2) ** 2) / 200)
+    for axis in (2, 3, 4):
+        inputs = _along(inputs, kernel / kernel.sum(), axis, (1, 3), "constant")
+    return inputs
+
+
+def _along(
+    inputs: torch.Tensor, kernel: torch.Tensor, axis: int, margin: tuple[int, int], mode: str
+) -> torch.Tensor:
+    padding = [0] * 6
+    first = 2 * (4 - axis)  # pairs (before, after), from the last axis backwards
+    padding[first : first + 2] = margin
+    shape = [1] * 5
+    shape[axis] = len(kernel)
+    return nn.functional.conv3d(nn.functional.pad(inputs, padding, mode=mode), kernel.view(shape))

@@ -2,69 +2,81 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from captum.attr import PerturbationAttribution
 from torch import nn
+from tqdm.auto import tqdm
 
-from xai_brain.attribution.fills import make_fill
-from xai_brain.attribution.model_state import preserved
+from xai_brain.attribution.fills import Fills
+from xai_brain.attribution.mask_engine import MaskEngine
+from xai_brain.attribution.masks import (
+    as_targets,
+    brain_of,
+    coarse_shape,
+    mean_in,
+    total_variation,
+    upsampled,
+)
+from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.perturbation_result import PerturbationResult, check_masks
 from xai_brain.attribution.reference import Reference
 
-
-@dataclass(frozen=True)
-class PerturbationResult:
-    """What the optimisation found for one subject.
-
-    Parameters
-    ----------
-    mask : Tensor of shape (1, X, Y, Z)
-        The applied perturbation mask: 1 keeps a voxel, 0 replaces it.
-    score_before, score_after : float
-        Output for the class explained: of the image, and of the perturbed image.
-    area : float
-        Mean of 1 - mask in the brain.
-    objective : list of float
-        Of every iteration.
-    """
-
-    mask: torch.Tensor
-    score_before: float
-    score_after: float
-    area: float
-    objective: list[float]
+MODES = ("deletion", "preservation", "both")
+START_SD = 0.02  # of the coarse nodes at the start, around 1/2
+PATIENCE = 3  # iterations without change before a subject is done
 
 
 class MeaningfulPerturbation(PerturbationAttribution):
-    """Deletion mask of least area that takes away the evidence for a class; many subjects at once.
+    """Mask of least area that takes away the evidence for a class; many subjects at once.
 
-    Minimises, for every subject by itself, score(m x + (1 - m) fill) + area_weight mean(1 - m)
-    + tv_weight sum of mean |grad m|^tv_beta over a coarse mask that is upsampled
-    trilinearly to m.
-    It starts in the middle, m = 1/2: there the score still has a gradient, which it lacks where the
-    network is certain.
+    For every subject by itself, with e = 1 - mask upsampled trilinearly from a coarse grid, it minimises
+    score(x + e (fill - x)) + area_weight mean(e) + tv_weight TV(e). It starts in the middle, e = 1/2: there
+    the score still has a gradient, which it lacks where the network is certain.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Returns (N, n_classes).
+        Returns (N, n_classes); probabilities suit the default weights (see `ClassScore`).
     reference : Reference, optional
-        Training subjects of the model's fold; ``fill="counterfactual_mean"`` needs it, and the mask is
-        restricted to their brain.
-    fill : {"counterfactual_mean", "blur"}, default "counterfactual_mean"
-        What replaces tissue: the mean training image of the other class, or the image itself blurred.
-    mask_spacing_voxels : int, default 4
-        Distance of the coarse mask's nodes.
-    n_iter : int, default 50
+        Training subjects of the model's fold: for fills that are made of them, for the brain and the voxel
+        size.
+    fill : str or list of str, optional
+        What replaces tissue, see `Fills`; of several, a random mixture at every step. Default:
+        ``counterfactual_mean`` with a reference, else ``blur``.
+    mode : {"deletion", "preservation", "both"}, default "deletion"
+        Deletion: e is the least tissue whose replacement takes the class away. Preservation: the least
+        tissue that keeps the class when everything else is replaced; its applied mask is e. Both: one e for
+        both.
+    n_iter : int, default 40
+        At most; a subject whose mask has come to rest is done earlier.
     lr : float, default 0.15
         Of Adam; falls to 0 as a cosine.
-    area_weight : float, default 1
-    tv_weight : float, default 0.2
-    tv_beta : float, default 2
-    blur_sigma_voxels : float, default 4
-        Of ``fill="blur"``.
+    area_weight, tv_weight, tv_beta : float, default 1, 3, 2
+        Total variation is the sum over axes of the mean of |difference of neighbouring voxels|^tv_beta.
+    score_floor : float, optional
+        A score below it is low enough.
+    n_shifts : int, default 1
+        Random moves of the perturbed volume per iteration; a mask that fools the network by fine detail does
+        not survive them.
+    shift_voxels : (int, int), default (-1, 1)
+        Smallest and largest move along each axis.
+    mask_spacing_voxels : int, default 4
+        Distance of the coarse grid's nodes.
+    restrict_to_brain : bool, default True
+        The mask acts, and its area is measured, in the brain only: that of the reference, without one where
+        the volume is not 0.
+    blur_sigma_mm : float, default 12
+    voxel_size_mm : sequence of 3 float, optional
+        For the blur; default: that of the reference.
+    tolerance : float, default 0.01
+        A mask none of whose coarse nodes changes by more, three times in a row, has come to rest.
+    random_state : int, default 0
+        Of the moves, the mixtures, noise and the start.
+    chunk_size, precision
+        See `MaskEngine`.
 
     References
     ----------
@@ -81,22 +93,41 @@ class MeaningfulPerturbation(PerturbationAttribution):
         self,
         model: nn.Module,
         reference: Reference | None = None,
-        fill: str = "counterfactual_mean",
-        mask_spacing_voxels: int = 4,
-        n_iter: int = 50,
+        fill: str | Sequence[str] | None = None,
+        mode: str = "deletion",
+        n_iter: int = 40,
         lr: float = 0.15,
         area_weight: float = 1.0,
-        tv_weight: float = 0.2,
+        tv_weight: float = 3.0,
         tv_beta: float = 2.0,
-        blur_sigma_voxels: float = 4.0,
+        score_floor: float | None = None,
+        n_shifts: int = 1,
+        shift_voxels: Sequence[int] = (-1, 1),
+        mask_spacing_voxels: int = 4,
+        restrict_to_brain: bool = True,
+        blur_sigma_mm: float = 12.0,
+        voxel_size_mm: Sequence[float] | None = None,
+        tolerance: float = 0.01,
+        random_state: int = 0,
+        chunk_size: int | None = None,
+        precision: str = "float32",
     ):
         super().__init__(model)
-        self.model, self.reference, self.fill = model, reference, fill
-        self.mask_spacing_voxels, self.n_iter, self.lr = mask_spacing_voxels, n_iter, lr
+        if mode not in MODES:
+            raise AttributionError(f"mode={mode!r}: one of {', '.join(MODES)}")
+        fill = fill or ("counterfactual_mean" if reference else "blur")
+        self.reference, self.mode = reference, mode
+        self.fills = Fills(fill, reference, blur_sigma_mm, voxel_size_mm)
+        self.engine = MaskEngine(model, chunk_size, precision)
+        self.n_iter, self.lr, self.tolerance = n_iter, lr, tolerance
         self.area_weight, self.tv_weight, self.tv_beta = area_weight, tv_weight, tv_beta
-        self.blur_sigma_voxels = blur_sigma_voxels
+        self.score_floor, self.mask_spacing_voxels = score_floor, mask_spacing_voxels
+        self.n_shifts, self.shift_voxels = n_shifts, shift_voxels
+        self.restrict_to_brain, self.random_state = restrict_to_brain, random_state
 
-    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+    def attribute(
+        self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
+    ) -> torch.Tensor:
         """Explain a batch.
 
         Parameters
@@ -104,22 +135,30 @@ class MeaningfulPerturbation(PerturbationAttribution):
         inputs : Tensor of shape (N, 1, X, Y, Z)
         target : int or Tensor of shape (N,)
             Class index.
+        show_progress : bool, default False
 
         Returns
         -------
         Tensor of shape (N, 1, X, Y, Z)
-            1 - mask, in [0, 1]: how much of a voxel had to be replaced.
+            e, in [0, 1]: how much of a voxel had to be replaced.
         """
-        return torch.stack([1 - result.mask for result in self.optimize(inputs, target)])
+        return torch.stack([result.evidence for result in self.optimize(inputs, target, show_progress)])
+
+    def attribute_with_details(
+        self, inputs: torch.Tensor, target: int | torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+        """As `attribute`, and of every subject what its sidecar keeps."""
+        results = self.optimize(inputs, target)
+        return torch.stack([result.evidence for result in results]), [result.details() for result in results]
 
     def optimize(
-        self, inputs: torch.Tensor, target: int | torch.Tensor | None = None
+        self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
     ) -> list[PerturbationResult]:
         """Explain a batch, with the details of every subject.
 
         Parameters
         ----------
-        inputs, target
+        inputs, target, show_progress
             As in `attribute`.
 
         Returns
@@ -127,66 +166,156 @@ class MeaningfulPerturbation(PerturbationAttribution):
         list of PerturbationResult
         """
         inputs = inputs.detach()
-        targets = _as_targets(target, len(inputs), inputs.device)
-        fill = make_fill(self.fill, inputs, targets, self.reference, self.blur_sigma_voxels)
-        brain = self._brain(inputs)
-        with preserved(self.model):
-            return self._descend(inputs, targets, fill, brain)
+        targets = as_targets(target, len(inputs), inputs.device)
+        brain = brain_of(inputs, self.reference, self.restrict_to_brain)
+        results: list[PerturbationResult] = []
+        with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:
+            for rows in torch.arange(len(inputs)).split(self.engine.chunk):
+                its_brain = brain if len(brain) == 1 else brain[rows]
+                results += self._optimize_together(inputs[rows], targets[rows], its_brain)
+                bar.update(len(rows))
+        return results
 
-    def _brain(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Where the mask may act, (1 or N, 1, X, Y, Z)."""
-        if self.reference is None:
-            return torch.ones_like(inputs)
-        return self.reference.brain_mask.to(inputs)[None, None]
+    def optimize_group(
+        self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, subjects_per_step: int = 2
+    ) -> PerturbationResult:
+        """One mask for all subjects of a group, in their common space.
 
-    def _descend(
-        self, inputs: torch.Tensor, targets: torch.Tensor, fill: torch.Tensor, brain: torch.Tensor
+        Every iteration takes the next few subjects, so that many cost no more than few.
+
+        Parameters
+        ----------
+        inputs, target
+            As in `attribute`.
+        subjects_per_step : int, default 2
+
+        Returns
+        -------
+        PerturbationResult
+            Scores are means over the group.
+
+        References
+        ----------
+        Thibeau-Sutre et al., "Visualization approach to assess the robustness of neural networks for medical
+        image classification", SPIE Medical Imaging 2020.
+        """
+        inputs = inputs.detach()
+        targets = as_targets(target, len(inputs), inputs.device)
+        brain = brain_of(inputs, self.reference, self.restrict_to_brain).amax(0, keepdim=True)
+        generator = torch.Generator().manual_seed(self.random_state)
+        order = torch.randperm(len(inputs), generator=generator)
+
+        def rows_of(iteration: int, active: list[int]) -> torch.Tensor:
+            return order[(iteration * subjects_per_step + torch.arange(subjects_per_step)) % len(order)]
+
+        with self.engine.prepared(inputs):
+            fills = self.fills.make(inputs, targets, brain, generator)
+            evidence, history = self._descend(1, rows_of, inputs, fills, targets, brain, generator)
+            everybody = evidence.expand_as(inputs)
+            measured = check_masks(self.engine, inputs, fills[0], everybody, targets, brain, generator)
+        means = {name: sum(m[name] for m in measured) / len(measured) for name in measured[0]}
+        return PerturbationResult(
+            1 - evidence[0], objective=history[0][0], stop_reason=history[0][1], **means
+        )
+
+    def _optimize_together(
+        self, images: torch.Tensor, targets: torch.Tensor, brain: torch.Tensor
     ) -> list[PerturbationResult]:
-        coarse_shape = [max(math.ceil(n / self.mask_spacing_voxels), 2) for n in inputs.shape[2:]]
-        coarse = torch.full((len(inputs), 1, *coarse_shape), 0.5, device=inputs.device, requires_grad=True)
-        optimizer = torch.optim.Adam([coarse], lr=self.lr, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.n_iter)
-        difference = fill - inputs
-        brain_sum = brain.expand_as(inputs).sum((1, 2, 3, 4))
-        objectives = []
-        for _ in range(self.n_iter):
-            optimizer.zero_grad()
-            replaced = self._upsample(1 - coarse, inputs.shape[2:]) * brain  # 1 - mask, (N, 1, X, Y, Z)
-            score = self._score(inputs + replaced * difference, targets)
-            area = replaced.sum((1, 2, 3, 4)) / brain_sum
-            objective = score + self.area_weight * area + self.tv_weight * self._total_variation(coarse)
-            objective.sum().backward()  # subjects do not meet: each has its own mask
-            optimizer.step()
-            schedule.step()
-            with torch.no_grad():
-                coarse.clamp_(0, 1)
-            objectives.append(objective.detach())
-        with torch.no_grad():
-            replaced = self._upsample(1 - coarse, inputs.shape[2:]) * brain
-            before, after = self._score(inputs, targets), self._score(inputs + replaced * difference, targets)
-            area = replaced.sum((1, 2, 3, 4)) / brain_sum
-        history = torch.stack(objectives).T.tolist() if objectives else [[] for _ in inputs]
+        generator = torch.Generator().manual_seed(self.random_state)  # the same for every group of subjects
+        fills = self.fills.make(images, targets, brain, generator)
+        evidence, history = self._descend(
+            len(images), lambda _, active: torch.tensor(active), images, fills, targets, brain, generator
+        )
+        measured = check_masks(self.engine, images, fills[0], evidence, targets, brain, generator)
         return [
-            PerturbationResult(1 - replaced[i], before[i].item(), after[i].item(), area[i].item(), history[i])
-            for i in range(len(inputs))
+            PerturbationResult(1 - mask, objective=objective, stop_reason=reason, **scores)
+            for mask, (objective, reason), scores in zip(evidence, history, measured, strict=True)
         ]
 
-    def _score(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return self.model(inputs).gather(1, targets[:, None])[:, 0]
+    def _descend(
+        self,
+        n_masks: int,
+        rows_of: Callable[[int, list[int]], torch.Tensor],
+        images: torch.Tensor,
+        fills: torch.Tensor,
+        targets: torch.Tensor,
+        brain: torch.Tensor,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, list[tuple[list[float], str]]]:
+        """Optimise masks until each has come to rest.
 
-    def _upsample(self, coarse: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        return nn.functional.interpolate(coarse, shape, mode="trilinear", align_corners=False)
+        `rows_of(iteration, active masks)` are the subjects of an iteration: one per active mask, or several
+        that share the only mask.
 
-    def _total_variation(self, coarse: torch.Tensor) -> torch.Tensor:
-        """Sum over axes of mean |difference of neighbours|^beta, (N,)."""
-        steps = [coarse.diff(dim=axis).abs() for axis in (2, 3, 4)]
-        return sum(step.pow(self.tv_beta).mean((1, 2, 3, 4)) for step in steps)  # type: ignore[return-value]
+        Returns
+        -------
+        evidence : Tensor of shape (n_masks, 1, X, Y, Z)
+        history : list of (objective of every iteration, stop reason)
+        """
+        coarse = self._start(n_masks, images, generator)
+        optimizer = torch.optim.Adam(coarse, lr=self.lr, betas=(0.9, 0.99))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.n_iter)
+        active, quiet = list(range(n_masks)), [0] * n_masks
+        objectives: list[list[float]] = [[] for _ in range(n_masks)]
+        for iteration in range(self.n_iter):
+            rows = rows_of(iteration, active)
+            current = torch.stack([coarse[k] for k in active])
+            its_brain = brain if len(brain) == 1 else brain[rows]
+            optimizer.zero_grad()
+            objective = self._backward(
+                current,
+                images[rows],
+                self.fills.mixed(fills[:, rows], generator),
+                targets[rows],
+                its_brain,
+                generator,
+            )
+            optimizer.step()
+            schedule.step()
+            for k, value, before in zip(list(active), objective.tolist(), current.detach(), strict=True):
+                coarse[k].data.clamp_(0, 1)
+                objectives[k].append(value)
+                change = float((coarse[k].detach() - before).abs().max())
+                quiet[k] = quiet[k] + 1 if change < self.tolerance else 0
+                if quiet[k] == PATIENCE:
+                    active.remove(k)
+            if not active:
+                break
+        with torch.no_grad():
+            evidence = upsampled(torch.stack(coarse), images.shape) * brain
+        reasons = ["n_iter" if k in active else "converged" for k in range(n_masks)]
+        return evidence.detach(), list(zip(objectives, reasons, strict=True))
 
+    def _start(self, n_masks: int, images: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
+        shape = coarse_shape(images.shape, self.mask_spacing_voxels)
+        start = 0.5 + START_SD * torch.randn(1, *shape, generator=generator)  # the same for everybody
+        return [start.to(images).clone().requires_grad_() for _ in range(n_masks)]
 
-def _as_targets(target: int | torch.Tensor | None, n: int, device: torch.device) -> torch.Tensor:
-    if target is None:
-        raise ValueError(
-            "target is needed: the index of the class to explain, one for all or one per subject"
+    def _backward(
+        self,
+        coarse: torch.Tensor,
+        images: torch.Tensor,
+        fills: torch.Tensor,
+        targets: torch.Tensor,
+        brain: torch.Tensor,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """Objective of every mask, (K,), after its gradient has gone to where `coarse` comes from."""
+        low, high = self.shift_voxels
+        shifts = torch.randint(low, high + 1, (self.n_shifts, 3), generator=generator)
+        evidence = upsampled(coarse, images.shape) * brain  # (K, 1, X, Y, Z)
+        applied = evidence.detach().expand_as(images)
+        score = torch.zeros(len(images), device=images.device)
+        gradient = torch.zeros_like(images)
+        if self.mode != "preservation":
+            lost = self.engine.gradients(images, fills, applied, targets, shifts, self.score_floor)
+            score, gradient = score + lost[0], gradient + lost[1]
+        if self.mode != "deletion":
+            kept = self.engine.gradients(fills, images, applied, targets, shifts)
+            score, gradient = score - kept[0], gradient - kept[1]
+        regulariser = self.area_weight * mean_in(evidence, brain) + self.tv_weight * total_variation(
+            coarse, self.mask_spacing_voxels, self.tv_beta
         )
-    targets = torch.as_tensor(target, device=device).long()
-    return targets.expand(n) if targets.ndim == 0 else targets
+        share = len(coarse) / len(images)  # of a mask that several subjects share, the mean over them
+        (share * (evidence * gradient).sum() + regulariser.sum()).backward()
+        return (score.view(len(coarse), -1).mean(1) + regulariser).detach()

@@ -151,7 +151,10 @@ def _explain_fold(
         checkpoint, map_location=device, weights_only=True
     ).eval()
     parts = split_fold(cohort, folds, fold, cfg.folds.validation_fraction, cfg.folds.random_state)
-    reference = build_reference(parts["train"], classifier.class_names, cfg.explain.n_reference_volumes)
+    x, y, z = get_grid(cfg.preprocessing.grid).spacing_mm.tolist()
+    reference = build_reference(
+        parts["train"], classifier.class_names, cfg.explain.n_reference_volumes, (x, y, z)
+    )
     about = {"Fold": int(fold), "Seed": int(seed), "CheckpointSHA256": file_hash(checkpoint)}
     for label, batches in todo.items():
         if not batches:
@@ -161,7 +164,12 @@ def _explain_fold(
             _explain_batch(cfg, run, cohort, batch, label, method, output, classifier, about)
 
 
-def build_reference(train: pd.DataFrame, class_names: list[str], n_volumes: int) -> Reference:
+def build_reference(
+    train: pd.DataFrame,
+    class_names: list[str],
+    n_volumes: int,
+    voxel_size_mm: tuple[float, float, float],
+) -> Reference:
     """Class means and a sample of the training subjects of a fold, one volume in memory at a time."""
     means = []
     for k in range(len(class_names)):
@@ -174,6 +182,7 @@ def build_reference(train: pd.DataFrame, class_names: list[str], n_volumes: int)
         volumes=torch.from_numpy(np.stack([_volume(path) for path in sample["volume_path"]]))[:, None],
         targets=torch.tensor(sample["target"].tolist()),
         brain_mask=torch.from_numpy(brain_mask),
+        voxel_size_mm=voxel_size_mm,
     )
 
 
@@ -224,14 +233,14 @@ def _explain_batch(
     torch.manual_seed(hash((batch.seed, batch.fold, int(batch.rows.index[0]))) % 2**31)
     with preserved(classifier):  # methods of others may leave something behind
         inputs = inputs.requires_grad_()
-        maps = method.attribute(inputs, target=targets.to(inputs.device)).detach().cpu().float()
+        maps, details = _attribute(method, inputs, targets.to(inputs.device))
     if maps.shape != inputs.shape:
         raise ConfigError(
             f"attribution.{label}: gave shape {tuple(maps.shape)} for inputs {tuple(inputs.shape)}"
         )
     affine = get_grid(cfg.preprocessing.grid).affine
-    for row, values, target, probability in zip(
-        batch.rows.itertuples(), maps, targets, probabilities, strict=True
+    for row, values, target, probability, detail in zip(
+        batch.rows.itertuples(), maps, targets, probabilities, details, strict=True
     ):
         path = map_path(cfg, run, row, label)
         if _current(cfg, run, row, label, {(batch.seed, batch.fold): about["CheckpointSHA256"]}):
@@ -248,10 +257,22 @@ def _explain_batch(
             "Output": output,
             "Empty": bool(not torch.isfinite(values).all() or not values.any()),
             "ValueMeaning": value_meaning(method, output),
+            **({"Details": detail} if detail else {}),
             **about,
             "Versions": versions(),
         }
         write_json(about_map, sidecar(path))
+
+
+def _attribute(
+    method: Any, inputs: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """Maps, and of a method that tells more what it says of each subject."""
+    if hasattr(method, "attribute_with_details"):
+        maps, details = method.attribute_with_details(inputs, target=targets)
+    else:
+        maps, details = method.attribute(inputs, target=targets), [{}] * len(inputs)
+    return maps.detach().cpu().float(), details
 
 
 def resolve_targets(
@@ -273,7 +294,9 @@ def parameters_of(cfg: DictConfig, label: str) -> dict[str, Any]:
     assert isinstance(given, dict)
     factory = instantiate(cfg.attribution[label])
     known = inspect.signature(getattr(factory, "func", factory)).parameters.values()
-    defaults = {p.name: p.default for p in known if isinstance(p.default, bool | int | float | str | None)}
+    defaults = {
+        p.name: p.default for p in known if isinstance(p.default, bool | int | float | str | tuple | None)
+    }
     return {
         str(key): value
         for key, value in {**defaults, **given}.items()

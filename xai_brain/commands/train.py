@@ -72,7 +72,7 @@ def train(cfg: DictConfig) -> RunDirectory:
 
     for seed in cfg.seeds:
         for fold in range(cfg.folds.n_folds):
-            _train_fold(cfg, run, cohort, folds, fold, seed)
+            train_fold(cfg, run, cohort, folds, fold, seed)
     tables = [
         read_tsv(_fold_predictions(run, k, s, cfg)) for s in cfg.seeds for k in range(cfg.folds.n_folds)
     ]
@@ -85,7 +85,7 @@ def train(cfg: DictConfig) -> RunDirectory:
     return run
 
 
-def _train_fold(
+def train_fold(
     cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int
 ) -> None:
     seeds = list(cfg.seeds)

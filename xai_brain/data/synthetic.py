@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -53,6 +53,10 @@ class SyntheticSettings:
         Relative; negative is darker, 0 switches it off.
     effect_variation : float, default 0.2
         Of the strength of both changes within class M, relative; the strength lies in [0.5, 1.5].
+    distractor_center_mm : list of 3 float, optional
+        Place of a second effect, alike, that half of the subjects carry whatever their class is.
+    distractor_follows_class : bool, default False
+        It goes with the class after all: all of class M carry it, and only they.
     deformation_mm : float, default 1.5
         Displacement along each axis.
     size_variation, contrast_variation, bias_field : float, default 0.015, 0.04, 0.04
@@ -70,6 +74,8 @@ class SyntheticSettings:
     effect_volume_change: float = 0.28
     effect_intensity_change: float = 0.35
     effect_variation: float = 0.2
+    distractor_center_mm: list[float] | None = None
+    distractor_follows_class: bool = False
     deformation_mm: float = 1.5
     size_variation: float = 0.015
     contrast_variation: float = 0.04
@@ -78,6 +84,8 @@ class SyntheticSettings:
 
     def __post_init__(self) -> None:
         self.effect_center_mm = [float(x) for x in self.effect_center_mm]  # also of a tuple or a ListConfig
+        if self.distractor_center_mm is not None:
+            self.distractor_center_mm = [float(x) for x in self.distractor_center_mm]
 
 
 def make_synthetic_cohort(
@@ -167,10 +175,11 @@ def make_synthetic_subject(
     brain = templates.sample(templates.brain, places)[0] > 0.5
     places = places[brain]  # (n_voxels, 3) from here on
 
-    # The planted effect. The outline above is made without it: the background knows no class.
-    strength = strength if sex == "M" else 0.0
-    source = effect_pullback(places, settings, strength * settings.effect_volume_change)
-    gain = 1 + strength * settings.effect_intensity_change * effect_profile(places, settings)
+    # The planted effects. The outline above is made without them: the background knows no class.
+    source, gain = places, np.ones(len(places), np.float32)
+    for effect, its_strength in _effects(index, sex, strength, settings):
+        source = effect_pullback(source, effect, its_strength * effect.effect_volume_change)
+        gain *= 1 + its_strength * effect.effect_intensity_change * effect_profile(places, effect)
 
     t1, grey, white = templates.sample(templates.tissue, source)
     weights = settings.contrast_variation * rng.standard_normal(3, np.float32)
@@ -192,6 +201,19 @@ def make_synthetic_subject(
         "brain_volume_ml": round(volume_ml, 1),
     }
     return t1w, truth, participant
+
+
+def _effects(
+    index: int, sex: str, strength: float, settings: SyntheticSettings
+) -> list[tuple[SyntheticSettings, float]]:
+    """Effects of a subject with their strengths: that of the class, and the distractor."""
+    effects = [(settings, strength if sex == "M" else 0.0)]
+    if settings.distractor_center_mm is not None:
+        rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(2, index)))
+        present = sex == "M" if settings.distractor_follows_class else bool(rng.integers(2))
+        own = float(np.clip(rng.normal(1, settings.effect_variation), 0.5, 1.5))
+        effects.append((replace(settings, effect_center_mm=settings.distractor_center_mm), own * present))
+    return effects
 
 
 def effect_profile(places: np.ndarray, settings: SyntheticSettings) -> np.ndarray:

@@ -1,0 +1,195 @@
+"""Scores of many perturbed volumes and their gradients with respect to the masks, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from xai_brain.attribution.eval_copy import eval_copy
+from xai_brain.attribution.model_state import AttributionError, preserved
+
+MAX_VOLUMES = {"cpu": 8, "cuda": 256}  # more in one pass are no faster
+MEMORY_SHARE = 0.5  # of what is free
+
+
+class MaskEngine:
+    """Runs a model on volumes in which masks replace tissue.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Returns (N, n_classes).
+    chunk_size : int, optional
+        Volumes in one forward and backward pass; default: what fits into half of the free memory. It is
+        halved when the memory is out nevertheless.
+    precision : {"float32", "bfloat16"}, default "float32"
+        Of the network's arithmetic; masks are float32 always.
+    """
+
+    def __init__(self, model: nn.Module, chunk_size: int | None = None, precision: str = "float32"):
+        if precision not in ("float32", "bfloat16"):
+            raise AttributionError(f"precision={precision!r}: one of float32, bfloat16")
+        self.model, self.chunk_size, self.precision = model, chunk_size, precision
+        self._network, self.chunk = model, chunk_size or 1
+
+    @contextmanager
+    def prepared(self, inputs: torch.Tensor) -> Iterator[None]:
+        """Score inside: on the fast copy of the model and with a chunk that fits; the model stays as it is.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, 1, X, Y, Z)
+            Volumes like those to be scored.
+        """
+        with preserved(self.model):
+            self._network = eval_copy(self.model, inputs)
+            self.chunk = self.chunk_size or volumes_that_fit(self._network, inputs[:1])
+            try:
+                yield
+            finally:
+                self._network = self.model
+
+    def scores(self, volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Output for the targets, (N,), without gradients."""
+        scores = torch.empty(len(volumes), device=volumes.device)
+
+        def run(rows: slice) -> None:
+            with torch.no_grad():
+                scores[rows] = self._score(volumes[rows], targets[rows])
+
+        self._in_chunks(len(volumes), run)
+        return scores
+
+    def gradients(
+        self,
+        images: torch.Tensor,
+        fills: torch.Tensor,
+        replaced: torch.Tensor,
+        targets: torch.Tensor,
+        shifts: torch.Tensor | None = None,
+        floor: float | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores of ``images + replaced (fills - images)``.
+
+        Parameters
+        ----------
+        images, fills, replaced : Tensor of shape (N, 1, X, Y, Z)
+        targets : Tensor of shape (N,)
+        shifts : int Tensor of shape (S, 3), optional
+            The perturbed volumes are moved by so many voxels along each axis, with replicated edges; the
+            score is the mean over the S moves. Default: they stay.
+        floor : float, optional
+            Only what of the score lies above it counts.
+
+        Returns
+        -------
+        scores : Tensor of shape (N,)
+        gradients : Tensor of shape (N, 1, X, Y, Z)
+            Of the scores with respect to `replaced`.
+        """
+        n_shifts = 1 if shifts is None else len(shifts)
+        subjects = torch.arange(len(images), device=images.device).repeat_interleave(n_shifts)
+        scores, gradients = torch.zeros(len(images), device=images.device), torch.zeros_like(images)
+
+        def run(rows: slice) -> None:
+            of = subjects[rows]
+            mask = replaced[of].detach().requires_grad_()
+            volumes = torch.lerp(images[of], fills[of], mask)
+            if shifts is not None:
+                volumes = moved(volumes, shifts[torch.arange(rows.start, rows.stop) % n_shifts])
+            score = self._score(volumes, targets[of])
+            score = score if floor is None else (score - floor).clamp_min(0)
+            (gradient,) = torch.autograd.grad(score.sum(), mask)
+            scores.index_add_(0, of, score.detach() / n_shifts)
+            gradients.index_add_(0, of, gradient / n_shifts)
+
+        self._in_chunks(len(subjects), run)
+        return scores, gradients
+
+    def _score(self, volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        low = self.precision == "bfloat16"
+        with torch.autocast(volumes.device.type, torch.bfloat16, enabled=low):
+            outputs = self._network(volumes)
+        return outputs.float().gather(1, targets[:, None])[:, 0]
+
+    def _in_chunks(self, n: int, run: Callable[[slice], None]) -> None:
+        start = 0
+        while start < n:
+            try:
+                run(slice(start, min(start + self.chunk, n)))
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if self.chunk == 1 or not _is_out_of_memory(error):
+                    raise
+                self.chunk //= 2
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                continue
+            start += self.chunk
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def volumes_that_fit(network: nn.Module, volume: torch.Tensor) -> int:
+    """How many volumes go through a forward and backward pass at once.
+
+    From the bytes that autograd keeps for one of them.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    volume : Tensor of shape (1, 1, X, Y, Z)
+    """
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network(volume.detach().requires_grad_())
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    per_volume = 2 * sum(size for place, size in kept.items() if place not in weights)  # and its gradients
+    device = volume.device.type
+    most = int(MEMORY_SHARE * _free_memory(volume.device) / max(per_volume, 1))
+    return max(1, min(most, MAX_VOLUMES.get(device, 8)))
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # not Linux
+        return 4 * 1024**3
+
+
+def moved(volumes: torch.Tensor, shifts: torch.Tensor, mode: str = "replicate") -> torch.Tensor:
+    """Volumes moved by whole voxels.
+
+    Parameters
+    ----------
+    volumes : Tensor of shape (N, 1, X, Y, Z)
+    shifts : int Tensor of shape (N, 3)
+        Positive moves the content to higher indices.
+    mode : {"replicate", "constant"}, default "replicate"
+        What comes in from outside: the edge repeated, or 0.
+    """
+    most = int(shifts.abs().max())
+    if most == 0:
+        return volumes
+    padded = nn.functional.pad(volumes, [most] * 6, mode=mode)
+    for axis in range(3):
+        padded = torch.cat(
+            [
+                volume.narrow(axis + 1, most - int(shift), volumes.shape[axis + 2])[None]
+                for volume, shift in zip(padded, shifts[:, axis], strict=True)
+            ]
+        )
+    return padded

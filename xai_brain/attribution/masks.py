@@ -1,0 +1,63 @@
+"""What all mask methods share: coarse masks, where they may act, and what they cost."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from xai_brain.attribution.reference import Reference
+
+
+def as_targets(target: int | torch.Tensor | None, n: int, device: torch.device) -> torch.Tensor:
+    """Class indices (N,) of one for all or one per subject.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    if target is None:
+        raise ValueError(
+            "target is needed: the index of the class to explain, one for all or one per subject"
+        )
+    targets = torch.as_tensor(target, device=device).long()
+    return targets.expand(n) if targets.ndim == 0 else targets
+
+
+def brain_of(inputs: torch.Tensor, reference: Reference | None, restrict: bool = True) -> torch.Tensor:
+    """Where a mask may act: 1 or 0, (1 or N, 1, X, Y, Z).
+
+    The brain of the training subjects; without a reference, where a volume is not exactly 0.
+    """
+    if not restrict:
+        return torch.ones_like(inputs[:1])
+    if reference is not None:
+        return reference.brain_mask.to(inputs)[None, None]
+    return (inputs != 0).to(inputs)
+
+
+def coarse_shape(shape: torch.Size, spacing_voxels: int) -> list[int]:
+    """Nodes of a coarse mask for volumes (..., X, Y, Z)."""
+    return [max(math.ceil(n / spacing_voxels), 2) for n in shape[-3:]]
+
+
+def upsampled(coarse: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Trilinear, from (N, 1, X', Y', Z') to the last three axes of `shape`."""
+    return nn.functional.interpolate(coarse, shape[-3:], mode="trilinear", align_corners=False)
+
+
+def mean_in(values: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
+    """Mean in the brain, (N,)."""
+    brain = brain.expand_as(values)
+    return (values * brain).sum((1, 2, 3, 4)) / brain.sum((1, 2, 3, 4)).clamp_min(1)
+
+
+def total_variation(coarse: torch.Tensor, spacing_voxels: float, beta: float) -> torch.Tensor:
+    """Sum over axes of the mean |difference of neighbouring voxels|^beta of the upsampled mask, (N,).
+
+    Between two nodes a trilinear mask rises evenly, so that the nodes tell it.
+    """
+    steps = [(coarse.diff(dim=axis) / spacing_voxels).abs() for axis in (2, 3, 4)]
+    return torch.stack([step.pow(beta).mean((1, 2, 3, 4)) for step in steps]).sum(0)
