@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from xai_brain.attribution import Reference
-from xai_brain.commands.explain import build_reference
+from xai_brain.commands.explain_batch import build_reference
 from xai_brain.commands.setup import open_run, prepared_cohort
 from xai_brain.commands.train import train_fold
 from xai_brain.config import compose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from captum.attr import PerturbationAttribution
@@ -147,7 +148,10 @@ class AmortizedMasker(PerturbationAttribution):
             n_classes = len(self.reference.class_means)
             network = MaskNetwork(volumes.shape[2:], n_classes).to(device)
         weights = [value for name, value in network.named_parameters() if name != "class_map"]
-        groups = [{"params": [network.class_map]}, {"params": weights, "lr": self.lr / 100}]
+        groups: list[dict[str, Any]] = [
+            {"params": [network.class_map]},
+            {"params": weights, "lr": self.lr / 100},
+        ]
         optimizer = torch.optim.Adam(groups, lr=self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.n_steps)
         with self.engine.prepared(volumes):

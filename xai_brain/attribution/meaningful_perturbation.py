@@ -24,7 +24,11 @@ from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation_result import PerturbationResult, check_masks
 from xai_brain.attribution.reference import Reference
 
-MODES = ("deletion", "preservation", "both")
+MODES = {
+    "deletion": "1 - perturbation mask, in [0, 1]: how much of the voxel was replaced to take the class away",
+    "preservation": "in [0, 1]: how much of the voxel was kept to keep the class, the rest being replaced",
+    "both": "in [0, 1]: how much of the voxel takes the class away when replaced, and keeps it when kept alone",
+}
 START_SD = 0.02  # of the coarse nodes at the start, around 1/2
 PATIENCE = 3  # iterations without change before a subject is done
 
@@ -85,9 +89,6 @@ class MeaningfulPerturbation(PerturbationAttribution):
     """
 
     default_output = "probability"
-    value_meaning = (
-        "1 - perturbation mask, in [0, 1]: how much of the voxel was replaced to take the class away"
-    )
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         if mode not in MODES:
             raise AttributionError(f"mode={mode!r}: one of {', '.join(MODES)}")
         fill = fill or ("counterfactual_mean" if reference else "blur")
-        self.reference, self.mode = reference, mode
+        self.reference, self.mode, self.value_meaning = reference, mode, MODES[mode]
         self.fills = Fills(fill, reference, blur_sigma_mm, voxel_size_mm)
         self.engine = MaskEngine(model, chunk_size, precision)
         self.n_iter, self.lr, self.tolerance = n_iter, lr, tolerance
@@ -140,7 +141,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         Returns
         -------
         Tensor of shape (N, 1, X, Y, Z)
-            e, in [0, 1]: how much of a voxel had to be replaced.
+            e = 1 - mask, in [0, 1]: how much of a voxel had to be replaced (or, in preservation, kept).
         """
         return torch.stack([result.evidence for result in self.optimize(inputs, target, show_progress)])
 

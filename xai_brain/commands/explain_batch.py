@@ -1,0 +1,199 @@
+"""One batch of subjects and one method: maps and their sidecars."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.attribution.model_state import preserved
+from xai_brain.attribution.outputs import OUTPUTS, ClassScore
+from xai_brain.attribution.reference import Reference
+from xai_brain.config import ConfigError
+from xai_brain.models.classifier import BrainClassifier
+from xai_brain.runs import RunDirectory, read_json, sidecar, versions, write_json
+from xai_brain.volumes import get_grid, save_img
+
+SPACE = "MNI152"  # of everything that was prepared
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Test subjects of one fold and seed that are explained together.
+
+    The plan does not depend on what is done already, so that a resumed run gives the same numbers.
+    """
+
+    seed: int
+    fold: int
+    rows: pd.DataFrame  # of predictions.tsv
+
+
+def map_path(cfg: DictConfig, run: RunDirectory, row: Any, label: str) -> Any:
+    return run.attribution(row.participant_id, row.session_id, SPACE, label, row.seed, list(cfg.seeds))
+
+
+def is_current(
+    cfg: DictConfig, run: RunDirectory, row: Any, label: str, networks: dict[tuple[int, int], str]
+) -> bool:
+    """Whether the map of a row of predictions.tsv is there, and of the network that is there."""
+    path = map_path(cfg, run, row, label)
+    if not path.exists() or not sidecar(path).exists():
+        return False
+    return read_json(sidecar(path))["CheckpointSHA256"] == networks[row.seed, row.fold]
+
+
+def build_reference(
+    train: pd.DataFrame,
+    class_names: list[str],
+    n_volumes: int,
+    voxel_size_mm: tuple[float, float, float],
+) -> Reference:
+    """Class means and a sample of the training subjects of a fold, one volume in memory at a time."""
+    means = []
+    for k in range(len(class_names)):
+        rows = train[train["target"] == k]
+        means.append(sum(_volume(path) for path in rows["volume_path"]) / len(rows))
+    sample = train.groupby("target", group_keys=False).head(max(n_volumes // len(class_names), 1))
+    brain_mask = np.any([np.load(path, mmap_mode="r") for path in train["volume_mask_path"]], axis=0)
+    return Reference(
+        class_means=torch.from_numpy(np.stack(means))[:, None],
+        volumes=torch.from_numpy(np.stack([_volume(path) for path in sample["volume_path"]]))[:, None],
+        targets=torch.tensor(sample["target"].tolist()),
+        brain_mask=torch.from_numpy(brain_mask),
+        voxel_size_mm=voxel_size_mm,
+    )
+
+
+def _volume(path: str) -> np.ndarray:
+    return np.array(np.load(path, mmap_mode="r"))
+
+
+def build_method(
+    cfg: DictConfig, label: str, classifier: torch.nn.Module, reference: Reference
+) -> tuple[Any, str]:
+    """A method of the settings, on what of the model's output it explains.
+
+    Returns
+    -------
+    method : object with ``attribute(inputs, target)``
+    output : str
+        logit, logit_difference or probability.
+    """
+    factory: Callable[..., Any] = instantiate(cfg.attribution[label])
+    make = getattr(factory, "func", factory)
+    output = cfg.explain.output or getattr(make, "default_output", OUTPUTS[0])
+    accepts = inspect.signature(make).parameters
+    extra = {"reference": reference} if "reference" in accepts else {}
+    return factory(ClassScore(classifier, output), **extra), output
+
+
+def explain_batch(
+    cfg: DictConfig,
+    run: RunDirectory,
+    cohort: pd.DataFrame,
+    batch: Batch,
+    label: str,
+    method: Any,
+    output: str,
+    classifier: BrainClassifier,
+    about: dict[str, Any],
+) -> None:
+    keys = cohort.set_index(["participant_id", "session_id"])
+    rows = [keys.loc[(row.participant_id, row.session_id)] for row in batch.rows.itertuples()]
+    inputs = torch.from_numpy(np.stack([_volume(row["volume_path"]) for row in rows]))[:, None]
+    inputs = inputs.to(next(classifier.parameters()).device)
+    with torch.no_grad():
+        probabilities = classifier(inputs).softmax(1).cpu()
+    targets = resolve_targets(
+        cfg.explain.target, probabilities, batch.rows["target"].tolist(), classifier.class_names
+    )
+    # a seed for methods that draw random numbers, the same whatever was done before
+    torch.manual_seed(hash((batch.seed, batch.fold, int(batch.rows.index[0]))) % 2**31)
+    with preserved(classifier):  # methods of others may leave something behind
+        inputs = inputs.requires_grad_()
+        maps, details = _attribute(method, inputs, targets.to(inputs.device))
+    if maps.shape != inputs.shape:
+        raise ConfigError(
+            f"attribution.{label}: gave shape {tuple(maps.shape)} for inputs {tuple(inputs.shape)}"
+        )
+    affine = get_grid(cfg.preprocessing.grid).affine
+    for row, values, target, probability, detail in zip(
+        batch.rows.itertuples(), maps, targets, probabilities, details, strict=True
+    ):
+        path = map_path(cfg, run, row, label)
+        if is_current(cfg, run, row, label, {(batch.seed, batch.fold): about["CheckpointSHA256"]}):
+            continue
+        save_img(values[0].numpy(), affine, path, space=SPACE)
+        about_map = {
+            "ParticipantId": row.participant_id,
+            "Method": label,
+            "Parameters": parameters_of(cfg, label),
+            "Target": int(target),
+            "TargetName": classifier.class_names[int(target)],
+            "TargetProbability": float(probability[target]),
+            "TargetRule": cfg.explain.target,
+            "Output": output,
+            "Empty": bool(not torch.isfinite(values).all() or not values.any()),
+            "ValueMeaning": value_meaning(method, output),
+            **({"Details": detail} if detail else {}),
+            **about,
+            "Versions": versions(),
+        }
+        write_json(about_map, sidecar(path))
+
+
+def _attribute(
+    method: Any, inputs: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """Maps, and of a method that tells more what it says of each subject."""
+    if hasattr(method, "attribute_with_details"):
+        maps, details = method.attribute_with_details(inputs, target=targets)
+    else:
+        maps, details = method.attribute(inputs, target=targets), [{}] * len(inputs)
+    return maps.detach().cpu().float(), details
+
+
+def resolve_targets(
+    rule: str, probabilities: torch.Tensor, true: list[int], class_names: list[str]
+) -> torch.Tensor:
+    """Class index that is explained for each subject, (N,)."""
+    if rule == "predicted":
+        return probabilities.argmax(1)
+    if rule == "true":
+        return torch.tensor(true)
+    if rule not in class_names:
+        raise ConfigError(f"explain.target={rule}: one of predicted, true, {', '.join(class_names)}")
+    return torch.full((len(true),), class_names.index(rule))
+
+
+def parameters_of(cfg: DictConfig, label: str) -> dict[str, Any]:
+    """All parameters of a method, those that were left at their defaults too."""
+    given = OmegaConf.to_container(cfg.attribution[label])
+    assert isinstance(given, dict)
+    factory = instantiate(cfg.attribution[label])
+    known = inspect.signature(getattr(factory, "func", factory)).parameters.values()
+    defaults = {
+        p.name: p.default for p in known if isinstance(p.default, bool | int | float | str | tuple | None)
+    }
+    return {
+        str(key): value
+        for key, value in {**defaults, **given}.items()
+        if key not in ("_partial_", "reference")
+    }
+
+
+def value_meaning(method: Any, output: str) -> str:
+    """What the numbers of a map say."""
+    known = getattr(method, "value_meaning", None)
+    return (
+        known
+        or f"raw values of {type(method).__module__}.{type(method).__name__} (output explained: {output})"
+    )
