@@ -27,7 +27,7 @@ from xai_brain.attribution.reference import Reference
 MODES = {
     "deletion": "1 - perturbation mask, in [0, 1]: how much of the voxel was replaced to take the class away",
     "preservation": "in [0, 1]: how much of the voxel was kept to keep the class, the rest being replaced",
-    "both": "in [0, 1]: how much of the voxel takes the class away when replaced, and keeps it when kept alone",
+    "both": "in [0, 1]: how much of the voxel loses the class when replaced and keeps it when kept alone",
 }
 START_SD = 0.02  # of the coarse nodes at the start, around 1/2
 PATIENCE = 3  # iterations without change before a subject is done
