@@ -21,7 +21,7 @@ from xai_brain.models.classifier import BrainClassifier
 from xai_brain.runs import read_tsv, write_tsv
 from xai_brain.volumes import get_grid, load_img
 
-LEFT_MM, RIGHT_MM = [-34.0, -20.0, 10.0], [34.0, -20.0, 10.0]
+LEFT_MM, RIGHT_MM = [-36.0, -20.0, -10.0], [36.0, -20.0, -10.0]
 
 
 @dataclass
@@ -74,7 +74,8 @@ PLANTED = [
     "data=synthetic",
     "preprocessing=t1w_4mm",
     "model.channels=[8,16,32]",
-    "trainer.max_epochs=10",
+    "trainer.max_epochs=12",
+    "trainer.batch_size=4",
     "trainer.lr=2e-3",
     "trainer.tensorboard=false",
 ]
@@ -82,7 +83,7 @@ PLANTED = [
 
 def planted(kind: str, radius_mm: float, **cohort: object) -> list[str]:
     """Settings of a cohort with one strong effect: of intensity or of shape."""
-    change = {"intensity": (0.0, 0.35), "shape": (0.5, 0.0)}[kind]
+    change = {"intensity": (0.0, 0.35), "shape": (0.8, 0.0)}[kind]
     settings = {
         "n_subjects": 240,
         "effect_center_mm": LEFT_MM,

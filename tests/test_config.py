@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from xai_brain.config import COMMANDS, Config, ConfigError, compose, conf_dir
@@ -35,12 +36,16 @@ def test_every_file_composes_and_says_how_to_use_it(group, choice):
 
 @pytest.mark.parametrize("choice", [choice for group, choice in FILES if group == "attribution"])
 def test_every_method_can_be_made(choice, toy_net):
-    from hydra.utils import instantiate
+    from xai_brain.attribution import Reference
+    from xai_brain.commands.explain_batch import build_method
 
-    (factory,) = instantiate(
-        compose("run", ["data=synthetic", f"attribution=[{choice}]"]).attribution
-    ).values()
-    assert callable(factory(toy_net).attribute)
+    cfg = compose("run", ["data=synthetic", f"attribution=[{choice}]"])
+    volumes = torch.zeros(2, 1, 8, 9, 10)
+    brain = torch.ones(8, 9, 10, dtype=torch.bool)
+    reference = Reference(volumes, volumes, torch.tensor([0, 1]), brain, (2.0, 2.0, 2.0))
+    (label,) = cfg.attribution
+    method, _ = build_method(cfg, label, toy_net, reference)
+    assert callable(method.attribute)
 
 
 def test_the_published_protocol():
@@ -65,7 +70,7 @@ def test_the_published_protocol():
         (["trainer.max_epochs=many"], "trainer.max_epochs: Value 'many'"),
         (["model=kan2021"], "no model=kan2021; one of custom, kan2020"),
         (["experiment=dmo"], "no experiment=dmo; one of demo, ixi_sex, kan2020"),
-        (["attribution=[cam]"], "no attribution=cam; one of grad_cam"),
+        (["attribution=[cam]"], "no attribution=cam; one of amortized_masker"),
         (["data.on_error=ignore"], "data.on_error=ignore: one of raise, skip"),
         (["folds.n_folds=1"], "folds.n_folds=1: at least 2"),
         (["evaluation.top_percents=[0,150]"], "above 0, at most 100"),
