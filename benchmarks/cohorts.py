@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from hydra.utils import instantiate
 
-from xai_brain.attribution import Reference
+from xai_brain.attribution import ClassScore, Reference
 from xai_brain.commands.explain_batch import build_reference
 from xai_brain.commands.setup import open_run, prepared_cohort
 from xai_brain.commands.train import train_fold
@@ -34,6 +36,10 @@ class TrainedFold:
     test: pd.DataFrame
     accuracy: float  # of the test subjects
     affine: np.ndarray
+
+    def last(self, n: int) -> TrainedFold:
+        """The same with the last n test subjects; the first ones served to choose settings."""
+        return replace(self, test=self.test.iloc[-n:])
 
     def volumes(self, n: int | None = None) -> torch.Tensor:
         """Test volumes, (n, 1, X, Y, Z)."""
@@ -70,11 +76,20 @@ def trained_fold(name: str, overrides: list[str], fold: int = 0) -> TrainedFold:
     return result
 
 
+def preset(name: str, label: str, fold: TrainedFold, **changes: Any) -> Any:
+    """A configured method, as the explain stage makes it."""
+    cfg = compose("explain", [f"attribution=[{name}]", "run_dir=none", "data=synthetic"])
+    method = instantiate(cfg.attribution[label], **changes)
+    model = ClassScore(fold.classifier, "probability")
+    takes_reference = "reference" in method.func.__init__.__code__.co_varnames
+    return method(model, **({"reference": fold.reference} if takes_reference else {}))
+
+
 PLANTED = [
     "data=synthetic",
     "preprocessing=t1w_4mm",
     "model.channels=[8,16,32]",
-    "trainer.max_epochs=12",
+    "trainer.max_epochs=16",
     "trainer.batch_size=4",
     "trainer.lr=2e-3",
     "trainer.tensorboard=false",
@@ -83,7 +98,7 @@ PLANTED = [
 
 def planted(kind: str, radius_mm: float, **cohort: object) -> list[str]:
     """Settings of a cohort with one strong effect: of intensity or of shape."""
-    change = {"intensity": (0.0, 0.35), "shape": (0.8, 0.0)}[kind]
+    change = {"intensity": (0.0, 0.35), "shape": (1.0, 0.0)}[kind]
     settings = {
         "n_subjects": 240,
         "effect_center_mm": LEFT_MM,

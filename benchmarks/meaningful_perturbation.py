@@ -22,13 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from cohorts import TrainedFold, trained_fold
-from hydra.utils import instantiate
+from cohorts import TrainedFold, preset, trained_fold
 from planted_effects import planted_part
 from published import PublishedNetwork, box_blur, published_objective, published_perturbation
 
 from xai_brain.attribution import ClassScore
-from xai_brain.config import compose
 from xai_brain.data.preprocessing import default_cache_dir
 from xai_brain.evaluation.faithfulness import area_under, deletion_insertion
 from xai_brain.evaluation.localization import ranked
@@ -45,15 +43,6 @@ def cohort(data: str | None) -> TrainedFold:
     return trained_fold(
         "stand_in", ["data=synthetic", "data.cohort.grid=t1w_58x70x58", "trainer.max_epochs=5"]
     )
-
-
-def preset(name: str, label: str, fold: TrainedFold, **changes: Any) -> Any:
-    """A configured method, as the explain stage makes it."""
-    cfg = compose("explain", [f"attribution=[{name}]", "run_dir=none", "data=synthetic"])
-    method = instantiate(cfg.attribution[label], **changes)
-    model = ClassScore(fold.classifier, "probability")
-    takes_reference = "reference" in method.func.__init__.__code__.co_varnames
-    return method(model, **({"reference": fold.reference} if takes_reference else {}))
 
 
 def timed(run: Callable[[], Any]) -> tuple[Any, float]:

@@ -54,17 +54,7 @@ def methods(
     saliency = Saliency(logit)
     return {
         "default": MeaningfulPerturbation(probability, reference).attribute,
-        "preset": MeaningfulPerturbation(
-            probability,
-            reference,
-            fill="kan2020_blur",
-            area_weight=3,
-            tv_weight=1,
-            tv_beta=7,
-            score_floor=0.05,
-            shift_voxels=(0, 4),
-            restrict_to_brain=False,
-        ).attribute,
+        "preset": preset("kan2020_fast", "Kan2020FastPerturbation", fold).attribute,
         "area_constrained": AreaConstrainedPerturbation(probability, reference).attribute,
         "gradient": lambda x, t: saliency.attribute(x.clone().requires_grad_(), t, abs=False),
         "guided_backprop": GuidedBackprop(logit).attribute,
@@ -93,6 +83,7 @@ def difference_images(fold: TrainedFold, inputs: torch.Tensor, targets: torch.Te
 
 def compare(fold: TrainedFold, n: int = N_TEST) -> dict[str, np.ndarray]:
     """RRA per subject of all methods and of the baselines that know no network."""
+    fold = fold.last(n)
     inputs, truths, brains = fold.volumes(n), fold.truths(n), fold.brain_masks(n)
     targets = predicted(fold, inputs)
     scores = {name: rra(run(inputs, targets), truths, brains) for name, run in methods(fold).items()}
@@ -136,6 +127,7 @@ def null_of_the_default(overrides: list[str]) -> list[float]:
 
 
 def compare_default(fold: TrainedFold, n: int = N_TEST) -> np.ndarray:
+    fold = fold.last(n)
     inputs = fold.volumes(n)
     method = MeaningfulPerturbation(ClassScore(fold.classifier, "probability"), fold.reference)
     return rra(method.attribute(inputs, predicted(fold, inputs)), fold.truths(n), fold.brain_masks(n))

@@ -61,7 +61,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
     n_iter : int, default 40
     lr : float, default 1
         Of Adam; falls to 0 as a cosine.
-    shift_voxels : (int, int), default (-1, 1)
+    shift_voxels : (int, int), default (0, 0)
     mask_spacing_voxels : int, default 4
     blur_sigma_mm, voxel_size_mm, random_state, chunk_size, precision
         As for `MeaningfulPerturbation`.
@@ -83,7 +83,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         areas: Sequence[float] = (0.01, 0.03, 0.1, 0.3),
         n_iter: int = 40,
         lr: float = 1.0,
-        shift_voxels: Sequence[int] = (-1, 1),
+        shift_voxels: Sequence[int] = (0, 0),
         mask_spacing_voxels: int = 4,
         blur_sigma_mm: float = 12.0,
         voxel_size_mm: Sequence[float] | None = None,

@@ -8,7 +8,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from xai_brain.attribution.fills import kan2020_blur
-from xai_brain.attribution.mask_engine import MaskEngine, moved
+from xai_brain.attribution.mask_engine import MaskEngine
 from xai_brain.attribution.masks import as_targets, total_variation, upsampled
 
 SPACING = 4  # voxels of one node of the coarse mask
@@ -100,7 +100,9 @@ class Kan2020Perturbation(PerturbationAttribution):
             optimizer.zero_grad()
             up = upsampled(coarse, images.shape)
             applied = kan2020_blur(up)
-            score, gradient = self._over_shifts(images, blurred, 1 - applied.detach(), targets, shifts)
+            score, gradient = self.engine.gradients(
+                images, blurred, 1 - applied.detach(), targets, shifts, FLOOR, moving="image"
+            )
             regulariser = AREA_WEIGHT * (1 - coarse).abs().mean((1, 2, 3, 4)) + total_variation(
                 up, 1, TV_BETA
             )
@@ -113,26 +115,3 @@ class Kan2020Perturbation(PerturbationAttribution):
             schedule.step()
             coarse.data.clamp_(0, 1)
         return upsampled(kept, images.shape)
-
-    def _over_shifts(
-        self,
-        images: torch.Tensor,
-        blurred: torch.Tensor,
-        replaced: torch.Tensor,
-        targets: torch.Tensor,
-        shifts: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean score and gradient over shifts of the images below a mask that stays."""
-        score, gradient = torch.zeros(len(images), device=images.device), torch.zeros_like(images)
-        for shift in shifts:
-            same = shift.expand(len(images), 3)
-            its_score, its_gradient = self.engine.gradients(
-                moved(images, same, "constant"),
-                moved(blurred, same, "constant"),
-                replaced,
-                targets,
-                floor=FLOOR,
-            )
-            score += its_score / len(shifts)
-            gradient += its_gradient / len(shifts)
-        return score, gradient

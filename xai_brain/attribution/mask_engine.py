@@ -71,6 +71,7 @@ class MaskEngine:
         targets: torch.Tensor,
         shifts: torch.Tensor | None = None,
         floor: float | None = None,
+        moving: str = "volume",
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores of ``images + replaced (fills - images)``.
 
@@ -79,10 +80,12 @@ class MaskEngine:
         images, fills, replaced : Tensor of shape (N, 1, X, Y, Z)
         targets : Tensor of shape (N,)
         shifts : int Tensor of shape (S, 3), optional
-            The perturbed volumes are moved by so many voxels along each axis, with replicated edges; the
-            score is the mean over the S moves. Default: they stay.
+            Moves by so many voxels along each axis; the score is the mean over them. Default: none.
         floor : float, optional
             Only what of the score lies above it counts.
+        moving : {"volume", "image"}, default "volume"
+            The perturbed volume moves, mask and all, with replicated edges; or image and fill move below a
+            mask that stays, with zeros coming in, as published.
 
         Returns
         -------
@@ -97,9 +100,13 @@ class MaskEngine:
         def run(rows: slice) -> None:
             of = subjects[rows]
             mask = replaced[of].detach().requires_grad_()
-            volumes = torch.lerp(images[of], fills[of], mask)
-            if shifts is not None:
-                volumes = moved(volumes, shifts[torch.arange(rows.start, rows.stop) % n_shifts])
+            image, fill = images[of], fills[of]
+            by = None if shifts is None else shifts[torch.arange(rows.start, rows.stop) % n_shifts]
+            if by is not None and moving == "image":
+                image, fill = moved(image, by, "constant"), moved(fill, by, "constant")
+            volumes = torch.lerp(image, fill, mask)
+            if by is not None and moving == "volume":
+                volumes = moved(volumes, by)
             score = self._score(volumes, targets[of])
             score = score if floor is None else (score - floor).clamp_min(0)
             (gradient,) = torch.autograd.grad(score.sum(), mask)

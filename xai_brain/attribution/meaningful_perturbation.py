@@ -65,8 +65,11 @@ class MeaningfulPerturbation(PerturbationAttribution):
     n_shifts : int, default 1
         Random moves of the perturbed volume per iteration; a mask that fools the network by fine detail does
         not survive them.
-    shift_voxels : (int, int), default (-1, 1)
-        Smallest and largest move along each axis.
+    shift_voxels : (int, int), default (0, 0)
+        Smallest and largest move along each axis. Moves blur what a change of shape tells the network: give
+        them where the images are not aligned.
+    moving : {"volume", "image"}, default "volume"
+        See `MaskEngine.gradients`.
     mask_spacing_voxels : int, default 4
         Distance of the coarse grid's nodes.
     restrict_to_brain : bool, default True
@@ -103,7 +106,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
         tv_beta: float = 2.0,
         score_floor: float | None = None,
         n_shifts: int = 1,
-        shift_voxels: Sequence[int] = (-1, 1),
+        shift_voxels: Sequence[int] = (0, 0),
+        moving: str = "volume",
         mask_spacing_voxels: int = 4,
         restrict_to_brain: bool = True,
         blur_sigma_mm: float = 12.0,
@@ -123,7 +127,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         self.n_iter, self.lr, self.tolerance = n_iter, lr, tolerance
         self.area_weight, self.tv_weight, self.tv_beta = area_weight, tv_weight, tv_beta
         self.score_floor, self.mask_spacing_voxels = score_floor, mask_spacing_voxels
-        self.n_shifts, self.shift_voxels = n_shifts, shift_voxels
+        self.n_shifts, self.shift_voxels, self.moving = n_shifts, shift_voxels, moving
         self.restrict_to_brain, self.random_state = restrict_to_brain, random_state
 
     def attribute(
@@ -309,10 +313,12 @@ class MeaningfulPerturbation(PerturbationAttribution):
         score = torch.zeros(len(images), device=images.device)
         gradient = torch.zeros_like(images)
         if self.mode != "preservation":
-            lost = self.engine.gradients(images, fills, applied, targets, shifts, self.score_floor)
+            lost = self.engine.gradients(
+                images, fills, applied, targets, shifts, self.score_floor, self.moving
+            )
             score, gradient = score + lost[0], gradient + lost[1]
         if self.mode != "deletion":
-            kept = self.engine.gradients(fills, images, applied, targets, shifts)
+            kept = self.engine.gradients(fills, images, applied, targets, shifts, None, self.moving)
             score, gradient = score - kept[0], gradient - kept[1]
         regulariser = self.area_weight * mean_in(evidence, brain) + self.tv_weight * total_variation(
             coarse, self.mask_spacing_voxels, self.tv_beta
