@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import Saliency
-from cohorts import RIGHT_MM, TrainedFold, permuted, planted, trained_fold
+from cohorts import RIGHT_MM, TrainedFold, permuted, planted, preset, trained_fold
 
 from xai_brain.attribution import (
     AmortizedMasker,
@@ -45,9 +45,7 @@ def t_map(fold: TrainedFold) -> np.ndarray:
     return (a.mean(0) - b.mean(0)) / np.where(standard_error > 0, standard_error, np.inf)
 
 
-def methods(
-    fold: TrainedFold, fill: Any = None
-) -> dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+def methods(fold: TrainedFold) -> dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
     """Every method on what it explains by default."""
     probability, logit = ClassScore(fold.classifier, "probability"), ClassScore(fold.classifier, "logit")
     reference = fold.reference
@@ -146,6 +144,7 @@ def unlearned_effect() -> dict[str, float]:
     second = trained_fold(
         "second", planted("intensity", 30, effect_center_mm=RIGHT_MM)
     )  # for its truth masks
+    both, second = both.last(N_TEST), second.last(N_TEST)
     inputs, brains = both.volumes(N_TEST), both.brain_masks(N_TEST)
     targets = predicted(learns, inputs)
     method = MeaningfulPerturbation(ClassScore(learns.classifier, "probability"), both.reference)
@@ -165,6 +164,7 @@ def unlearned_effect() -> dict[str, float]:
 
 def group_and_masker(fold: TrainedFold) -> dict[str, float]:
     """One mask for a group, and masks written by a network, against one mask per subject."""
+    fold = fold.last(N_GROUP)
     inputs, truths, brains = fold.volumes(N_GROUP), fold.truths(N_GROUP), fold.brain_masks(N_GROUP)
     targets = predicted(fold, inputs)
     model = ClassScore(fold.classifier, "probability")
