@@ -125,6 +125,12 @@ def permuted(overrides: list[str], n: int) -> list[list[str]]:
     write_tsv(participants, root / "participants.tsv")
     rest = [o for o in overrides if not o.startswith("data")]
     return [
-        [*rest, "data=bids", f"data.root={root}", f"data.label=permuted_{k}", "data.class_names=[F,M]"]
+        [
+            *rest,
+            "data=bids",
+            f"data.root={root}",
+            f"data.label=permuted_{k}",
+            "data.class_names=[female,male]",
+        ]
         for k in range(n)
     ]

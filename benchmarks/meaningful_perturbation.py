@@ -169,8 +169,10 @@ def speed_part(args: argparse.Namespace) -> dict[str, Any]:
         return keys
 
     key = hashlib.sha256(b"".join(p.numpy().tobytes() for p in network.parameters())).hexdigest()[:10]
-    masks = {"reference": reference_masks(network, inputs, targets, key)}
-    n_preset = min(args.preset_subjects, n)
+    judged_on = min(args.reference_subjects or n, n)
+    keys["quality_on_subjects"] = judged_on
+    masks = {"reference": reference_masks(network, inputs[:judged_on], targets[:judged_on], key)}
+    n_preset = min(args.preset_subjects, judged_on)
     preset_maps = preset("kan2020", "Kan2020Perturbation", fold).attribute(
         inputs[:n_preset], targets[:n_preset]
     )
@@ -187,10 +189,11 @@ def speed_part(args: argparse.Namespace) -> dict[str, Any]:
         masks[name] = (evidence, 1 - evidence)
     table = {}
     for name, (maps, applied) in masks.items():
-        judged = quality(fold, network, inputs, targets, maps, applied)
-        table[name] = {"s/subject": seconds[name], "passes": passes[name], **judged}
-    random_maps = torch.rand(inputs.shape, generator=torch.Generator().manual_seed(0))
-    table["random map"] = quality(fold, network, inputs, targets, random_maps, torch.ones_like(inputs))
+        part = (inputs[:judged_on], targets[:judged_on], maps[:judged_on], applied[:judged_on])
+        table[name] = {"s/subject": seconds[name], "passes": passes[name], **quality(fold, network, *part)}
+    random_maps = torch.rand(inputs[:judged_on].shape, generator=torch.Generator().manual_seed(0))
+    part = (inputs[:judged_on], targets[:judged_on], random_maps, torch.ones_like(random_maps))
+    table["random map"] = quality(fold, network, *part)
     _print_table(table)
     keys["quality"] = table
     keys["objective_ratio"] = table["kan2020_fast"]["objective"] / table["reference"]["objective"]
