@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
+from torch import nn
+
+from xai_brain.attribution import ClassScore, GradCAM, GuidedBackprop, MeaningfulPerturbation
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -132,3 +137,37 @@ def test_stale_exercises_are_removed(make_exercises, tmp_path):
     (target / "00_old.ipynb").write_text("{}")
     make_exercises.make_exercises(source, target)
     assert [path.name for path in target.iterdir()] == ["00_new.ipynb"]
+
+
+METHOD_CELLS = {"Grad-CAM": ["gradcam"], "guided": ["guided"], "mask": ["mask-parts", "mask"]}
+
+
+@pytest.fixture
+def method_sources():
+    cells = {cell.id: cell.source for cell in code(read(NOTEBOOKS / "03_attribution_from_scratch.ipynb"))}
+    return {name: "\n".join(cells[i] for i in ids) for name, ids in METHOD_CELLS.items()}
+
+
+def test_methods_from_scratch_take_at_most_40_lines(method_sources):
+    for name, source in method_sources.items():
+        assert len([line for line in source.splitlines() if line.strip()]) <= 40, name
+        assert "captum" not in source
+        assert "xai_brain" not in source
+
+
+def test_methods_from_scratch_equal_the_librarys(method_sources, toy_net):
+    by_hand = {"math": math, "torch": torch, "nn": nn}
+    for source in method_sources.values():
+        exec(source, by_hand)
+    toy_net.requires_grad_(False)
+    x = torch.randn(1, 1, 12, 14, 16, generator=torch.Generator().manual_seed(0))
+    grad_cam = by_hand["grad_cam"](toy_net, toy_net.relu2, x, 1)
+    torch.testing.assert_close(grad_cam, GradCAM(toy_net).attribute(x, 1))
+    guided = by_hand["guided_backprop"](toy_net, x, 1)
+    torch.testing.assert_close(guided, GuidedBackprop(toy_net).attribute(x, 1))
+    perturbation = by_hand["meaningful_perturbation"]
+    mask = perturbation(toy_net, x, torch.zeros_like(x), 1, torch.ones_like(x), n_iter=3)
+    settings = {"fill": "zero", "shift_voxels": (0, 0), "restrict_to_brain": False, "n_iter": 3}
+    library = MeaningfulPerturbation(ClassScore(toy_net, "probability"), **settings)
+    assert 0.05 < mask.min() < mask.max() < 0.95  # still on its way, so that equality says something
+    torch.testing.assert_close(mask, library.attribute(x, 1), atol=1e-3, rtol=0)
