@@ -1,10 +1,10 @@
-# make demo | test | lint | lab | lock
+# make demo | test | lint | lab | exercises | lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-fast lint format lab lock clean
+.PHONY: install demo test test-fast lint format lab exercises lock clean
 
 install: $(INSTALLED)
 
@@ -20,7 +20,7 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks/*.ipynb
 
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow"
@@ -37,6 +37,10 @@ format: install
 
 lab: install
 	$(BIN)/jupyter lab notebooks
+
+# Notebooks without their solutions, for a course: notebooks/exercises/*.ipynb
+exercises: install
+	$(BIN)/python notebooks/make_exercises.py
 
 # Versions for everybody: no build labels of one machine, no index.
 lock: install
