@@ -35,7 +35,7 @@ class TrainedFold:
     train: pd.DataFrame
     test: pd.DataFrame
     accuracy: float  # of the test subjects
-    affine: np.ndarray
+    cohort: pd.DataFrame  # all subjects
 
     def last(self, n: int) -> TrainedFold:
         """The same with the last n test subjects; the first ones served to choose settings."""
@@ -48,6 +48,11 @@ class TrainedFold:
 
     def truths(self, n: int) -> list[np.ndarray]:
         return [np.asarray(load_img(path).dataobj) > 0 for path in self.test["truth_path"][:n]]
+
+    def truth_elsewhere(self, other: TrainedFold, n: int) -> list[np.ndarray]:
+        """Of the same subjects in a cohort whose effect has another place."""
+        paths = other.cohort.set_index("participant_id")["truth_path"]
+        return [np.asarray(load_img(paths[i]).dataobj) > 0 for i in self.test["participant_id"][:n]]
 
     def brain_masks(self, n: int) -> list[np.ndarray]:
         return [np.load(path) for path in self.test["volume_mask_path"][:n]]
@@ -69,7 +74,7 @@ def trained_fold(name: str, overrides: list[str], fold: int = 0) -> TrainedFold:
     grid = get_grid(cfg.preprocessing.grid)
     x, y, z = grid.spacing_mm.tolist()
     reference = build_reference(parts["train"], classifier.class_names, 64, (x, y, z))
-    result = TrainedFold(classifier, reference, parts["train"], parts["test"], 0.0, grid.affine)
+    result = TrainedFold(classifier, reference, parts["train"], parts["test"], 0.0, cohort)
     with torch.no_grad():
         predicted = torch.cat([classifier(part).argmax(1) for part in result.volumes().split(8)])
     result.accuracy = float((predicted.numpy() == parts["test"]["target"].to_numpy()).mean())

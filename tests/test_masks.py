@@ -360,7 +360,7 @@ def test_finished_subjects_leave_the_batch():
 def test_a_group_of_one_has_the_mask_of_its_subject():
     model = ClassScore(BoxDetector(), "probability")
     method = MeaningfulPerturbation(model, boxed_reference(), **BOX_SETTINGS)
-    group = method.optimize_group(subjects(1), target=1, subjects_per_step=1)
+    group = method.optimize_group(subjects(1), target=1, n_iter=method.n_iter)
     (single,) = method.optimize(subjects(1), target=1)
     # the order of a group takes one draw of the generator before the start
     assert np.corrcoef(group.mask.ravel(), single.mask.ravel())[0, 1] > 0.99
@@ -369,7 +369,7 @@ def test_a_group_of_one_has_the_mask_of_its_subject():
 def test_group_mask_finds_what_the_group_shares():
     model = ClassScore(BoxDetector(), "probability")
     method = MeaningfulPerturbation(model, boxed_reference(), tv_weight=0.8, **BOX_SETTINGS)
-    result = method.optimize_group(subjects(6), target=1)
+    result = method.optimize_group(subjects(6), target=1, n_checked=6)
     assert share_in_box([result.evidence])[0] > 0.7
     assert result.score_before > 0.9 > 0.3 > result.score_after
 

@@ -182,22 +182,29 @@ class MeaningfulPerturbation(PerturbationAttribution):
         return results
 
     def optimize_group(
-        self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, subjects_per_step: int = 2
+        self,
+        inputs: torch.Tensor,
+        target: int | torch.Tensor | None = None,
+        n_iter: int = 20,
+        subjects_per_step: int = 1,
+        n_checked: int = 4,
     ) -> PerturbationResult:
         """One mask for all subjects of a group, in their common space.
 
-        Every iteration takes the next few subjects, so that many cost no more than few.
+        Every iteration takes the next subjects, in random order, so that many cost no more than few.
 
         Parameters
         ----------
         inputs, target
             As in `attribute`.
-        subjects_per_step : int, default 2
+        n_iter : int, default 20
+        subjects_per_step : int, default 1
+        n_checked : int, default 4
+            Subjects over which the scores of the result are means.
 
         Returns
         -------
         PerturbationResult
-            Scores are means over the group.
 
         References
         ----------
@@ -215,9 +222,12 @@ class MeaningfulPerturbation(PerturbationAttribution):
 
         with self.engine.prepared(inputs):
             fills = self.fills.make(inputs, targets, brain, generator)
-            evidence, history = self._descend(1, rows_of, inputs, fills, targets, brain, generator)
-            everybody = evidence.expand_as(inputs)
-            measured = check_masks(self.engine, inputs, fills[0], everybody, targets, brain, generator)
+            evidence, history = self._descend(1, n_iter, rows_of, inputs, fills, targets, brain, generator)
+            some = order[:n_checked]
+            applied = evidence.expand_as(inputs[some])
+            measured = check_masks(
+                self.engine, inputs[some], fills[0][some], applied, targets[some], brain, generator
+            )
         means = {name: sum(m[name] for m in measured) / len(measured) for name in measured[0]}
         return PerturbationResult(
             1 - evidence[0], objective=history[0][0], stop_reason=history[0][1], **means
@@ -229,7 +239,14 @@ class MeaningfulPerturbation(PerturbationAttribution):
         generator = torch.Generator().manual_seed(self.random_state)  # the same for every group of subjects
         fills = self.fills.make(images, targets, brain, generator)
         evidence, history = self._descend(
-            len(images), lambda _, active: torch.tensor(active), images, fills, targets, brain, generator
+            len(images),
+            self.n_iter,
+            lambda _, active: torch.tensor(active),
+            images,
+            fills,
+            targets,
+            brain,
+            generator,
         )
         measured = check_masks(self.engine, images, fills[0], evidence, targets, brain, generator)
         return [
@@ -240,6 +257,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
     def _descend(
         self,
         n_masks: int,
+        n_iter: int,
         rows_of: Callable[[int, list[int]], torch.Tensor],
         images: torch.Tensor,
         fills: torch.Tensor,
@@ -259,10 +277,10 @@ class MeaningfulPerturbation(PerturbationAttribution):
         """
         coarse = self._start(n_masks, images, generator)
         optimizer = torch.optim.Adam(coarse, lr=self.lr, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.n_iter)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_iter)
         active, quiet = list(range(n_masks)), [0] * n_masks
         objectives: list[list[float]] = [[] for _ in range(n_masks)]
-        for iteration in range(self.n_iter):
+        for iteration in range(n_iter):
             rows = rows_of(iteration, active)
             current = torch.stack([coarse[k] for k in active])
             its_brain = brain if len(brain) == 1 else brain[rows]
