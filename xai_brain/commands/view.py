@@ -12,7 +12,8 @@ NOTEBOOK = "view.ipynb"
 TEXT = """\
 # Looking at a run
 
-Run the cell. Click or drag to move; the list above the maps changes the subject. `notebooks/04_looking_at_maps.ipynb` explains the rest.
+Run the cell. Click or drag to move; the list above the maps changes the subject.
+`notebooks/04_looking_at_maps.ipynb` explains the rest.
 """
 CODE = """\
 from xai_brain import SliceViewer

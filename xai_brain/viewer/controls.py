@@ -33,7 +33,7 @@ def display_controls(canvas: SliceCanvas) -> tuple[widgets.VBox, dict[str, widge
             description="|value| ≥", style=style, layout=widgets.Layout(width="200px", display="none")
         ),
     }
-    choices = {"threshold_kind": (KINDS, "by"), "sign": (SIGNS, "Sign"), "colours": (COLOURS, "Colours"),
+    choices = {"threshold_kind": (KINDS, "by"), "sign": (SIGNS, "Sign"), "colours": (tuple(COLOURS), "Colours"),
                "scale": (SCALES, "Scale"), "planes": (PLANES, "Show")}  # fmt: skip
     for name, (options, text) in choices.items():
         controls[name] = widgets.Dropdown(options=options, description=text, style=style, layout=auto)
@@ -90,7 +90,7 @@ class EntryChooser(widgets.VBox):
         filters = [self.label, self.explained, self.fold, self.correct]
         self.list = widgets.Select(
             options=[(entry.text, i) for i, entry in enumerate(self._all)],
-            rows=6,
+            rows=5,
             layout=widgets.Layout(width="100%", max_width="460px"),
         )
         for control in [self.search, *filters]:

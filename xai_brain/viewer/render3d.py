@@ -89,10 +89,5 @@ def _overlay(scene: Scene, layer: Layer, path: Path) -> dict[str, Any]:
     values = np.where(scene.brain, np.abs(layer.shown), 0)
     low = float(np.percentile(layer.ranked, 95)) if layer.ranked.size else 0.0
     _write(nib.Nifti1Image(values, scene.background.affine), path)
-    return {
-        "path": path,
-        "colormap": "warm",
-        "opacity": 1.0,
-        "cal_min": low or layer.limit / 2,
-        "cal_max": layer.limit,
-    }
+    scale = {"cal_min": low or layer.limit / 2, "cal_max": layer.limit}
+    return {"path": path, "colormap": "warm", "opacity": 1.0, **scale}

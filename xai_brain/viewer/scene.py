@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from xai_brain.viewer.canvas import colour_tables
 from xai_brain.viewer.catalogue import Image, Images
 from xai_brain.volumes import Grid, ImageError, load_img, resample_to_grid, same_grid
 
@@ -129,14 +130,27 @@ class Scene:
                 return [int(i) for i in np.unravel_index(peak, self.brain.shape)]
         return [n // 2 for n in self.background.shape]
 
+    def box(self, margin: int = 3) -> list[list[int]]:
+        """First and last voxel (exclusive) along each axis of what is worth showing."""
+        sides = []
+        for axis, n in enumerate(self.brain.shape):
+            others = tuple(k for k in range(3) if k != axis)
+            there = np.flatnonzero(self.brain.any(others))
+            sides.append([max(int(there[0]) - margin, 0), min(int(there[-1]) + 1 + margin, n)])
+        return sides
+
     def message(self, methods: Sequence[str], limits: Mapping[str, float]) -> tuple[dict[str, Any], list]:
-        """What is sent to the browser: a small description, and one uint8 buffer per volume."""
+        """What is sent to the browser: a small description, and uint8 buffers.
+
+        Buffers: the background, the maps of the panels, the outlines, the colour tables.
+        """
         layers = [self.layers[name] for name in methods if name in self.layers]
         buffers = [_bytes(for_looking(np.asanyarray(self.background.dataobj)))]
         buffers += [_bytes(layer.codes()) for layer in layers]
         outlines = {"truth": self.truth, "atlas": None if self.labels is None else _ranks(self.labels)}
         there = {name: data for name, data in outlines.items() if data is not None}
         buffers += [_bytes(data.astype(np.uint8)) for data in there.values()]
+        buffers.append(memoryview(colour_tables().ravel()))
         affine = self.background.affine
         description = {
             "kind": "scene",
@@ -146,6 +160,7 @@ class Scene:
             "inverse": np.linalg.inv(affine).tolist(),
             "spacing": [float(size) for size in nib.affines.voxel_sizes(affine)],
             "start": self.start(),
+            "box": self.box(),
             "outlines": list(there),
             "messages": self.messages,
             "panels": [

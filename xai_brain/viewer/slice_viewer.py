@@ -68,7 +68,7 @@ class SliceViewer(widgets.VBox):
         self.controls["scale"].observe(lambda change: self._send_limits(), "value")
         self.chooser = EntryChooser(self._catalogue.entries, self._show)
         self.methods = method_buttons(self._catalogue.methods, self._choose_methods)
-        slices = widgets.VBox([self.methods, self.canvas, display])
+        slices = widgets.VBox([self.methods, display, self.canvas])
         self._render = RenderTab(lambda: self._scene, lambda: self._methods)
         tabs = widgets.Tab([slices, self._render.box], titles=["Slices", "3-D"])
         tabs.observe(lambda change: self._render.opened(change["new"] == 1), "selected_index")
