@@ -89,7 +89,7 @@ def test_the_viewer_in_jupyterlab(place):
 
         # a drag: four linked panels follow the pointer
         x, y = plane_middles(page)
-        drag(page, (x - 45, y - 40), (x + 45, y + 40), 60)
+        drag(page, (x - 70, y - 90), (x + 70, y + 90), 60)
         draws = seen(page, "xai-brain-draw", 60)
         distinct = {tuple(entry["at"]) for entry in draws}
         assert len(distinct) >= 55

@@ -206,13 +206,16 @@ class SliceViewer(widgets.VBox):
         except Exception as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             canvas.send({"kind": "note", "text": f"{content.get('kind')}: {text}"})
+            if content.get("kind") == "point":  # the browser asks again only when it has an answer
+                canvas.send({"kind": "readout", "mm": None})
 
     def _answer(self, content: dict[str, Any]) -> None:
         kind, scene = content["kind"], self._scene
         if kind == "ready":
             self._send_scene()
         elif scene is None:
-            return
+            if kind == "point":
+                self.canvas.send({"kind": "readout", "mm": None})
         elif kind == "point":
             mm = nib.affines.apply_affine(scene.background.affine, content["voxel"])
             self.canvas.send({"kind": "readout", **as_text(readout_at(scene, mm))})

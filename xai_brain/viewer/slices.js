@@ -6,7 +6,7 @@ const PLANES = [
   { name: "sagittal", axis: 0, right: 1, up: 2, letters: ["P", "A", "I", "S"] },
 ];
 const [TOP, PERCENTILE, OF_SCALE] = [0, 1, 2], SIGNS = ["both", "positive", "negative"];
-const OUTLINES = { atlas: ["rgba(120, 220, 255, 0.7)", 1], truth: ["#5dff3b", 2] };
+const OUTLINES = { atlas: { strokeStyle: "rgba(120, 220, 255, 0.7)", lineWidth: 1 }, truth: { strokeStyle: "#5dff3b", lineWidth: 2 } };
 const HEAD = 40, GAP = 8, PLANE_PX = 340, TALL_PX = 660;
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const total = (list) => list.reduce((a, b) => a + b, 0);
@@ -60,7 +60,8 @@ function render({ model, el }) {
   root.tabIndex = 0, (root.dataset.lmSuppressShortcuts = "true"); // JupyterLab leaves the arrow keys to us
   notes.setAttribute("role", "status");
   const byCpu = { alpha: false, willReadFrequently: true }, ctx = canvas.getContext("2d", byCpu);
-  const scratch = new Map(PLANES.map((p) => [p, document.createElement("canvas")]));
+  const pages = () => PLANES.map((p) => [p, document.createElement("canvas")]), scratch = new Map(pages());
+  const traced = new Map(pages().map(([p, page]) => [p, { page, key: "" }])); // outlines, and what they were drawn for
   const shownPlanes = () => PLANES.filter((p, k) => [0, k + 1].includes(get("planes")));
   const perVoxel = (axis) => scene.spacing[axis] * scale * zoom; // pixels
   const steps = () => [1, scene.shape[0], scene.shape[0] * scene.shape[1]];
@@ -83,8 +84,8 @@ function render({ model, el }) {
       let x = inRows ? 0 : panel * (widest * scale + GAP), y = inRows ? panel * (tallest * scale + HEAD) : 0;
       rects.push({ panel, x, y, w: (inRows ? total(wide) : widest) * scale, h: HEAD });
       shown.forEach((p, k) => {
-        const w = wide[k] * scale, h = tall[k] * scale;
-        rects.push({ panel, plane: p, x: inRows ? x : x + (widest * scale - w) / 2, y: y + HEAD, w, h });
+        const [w, h] = [wide[k] * scale, tall[k] * scale].map(Math.round), left = inRows ? x : x + (widest * scale - w) / 2;
+        rects.push({ panel, plane: p, x: Math.round(left), y: Math.round(y) + HEAD, w, h });
         inRows ? (x += w + GAP) : (y += h + GAP / 2);
       });
     }
@@ -108,32 +109,37 @@ function render({ model, el }) {
     pen.putImageData(image, 0, 0);
     return page;
   }
-  function outlineOf(p, labels) { // edges between voxels of different labels, in voxels from the top left
-    const [w, h] = [scene.shape[p.right], scene.shape[p.up]], step = steps(), path = new Path2D();
-    const label = (c, r) => labels[at[p.axis] * step[p.axis] + r * step[p.up] + c * step[p.right]];
-    const line = (x, y, toX, toY) => (path.moveTo(x, y), path.lineTo(toX, toY));
-    for (let c = 0; c < w; c++)
-      for (let r = 0; r < h; r++) {
-        if (c + 1 < w && label(c, r) !== label(c + 1, r)) line(c + 1, h - r, c + 1, h - r - 1);
-        if (r + 1 < h && label(c, r) !== label(c, r + 1)) line(c, h - r - 1, c + 1, h - r - 1);
-      }
-    return path;
+  function outlined(p, w, h, [left, top]) { // edges between voxels of different labels, drawn once for all panels
+    const names = scene.outlines.filter(get), key = [names, at[p.axis], left, top, scale * zoom, w, h].join();
+    const known = traced.get(p), page = known.key === key ? known.page : Object.assign(known.page, { width: w, height: h }), pen = page.getContext("2d");
+    if (known.key === key) return page;
+    const [n, m] = [scene.shape[p.right], scene.shape[p.up]], step = steps(), [sx, sy] = [perVoxel(p.right), perVoxel(p.up)];
+    for (const name of names) {
+      const labels = scene.volumes[1 + scene.panels.length + scene.outlines.indexOf(name)];
+      const label = (c, r) => labels[at[p.axis] * step[p.axis] + r * step[p.up] + c * step[p.right]];
+      const line = (c, r, toC, toR) => (pen.moveTo(left + c * sx, top + (m - r) * sy), pen.lineTo(left + toC * sx, top + (m - toR) * sy));
+      pen.beginPath();
+      for (let c = 0; c < n; c++)
+        for (let r = 0; r < m; r++) {
+          if (c + 1 < n && label(c, r) !== label(c + 1, r)) line(c + 1, r, c + 1, r + 1);
+          if (r + 1 < m && label(c, r) !== label(c, r + 1)) line(c, r + 1, c + 1, r + 1);
+        }
+      Object.assign(pen, OUTLINES[name]).stroke();
+    }
+    return (known.key = key), page;
   }
   function write(text, x, y, align = "left", colour = "#fff", widest = undefined) {
     Object.assign(ctx, { textAlign: align, lineWidth: 3, strokeStyle: "#000", fillStyle: colour });
     ctx.strokeText(text, x, y, widest), ctx.fillText(text, x, y, widest);
   }
-  function drawPlane(p, { x, y, w, h }, page, outlines) {
+  function drawPlane(p, { x, y, w, h }, page) {
     const [sx, sy] = [perVoxel(p.right), perVoxel(p.up)], [midX, midY] = [x + w / 2, y + h / 2];
-    const left = midX - centre[p.right] * sx, top = midY - (scene.shape[p.up] - centre[p.up]) * sy;
+    const offset = [w / 2 - centre[p.right] * sx, h / 2 - (scene.shape[p.up] - centre[p.up]) * sy];
+    const [left, top] = [x + offset[0], y + offset[1]];
     ctx.save(), ctx.beginPath(), ctx.rect(x, y, w, h), ctx.clip();
     ctx.imageSmoothingEnabled = get("smooth");
     ctx.drawImage(page, left, top, page.width * sx, page.height * sy);
-    for (const [path, strokeStyle, lineWidth] of outlines) {
-      const scaled = new Path2D();
-      scaled.addPath(path, new DOMMatrix([sx, 0, 0, sy, left, top]));
-      Object.assign(ctx, { strokeStyle, lineWidth }).stroke(scaled);
-    }
+    ctx.drawImage(outlined(p, w, h, offset), x, y);
     const [cx, cy] = [left + (at[p.right] + 0.5) * sx, top + (scene.shape[p.up] - at[p.up] - 0.5) * sy].map(Math.round);
     ctx.fillStyle = "rgba(255, 255, 255, 0.75)"; // the crosshair leaves its middle free
     for (const [a, b] of [[x, cx - 7], [cx + 7, x + w]]) ctx.fillRect(a, cy, Math.max(b - a, 0), 1);
@@ -161,15 +167,11 @@ function render({ model, el }) {
   }
   function draw(begun = now()) {
     if (!scene) return;
-    const n = scene.panels.length, bare = { quantiles: [0], maximum: 0 }, dots = window.devicePixelRatio;
-    const colours = (n ? scene.panels : [bare]).map((panel) => lookup(panel, rgb, get));
-    ctx.setTransform(dots, 0, 0, dots, 0, 0);
-    Object.assign(ctx, { textBaseline: "middle", fillStyle: "#000" }).fillRect(0, 0, canvas.width, canvas.height);
-    const volume = (name) => scene.volumes[1 + n + scene.outlines.indexOf(name)];
-    const outlines = (p) => scene.outlines.filter(get).map((name) => [outlineOf(p, volume(name)), ...OUTLINES[name]]);
-    const lines = new Map(shownPlanes().map((p) => [p, outlines(p)]));
+    const n = scene.panels.length, dots = window.devicePixelRatio;
+    const colours = (n ? scene.panels : [{ quantiles: [0], maximum: 0 }]).map((panel) => lookup(panel, rgb, get));
+    ctx.setTransform(dots, 0, 0, dots, 0, 0), Object.assign(ctx, { textBaseline: "middle", fillStyle: "#000" }).fillRect(0, 0, canvas.width, canvas.height);
     for (const { plane: p, panel: k, ...rect } of rects)
-      if (p) drawPlane(p, rect, slice(p, scene.volumes[n ? 1 + k : 0], colours[k]), lines.get(p));
+      if (p) drawPlane(p, rect, slice(p, scene.volumes[n ? 1 + k : 0], colours[k]));
       else drawHead(k, rect, colours[k].threshold);
     canvas.setAttribute("aria-label", `${scene.title}, ${places(apply(scene.affine, at), 1)} mm`);
     measure("xai-brain-draw", begun, { at: [...at] });
@@ -264,37 +266,35 @@ function render({ model, el }) {
   // -- what Python says
   function showScene(content, buffers, begun) {
     const mm = scene && apply(scene.affine, at);
-    notes.replaceChildren();
-    content.messages.forEach((text) => node("div", notes, text));
+    notes.replaceChildren(), content.messages.forEach((text) => node("div", notes, text));
     root.classList.toggle("xai-empty", !content.shape);
     scene = content.shape ? { ...content, volumes: buffers.map((b) => new Uint8Array(b.buffer || b, b.byteOffset, b.byteLength)) } : null;
     if (!scene) return;
     if (zoom === 1 || !mm) centre = middle();
-    (active = clamp(active, 0, Math.max(scene.panels.length - 1, 0))), (drag = null), (asking = 0);
+    (active = clamp(active, 0, Math.max(scene.panels.length - 1, 0))), (drag = null);
+    traced.forEach((known) => (known.key = ""));
     arrange();
     go(mm ? apply(scene.inverse, mm) : scene.start, begun);
     askClusters();
     measure("xai-brain-scene", begun, { title: scene.title });
   }
-  model.on("msg:custom", (content, buffers) => {
-    const { kind } = content;
+  model.on("msg:custom", ({ kind, ...content }, buffers) => {
     if (kind === "note") node("div", notes, content.text);
     if (kind === "scene") showScene(content, buffers, performance.now());
     if (kind === "clusters") showClusters(content);
     if (kind === "go" && scene) reveal(apply(scene.inverse, content.mm));
     if (kind === "limits" && scene) scene.panels.forEach((panel) => (panel.limit = content.limits[panel.name])), draw();
     if (kind !== "readout" || !asking) return;
-    showReadout(content, true), measure("xai-brain-readout", asking, { mm: content.mm }), (asking = 0);
+    if (scene && content.mm) showReadout(content, true), measure("xai-brain-readout", asking, { mm: content.mm });
+    asking = 0;
     if (again) ask(performance.now());
   });
   for (const name of ["opacity", "colours", "smooth", "truth", "atlas"]) model.on(`change:${name}`, () => draw());
   for (const name of ["threshold", "threshold_value", "threshold_kind", "sign", "inside"]) model.on(`change:${name}`, () => (draw(), askClusters()));
   const refit = () => scene && (arrange(), draw(performance.now())), watch = new ResizeObserver(refit);
   model.on("change:planes", refit);
-  watch.observe(root);
-  node("div", notes, "Waiting for Python. If nothing comes, run the cell again.");
+  watch.observe(root), node("div", notes, "Waiting for Python. If nothing comes, run the cell again.");
   model.send({ kind: "ready" });
   return () => (watch.disconnect(), clearTimeout(waiting));
 }
-
 export default { render };
