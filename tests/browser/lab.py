@@ -45,6 +45,9 @@ def jupyterlab(folder: Path, home: Path) -> Iterator[str]:
     # no news, no look-up of extensions, and the kernel is the Python that runs this
     settings = home / "CONFIG" / "lab" / "user-settings" / "@jupyterlab"
     (settings / "apputils-extension").mkdir(parents=True)
+    widgets = settings.parent / "@jupyter-widgets" / "jupyterlab-manager"
+    widgets.mkdir(parents=True)  # the state of widgets is saved too: the worst case for the notebook's size
+    (widgets / "plugin.jupyterlab-settings").write_text(json.dumps({"saveState": True}))
     news = {"fetchNews": "false", "checkForUpdates": False}
     (settings / "apputils-extension" / "notification.jupyterlab-settings").write_text(json.dumps(news))
     environment = {**os.environ, **places, "XAI_BRAIN_CACHE": str(home / "cache")}
@@ -119,10 +122,11 @@ def open_notebook(watched: Watched, address: str, name: str) -> None:
     page.wait_for_function("window.jupyterapp && document.querySelector('.jp-Notebook')")
     page.wait_for_function(
         """() => { const panel = window.jupyterapp.shell.currentWidget;
-        return panel && panel.sessionContext && panel.sessionContext.session
-          && panel.sessionContext.session.kernel && panel.sessionContext.session.kernel.status === 'idle'; }"""
+        return panel?.sessionContext?.session?.kernel?.status === 'idle'; }"""
     )
-    page.evaluate("() => window.jupyterapp.commands.execute('application:set-mode', {mode: 'single-document'})")
+    page.evaluate(
+        "() => window.jupyterapp.commands.execute('application:set-mode', {mode: 'single-document'})"
+    )
 
 
 def run_all(watched: Watched, seconds: float = 60) -> list[str]:

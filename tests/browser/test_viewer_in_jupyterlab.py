@@ -35,10 +35,13 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     run = cohort.write_run(folder / "work" / "run", n_subjects=4)
     setup = f"import sys\nsys.path.insert(0, {str(HERE)!r})\nimport cohort\nfrom xai_brain import SliceViewer"
-    look = "labels_img, lut = cohort.atlas()\nviewer = SliceViewer('run', labels_img=labels_img, lut=lut)\nviewer"
+    look = "labels_img, lut = cohort.atlas()\n"
+    look += "viewer = SliceViewer('run', labels_img=labels_img, lut=lut)\nviewer"
     lab.write_notebook(folder / "work" / "run.ipynb", setup, look)
     image = f"run/images/{run.image('sub-0001', None, 'MNI152').name}"
-    evil = f"maps = {{{EVIL!r}: 'run/{EVIL.replace('<', '').replace('>', '')}.nii.gz', 'second': {image!r}}}\n"
+    evil = (
+        f"maps = {{{EVIL!r}: 'run/{EVIL.replace('<', '').replace('>', '')}.nii.gz', 'second': {image!r}}}\n"
+    )
     evil += f"SliceViewer.from_images({image!r}, maps, title={EVIL!r})"
     lab.write_notebook(folder / "work" / "evil.ipynb", setup, evil)
     with lab.jupyterlab(folder / "work", folder) as address:

@@ -66,11 +66,11 @@ def write_notebook(run_dir: Path) -> Path:
         return path
     from xai_brain.volumes import write_atomic
 
-    code = {"cell_type": "code", "id": "look", "metadata": {}, "execution_count": None, "outputs": []}
+    never_run: dict = {"execution_count": None, "outputs": []}
     notebook = {
         "cells": [
             {"cell_type": "markdown", "id": "about", "metadata": {}, "source": TEXT},
-            {**code, "source": CODE},
+            {"cell_type": "code", "id": "look", "metadata": {}, "source": CODE, **never_run},
         ],
         "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
         "nbformat": 4,

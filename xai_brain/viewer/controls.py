@@ -33,8 +33,13 @@ def display_controls(canvas: SliceCanvas) -> tuple[widgets.VBox, dict[str, widge
             description="|value| ≥", style=style, layout=widgets.Layout(width="200px", display="none")
         ),
     }
-    choices = {"threshold_kind": (KINDS, "by"), "sign": (SIGNS, "Sign"), "colours": (tuple(COLOURS), "Colours"),
-               "scale": (SCALES, "Scale"), "planes": (PLANES, "Show")}  # fmt: skip
+    choices = {
+        "threshold_kind": (KINDS, "by"),
+        "sign": (SIGNS, "Sign"),
+        "colours": (tuple(COLOURS), "Colours"),
+        "scale": (SCALES, "Scale"),
+        "planes": (PLANES, "Show"),
+    }
     for name, (options, text) in choices.items():
         controls[name] = widgets.Dropdown(options=options, description=text, style=style, layout=auto)
     for name, text in CHECKS.items():

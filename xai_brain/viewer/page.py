@@ -15,7 +15,7 @@ from xai_brain.volumes import write_atomic
 
 
 def write_page(
-    path: Path, description: Mapping[str, Any], buffers: Sequence[memoryview], settings: Mapping[str, Any]
+    path: Path, description: Mapping[str, Any], buffers: Sequence[bytes], settings: Mapping[str, Any]
 ) -> Path:
     """Write a scene as an HTML page.
 

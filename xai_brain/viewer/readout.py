@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from xai_brain.viewer.scene import Layer, Scene
+from xai_brain.viewer.layers import Layer
+from xai_brain.viewer.scene import Scene
 
 
 def voxel_at(img: nib.Nifti1Image, mm: Sequence[float] | np.ndarray) -> tuple[int, ...] | None:

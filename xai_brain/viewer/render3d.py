@@ -12,7 +12,8 @@ import ipywidgets as widgets
 import nibabel as nib
 import numpy as np
 
-from xai_brain.viewer.scene import Layer, Scene
+from xai_brain.viewer.layers import Layer
+from xai_brain.viewer.scene import Scene
 
 INSTALL = "3-D rendering needs ipyniivue: pip install 'xai-brain[render]', then restart the kernel."
 

@@ -15,10 +15,11 @@ from xai_brain.runs import RunDirectory
 from xai_brain.viewer.canvas import SliceCanvas
 from xai_brain.viewer.catalogue import Entry, GivenImages, Image, Images, RunCatalogue
 from xai_brain.viewer.controls import MAX_PANELS, EntryChooser, display_controls, method_buttons
+from xai_brain.viewer.loading import load_scene
 from xai_brain.viewer.page import write_page
 from xai_brain.viewer.readout import clusters_of, readout_at
 from xai_brain.viewer.render3d import RenderTab
-from xai_brain.viewer.scene import Scene, load_scene
+from xai_brain.viewer.scene import Scene
 from xai_brain.volumes import load_img
 
 N_FOR_COMMON = 12  # subjects whose limits give the common scale
