@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ FLAGS = [
     "--disable-background-networking",
 ]
 TOKEN = "loopback"
+
+
+def missing() -> str:
+    """Why nothing can be tested here; empty when it can."""
+    if find_spec("playwright") is None:
+        return "playwright is not installed (pip install 'xai-brain[dev]')"
+    if find_spec("jupyterlab") is None:
+        return "JupyterLab is not installed (pip install 'xai-brain[lab]')"
+    if not Path(CHROMIUM).exists():
+        return f"{CHROMIUM} is not there (apt-get install chromium, or set XAI_BRAIN_CHROMIUM)"
+    return ""
 
 
 def write_notebook(path: Path, *cells: str) -> Path:
