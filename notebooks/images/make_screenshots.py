@@ -22,7 +22,7 @@ def main(run_dir: str) -> None:
         shutil.copytree(run_dir, folder / "work" / "run", ignore=shutil.ignore_patterns("checkpoints", "logs"))
         cell = "from xai_brain import SliceViewer\n\nSliceViewer('run')"
         lab.write_notebook(folder / "work" / "maps.ipynb", cell)
-        with lab.jupyterlab(folder / "work", folder) as address, lab.chromium(1240, 1130) as watched:
+        with lab.jupyterlab(folder / "work", folder) as address, lab.chromium(1240, 1360) as watched:
             page = watched.page
             lab.open_notebook(watched, address, "maps.ipynb")
             if errors := lab.run_all(watched):
