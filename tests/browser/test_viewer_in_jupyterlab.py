@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 TIMING = os.environ.get("XAI_BRAIN_TIMING") == "1"
 EVIL = "<img src=x onerror=alert(1)>"
 HERE = Path(__file__).parent
