@@ -13,13 +13,14 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "browser"))
 
-import lab  # noqa: E402
+import lab
 
 
 def main(run_dir: str) -> None:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        shutil.copytree(run_dir, folder / "work" / "run", ignore=shutil.ignore_patterns("checkpoints", "logs"))
+        ignore = shutil.ignore_patterns("checkpoints", "logs")
+        shutil.copytree(run_dir, folder / "work" / "run", ignore=ignore)
         cell = "from xai_brain import SliceViewer\n\nSliceViewer('run')"
         lab.write_notebook(folder / "work" / "maps.ipynb", cell)
         with lab.jupyterlab(folder / "work", folder) as address, lab.chromium(1240, 1360) as watched:
