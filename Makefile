@@ -1,10 +1,10 @@
-# make demo | test | lint | lab | exercises | lock
+# make demo | test | test-browser | lint | lab | exercises | lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-fast lint format lab exercises lock clean
+.PHONY: install demo test test-fast test-browser lint format lab exercises lock clean
 
 install: $(INSTALLED)
 
@@ -24,6 +24,11 @@ test: install
 
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow"
+
+# In JupyterLab, with Debian's chromium; its last line is what it measured, as JSON.
+test-browser: install
+	XAI_BRAIN_TIMING=1 $(BIN)/python -m pytest tests/browser
+	@cat tests/browser/measured.json
 
 lint: install
 	$(BIN)/ruff check .
@@ -45,7 +50,7 @@ exercises: install
 # Versions for everybody: no build labels of one machine, no index.
 lock: install
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --extra dev --extra lab --no-header --no-annotate \
+	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --extra dev --extra lab --extra render --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	  --output-file requirements.lock pyproject.toml
 	sed -i -E 's/^(torch==[0-9.]+)\+cpu/\1/' requirements.lock

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from xai_brain.models.classifier import BrainClassifier as BrainClassifier
     from xai_brain.models.kan2020 import Kan2020 as Kan2020
     from xai_brain.runs import RunDirectory as RunDirectory
+    from xai_brain.viewer.slice_viewer import SliceViewer as SliceViewer
 
 _HOMES = {
     "BrainClassifier": "models.classifier",
@@ -32,6 +33,7 @@ _HOMES = {
     "MeaningfulPerturbation": "attribution",
     "Reference": "attribution",
     "RunDirectory": "runs",
+    "SliceViewer": "viewer.slice_viewer",
     "compose": "config",
     "evaluate": "commands.evaluate",
     "explain": "commands.explain",

@@ -15,7 +15,9 @@ COMMANDS = {
     "explain": "Explain every subject by the network that did not see it, with each configured method.",
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
     "report": "Write the run's self-contained report.html.",
+    "view": "Open JupyterLab on a notebook that looks at a run.",
 }
+TOOLS = ("view",)  # take arguments of their own instead of settings
 STAGES = ("explain", "evaluate", "report")  # their settings are those of an existing run
 
 USAGE = """\
@@ -53,6 +55,11 @@ DETAILS = {
     "report": "Its settings are those of the run directory.\n",
 }
 
+TOOL_USAGE = {
+    "view": "usage: xai-brain view <run_dir> [--no-browser] [options of jupyter lab]\n\n{description}\n\n"
+    "The notebook is <run_dir>/view.ipynb; it is written when it is not there.\n",
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
@@ -75,6 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(
             f"there is no command {command!r}; " + (f"did you mean {near[0]!r}?" if near else "see --help")
         )
+    if command in TOOLS and {"-h", "--help"} & set(rest):
+        print(TOOL_USAGE[command].format(description=COMMANDS[command]))
+        return 0
     if {"-h", "--help"} & set(rest):
         stage = command in STAGES
         example = (
@@ -91,6 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 0
     try:
+        if command in TOOLS:
+            return getattr(import_module(f"xai_brain.commands.{command}"), command)(rest)
         _start(command, rest)
     except KeyboardInterrupt:
         return _fail("stopped; what is finished is kept, start again to go on", 130)

@@ -1,0 +1,39 @@
+"""Make the pictures of the notebooks and the README: the viewer in JupyterLab, in a real browser.
+
+Run it from the root of the repository: ``python notebooks/images/make_screenshots.py outputs/demo``
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "browser"))
+
+import lab
+
+
+def main(run_dir: str) -> None:
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        ignore = shutil.ignore_patterns("checkpoints", "logs")
+        shutil.copytree(run_dir, folder / "work" / "run", ignore=ignore)
+        cell = "from xai_brain import SliceViewer\n\nSliceViewer('run')"
+        lab.write_notebook(folder / "work" / "maps.ipynb", cell)
+        with lab.jupyterlab(folder / "work", folder) as address, lab.chromium(1240, 1360) as watched:
+            page = watched.page
+            lab.open_notebook(watched, address, "maps.ipynb")
+            if errors := lab.run_all(watched):
+                raise RuntimeError(errors)
+            page.wait_for_selector(".xai-readout.exact")
+            page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+            page.wait_for_function("() => document.querySelectorAll('.xai-clusters td').length > 0")
+            page.wait_for_timeout(1500)
+            page.screenshot(path=ROOT / "notebooks" / "images" / "viewer.png")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,366 @@
+"""The viewer without a browser: what is sent, what is read out, what is said when something is missing."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import awkward_affine
+
+from xai_brain.commands.view import ViewError, view, write_notebook
+from xai_brain.runs import RunDirectory, read_tsv, write_tsv
+from xai_brain.viewer import SliceViewer, loading, slice_viewer
+from xai_brain.viewer.canvas import COLOURS, SliceCanvas, colour_tables
+from xai_brain.viewer.layers import Layer
+from xai_brain.viewer.readout import clusters_of
+from xai_brain.volumes import save_img
+
+SHAPE = (12, 14, 16)
+METHODS = ("GradCAM", "GuidedBackprop", "Mask")
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """Messages to the browser, in their order."""
+    messages = []
+    monkeypatch.setattr(
+        SliceCanvas, "send", lambda self, content, buffers=None: messages.append((content, buffers or []))
+    )
+    return messages
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def make(n_subjects=3, n_written=None):
+        run = RunDirectory(tmp_path / "run")
+        run.path.mkdir()
+        ids = [f"sub-{i:04d}" for i in range(n_subjects)]
+        target = np.arange(n_subjects) % 2
+        table = pd.DataFrame({"participant_id": ids, "session_id": "", "seed": 0, "fold": target})
+        table = table.assign(target=target, prob_f=0.8 - 0.2 * target, prob_m=0.2 + 0.2 * target)
+        write_tsv(table, run.predictions)
+        for i, name in enumerate(ids[:n_written]):
+            brain = np.zeros(SHAPE, np.uint8)
+            brain[2:-2, 2:-2, 2:-2] = 100 + i
+            save_img(brain, awkward_affine(), run.image(name, None, "MNI152"))
+            for k, method in enumerate(METHODS):
+                save_img(
+                    values_of(i, k), awkward_affine(), run.attribution(name, None, "MNI152", method, 0, [0])
+                )
+        return run
+
+    return make
+
+
+def values_of(subject, method):
+    rng = np.random.default_rng([subject, method])
+    values = rng.standard_normal(SHAPE).astype(np.float32)
+    return np.abs(values) if method == 2 else values
+
+
+def say(viewer, **content):
+    viewer.canvas._handle_custom_msg(content, [])
+
+
+def test_1000_subjects_open_with_the_images_of_one(make_run, monkeypatch, sent):
+    run = make_run(1000, n_written=1)
+    read = []
+    load_img = loading.load_img
+    monkeypatch.setattr(loading, "load_img", lambda path: (read.append(path), load_img(path))[1])
+    viewer = SliceViewer(run)
+    assert len(viewer.chooser.list.options) == 1000
+    assert len(read) == 1 + len(METHODS)
+    assert {path.name.split("_")[0] for path in read} == {"sub-0000"}
+    say(viewer, kind="ready")  # asked for again: sent, not read
+    assert len(read) == 1 + len(METHODS)
+    assert [content["kind"] for content, _ in sent] == ["scene", "scene"]
+
+
+def test_volumes_are_messages_not_state(make_run, sent):
+    viewer = SliceViewer(make_run())
+    content, buffers = sent[-1]
+    n = int(np.prod(SHAPE))
+    assert [len(buffer) for buffer in buffers] == [n] * 4 + [256 * 3 * len(COLOURS)]
+    assert [panel["name"] for panel in content["panels"]] == list(METHODS)
+    assert [panel["signed"] for panel in content["panels"]] == [True, True, False]
+    # the background: x fastest, axes RAS
+    background = nib.as_closest_canonical(nib.load(viewer._catalogue.images_of(first(viewer)).background[0]))
+    shown = np.frombuffer(buffers[0], np.uint8).reshape(SHAPE, order="F")
+    np.testing.assert_array_equal(shown, background.get_fdata())
+    np.testing.assert_allclose(content["affine"], background.affine)
+    state = viewer.canvas.get_state()
+    size = sum(len(str(value)) for value in state.values())
+    assert size < 60_000
+    json.dumps(content)
+
+
+def first(viewer):
+    return viewer._catalogue.entries[0]
+
+
+def test_codes_decode_to_the_values(make_run, sent):
+    SliceViewer(make_run())
+    content, buffers = sent[-1]
+    values = nib.as_closest_canonical(nib.Nifti1Image(values_of(0, 0), awkward_affine())).get_fdata()
+    code = np.frombuffer(buffers[1], np.uint8).reshape(SHAPE, order="F").astype(int) - 128
+    maximum = content["panels"][0]["maximum"]
+    decoded = code * np.abs(code) * maximum / 127**2  # as in slices.js
+    assert np.abs(decoded - values).max() <= maximum / 127 + 1e-6
+    assert ((code == 0) | (np.sign(code) == np.sign(values))).all()
+
+
+def test_readout_is_what_nibabel_reads(make_run, sent):
+    run = make_run()
+    viewer = SliceViewer(run)
+    scene, _ = sent[-1]
+    voxel = [3, 9, 5]
+    say(viewer, kind="point", voxel=voxel)
+    answer, _ = sent[-1]
+    mm = nib.affines.apply_affine(scene["affine"], voxel)
+    np.testing.assert_allclose(answer["mm"], mm)
+    assert answer["intensity"] == 100
+    for method, row in zip(METHODS, answer["values"], strict=True):
+        img = nib.load(run.attribution("sub-0000", None, "MNI152", method, 0, [0]))
+        at = np.rint(nib.affines.apply_affine(np.linalg.inv(img.affine), mm)).astype(int)
+        assert answer["voxel"] == at.tolist()
+        value = img.get_fdata()[tuple(at)]
+        assert row["value"] == f"{value:.6g}"
+        assert viewer.readout(mm)["values"][METHODS.index(method)]["value"] == value
+        inside = np.abs(img.get_fdata()[2:-2, 2:-2, 2:-2])
+        assert row["percentile"] == pytest.approx(100 * (inside <= np.abs(value)).mean())
+
+
+def test_left_is_left(sent):
+    """A bright voxel at negative x is drawn in the left half, whatever the axes of the file are."""
+    for signs in ([1, 1, 1], [-1, 1, 1], [1, -1, -1]):
+        affine = np.diag([*(3.0 * s for s in signs), 1.0])
+        affine[:3, 3] = -affine[:3, :3] @ ((np.array(SHAPE) - 1) / 2)
+        data = np.zeros(SHAPE, np.float32)
+        at = tuple(np.rint(nib.affines.apply_affine(np.linalg.inv(affine), (-12, 9, 15))).astype(int))
+        data[at] = 1
+        background = nib.Nifti1Image(np.ones(SHAPE, np.float32), affine)
+        SliceViewer.from_images(background, {"map": nib.Nifti1Image(data, affine)})
+        content, buffers = sent[-1]
+        codes = np.frombuffer(buffers[1], np.uint8).reshape(SHAPE, order="F")
+        (peak,) = np.argwhere(codes == 255)
+        assert peak.tolist() == content["start"]
+        assert peak[0] < SHAPE[0] / 2
+        mm = nib.affines.apply_affine(content["affine"], peak)
+        assert np.abs(mm - (-12, 9, 15)).max() <= 1.5 + 1e-6
+        assert np.diag(content["affine"])[:3].min() > 0
+
+
+def test_top_percent_keeps_that_share_of_the_brain(make_run, sent):
+    viewer = SliceViewer(make_run())
+    layer = viewer._scene.layers["GradCAM"]
+    for percent in (1, 5, 25):
+        threshold = layer.quantiles()[round(1000 - 10 * percent)]
+        share = 100 * (np.abs(layer.shown[viewer._scene.brain]) >= threshold).mean()
+        assert share == pytest.approx(percent, abs=0.2)
+
+
+def test_a_layer_of_few_values_has_a_limit():
+    shown = np.zeros(SHAPE, np.float32)
+    shown[3, 4, 5] = 2
+    layer = Layer("m", nib.Nifti1Image(shown, np.eye(4)), shown, np.sort(shown.ravel()))
+    assert layer.limit == 2
+    assert not layer.signed
+    assert layer.percentile(2) == 100
+
+
+def test_clusters_have_their_peak_place_and_volume(sent):
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    data = np.zeros(SHAPE, np.float32)
+    data[2:5, 2:4, 2], data[3, 3, 2] = 1.0, 5.0
+    data[8, 9, 10:12], data[8, 9, 11] = -2.0, -3.0
+    background = nib.Nifti1Image(np.ones(SHAPE, np.float32), affine)
+    labels = np.ones(SHAPE, np.int16)
+    labels[6:] = 2
+    viewer = SliceViewer.from_images(
+        background,
+        {"m": nib.Nifti1Image(data, affine)},
+        labels_img=nib.Nifti1Image(labels, affine),
+        lut=pd.DataFrame({"index": [1, 2], "name": ["here", EVIL]}),
+    )
+    rows = clusters_of(viewer._scene, viewer._scene.layers["m"], 0.5)
+    assert [(row["peak"], row["voxel"], row["region"]) for row in rows] == [
+        (5.0, [3, 3, 2], "here"),
+        (-3.0, [8, 9, 11], EVIL),
+    ]
+    assert [row["volume_ml"] for row in rows] == pytest.approx([6 * 0.024, 2 * 0.024])
+    assert rows[1]["mm"] == [16.0, 27.0, 44.0]
+    say(viewer, kind="clusters", method="m", threshold=0.5, sign="negative", inside=True)
+    assert [row["peak"] for row in sent[-1][0]["rows"]] == [-3.0]
+
+
+def test_what_is_missing_is_said(make_run, sent):
+    run = make_run()
+    run.attribution("sub-0000", None, "MNI152", "Mask", 0, [0]).write_bytes(b"broken")
+    run.attribution("sub-0001", None, "MNI152", "GradCAM", 0, [0]).unlink()
+    run.image("sub-0002", None, "MNI152").unlink()
+    viewer = SliceViewer(run)
+    assert "Mask: sub-0000" in sent[-1][0]["messages"][0]
+    viewer.show("sub-0001")
+    assert sent[-1][0]["title"].startswith("sub-0001")
+    assert any("GradCAM" in text and "does not exist" in text for text in sent[-1][0]["messages"])
+    viewer.show("sub-0002")
+    assert any("shown on black" in text for text in sent[-1][0]["messages"])
+    for method in METHODS:
+        run.attribution("sub-0002", None, "MNI152", method, 0, [0]).unlink()
+    viewer.show("sub-0000")
+    viewer.show("sub-0002")
+    assert "shape" not in sent[-1][0]
+    say(viewer, kind="point", voxel=[1, 2, 3])  # the browser may still ask
+    assert sent[-1][0] == {"kind": "readout", "mm": None}
+    with pytest.raises(KeyError, match="sub-9"):
+        viewer.show("sub-9")
+
+
+def test_no_run_at_all(tmp_path, sent):
+    viewer = SliceViewer(tmp_path / "nothing")
+    say(viewer, kind="ready")
+    assert "there is no run with maps here" in sent[-1][0]["messages"][0]
+
+
+def test_a_map_of_another_grid_is_drawn_and_read_from_its_own_voxels(sent):
+    background = nib.Nifti1Image(np.ones(SHAPE, np.float32), np.diag([2.0, 2, 2, 1]))
+    coarse = np.arange(6 * 7 * 8, dtype=np.float32).reshape(6, 7, 8)
+    far = np.diag([2.0, 2, 2, 1])
+    far[:3, 3] = 500
+    maps = {
+        "coarse": nib.Nifti1Image(coarse, np.diag([4.0, 4, 4, 1])),
+        "far": nib.Nifti1Image(coarse, far),
+        "empty": nib.Nifti1Image(np.zeros(SHAPE, np.float32), background.affine),
+        "four": nib.Nifti1Image(np.zeros((*SHAPE, 2), np.float32), background.affine),
+    }
+    viewer = SliceViewer.from_images(background, maps)
+    messages = " | ".join(sent[-1][0]["messages"])
+    for text in (
+        "coarse: is on another grid",
+        "far: lies outside",
+        "empty: the map is empty",
+        "four: has shape",
+    ):
+        assert text in messages
+    values = {row["name"]: row["value"] for row in viewer.readout((8, 12, 16))["values"]}
+    assert values == {"coarse": coarse[2, 3, 4], "far": None, "empty": 0.0}
+
+
+def test_an_error_in_an_answer_is_a_note(make_run, sent, monkeypatch):
+    viewer = SliceViewer(make_run())
+    monkeypatch.setattr(slice_viewer, "readout_at", lambda *_: 1 / 0)
+    say(viewer, kind="point", voxel=[1, 2, 3])
+    assert [content["kind"] for content, _ in sent[-2:]] == ["note", "readout"]
+    assert "division by zero" in sent[-2][0]["text"]
+
+
+def test_choosing_subjects(make_run, sent):
+    viewer = SliceViewer(make_run(6))
+    chooser = viewer.chooser
+    texts = lambda: [text.split(" · ")[0] for text, _ in chooser.list.options]  # noqa: E731
+    assert first(viewer).text == "sub-0000 · f → f 0.80 ✓ · fold 0"
+    chooser.search.value = "03"
+    assert texts() == ["sub-0003"]
+    chooser.search.value = ""
+    chooser.correct.value = "wrong"
+    assert texts() == ["sub-0001", "sub-0003", "sub-0005"]
+    chooser.fold.value = "0"
+    assert texts() == []
+    viewer.show("sub-0004")
+    assert chooser.list.value == 4
+    assert sent[-1][0]["title"].startswith("sub-0004")
+
+
+def test_at_most_four_methods_side_by_side(sent):
+    affine = np.eye(4)
+    maps = {f"m{k}": nib.Nifti1Image(np.full(SHAPE, k + 1.0, np.float32), affine) for k in range(6)}
+    viewer = SliceViewer.from_images(nib.Nifti1Image(np.ones(SHAPE, np.float32), affine), maps)
+    assert [panel["name"] for panel in sent[-1][0]["panels"]] == ["m0", "m1", "m2", "m3"]
+    viewer.methods.children[5].value = True
+    assert [panel["name"] for panel in sent[-1][0]["panels"]] == ["m1", "m2", "m3", "m5"]
+    viewer.controls["scale"].value = "common"
+    assert set(sent[-1][0]["limits"].values()) == {6.0}
+    assert len(viewer.readout((1, 1, 1))["values"]) == 6
+
+
+def test_common_scale_of_a_run(make_run, sent):
+    viewer = SliceViewer(make_run(4))
+    own = sent[-1][0]["panels"][0]["limit"]
+    viewer.controls["scale"].value = "common"
+    content, _ = sent[-1]
+    assert content["kind"] == "limits"
+    assert 0 < content["limits"]["GradCAM"] != own
+
+
+def test_page_is_self_contained_and_names_are_text(tmp_path, sent):
+    affine = np.eye(4)
+    image = nib.Nifti1Image(np.ones(SHAPE, np.float32), affine)
+    viewer = SliceViewer.from_images(image, {EVIL: image, "</script>": image}, title=EVIL)
+    viewer.controls["sign"].value = "positive"
+    text = viewer.save_html(tmp_path / "view.html").read_text(encoding="utf-8")
+    assert EVIL not in text
+    assert text.count("</script>") == 2
+    assert "http" not in text.replace("http-equiv", "")
+    start = text.index('type="application/json">') + len('type="application/json">')
+    content = json.loads(text[start : text.index("</script>")])
+    assert content["settings"]["sign"] == 1
+    assert content["scene"]["panels"][0]["name"] == EVIL
+
+
+def test_the_script_is_small_and_writes_text_only():
+    source = SliceCanvas._esm if isinstance(SliceCanvas._esm, str) else str(SliceCanvas._esm)
+    assert len(source.splitlines()) <= 300
+    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "http"):
+        assert word not in source
+
+
+def test_colours_are_symmetric_tables():
+    tables = colour_tables()
+    assert tables.shape == (len(COLOURS), 256, 3)
+    assert tables[0, 0].tolist() == [0x14, 0x54, 0xB8]
+    assert tables[0, 255].tolist() == [0xA5, 0x0F, 0x15]
+
+
+def test_group_maps(make_run, sent):
+    run = make_run()
+    for k, method in enumerate(METHODS):
+        save_img(values_of(7, k), awkward_affine(), run.group_map(method, "class-f", "mean"))
+    viewer = SliceViewer(run)
+    viewer.show("mean class f")
+    assert sent[-1][0]["title"] == "group · mean class f"
+    assert [panel["name"] for panel in sent[-1][0]["panels"]] == list(METHODS)
+
+
+def test_view_writes_a_notebook_beside_the_run(make_run, tmp_path, monkeypatch):
+    run = make_run()
+    path = write_notebook(run.path)
+    notebook = json.loads(path.read_text())
+    assert 'SliceViewer(".")' in notebook["cells"][1]["source"]
+    assert str(tmp_path) not in path.read_text()
+    path.write_text("mine")
+    assert write_notebook(run.path).read_text() == "mine"
+    started = []
+
+    def start(command):
+        started.extend(command)
+        return type("Done", (), {"returncode": 0})
+
+    monkeypatch.setattr("xai_brain.commands.view.subprocess.run", start)
+    assert view([str(run.path), "--no-browser"]) == 0
+    assert started[1:] == ["-m", "jupyterlab", str(path), "--no-browser"]
+    with pytest.raises(ViewError, match="which run"):
+        view([])
+    with pytest.raises(ViewError, match="there is no run here"):
+        view([str(tmp_path)])
+
+
+def test_a_real_run(small_run, sent):
+    viewer = SliceViewer(small_run)
+    content, _ = sent[-1]
+    assert content["outlines"] == ["truth"]
+    assert len(content["panels"]) == 3
+    assert len(viewer._catalogue.entries) == len(read_tsv(small_run.predictions)) + 2  # and two mean maps

@@ -1,0 +1,54 @@
+"""The drawing in the browser: a small anywidget. Volumes reach it as messages, never as synced traits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+
+HERE = Path(__file__).parent
+# from the limit below zero to zero, and from zero to the limit: signed maps use both on one symmetric scale
+COLOURS = {
+    "red–blue": ("#1454b8 #2b83ca #6baed6 #d1e5f0", "#fddbc7 #f4774f #d7191c #a50f15"),
+    "hot–cool": ("#b3ffff #22c8ff #1e78ff #1a1aa8", "#a80000 #ff4d00 #ffb300 #ffff99"),
+    "viridis": ("#a02c9a #6a2a86 #443983 #31688e", "#21918c #5ec962 #c8e020 #fde725"),
+}
+KINDS = ("top %", "percentile", "% of scale", "value")
+SIGNS = ("both", "positive", "negative")
+PLANES = ("three planes", "axial", "coronal", "sagittal")
+
+
+class SliceCanvas(anywidget.AnyWidget):
+    """Settings of the display; nothing here changes a map.
+
+    Messages from the browser: ``ready`` (asks for the scene), ``point``, ``clusters``, ``save_html``.
+    Messages to it: ``scene`` with one uint8 buffer per volume, ``limits``, ``readout``, ``clusters``,
+    ``go``, ``note``.
+    """
+
+    _esm = HERE / "slices.js"
+    _css = HERE / "slices.css"
+    colours = traitlets.Int(0).tag(sync=True)  # place in COLOURS, as dropdowns are linked by their index
+    opacity = traitlets.Float(0.8).tag(sync=True)
+    threshold_kind = traitlets.Int(0).tag(sync=True)
+    threshold = traitlets.Float(5.0).tag(sync=True)  # of every kind but "value"
+    threshold_value = traitlets.Float(0.0).tag(sync=True)  # raw, of |value|
+    sign = traitlets.Int(0).tag(sync=True)
+    planes = traitlets.Int(0).tag(sync=True)
+    inside = traitlets.Bool(True).tag(sync=True)  # only where the background is not 0
+    smooth = traitlets.Bool(False).tag(sync=True)
+    truth = traitlets.Bool(True).tag(sync=True)
+    atlas = traitlets.Bool(True).tag(sync=True)
+
+
+def colour_tables() -> np.ndarray:
+    """256 colours of each of COLOURS, from -limit to limit, uint8 of shape (n, 256, 3)."""
+    tables = []
+    for sides in COLOURS.values():
+        for side in sides:
+            anchors = np.array([list(bytes.fromhex(text[1:])) for text in side.split()])
+            at = np.linspace(0, len(anchors) - 1, 128)
+            tables.append([np.interp(at, np.arange(len(anchors)), channel) for channel in anchors.T])
+    return np.rint(tables).astype(np.uint8).transpose(0, 2, 1).reshape(len(COLOURS), 256, 3)

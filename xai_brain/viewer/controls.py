@@ -1,0 +1,162 @@
+"""Controls around the drawing. Those of the display are linked in the browser and never wait for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import ipywidgets as widgets
+
+from xai_brain.viewer.canvas import COLOURS, KINDS, PLANES, SIGNS, SliceCanvas
+from xai_brain.viewer.catalogue import Entry
+
+ANY = "any"
+MAX_PANELS = 4
+SCALES = ("this subject", "common")
+CHECKS = {"truth": "truth", "atlas": "atlas", "inside": "only in the brain", "smooth": "smooth"}
+
+
+def display_controls(canvas: SliceCanvas) -> tuple[widgets.VBox, dict[str, widgets.Widget]]:
+    """Rows of controls linked to the canvas in the browser, and the same by name.
+
+    ``scale`` alone is not linked: its limits come from Python.
+    """
+    style, auto = {"description_width": "auto"}, widgets.Layout(width="auto")
+    slider = {"style": style, "layout": widgets.Layout(width="270px")}
+    controls: dict[str, widgets.Widget] = {
+        "opacity": widgets.FloatSlider(
+            canvas.opacity, max=1, step=0.02, description="Opacity", readout_format=".2f", **slider
+        ),
+        "threshold": widgets.FloatSlider(
+            canvas.threshold, max=100, step=0.5, description="Threshold", readout_format=".1f", **slider
+        ),
+        "threshold_value": widgets.FloatText(
+            description="|value| ≥", style=style, layout=widgets.Layout(width="200px", display="none")
+        ),
+    }
+    choices = {
+        "threshold_kind": (KINDS, "by"),
+        "sign": (SIGNS, "Sign"),
+        "colours": (tuple(COLOURS), "Colours"),
+        "scale": (SCALES, "Scale"),
+        "planes": (PLANES, "Show"),
+    }
+    for name, (options, text) in choices.items():
+        controls[name] = widgets.Dropdown(options=options, description=text, style=style, layout=auto)
+    for name, text in CHECKS.items():
+        controls[name] = widgets.Checkbox(getattr(canvas, name), description=text, indent=False, layout=auto)
+    for name, control in controls.items():
+        if name != "scale":
+            own = "index" if isinstance(control, widgets.Dropdown) else "value"
+            widgets.jslink((control, own), (canvas, name))
+
+    def show_the_right_one(change: dict) -> None:
+        raw = change["new"] == "value"
+        controls["threshold_value"].layout.display = "" if raw else "none"
+        controls["threshold"].layout.display = "none" if raw else ""
+
+    controls["threshold_kind"].observe(show_the_right_one, "value")
+    names = list(controls)
+    row = widgets.Layout(flex_flow="row wrap", grid_gap="2px 14px", align_items="center")
+    rows = [[controls[name] for name in part] for part in (names[:5], names[5:])]
+    return widgets.VBox([widgets.Box(part, layout=row) for part in rows]), controls
+
+
+class EntryChooser(widgets.VBox):
+    """Search by id, filters, and the list of subjects and group maps.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    chosen : function of the Entry that was picked
+    """
+
+    def __init__(self, entries: Sequence[Entry], chosen: Callable[[Entry], None]):
+        self._all = list(entries)
+        self._chosen = chosen
+        style, layout = {"description_width": "auto"}, widgets.Layout(width="auto")
+
+        def choices(values: Sequence[object]) -> list[str]:
+            return [ANY, *sorted({str(value) for value in values if value is not None})]
+
+        def filtered(values: Sequence[object], description: str) -> widgets.Dropdown:
+            return widgets.Dropdown(
+                options=choices(values), description=description, style=style, layout=layout
+            )
+
+        self.search = widgets.Text(
+            placeholder="search by id", continuous_update=True, layout=widgets.Layout(width="140px")
+        )
+        self.label = filtered([entry.label for entry in entries], "Label")
+        self.explained = filtered([entry.explained for entry in entries], "Explained")
+        self.fold = filtered([entry.fold for entry in entries], "Fold")
+        self.correct = widgets.Dropdown(
+            options=[ANY, "correct", "wrong"], description="Prediction", style=style, layout=layout
+        )
+        filters = [self.label, self.explained, self.fold, self.correct]
+        self.list = widgets.Select(
+            options=[(entry.text, i) for i, entry in enumerate(self._all)],
+            rows=5,
+            layout=widgets.Layout(width="100%", max_width="460px"),
+        )
+        for control in [self.search, *filters]:
+            control.observe(self._narrow, "value")
+        self.list.observe(self._picked, "value")
+        row = widgets.Layout(flex_flow="row wrap", grid_gap="2px 12px", align_items="center")
+        useful = [control for control in filters if len(control.options) > 2]
+        super().__init__([widgets.Box([self.search, *useful], layout=row), self.list])
+        self.layout.display = "none" if len(self._all) < 2 else ""
+
+    def pick(self, number: int) -> None:
+        """Choose an entry by its place among all; filters that hide it are lifted."""
+        if number not in [value for _, value in self.list.options]:
+            self.search.value = ""
+            for control in (self.label, self.explained, self.fold, self.correct):
+                control.value = ANY
+        self.list.value = number
+
+    def _fits(self, entry: Entry) -> bool:
+        if self.search.value.strip().lower() not in entry.text.split(" · ")[0].lower():
+            return False
+        wanted = {"correct": True, "wrong": False}
+        return (
+            self.label.value in (ANY, entry.label)
+            and self.explained.value in (ANY, entry.explained)
+            and self.fold.value in (ANY, str(entry.fold))
+            and (self.correct.value == ANY or entry.correct is wanted[self.correct.value])
+        )
+
+    def _narrow(self, change: dict) -> None:
+        here = self.list.value
+        options = [(entry.text, i) for i, entry in enumerate(self._all) if self._fits(entry)]
+        with self.list.hold_trait_notifications():
+            self.list.options = options
+            if here in [value for _, value in options]:
+                self.list.value = here
+
+    def _picked(self, change: dict) -> None:
+        if change["new"] is not None:
+            self._chosen(self._all[change["new"]])
+
+
+def method_buttons(methods: Sequence[str], changed: Callable[[list[str]], None]) -> widgets.Box:
+    """A button per method; at most four are on, the one that was on longest gives way."""
+    buttons = [
+        widgets.ToggleButton(value=i < MAX_PANELS, description=name, layout=widgets.Layout(width="auto"))
+        for i, name in enumerate(methods)
+    ]
+    on = [button for button in buttons if button.value]
+
+    def press(change: dict) -> None:
+        button = change["owner"]
+        if button.value and button not in on:
+            on.append(button)
+            if len(on) > MAX_PANELS:
+                on[0].value = False  # comes here again, and changes the view
+                return
+        elif not button.value and button in on:
+            on.remove(button)
+        changed([name for name, b in zip(methods, buttons, strict=True) if b in on])
+
+    for button in buttons:
+        button.observe(press, "value")
+    return widgets.Box(buttons, layout=widgets.Layout(flex_flow="row wrap", grid_gap="2px 4px"))

@@ -1,0 +1,72 @@
+"""A map: its values, where its colours end, and its codes for drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import nibabel as nib
+import numpy as np
+
+LIMIT_PERCENTILE = 99.5  # of |value| in the brain: where the colours end
+PERCENTILES = np.linspace(0, 100, 1001)
+N_CODES = 127  # of each sign; 128 is zero
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A map: as it is in its file, and on the displayed grid.
+
+    Parameters
+    ----------
+    name : str
+    img : nibabel.Nifti1Image
+        Own grid and axes; what the readout reads.
+    shown : ndarray of shape (X, Y, Z), float32
+        On the displayed grid, 0 where the file holds no number.
+    ranked : ndarray, sorted
+        |value| of all voxels of the brain, on the displayed grid.
+    """
+
+    name: str
+    img: nib.Nifti1Image
+    shown: np.ndarray
+    ranked: np.ndarray
+
+    @cached_property
+    def maximum(self) -> float:
+        return float(np.abs(self.shown).max(initial=0))
+
+    @cached_property
+    def limit(self) -> float:
+        """Where the colours end."""
+        limit = float(np.percentile(self.ranked, LIMIT_PERCENTILE)) if self.ranked.size else 0.0
+        return limit or self.maximum  # fewer than one voxel in 200 is not zero
+
+    @property
+    def signed(self) -> bool:
+        return bool(self.shown.min(initial=0) < -1e-6 * self.maximum)
+
+    def percentile(self, value: float) -> float:
+        """Share of brain voxels whose |value| is not greater, in %."""
+        below = np.searchsorted(self.ranked, abs(np.float32(value)), side="right")
+        return 100 * float(below) / max(self.ranked.size, 1)
+
+    def quantiles(self) -> list[float]:
+        """|value| at `PERCENTILES` of the brain."""
+        at = PERCENTILES / 100 * max(self.ranked.size - 1, 0)
+        return np.interp(at, np.arange(self.ranked.size), self.ranked).tolist() if self.ranked.size else [0.0]
+
+    def codes(self) -> np.ndarray:
+        """uint8 for drawing: 128 is zero, steps grow with the square root of |value|.
+
+        Maps have few high values; a linear code would leave one or two steps for all the others.
+        """
+        relative = self.shown / (self.maximum or 1.0)
+        code = 128 + np.sign(relative) * np.rint(N_CODES * np.sqrt(np.abs(relative)))
+        return code.astype(np.uint8)
+
+
+def brain_of(background: np.ndarray) -> np.ndarray:
+    brain = np.nan_to_num(background) > 0
+    return brain if brain.any() else np.ones(brain.shape, bool)

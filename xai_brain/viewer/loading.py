@@ -1,0 +1,118 @@
+"""Reading what an entry shows. Whatever cannot be read becomes a message, never an exception."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from xai_brain.viewer.catalogue import Image, Images
+from xai_brain.viewer.layers import Layer, brain_of
+from xai_brain.viewer.scene import Scene
+from xai_brain.volumes import Grid, ImageError, load_img, resample_to_grid, same_grid
+
+
+def load_scene(
+    images: Images, labels_img: nib.Nifti1Image | None = None, lut: pd.DataFrame | None = None
+) -> Scene | list[str]:
+    """Read the images of one entry; what cannot be read becomes a message.
+
+    Returns
+    -------
+    Scene, or list of str when there is nothing to show
+    """
+    messages: list[str] = []
+    with ThreadPoolExecutor(4) as pool:  # unzipping lets other threads run
+        behind = [pool.submit(_read, image, "background") for image in images.background]
+        waiting = {name: pool.submit(_read, image, name) for name, image in images.maps.items()}
+        truth_read = pool.submit(_read, images.truth, "truth") if images.truth is not None else None
+    backgrounds = [read for future in behind if not isinstance(read := future.result(), str)]
+    messages += [text for future in behind if isinstance(text := future.result(), str)][:1]
+    maps: dict[str, nib.Nifti1Image] = {}
+    for name, future in waiting.items():
+        read = future.result()
+        if isinstance(read, str):
+            messages.append(read)
+        else:
+            maps[name] = read
+    if not backgrounds:
+        if not maps:
+            return messages or ["there is nothing to show"]
+        first = next(iter(maps.values()))
+        backgrounds = [nib.Nifti1Image(np.zeros(first.shape, np.float32), first.affine)]
+        messages.append("there is no background image: maps are shown on black")
+    original = _mean(backgrounds)
+    background = nib.as_closest_canonical(original)
+    brain = brain_of(np.asanyarray(background.dataobj))
+    if (tilt := float(np.rad2deg(nib.affines.obliquity(background.affine).max()))) > 1:
+        messages.append(f"the image is tilted by {tilt:.0f}°: planes follow its voxels, mm are true")
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda name: _layer(name, maps[name], background, brain), maps))
+    messages += [text for _, text in made if text]
+    truth = None
+    if truth_read is not None:
+        read = truth_read.result()
+        if isinstance(read, str):
+            messages.append(read)
+        else:
+            data = np.nan_to_num(_on_grid(read, background))
+            truth = data > data.max(initial=0) / 2
+    labels = None
+    if labels_img is not None:
+        labels = np.rint(np.nan_to_num(_on_grid(labels_img, background))).astype(np.int32)
+    regions = {} if lut is None else {int(i): str(n) for i, n in zip(lut["index"], lut["name"], strict=True)}
+    layers = {layer.name: layer for layer, _ in made}
+    return Scene(images.title, background, original, layers, truth, labels, regions, messages)
+
+
+def _read(image: Image, name: str) -> nib.Nifti1Image | str:
+    """A 3-D image, or why there is none."""
+    try:
+        if isinstance(image, str | Path):
+            return load_img(image)
+        data = np.asanyarray(image.dataobj).astype(np.float32)
+        while data.ndim > 3 and data.shape[-1] == 1:
+            data = data[..., 0]
+        if data.ndim != 3:
+            return f"{name}: has shape {data.shape}; a single 3-D volume is needed"
+        return nib.Nifti1Image(data, image.affine)
+    except ImageError as error:
+        return f"{name}: {Path(error.path).name}: {error.reason}"
+    except Exception as error:  # an image object of others can fail in any way when its data are read
+        return f"{name}: cannot be read ({type(error).__name__}: {error})"
+
+
+def _mean(images: list[nib.Nifti1Image]) -> nib.Nifti1Image:
+    alike = [img for img in images if same_grid(img, images[0])]
+    return nib.Nifti1Image(
+        np.mean([np.asanyarray(img.dataobj) for img in alike], axis=0, dtype=np.float32), images[0].affine
+    )
+
+
+def _on_grid(img: nib.Nifti1Image, background: nib.Nifti1Image) -> np.ndarray:
+    """Values at the voxels of the background: the same ones when the grid is the same, else the nearest."""
+    canonical = nib.as_closest_canonical(img)
+    if same_grid(canonical, background):
+        return np.asanyarray(canonical.dataobj)
+    x, y, z = background.shape
+    return resample_to_grid(img, Grid("shown", (x, y, z), background.affine), order=0)
+
+
+def _layer(
+    name: str, img: nib.Nifti1Image, background: nib.Nifti1Image, brain: np.ndarray
+) -> tuple[Layer, str]:
+    message = ""
+    if not same_grid(nib.as_closest_canonical(img), background):
+        message = f"{name}: is on another grid than the image; drawn at the nearest voxels, read from its own"
+    shown = _on_grid(img, background)
+    if n_bad := int((~np.isfinite(np.asanyarray(img.dataobj))).sum()):
+        message = f"{name}: {n_bad} voxels hold no number"
+        shown = np.nan_to_num(shown, posinf=0, neginf=0)
+    layer = Layer(name, img, shown, np.sort(np.abs(shown[brain])))
+    if layer.maximum == 0:
+        outside = np.nan_to_num(np.asanyarray(img.dataobj)).any()
+        message = f"{name}: lies outside of the image" if outside else f"{name}: the map is empty"
+    return layer, message

@@ -1,0 +1,134 @@
+"""One subject or group in memory, and how it is handed to the browser.
+
+Axes are reordered and flipped to RAS for the display; values stay what the file holds. A map of another
+grid is sampled on the background's grid for drawing only: what is read out comes from its own voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from xai_brain.viewer.canvas import colour_tables
+from xai_brain.viewer.layers import Layer, brain_of
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that is shown of one subject or group.
+
+    Parameters
+    ----------
+    title : str
+    background : nibabel.Nifti1Image
+        RAS axes; its grid is the displayed one.
+    original : nibabel.Nifti1Image
+        The background with the axes of its file.
+    layers : mapping of method to Layer
+    truth, labels : ndarray of shape (X, Y, Z), optional
+        On the displayed grid; bool, and integer label indices.
+    regions : mapping of label index to name
+    messages : list of str
+        What could not be shown, and why.
+    """
+
+    title: str
+    background: nib.Nifti1Image
+    original: nib.Nifti1Image
+    layers: Mapping[str, Layer]
+    truth: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    regions: Mapping[int, str] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+
+    @cached_property
+    def brain(self) -> np.ndarray:
+        """Bool; everywhere when the background is nowhere 0."""
+        return brain_of(np.asanyarray(self.background.dataobj))
+
+    def start(self) -> list[int]:
+        """Voxel to begin at: in the middle of the truth, else the peak of the first map."""
+        if self.truth is not None and self.truth.any():
+            inside = np.argwhere(self.truth)
+            near = np.linalg.norm(inside - inside.mean(0), axis=1).argmin()
+            return [int(i) for i in inside[near]]
+        for layer in self.layers.values():
+            if layer.maximum > 0:
+                peak = np.where(self.brain, np.abs(layer.shown), 0).argmax()
+                return [int(i) for i in np.unravel_index(peak, self.brain.shape)]
+        return [n // 2 for n in self.background.shape]
+
+    def box(self, margin: int = 3) -> list[list[int]]:
+        """First and last voxel (exclusive) along each axis of what is worth showing."""
+        sides = []
+        for axis, n in enumerate(self.brain.shape):
+            others = tuple(k for k in range(3) if k != axis)
+            there = np.flatnonzero(self.brain.any(others))
+            sides.append([max(int(there[0]) - margin, 0), min(int(there[-1]) + 1 + margin, n)])
+        return sides
+
+    def message(
+        self, methods: Sequence[str], limits: Mapping[str, float]
+    ) -> tuple[dict[str, Any], list[bytes]]:
+        """What is sent to the browser: a small description, and uint8 buffers.
+
+        Buffers: the background, the maps of the panels, the outlines, the colour tables.
+        """
+        layers = [self.layers[name] for name in methods if name in self.layers]
+        buffers = [_bytes(for_looking(np.asanyarray(self.background.dataobj)))]
+        buffers += [_bytes(layer.codes()) for layer in layers]
+        outlines = {"truth": self.truth, "atlas": None if self.labels is None else _ranks(self.labels)}
+        there = {name: data for name, data in outlines.items() if data is not None}
+        buffers += [_bytes(data.astype(np.uint8)) for data in there.values()]
+        buffers.append(colour_tables().tobytes())
+        affine = self.background.affine
+        description = {
+            "kind": "scene",
+            "title": self.title,
+            "shape": list(self.background.shape),
+            "affine": affine.tolist(),
+            "inverse": np.linalg.inv(affine).tolist(),
+            "spacing": [float(size) for size in nib.affines.voxel_sizes(affine)],
+            "start": self.start(),
+            "box": self.box(),
+            "outlines": list(there),
+            "messages": self.messages,
+            "panels": [
+                {
+                    "name": layer.name,
+                    "maximum": layer.maximum,
+                    "limit": limits.get(layer.name, layer.limit),
+                    "signed": layer.signed,
+                    "quantiles": layer.quantiles(),
+                }
+                for layer in layers
+            ],
+        }
+        return description, buffers
+
+
+def for_looking(data: np.ndarray) -> np.ndarray:
+    """uint8: 1 to 255 between the 0.5th and 99.5th percentile of what is above 0, which stays 0."""
+    data = np.nan_to_num(data)
+    if data.min() >= 0 and data.max() <= 255 and not np.mod(data, 1).any():
+        return data.astype(np.uint8)  # prepared for looking already
+    inside = data > 0
+    low, high = np.percentile(data[inside], [0.5, 99.5]) if inside.any() else (0.0, 1.0)
+    scaled = 1 + 254 * np.clip((data - low) / max(high - low, 1e-6), 0, 1)
+    return np.where(inside, scaled, 0).round().astype(np.uint8)
+
+
+def _ranks(labels: np.ndarray) -> np.ndarray:
+    """Labels as uint8 that differ between neighbours; the outline needs no more."""
+    indices, rank = np.unique(labels, return_inverse=True)
+    rank = rank.reshape(labels.shape) - int(np.searchsorted(indices, 0))
+    return np.where(labels == 0, 0, 1 + rank % 255)
+
+
+def _bytes(data: np.ndarray) -> bytes:
+    return data.tobytes(order="F")  # x runs fastest, as in the file

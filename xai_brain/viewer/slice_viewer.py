@@ -1,0 +1,240 @@
+"""The viewer: which subject and maps, around the drawing in the browser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from xai_brain.runs import RunDirectory
+from xai_brain.viewer.canvas import SliceCanvas
+from xai_brain.viewer.catalogue import Entry, GivenImages, Image, Images, RunCatalogue
+from xai_brain.viewer.controls import MAX_PANELS, EntryChooser, display_controls, method_buttons
+from xai_brain.viewer.loading import load_scene
+from xai_brain.viewer.page import write_page
+from xai_brain.viewer.readout import clusters_of, readout_at
+from xai_brain.viewer.render3d import RenderTab
+from xai_brain.viewer.scene import Scene
+from xai_brain.volumes import load_img
+
+N_FOR_COMMON = 12  # subjects whose limits give the common scale
+
+
+class SliceViewer(widgets.VBox):
+    """Look at the maps of a run: three linked planes, up to four methods side by side.
+
+    Only tables are read at first; images are read for one subject at a time. Everything that is chosen
+    changes the display, never a map.
+
+    Parameters
+    ----------
+    run_dir : path or RunDirectory
+    labels_img : image or path, optional
+        Atlas in the space of the maps, on any grid: its outline, and the names of regions.
+    lut : pandas.DataFrame, optional
+        Columns ``index`` and ``name``.
+
+    Examples
+    --------
+    >>> SliceViewer("outputs/demo")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path | RunDirectory | GivenImages,
+        *,
+        labels_img: Image | None = None,
+        lut: pd.DataFrame | None = None,
+    ):
+        if isinstance(run_dir, GivenImages):
+            self._catalogue: GivenImages | RunCatalogue = run_dir
+            self._folder = Path()
+        else:
+            run = run_dir if isinstance(run_dir, RunDirectory) else RunDirectory(Path(run_dir))
+            self._catalogue, self._folder = RunCatalogue(run), run.path / "figures"
+        self._messages = list(self._catalogue.messages)
+        self._labels_img = self._read_labels(labels_img)
+        self._lut = lut
+        self._methods = list(self._catalogue.methods[:MAX_PANELS])
+        self._common: dict[str, float] | None = None
+        self._scene: Scene | None = None
+        self.canvas = SliceCanvas()
+        self.canvas.on_msg(self._received)
+        display, self.controls = display_controls(self.canvas)
+        self.controls["scale"].observe(lambda change: self._send_limits(), "value")
+        self.chooser = EntryChooser(self._catalogue.entries, self._show)
+        self.methods = method_buttons(self._catalogue.methods, self._choose_methods)
+        slices = widgets.VBox([self.methods, display, self.canvas])
+        self._render = RenderTab(lambda: self._scene, lambda: self._methods)
+        tabs = widgets.Tab([slices, self._render.box], titles=["Slices", "3-D"])
+        tabs.observe(lambda change: self._render.opened(change["new"] == 1), "selected_index")
+        super().__init__([self.chooser, tabs])
+        if self._catalogue.entries:
+            self._show(self._catalogue.entries[0])
+
+    @classmethod
+    def from_images(
+        cls,
+        background_img: Image,
+        maps: Mapping[str, Image],
+        labels_img: Image | None = None,
+        lut: pd.DataFrame | None = None,
+        *,
+        truth_img: Image | None = None,
+        title: str = "images",
+    ) -> SliceViewer:
+        """Look at maps made by anyone.
+
+        Parameters
+        ----------
+        background_img : image or path
+        maps : mapping of name to image or path
+            On any grid in the same world space.
+        labels_img, lut : optional
+            As for the class.
+        truth_img : image or path, optional
+            Outlined at half of its maximum.
+        title : str, default "images"
+        """
+        given = GivenImages(Images(title, [background_img], maps, truth_img))
+        return cls(given, labels_img=labels_img, lut=lut)
+
+    # -- for code ------------------------------------------------------------------------------
+    def show(self, participant_id: str) -> None:
+        """Change to a subject, or to a group map by its name.
+
+        Raises
+        ------
+        KeyError
+            There is none of that name.
+        """
+        names = [entry.name for entry in self._catalogue.entries]
+        if participant_id not in names:
+            raise KeyError(f"{participant_id} is not in this run")
+        self.chooser.pick(names.index(participant_id))
+
+    def go_to(self, mm: Sequence[float]) -> None:
+        """Move the crosshair to a place, (x, y, z) in RAS+ mm."""
+        self.canvas.send({"kind": "go", "mm": [float(x) for x in mm]})
+
+    def readout(self, mm: Sequence[float]) -> dict[str, Any]:
+        """Voxel, region, intensity and every method's value and percentile at (x, y, z) mm.
+
+        See `xai_brain.viewer.readout.readout_at`.
+        """
+        if self._scene is None:
+            raise ValueError("nothing is shown")
+        return readout_at(self._scene, mm)
+
+    def save_html(self, path: str | Path) -> Path:
+        """Write what is shown as one page that needs neither Python nor a network."""
+        if self._scene is None:
+            raise ValueError("nothing is shown")
+        chosen = {
+            name: control.index if isinstance(control, widgets.Dropdown) else control.value
+            for name, control in self.controls.items()
+        }
+        description, buffers = self._scene.message(self._methods, self._limits())
+        return write_page(Path(path), description, buffers, chosen)
+
+    # -- inside --------------------------------------------------------------------------------
+    def _read_labels(self, labels_img: Image | None) -> nib.Nifti1Image | None:
+        if not isinstance(labels_img, str | Path):
+            return labels_img
+        try:
+            return load_img(labels_img)
+        except ValueError as error:
+            self._messages.append(f"atlas: {error}")
+            return None
+
+    def _show(self, entry: Entry) -> None:
+        loaded = load_scene(self._catalogue.images_of(entry), self._labels_img, self._lut)
+        self._scene = loaded if isinstance(loaded, Scene) else None
+        self._problems = loaded.messages if isinstance(loaded, Scene) else loaded
+        self._send_scene()
+        self._render.changed()
+
+    def _choose_methods(self, methods: list[str]) -> None:
+        self._methods = methods
+        self._send_scene()
+        self._render.changed()
+
+    def _send_scene(self) -> None:
+        messages = [*self._messages, *(self._problems if self._catalogue.entries else [])]
+        if self._scene is None:
+            self.canvas.send({"kind": "scene", "messages": messages})
+            return
+        description, buffers = self._scene.message(self._methods, self._limits())
+        self.canvas.send({**description, "messages": messages}, buffers)
+
+    def _limits(self) -> dict[str, float]:
+        """Where the colours of each method end; empty: every map has its own."""
+        if self.controls["scale"].value != "common" or self._scene is None:
+            return {}
+        if isinstance(self._catalogue, GivenImages):
+            return dict.fromkeys(
+                self._scene.layers, max((m.limit for m in self._scene.layers.values()), default=0.0)
+            )
+        if self._common is None:
+            self._common = self._common_limits()
+        return self._common
+
+    def _common_limits(self) -> dict[str, float]:
+        """Median over some subjects of each method's limit."""
+        subjects = [entry for entry in self._catalogue.entries if not entry.group]
+        step = max(len(subjects) // N_FOR_COMMON, 1)
+        found: dict[str, list[float]] = {}
+        for entry in subjects[::step][:N_FOR_COMMON]:
+            scene = load_scene(self._catalogue.images_of(entry))
+            for layer in scene.layers.values() if isinstance(scene, Scene) else ():
+                found.setdefault(layer.name, []).append(layer.limit)
+        return {name: float(np.median(limits)) for name, limits in found.items()}
+
+    def _send_limits(self) -> None:
+        if self._scene is not None:
+            own = {name: layer.limit for name, layer in self._scene.layers.items()}
+            self.canvas.send({"kind": "limits", "limits": {**own, **self._limits()}})
+
+    def _received(self, canvas: SliceCanvas, content: dict[str, Any], buffers: list) -> None:
+        """A message of the browser; what goes wrong is said in the widget, never as a trace."""
+        try:
+            self._answer(content)
+        except Exception as error:
+            text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            canvas.send({"kind": "note", "text": f"{content.get('kind')}: {text}"})
+            if content.get("kind") == "point":  # the browser asks again only when it has an answer
+                canvas.send({"kind": "readout", "mm": None})
+
+    def _answer(self, content: dict[str, Any]) -> None:
+        kind, scene = content["kind"], self._scene
+        if kind == "ready":
+            self._send_scene()
+        elif scene is None:
+            if kind == "point":
+                self.canvas.send({"kind": "readout", "mm": None})
+        elif kind == "point":
+            mm = nib.affines.apply_affine(scene.background.affine, content["voxel"])
+            self.canvas.send({"kind": "readout", **as_text(readout_at(scene, mm))})
+        elif kind == "clusters" and content["method"] in scene.layers:
+            layer = scene.layers[content["method"]]
+            rows = clusters_of(
+                scene, layer, content["threshold"], sign=content["sign"], inside=content["inside"]
+            )
+            self.canvas.send({"kind": "clusters", "method": layer.name, "rows": rows})
+        elif kind == "save_html":
+            name = "".join(c if c.isalnum() or c in "-." else "_" for c in scene.title.split(" · ")[0])
+            path = self.save_html(self._folder / f"view_{name}.html")
+            self.canvas.send({"kind": "note", "text": f"saved {path}"})
+
+
+def as_text(readout: dict[str, Any]) -> dict[str, Any]:
+    """A readout with its values as text, so that the browser shows the digits that Python has."""
+    values = [
+        {**row, "value": None if row["value"] is None else f"{row['value']:.6g}"} for row in readout["values"]
+    ]
+    return {**readout, "values": values}
