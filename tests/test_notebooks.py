@@ -100,11 +100,6 @@ def test_each_names_the_next():
         assert following.name in prose(read(path)), path.name
 
 
-def test_the_start_is_the_shortest():
-    n_cells = {path.name: len(read(path).cells) for path in PATHS}
-    assert min(n_cells, key=n_cells.get) == PATHS[0].name
-
-
 def test_exercises_come_from_solutions(make_exercises, tmp_path):
     written = make_exercises.make_exercises(NOTEBOOKS, tmp_path / "exercises")
     assert [path.name for path in written] == [path.name for path in PATHS]
