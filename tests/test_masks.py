@@ -22,6 +22,7 @@ from xai_brain.attribution import (
 from xai_brain.attribution.area_constrained import of_area
 from xai_brain.attribution.eval_copy import eval_copy
 from xai_brain.attribution.fills import FILLS, Fills, kan2020_blur
+from xai_brain.attribution.first_convolution import FirstConvolution
 from xai_brain.attribution.mask_engine import MaskEngine, moved, volumes_that_fit
 from xai_brain.attribution.masks import total_variation, upsampled
 from xai_brain.attribution.model_state import AttributionError
@@ -115,27 +116,26 @@ def test_fast_copy_is_the_same_function_with_fewer_layers(awkward_net, inputs):
     assert all(parameter.requires_grad for parameter in awkward_net.parameters())
 
 
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (5, 3, 2)])
+@pytest.mark.parametrize("shape", [(12, 14, 16), (9, 12, 11)])
+def test_first_convolution_goes_back_to_the_image_as_the_usual_one(shape, kernel):
+    torch.manual_seed(0)
+    usual = nn.Conv3d(1, 6, kernel)
+    fast = FirstConvolution(usual)
+    results = []
+    for layer in (usual, fast):
+        x = torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        output = layer(x)
+        results.append((output.detach(), torch.autograd.grad((output**2).sum(), x)[0]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-4)
+    assert FirstConvolution.fits(usual)
+    assert not FirstConvolution.fits(nn.Conv3d(1, 6, 3, stride=2))
+    assert not FirstConvolution.fits(nn.Conv3d(2, 6, 3))
+
+
 class Branching(ToyNet):
     def forward(self, x):
         return super().forward(x if x.mean() > 1e9 else 2 * x)  # cannot be traced
-
-
-class HalfGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient / 2
-
-
-class Hooked(ToyNet):
-    """Its gradient is not that of its layers."""
-
-    def __init__(self):
-        super().__init__()
-        self.relu1.register_full_backward_hook(lambda *_: (torch.zeros(1).expand(_[1][0].shape),))
 
 
 @pytest.mark.parametrize("make", [Branching, lambda: ToyNet().train()])
@@ -236,6 +236,17 @@ def test_bfloat16_is_close_and_unknown_precision_is_refused(toy_net):
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.98
     with pytest.raises(AttributionError, match="one of float32, bfloat16"):
         MaskEngine(toy_net, precision="float16")
+
+
+def test_bfloat16_goes_through_the_fast_copy(awkward_net, inputs):
+    evidence = torch.full_like(inputs, 0.3)
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        engine = MaskEngine(ClassScore(awkward_net, "probability"), precision=precision)
+        with engine.prepared(inputs):
+            gradients.append(engine.gradients(inputs, 0 * inputs, evidence, torch.tensor([0, 1, 1]))[1])
+    assert gradients[1].dtype == torch.float32
+    assert np.corrcoef(gradients[0].ravel(), gradients[1].ravel())[0, 1] > 0.95
 
 
 def test_total_variation_is_that_of_the_upsampled_mask():
