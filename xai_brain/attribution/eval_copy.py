@@ -17,8 +17,8 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 def eval_copy(model: nn.Module, inputs: torch.Tensor, tolerance: float = 1e-4) -> nn.Module:
     """Copy of a model with batch norm folded into convolutions and pooling before ReLU; or the model itself.
 
-    On CPUs the first convolution also gets a faster way back to the image. These changes keep the function: an
-    affine map after a linear one is a linear one, and ReLU is monotone, so that it commutes with max pooling.
+    On CPUs the first convolution also gets a faster way back to the image. All this keeps the function: an
+    affine map after a linear one is linear, and ReLU is monotone, so that it commutes with max pooling.
     The copy is compared with the original, output and gradient, before it is given away; where they differ,
     or where the model cannot be traced, the model itself is returned.
 
