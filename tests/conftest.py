@@ -101,6 +101,30 @@ def toy_net() -> ToyNet:
     return ToyNet().eval()
 
 
+SHAPE = (12, 14, 16)
+BOX = (slice(4, 8), slice(6, 11), slice(8, 13))
+
+
+class BoxDetector(nn.Module):
+    """Class 1 is the mean inside a box; nothing else matters."""
+
+    def forward(self, x):
+        evidence = 8 * (x[:, 0][:, *BOX].mean((1, 2, 3)) - 0.5)
+        return torch.stack([-evidence, evidence], 1)
+
+
+def boxed_reference(n=8):
+    """Class 1 has a bright box, class 0 has not."""
+    from xai_brain.attribution import Reference
+
+    generator = torch.Generator().manual_seed(1)
+    means = torch.zeros(2, 1, *SHAPE)
+    means[1, 0][BOX] = 1
+    targets = torch.arange(n) % 2
+    volumes = means[targets] + 0.3 * torch.randn(n, 1, *SHAPE, generator=generator)
+    return Reference(means, volumes, targets, torch.ones(SHAPE, dtype=torch.bool), (2.0, 2.0, 2.0))
+
+
 SMALL = [
     "experiment=demo",
     "data.cohort.n_subjects=24",

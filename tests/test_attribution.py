@@ -5,7 +5,7 @@ from __future__ import annotations
 import captum.attr
 import pytest
 import torch
-from conftest import ToyNet
+from conftest import SHAPE, ToyNet, boxed_reference
 from torch import nn
 
 from xai_brain.attribution import (
@@ -19,8 +19,6 @@ from xai_brain.attribution import (
 from xai_brain.attribution.fills import gaussian_blur
 from xai_brain.attribution.grad_cam import find_layer
 from xai_brain.attribution.model_state import AttributionError
-
-SHAPE = (12, 14, 16)
 
 
 def reference_for(shape, n_classes=2):
@@ -245,22 +243,6 @@ def test_functional_relu_is_refused(toy_net, inputs):
 
 
 # -- meaningful perturbation -------------------------------------------------------------------------
-
-
-class BoxDetector(nn.Module):
-    """Class 1 is the mean inside a box; nothing else matters."""
-
-    box = (slice(4, 8), slice(6, 11), slice(8, 13))
-
-    def forward(self, x):
-        evidence = 8 * (x[:, 0][:, *self.box].mean((1, 2, 3)) - 0.5)
-        return torch.stack([-evidence, evidence], 1)
-
-
-def boxed_reference():
-    means = torch.zeros(2, 1, *SHAPE)
-    means[1, 0][BoxDetector.box] = 1
-    return Reference(means, means, torch.tensor([0, 1]), torch.ones(SHAPE, dtype=torch.bool), (2.0, 2.0, 2.0))
 
 
 def test_mask_stays_away_where_nothing_speaks_for_the_class():

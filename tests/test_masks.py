@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ToyNet
+from conftest import BOX, SHAPE, BoxDetector, ToyNet, boxed_reference
 from torch import nn
 
 from xai_brain.attribution import (
@@ -17,7 +17,6 @@ from xai_brain.attribution import (
     ClassScore,
     Kan2020Perturbation,
     MeaningfulPerturbation,
-    Reference,
 )
 from xai_brain.attribution.area_constrained import of_area
 from xai_brain.attribution.eval_copy import eval_copy
@@ -26,27 +25,6 @@ from xai_brain.attribution.first_convolution import FirstConvolution
 from xai_brain.attribution.mask_engine import MaskEngine, moved, volumes_that_fit
 from xai_brain.attribution.masks import total_variation, upsampled
 from xai_brain.attribution.model_state import AttributionError
-
-SHAPE = (12, 14, 16)
-BOX = (slice(4, 8), slice(6, 11), slice(8, 13))
-
-
-class BoxDetector(nn.Module):
-    """Class 1 is the mean inside a box; nothing else matters."""
-
-    def forward(self, x):
-        evidence = 8 * (x[:, 0][:, *BOX].mean((1, 2, 3)) - 0.5)
-        return torch.stack([-evidence, evidence], 1)
-
-
-def boxed_reference(n=8):
-    """Class 1 has a bright box, class 0 has not."""
-    generator = torch.Generator().manual_seed(1)
-    means = torch.zeros(2, 1, *SHAPE)
-    means[1, 0][BOX] = 1
-    targets = torch.arange(n) % 2
-    volumes = means[targets] + 0.3 * torch.randn(n, 1, *SHAPE, generator=generator)
-    return Reference(means, volumes, targets, torch.ones(SHAPE, dtype=torch.bool), (2.0, 2.0, 2.0))
 
 
 def subjects(n=2, seed=0):
