@@ -110,12 +110,10 @@ def test_the_viewer_in_jupyterlab(place):
         # clicks, opacity and threshold
         for k in range(20):
             page.mouse.click(x - 40 + 4 * k, y + 30 - 3 * k)
-        sliders = page.locator(".noUi-handle")
-        for k in range(2):
-            box = sliders.nth(k).bounding_box()
-            left, middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-            way = -60 if k == 0 else 60
-            drag(page, (left, middle), (left + way, middle), 30)
+        for k, at in enumerate((0.8, 0.05)):  # of opacity, of threshold
+            box = page.locator(".xai-dials input[type=range]").nth(k).bounding_box()
+            left, middle = box["x"] + 8 + at * (box["width"] - 16), box["y"] + box["height"] / 2
+            drag(page, (left, middle), (left + (-60 if k == 0 else 60), middle), 30)
         page.wait_for_timeout(500)
         draws += seen(page, "xai-brain-draw")[len(draws) :]
         assert len(draws) > 100

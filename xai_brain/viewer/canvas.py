@@ -17,6 +17,7 @@ COLOURS = {
 }
 KINDS = ("top %", "percentile", "% of scale", "value")
 SIGNS = ("both", "positive", "negative")
+DIALS = ("opacity", "threshold", "threshold_value")  # the canvas has controls of its own for these
 PLANES = ("three planes", "axial", "coronal", "sagittal")
 
 

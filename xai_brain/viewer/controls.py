@@ -15,26 +15,16 @@ SCALES = ("this subject", "common")
 CHECKS = {"truth": "truth", "atlas": "atlas", "inside": "only in the brain", "smooth": "smooth"}
 
 
-def display_controls(canvas: SliceCanvas) -> tuple[widgets.VBox, dict[str, widgets.Widget]]:
-    """Rows of controls linked to the canvas in the browser, and the same by name.
+def display_controls(canvas: SliceCanvas) -> tuple[widgets.Box, dict[str, widgets.Widget]]:
+    """Controls linked to the canvas in the browser, and the same by name.
 
-    ``scale`` alone is not linked: its limits come from Python.
+    Opacity and threshold are sliders of the canvas itself; ``scale`` alone is not linked: its limits come
+    from Python.
     """
     style, auto = {"description_width": "auto"}, widgets.Layout(width="auto")
-    slider = {"style": style, "layout": widgets.Layout(width="270px")}
-    controls: dict[str, widgets.Widget] = {
-        "opacity": widgets.FloatSlider(
-            canvas.opacity, max=1, step=0.02, description="Opacity", readout_format=".2f", **slider
-        ),
-        "threshold": widgets.FloatSlider(
-            canvas.threshold, max=100, step=0.5, description="Threshold", readout_format=".1f", **slider
-        ),
-        "threshold_value": widgets.FloatText(
-            description="|value| ≥", style=style, layout=widgets.Layout(width="200px", display="none")
-        ),
-    }
+    controls: dict[str, widgets.Widget] = {}
     choices = {
-        "threshold_kind": (KINDS, "by"),
+        "threshold_kind": (KINDS, "Threshold by"),
         "sign": (SIGNS, "Sign"),
         "colours": (tuple(COLOURS), "Colours"),
         "scale": (SCALES, "Scale"),
@@ -49,16 +39,8 @@ def display_controls(canvas: SliceCanvas) -> tuple[widgets.VBox, dict[str, widge
             own = "index" if isinstance(control, widgets.Dropdown) else "value"
             widgets.jslink((control, own), (canvas, name))
 
-    def show_the_right_one(change: dict) -> None:
-        raw = change["new"] == "value"
-        controls["threshold_value"].layout.display = "" if raw else "none"
-        controls["threshold"].layout.display = "none" if raw else ""
-
-    controls["threshold_kind"].observe(show_the_right_one, "value")
-    names = list(controls)
     row = widgets.Layout(flex_flow="row wrap", grid_gap="2px 14px", align_items="center")
-    rows = [[controls[name] for name in part] for part in (names[:5], names[5:])]
-    return widgets.VBox([widgets.Box(part, layout=row) for part in rows]), controls
+    return widgets.Box(list(controls.values()), layout=row), controls
 
 
 class EntryChooser(widgets.VBox):

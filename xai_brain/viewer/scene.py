@@ -98,6 +98,7 @@ class Scene:
             "box": self.box(),
             "outlines": list(there),
             "messages": self.messages,
+            "methods": list(self.layers),
             "panels": [
                 {
                     "name": layer.name,

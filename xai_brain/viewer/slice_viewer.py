@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.runs import RunDirectory
-from xai_brain.viewer.canvas import SliceCanvas
+from xai_brain.viewer.canvas import DIALS, SliceCanvas
 from xai_brain.viewer.catalogue import Entry, GivenImages, Image, Images, RunCatalogue
 from xai_brain.viewer.controls import MAX_PANELS, EntryChooser, display_controls, method_buttons
 from xai_brain.viewer.loading import load_scene
@@ -139,6 +139,7 @@ class SliceViewer(widgets.VBox):
             name: control.index if isinstance(control, widgets.Dropdown) else control.value
             for name, control in self.controls.items()
         }
+        chosen |= {name: getattr(self.canvas, name) for name in DIALS}
         description, buffers = self._scene.message(self._methods, self._limits())
         return write_page(Path(path), description, buffers, chosen)
 

@@ -5,34 +5,31 @@ const PLANES = [
   { name: "coronal", axis: 1, right: 0, up: 2, letters: ["L", "R", "I", "S"] },
   { name: "sagittal", axis: 0, right: 1, up: 2, letters: ["P", "A", "I", "S"] },
 ];
-const [TOP, PERCENTILE, OF_SCALE] = [0, 1, 2], SIGNS = ["both", "positive", "negative"];
+const [TOP, PERCENTILE, OF_SCALE, VALUE] = [0, 1, 2, 3], SIGNS = ["both", "positive", "negative"];
 const OUTLINES = { atlas: { strokeStyle: "rgba(120, 220, 255, 0.7)", lineWidth: 1 }, truth: { strokeStyle: "#5dff3b", lineWidth: 2 } };
-const HEAD = 40, GAP = 8, PLANE_PX = 340, TALL_PX = 660;
+const HEAD = 40, GAP = 8, RAW_MS = 8, REST_MS = 120, PLANE_PX = 340, TALL_PX = 660;
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const total = (list) => list.reduce((a, b) => a + b, 0);
 const minus = (text) => String(text).replaceAll("-", "−");
 const short = (x) => minus(Number(x.toPrecision(3)));
 const places = (mm, digits) => minus(mm.map((x) => x.toFixed(digits)).join(", "));
-const now = () => (window.event ? window.event.timeStamp : performance.now()); // when the user did it
+const now = () => window.event?.timeStamp ?? performance.now(); // when the user did it
 const apply = (matrix, v) => [0, 1, 2].map((k) => total(v.map((x, j) => x * matrix[k][j])) + matrix[k][3]);
 const valueOf = (code, panel) => ((code - 128) * Math.abs(code - 128) * panel.maximum) / 127 ** 2;
 
-function node(tag, parent, textContent = "", className = "") { // text only: names of files are never markup
-  return parent.appendChild(Object.assign(document.createElement(tag), { textContent, className }));
-}
+const node = (tag, parent, textContent = "", className = "") => // text only: names of files are never markup
+  parent.appendChild(Object.assign(document.createElement(tag), { textContent, className }));
 function table(parent, rows) { // the first row is the head
   const made = node("table", parent);
   rows.forEach((row, i) => row.reduce((line, text) => (node(i ? "td" : "th", line, text), line), node("tr", made)));
   return [...made.rows].slice(1);
 }
-function measure(name, start, detail) { // User Timing, for tests and the browser's developer tools
-  performance.clearMeasures(name); // one entry at a time: a long session does not grow
-  performance.measure(name, { start, end: performance.now(), detail });
-}
+const measure = (name, start, detail) => // User Timing, for tests and the browser's developer tools: one entry at a time
+  (performance.clearMeasures(name), performance.measure(name, { start, end: performance.now(), detail }));
 function thresholdOf({ quantiles, limit }, get) {
   const kind = get("threshold_kind"), t = get("threshold");
   if (kind === OF_SCALE) return (limit * t) / 100;
-  if (kind !== TOP && kind !== PERCENTILE) return Math.abs(get("threshold_value"));
+  if (kind === VALUE) return get("threshold_value");
   const at = ((kind === TOP ? 100 - t : t) / 100) * (quantiles.length - 1), i = Math.floor(at);
   return quantiles[i] + (at - i) * (quantiles[Math.min(i + 1, quantiles.length - 1)] - quantiles[i]);
 }
@@ -53,26 +50,24 @@ function lookup(panel, rgb, get) { // for each code: its colour times its opacit
 function render({ model, el }) {
   const get = (name) => model.get(name);
   let scene = null, at = null, centre = null, zoom = 1, scale = 1, rects = [], drag = null; // at, centre: voxels
-  let active = 0, plane = PLANES[0], found = [], row = -1, asking = 0, again = false, waiting = 0;
-  const root = node("div", el, "", "xai-slices xai-empty"), notes = node("div", root, "", "xai-notes"), canvas = node("canvas", root);
+  let active = 0, plane = PLANES[0], found = [], row = -1, asking = null, next, waiting = 0, resting = 0, lines = [];
+  const root = node("div", el, "", "xai-slices xai-empty"), notes = node("div", root, "", "xai-notes");
+  const dials = node("div", root, "", "xai-dials"), canvas = node("canvas", root);
   const below = node("div", root, "", "xai-below"), bar = node("div", root, "", "xai-bar");
   const readout = node("div", below, "", "xai-readout"), clusters = node("div", below, "", "xai-clusters");
-  root.tabIndex = 0, (root.dataset.lmSuppressShortcuts = "true"); // JupyterLab leaves the arrow keys to us
-  notes.setAttribute("role", "status");
+  const place = node("div", readout, "", "xai-place"), numbers = node("div", readout);
+  notes.role = "status", root.tabIndex = 0, (root.dataset.lmSuppressShortcuts = "true"); // JupyterLab leaves the arrow keys to us
   const byCpu = { alpha: false, willReadFrequently: true }, ctx = canvas.getContext("2d", byCpu);
   const pages = () => PLANES.map((p) => [p, document.createElement("canvas")]), scratch = new Map(pages());
   const traced = new Map(pages().map(([p, page]) => [p, { page, key: "" }])); // outlines, and what they were drawn for
-  const shownPlanes = () => PLANES.filter((p, k) => [0, k + 1].includes(get("planes")));
   const perVoxel = (axis) => scene.spacing[axis] * scale * zoom; // pixels
   const steps = () => [1, scene.shape[0], scene.shape[0] * scene.shape[1]];
-  const rgb = (share) => { // of value / limit, from the table of 256 colours that Python sends last
-    const from = 768 * get("colours") + 3 * Math.round(127.5 + 127.5 * clamp(share, -1, 1));
-    return scene.volumes.at(-1).subarray(from, from + 3);
-  };
+  const colourAt = (share) => 768 * get("colours") + 3 * Math.round(127.5 + 127.5 * clamp(share, -1, 1)); // Python sends 256 of each last
+  const rgb = (share) => scene.volumes.at(-1).subarray(colourAt(share), colourAt(share) + 3);
   const middle = () => scene.box.map(([low, high]) => (low + high) / 2);
   // -- layout: a row or a column of planes per map, whichever draws them larger
   function arrange() {
-    const shown = shownPlanes(), n = Math.max(scene.panels.length, 1), width = Math.max(root.clientWidth, 300);
+    const shown = PLANES.filter((p, k) => [0, k + 1].includes(get("planes"))), n = Math.max(scene.panels.length, 1), width = Math.max(root.clientWidth, 300);
     const long = scene.box.map(([low, high], k) => (high - low) * scene.spacing[k]);
     const [wide, tall] = ["right", "up"].map((way) => shown.map((p) => long[p[way]]));
     const [widest, tallest] = [Math.max(...wide), Math.max(...tall)], most = PLANE_PX / Math.max(widest, tallest);
@@ -89,16 +84,14 @@ function render({ model, el }) {
         inRows ? (x += w + GAP) : (y += h + GAP / 2);
       });
     }
-    const right = Math.max(...rects.map((r) => r.x + r.w)), low = Math.max(...rects.map((r) => r.y + r.h)) + 2;
-    [canvas.width, canvas.height] = [right, low].map((n) => Math.round(n * window.devicePixelRatio));
-    [canvas.style.width, canvas.style.height] = [`${right}px`, `${low}px`];
+    const size = [Math.max(...rects.map((r) => r.x + r.w)), Math.max(...rects.map((r) => r.y + r.h)) + 2];
+    [canvas.width, canvas.height] = size.map((n) => Math.round(n * window.devicePixelRatio));
+    [canvas.style.width, canvas.style.height] = size.map((n) => `${n}px`);
   }
   // -- drawing
   function slice(p, map, { colour: [red, green, blue], keep }) { // a plane with one pixel per voxel, on a canvas of its own
     const [w, h] = [scene.shape[p.right], scene.shape[p.up]], back = scene.volumes[0], inside = get("inside"), step = steps();
-    const page = scratch.get(p), pen = page.getContext("2d", byCpu);
-    if (page.width !== w || page.height !== h) [page.width, page.height] = [w, h];
-    const image = pen.createImageData(w, h), out = new Uint32Array(image.data.buffer);
+    const image = new ImageData(w, h), out = new Uint32Array(image.data.buffer);
     for (let up = h - 1, pixel = 0; up >= 0; up--) {
       let i = at[p.axis] * step[p.axis] + up * step[p.up];
       for (let right = 0; right < w; right++, pixel++, i += step[p.right]) {
@@ -106,12 +99,12 @@ function render({ model, el }) {
         out[pixel] = 0xff000000 | ((blue[code] + left) << 16) | ((green[code] + left) << 8) | (red[code] + left);
       }
     }
-    pen.putImageData(image, 0, 0);
-    return page;
+    const page = Object.assign(scratch.get(p), { width: w, height: h });
+    return page.getContext("2d", byCpu).putImageData(image, 0, 0), page;
   }
   function outlined(p, w, h, [left, top]) { // edges between voxels of different labels, drawn once for all panels
     const names = scene.outlines.filter(get), key = [names, at[p.axis], left, top, scale * zoom, w, h].join();
-    const known = traced.get(p), page = known.key === key ? known.page : Object.assign(known.page, { width: w, height: h }), pen = page.getContext("2d");
+    const known = traced.get(p), page = known.key === key ? known.page : Object.assign(known.page, { width: w, height: h }), pen = page.getContext("2d", byCpu);
     if (known.key === key) return page;
     const [n, m] = [scene.shape[p.right], scene.shape[p.up]], step = steps(), [sx, sy] = [perVoxel(p.right), perVoxel(p.up)];
     for (const name of names) {
@@ -119,11 +112,8 @@ function render({ model, el }) {
       const label = (c, r) => labels[at[p.axis] * step[p.axis] + r * step[p.up] + c * step[p.right]];
       const line = (c, r, toC, toR) => (pen.moveTo(left + c * sx, top + (m - r) * sy), pen.lineTo(left + toC * sx, top + (m - toR) * sy));
       pen.beginPath();
-      for (let c = 0; c < n; c++)
-        for (let r = 0; r < m; r++) {
-          if (c + 1 < n && label(c, r) !== label(c + 1, r)) line(c + 1, r, c + 1, r + 1);
-          if (r + 1 < m && label(c, r) !== label(c, r + 1)) line(c, r + 1, c + 1, r + 1);
-        }
+      for (let c = 0; c < n - 1; c++) for (let r = 0; r < m; r++) if (label(c, r) !== label(c + 1, r)) line(c + 1, r, c + 1, r + 1);
+      for (let c = 0; c < n; c++) for (let r = 0; r < m - 1; r++) if (label(c, r) !== label(c, r + 1)) line(c, r + 1, c + 1, r + 1);
       Object.assign(pen, OUTLINES[name]).stroke();
     }
     return (known.key = key), page;
@@ -158,8 +148,8 @@ function render({ model, el }) {
     if (!panel || !panel.maximum) return write(panel ? "empty map" : "", x + 4, y + 29, "left", "#ffb0a0");
     const least = panel.signed ? `−${short(panel.limit)}` : "0", from = x + 9 + ctx.measureText(least).width, long = clamp(w * 0.25, 40, 110);
     for (let i = 0; i < long; i++) {
-      const share = panel.signed ? (2 * i) / long - 1 : i / long, shown = Math.abs(share) * panel.limit >= threshold;
-      ctx.fillStyle = shown ? `rgb(${rgb(share)})` : "#555";
+      const share = panel.signed ? (2 * i) / long - 1 : i / long;
+      ctx.fillStyle = Math.abs(share) * panel.limit >= threshold ? `rgb(${rgb(share)})` : "#555";
       ctx.fillRect(from + i, y + 24, 1.2, 9);
     }
     write(least, x + 4, y + 29);
@@ -177,105 +167,119 @@ function render({ model, el }) {
     measure("xai-brain-draw", begun, { at: [...at] });
   }
   // -- numbers
-  function showReadout({ mm, voxel, region, intensity, values }, exact) {
+  function showReadout({ mm, voxel, region, intensity, values }, exact) { // in place: a new table would move the page
     const parts = [`${places(mm, 1)} mm`, voxel && `voxel ${voxel.join(", ")}`, region, intensity != null && `intensity ${short(intensity)}`];
-    const number = (x) => (x == null ? "–" : exact ? minus(x) : `≈ ${short(x)}`);
-    const cells = values.map((v) => [v.name, number(v.value), v.percentile == null ? "–" : v.percentile.toFixed(1)]);
-    readout.replaceChildren(), node("div", readout, parts.filter(Boolean).join(" · "), "xai-place");
-    table(readout, [["method", "value", "percentile"], ...cells]);
+    const number = (x, text) => (x == null ? "–" : exact ? minus(text(x)) : `≈ ${minus(text(x))}`);
+    place.textContent = parts.filter(Boolean).join(" · ");
+    scene.methods.forEach((name, i) => {
+      const { value, percentile } = values.find((v) => v.name === name) || {};
+      lines[i].cells[1].textContent = number(value, exact ? String : short);
+      lines[i].cells[2].textContent = number(percentile, (x) => x.toFixed(1));
+    });
     readout.classList.toggle("exact", exact);
   }
-  function ask(begun) { // one question under way at most; the latest place wins
-    again = Boolean(asking);
-    if (!again) model.send({ kind: "point", voxel: at }), (asking = begun);
+  function fromCodes() { // what the drawn volumes say here, until Python has read the files
+    const i = total(steps().map((step, k) => step * at[k]));
+    const values = scene.panels.map((panel, k) => {
+      const value = valueOf(scene.volumes[1 + k][i], panel), below = panel.quantiles.filter((q) => q <= Math.abs(value)).length;
+      return { name: panel.name, value, percentile: (100 * below) / panel.quantiles.length };
+    });
+    showReadout({ mm: apply(scene.affine, at), values }, false);
   }
-  function askClusters() {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => {
-      const panel = scene && scene.panels[active], limits = panel && { threshold: thresholdOf(panel, get), sign: SIGNS[get("sign")] };
-      if (panel) model.send({ kind: "clusters", method: panel.name, inside: get("inside"), ...limits });
-    }, 250);
+  function ask(begun) { // one question under way at most; the latest place wins
+    if (!asking) model.send({ kind: "point", voxel: at }), (asking = { begun, at });
+    else next = begun;
+  }
+  function answered(content) { // what was said of a place that has been left is not shown
+    const { begun, at: then } = asking, meant = scene && content.mm && total(then.map((v, k) => Math.abs(v - at[k]))) === 0;
+    if (meant) showReadout(content, true), measure("xai-brain-readout", begun, { mm: content.mm });
+    if (((asking = null), next)) next = ask(next);
+  }
+  function askClusters() { // when nothing has changed for a while
+    const send = (panel) => panel && model.send({ kind: "clusters", method: panel.name, inside: get("inside"),
+      threshold: thresholdOf(panel, get), sign: SIGNS[get("sign")] });
+    clearTimeout(waiting), (waiting = setTimeout(() => send(scene?.panels[active]), 250));
   }
   function showClusters({ method, rows }) {
     found = rows, row = -1, clusters.replaceChildren();
     node("div", clusters, `Clusters of ${method}${rows.length ? "" : ": none at this threshold"}`, "xai-place");
     const cells = rows.map((r, i) => [i + 1, short(r.peak), places(r.mm, 0), r.volume_ml.toFixed(2), r.region || ""]);
-    const lines = table(node("div", clusters, "", "xai-scroll"), [["", "peak", "mm", "ml", ""], ...cells]);
-    lines.forEach((line, i) => (line.onclick = () => toCluster(i)));
+    table(node("div", clusters, "", "xai-scroll"), [["", "peak", "mm", "ml", ""], ...cells]).forEach((line, i) => (line.onclick = () => toCluster(i)));
   }
   // -- moving
-  function go(voxel, begun = now()) {
+  function go(voxel, begun = now(), rest = 0) { // rest: ms without another move before Python is asked
     at = voxel.map((v, k) => clamp(Math.round(v), 0, scene.shape[k] - 1));
-    draw(begun);
-    const i = total(steps().map((step, k) => step * at[k]));
-    const values = scene.panels.map((panel, k) => ({ name: panel.name, value: valueOf(scene.volumes[1 + k][i], panel) }));
-    showReadout({ mm: apply(scene.affine, at), values }, false);
-    ask(begun);
+    draw(begun), fromCodes(), clearTimeout(resting);
+    rest ? (resting = setTimeout(() => ask(performance.now()), rest)) : ask(begun);
   }
   const reveal = (voxel) => ((centre = zoom > 1 ? voxel.map((v) => v + 0.5) : middle()), go(voxel)); // also when zoomed or panned
   function toCluster(i) {
     if (!found.length) return;
-    row = i % found.length;
-    clusters.querySelectorAll("tr").forEach((line, k) => line.classList.toggle("here", k === row + 1));
-    reveal(found[row].voxel);
+    row = i % found.length, clusters.querySelectorAll("tr").forEach((line, k) => line.classList.toggle("here", k === row + 1)), reveal(found[row].voxel);
   }
   function zoomBy(factor) { // around the crosshair
     const shrink = zoom / (zoom = clamp(zoom * factor, 1, 12));
-    centre = zoom === 1 ? middle() : centre.map((c, k) => at[k] + 0.5 + (c - at[k] - 0.5) * shrink);
-    draw();
+    centre = zoom === 1 ? middle() : centre.map((c, k) => at[k] + 0.5 + (c - at[k] - 0.5) * shrink), draw();
   }
-  const reset = () => zoomBy(0);
-  const keys = { "+": () => zoomBy(1.25), "-": () => zoomBy(0.8), 0: reset, p: () => toCluster(0), n: () => toCluster(row + 1) };
+  const reset = () => zoomBy(0), keys = { "+": () => zoomBy(1.25), "-": () => zoomBy(0.8), 0: reset, p: () => toCluster(0), n: () => toCluster(row + 1) };
   const arrows = { ArrowLeft: ["right", -1], ArrowRight: ["right", 1], ArrowDown: ["up", -1], ArrowUp: ["up", 1], PageDown: ["axis", -1], PageUp: ["axis", 1] };
   for (const [key, [way, by]] of Object.entries(arrows)) keys[key] = () => go(at.map((v, k) => (k === plane[way] ? v + by : v)));
   root.onkeydown = (event) => {
-    if (!scene || event.ctrlKey || event.metaKey || !keys[event.key]) return;
+    if (!scene || event.ctrlKey || event.metaKey || !keys[event.key] || event.target.tagName === "INPUT") return;
     event.preventDefault(), event.stopPropagation(), keys[event.key]();
   };
   const spot = ({ clientX, clientY }, box = canvas.getBoundingClientRect()) => [clientX - box.x, clientY - box.y];
-  function follow(event) { // the crosshair goes to the voxel under the pointer; a pan keeps the voxel that it holds there
+  function follow(event, rest = 0) { // the crosshair goes to the voxel under the pointer; a pan keeps the voxel that it holds there
     const { rect, pan } = drag, { right, up } = rect.plane, [px, py] = spot(event), to = [...(pan ? centre : at)];
     const x = (px - rect.x - rect.w / 2) / perVoxel(right), y = (rect.y + rect.h / 2 - py) / perVoxel(up);
     drag.held ??= [centre[right] + x, centre[up] + y];
     [to[right], to[up]] = pan ? [drag.held[0] - x, drag.held[1] - y] : [centre[right] + x - 0.5, centre[up] + y - 0.5];
-    pan ? ((centre = to), draw(event.timeStamp)) : go(to, event.timeStamp);
+    pan ? ((centre = to), draw(event.timeStamp)) : go(to, event.timeStamp, rest);
+    drag.spot = `${event.clientX}, ${event.clientY}`, (drag.drawn = performance.now());
   }
   canvas.onpointerdown = (event) => {
     const [x, y] = spot(event), rect = rects.find((r) => r.plane && x >= r.x && x < r.x + r.w && y >= r.y && y < r.y + r.h);
     if (!rect) return;
     event.preventDefault(), root.focus({ preventScroll: true }), canvas.setPointerCapture(event.pointerId);
     if (active !== rect.panel) (active = rect.panel), askClusters();
-    (plane = rect.plane), (drag = { rect, pan: event.shiftKey || event.button === 1 });
-    follow(event);
+    (plane = rect.plane), (drag = { rect, pan: event.shiftKey || event.button === 1 }), follow(event);
   };
-  canvas.onpointermove = (event) => drag && follow(event);
-  canvas.onpointerup = canvas.onpointercancel = () => (drag = null);
-  canvas.ondblclick = reset;
-  canvas.onwheel = (event) => { // with Ctrl or Shift; the wheel alone scrolls the notebook
-    if (event.ctrlKey || event.shiftKey) event.preventDefault(), zoomBy((event.deltaY || event.deltaX) < 0 ? 1.2 : 1 / 1.2);
+  const move = (event) => { // raw events come before the frame they would wait for; no more of them than can be drawn
+    const early = event.type === "pointerrawupdate" && performance.now() - drag?.drawn < RAW_MS;
+    if (drag && !early && drag.spot !== `${event.clientX}, ${event.clientY}`) follow(event, REST_MS);
   };
-  function save(blob) {
-    const href = URL.createObjectURL(blob), download = `${scene.title.replace(/[^\w.-]+/g, "_")}.png`;
-    Object.assign(document.createElement("a"), { href, download }).click();
-    setTimeout(() => URL.revokeObjectURL(href), 1000);
-  }
+  canvas.onpointermove = canvas.onpointerrawupdate = move;
+  const release = (event) => (drag && resting && (clearTimeout(resting), ask(event.timeStamp)), (drag = null), (resting = 0));
+  canvas.onpointerup = canvas.onpointercancel = release;
+  canvas.ondblclick = reset; // and zoom by the wheel with Ctrl or Shift; the wheel alone scrolls the notebook
+  canvas.onwheel = (e) => (e.ctrlKey || e.shiftKey) && (e.preventDefault(), zoomBy((e.deltaY || e.deltaX) < 0 ? 1.2 : 1 / 1.2));
+  const save = (href) => Object.assign(document.createElement("a"), { href, download: `${scene.title.replace(/[^\w.-]+/g, "_")}.png` }).click();
   const buttons = { Peak: keys.p, "Next cluster": keys.n, "+": keys["+"], "−": keys["-"], "Reset view": reset,
-    "Save PNG": () => canvas.toBlob(save), "Save HTML": () => model.send({ kind: "save_html" }) };
+    "Save PNG": () => save(canvas.toDataURL()), "Save HTML": () => model.send({ kind: "save_html" }) };
   for (const [text, act] of Object.entries(buttons)) node("button", bar, text).onclick = act;
   node("span", bar, "drag: move · Shift+drag: pan · Ctrl+wheel: zoom · arrows, Page keys: step · P: peak, N: next", "xai-hint");
+  function dial(name, text, type, limits) { // Python hears of it when it is let go: a kernel at work repaints JupyterLab
+    const label = node("label", dials, text), input = Object.assign(node("input", label), { type, min: 0, ...limits });
+    const number = node("output", label), show = () => (number.textContent = type === "range" ? (input.value = get(name)) : "");
+    input.oninput = () => model.set(name, Math.max(Number(input.value), 0)), (input.onchange = () => model.save_changes());
+    return model.on(`change:${name}`, show), show(), label;
+  }
+  dial("opacity", "Opacity", "range", { max: 1, step: 0.02 });
+  const relative = dial("threshold", "Threshold", "range", { max: 100, step: 0.5 });
+  const absolute = dial("threshold_value", "|value| ≥", "number", { step: "any", value: get("threshold_value") });
+  const choose = () => (absolute.hidden = !(relative.hidden = get("threshold_kind") === VALUE));
+  model.on("change:threshold_kind", choose), choose();
   // -- what Python says
   function showScene(content, buffers, begun) {
     const mm = scene && apply(scene.affine, at);
     notes.replaceChildren(), content.messages.forEach((text) => node("div", notes, text));
-    root.classList.toggle("xai-empty", !content.shape);
     scene = content.shape ? { ...content, volumes: buffers.map((b) => new Uint8Array(b.buffer || b, b.byteOffset, b.byteLength)) } : null;
-    if (!scene) return;
+    if ((root.classList.toggle("xai-empty", !scene), !scene)) return;
     if (zoom === 1 || !mm) centre = middle();
     (active = clamp(active, 0, Math.max(scene.panels.length - 1, 0))), (drag = null);
-    traced.forEach((known) => (known.key = ""));
-    arrange();
-    go(mm ? apply(scene.inverse, mm) : scene.start, begun);
-    askClusters();
+    traced.forEach((known) => (known.key = "")), arrange();
+    numbers.replaceChildren(), (lines = table(numbers, [["method", "value", "percentile"], ...scene.methods.map((name) => [name, "", ""])]));
+    go(mm ? apply(scene.inverse, mm) : scene.start, begun), askClusters();
     measure("xai-brain-scene", begun, { title: scene.title });
   }
   model.on("msg:custom", ({ kind, ...content }, buffers) => {
@@ -284,17 +288,12 @@ function render({ model, el }) {
     if (kind === "clusters") showClusters(content);
     if (kind === "go" && scene) reveal(apply(scene.inverse, content.mm));
     if (kind === "limits" && scene) scene.panels.forEach((panel) => (panel.limit = content.limits[panel.name])), draw();
-    if (kind !== "readout" || !asking) return;
-    if (scene && content.mm) showReadout(content, true), measure("xai-brain-readout", asking, { mm: content.mm });
-    asking = 0;
-    if (again) ask(performance.now());
+    if (kind === "readout" && asking) answered(content);
   });
   for (const name of ["opacity", "colours", "smooth", "truth", "atlas"]) model.on(`change:${name}`, () => draw());
   for (const name of ["threshold", "threshold_value", "threshold_kind", "sign", "inside"]) model.on(`change:${name}`, () => (draw(), askClusters()));
   const refit = () => scene && (arrange(), draw(performance.now())), watch = new ResizeObserver(refit);
-  model.on("change:planes", refit);
-  watch.observe(root), node("div", notes, "Waiting for Python. If nothing comes, run the cell again.");
-  model.send({ kind: "ready" });
-  return () => (watch.disconnect(), clearTimeout(waiting));
+  model.on("change:planes", refit), watch.observe(root), node("div", notes, "Waiting for Python. If nothing comes, run the cell again.");
+  return model.send({ kind: "ready" }), () => (watch.disconnect(), clearTimeout(waiting));
 }
 export default { render };
