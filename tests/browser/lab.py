@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,8 +48,11 @@ def write_notebook(path: Path, *cells: str) -> Path:
 
 
 @contextmanager
-def jupyterlab(folder: Path, home: Path) -> Iterator[str]:
-    """JupyterLab that serves a folder, with settings of its own; yields its address."""
+def jupyterlab(folder: Path, home: Path, start: Sequence[str] = ("-m", "jupyterlab")) -> Iterator[str]:
+    """JupyterLab that serves a folder, with settings of its own; yields its address.
+
+    `start` is what Python runs: JupyterLab itself, or what is to start it.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -68,7 +71,7 @@ def jupyterlab(folder: Path, home: Path) -> Iterator[str]:
     arguments += [f"--IdentityProvider.token={TOKEN}", "--no-browser", "--expose-app-in-browser"]
     arguments += ["--allow-root", "--LabApp.news_url=", "--LabApp.extension_manager=readonly"]
     with open(home / "lab.log", "w") as log:
-        command = [sys.executable, "-m", "jupyterlab", *arguments]
+        command = [sys.executable, *start, *arguments]
         lab = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
         try:
             address = f"http://127.0.0.1:{port}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -21,6 +22,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 TIMING = os.environ.get("XAI_BRAIN_TIMING") == "1"
 EVIL = "<img src=x onerror=alert(1)>"
 HERE = Path(__file__).parent
+NOTEBOOKS = HERE.parents[1] / "notebooks"
+DRAWN = """canvas => { // share of the pixels that are not black: crosshairs and letters alone are few
+  const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  let n = 0;
+  for (let i = 1; i < data.length; i += 4) n += data[i] > 20;
+  return n / (canvas.width * canvas.height); }"""
 COLLECT = """() => {
   window.seen = {};
   new PerformanceObserver((list) => list.getEntries().forEach((entry) =>
@@ -98,6 +105,7 @@ def test_the_viewer_in_jupyterlab(place):
         # the crosshair begins in the truth: what is shown there is what nibabel reads
         shown = page.locator(".xai-readout").inner_text()
         check_readout(shown, run, "sub-0001")
+        assert page.locator(".xai-slices canvas").evaluate(DRAWN) > 0.2
 
         # a drag: four linked panels follow the pointer
         x, y = plane_middles(page)
@@ -248,6 +256,21 @@ def test_names_are_text_and_a_missing_map_is_a_message(place):
     assert watched.errors == []
 
 
+def test_view_opens_a_ready_notebook(place):
+    _, run, _ = place
+    home = run.path.parent / "view_home"
+    with (
+        lab.jupyterlab(run.path.parent, home, ("-m", "xai_brain", "view", "run")) as address,
+        lab.chromium() as watched,
+    ):
+        lab.open_notebook(watched, address, "run/view.ipynb")
+        assert lab.run_all(watched) == []
+        watched.page.wait_for_selector(".xai-readout.exact")
+        assert watched.page.locator(".xai-slices canvas").evaluate(DRAWN) > 0.2
+    assert watched.external == []
+    assert watched.errors == []
+
+
 def test_3d_is_drawn_when_its_tab_is_opened(place):
     _, _, address = place
     with lab.chromium() as watched:
@@ -277,4 +300,29 @@ def test_report_from_disk(small_run):
     assert widths
     assert all(widths)
     assert [url for url in requests if not url.startswith("data:")] == [small_run.report.as_uri()]
+    assert watched.errors == []
+
+
+@pytest.mark.parametrize(
+    ("name", "n_viewers", "n_pictures"), [("00_start_here", 0, 3), ("04_looking_at_maps", 3, 0)]
+)
+def test_a_notebook_runs_in_the_browser(name, n_viewers, n_pictures, tmp_path):
+    (tmp_path / "work").mkdir()
+    shutil.copytree(NOTEBOOKS / "images", tmp_path / "work" / "images")
+    shutil.copy(NOTEBOOKS / f"{name}.ipynb", tmp_path / "work")
+    with lab.jupyterlab(tmp_path / "work", tmp_path) as address, lab.chromium() as watched:
+        lab.open_notebook(watched, address, f"{name}.ipynb")
+        assert lab.run_all(watched) == []
+        viewers = watched.page.locator(".xai-slices canvas")
+        assert viewers.count() == n_viewers
+        for k in range(n_viewers):
+            viewers.nth(k).scroll_into_view_if_needed()
+            assert viewers.nth(k).bounding_box()["width"] > 300
+            assert viewers.nth(k).evaluate(DRAWN) > 0.2, "no brain is drawn"
+        pictures = watched.page.locator(".jp-OutputArea img")
+        assert pictures.count() == n_pictures
+        for k in range(n_pictures):
+            pictures.nth(k).scroll_into_view_if_needed()
+            assert pictures.nth(k).evaluate("image => image.naturalWidth") > 100
+    assert watched.external == []
     assert watched.errors == []

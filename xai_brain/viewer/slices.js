@@ -104,7 +104,7 @@ function render({ model, el }) {
   }
   function outlined(p, w, h, [left, top]) { // edges between voxels of different labels, drawn once for all panels
     const names = scene.outlines.filter(get), key = [names, at[p.axis], left, top, scale * zoom, w, h].join();
-    const known = traced.get(p), page = known.key === key ? known.page : Object.assign(known.page, { width: w, height: h }), pen = page.getContext("2d", byCpu);
+    const known = traced.get(p), page = known.key === key ? known.page : Object.assign(known.page, { width: w, height: h }), pen = page.getContext("2d", { willReadFrequently: true });
     if (known.key === key) return page;
     const [n, m] = [scene.shape[p.right], scene.shape[p.up]], step = steps(), [sx, sy] = [perVoxel(p.right), perVoxel(p.up)];
     for (const name of names) {
