@@ -1,4 +1,4 @@
-"""Make the pictures of the notebooks and the README: the viewer in JupyterLab, in a real browser.
+"""Make the pictures of the notebooks and the README: a subject of the report, the viewer in JupyterLab.
 
 Run it from the root of the repository: ``python notebooks/images/make_screenshots.py outputs/demo``
 """
@@ -17,13 +17,15 @@ import lab
 
 
 def main(run_dir: str) -> None:
+    subject = min(Path(run_dir, "figures").glob("subject_*.png"))
+    shutil.copy(subject, ROOT / "notebooks" / "images" / "demo_maps.png")
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         ignore = shutil.ignore_patterns("checkpoints", "logs")
         shutil.copytree(run_dir, folder / "work" / "run", ignore=ignore)
         cell = "from xai_brain import SliceViewer\n\nSliceViewer('run')"
         lab.write_notebook(folder / "work" / "maps.ipynb", cell)
-        with lab.jupyterlab(folder / "work", folder) as address, lab.chromium(1240, 1360) as watched:
+        with lab.jupyterlab(folder / "work", folder) as address, lab.chromium(1240, 1500) as watched:
             page = watched.page
             lab.open_notebook(watched, address, "maps.ipynb")
             if errors := lab.run_all(watched):
