@@ -33,6 +33,11 @@ from xai_brain.evaluation.localization import ranked
 from xai_brain.models.fitting import keep_freed_memory
 
 AREAS = (0.01, 0.05, 0.10)
+PRESETS = {
+    "kan2020": ("kan2020", "Kan2020Perturbation"),
+    "kan2020_fast": ("kan2020_fast", "Kan2020FastPerturbation"),
+    "default": ("meaningful_perturbation", "MeaningfulPerturbation"),
+}
 
 
 def cohort(data: str | None) -> TrainedFold:
@@ -103,19 +108,23 @@ def top_dice(a: torch.Tensor, b: torch.Tensor, brain: np.ndarray, share: float =
     return float(np.mean(values))
 
 
-def peak_rss_mb(n_subjects: int, data: str | None) -> float:
-    """Of a process of its own that makes default masks of so many subjects, 3 iterations each."""
-    command = [sys.executable, __file__, "--memory", str(n_subjects), *(["--data", data] if data else [])]
+def peak_rss_mb(method: str, n_subjects: int, data: str | None) -> float:
+    """Of a process of its own that makes masks of so many subjects, 3 iterations each."""
+    command = [sys.executable, __file__, "--memory", method, str(n_subjects)]
+    command += ["--data", data] if data else []
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.splitlines()[-1])
 
 
-def measure_memory(n_subjects: int, data: str | None) -> None:
+def measure_memory(method: str, n_subjects: int, data: str | None) -> None:
     fold = cohort(data)
-    keep_freed_memory()
     volumes = fold.volumes()
     inputs = volumes[torch.arange(n_subjects) % len(volumes)]
-    preset("meaningful_perturbation", "MeaningfulPerturbation", fold, n_iter=3).attribute(inputs, 0)
+    if method == "reference":
+        published_perturbation(PublishedNetwork(fold.classifier), inputs[:1], 0, stop=3)
+    else:
+        keep_freed_memory()
+        preset(*PRESETS[method], fold, n_iter=3).attribute(inputs, 0)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
@@ -145,13 +154,13 @@ def speed_part(args: argparse.Namespace) -> dict[str, Any]:
 
     keep_freed_memory()  # as the explain stage does
     engine_iterations = iterations if args.quick or iterations < full else full
-    kan2020 = preset("kan2020", "Kan2020Perturbation", fold, n_iter=engine_iterations)
+    kan2020 = preset(*PRESETS["kan2020"], fold, n_iter=engine_iterations)
     _, spent = timed(lambda: kan2020.attribute(inputs, targets))
     seconds["kan2020"] = spent / n / engine_iterations * full
-    fast = preset("kan2020_fast", "Kan2020FastPerturbation", fold)
+    fast = preset(*PRESETS["kan2020_fast"], fold)
     fast_results, spent = timed(lambda: fast.optimize(inputs, targets))
     seconds["kan2020_fast"] = spent / n
-    default = preset("meaningful_perturbation", "MeaningfulPerturbation", fold)
+    default = preset(*PRESETS["default"], fold)
     default_results, spent = timed(lambda: default.optimize(inputs, targets))
     seconds["default"] = spent / n
     keys: dict[str, Any] = {
@@ -169,13 +178,9 @@ def speed_part(args: argparse.Namespace) -> dict[str, Any]:
         return keys
 
     key = hashlib.sha256(b"".join(p.numpy().tobytes() for p in network.parameters())).hexdigest()[:10]
-    judged_on = min(args.reference_subjects or n, n)
-    keys["quality_on_subjects"] = judged_on
-    masks = {"reference": reference_masks(network, inputs[:judged_on], targets[:judged_on], key)}
-    n_preset = min(args.preset_subjects, judged_on)
-    preset_maps = preset("kan2020", "Kan2020Perturbation", fold).attribute(
-        inputs[:n_preset], targets[:n_preset]
-    )
+    masks = {"reference": reference_masks(network, inputs, targets, key)}
+    n_preset = min(args.preset_subjects, n)
+    preset_maps = preset(*PRESETS["kan2020"], fold).attribute(inputs[:n_preset], targets[:n_preset])
     keys["preset_pearson"] = float(
         np.mean(
             [
@@ -189,11 +194,15 @@ def speed_part(args: argparse.Namespace) -> dict[str, Any]:
         masks[name] = (evidence, 1 - evidence)
     table = {}
     for name, (maps, applied) in masks.items():
-        part = (inputs[:judged_on], targets[:judged_on], maps[:judged_on], applied[:judged_on])
-        table[name] = {"s/subject": seconds[name], "passes": passes[name], **quality(fold, network, *part)}
-    random_maps = torch.rand(inputs[:judged_on].shape, generator=torch.Generator().manual_seed(0))
-    part = (inputs[:judged_on], targets[:judged_on], random_maps, torch.ones_like(random_maps))
-    table["random map"] = quality(fold, network, *part)
+        measured = quality(fold, network, inputs, targets, maps, applied)
+        table[name] = {"s/subject": seconds[name], "passes": passes[name], **measured}
+    random_maps = torch.rand(inputs.shape, generator=torch.Generator().manual_seed(0))
+    untouched = torch.ones_like(random_maps)
+    table["random map"] = quality(fold, network, inputs, targets, random_maps, untouched)
+    for name in ("reference", *PRESETS):
+        # no row of quality for the preset: its masks are the reference's
+        table.setdefault(name, {"s/subject": seconds[name], "passes": passes[name]})
+        table[name]["peak_mb"] = peak_rss_mb(name, 1 if name == "reference" else n, args.data)
     _print_table(table)
     keys["quality"] = table
     keys["objective_ratio"] = table["kan2020_fast"]["objective"] / table["reference"]["objective"]
@@ -201,11 +210,11 @@ def speed_part(args: argparse.Namespace) -> dict[str, Any]:
         table["kan2020_fast"]["deletion_auc"] - table["reference"]["deletion_auc"]
     )
 
-    other = preset("meaningful_perturbation", "MeaningfulPerturbation", fold, random_state=1)
+    other = preset(*PRESETS["default"], fold, random_state=1)
     brain = fold.reference.brain_mask.numpy()
     keys["seed_dice"] = top_dice(masks["default"][0], other.attribute(inputs, targets), brain)
     for count in (8, 64):
-        keys[f"peak_rss_mb_{count}"] = peak_rss_mb(count, args.data)
+        keys[f"peak_rss_mb_{count}"] = peak_rss_mb("default", count, args.data)
     return keys
 
 
@@ -229,10 +238,10 @@ def main() -> None:
     )
     parser.add_argument("--reference-iterations", type=int, default=300, help="for timing the reference only")
     parser.add_argument("--part", choices=("all", "speed", "planted"), default="all")
-    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
-        measure_memory(args.memory, args.data)
+        measure_memory(args.memory[0], int(args.memory[1]), args.data)
         return
     keys: dict[str, Any] = {}
     if args.part != "planted":
