@@ -1,10 +1,11 @@
-# make demo | test | test-browser | lint | lab | exercises | lock
+# make demo | test | test-browser | test-raw | lint | lab | exercises | lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+RAW := .venv-raw
 
-.PHONY: install demo test test-fast test-browser lint format lab exercises lock clean
+.PHONY: install demo test test-fast test-browser test-raw lint format lab exercises lock clean
 
 install: $(INSTALLED)
 
@@ -29,6 +30,17 @@ test-fast: install
 test-browser: install
 	XAI_BRAIN_TIMING=1 $(BIN)/python -m pytest tests/browser
 	@cat tests/browser/measured.json
+
+# Raw heads: antspyx wants an older numpy than the lock has, so that its tests have an environment of their own.
+test-raw: $(RAW)/.installed
+	XAI_BRAIN_RAW=1 $(RAW)/bin/python -m pytest tests/test_raw_heads.py
+
+$(RAW)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(RAW)
+	grep -vE '^(numpy|scipy|pandas|scikit-learn)==' requirements.lock > $(RAW)/constraints.txt
+	$(RAW)/bin/python -m pip install --quiet --upgrade pip
+	$(RAW)/bin/python -m pip install --quiet -c $(RAW)/constraints.txt torch==2.13.0 -e '.[raw]' pytest pytest-timeout hypothesis
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .
@@ -56,4 +68,4 @@ lock: install
 	sed -i -E 's/^(torch==[0-9.]+)\+cpu/\1/' requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist outputs
+	rm -rf $(VENV) $(RAW) build dist outputs

@@ -1,0 +1,147 @@
+"""Raw heads: landmarks in mm against an independent alignment, and an extraction against a published one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.affines import apply_affine, from_matvec
+from nilearn.datasets import load_mni152_template
+from scipy.spatial.transform import Rotation
+
+from xai_brain.data import raw_heads
+from xai_brain.data.raw_heads import align_to_mni, correct_bias, extract_brain, in_mni, in_native
+from xai_brain.volumes import Grid, ImageError, get_grid, load_img
+
+LANDMARKS_MM = np.array([[0, 0, 0], [-34, -20, -14], [34, -20, -14], [0, 50, 0], [0, -95, 0]])
+COLIN27 = Path("/usr/share/mricron/templates")
+
+
+def needs(package):
+    """Skip without an extra; in CI, which installs it in an environment of its own, that is a failure."""
+    try:
+        __import__(package)
+    except ImportError:
+        if os.environ.get("XAI_BRAIN_RAW") == "1":
+            raise
+        pytest.skip(f"{package} is not installed (pip install 'xai-brain[raw]')")
+
+
+@pytest.fixture
+def template():
+    img = load_mni152_template(resolution=4)
+    return nib.Nifti1Image(np.asarray(img.dataobj, dtype=np.float32), img.affine)
+
+
+def placed(img, matrix):
+    """The image in a world that `matrix` leads to."""
+    return nib.Nifti1Image(img.dataobj, matrix @ img.affine)
+
+
+def test_alignment_of_a_known_affine(template):
+    needs("ants")
+    turn = Rotation.from_euler("xyz", [8, -5, 4], degrees=True).as_matrix()
+    known = from_matvec(turn @ np.diag([0.95, 1.08, 1.02]), [6, -9, 12])
+    found = align_to_mni(placed(template, known))
+    distance = np.linalg.norm(apply_affine(found, LANDMARKS_MM) - apply_affine(known, LANDMARKS_MM), axis=1)
+    assert distance.max() < 2
+
+
+def test_the_axes_of_the_file_do_not_matter(template):
+    needs("ants")
+    moved = placed(template, from_matvec(np.eye(3), [5, 0, -7]))
+    turned = moved.as_reoriented(np.array([[1, -1], [2, 1], [0, -1]]))
+    assert nib.aff2axcodes(turned.affine) != nib.aff2axcodes(moved.affine)
+    places = [apply_affine(align_to_mni(img), LANDMARKS_MM) for img in (moved, turned)]
+    assert np.linalg.norm(places[0] - places[1], axis=1).max() < 1
+
+
+def test_into_mni_and_back_is_the_identity(template):
+    known = from_matvec(Rotation.from_euler("z", 20, degrees=True).as_matrix(), [10, 5, -8])
+    native = placed(template, known)
+    np.testing.assert_allclose(in_mni(native, known).affine, template.affine, atol=1e-9)
+    grid = Grid("native", native.shape, native.affine)
+    back = in_native(template, known, grid)
+    np.testing.assert_allclose(back, np.asarray(template.dataobj), atol=1e-4)
+
+
+def test_a_point_of_a_map_lies_at_its_place_in_the_native_image():
+    spot = np.zeros(get_grid("t1w_4mm").shape, np.float32)
+    affine = get_grid("t1w_4mm").affine
+    voxel = np.array([30, 20, 25])
+    spot[tuple(voxel)] = 1
+    known = from_matvec(Rotation.from_euler("x", 15, degrees=True).as_matrix() * 1.1, [3, -20, 9])
+    grid = Grid("native", (120, 120, 120), from_matvec(2 * np.eye(3), [-120, -140, -110]))
+    there = in_native(nib.Nifti1Image(spot, affine), known, grid)
+    weight = there.clip(0)
+    centre = (np.indices(grid.shape).reshape(3, -1) * weight.ravel()).sum(1) / weight.sum()
+    wanted = apply_affine(known, apply_affine(affine, voxel))
+    assert np.linalg.norm(apply_affine(grid.affine, centre) - wanted) < 0.5
+
+
+def test_without_the_extra_the_message_says_what_to_install(template, monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(raw_heads, "import_module", missing)
+    for function in (align_to_mni, correct_bias, extract_brain):
+        with pytest.raises(ImageError, match=r"sub-01.*pip install 'xai-brain\[raw\]'"):
+            function(template, "sub-01_T1w.nii.gz")
+
+
+def test_n4_takes_a_known_field_out(template):
+    needs("ants")
+    data = np.asarray(template.dataobj)
+    inside = data > 0.2
+    x = np.linspace(0.7, 1.3, data.shape[0], dtype=np.float32)[:, None, None]
+    flat = np.where(inside, 100, 0).astype(np.float32)
+    biased = nib.Nifti1Image(flat * x, template.affine)
+    corrected = np.asarray(correct_bias(biased).dataobj)
+
+    def variation(values):
+        return values[inside].std() / values[inside].mean()
+
+    assert variation(corrected) < 0.35 * variation(np.asarray(biased.dataobj))
+    assert not corrected[~inside].any()
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_landmarks_of_real_brains_against_an_independent_alignment(real_data):
+    needs("ants")
+    folder = real_data / "ixi_native"
+    known = json.loads((folder / "reference_affines.json").read_text())["affines"]
+    worst = []
+    for participant_id, matrix in known.items():
+        (path,) = (folder / participant_id).rglob("*_T1w.nii.gz")
+        found = align_to_mni(load_img(path))
+        distance = apply_affine(found, LANDMARKS_MM) - apply_affine(np.array(matrix), LANDMARKS_MM)
+        worst.append(np.linalg.norm(distance, axis=1).max())
+    print("largest distance of five landmarks per subject, mm:", np.round(worst, 1))
+    assert np.median(worst) < 5
+
+
+@pytest.mark.slow
+def test_a_whole_head_of_colin27():
+    needs("deepbet")
+    if not (COLIN27 / "ch2.nii.gz").exists():
+        if os.environ.get("XAI_BRAIN_RAW") == "1":
+            pytest.fail(f"{COLIN27} is not there (apt-get install mricron-data)")
+        pytest.skip(f"{COLIN27} is not there (apt-get install mricron-data)")
+    head = load_img(COLIN27 / "ch2.nii.gz")
+    published = np.asarray(nib.load(COLIN27 / "ch2bet.nii.gz").dataobj) > 0
+    inside = np.asarray(extract_brain(head).dataobj) > 0
+    dice = 2 * (inside & published).sum() / (inside.sum() + published.sum())
+    print(f"Dice with ch2bet: {dice:.3f}")
+    assert dice >= 0.95
+
+
+def test_no_brain_in_an_empty_image():
+    needs("deepbet")
+    nothing = nib.Nifti1Image(np.zeros((40, 40, 40), np.float32), np.diag([4, 4, 4, 1.0]))
+    with pytest.raises(ImageError, match="no brain was found"):
+        extract_brain(nothing, "nothing.nii.gz")
