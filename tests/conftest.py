@@ -144,3 +144,8 @@ def small_run(tmp_path_factory):
 
     run_dir = tmp_path_factory.mktemp("runs") / "small"
     return run(compose("run", [*SMALL, f"run_dir={run_dir}"]))
+
+
+@pytest.fixture
+def inputs():
+    return torch.randn(3, 1, *SHAPE, generator=torch.Generator().manual_seed(5))

@@ -1,0 +1,178 @@
+"""The engine: an exact copy of the network, gradients in chunks, what memory allows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import ToyNet
+from torch import nn
+
+from xai_brain.attribution import (
+    ClassScore,
+)
+from xai_brain.attribution.eval_copy import eval_copy
+from xai_brain.attribution.first_convolution import FirstConvolution
+from xai_brain.attribution.mask_engine import MaskEngine, moved, volumes_that_fit
+
+
+@pytest.fixture
+def awkward_net():
+    """Batch norm that matters: negative gains, means far from 0; ReLU before the pooling."""
+    torch.manual_seed(2)
+    net = nn.Sequential(
+        nn.Conv3d(1, 4, 3),
+        nn.BatchNorm3d(4),
+        nn.ReLU(),
+        nn.MaxPool3d(2),
+        nn.Conv3d(4, 3, 3, bias=False),
+        nn.BatchNorm3d(3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool3d(1),
+        nn.Flatten(),
+        nn.Linear(3, 2),
+    )
+    for norm in (net[1], net[5]):
+        norm.weight.data.normal_()
+        norm.bias.data.normal_()
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 3)
+    return net.eval()
+
+
+def test_fast_copy_is_the_same_function_with_fewer_layers(awkward_net, inputs):
+    before = {key: value.clone() for key, value in awkward_net.state_dict().items()}
+    fast = eval_copy(awkward_net, inputs)
+    assert fast is not awkward_net
+    kinds = [type(dict(fast.named_modules())[n.target]) for n in fast.graph.nodes if n.op == "call_module"]
+    assert nn.BatchNorm3d not in kinds
+    assert kinds.index(nn.MaxPool3d) < kinds.index(nn.ReLU)
+    for x in (inputs, 10 * inputs):
+        leaf_a, leaf_b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        out_a, out_b = awkward_net(leaf_a), fast(leaf_b)
+        torch.testing.assert_close(out_a, out_b, rtol=1e-4, atol=1e-5)
+        gradient_a, gradient_b = (
+            torch.autograd.grad(o[:, 1].sum(), leaf)[0] for o, leaf in ((out_a, leaf_a), (out_b, leaf_b))
+        )
+        torch.testing.assert_close(gradient_a, gradient_b, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(value, before[key]) for key, value in awkward_net.state_dict().items())
+    assert all(parameter.requires_grad for parameter in awkward_net.parameters())
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (5, 3, 2)])
+@pytest.mark.parametrize("shape", [(12, 14, 16), (9, 12, 11)])
+def test_first_convolution_goes_back_to_the_image_as_the_usual_one(shape, kernel):
+    torch.manual_seed(0)
+    usual = nn.Conv3d(1, 6, kernel)
+    fast = FirstConvolution(usual)
+    results = []
+    for layer in (usual, fast):
+        x = torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        output = layer(x)
+        results.append((output.detach(), torch.autograd.grad((output**2).sum(), x)[0]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-4)
+    assert FirstConvolution.fits(usual)
+    assert not FirstConvolution.fits(nn.Conv3d(1, 6, 3, stride=2))
+    assert not FirstConvolution.fits(nn.Conv3d(2, 6, 3))
+
+
+class Branching(ToyNet):
+    def forward(self, x):
+        return super().forward(x if x.mean() > 1e9 else 2 * x)  # cannot be traced
+
+
+@pytest.mark.parametrize("make", [Branching, lambda: ToyNet().train()])
+def test_a_model_that_cannot_be_copied_faithfully_is_used_itself(make, inputs):
+    torch.manual_seed(0)
+    model = make()
+    assert eval_copy(model, inputs) is model
+
+
+def test_a_shared_layer_is_not_folded(inputs):
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv3d(1, 1, 3, padding=1), nn.BatchNorm3d(1)
+            self.norm.running_var.fill_(4)
+            self.linear = nn.Linear(1, 2)
+
+        def forward(self, x):
+            return self.linear(self.conv(self.norm(self.conv(x))).mean((2, 3, 4)))
+
+    model = Shared().eval()
+    fast = eval_copy(model, inputs)
+    torch.testing.assert_close(fast(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 5, None])
+def test_gradients_are_those_of_autograd(awkward_net, inputs, chunk_size):
+    fills, replaced = torch.zeros_like(inputs), torch.rand_like(inputs)
+    targets = torch.tensor([0, 1, 1])
+    shifts = torch.tensor([[0, 0, 0], [1, -2, 0], [0, 1, 1]])
+    engine = MaskEngine(ClassScore(awkward_net, "probability"), chunk_size)
+    with engine.prepared(inputs):
+        scores, gradients = engine.gradients(inputs, fills, replaced, targets, shifts, floor=0.2)
+    leaf = replaced.clone().requires_grad_()
+    perturbed = inputs * (1 - leaf)
+    expected = 0
+    for shift in shifts:
+        probability = awkward_net(moved(perturbed, shift.expand(3, 3))).softmax(1)
+        expected = expected + (probability[torch.arange(3), targets] - 0.2).clamp_min(0) / 3
+    (expected_gradients,) = torch.autograd.grad(expected.sum(), leaf)
+    torch.testing.assert_close(scores, expected.detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-3, atol=1e-7)
+
+
+def test_moved_puts_content_where_it_was_told():
+    volumes = torch.zeros(2, 1, 5, 6, 7)
+    volumes[:, 0, 2, 3, 4] = 1
+    volumes[:, 0, 4] += 5  # an edge
+    result = moved(volumes, torch.tensor([[1, 0, -2], [-1, 1, 0]]))
+    assert result[0, 0, 3, 3, 2] == 1
+    assert result[1, 0, 1, 4, 4] == 1
+    assert (result[1, 0, 4] == 5).all()  # the edge is repeated
+    zeros = moved(volumes, torch.tensor([[1, 0, 0], [-1, 0, 0]]), "constant")
+    assert (zeros[1, 0, 4] == 0).all()
+
+
+def test_out_of_memory_halves_the_chunk_and_gives_the_same(toy_net, inputs):
+    sizes = []
+
+    class Small(nn.Module):
+        def forward(self, x):
+            sizes.append(len(x))
+            if len(x) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return toy_net(x)
+
+    targets = torch.tensor([0, 1, 0])
+    engine = MaskEngine(Small(), chunk_size=3)
+    scores = engine.scores(inputs, targets)
+    torch.testing.assert_close(scores, toy_net(inputs)[torch.arange(3), targets].detach())
+    assert sizes == [3, 1, 1, 1]
+
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        MaskEngine(Broken(), chunk_size=2).scores(inputs, targets)
+
+
+def test_chunk_follows_the_memory(toy_net, inputs, monkeypatch):
+    assert volumes_that_fit(toy_net, inputs[:1]) == 8
+    monkeypatch.setattr("xai_brain.attribution.mask_engine._free_memory", lambda device: 1_000_000)
+    assert 1 <= volumes_that_fit(toy_net, inputs[:1]) < 8
+    monkeypatch.setattr("xai_brain.attribution.mask_engine._free_memory", lambda device: 0)
+    assert volumes_that_fit(toy_net, inputs[:1]) == 1
+
+
+def test_bfloat16_goes_through_the_fast_copy(awkward_net, inputs):
+    evidence = torch.full_like(inputs, 0.3)
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        engine = MaskEngine(ClassScore(awkward_net, "probability"), precision=precision)
+        with engine.prepared(inputs):
+            gradients.append(engine.gradients(inputs, 0 * inputs, evidence, torch.tensor([0, 1, 1]))[1])
+    assert gradients[1].dtype == torch.float32
+    assert np.corrcoef(gradients[0].ravel(), gradients[1].ravel())[0, 1] > 0.95
