@@ -19,7 +19,9 @@ from xai_brain.attribution import (
     MeaningfulPerturbation,
 )
 from xai_brain.attribution.area_constrained import of_area
+from xai_brain.attribution.mask_engine import MaskEngine
 from xai_brain.attribution.masks import total_variation, upsampled
+from xai_brain.attribution.model_state import AttributionError
 
 
 def subjects(n=2, seed=0):
