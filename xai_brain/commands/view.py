@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -46,7 +47,11 @@ def view(arguments: list[str]) -> int:
     if find_spec("jupyterlab") is None:
         raise ViewError("JupyterLab is not installed: pip install 'xai-brain[lab]'")
     flags = [text for text in arguments if text.startswith("-")]
-    return subprocess.run([sys.executable, "-m", "jupyterlab", str(notebook), *flags]).returncode
+    command = [sys.executable, "-m", "jupyterlab", str(notebook), *flags]
+    if os.name == "posix":
+        sys.stdout.flush()
+        os.execv(sys.executable, command)  # signals, and JupyterLab's question at Ctrl-C, reach it itself
+    return subprocess.run(command).returncode
 
 
 def write_notebook(run_dir: Path) -> Path:
