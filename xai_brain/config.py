@@ -120,6 +120,7 @@ class ExplainConfig:
     batch_size: int = 8
     seeds: list[int] | None = None  # default: all that were trained
     n_reference_volumes: int = 64
+    output_space: str = "MNI152"  # native: maps of aligned images also on the voxels of the subject's own
 
 
 @dataclass
@@ -236,6 +237,7 @@ def check(cfg: DictConfig) -> None:
         "data.on_error": tuple(choice.value for choice in OnError),
         "trainer.scheduler": ("one_cycle", "multistep", "constant"),
         "trainer.mode": (None, "min", "max"),
+        "explain.output_space": ("MNI152", "native"),
         "explain.output": (None, "logit", "logit_difference", "probability"),
     }
     for key, allowed in choices.items():

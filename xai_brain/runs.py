@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
 from importlib import metadata
@@ -94,6 +95,16 @@ class RunDirectory:
         entities = {"desc": "truth"} if suffix == "mask" else {"desc": "prepared"}
         name = bids_name(participant_id, session_id, space=space, **entities, suffix=suffix)
         return self.path / "images" / f"{name}.nii.gz"
+
+    def alignment(self, participant_id: str, session_id: str | None) -> Path:
+        """Matrix from MNI152 mm to the mm of the subject's own image, of images that were aligned."""
+        name = bids_name(participant_id, session_id, suffix="xfm", **{"from": "MNI152", "to": "T1w"})
+        return self.path / "images" / f"{name}.json"
+
+    def native(self, attribution: Path, space: str) -> Path:
+        """The same map on the voxels of the subject's own image."""
+        below = attribution.relative_to(self.path / "attributions")
+        return self.path / "native" / below.with_name(re.sub("_space-[^_]+", f"_space-{space}", below.name))
 
     def attribution(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,13 +20,14 @@ from xai_brain.commands.explain_batch import (
     explain_batch,
     is_current,
 )
+from xai_brain.commands.native import write_native_maps
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run, prepared_cohort, same_cohort
 from xai_brain.config import ConfigError
 from xai_brain.data.splits import split_fold
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import keep_freed_memory
-from xai_brain.runs import RunDirectory, add_seconds, read_tsv, versions, write_json
+from xai_brain.runs import RunDirectory, add_seconds, read_json, read_tsv, versions, write_json
 from xai_brain.volumes import Grid, file_hash, get_grid, load_img, resample_to_grid, save_img
 
 
@@ -64,6 +66,7 @@ def explain(cfg: DictConfig) -> RunDirectory:
     }
     if not any(plan.values()):
         say(f"explain: nothing to do, all maps of {', '.join(cfg.attribution)} are there")
+        _bring_back(cfg, run, batches)
         return run
 
     start = time.monotonic()
@@ -79,8 +82,14 @@ def explain(cfg: DictConfig) -> RunDirectory:
             }
             if any(todo.values()):
                 _explain_fold(cfg, run, cohort, folds, fold, seed, todo)
+    _bring_back(cfg, run, batches)
     add_seconds(run, "explain", time.monotonic() - start)
     return run
+
+
+def _bring_back(cfg: DictConfig, run: RunDirectory, batches: list[Batch]) -> None:
+    if cfg.explain.output_space == "native":
+        write_native_maps(cfg, run, pd.concat([batch.rows for batch in batches]))
 
 
 def check_methods(cfg: DictConfig) -> None:
@@ -140,6 +149,11 @@ def _explain_fold(
 def _write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:
     """Prepared T1 for looking (uint8, 0 outside the brain), and truth masks of planted effects."""
     for row in cohort.to_dict("records"):
+        if row.get("alignment_path"):
+            write_json(
+                read_json(Path(row["alignment_path"])),
+                run.alignment(row["participant_id"], row["session_id"]),
+            )
         path = run.image(row["participant_id"], row["session_id"], SPACE)
         truth = run.image(row["participant_id"], row["session_id"], SPACE, "mask")
         if path.exists() and (truth.exists() or not row["truth_path"]):

@@ -38,6 +38,7 @@ OURS = (
     "group",
     "evaluation",
     "figures",
+    "native",
 )
 
 
@@ -208,7 +209,7 @@ def _refuse_or(cfg: DictConfig, run: RunDirectory, differences: list[str]) -> No
 def _remove(run: RunDirectory, *, everything: bool, methods: list[str] | None = None) -> None:
     """Remove results that no longer follow from the settings."""
     for folder in (*(name for name in OURS if "." not in name), "logs"):
-        downstream = folder in ("group", "evaluation", "figures")
+        downstream = folder in ("group", "evaluation", "figures", "native")
         if everything or downstream or (folder == "attributions" and methods is None):
             shutil.rmtree(run.path / folder, ignore_errors=True)
     for method in methods or []:
