@@ -1,4 +1,4 @@
-"""Maps on the voxels of each subject's own image: ``xai-brain explain run_dir=... explain.output_space=native``."""
+"""Maps on the voxels of each subject's own image: ``xai-brain explain explain.output_space=native``."""
 
 from __future__ import annotations
 
