@@ -7,8 +7,9 @@ import pytest
 from conftest import AWKWARD_SHAPE, awkward_affine, fake_brain, world_coordinates
 from test_volumes import centre_of_mass_mm
 
+from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import Preparation, prepare_cohort, preprocess_t1w
+from xai_brain.data.preprocessing import Preparation, preprocess_t1w
 from xai_brain.volumes import GRIDS, ImageError
 
 FINE = Preparation("t1w_58x70x58")
@@ -49,7 +50,7 @@ def test_the_rim_is_not_darkened_by_the_background():
     mm = world_coordinates(GRIDS["t1w_2mm"].shape, affine)
     inside = (((mm - [0, -18, 10]) / [70, 88, 65]) ** 2).sum(-1) < 1
     ramp = np.where(inside, 100 + mm[..., 1], 0).astype(np.float32)  # intensity is a function of y only
-    prepared = prepare(nib.Nifti1Image(ramp, affine), Preparation("t1w_4mm", zscore=False))
+    prepared = prepare(nib.Nifti1Image(ramp, affine), Preparation("t1w_4mm", scaling="none"))
     grid = GRIDS["t1w_4mm"]
     expected = 100 + world_coordinates(grid.shape, grid.affine)[..., 1]
     assert (
@@ -125,7 +126,7 @@ def test_cache_is_memory_mapped_and_follows_content_and_settings(bids_tree, tmp_
     pd.testing.assert_frame_equal(first, again)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
 
-    other = prepare_cohort(participants, Preparation("t1w_4mm", zscore=False), cache_dir=tmp_path / "cache")
+    other = prepare_cohort(participants, Preparation("t1w_4mm", scaling="none"), cache_dir=tmp_path / "cache")
     assert not set(other["volume_path"]) & set(first["volume_path"])
     path = participants["t1w_path"][2]
     img = nib.load(path)

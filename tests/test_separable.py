@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from xai_brain import inflate
 from xai_brain.separable import parallel_axes, resample
-from xai_brain.volumes import NYQUIST_SIGMA, Grid, ImageError, load_img, resample_to_grid
+from xai_brain.volumes import Grid, ImageError, load_img, resample_to_grid
 
 SHAPE = (24, 31, 27)
 
@@ -30,9 +30,7 @@ LAYOUTS = {
     "RAS": affine_of([(0, 1), (1, 1), (2, 1)], (0.7, 0.9, 1.1), (-8, -14, -13)),
     "LAS": affine_of([(0, -1), (1, 1), (2, 1)], (0.7, 0.9, 1.1), (8, -14, -13)),
     "PSR": affine_of([(1, -1), (2, 1), (0, 1)], (0.7, 0.9, 1.1), (-14, 8, -13)),
-    "one axis coarser": affine_of(
-        [(0, 1), (1, 1), (2, 1)], (4.0, 0.9, 1.1), (-40, -14, -13)
-    ),
+    "one axis coarser": affine_of([(0, 1), (1, 1), (2, 1)], (4.0, 0.9, 1.1), (-40, -14, -13)),
 }
 GRID = Grid("small", (7, 9, 8), affine_of([(0, 1), (1, 1), (2, 1)], (3, 3.2, 2.9), (-9, -12, -11)))
 

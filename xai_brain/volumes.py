@@ -38,6 +38,9 @@ class ImageError(ValueError):
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = str(path), reason
 
+    def __reduce__(self) -> tuple:  # from one process to another
+        return type(self), (self.path, self.reason)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -66,12 +69,23 @@ def _isotropic(name: str, shape: tuple[int, int, int], spacing: float, origin: t
     return Grid(name, shape, affine)
 
 
+def _kan2020() -> Grid:
+    """The field of view of the HCP's images and MNI template, 260x311x260 at 0.7 mm, LAS, in 58x70x58."""
+    shape = (58, 70, 58)
+    factor = np.array([260, 311, 260]) / shape
+    affine = np.diag([*(factor * [-0.7, 0.7, 0.7]), 1.0])
+    # voxel (0, 0, 0) of the fine grid has its centre at (90, -126, -72) mm; outer edges stay where they are
+    affine[:3, 3] = [90, -126, -72] + np.array([-0.7, 0.7, 0.7]) * (factor - 1) / 2
+    return Grid("kan2020_58x70x58", shape, affine)
+
+
 GRIDS = {
     grid.name: grid
     for grid in (
         _isotropic("t1w_58x70x58", (58, 70, 58), 3.125, (-89.0625, -125.8125, -71.0625)),
         _isotropic("t1w_2mm", (91, 109, 91), 2.0, (-90, -126, -72)),
         _isotropic("t1w_4mm", (46, 55, 46), 4.0, (-90, -126, -72)),
+        _kan2020(),
     )
 }
 
