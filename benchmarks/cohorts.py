@@ -16,7 +16,7 @@ from xai_brain.commands.explain_batch import build_reference
 from xai_brain.commands.setup import open_run, prepared_cohort
 from xai_brain.commands.train import train_fold
 from xai_brain.config import compose
-from xai_brain.data.preprocessing import default_cache_dir
+from xai_brain.data.cache import default_cache_dir
 from xai_brain.data.splits import make_folds, split_fold
 from xai_brain.data.synthetic import SyntheticSettings, make_synthetic_cohort
 from xai_brain.models.classifier import BrainClassifier

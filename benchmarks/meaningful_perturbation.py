@@ -27,7 +27,7 @@ from planted_effects import planted_part
 from published import PublishedNetwork, box_blur, published_objective, published_perturbation
 
 from xai_brain.attribution import ClassScore
-from xai_brain.data.preprocessing import default_cache_dir
+from xai_brain.data.cache import default_cache_dir
 from xai_brain.evaluation.faithfulness import area_under, deletion_insertion
 from xai_brain.evaluation.localization import ranked
 from xai_brain.models.fitting import keep_freed_memory

@@ -58,7 +58,8 @@ def test_the_published_protocol():
     )
     assert list(cfg.trainer.milestones) == [5, 15]
     assert cfg.model["_target_"] == "xai_brain.models.kan2020.Kan2020"
-    assert cfg.preprocessing.grid == "t1w_58x70x58"
+    assert cfg.preprocessing.grid == "kan2020_58x70x58"
+    assert cfg.preprocessing.scaling == "none"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,10 @@ def test_the_published_protocol():
         (["folds.n_folds=1"], "folds.n_folds=1: at least 2"),
         (["evaluation.top_percents=[0,150]"], "above 0, at most 100"),
         (["preprocessing.grid=foo"], "one of t1w_58x70x58"),
+        (["preprocessing.scaling=foo"], "preprocessing.scaling=foo: one of zscore, percentile, none"),
+        (["preprocessing.brain=foo"], "preprocessing.brain=foo: one of image, template"),
+        (["preprocessing.brain_median=700"], "brain_median=700.0: a positive number with scaling=none"),
+        (["data.num_workers=0"], "data.num_workers=0: at least 1"),
         (["seeds=[1,1]"], "seeds=.*different numbers"),
         (["attribution.GradCAM._target_=os.system"], "package is not trusted"),
         (["attribution=[grad_cam]", "+attribution.Other.n_iter=3"], r"attribution\.Other has no _target_"),

@@ -7,9 +7,10 @@ import pytest
 from conftest import AWKWARD_SHAPE, awkward_affine, fake_brain, world_coordinates
 from test_volumes import centre_of_mass_mm
 
+from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import Preparation, prepare_cohort, preprocess_t1w
-from xai_brain.volumes import GRIDS, ImageError
+from xai_brain.data.preprocessing import Preparation, preprocess_t1w, read_preparation
+from xai_brain.volumes import GRIDS, ImageError, template_brain_mask
 
 FINE = Preparation("t1w_58x70x58")
 COARSE = Preparation("t1w_4mm")
@@ -49,7 +50,7 @@ def test_the_rim_is_not_darkened_by_the_background():
     mm = world_coordinates(GRIDS["t1w_2mm"].shape, affine)
     inside = (((mm - [0, -18, 10]) / [70, 88, 65]) ** 2).sum(-1) < 1
     ramp = np.where(inside, 100 + mm[..., 1], 0).astype(np.float32)  # intensity is a function of y only
-    prepared = prepare(nib.Nifti1Image(ramp, affine), Preparation("t1w_4mm", zscore=False))
+    prepared = prepare(nib.Nifti1Image(ramp, affine), Preparation("t1w_4mm", scaling="none"))
     grid = GRIDS["t1w_4mm"]
     expected = 100 + world_coordinates(grid.shape, grid.affine)[..., 1]
     assert (
@@ -125,7 +126,7 @@ def test_cache_is_memory_mapped_and_follows_content_and_settings(bids_tree, tmp_
     pd.testing.assert_frame_equal(first, again)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
 
-    other = prepare_cohort(participants, Preparation("t1w_4mm", zscore=False), cache_dir=tmp_path / "cache")
+    other = prepare_cohort(participants, Preparation("t1w_4mm", scaling="none"), cache_dir=tmp_path / "cache")
     assert not set(other["volume_path"]) & set(first["volume_path"])
     path = participants["t1w_path"][2]
     img = nib.load(path)
@@ -143,7 +144,7 @@ def test_cache_is_memory_mapped_and_follows_content_and_settings(bids_tree, tmp_
 
 @pytest.mark.real_data
 def test_real_brain_overlaps_the_template_and_native_is_refused(real_data):
-    from xai_brain.volumes import load_img, template_brain_mask
+    from xai_brain.volumes import load_img
 
     path = next((real_data / "ixi" / "sub-IXI012" / "anat").glob("*desc-brain_T1w.nii.gz"))
     prepared = preprocess_t1w(load_img(path), FINE, path=path)
@@ -152,3 +153,104 @@ def test_real_brain_overlaps_the_template_and_native_is_refused(real_data):
     native = next((real_data / "ixi_native").glob("sub-*/anat/*T1w.nii.gz"))
     with pytest.raises(ImageError, match="not in MNI152 space"):
         preprocess_t1w(load_img(native), FINE, path=native)
+
+
+def test_percentiles_of_the_brain_become_0_and_1():
+    img = fake_brain(AWKWARD_SHAPE, awkward_affine(), blob_mm=(-40.0, -20.0, 15.0))
+    raw = prepare(img, Preparation("t1w_4mm", scaling="none"))
+    scaled = prepare(img, Preparation("t1w_4mm", scaling="percentile"))
+    low, high = np.percentile(raw.volume[raw.brain_mask], [1, 99])
+    middle = (raw.volume > low) & (raw.volume < high) & raw.brain_mask
+    np.testing.assert_allclose(scaled.volume[middle], (raw.volume[middle] - low) / (high - low), atol=1e-5)
+    assert scaled.volume[raw.brain_mask & (raw.volume > high)].min() == 1
+    assert scaled.volume.min() == 0
+    assert not scaled.volume[~scaled.brain_mask].any()
+
+
+def test_raw_intensities_stay_and_can_be_scaled_to_a_median():
+    img = fake_brain(AWKWARD_SHAPE, awkward_affine())
+    raw = prepare(img, Preparation("t1w_4mm", scaling="none"))
+    assert np.median(raw.volume[raw.brain_mask]) == pytest.approx(100, abs=0.5)
+    scaled = prepare(img, Preparation("t1w_4mm", scaling="none", brain_median=700))
+    assert np.median(scaled.volume[scaled.brain_mask]) == pytest.approx(700, rel=1e-5)
+    factor = scaled.volume[scaled.brain_mask] / raw.volume[raw.brain_mask]
+    np.testing.assert_allclose(factor, factor[0], rtol=1e-5)
+
+
+def density_map(shape, affine, shift_mm=0.0):
+    """Like smoothed grey matter: a shell with no edge, small numbers everywhere."""
+    mm = world_coordinates(shape, affine) - [shift_mm, 0, 0]
+    radius = np.sqrt((((mm - [0, -18, 10]) / [70, 88, 65]) ** 2).sum(-1))
+    return nib.Nifti1Image((0.8 * np.exp(-(((radius - 0.75) / 0.12) ** 2)) + 1e-6).astype(np.float32), affine)
+
+
+VBM = Preparation("t1w_4mm", scaling="none", brain="template")
+
+
+def test_a_tissue_map_without_an_edge_passes_with_its_numbers():
+    img = density_map(AWKWARD_SHAPE, awkward_affine())
+    with pytest.raises(ImageError, match="not skull-stripped"):
+        prepare(img)
+    prepared = prepare(img, VBM, space=None)
+    np.testing.assert_array_equal(prepared.brain_mask, template_brain_mask("t1w_4mm"))
+    expected = density_map(GRIDS["t1w_4mm"].shape, GRIDS["t1w_4mm"].affine).get_fdata()
+    assert np.abs(prepared.volume - expected)[prepared.brain_mask].mean() < 0.02
+    assert not prepared.volume[~prepared.brain_mask].any()
+
+
+def test_a_tissue_map_elsewhere_is_refused():
+    img = density_map(AWKWARD_SHAPE, awkward_affine(), shift_mm=40)
+    with pytest.raises(ImageError, match=r"not in MNI152 space \(\d+ % of it lies in the template's brain\)"):
+        prepare(img, VBM, space=None)
+    with pytest.raises(ImageError, match="space-T1w"):
+        prepare(density_map(AWKWARD_SHAPE, awkward_affine()), VBM, space="T1w")
+
+
+def test_the_published_grid_is_las_over_the_field_of_view():
+    """Corners of the outer voxels, in mm, are those of 260x311x260 voxels of 0.7 mm."""
+    hcp = np.array([[-0.7, 0, 0, 90], [0, 0.7, 0, -126], [0, 0, 0.7, -72], [0, 0, 0, 1]])
+    grid = GRIDS["kan2020_58x70x58"]
+    assert nib.aff2axcodes(grid.affine) == ("L", "A", "S")
+    for corner in (np.zeros(3), np.ones(3)):
+        outer = nib.affines.apply_affine(grid.affine, corner * grid.shape - 0.5)
+        expected = nib.affines.apply_affine(hcp, corner * [260, 311, 260] - 0.5)
+        np.testing.assert_allclose(outer, expected, atol=1e-9)
+
+
+def test_left_is_at_the_end_of_the_published_grid():
+    img = fake_brain(AWKWARD_SHAPE, awkward_affine(), blob_mm=(-40.0, -20.0, 15.0))
+    prepared = prepare(img, Preparation("kan2020_58x70x58", scaling="none"))
+    bright = np.where(prepared.volume > 250, prepared.volume, 0)
+    np.testing.assert_allclose(centre_of_mass_mm(bright, prepared.affine), (-40, -20, 15), atol=1.0)
+    assert np.unravel_index(prepared.volume.argmax(), prepared.volume.shape)[0] > 29
+
+
+def test_infinities_inside_the_brain_mask_are_refused():
+    img = fake_brain(AWKWARD_SHAPE, awkward_affine())
+    data = img.get_fdata(dtype=np.float32)
+    mask_img = nib.Nifti1Image((data > 0).astype(np.uint8), img.affine)
+    data[40:60] = np.where(data[40:60] > 0, np.inf, 0)
+    with pytest.raises(ImageError, match="more than 1 % of its brain is NaN or infinite"):
+        prepare(nib.Nifti1Image(data, img.affine), brain_mask_img=mask_img)
+
+
+def test_settings_of_earlier_runs_are_understood():
+    old = {"grid": "t1w_4mm", "zscore": True, "antialias": True}
+    assert read_preparation(old) == Preparation("t1w_4mm")
+    assert read_preparation({**old, "zscore": False}) == Preparation("t1w_4mm", scaling="none")
+    with pytest.raises(ValueError, match=r"preprocessing\.smooth: not a setting"):
+        read_preparation({**old, "smooth": 4})
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"scaling": "z"}, "scaling=z: one of zscore, percentile, none"),
+        ({"brain": "mask"}, "brain=mask: one of image, template"),
+        ({"brain_median": 700.0}, "brain_median=700.0"),
+        ({"scaling": "none", "brain_median": -1.0}, "brain_median=-1.0"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused(settings, told):
+    with pytest.raises(ValueError, match=told):
+        Preparation(**settings)

@@ -16,8 +16,9 @@ COMMANDS = {
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
     "report": "Write the run's self-contained report.html.",
     "view": "Open JupyterLab on a notebook that looks at a run.",
+    "cache": "Show, check or clear the prepared images that are kept on disk.",
 }
-TOOLS = ("view",)  # take arguments of their own instead of settings
+TOOLS = ("view", "cache")  # take arguments of their own instead of settings
 STAGES = ("explain", "evaluate", "report")  # their settings are those of an existing run
 
 USAGE = """\
@@ -58,6 +59,11 @@ DETAILS = {
 TOOL_USAGE = {
     "view": "usage: xai-brain view <run_dir> [--no-browser] [options of jupyter lab]\n\n{description}\n\n"
     "The notebook is <run_dir>/view.ipynb; it is written when it is not there.\n",
+    "cache": "usage: xai-brain cache info|verify|clear [part ...] [data.cache_dir=<folder>]\n\n"
+    "{description}\n\n"
+    "info    what is there, and how large it is\n"
+    "verify  read everything again; what is damaged is removed and prepared anew when it is needed\n"
+    "clear   remove it, or only the parts named: volumes, sources, synthetic\n",
 }
 
 

@@ -54,6 +54,7 @@ class DataConfig:
     brain_size_column: str | None = None
     on_error: str = "raise"
     cache_dir: str | None = None  # default: $XAI_BRAIN_CACHE, else ~/.cache/xai_brain
+    num_workers: int | None = None  # processes that prepare images; default: one per core
 
 
 @dataclass
@@ -68,8 +69,10 @@ class PreprocessingConfig:
     """From a T1w image to the volume that a network sees."""
 
     grid: str = "t1w_58x70x58"
-    zscore: bool = True
+    scaling: str = "zscore"  # zscore | percentile | none
     antialias: bool = True
+    brain: str = "image"  # image: its brain mask, or where it is not 0; template: for maps without an edge
+    brain_median: float | None = None  # with scaling=none: intensities are scaled to this median
 
 
 @dataclass
@@ -239,6 +242,8 @@ def check(cfg: DictConfig) -> None:
         "trainer.mode": (None, "min", "max"),
         "explain.output_space": ("MNI152", "native"),
         "explain.output": (None, "logit", "logit_difference", "probability"),
+        "preprocessing.scaling": ("zscore", "percentile", "none"),
+        "preprocessing.brain": ("image", "template"),
     }
     for key, allowed in choices.items():
         if (value := OmegaConf.select(cfg, key)) not in allowed:
@@ -258,6 +263,14 @@ def check(cfg: DictConfig) -> None:
         )
     if cfg.preprocessing.grid not in GRIDS:
         raise ConfigError(f"preprocessing.grid={cfg.preprocessing.grid}: one of {', '.join(GRIDS)}")
+    if (median := cfg.preprocessing.brain_median) is not None and (
+        median <= 0 or cfg.preprocessing.scaling != "none"
+    ):
+        raise ConfigError(
+            f"preprocessing.brain_median={median}: a positive number with scaling=none is needed"
+        )
+    if cfg.data.num_workers is not None and cfg.data.num_workers < 1:
+        raise ConfigError(f"data.num_workers={cfg.data.num_workers}: at least 1 is needed")
     if len(set(cfg.seeds)) != len(cfg.seeds) or not len(cfg.seeds):
         raise ConfigError(f"seeds={list(cfg.seeds)}: one or more different numbers are needed")
     _check_targets(OmegaConf.to_container(cfg), (*TRUSTED_MODULES, *cfg.trusted_modules))

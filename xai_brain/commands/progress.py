@@ -12,10 +12,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 T = TypeVar("T")
 PLAIN_EVERY_SECONDS = 15
@@ -24,6 +27,13 @@ PLAIN_EVERY_SECONDS = 15
 def say(text: str) -> None:
     """A line for the user."""
     print(text, flush=True)
+
+
+class RateColumn(ProgressColumn):
+    """Items per second, such as subjects/s."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
 
 def track(items: Iterable[T], description: str) -> Iterator[T]:
@@ -40,9 +50,9 @@ def track(items: Iterable[T], description: str) -> Iterator[T]:
     if not sys.stdout.isatty():
         yield from _plain(items, description, total)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn())
     with Progress(
-        *columns, TimeRemainingColumn(), console=Console(file=sys.stdout), transient=True
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(file=sys.stdout), transient=True
     ) as progress:
         yield from progress.track(items, total=total, description=description)
 
@@ -52,7 +62,10 @@ def _plain(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     for done, item in enumerate(items):
         if time.monotonic() - told > PLAIN_EVERY_SECONDS:
             told = time.monotonic()
-            remaining = (told - start) / max(done, 1) * (total - done)
-            say(f"{description}: {done}/{total}, {remaining:.0f} s left")
+            seconds = told - start
+            rate = (
+                f"{done / seconds:.1f}/s, {seconds / done * (total - done):.0f} s left" if done else "begun"
+            )
+            say(f"{description}: {done}/{total}, {rate}")
         yield item
     say(f"{description}: {total}/{total}, {time.monotonic() - start:.1f} s")

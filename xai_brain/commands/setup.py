@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.commands.progress import say, track
 from xai_brain.config import ConfigError, check, compose
+from xai_brain.data.cache import default_cache_dir
+from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants, require_classes
-from xai_brain.data.preprocessing import Preparation, default_cache_dir, prepare_cohort
+from xai_brain.data.preprocessing import Preparation, read_preparation
 from xai_brain.data.problems import DataError, Problems
 from xai_brain.runs import RunDirectory, read_tsv, sidecar, write_tsv
 from xai_brain.volumes import write_atomic
@@ -25,6 +28,7 @@ INDIFFERENT = (
     "data.root",  # checked by content: the cohort may move
     "data.cache_dir",
     "data.on_error",
+    "data.num_workers",
     "data.brain_size_column",
     "trainer.num_workers",
     "trainer.accelerator",
@@ -60,8 +64,7 @@ def stage_settings(command: str, overrides: list[str]) -> DictConfig:
     saved = RunDirectory(Path(composed.run_dir)).config
     if not saved.exists():
         raise ConfigError(f"{saved}: there is no run; start with `xai-brain train` or `xai-brain run`")
-    cfg = OmegaConf.load(saved)
-    assert isinstance(cfg, DictConfig)
+    cfg = read_config(saved)
     for key in given:
         if key in ("run_dir", "name", "experiment"):  # they say which run is meant
             continue
@@ -98,7 +101,7 @@ def open_run(cfg: DictConfig) -> RunDirectory:
     new = {key: value for key, value in new.items() if key not in ("run_dir", "overwrite")}
     old: dict = {}
     if run.config.exists():
-        loaded = OmegaConf.to_container(OmegaConf.load(run.config))
+        loaded = OmegaConf.to_container(read_config(run.config))
         assert isinstance(loaded, dict)
         old = loaded
     trained = any((run.path / "checkpoints").glob("*.ckpt"))
@@ -130,6 +133,18 @@ def open_run(cfg: DictConfig) -> RunDirectory:
         write_atomic(run.config, lambda temporary: temporary.write_text(text))
     OmegaConf.update(cfg, "attribution", new["attribution"], merge=False, force_add=True)
     return run
+
+
+def read_config(path: Path) -> DictConfig:
+    """Settings that a run keeps; those that came later have their defaults."""
+    cfg = OmegaConf.load(path)
+    assert isinstance(cfg, DictConfig)
+    try:
+        cfg.preprocessing = asdict(read_preparation(cfg.preprocessing))
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}; use another run_dir") from error
+    cfg.data.setdefault("num_workers", None)
+    return cfg
 
 
 def _refuse_foreign_folder(cfg: DictConfig, run: RunDirectory) -> None:
@@ -251,6 +266,7 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
         cache_dir=data.cache_dir,
         space=data.space,
         problems=problems,
+        num_workers=data.num_workers,
         progress=lambda rows: track(rows, "prepare volumes"),
     )
     _write_quarantine(problems, run)
@@ -266,7 +282,6 @@ def _write_quarantine(problems: Problems, run: RunDirectory) -> None:
 
 def synthetic_root(cfg: DictConfig) -> Path:
     """Folder of the embedded cohort, made when it is not in the cache."""
-    from dataclasses import asdict
     from hashlib import sha256
 
     from xai_brain.data.synthetic import RECIPE, SyntheticSettings, make_synthetic_cohort

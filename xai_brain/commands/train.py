@@ -26,6 +26,7 @@ from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.data.splits import make_folds, split_fold
 from xai_brain.evaluation.classification import classification_metrics
 from xai_brain.models.fitting import fit_fold, predict_logits
+from xai_brain.models.kan2020 import is_published
 from xai_brain.runs import (
     RunDirectory,
     add_seconds,
@@ -57,6 +58,7 @@ def train(cfg: DictConfig) -> RunDirectory:
         say(f"train: nothing to do, {run.predictions} is complete")
         return run
     start = time.monotonic()
+    warn_of_other_input(cfg)
     cohort = prepared_cohort(cfg, run)
     check_brain_size(cfg, cohort)
     begun = run.folds.exists() and any((run.path / "checkpoints").glob("*.ckpt"))
@@ -167,6 +169,19 @@ def _keep_logs(work_dir: Path, folder: Path) -> None:
 
 def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
+
+
+def warn_of_other_input(cfg: DictConfig) -> None:
+    """Published weights expect the published input."""
+    weights = cfg.model.get("weights")
+    if not weights or not cfg.model.get("_target_", "").endswith(".Kan2020") or not Path(weights).is_file():
+        return
+    settings = cfg.preprocessing
+    if (settings.grid, settings.scaling) != ("kan2020_58x70x58", "none") and is_published(weights):
+        say(
+            f"warning: {weights} was trained on raw intensities of the grid kan2020_58x70x58, not on "
+            f"{settings.grid} with scaling={settings.scaling}; preprocessing=kan2020 gives its input"
+        )
 
 
 def check_brain_size(cfg: DictConfig, cohort: pd.DataFrame) -> None:

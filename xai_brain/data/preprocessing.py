@@ -1,33 +1,29 @@
-"""From a T1w image to the volume a network sees, and the cache of the result."""
+"""From a T1w image to the volume a network sees."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 
-from xai_brain.data.problems import Problems
 from xai_brain.volumes import (
     ImageError,
-    file_hash,
     get_grid,
-    load_img,
     resample_to_grid,
     same_grid,
     template_brain_mask,
-    write_atomic,
 )
 
-ALGORITHM = 1  # part of every cache key; raise it when the same settings give other numbers
+ALGORITHM = 2  # part of every cache key; raise it when the same settings give other numbers
 MIN_TEMPLATE_DICE = 0.85
+MIN_TEMPLATE_SHARE = 0.8  # of what a map without an edge holds
+SCALINGS = ("zscore", "percentile", "none")
+BRAINS = ("image", "template")
+PERCENTILES = (1.0, 99.0)
 
 
 @dataclass(frozen=True)
@@ -38,14 +34,49 @@ class Preparation:
     ----------
     grid : str, default "t1w_58x70x58"
         Name of a grid in `xai_brain.volumes.GRIDS`.
-    zscore : bool, default True
-        Mean 0 and standard deviation 1 inside the brain, 0 outside.
+    scaling : {"zscore", "percentile", "none"}, default "zscore"
+        ``zscore``: mean 0 and standard deviation 1 inside the brain. ``percentile``: 0 at the 1st and 1
+        at the 99th percentile of the brain, what lies beyond is clipped. ``none``: numbers of the file.
+        Outside the brain it is 0 always.
     antialias : bool, default True
+    brain : {"image", "template"}, default "image"
+        Where the brain is. ``image``: in the image's own brain mask, or where it is not 0. ``template``:
+        in the MNI152 template's brain, for maps such as grey-matter density that have no edge.
+    brain_median : float, optional
+        With ``scaling="none"``: intensities are multiplied such that the brain's median is this number.
     """
 
     grid: str = "t1w_58x70x58"
-    zscore: bool = True
+    scaling: str = "zscore"
     antialias: bool = True
+    brain: str = "image"
+    brain_median: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (("scaling", self.scaling, SCALINGS), ("brain", self.brain, BRAINS)):
+            if value not in allowed:
+                raise ValueError(f"preprocessing.{name}={value}: one of {', '.join(allowed)} is needed")
+        if self.brain_median is not None and (self.scaling != "none" or self.brain_median <= 0):
+            raise ValueError(
+                f"preprocessing.brain_median={self.brain_median}: "
+                "a positive number with scaling=none is needed"
+            )
+
+
+def read_preparation(settings: Mapping[str, Any]) -> Preparation:
+    """Settings as a run or a checkpoint keeps them; ``zscore: true`` of earlier versions is understood.
+
+    Raises
+    ------
+    ValueError
+        A setting that this version does not know.
+    """
+    known = dict(settings)
+    if "zscore" in known:
+        known["scaling"] = "zscore" if known.pop("zscore") else "none"
+    if unknown := sorted(set(known) - {field.name for field in fields(Preparation)}):
+        raise ValueError(f"preprocessing.{unknown[0]}: not a setting of this version of xai_brain")
+    return Preparation(**known)
 
 
 class Prepared(NamedTuple):
@@ -64,7 +95,7 @@ def preprocess_t1w(
     space: str | None = None,
     path: str | Path = "image",
 ) -> Prepared:
-    """Bring a skull-stripped T1w image in MNI152 space to the model's grid.
+    """Bring a skull-stripped T1w image, or a map, in MNI152 space to the model's grid.
 
     Parameters
     ----------
@@ -88,30 +119,66 @@ def preprocess_t1w(
     ImageError
         Constant, all NaN, not skull-stripped, mask of another grid, outside MNI space.
     """
-    data = t1w_img.get_fdata(dtype=np.float32)
-    finite = np.isfinite(data)
-    if not finite.any():
-        raise ImageError(path, "has no finite voxel")
-    data = np.where(finite, data, 0)
+    data, damaged = _numbers(t1w_img, path)
+    grid = get_grid(settings.grid)
+    if settings.brain == "template":
+        volume = resample_to_grid(_like(t1w_img, data), grid, antialias=settings.antialias)
+        brain_mask = template_brain_mask(settings.grid)
+        _require_mni_map(volume, brain_mask, space, path)
+        volume = np.where(brain_mask, volume, 0)
+    else:
+        inside = _brain(data, t1w_img, brain_mask_img, path)
+        if damaged is not None and damaged[inside].mean() > 0.01:
+            raise ImageError(path, "more than 1 % of its brain is NaN or infinite")
+        if brain_mask_img is not None:
+            data = data * inside
+        weight = resample_to_grid(_like(t1w_img, inside), grid, antialias=settings.antialias)
+        volume = resample_to_grid(_like(t1w_img, data), grid, antialias=settings.antialias)
+        brain_mask = weight > 0.5
+        _require_mni(brain_mask, settings.grid, space, path)
+        # dividing by the weight keeps the rim of the brain from being darkened by the zeros around it
+        volume = np.divide(volume, weight, out=np.zeros_like(volume), where=brain_mask)
+    return Prepared(_scaled(volume, brain_mask, settings, path), brain_mask, grid.affine)
+
+
+def _numbers(t1w_img: nib.Nifti1Image, path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Voxels as finite float32, and where NaN and infinities were (None: nowhere)."""
+    data = np.asanyarray(t1w_img.dataobj).astype(np.float32, copy=False)
+    damaged = None
+    # NaN and infinities show in the extremes: images without them, nearly all, are looked through once
+    if not (data.size and np.isfinite(data.min()) and np.isfinite(data.max())):
+        damaged = ~np.isfinite(data)
+        if damaged.all():
+            raise ImageError(path, "has no finite voxel")
+        data = np.where(damaged, np.float32(0), data)
     if data.min() == data.max():
         raise ImageError(path, f"is constant ({data.flat[0]:g} everywhere)")
-    inside = _brain(data, t1w_img, brain_mask_img, path)
-    if np.isnan(t1w_img.get_fdata(dtype=np.float32)[inside]).mean() > 0.01:
-        raise ImageError(path, "more than 1 % of its brain is NaN")
+    return data, damaged
 
-    grid = get_grid(settings.grid)
-    weight = resample_to_grid(_like(t1w_img, inside), grid, antialias=settings.antialias)
-    volume = resample_to_grid(_like(t1w_img, data * inside), grid, antialias=settings.antialias)
-    brain_mask = weight > 0.5
-    _require_mni(brain_mask, settings.grid, space, path)
-    # dividing by the weight keeps the rim of the brain from being darkened by the zeros around it
-    volume = np.divide(volume, weight, out=np.zeros_like(volume), where=brain_mask)
-    if settings.zscore:
-        values = volume[brain_mask].astype(np.float64)
-        if values.std() <= 1e-6 * np.abs(values).max():  # what rounding leaves of a constant
-            raise ImageError(path, "is constant inside the brain")
-        volume = np.where(brain_mask, (volume - values.mean()) / values.std(), 0).astype(np.float32)
-    return Prepared(volume, brain_mask, grid.affine)
+
+def _scaled(
+    volume: np.ndarray, brain_mask: np.ndarray, settings: Preparation, path: str | Path
+) -> np.ndarray:
+    values = volume[brain_mask].astype(np.float64)
+    if values.std() <= 1e-6 * np.abs(values).max():  # what rounding leaves of a constant
+        raise ImageError(path, "is constant inside the brain")
+    if settings.scaling == "zscore":
+        values = (values - values.mean()) / values.std()
+    elif settings.scaling == "percentile":
+        low, high = np.percentile(values, PERCENTILES)
+        if high <= low:
+            raise ImageError(
+                path, f"nearly all of its brain is {low:g}: percentiles cannot scale it; use scaling=zscore"
+            )
+        values = np.clip((values - low) / (high - low), 0, 1)
+    elif settings.brain_median is not None:
+        median = np.median(values)
+        if median <= 0:
+            raise ImageError(path, f"the median of its brain is {median:g}: brain_median cannot scale it")
+        values = values * (settings.brain_median / median)
+    scaled = np.zeros(volume.shape, np.float32)
+    scaled[brain_mask] = values
+    return scaled
 
 
 def _brain(
@@ -149,69 +216,19 @@ def _require_mni(brain_mask: np.ndarray, grid: str, space: str | None, path: str
         )
 
 
-def _like(img: nib.Nifti1Image, data: np.ndarray) -> nib.Nifti1Image:
-    return nib.Nifti1Image(data.astype(np.float32), img.affine)
-
-
-def default_cache_dir() -> Path:
-    return Path(os.environ.get("XAI_BRAIN_CACHE", "~/.cache/xai_brain")).expanduser()
-
-
-def prepare_cohort(
-    participants: pd.DataFrame,
-    settings: Preparation,
-    *,
-    cache_dir: str | Path | None = None,
-    space: str | None = None,
-    problems: Problems | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
-) -> pd.DataFrame:
-    """Prepare every image of a cohort, or take it from the cache.
-
-    Parameters
-    ----------
-    participants : pandas.DataFrame
-        From `load_participants`.
-    settings : Preparation
-    cache_dir : str or Path, optional
-        Default: ``$XAI_BRAIN_CACHE``, else ``~/.cache/xai_brain``.
-    space : str, optional
-        Space of images whose names do not say it.
-    problems : Problems, optional
-    progress : function that wraps an iterable
-
-    Returns
-    -------
-    pandas.DataFrame
-        The rows that could be prepared, with ``volume_path`` and ``volume_mask_path`` (memory-mappable
-        .npy on the grid of the settings) and ``sha256`` of the image file.
-    """
-    problems = problems or Problems()
-    folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-    rows = []
-    for row in progress(list(participants.to_dict("records"))):
-        try:
-            rows.append({**row, **_cached(row, settings, folder / "volumes", row.get("space") or space)})
-        except ImageError as error:
-            problems.add(row["participant_id"], error.path, error.reason)
-    return pd.DataFrame(rows, columns=[*participants.columns, "volume_path", "volume_mask_path", "sha256"])
-
-
-def _cached(row: dict, settings: Preparation, folder: Path, space: str | None) -> dict[str, str]:
-    path, mask_path = row["t1w_path"], row.get("brain_mask_path")
-    try:
-        content = file_hash(path)
-    except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror})") from error
-    mask_content = file_hash(mask_path) if mask_path else None
-    recipe = json.dumps([ALGORITHM, content, mask_content, space, asdict(settings)], sort_keys=True)
-    key = sha256(recipe.encode()).hexdigest()[:32]
-    volume_path, volume_mask_path = folder / f"{key}_volume.npy", folder / f"{key}_mask.npy"
-    if not (volume_path.exists() and volume_mask_path.exists()):
-        brain_mask_img = load_img(mask_path) if mask_path else None
-        prepared = preprocess_t1w(
-            load_img(path), settings, brain_mask_img=brain_mask_img, space=space, path=path
+def _require_mni_map(volume: np.ndarray, template: np.ndarray, space: str | None, path: str | Path) -> None:
+    """Maps without an edge: nearly all that they hold must lie in the template's brain."""
+    if space is not None and space.upper().startswith("MNI"):
+        return
+    held = np.abs(volume)
+    share = float(held[template].sum() / max(held.sum(), 1e-12))
+    if space is not None or share < MIN_TEMPLATE_SHARE:
+        known = f"space-{space}" if space else f"{100 * share:.0f} % of it lies in the template's brain"
+        raise ImageError(
+            path, f"is not in MNI152 space ({known}); register it first, or set data.space=MNI152"
         )
-        write_atomic(volume_mask_path, lambda temporary: np.save(temporary, prepared.brain_mask))
-        write_atomic(volume_path, lambda temporary: np.save(temporary, prepared.volume))
-    return {"volume_path": str(volume_path), "volume_mask_path": str(volume_mask_path), "sha256": content}
+
+
+def _like(img: nib.Nifti1Image, data: np.ndarray) -> nib.Nifti1Image:
+    # nibabel keeps no bool; as bytes 0 and 1 the mask is the same and a quarter of a float
+    return nib.Nifti1Image(data.view(np.uint8) if data.dtype == bool else data, img.affine)

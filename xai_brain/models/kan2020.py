@@ -103,6 +103,12 @@ class Kan2020(nn.Module):
         return self.linear(self.dropout(x.flatten(1)))  # (N, channels x X' x Y' x Z')
 
 
+def is_published(path: str | Path) -> bool:
+    """Whether a file holds published weights, not those of this class, by the names of its tensors."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return not any(key.startswith("block") for key in state.get("state_dict", state))
+
+
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a state dict and bring published key names to those of `Kan2020`.
 

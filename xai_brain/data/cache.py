@@ -1,0 +1,245 @@
+"""Prepared volumes on disk: each image is prepared once, whoever asks and however often.
+
+Two kinds of small JSON records stand beside the volumes. ``sources/`` remembers the content hash of an
+image by its path, size and time of change, so that an unchanged cohort is not read again. An entry in
+``volumes/`` is a volume, its brain mask and a record with their checksums, which is written last: an entry
+without it is not there. Every file appears complete or not at all, so that processes may be killed, and
+several may fill the cache at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xai_brain.data.preprocessing import ALGORITHM, Preparation, preprocess_t1w
+from xai_brain.volumes import ImageError, file_hash, load_img, write_atomic
+
+RACY_NS = 2 * 10**9  # a file changed this shortly before it was hashed may change again unnoticed
+
+
+def default_cache_dir() -> Path:
+    return Path(os.environ.get("XAI_BRAIN_CACHE", "~/.cache/xai_brain")).expanduser()
+
+
+class Source(NamedTuple):
+    """One image to prepare."""
+
+    path: str
+    mask_path: str | None
+    space: str | None
+
+
+class Entry(NamedTuple):
+    """Paths of one prepared image; the record is complete only when the others are."""
+
+    volume: Path
+    mask: Path
+    record: Path
+
+
+def entry_of(key: str, folder: Path) -> Entry:
+    volumes = folder / "volumes"
+    return Entry(*(volumes / f"{key}_{what}" for what in ("volume.npy", "mask.npy", "record.json")))
+
+
+def entry_key(content: str, mask_content: str | None, space: str | None, settings: Preparation) -> str:
+    """Name of an entry: content of the image, settings and version of the algorithm."""
+    recipe = [ALGORITHM, content, mask_content, space, asdict(settings)]
+    return sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def find(source: Source, settings: Preparation, folder: Path) -> dict[str, str] | None:
+    """The prepared image, when it is in the cache and sound; reads no image that is unchanged."""
+    content = known_hash(source.path, folder)
+    mask_content = known_hash(source.mask_path, folder) if source.mask_path else None
+    if content is None or (source.mask_path and mask_content is None):
+        return None
+    entry = entry_of(entry_key(content, mask_content, source.space, settings), folder)
+    return _columns(entry, content) if is_sound(entry) else None
+
+
+def prepare(source: Source, settings: Preparation, folder: Path) -> dict[str, str]:
+    """Prepare one image into the cache, unless it is there.
+
+    Raises
+    ------
+    ImageError
+        The image cannot be used.
+    """
+    content = content_hash(source.path, folder)
+    mask_content = content_hash(source.mask_path, folder) if source.mask_path else None
+    entry = entry_of(entry_key(content, mask_content, source.space, settings), folder)
+    if not is_sound(entry):
+        prepared = preprocess_t1w(
+            load_img(source.path),
+            settings,
+            brain_mask_img=load_img(source.mask_path) if source.mask_path else None,
+            space=source.space,
+            path=source.path,
+        )
+        write_atomic(entry.mask, lambda temporary: np.save(temporary, prepared.brain_mask))
+        write_atomic(entry.volume, lambda temporary: np.save(temporary, prepared.volume))
+        _write_record(entry, source.path, asdict(settings))
+    return _columns(entry, content)
+
+
+def _columns(entry: Entry, content: str) -> dict[str, str]:
+    return {"volume_path": str(entry.volume), "volume_mask_path": str(entry.mask), "sha256": content}
+
+
+# --- checksums of entries
+
+
+def is_sound(entry: Entry) -> bool:
+    """Whether the files are those that were written: by size and time; by checksum when the time differs."""
+    record = _read(entry.record)
+    if record is None:
+        return False
+    unchanged = True
+    for path in (entry.volume, entry.mask):
+        try:
+            stat = path.stat()
+        except OSError:
+            return False
+        told = record["files"].get(path.name, {})
+        if stat.st_size != told.get("size"):
+            return False
+        unchanged &= stat.st_mtime_ns == told.get("mtime_ns")
+    if unchanged:
+        return True
+    if not checksums_hold(entry):
+        return False
+    _write_record(
+        entry, record["source"], record["settings"]
+    )  # a copied cache, or one that two processes filled at once
+    return True
+
+
+def checksums_hold(entry: Entry) -> bool:
+    """Read both files and compare."""
+    record = _read(entry.record)
+    return record is not None and all(
+        path.exists() and _checksum(path) == record["files"].get(path.name, {}).get("crc32")
+        for path in (entry.volume, entry.mask)
+    )
+
+
+def _write_record(entry: Entry, source: str, settings: dict[str, Any]) -> None:
+    files = {}
+    for path in (entry.volume, entry.mask):
+        stat = path.stat()  # before reading: a change while it is read shows as another time
+        files[path.name] = {
+            "size": stat.st_size,
+            "mtime_ns": stat.st_mtime_ns,
+            "crc32": _checksum(path),
+        }
+    about = {"algorithm": ALGORITHM, "source": source, "settings": settings}
+    _write(entry.record, {**about, "files": files})
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+# --- content of images
+
+
+def content_hash(path: str, folder: Path) -> str:
+    """SHA-256 of an image file, from its record when the file is unchanged."""
+    if (known := known_hash(path, folder)) is not None:
+        return known
+    try:
+        stat = os.stat(path)
+        content = file_hash(path)
+    except OSError as error:
+        raise ImageError(path, f"cannot be read ({error.strerror})") from error
+    if time.time_ns() - stat.st_mtime_ns > RACY_NS:
+        about = {"path": os.path.abspath(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        _write(_source_record(path, folder), {**about, "sha256": content})
+    return content
+
+
+def known_hash(path: str, folder: Path) -> str | None:
+    record = _read(_source_record(path, folder))
+    if record is None:
+        return None
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    same = (record["size"], record["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns)
+    return record["sha256"] if same else None
+
+
+def _source_record(path: str, folder: Path) -> Path:
+    return folder / "sources" / f"{sha256(os.path.abspath(path).encode()).hexdigest()[:32]}.json"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A record; None when it is missing or damaged, for then it is written anew."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    wanted = (
+        {"files", "source", "settings"}
+        if path.name.endswith("_record.json")
+        else {"path", "size", "mtime_ns", "sha256"}
+    )
+    return record if isinstance(record, dict) and wanted <= set(record) else None
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(record)))
+
+
+# --- looking after it
+
+
+def entries(folder: Path) -> list[Entry]:
+    """Every entry that has at least one file, in the order of their keys."""
+    names = {path.name.partition("_")[0] for path in (folder / "volumes").glob("[!.]*_*")}
+    return [entry_of(key, folder) for key in sorted(names)]
+
+
+def sources(folder: Path) -> list[Path]:
+    """Records of images."""
+    return sorted((folder / "sources").glob("[!.]*.json"))
+
+
+def partial_files(folder: Path) -> list[Path]:
+    """What killed processes left, and what running ones are writing."""
+    return sorted(path for part in ("volumes", "sources") for path in (folder / part).glob(".partial-*"))
+
+
+def settings_of(entry: Entry) -> dict[str, Any] | None:
+    """Settings of a complete entry."""
+    record = _read(entry.record)
+    return record["settings"] if record else None
+
+
+def remove(entry: Entry) -> None:
+    """The record goes first: without it the entry is not there."""
+    for path in reversed(entry):
+        path.unlink(missing_ok=True)
+
+
+def is_true(source: Path) -> bool:
+    """Whether an image is still there with the content that its record tells. Hashes it."""
+    record = _read(source)
+    if record is None or not Path(record["path"]).is_file():
+        return False
+    return bool(file_hash(record["path"]) == record["sha256"])

@@ -1,0 +1,122 @@
+"""Every image of a cohort, prepared: from the cache, or in parallel."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from xai_brain.data.cache import Source, default_cache_dir, find, prepare
+from xai_brain.data.preprocessing import Preparation
+from xai_brain.data.problems import Problems
+from xai_brain.volumes import ImageError
+
+WORKERS_AFTER_SECONDS = 2.0  # starting them takes about as long
+IDLE_WORKERS_END_AFTER_SECONDS = 5
+
+
+def prepare_cohort(
+    participants: pd.DataFrame,
+    settings: Preparation,
+    *,
+    cache_dir: str | Path | None = None,
+    space: str | None = None,
+    problems: Problems | None = None,
+    num_workers: int | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> pd.DataFrame:
+    """Prepare every image of a cohort, or take it from the cache.
+
+    What is prepared is kept at once: stopped or killed, it goes on where it was.
+
+    Parameters
+    ----------
+    participants : pandas.DataFrame
+        From `load_participants`.
+    settings : Preparation
+    cache_dir : str or Path, optional
+        Default: ``$XAI_BRAIN_CACHE``, else ``~/.cache/xai_brain``.
+    space : str, optional
+        Space of images whose names do not say it.
+    problems : Problems, optional
+    num_workers : int, optional
+        Processes; default: one per core that this process may use. The result is the same.
+    progress : function that wraps an iterable
+        Only images that are not in the cache pass through it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows that could be prepared, with ``volume_path`` and ``volume_mask_path`` (memory-mappable
+        .npy on the grid of the settings) and ``sha256`` of the image file.
+    """
+    problems = problems or Problems()
+    folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    rows = participants.to_dict("records")
+    sources = [_source(row, space) for row in rows]
+    found: list[dict[str, str] | ImageError | None] = [find(source, settings, folder) for source in sources]
+    missing = [i for i, columns in enumerate(found) if columns is None]
+    made = _prepare_all([sources[i] for i in missing], settings, folder, num_workers or available_cores())
+    for i in progress(missing) if missing else ():
+        outcome = found[i] = next(made)
+        if isinstance(outcome, ImageError):
+            problems.add(rows[i]["participant_id"], outcome.path, outcome.reason)
+    table = [
+        {**row, **columns} for row, columns in zip(rows, found, strict=True) if isinstance(columns, dict)
+    ]
+    return pd.DataFrame(table, columns=[*participants.columns, "volume_path", "volume_mask_path", "sha256"])
+
+
+def available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _source(row: dict, space: str | None) -> Source:
+    mask_path = row.get("brain_mask_path")
+    mask_path = None if mask_path is None or pd.isna(mask_path) else str(mask_path)
+    return Source(str(row["t1w_path"]), mask_path, row.get("space") or space)
+
+
+def _prepare_all(
+    sources: list[Source], settings: Preparation, folder: Path, num_workers: int
+) -> Iterator[dict[str, str] | ImageError]:
+    """In the order of the sources; workers start when the work is long enough to pay for them."""
+    start = time.monotonic()
+    for done, source in enumerate(sources):
+        rest = sources[done:]
+        if num_workers > 1 and len(rest) > 1 and time.monotonic() - start > WORKERS_AFTER_SECONDS:
+            yield from _in_parallel(rest, settings, folder, min(num_workers, len(rest)))
+            return
+        yield _outcome(source, settings, folder)
+
+
+def _in_parallel(
+    sources: list[Source], settings: Preparation, folder: Path, num_workers: int
+) -> Iterator[dict[str, str] | ImageError]:
+    from joblib import Parallel, delayed
+
+    workers = Parallel(
+        num_workers,
+        backend="loky",
+        return_as="generator",
+        pre_dispatch="2 * n_jobs",
+        batch_size=1,
+        idle_worker_timeout=IDLE_WORKERS_END_AFTER_SECONDS,
+    )
+    yield from workers(delayed(_outcome)(source, settings, folder) for source in sources)
+
+
+def _outcome(source: Source, settings: Preparation, folder: Path) -> dict[str, str] | ImageError:
+    """An unusable image is a result like others: the rest goes on."""
+    from threadpoolctl import threadpool_limits
+
+    try:
+        with threadpool_limits(1):  # the last digits do not depend on how many work
+            return prepare(source, settings, folder)
+    except ImageError as error:
+        return error
