@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 from nibabel.affines import apply_affine, from_matvec
 from nilearn.datasets import load_mni152_template
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from xai_brain import compose, explain, train
 from xai_brain.data import raw_heads
+from xai_brain.data.preprocessing import Preparation, preprocess_t1w
 from xai_brain.data.raw_heads import align_to_mni, correct_bias, extract_brain, in_mni, in_native
-from xai_brain.volumes import Grid, ImageError, get_grid, load_img
+from xai_brain.runs import read_json, read_tsv
+from xai_brain.volumes import Grid, ImageError, get_grid, load_img, template_brain_mask
 
 LANDMARKS_MM = np.array([[0, 0, 0], [-34, -20, -14], [34, -20, -14], [0, 50, 0], [0, -95, 0]])
 COLIN27 = Path("/usr/share/mricron/templates")
@@ -81,6 +85,59 @@ def test_a_point_of_a_map_lies_at_its_place_in_the_native_image():
     centre = (np.indices(grid.shape).reshape(3, -1) * weight.ravel()).sum(1) / weight.sum()
     wanted = apply_affine(known, apply_affine(affine, voxel))
     assert np.linalg.norm(apply_affine(grid.affine, centre) - wanted) < 0.5
+
+
+def test_a_raw_image_is_prepared_in_mni_and_knows_its_way_back(template):
+    needs("ants")
+    known = from_matvec(Rotation.from_euler("xz", [10, 6], degrees=True).as_matrix() * 1.05, [25, -30, 18])
+    prepared = preprocess_t1w(placed(template, known), Preparation("t1w_4mm", raw=True))
+    there = template_brain_mask("t1w_4mm")
+    both = prepared.brain_mask & there
+    assert 2 * both.sum() / (prepared.brain_mask.sum() + there.sum()) > 0.93
+    places = [apply_affine(matrix, LANDMARKS_MM) for matrix in (prepared.mni_to_native, known)]
+    assert np.linalg.norm(places[0] - places[1], axis=1).max() < 2
+    assert preprocess_t1w(template, Preparation("t1w_4mm", raw=True)).mni_to_native is None, "it was there"
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_a_native_cohort_is_trained_on_and_its_maps_come_back(real_data, tmp_path):
+    needs("ants")
+    root = real_data / "ixi_native"
+    settings = [
+        "data=bids",
+        f"data.root={root}",
+        "preprocessing=raw",
+        "preprocessing.grid=t1w_4mm",
+        "folds.n_folds=2",
+        "model.channels=[2,2,2]",
+        "trainer.max_epochs=1",
+        "attribution=[grad_cam]",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+    train(compose("train", settings))
+    cfg = compose("explain", [*settings, "explain.output_space=native"])
+    run = explain(cfg)
+    assert len(read_tsv(run.predictions)) == 12
+    participant_id = "sub-IXI093"
+    (t1w_path,) = (root / participant_id).rglob("*_T1w.nii.gz")
+    native_img = nib.load(t1w_path)
+    map_path = run.attribution(participant_id, "", "MNI152", "GradCAM", 0, [0])
+    back_img = nib.load(run.native(map_path, "T1w"))
+    assert back_img.shape == native_img.shape
+    np.testing.assert_allclose(back_img.affine, native_img.affine, atol=1e-3)
+    # a place of the map holds the same value in both spaces
+    matrix = np.array(read_json(run.alignment(participant_id, ""))["MNI152ToNative"])
+    map_img = nib.load(map_path)
+    for mm in LANDMARKS_MM[:4]:
+        values = [value_at(map_img, mm), value_at(back_img, apply_affine(matrix, mm))]
+        assert values[0] == pytest.approx(values[1], abs=0.05 * np.abs(map_img.get_fdata()).max())
+    explain(cfg)  # what is there is kept
+
+
+def value_at(img, mm):
+    voxel = apply_affine(np.linalg.inv(img.affine), mm)
+    return ndimage.map_coordinates(img.get_fdata(), voxel[:, None], order=1)[0]
 
 
 def test_without_the_extra_the_message_says_what_to_install(template, monkeypatch):

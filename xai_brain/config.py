@@ -73,6 +73,7 @@ class PreprocessingConfig:
     antialias: bool = True
     brain: str = "image"  # image: its brain mask, or where it is not 0; template: for maps without an edge
     brain_median: float | None = None  # with scaling=none: intensities are scaled to this median
+    raw: bool = False  # extract brains, correct bias fields and align to MNI152 where it is needed
 
 
 @dataclass

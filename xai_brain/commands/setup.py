@@ -294,7 +294,7 @@ def synthetic_root(cfg: DictConfig) -> Path:
 
 def portable(table: pd.DataFrame, root: Path | None) -> pd.DataFrame:
     """participants.tsv of a run: nothing in it points outside; image paths are relative to the cohort."""
-    table = table.drop(columns=["volume_path", "volume_mask_path"])
+    table = table.drop(columns=["volume_path", "volume_mask_path", "alignment_path"])
     for column in ("t1w_path", "brain_mask_path", "truth_path"):
         table[column] = [_relative(path, root) for path in table[column]]
     return table

@@ -39,16 +39,22 @@ class Source(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Paths of one prepared image; the record is complete only when the others are."""
+    """Paths of one prepared image; the record is complete only when the others are.
+
+    `alignment` is there for images that were aligned to MNI152: the way back to their own voxels.
+    """
 
     volume: Path
     mask: Path
+    alignment: Path
     record: Path
 
 
 def entry_of(key: str, folder: Path) -> Entry:
     volumes = folder / "volumes"
-    return Entry(*(volumes / f"{key}_{what}" for what in ("volume.npy", "mask.npy", "record.json")))
+    return Entry(
+        *(volumes / f"{key}_{what}" for what in ("volume.npy", "mask.npy", "xfm.json", "record.json"))
+    )
 
 
 def entry_key(content: str, mask_content: str | None, space: str | None, settings: Preparation) -> str:
@@ -79,8 +85,9 @@ def prepare(source: Source, settings: Preparation, folder: Path) -> dict[str, st
     mask_content = content_hash(source.mask_path, folder) if source.mask_path else None
     entry = entry_of(entry_key(content, mask_content, source.space, settings), folder)
     if not is_sound(entry):
+        t1w_img = load_img(source.path)
         prepared = preprocess_t1w(
-            load_img(source.path),
+            t1w_img,
             settings,
             brain_mask_img=load_img(source.mask_path) if source.mask_path else None,
             space=source.space,
@@ -88,12 +95,24 @@ def prepare(source: Source, settings: Preparation, folder: Path) -> dict[str, st
         )
         write_atomic(entry.mask, lambda temporary: np.save(temporary, prepared.brain_mask))
         write_atomic(entry.volume, lambda temporary: np.save(temporary, prepared.volume))
+        if prepared.mni_to_native is not None:
+            alignment = {
+                "MNI152ToNative": prepared.mni_to_native.tolist(),
+                "NativeAffine": t1w_img.affine.tolist(),
+                "NativeShape": list(t1w_img.shape),
+            }
+            _write(entry.alignment, alignment)
         _write_record(entry, source.path, asdict(settings))
     return _columns(entry, content)
 
 
 def _columns(entry: Entry, content: str) -> dict[str, str]:
-    return {"volume_path": str(entry.volume), "volume_mask_path": str(entry.mask), "sha256": content}
+    return {
+        "volume_path": str(entry.volume),
+        "volume_mask_path": str(entry.mask),
+        "alignment_path": str(entry.alignment) if entry.alignment.exists() else "",
+        "sha256": content,
+    }
 
 
 # --- checksums of entries

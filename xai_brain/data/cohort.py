@@ -51,7 +51,8 @@ def prepare_cohort(
     -------
     pandas.DataFrame
         The rows that could be prepared, with ``volume_path`` and ``volume_mask_path`` (memory-mappable
-        .npy on the grid of the settings) and ``sha256`` of the image file.
+        .npy on the grid of the settings), ``alignment_path`` (JSON with the way from MNI152 to the image's
+        own mm; empty if it was not aligned) and ``sha256`` of the image file.
     """
     problems = problems or Problems()
     folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
@@ -67,7 +68,8 @@ def prepare_cohort(
     table = [
         {**row, **columns} for row, columns in zip(rows, found, strict=True) if isinstance(columns, dict)
     ]
-    return pd.DataFrame(table, columns=[*participants.columns, "volume_path", "volume_mask_path", "sha256"])
+    made_here = ["volume_path", "volume_mask_path", "alignment_path", "sha256"]
+    return pd.DataFrame(table, columns=[*participants.columns, *made_here])
 
 
 def available_cores() -> int:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 
+from xai_brain.data.raw_heads import align_to_mni, correct_bias, extract_brain, in_mni
 from xai_brain.volumes import (
     ImageError,
     get_grid,
@@ -20,10 +21,12 @@ from xai_brain.volumes import (
 
 ALGORITHM = 2  # part of every cache key; raise it when the same settings give other numbers
 MIN_TEMPLATE_DICE = 0.85
+MOST_BRAIN = 0.8  # a larger share of voxels that are not 0 is a head, or a brain with noise around it
 MIN_TEMPLATE_SHARE = 0.8  # of what a map without an edge holds
 SCALINGS = ("zscore", "percentile", "none")
 BRAINS = ("image", "template")
 PERCENTILES = (1.0, 99.0)
+TO_MNI = "align it with preprocessing.raw=true (extra `raw`), or set data.space=MNI152 if it is there"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class Preparation:
         in the MNI152 template's brain, for maps such as grey-matter density that have no edge.
     brain_median : float, optional
         With ``scaling="none"``: intensities are multiplied such that the brain's median is this number.
+    raw : bool, default False
+        Images as they come from the scanner: brains are extracted where there is no brain mask, bias
+        fields corrected, and what is not in MNI152 is aligned to it (see `xai_brain.data.raw_heads`).
     """
 
     grid: str = "t1w_58x70x58"
@@ -51,6 +57,7 @@ class Preparation:
     antialias: bool = True
     brain: str = "image"
     brain_median: float | None = None
+    raw: bool = False
 
     def __post_init__(self) -> None:
         for name, value, allowed in (("scaling", self.scaling, SCALINGS), ("brain", self.brain, BRAINS)):
@@ -80,11 +87,15 @@ def read_preparation(settings: Mapping[str, Any]) -> Preparation:
 
 
 class Prepared(NamedTuple):
-    """A prepared image: `volume` (X, Y, Z) float32, `brain_mask` (X, Y, Z) bool, `affine` (4, 4)."""
+    """A prepared image: `volume` (X, Y, Z) float32, `brain_mask` (X, Y, Z) bool, `affine` (4, 4).
+
+    `mni_to_native` (4, 4) leads from MNI152 mm to the mm of the file, when the image was aligned.
+    """
 
     volume: np.ndarray
     brain_mask: np.ndarray
     affine: np.ndarray
+    mni_to_native: np.ndarray | None = None
 
 
 def preprocess_t1w(
@@ -121,6 +132,13 @@ def preprocess_t1w(
     """
     data, damaged = _numbers(t1w_img, path)
     grid = get_grid(settings.grid)
+    mni_to_native = None
+    if settings.raw:
+        t1w_img, brain_mask_img, mni_to_native = _from_scanner(
+            _like(t1w_img, data), brain_mask_img, grid.name, space, path
+        )
+        data, damaged = _numbers(t1w_img, path)
+        space = space if mni_to_native is None else "MNI152"
     if settings.brain == "template":
         volume = resample_to_grid(_like(t1w_img, data), grid, antialias=settings.antialias)
         brain_mask = template_brain_mask(settings.grid)
@@ -138,7 +156,29 @@ def preprocess_t1w(
         _require_mni(brain_mask, settings.grid, space, path)
         # dividing by the weight keeps the rim of the brain from being darkened by the zeros around it
         volume = np.divide(volume, weight, out=np.zeros_like(volume), where=brain_mask)
-    return Prepared(_scaled(volume, brain_mask, settings, path), brain_mask, grid.affine)
+    return Prepared(_scaled(volume, brain_mask, settings, path), brain_mask, grid.affine, mni_to_native)
+
+
+def _from_scanner(
+    t1w_img: nib.Nifti1Image,
+    brain_mask_img: nib.Nifti1Image | None,
+    grid: str,
+    space: str | None,
+    path: str | Path,
+) -> tuple[nib.Nifti1Image, nib.Nifti1Image, np.ndarray | None]:
+    """Brain without its bias field, its mask, both in MNI152; and the way back, if they were not there."""
+    data = np.asanyarray(t1w_img.dataobj)
+    if brain_mask_img is None and (data != 0).mean() > MOST_BRAIN:
+        brain_mask_img = extract_brain(t1w_img, path)
+    inside = _brain(data, t1w_img, brain_mask_img, path)
+    brain_img = correct_bias(_like(t1w_img, np.where(inside, data, 0)), path)
+    mask_img = _like(t1w_img, inside)
+    on_grid = resample_to_grid(mask_img, get_grid(grid)) > 0.5
+    known = space is not None
+    if (known and _says_mni(space)) or (not known and _template_dice(on_grid, grid) >= MIN_TEMPLATE_DICE):
+        return brain_img, mask_img, None
+    mni_to_native = align_to_mni(brain_img, path)
+    return in_mni(brain_img, mni_to_native), in_mni(mask_img, mni_to_native), mni_to_native
 
 
 def _numbers(t1w_img: nib.Nifti1Image, path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -195,9 +235,11 @@ def _brain(
             raise ImageError(path, "its brain mask is empty")
         return inside
     inside = data != 0
-    if inside.mean() > 0.8:
+    if inside.mean() > MOST_BRAIN:
         raise ImageError(
-            path, "is not skull-stripped and has no brain mask (a file ..._desc-brain_mask.nii.gz beside it)"
+            path,
+            "is not skull-stripped and has no brain mask (a file ..._desc-brain_mask.nii.gz beside it); "
+            "give it one, or set preprocessing.raw=true",
         )
     return inside
 
@@ -205,20 +247,26 @@ def _brain(
 def _require_mni(brain_mask: np.ndarray, grid: str, space: str | None, path: str | Path) -> None:
     if not brain_mask.any():
         raise ImageError(path, f"none of its brain lies in the grid {grid}: is its affine right?")
-    if space is not None and space.upper().startswith("MNI"):
+    if _says_mni(space):
         return
-    template = template_brain_mask(grid)
-    dice = 2 * (brain_mask & template).sum() / (brain_mask.sum() + template.sum())
+    dice = _template_dice(brain_mask, grid)
     if space is not None or dice < MIN_TEMPLATE_DICE:
         known = f"space-{space}" if space else f"Dice with the template's brain {dice:.2f}"
-        raise ImageError(
-            path, f"is not in MNI152 space ({known}); register it first, or set data.space=MNI152"
-        )
+        raise ImageError(path, f"is not in MNI152 space ({known}); {TO_MNI}")
+
+
+def _says_mni(space: str | None) -> bool:
+    return space is not None and space.upper().startswith("MNI")
+
+
+def _template_dice(brain_mask: np.ndarray, grid: str) -> float:
+    template = template_brain_mask(grid)
+    return float(2 * (brain_mask & template).sum() / (brain_mask.sum() + template.sum()))
 
 
 def _require_mni_map(volume: np.ndarray, template: np.ndarray, space: str | None, path: str | Path) -> None:
     """Maps without an edge: nearly all that they hold must lie in the template's brain."""
-    if space is not None and space.upper().startswith("MNI"):
+    if _says_mni(space):
         return
     held = np.abs(volume)
     share = float(held[template].sum() / max(held.sum(), 1e-12))
