@@ -95,7 +95,7 @@ def speed(folder: Path) -> dict[str, float]:
 
 
 def landmark_error(data: np.ndarray) -> float:
-    """Largest distance of a bright spot's centre after preparation from where it was put, in target voxels."""
+    """Largest distance of a bright spot's centre from where it was put, in target voxels."""
     settings = Preparation(GRID.name, scaling="none")
     plain = preprocess_t1w(nib.Nifti1Image(data, HCP_AFFINE), settings, space="MNI152")
     errors = []
@@ -108,7 +108,9 @@ def landmark_error(data: np.ndarray) -> float:
         spot = np.einsum("i,j,k->ijk", *(axis.astype(np.float32) for axis in axes))
         marked = nib.Nifti1Image(np.where(data != 0, data + 1000 * spot, 0).astype(np.float32), HCP_AFFINE)
         found = preprocess_t1w(marked, settings, space="MNI152").volume - plain.volume
-        found = np.where(np.linalg.norm(world - landmark, axis=-1) < 16, found, 0)  # not what float32 leaves far off
+        found = np.where(
+            np.linalg.norm(world - landmark, axis=-1) < 16, found, 0
+        )  # not what float32 leaves far off
         centre = (world * found[..., None]).sum((0, 1, 2)) / found.sum()
         errors.append(float(np.linalg.norm((centre - landmark) / GRID.spacing_mm)))
     return max(errors)
@@ -201,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--part", action="append", choices=["speed", "scale", "second_run"])
     parser.add_argument("--cohort", type=Path)
-    parser.add_argument("--folder", type=Path, help="for what is written, removed at the end; default: in /tmp")
+    parser.add_argument("--folder", type=Path, help="for what is written; emptied at the end")
     parser.add_argument("--epoch", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.epoch:
