@@ -203,9 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--part", action="append", choices=["speed", "scale", "second_run"])
     parser.add_argument("--cohort", type=Path)
-    parser.add_argument(
-        "--folder", type=Path, help="for what is written, removed at the end; default: in /tmp"
-    )
+    parser.add_argument("--folder", type=Path, help="for what is written; emptied at the end")
     parser.add_argument("--epoch", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.epoch:

@@ -141,3 +141,24 @@ def test_temperature_restores_calibrated_logits():
 def test_temperature_stays_moderate_where_nothing_is_wrong():
     logits = torch.tensor([[2.0, -2.0], [-2.0, 2.0]] * 10)
     assert 0.3 < fit_temperature(logits, torch.tensor([0, 1] * 10)) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("key", "preprocessing", "warned"),
+    [
+        ("hidden1.0.weight", "t1w_58x70x58", True),
+        ("features.0.weight", "t1w_58x70x58", True),
+        ("features.0.weight", "kan2020", False),
+        ("block1.conv.weight", "t1w_58x70x58", False),
+    ],
+)
+def test_published_weights_want_the_published_input(tmp_path, capsys, key, preprocessing, warned):
+    from xai_brain.commands.train import warn_of_other_input
+    from xai_brain.config import compose
+
+    path = tmp_path / "best_model.pt"
+    torch.save({key: torch.zeros(1)}, path)
+    settings = ["data=synthetic", f"preprocessing={preprocessing}", f"model.weights={path}"]
+    warn_of_other_input(compose("train", settings))
+    told = capsys.readouterr().out
+    assert ("preprocessing=kan2020 gives its input" in told) == warned
