@@ -13,8 +13,10 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from xai_brain.data.problems import Problems
+from xai_brain.nifti_header import require_file
 from xai_brain.volumes import (
     ImageError,
     file_hash,
@@ -96,8 +98,7 @@ def preprocess_t1w(
     if data.min() == data.max():
         raise ImageError(path, f"is constant ({data.flat[0]:g} everywhere)")
     inside = _brain(data, t1w_img, brain_mask_img, path)
-    if np.isnan(t1w_img.get_fdata(dtype=np.float32)[inside]).mean() > 0.01:
-        raise ImageError(path, "more than 1 % of its brain is NaN")
+    _require_finite(finite, inside, path)
 
     grid = get_grid(settings.grid)
     weight = resample_to_grid(_like(t1w_img, inside), grid, antialias=settings.antialias)
@@ -133,6 +134,17 @@ def _brain(
             path, "is not skull-stripped and has no brain mask (a file ..._desc-brain_mask.nii.gz beside it)"
         )
     return inside
+
+
+def _require_finite(finite: np.ndarray, inside: np.ndarray, path: str | Path) -> None:
+    """NaN around the brain counts as background; in it, or enclosed by it, it would become a value."""
+    if finite.all():
+        return
+    n_lost = int((ndimage.binary_fill_holes(inside) & ~finite).sum())
+    if n_lost:
+        raise ImageError(
+            path, f"{n_lost} voxels in its brain are NaN or infinite; fill them, or mask them out"
+        )
 
 
 def _require_mni(brain_mask: np.ndarray, grid: str, space: str | None, path: str | Path) -> None:
@@ -199,10 +211,9 @@ def prepare_cohort(
 
 def _cached(row: dict, settings: Preparation, folder: Path, space: str | None) -> dict[str, str]:
     path, mask_path = row["t1w_path"], row.get("brain_mask_path")
-    try:
-        content = file_hash(path)
-    except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror})") from error
+    for file in (path, *([mask_path] if mask_path else [])):
+        require_file(file)
+    content = file_hash(path)
     mask_content = file_hash(mask_path) if mask_path else None
     recipe = json.dumps([ALGORITHM, content, mask_content, space, asdict(settings)], sort_keys=True)
     key = sha256(recipe.encode()).hexdigest()[:32]
