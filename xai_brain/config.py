@@ -52,7 +52,9 @@ class DataConfig:
     threshold: float | None = None  # two classes of a number: up to it, above it
     bins: list[float] | None = None  # classes of a number: upper ends of all but the last
     tables: list[str] | None = None  # of people; relative to root. The second and further add columns
-    entities: dict[str, str | None] = field(default_factory=dict)  # which of several T1w, e.g. {desc: brain}
+    entities: Any = field(  # which of several T1w, e.g. {desc: brain}; any key can be given
+        default_factory=lambda: DictConfig({}, flags={"struct": False})
+    )
     space: str | None = None
     brain_size_column: str | None = None
     on_error: str = "raise"
@@ -248,6 +250,10 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(f"no value for {', '.join(missing)}{hint}")
     if cfg.data.layout != "synthetic" and not cfg.data.root:
         raise ConfigError("no value for data.root: the folder of the images, data.root=/path/to/it")
+    if not isinstance(cfg.data.entities, DictConfig):
+        raise ConfigError(
+            f"data.entities={cfg.data.entities}: names and values are needed, as in {{desc: brain}}"
+        )
     if not cfg.model.get("_target_"):
         raise ConfigError("no value for model._target_: the dotted name of a torch.nn.Module")
     for label, method in cfg.attribution.items():
