@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 
 from xai_brain import RunDirectory, compose
 from xai_brain.commands.setup import prepared_cohort
+from xai_brain.data.preprocessing import Preparation, preprocess_t1w
 from xai_brain.data.problems import DataError
 from xai_brain.data.splits import make_folds
 from xai_brain.runs import read_tsv
@@ -619,7 +620,9 @@ def test_a_path_with_blanks_and_other_alphabets(tmp_path, brains):
 
 @pytest.fixture(scope="session")
 def plain_file(tmp_path_factory) -> Path:
-    img = nib.Nifti1Image(np.random.default_rng(0).random((8, 9, 10)).astype(np.float32), COARSE)
+    data = np.zeros((18, 19, 20), np.float32)
+    data[4:14, 4:15, 4:16] = np.random.default_rng(0).random((10, 11, 12))
+    img = nib.Nifti1Image(data, COARSE)
     img.header.set_slope_inter(2, 1)
     path = tmp_path_factory.mktemp("fuzz") / "x.nii"
     nib.save(img, path)
@@ -648,6 +651,7 @@ def test_any_header_is_read_or_refused_in_one_line_within_memory(tmp_path, plain
     tracemalloc.start()
     try:
         img = load_img(path)
+        preprocess_t1w(img, Preparation("t1w_4mm"), space="MNI152", path=path)
     except ImageError as error:
         refused = error
     finally:

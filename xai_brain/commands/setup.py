@@ -246,8 +246,8 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
             root,
             label=data.label,
             class_names=names,
-            threshold=data.threshold,
-            bins=list(data.bins) if data.bins else None,
+            threshold=data.get("threshold"),
+            bins=list(data.bins) if data.get("bins") else None,
             problems=problems,
             **source_settings(data),
         )

@@ -38,8 +38,9 @@ def find(
     people = read_people(root, tables)
     listed = list(dict.fromkeys(people["participant_id"]))
     folders = [path.name for path in sorted(root.glob("sub-*")) if path.is_dir()]
+    known_ids = set(listed)
     images: list[dict[str, Any]] = []
-    for participant_id in [*listed, *(name for name in folders if name not in set(listed))]:
+    for participant_id in [*listed, *(name for name in folders if name not in known_ids)]:
         if not VALID_ID.fullmatch(participant_id):
             continue  # told of by `join`, and never made part of a path
         sessions = sorted(root.glob(f"{participant_id}/ses-*/anat")) or [root / participant_id / "anat"]
@@ -49,7 +50,7 @@ def find(
             for folder in sessions
             if (row := one_image(folder, participant_id, entities or {}, problems))
         ]
-        if not found and participant_id in listed and not problems.has(participant_id):
+        if not found and participant_id in known_ids and not problems.has(participant_id):
             problems.add(participant_id, root / participant_id / "anat", no_image(entities or {}))
         images += found
     return Found(people, images, table_names(root, tables))

@@ -11,7 +11,7 @@ import pandas as pd
 from xai_brain.data.bids import require_folder
 from xai_brain.data.found import Found, image_row
 from xai_brain.data.problems import DataError, Problems
-from xai_brain.data.tables import prefixed, read_table
+from xai_brain.data.tables import prefixed, read_table, table_paths
 
 MNI_IMAGE = "MNINonLinear/T1w_restore_brain.nii.gz"
 ACPC_IMAGE = "T1w/T1w_acpc_dc_restore_brain.nii.gz"
@@ -48,7 +48,7 @@ def find(
         People without an image are left out silently: the tables list the whole study.
     """
     require_folder(root, "the folder that holds the six-digit ids")
-    paths = [root / Path(name).expanduser() for name in tables or []] or sorted(
+    paths = table_paths(root, tables or []) or sorted(
         path for path in root.glob("*.csv") if re.match(r"(un)?restricted", path.name, re.IGNORECASE)
     )
     if not paths:

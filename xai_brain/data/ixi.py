@@ -12,7 +12,7 @@ import pandas as pd
 from xai_brain.data.bids import require_folder
 from xai_brain.data.found import Found, image_row
 from xai_brain.data.problems import DataError, Problems
-from xai_brain.data.tables import numbers, read_table
+from xai_brain.data.tables import numbers, read_table, table_paths
 
 NAME = re.compile(r"IXI(?P<id>\d{3})-(?P<site>[A-Za-z]+)-\d+-T1.*\.nii(\.gz)?")
 FOLDERS = ("T1/IXI*.nii*", "IXI-T1/IXI*.nii*", "IXI*.nii*")
@@ -45,7 +45,7 @@ def find(
     names = tables or [name for name in TABLES if (root / name).is_file()][:1]
     if not names:
         raise DataError(f"{root}: holds no IXI.xls or IXI.csv; name the table with data.tables=[/path/to/it]")
-    path = root / Path(names[0]).expanduser()
+    (path,) = table_paths(root, names[:1])
     patterns = [image] if image else FOLDERS
     files = next((found for pattern in patterns if (found := _files(root, pattern))), [])
     if not files:

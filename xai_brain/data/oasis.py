@@ -62,9 +62,8 @@ def find(
         )
     people.insert(0, "participant_id", [_id(name) for name in people["id"]])
     people["sex"] = people["mf"]
-    images = [
-        image_row(str(_id(Path(path).name)), Path(path), space="MNI152") for path in fetched.gray_matter_maps
-    ]
+    paths = [root / "oasis1" / Path(*Path(path).parts[-2:]) for path in fetched.gray_matter_maps]
+    images = [image_row(str(_id(path.name)), path, space="MNI152") for path in paths]
     return Found(people, images, str(root / "oasis1" / "oasis_cross-sectional.csv"), every_person=False)
 
 

@@ -23,6 +23,7 @@ SOURCES: dict[str, Callable[..., Found]] = {
     "oasis": oasis.find,
     "table": table.find,
 }
+LATER = ("volume_path", "volume_mask_path", "sha256")  # columns of the prepared cohort
 CONFOUNDS = ("age", "sex", "site", "family_id")
 
 
@@ -75,7 +76,7 @@ def load_participants(
         raise DataError(f"data.layout={layout}: not known; one of {', '.join(SOURCES)}, synthetic")
     problems = problems or Problems()
     found = SOURCES[layout](Path(root).expanduser(), problems, **_accepted(layout, label, source))
-    people = join(found, problems)
+    people = join(found, problems).drop(columns=list(LATER), errors="ignore")
     rule = LabelRule(label, class_names, threshold, bins)
     if people.empty:
         raise DataError(f"{found.where}: no line of it has a usable image; see data.root{_first(problems)}")

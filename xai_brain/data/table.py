@@ -64,16 +64,18 @@ def find(root: Path, problems: Problems, *, tables: list[str] | None = None) -> 
 
 
 def _path(root: Path, value: Any) -> Path | None:
-    """Absolute or below `root`, without ``..``; links are not followed, they may well lead elsewhere."""
-    return None if value is None or pd.isna(value) else Path(os.path.normpath(root / value))
+    """Below `root` where it lies there, without ``..``; links are not followed, they may lead elsewhere."""
+    if value is None or pd.isna(value):
+        return None
+    path, folder = Path(os.path.abspath(root / str(value))), Path(os.path.abspath(root))
+    return root / path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
 def _wrong(root: Path, paths: dict[str, Path | None]) -> str:
     if paths["t1w_path"] is None:
         return "its line has no t1w_path; add it, or remove the line"
-    inside = Path(os.path.normpath(root))
     for name, path in paths.items():
-        if path is not None and not path.is_relative_to(inside):
+        if path is not None and not path.is_relative_to(root):
             return f"{name} {path} lies outside of data.root={root}; set data.root to a folder of all images"
         if path is not None and not path.exists() and not path.is_symlink():
             return f"{name} {path} does not exist; correct the table"

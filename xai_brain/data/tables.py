@@ -128,7 +128,7 @@ def read_people(root: Path, tables: list[str] | None, default: str = "participan
     Parameters
     ----------
     root : Path
-        Relative names in `tables` are below it.
+        Relative names in `tables` are below it, or else below the working directory.
     tables : list of str, optional
         The first lists the people; others add columns.
     default : str, default "participants.tsv"
@@ -139,7 +139,7 @@ def read_people(root: Path, tables: list[str] | None, default: str = "participan
         With participant_id that begins with ``sub-`` and, where given, session_id with ``ses-``.
     """
     people: pd.DataFrame | None = None
-    for path in [root / Path(name).expanduser() for name in tables or [default]]:
+    for path in table_paths(root, tables or [default]):
         table = read_table(path)
         if "participant_id" not in table:
             raise DataError(f"{path}: has no column participant_id (its columns: {', '.join(table.columns)})")
@@ -171,9 +171,18 @@ def _with_columns(people: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return joined
 
 
+def table_paths(root: Path, tables: list[str]) -> list[Path]:
+    """Tables that a user names: below `root`, or else below the working directory."""
+    paths = []
+    for name in tables:
+        path, here = root / Path(name).expanduser(), Path(name).expanduser()
+        paths.append(here if here.is_file() and not path.exists() else path)
+    return paths
+
+
 def table_names(root: Path, tables: list[str] | None, default: str = "participants.tsv") -> str:
     """How messages name the tables."""
-    return " + ".join(str(root / Path(name).expanduser()) for name in tables or [default])
+    return " + ".join(map(str, table_paths(root, tables or [default])))
 
 
 def bounds(value: Any) -> tuple[float, float] | None:
