@@ -64,7 +64,7 @@ def test_one_unknown_sex_does_not_change_the_others(bids_tree):
     problems = Problems("skip")
     table = load_participants("bids", bids_tree, problems=problems)
     assert table["label"].tolist() == ["male", "female", "male", "male", "female"]
-    assert problems.rows[0]["reason"] == "sex is 'U', not one of female, male"
+    assert problems.rows[0]["reason"] == "sex is 'U', not one of female, male; correct the table"
 
 
 def test_sessions_are_rows(bids_tree):

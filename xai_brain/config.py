@@ -49,7 +49,12 @@ class DataConfig:
     root: str | None = None
     label: str = "sex"
     class_names: list[str] | None = None  # order = class index; sorted when not given
-    entities: dict[str, str] = field(default_factory=dict)  # which of several T1w, e.g. {desc: brain}
+    threshold: float | None = None  # two classes of a number: up to it, above it
+    bins: list[float] | None = None  # classes of a number: upper ends of all but the last
+    tables: list[str] | None = None  # of people; relative to root. The second and further add columns
+    entities: Any = field(  # which of several T1w, e.g. {desc: brain}; any key can be given
+        default_factory=lambda: DictConfig({}, flags={"struct": False})
+    )
     space: str | None = None
     brain_size_column: str | None = None
     on_error: str = "raise"
@@ -62,6 +67,22 @@ class SyntheticDataConfig(DataConfig):
     """The embedded cohort: MNI152 anatomy with a planted effect."""
 
     cohort: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ImageDataConfig(DataConfig):
+    """A cohort whose images are found by their path."""
+
+    image: str | None = None  # hcp: path below an id; ixi: pattern below root
+
+
+@dataclass
+class OasisDataConfig(DataConfig):
+    """OASIS-1 through nilearn's fetcher."""
+
+    n_subjects: int | None = None
+    dartel: bool = True
+    url: str | None = None  # of a mirror
 
 
 @dataclass
@@ -167,6 +188,8 @@ def register_schemas() -> None:
     store.store(name="schema", node=Config)
     store.store(group="data", name="schema", node=DataConfig)
     store.store(group="data", name="schema_synthetic", node=SyntheticDataConfig)
+    store.store(group="data", name="schema_image", node=ImageDataConfig)
+    store.store(group="data", name="schema_oasis", node=OasisDataConfig)
     for group, node in (
         ("preprocessing", PreprocessingConfig),
         ("folds", FoldsConfig),
@@ -232,6 +255,10 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(f"no value for {', '.join(missing)}{hint}")
     if cfg.data.layout != "synthetic" and not cfg.data.root:
         raise ConfigError("no value for data.root: the folder of the images, data.root=/path/to/it")
+    if not isinstance(cfg.data.entities, DictConfig):
+        raise ConfigError(
+            f"data.entities={cfg.data.entities}: names and values are needed, as in {{desc: brain}}"
+        )
     if not cfg.model.get("_target_"):
         raise ConfigError("no value for model._target_: the dotted name of a torch.nn.Module")
     for label, method in cfg.attribution.items():

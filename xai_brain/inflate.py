@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
-from nibabel.volumeutils import apply_read_scaling
 
 igzip: Any
 try:
@@ -24,7 +23,7 @@ CHUNK_BYTES = 2**20
 
 
 def read_voxels(img: Any) -> np.ndarray:
-    """Voxels of an image that nibabel has opened, header scaling applied.
+    """Voxels of an image that nibabel has opened, header scaling applied, as float32.
 
     Parameters
     ----------
@@ -40,8 +39,10 @@ def read_voxels(img: Any) -> np.ndarray:
         The file ends too early, or its checksum is wrong.
     """
     proxy, name = img.dataobj, str(img.file_map["image"].filename)
-    if not name.endswith(".nii.gz") or type(proxy) is not ArrayProxy:
-        return np.asanyarray(proxy)
+    if type(proxy) is not ArrayProxy:
+        return np.asanyarray(proxy).astype(np.float32, copy=False)
+    if not name.endswith(".nii.gz"):
+        return _scaled(proxy.get_unscaled(), proxy.slope, proxy.inter)
     count = int(np.prod(proxy.shape, dtype=np.int64))
     content = np.empty(proxy.offset + count * proxy.dtype.itemsize, np.uint8)
     with igzip.open(name, "rb") as file:
@@ -49,7 +50,17 @@ def read_voxels(img: Any) -> np.ndarray:
         while file.read(CHUNK_BYTES):  # whatever follows: the checksum comes last
             pass
     voxels = content[proxy.offset :].view(proxy.dtype).reshape(proxy.shape, order="F")
-    return apply_read_scaling(voxels, proxy.slope, proxy.inter)
+    return _scaled(voxels, proxy.slope, proxy.inter)
+
+
+def _scaled(voxels: np.ndarray, slope: float, inter: float) -> np.ndarray:
+    """Slice by slice where scaling would need a copy in double precision."""
+    if slope == 1 and inter == 0:
+        return voxels.astype(np.float32, copy=False)
+    data = np.empty(voxels.shape, np.float32, order="F")
+    for k in range(voxels.shape[2]):
+        data[:, :, k] = voxels[:, :, k].astype(np.float64) * slope + inter
+    return data
 
 
 def _fill(file: Any, target: memoryview) -> None:

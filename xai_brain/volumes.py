@@ -20,6 +20,8 @@ import numpy as np
 from scipy import ndimage
 
 from xai_brain.inflate import read_voxels
+from xai_brain.nifti_header import ImageError as ImageError
+from xai_brain.nifti_header import cannot_be_read, open_img
 from xai_brain.separable import parallel_axes, resample
 
 # A Gaussian of this many target voxels halves the amplitude at the new Nyquist frequency:
@@ -29,17 +31,6 @@ NYQUIST_SIGMA = float(np.sqrt(2 * np.log(2)) / np.pi)
 _UMASK = os.umask(0)  # it can only be read by being set; once, before there are threads
 os.umask(_UMASK)
 FILE_MODE = 0o666 & ~_UMASK
-
-
-class ImageError(ValueError):
-    """An image that cannot be used: which file, why, and what to do."""
-
-    def __init__(self, path: str | Path, reason: str):
-        super().__init__(f"{path}: {reason}")
-        self.path, self.reason = str(path), reason
-
-    def __reduce__(self) -> tuple:  # from one process to another
-        return type(self), (self.path, self.reason)
 
 
 @dataclass(frozen=True)
@@ -113,22 +104,17 @@ def load_img(path: str | Path) -> nib.Nifti1Image:
     Raises
     ------
     ImageError
-        The file is missing, truncated or not an image, or holds several volumes.
+        The file is missing, truncated or not an image, holds several volumes or other than real numbers,
+        has no usable affine, or claims more voxels than it can hold or 1 GB of memory can.
     """
+    img = open_img(path)
     try:
-        img: Any = nib.load(path)
-        data = read_voxels(img).astype(np.float32, copy=False)
-    except FileNotFoundError:
-        raise ImageError(path, "the file does not exist") from None
+        with np.errstate(all="ignore"):
+            data = read_voxels(img)
     except Exception as error:  # nibabel, zlib and the OS each raise their own kinds for a broken file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ImageError(path, f"cannot be read, is it truncated? ({reason})") from error
-    while data.ndim > 3 and data.shape[-1] == 1:
+        raise ImageError(path, cannot_be_read(error)) from error
+    while data.ndim > 3:
         data = data[..., 0]
-    if data.ndim != 3:
-        raise ImageError(path, f"has shape {data.shape}; a single 3-D volume is needed")
-    if abs(np.linalg.det(img.affine[:3, :3])) < 1e-6:
-        raise ImageError(path, "has a singular affine; set the voxel-to-world matrix in its header")
     return nib.Nifti1Image(data, img.affine)
 
 

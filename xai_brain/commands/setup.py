@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.commands.progress import say, track
-from xai_brain.config import ConfigError, check, compose
+from xai_brain.config import ConfigError, DataConfig, check, compose
 from xai_brain.data.cache import default_cache_dir
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants, require_classes
@@ -26,6 +26,8 @@ EXPLAINING = ("explain.target", "explain.output")
 # Settings of where and how fast, not of what.
 INDIFFERENT = (
     "data.root",  # checked by content: the cohort may move
+    "data.tables",
+    "data.url",
     "data.cache_dir",
     "data.on_error",
     "data.num_workers",
@@ -110,7 +112,7 @@ def open_run(cfg: DictConfig) -> RunDirectory:
             _refuse_or(cfg, run, training)
             _remove(run, everything=True)
             old = {}
-        elif old["data"]["root"] != new["data"]["root"]:
+        elif any(old["data"].get(key) != new["data"].get(key) for key in ("root", "tables")):
             same_cohort(prepared_cohort(cfg, run), run)
     # methods that have maps keep their settings
     explained = {
@@ -255,7 +257,14 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
     names = list(data.class_names) if data.class_names else None
     try:
         participants = load_participants(
-            layout, root, label=data.label, class_names=names, entities=data.entities, problems=problems
+            layout,
+            root,
+            label=data.label,
+            class_names=names,
+            threshold=data.get("threshold"),
+            bins=list(data.bins) if data.get("bins") else None,
+            problems=problems,
+            **source_settings(data),
         )
     finally:
         _write_quarantine(problems, run)
@@ -272,6 +281,14 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
     _write_quarantine(problems, run)
     require_classes(table, names, data.label, root)
     return table
+
+
+def source_settings(data: DictConfig) -> dict[str, Any]:
+    """Settings that belong to the layout: tables, entities, image, ..."""
+    settings = OmegaConf.to_container(data, resolve=True)
+    assert isinstance(settings, dict)
+    common = {field.name for field in fields(DataConfig)} - {"tables", "entities"}
+    return {str(key): value for key, value in settings.items() if key not in {*common, "cohort"}}
 
 
 def _write_quarantine(problems: Problems, run: RunDirectory) -> None:

@@ -5,69 +5,87 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from xai_brain.data.found import Found, image_row
 from xai_brain.data.problems import DataError, Problems
+from xai_brain.data.tables import VALID_ID, prefixed, read_people, read_table, table_names
 from xai_brain.volumes import parse_entities
 
-
-def read_participants(root: Path) -> pd.DataFrame:
-    """participants.tsv with ids that begin with ``sub-``; missing values are NaN."""
-    path = root / "participants.tsv"
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; set data.root to the folder of participants.tsv")
-    if not path.is_file():
-        raise DataError(f"{path}: the file does not exist; BIDS wants one with the column participant_id")
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, na_values=["n/a", "N/A", ""])
-    if "participant_id" not in table:
-        raise DataError(f"{path}: has no column participant_id (its columns: {', '.join(table.columns)})")
-    if table["participant_id"].isna().any():
-        line = int(table.index[table["participant_id"].isna()][0]) + 2
-        raise DataError(f"{path}: line {line} has no participant_id")
-    ids = table["participant_id"].str.strip()
-    table["participant_id"] = ids.where(ids.str.startswith("sub-"), "sub-" + ids)
-    return table
+Entities = dict[str, str | None]
 
 
-def find_images(
-    root: Path, participant_ids: list[str], entities: dict[str, str], problems: Problems
-) -> pd.DataFrame:
-    """One row per T1w image of the tree.
+def find(
+    root: Path, problems: Problems, *, tables: list[str] | None = None, entities: Entities | None = None
+) -> Found:
+    """T1w images of a BIDS tree and the lines of participants.tsv.
 
     Parameters
     ----------
     root : Path
-    participant_ids : those of participants.tsv
-    entities : which image where a folder holds several, e.g. ``{"desc": "brain"}``
     problems : Problems
-        Told of ids without an image, images without an id, and ambiguous folders.
+        Told of people without an image and of folders with several.
+    tables : list of str, optional
+        Instead of participants.tsv, which derivatives often lack; the second and further add columns
+        (``phenotype/*.tsv``). Values in ``sub-<id>_sessions.tsv`` go before those of the person.
+    entities : dict, optional
+        Which image where a folder holds several: ``{"desc": "brain"}``. None stands for a name without
+        the entity; ``run: 1`` is also met by a name without run.
 
     Returns
     -------
-    pandas.DataFrame
-        participant_id, session_id (empty without sessions), t1w_path, brain_mask_path,
-        truth_path, space (of the file name; may be empty).
+    Found
     """
-    rows: list[dict[str, Any]] = []
-    folders = {folder.name: folder for folder in sorted(root.glob("sub-*")) if folder.is_dir()}
-    for stranger in sorted(set(folders) - set(participant_ids)):
-        problems.add(stranger, folders[stranger], "has a folder of images but no line in participants.tsv")
-    for participant_id in dict.fromkeys(participant_ids):
+    require_folder(root, "the folder of participants.tsv")
+    people = read_people(root, tables)
+    listed = list(dict.fromkeys(people["participant_id"]))
+    folders = [path.name for path in sorted(root.glob("sub-*")) if path.is_dir()]
+    known_ids = set(listed)
+    images: list[dict[str, Any]] = []
+    for participant_id in [*listed, *(name for name in folders if name not in known_ids)]:
+        if not VALID_ID.fullmatch(participant_id):
+            continue  # told of by `join`, and never made part of a path
         sessions = sorted(root.glob(f"{participant_id}/ses-*/anat")) or [root / participant_id / "anat"]
+        known = _sessions(root / participant_id / f"{participant_id}_sessions.tsv")
         found = [
-            row for folder in sessions if (row := _one_image(folder, participant_id, entities, problems))
+            {**known.get(row["session_id"], {}), **row}
+            for folder in sessions
+            if (row := one_image(folder, participant_id, entities or {}, problems))
         ]
-        if not found and not any(row["participant_id"] == participant_id for row in problems.rows):
-            wanted = "".join(f" with {key}-{value}" for key, value in entities.items())
-            problems.add(participant_id, root / participant_id / "anat", f"no T1w image{wanted}")
-        rows += found
-    columns = ["participant_id", "session_id", "t1w_path", "brain_mask_path", "truth_path", "space"]
-    return pd.DataFrame(rows, columns=columns)
+        if not found and participant_id in known_ids and not problems.has(participant_id):
+            problems.add(participant_id, root / participant_id / "anat", no_image(entities or {}))
+        images += found
+    return Found(people, images, table_names(root, tables))
 
 
-def _one_image(
-    folder: Path, participant_id: str, entities: dict[str, str], problems: Problems
+def require_folder(root: Path, what: str) -> None:
+    """Refuse a root that is missing or a file."""
+    if root.is_file():
+        raise DataError(f"{root}: is a file; set data.root to {what}")
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; set data.root to {what}")
+
+
+def no_image(entities: Entities) -> str:
+    wanted = [f"{key}-{value}" if value else f"no {key}" for key, value in entities.items()]
+    return "no T1w image" + (f" with {', '.join(wanted)}; see data.entities" if wanted else "; add it")
+
+
+def _sessions(path: Path) -> dict[str, dict[str, Any]]:
+    """What a sub-<id>_sessions.tsv says of each session."""
+    if not path.is_file():
+        return {}
+    table = read_table(path)
+    if "session_id" not in table:
+        raise DataError(f"{path}: has no column session_id (its columns: {', '.join(table.columns)})")
+    table["session_id"] = prefixed(table["session_id"], "ses-")
+    if table["session_id"].duplicated().any():
+        raise DataError(f"{path}: lists a session several times; keep one line of each")
+    return {str(row["session_id"]): row for row in table.to_dict("records")}
+
+
+def one_image(
+    folder: Path, participant_id: str, entities: Entities, problems: Problems
 ) -> dict[str, Any] | None:
+    """The T1w image of a folder with its masks; None when there is none, or more than one."""
     files = sorted(path for path in folder.glob("*.nii*") if path.name.endswith((".nii", ".nii.gz")))
     parsed = {path: parse_entities(path) for path in files}
     t1w = [path for path, found in parsed.items() if found["suffix"] == "T1w" and _match(found, entities)]
@@ -78,21 +96,40 @@ def _one_image(
         problems.add(participant_id, folder, f"{len(t1w)} T1w images ({names}); choose with data.entities")
         return None
     own = parsed[t1w[0]]
-    same: dict[str, str] = {key: own[key] for key in ("ses", "space", "res") if key in own}
 
     def companion(desc: str) -> Path | None:
-        wanted: dict[str, str] = {"desc": desc, "suffix": "mask"} | same
-        return next((path for path, found in parsed.items() if _match(found, wanted)), None)
+        return next(
+            (
+                path
+                for path, found in parsed.items()
+                if found["suffix"] == "mask" and found.get("desc") == desc and _belongs(found, own)
+            ),
+            None,
+        )
 
-    return {
-        "participant_id": participant_id,
-        "session_id": folder.parent.name if folder.parent.name.startswith("ses-") else "",
-        "t1w_path": t1w[0],
-        "brain_mask_path": companion("brain"),
-        "truth_path": companion("truth"),
-        "space": own.get("space", ""),
-    }
+    return image_row(
+        participant_id,
+        t1w[0],
+        session_id=folder.parent.name if folder.parent.name.startswith("ses-") else "",
+        brain_mask_path=companion("brain"),
+        truth_path=companion("truth"),
+        space=own.get("space", ""),
+    )
 
 
-def _match(found: dict[str, str], wanted: dict[str, str]) -> bool:
-    return all(found.get(key) == value for key, value in wanted.items())
+def _belongs(mask: dict[str, str], image: dict[str, str]) -> bool:
+    """Same session, space and resolution; other entities of the mask are those of the image."""
+    same = all(mask.get(key) == image.get(key) for key in ("ses", "space", "res"))
+    return same and all(
+        mask.get(key, image.get(key)) == image.get(key) for key in ("acq", "ce", "rec", "run")
+    )
+
+
+def _match(found: dict[str, str], wanted: Entities) -> bool:
+    return all(_same(key, found.get(key), value) for key, value in wanted.items())
+
+
+def _same(key: str, value: str | None, wanted: str | None) -> bool:
+    if key == "run" and wanted is not None and str(wanted).isdigit():
+        return int(wanted) == int(value if value and value.isdigit() else 1 if value is None else -1)
+    return value == (None if wanted is None else str(wanted))

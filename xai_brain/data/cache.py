@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xai_brain.data.preprocessing import ALGORITHM, Preparation, preprocess_t1w
+from xai_brain.nifti_header import require_file
 from xai_brain.volumes import ImageError, file_hash, load_img, write_atomic
 
 RACY_NS = 2 * 10**9  # a file changed this shortly before it was hashed may change again unnoticed
@@ -81,6 +82,8 @@ def prepare(source: Source, settings: Preparation, folder: Path) -> dict[str, st
     ImageError
         The image cannot be used.
     """
+    for path in (source.path, *([source.mask_path] if source.mask_path else [])):
+        require_file(path)
     content = content_hash(source.path, folder)
     mask_content = content_hash(source.mask_path, folder) if source.mask_path else None
     entry = entry_of(entry_key(content, mask_content, source.space, settings), folder)

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
+import inspect
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from xai_brain.data.bids import find_images, read_participants
+from xai_brain.data import bids, caps, hcp, ixi, oasis, table
+from xai_brain.data.found import Found, join
+from xai_brain.data.labels import LabelRule, find_column, make_labels, sex_spelling
 from xai_brain.data.problems import DataError, Problems
+from xai_brain.data.tables import numbers
 
-SEXES = {"m": "male", "male": "male", "man": "male", "f": "female", "female": "female", "woman": "female"}
-SAME_MEANING = {"sex": "gender", "gender": "sex"}
+SOURCES: dict[str, Callable[..., Found]] = {
+    "bids": bids.find,
+    "caps": caps.find,
+    "hcp": hcp.find,
+    "ixi": ixi.find,
+    "oasis": oasis.find,
+    "table": table.find,
+}
+LATER = ("volume_path", "volume_mask_path", "sha256")  # columns of the prepared cohort
+CONFOUNDS = ("age", "sex", "site", "family_id")
 
 
 def load_participants(
@@ -20,95 +33,109 @@ def load_participants(
     *,
     label: str = "sex",
     class_names: list[str] | None = None,
-    entities: dict[str, str] | None = None,
+    threshold: float | None = None,
+    bins: list[float] | None = None,
     problems: Problems | None = None,
+    **source: Any,
 ) -> pd.DataFrame:
     """Find the images and labels of a cohort.
 
     Parameters
     ----------
-    layout : {"bids"}
+    layout : {"bids", "caps", "hcp", "ixi", "oasis", "table"}
         How the folder is organised. The embedded cohort is a BIDS tree, too.
     root : str or Path
     label : str, default "sex"
-        Column of participants.tsv. Spellings of sex (M, m, male, ...) become male and female.
+        Column of the table. Spellings of sex (M, m, male, ...) become male and female.
     class_names : list of str, optional
         The classes in the order of their index; sorted names when not given. Other labels are problems.
-    entities : dict, optional
-        Which T1w where there are several, e.g. ``{"desc": "brain"}``.
+    threshold : float, optional
+        Two classes of a number: ``label="age", threshold=60`` makes age-up-to-60 and age-above-60.
+    bins : list of float, optional
+        Upper ends of all classes but the last, e.g. ``[40, 60]``.
     problems : Problems, optional
         Where unusable inputs go; raises at the first by default.
+    **source
+        What the layout takes beside these: ``tables`` (files of people, all but oasis), ``entities`` (bids,
+        caps: which T1w of several, e.g. ``{"desc": "brain"}``), ``image`` (hcp, ixi), ``n_subjects``,
+        ``dartel`` and ``url`` (oasis). See the function ``find`` of `xai_brain.data.<layout>`.
 
     Returns
     -------
     pandas.DataFrame
         One row per image: participant_id, session_id (may be empty), t1w_path, brain_mask_path,
-        truth_path, space (may be empty),
-        label (class name), target (index) and the other columns of participants.tsv.
+        truth_path, space (may be empty), label (class name), target (index), where they are known age
+        (years; the middle of a band), sex, site and family_id, and the other columns of the table.
 
     Raises
     ------
     DataError
-        Missing folder or table, unknown column, fewer than two classes.
+        Missing folder or table, unknown column, fewer than two classes, a class of one.
     """
-    if layout != "bids":
-        raise DataError(f"data.layout={layout}: not known; one of bids, synthetic")
+    if layout not in SOURCES:
+        raise DataError(f"data.layout={layout}: not known; one of {', '.join(SOURCES)}, synthetic")
     problems = problems or Problems()
-    root = Path(root).expanduser()
-    table = read_participants(root)
-    tsv = root / "participants.tsv"
-    table["label"] = _labels(table, label, tsv)
-
-    for participant_id in table.loc[table["participant_id"].duplicated(), "participant_id"].unique():
-        problems.add(participant_id, tsv, "has several lines")
-    table = table.drop_duplicates("participant_id", keep=False)
-    images = find_images(root, _listed(table, problems), dict(entities or {}), problems)
-    table = table.drop(columns=["session_id", "space"], errors="ignore")
-    table = images.merge(table, on="participant_id", how="inner")
-
-    found = set(table["label"].dropna())
-    names = list(class_names) if class_names else sorted(found)
-    if not class_names and label in SAME_MEANING and set(SEXES.values()) <= found:
-        names = sorted(set(SEXES.values()))
-    allowed = ", ".join(names)
-    for row in table[~table["label"].isin(names)].itertuples():
-        reason = (
-            f"no value of {label}"
-            if pd.isna(row.label)
-            else f"{label} is {row.label!r}, not one of {allowed}"
-        )
-        problems.add(row.participant_id, tsv, reason)
-    table = table[table["label"].isin(names)].reset_index(drop=True)
-    require_classes(table, names, label, tsv)
-    table["target"] = table["label"].map(names.index).astype(int)
-    if "age" in table:
-        table["age"] = pd.to_numeric(table["age"].astype(str).str.rstrip("+"), errors="coerce")
-    return table
+    found = SOURCES[layout](Path(root).expanduser(), problems, **_accepted(layout, label, source))
+    people = join(found, problems).drop(columns=list(LATER), errors="ignore")
+    rule = LabelRule(label, class_names, threshold, bins)
+    if people.empty:
+        raise DataError(f"{found.where}: no line of it has a usable image; see data.root{_first(problems)}")
+    column = find_column(people, label, found.where)
+    labels, names, reasons = make_labels(people[column], rule, found.where)
+    for index in people.index[reasons != ""]:
+        session_id = people.at[index, "session_id"]
+        reason = reasons[index] + (f" in {session_id}" if session_id else "") + "; correct the table"
+        problems.add(people.at[index, "participant_id"], found.where, reason)
+    people = _with_confounds(people).assign(label=labels)[reasons == ""].reset_index(drop=True)
+    require_classes(people, names, label, found.where)
+    people["label"] = people["label"].astype(str)
+    people["target"] = people["label"].map(names.index).astype(int)
+    return people
 
 
-def require_classes(table: pd.DataFrame, names: list[str], label: str, where: Path | str) -> None:
-    """Refuse a cohort in which a class is empty."""
-    counts = table["label"].value_counts().reindex(names, fill_value=0)
+def _accepted(layout: str, label: str, source: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a source; those that it does not know are refused rather than ignored."""
+    known = set(inspect.signature(SOURCES[layout]).parameters) - {"root", "problems"}
+    given = {name: value for name, value in source.items() if value not in (None, {}, [])}
+    if foreign := sorted(set(given) - known | {"label"} & set(given)):
+        takes = ", ".join(sorted(known - {"label"}))
+        raise DataError(f"data.{foreign[0]}: is no setting of data={layout}, which takes {takes}")
+    return given | ({"label": label} if "label" in known else {})
+
+
+def _with_confounds(people: pd.DataFrame) -> pd.DataFrame:
+    """Age as a number, sex in one spelling, and names of confounds in lower case."""
+    lower = {name.lower(): name for name in people.columns[::-1]} | {name: name for name in people.columns}
+    found = {name: people[lower[name]] for name in CONFOUNDS if name in lower}
+    if "sex" not in found and "gender" in lower:
+        found["sex"] = people[lower["gender"]]
+    if "age" in found:
+        found["age"] = numbers(found["age"])
+    if "sex" in found:
+        found["sex"] = sex_spelling(found["sex"])
+    return people.assign(**found)
+
+
+def _first(problems: Problems) -> str:
+    return f" ({problems.rows[0]['participant_id']}: {problems.rows[0]['reason']})" if problems.rows else ""
+
+
+def require_classes(people: pd.DataFrame, names: list[str], label: str, where: Path | str) -> None:
+    """Refuse a cohort in which a class is empty or has one member only."""
+    counts = (
+        people.drop_duplicates(["participant_id", "label"])["label"]
+        .value_counts()
+        .reindex(names, fill_value=0)
+    )
+    told = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "none"
     if len(names) < 2 or (counts == 0).any():
-        told = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "none"
-        raise DataError(f"{where}: two classes of {label} are needed; there are {told}")
-
-
-def _listed(table: pd.DataFrame, problems: Problems) -> list[str]:
-    """Ids to look for; those set aside already are not told of twice."""
-    aside = [row["participant_id"] for row in problems.rows]
-    return [*table["participant_id"], *aside]
-
-
-def _labels(table: pd.DataFrame, label: str, path: Path) -> pd.Series:
-    column = label if label in table else SAME_MEANING.get(label, label)
-    if column not in table:
-        near = difflib.get_close_matches(label, table.columns, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f" (its columns: {', '.join(table.columns)})"
-        raise DataError(f"{path}: has no column {label!r}{hint}")
-    values = table[column].str.strip()
-    known = values.str.lower().map(SEXES)
-    # one unknown sex does not change the spelling of all others
-    if column in SAME_MEANING or known.notna().sum() == values.notna().sum():
-        return known.fillna(values)
-    return values
+        raise DataError(
+            f"{where}: two classes of {label} are needed; there are {told}; "
+            "see data.label, data.class_names and quarantine.tsv"
+        )
+    if (counts == 1).any():
+        lonely = counts.index[counts == 1][0]
+        raise DataError(
+            f"{where}: class {lonely!r} of {label} has one member, too few to learn and to test ({told}); "
+            "leave it out with data.class_names"
+        )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+from scipy import ndimage
 
 from xai_brain.data.raw_heads import align_to_mni, correct_bias, extract_brain, in_mni
 from xai_brain.volumes import (
@@ -137,7 +138,7 @@ def preprocess_t1w(
         t1w_img, brain_mask_img, mni_to_native = _from_scanner(
             _like(t1w_img, data), brain_mask_img, grid.name, space, path
         )
-        data, damaged = _numbers(t1w_img, path)
+        data, _ = _numbers(t1w_img, path)
         space = space if mni_to_native is None else "MNI152"
     if settings.brain == "template":
         volume = resample_to_grid(_like(t1w_img, data), grid, antialias=settings.antialias)
@@ -146,8 +147,7 @@ def preprocess_t1w(
         volume = np.where(brain_mask, volume, 0)
     else:
         inside = _brain(data, t1w_img, brain_mask_img, path)
-        if damaged is not None and damaged[inside].mean() > 0.01:
-            raise ImageError(path, "more than 1 % of its brain is NaN or infinite")
+        _require_finite(damaged, inside, path)
         if brain_mask_img is not None:
             data = data * inside
         weight = resample_to_grid(_like(t1w_img, inside), grid, antialias=settings.antialias)
@@ -242,6 +242,17 @@ def _brain(
             "give it one, or set preprocessing.raw=true",
         )
     return inside
+
+
+def _require_finite(damaged: np.ndarray | None, inside: np.ndarray, path: str | Path) -> None:
+    """NaN around the brain counts as background; in it, or enclosed by it, it would become a value."""
+    if damaged is None:
+        return
+    n_lost = int((ndimage.binary_fill_holes(inside) & damaged).sum())
+    if n_lost:
+        raise ImageError(
+            path, f"{n_lost} voxels in its brain are NaN or infinite; fill them, or mask them out"
+        )
 
 
 def _require_mni(brain_mask: np.ndarray, grid: str, space: str | None, path: str | Path) -> None:

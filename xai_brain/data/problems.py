@@ -30,5 +30,8 @@ class Problems:
             raise DataError(f"{path}: {participant_id}: {reason} (data.on_error=skip sets such inputs aside)")
         self.rows.append({"participant_id": participant_id, "path": str(path), "reason": reason})
 
+    def has(self, participant_id: str) -> bool:
+        return any(row["participant_id"] == participant_id for row in self.rows)
+
     def table(self) -> pd.DataFrame:
         return pd.DataFrame(self.rows, columns=["participant_id", "path", "reason"])

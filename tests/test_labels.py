@@ -1,0 +1,105 @@
+"""Classes from words and from numbers, with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xai_brain.data.labels import LabelRule, find_column, make_labels
+from xai_brain.data.problems import DataError
+from xai_brain.data.tables import bounds, numbers
+
+
+def labels(values, **rule):
+    found, names, reasons = make_labels(pd.Series(values, dtype=object), LabelRule("age", **rule), "x.tsv")
+    return [None if pd.isna(name) else name for name in found], names, reasons.tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("63", (63, 63)),
+        (" 63.5 ", (63.5, 63.5)),
+        ("63,5", (63.5, 63.5)),
+        ("-1e-2", (-0.01, -0.01)),
+        ("89+", (89, np.inf)),
+        (">89", (89, np.inf)),
+        ("≥ 89", (89, np.inf)),
+        ("<18", (-np.inf, 18)),
+        ("22-25", (22, 25)),
+        ("22–25", (22, 25)),
+        ("068Y", (68, 68)),
+        ("63 years", (63, 63)),
+        ("25-22", None),
+        ("old", None),
+        ("nan", None),
+        ("inf", None),
+        ("", None),
+        (np.nan, None),
+    ],
+)
+def test_what_a_number_can_be_written_as(text, expected):
+    assert bounds(text) == expected
+
+
+def test_a_band_is_its_middle_and_an_open_one_its_bound():
+    found = numbers(pd.Series(["22-25", "36+", "<18", "old", np.nan], dtype=object))
+    np.testing.assert_array_equal(found, [23.5, 36, 18, np.nan, np.nan])
+
+
+def test_a_threshold_belongs_to_the_lower_class():
+    found, names, reasons = labels(["59.9", "60", "60.1", "89+"], threshold=60)
+    assert found == ["age-up-to-60", "age-up-to-60", "age-above-60", "age-above-60"]
+    assert names == ["age-up-to-60", "age-above-60"]  # the order of the index, not of the alphabet
+    assert reasons == [""] * 4
+
+
+def test_bins_make_one_class_more_than_edges():
+    found, names, _ = labels(["20", "40", "41", "60", "99"], bins=[40, 60])
+    assert names == ["age-up-to-40", "age-40-to-60", "age-above-60"]
+    assert found == [names[0], names[0], names[1], names[1], names[2]]
+
+
+def test_classes_of_numbers_can_be_named():
+    found, names, _ = labels(["20", "70"], threshold=60, class_names=["young", "old"])
+    assert (found, names) == (["young", "old"], ["young", "old"])
+    with pytest.raises(DataError, match="3 names are needed, from low to high"):
+        labels(["20", "70"], bins=[40, 60], class_names=["young", "old"])
+
+
+def test_a_band_across_the_threshold_has_no_class():
+    found, _, reasons = labels(["22-25", "26-30", "31-35", "36+", "x", np.nan], threshold=30)
+    assert found == ["age-up-to-30", "age-up-to-30", "age-above-30", "age-above-30", None, None]
+    assert labels(["26-30"], threshold=28)[2] == ["age is '26-30', no number that lies on one side of 28"]
+    assert reasons[-1] == "no value of age"
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5, unique=True),
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20),
+)
+def test_classes_are_the_intervals_of_pandas(edges, values):
+    edges = sorted(edges)
+    wanted = pd.cut(pd.Series(values), [-np.inf, *edges, np.inf], labels=False)
+    names = [f"class {k}" for k in range(len(edges) + 1)]
+    found, _, _ = labels([repr(value) for value in values], bins=edges, class_names=names)
+    assert found == [f"class {k}" for k in wanted]
+
+
+def test_words_are_classes_as_they_are_written():
+    found, names, _ = labels(["MCI", "AD", "CN"])
+    assert (found, names) == (["MCI", "AD", "CN"], ["AD", "CN", "MCI"])
+    found, names, reasons = labels(["MCI", "AD", "CN"], class_names=["CN", "AD"])
+    assert (found, names) == ([None, "AD", "CN"], ["CN", "AD"])
+    assert reasons == ["age is 'MCI', not one of CN, AD", "", ""]
+
+
+def test_a_column_is_found_in_another_case_and_as_gender():
+    table = pd.DataFrame({"Diagnosis": ["a"], "gender": ["f"], "Age": ["1"]})
+    assert find_column(table, "diagnosis", "x.tsv") == "Diagnosis"
+    assert find_column(table, "sex", "x.tsv") == "gender"
+    with pytest.raises(DataError, match=r"x\.tsv: has no column 'diagnose'; did you mean 'Diagnosis'\?; set"):
+        find_column(table, "diagnose", "x.tsv")

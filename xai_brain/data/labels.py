@@ -1,0 +1,163 @@
+"""From a column of a table to classes: as they are written, or by where a number lies."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xai_brain.data.problems import DataError
+from xai_brain.data.tables import bounds
+
+SEXES = {"m": "male", "male": "male", "man": "male", "f": "female", "female": "female", "woman": "female"}
+SAME_MEANING = {"sex": "gender", "gender": "sex"}
+MANY_NUMBERS = 10  # more different numbers than this are a measurement, not classes
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """How classes come about.
+
+    Parameters
+    ----------
+    column : str, default "sex"
+        Its spellings of sex (M, m, male, ...) become male and female.
+    class_names : list of str, optional
+        The classes in the order of their index; sorted names when not given. With `threshold` or
+        `bins` the names of the intervals, from low to high.
+    threshold : float, optional
+        Two classes of a number: up to it, and above it.
+    bins : list of float, optional
+        Upper ends of all classes but the last: [40, 60] makes three.
+    """
+
+    column: str = "sex"
+    class_names: list[str] | None = None
+    threshold: float | None = None
+    bins: list[float] | None = None
+
+    @property
+    def edges(self) -> list[float]:
+        if self.threshold is not None and self.bins:
+            raise DataError("data.threshold and data.bins: only one of them can be set")
+        edges = [float(edge) for edge in (self.bins or [])]
+        edges = [float(self.threshold)] if self.threshold is not None else edges
+        if not np.isfinite(edges).all() or sorted(set(edges)) != edges:
+            raise DataError(f"data.bins={edges}: finite numbers in ascending order are needed")
+        return edges
+
+    def interval_names(self) -> list[str]:
+        """Names of the classes of a number, e.g. ``age-up-to-60`` and ``age-above-60``."""
+        edges = self.edges
+        if self.class_names:
+            if len(self.class_names) != len(edges) + 1:
+                raise DataError(
+                    f"data.class_names={list(self.class_names)}: {len(edges) + 1} names are needed, "
+                    "from low to high"
+                )
+            return list(self.class_names)
+        between = [f"{low:g}-to-{high:g}" for low, high in pairwise(edges)]
+        parts = [f"up-to-{edges[0]:g}", *between, f"above-{edges[-1]:g}"]
+        return [f"{self.column}-{part}" for part in parts]
+
+
+def find_column(table: pd.DataFrame, label: str, where: str) -> str:
+    """The column that `label` means: exact, sex for gender, or other upper and lower case.
+
+    Raises
+    ------
+    DataError
+        There is none; the nearest name is told.
+    """
+    for name in (label, SAME_MEANING.get(label, label)):
+        if name in table:
+            return name
+    same = [name for name in table.columns if name.lower() == label.lower()]
+    if len(same) == 1:
+        return same[0]
+    near = difflib.get_close_matches(label, [str(name) for name in table.columns], n=1)
+    known = ", ".join(map(str, table.columns[:30])) + (", ..." if len(table.columns) > 30 else "")
+    hint = f"; did you mean {near[0]!r}?" if near else f" (its columns: {known})"
+    raise DataError(f"{where}: has no column {label!r}{hint}; set data.label to the column of the classes")
+
+
+def sex_spelling(values: pd.Series) -> pd.Series:
+    """M, m, Male, man ... as male, likewise female; other values stay."""
+    return values.str.lower().map(SEXES).fillna(values)
+
+
+def make_labels(values: pd.Series, rule: LabelRule, where: str) -> tuple[pd.Series, list[str], pd.Series]:
+    """Class of each row.
+
+    Parameters
+    ----------
+    values : pandas.Series of str
+        NaN where missing.
+    rule : LabelRule
+    where : str
+        The table, for messages.
+
+    Returns
+    -------
+    labels : pandas.Series
+        NaN where the row has no class.
+    names : list of str
+        In the order of the class index.
+    reasons : pandas.Series
+        Why a row has no class; empty where it has one.
+
+    Raises
+    ------
+    DataError
+        The column is a measurement and there is no threshold, or a name cannot be a file name.
+    """
+    if rule.edges:
+        labels, names = values.map(lambda value: _interval(value, rule)), rule.interval_names()
+        told = f"{{}}, no number that lies on one side of {', '.join(f'{edge:g}' for edge in rule.edges)}"
+    else:
+        labels = _as_written(values, rule.column)
+        found = {str(name) for name in labels.dropna()}
+        _refuse_measurement(found, rule, where)
+        names = list(rule.class_names) if rule.class_names else sorted(found)
+        if not rule.class_names and rule.column.lower() in SAME_MEANING and set(SEXES.values()) <= found:
+            names = sorted(set(SEXES.values()))
+        labels = labels.where(labels.isin(names))
+        told = f"{{}}, not one of {', '.join(names)}"
+    if odd := [name for name in names if "/" in name or "\\" in name]:
+        raise DataError(f"{where}: class {odd[0]!r} holds a slash, which file names cannot; rename it")
+    reasons = pd.Series("", index=values.index, dtype=object)
+    for index in values.index[labels.isna()]:
+        value = values[index]
+        missing = pd.isna(value)
+        reasons[index] = (
+            f"no value of {rule.column}" if missing else f"{rule.column} is {told.format(repr(value))}"
+        )
+    return labels, names, reasons
+
+
+def _interval(value: Any, rule: LabelRule) -> Any:
+    found = bounds(value)
+    if found is None:
+        return np.nan
+    low, high = np.searchsorted(rule.edges, found, side="left")  # x <= edge lies below it
+    return rule.interval_names()[low] if low == high else np.nan
+
+
+def _as_written(values: pd.Series, label: str) -> pd.Series:
+    known = values.str.lower().map(SEXES)
+    # one unknown sex does not change the spelling of all others
+    if label.lower() in SAME_MEANING or known.notna().sum() == values.notna().sum():
+        return known.fillna(values)
+    return values
+
+
+def _refuse_measurement(found: set[str], rule: LabelRule, where: str) -> None:
+    if not rule.class_names and len(found) > MANY_NUMBERS and all(bounds(name) for name in found):
+        raise DataError(
+            f"{where}: {rule.column} has {len(found)} different numbers; make classes of them with "
+            "data.threshold=60 or data.bins=[40,60]"
+        )
