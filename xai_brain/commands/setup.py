@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.commands.progress import say, track
-from xai_brain.config import ConfigError, check, compose
+from xai_brain.config import AugmentationConfig, ConfigError, FoldsConfig, check, compose
 from xai_brain.data.participants import load_participants, require_classes
 from xai_brain.data.preprocessing import Preparation, default_cache_dir, prepare_cohort
 from xai_brain.data.problems import DataError, Problems
@@ -32,6 +33,7 @@ INDIFFERENT = (
 OURS = (
     "participants.tsv",
     "folds.tsv",
+    "fold_summary.tsv",
     "checkpoints",
     "images",
     "attributions",
@@ -59,8 +61,7 @@ def stage_settings(command: str, overrides: list[str]) -> DictConfig:
     saved = RunDirectory(Path(composed.run_dir)).config
     if not saved.exists():
         raise ConfigError(f"{saved}: there is no run; start with `xai-brain train` or `xai-brain run`")
-    cfg = OmegaConf.load(saved)
-    assert isinstance(cfg, DictConfig)
+    cfg = OmegaConf.create(saved_settings(saved))
     for key in given:
         if key in ("run_dir", "name", "experiment"):  # they say which run is meant
             continue
@@ -83,6 +84,17 @@ def stage_settings(command: str, overrides: list[str]) -> DictConfig:
     return cfg
 
 
+def saved_settings(path: Path) -> dict[str, Any]:
+    """The settings of a run; those that an earlier version did not know have their defaults."""
+    saved = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(saved, dict)
+    for group, schema in (("folds", FoldsConfig), ("augmentation", AugmentationConfig)):
+        saved[group] = {**asdict(schema()), **saved[group]}
+    if not saved["augmentation"].get("max_shift_voxels"):  # became max_shift_mm
+        saved["augmentation"].pop("max_shift_voxels", None)
+    return {str(key): value for key, value in saved.items()}
+
+
 def open_run(cfg: DictConfig) -> RunDirectory:
     """Create the run directory, or check that it is this run's.
 
@@ -97,9 +109,7 @@ def open_run(cfg: DictConfig) -> RunDirectory:
     new = {key: value for key, value in new.items() if key not in ("run_dir", "overwrite")}
     old: dict = {}
     if run.config.exists():
-        loaded = OmegaConf.to_container(OmegaConf.load(run.config))
-        assert isinstance(loaded, dict)
-        old = loaded
+        old = saved_settings(run.config)
     trained = any((run.path / "checkpoints").glob("*.ckpt"))
     if old and trained:
         if training := _differences(old, new, TRAINING):
@@ -217,7 +227,11 @@ def _remove(run: RunDirectory, *, everything: bool, methods: list[str] | None = 
             sidecar(path).unlink(missing_ok=True)
     files = [
         run.report,
-        *([run.participants, run.folds, run.quarantine, run.predictions, run.metrics] if everything else []),
+        *(
+            [run.participants, run.folds, run.fold_summary, run.quarantine, run.predictions, run.metrics]
+            if everything
+            else []
+        ),
     ]
     for path in files:
         path.unlink(missing_ok=True)
@@ -265,7 +279,6 @@ def _write_quarantine(problems: Problems, run: RunDirectory) -> None:
 
 def synthetic_root(cfg: DictConfig) -> Path:
     """Folder of the embedded cohort, made when it is not in the cache."""
-    from dataclasses import asdict
     from hashlib import sha256
 
     from xai_brain.data.synthetic import RECIPE, SyntheticSettings, make_synthetic_cohort
