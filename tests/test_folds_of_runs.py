@@ -63,7 +63,7 @@ def test_confounds_travel_with_the_run_and_differences_are_told(cohort, tmp_path
     table = pd.read_csv(cohort / "participants.tsv", sep="\t", dtype=str)
     table["age"] = [str(20 + i + 40 * (sex == "M")) for i, sex in enumerate(table["sex"])]
     table.to_csv(cohort / "participants.tsv", sep="\t", index=False)
-    more = ["folds=leave_one_site_out", "data.brain_size_column=icv_ml"]
+    more = ["folds=leave_one_site_out", "folds.group_column=family_id", "data.brain_size_column=icv_ml"]
     done = train(settings(cohort, tmp_path / "run", *more))
     people = read_tsv(done.participants)
     assert people["age"].tolist() == [20 + i + 40 * (i % 2 == 0) for i in range(16)]
@@ -85,6 +85,7 @@ def test_confounds_travel_with_the_run_and_differences_are_told(cohort, tmp_path
     assert summary["icv_ml_mean"].tolist() == [1435, 1515]
 
 
+@pytest.mark.slow
 def test_a_hold_out_run_explains_whom_it_tests(cohort, tmp_path):
     cfg = settings(cohort, tmp_path / "run", "folds=hold_out", "folds.test_fraction=0.25", ACCEPTED)
     done = train(cfg)
@@ -95,6 +96,7 @@ def test_a_hold_out_run_explains_whom_it_tests(cohort, tmp_path):
     assert len(list(done.path.rglob("*_attribution.nii.gz"))) == 4
 
 
+@pytest.mark.slow
 def test_repeats_test_everybody_anew_and_explain_the_first(cohort, tmp_path):
     more = ["folds=repeated", "folds.n_folds=2", "folds.n_repeats=2", ACCEPTED]
     cfg = settings(cohort, tmp_path / "run", *more, "data.brain_size_column=icv_ml")
