@@ -77,6 +77,20 @@ def bids_tree(tmp_path) -> Path:
     return root
 
 
+def add_subject(root: Path, number: int, sex: str, **columns: object) -> str:
+    """One more subject with an image of its own in the tree of `bids_tree`; returns the id."""
+    participant_id = f"sub-{number:02d}"
+    path = root / participant_id / "anat" / f"{participant_id}_space-MNI152_desc-brain_T1w.nii.gz"
+    path.parent.mkdir(parents=True)
+    fake_brain(COARSE_SHAPE, COARSE, seed=number).to_filename(path)
+    table = pd.read_csv(root / "participants.tsv", sep="\t", dtype=str)
+    row = {"participant_id": participant_id, "sex": sex, "age": "30", **columns}
+    pd.concat([table, pd.DataFrame([row])]).to_csv(
+        root / "participants.tsv", sep="\t", index=False, na_rep="n/a"
+    )
+    return participant_id
+
+
 class ToyNet(nn.Module):
     """A small 3-D network with batch norm; logits of two classes."""
 

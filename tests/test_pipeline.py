@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, add_subject
 from omegaconf import OmegaConf
 
 from xai_brain import BrainClassifier, RunDirectory, compose, evaluate, explain, report, run, train
@@ -252,11 +252,7 @@ def test_a_folder_of_something_else_is_never_taken_for_a_run(bids_tree):
 
 def test_folds_that_are_trained_stay_true_when_the_cohort_changes(bids_tree, tmp_path):
     for i in range(6, 12):
-        shutil.copytree(bids_tree / "sub-00", bids_tree / f"sub-{i:02d}")
-        (image,) = (bids_tree / f"sub-{i:02d}" / "anat").glob("*.nii.gz")
-        image.rename(image.with_name(image.name.replace("sub-00", f"sub-{i:02d}")))
-        with open(bids_tree / "participants.tsv", "a") as file:
-            file.write(f"sub-{i:02d}\t{'MF'[i % 2]}\t30\n")
+        add_subject(bids_tree, i, "MF"[i % 2])
     (hidden,) = (bids_tree / "sub-07" / "anat").glob("*.nii.gz")
     content = hidden.read_bytes()
     hidden.write_bytes(content[:300])
@@ -327,12 +323,8 @@ def test_a_bids_cohort_with_bad_inputs_goes_on_when_asked(bids_tree, tmp_path):
     settings += ["folds.validation_fraction=0.4", f"run_dir={tmp_path / 'run'}", "data.brain_size_column=age"]
     settings += ["evaluation.n_bootstrap=50", "trainer.batch_size=2"]
     # a seventh, so that two of each class are left on the training side
-    for extra, sex in (("sub-06", "M"), ("sub-07", "F"), ("sub-08", "M"), ("sub-09", "F")):
-        shutil.copytree(bids_tree / "sub-00", bids_tree / extra)
-        (image,) = (bids_tree / extra / "anat").glob("*.nii.gz")
-        image.rename(image.with_name(image.name.replace("sub-00", extra)))
-        with open(bids_tree / "participants.tsv", "a") as file:
-            file.write(f"{extra}\t{sex}\t30\n")
+    for extra in range(6, 10):
+        add_subject(bids_tree, extra, "MF"[extra % 2])
     with pytest.raises(DataError, match=r"sub-04_.*truncated"):
         train(compose("run", settings))
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -99,19 +99,35 @@ class PreprocessingConfig:
 
 @dataclass
 class FoldsConfig:
-    """Stratified k-fold by participant; a part of each training set serves for validation."""
+    """Who is tested in which fold, by participant; a part of each training set serves for validation."""
 
-    n_folds: int = 5
+    kind: str = "stratified"  # stratified | hold_out | column
+    n_folds: int = 5  # of stratified
+    n_repeats: int = 1  # of stratified
+    test_fraction: float = 0.2  # of hold_out
+    column: str | None = None  # of column: one fold per value, e.g. site
+    path: str | None = None  # a folds.tsv to take instead
+    group_column: str | None = None  # kept together, e.g. family_id
+    balance_on: list[str] = field(default_factory=list)  # e.g. [age, icv_ml]
+    allow_shared: list[str] = field(default_factory=list)  # e.g. [family_id]: may be on both sides
     validation_fraction: float = 0.15
     random_state: int = 0
 
 
 @dataclass
 class AugmentationConfig:
-    """Random changes of training volumes; all zero is none."""
+    """Random changes of training volumes (see xai_brain.data.augmentation); all zero is none."""
 
-    max_shift_voxels: int = 0
+    max_shift_mm: float = 0.0
+    max_rotation_degrees: float = 0.0
+    max_scaling: float = 0.0
+    elastic_sd_mm: float = 0.0
+    elastic_spacing_mm: float = 32.0
+    flip_probability: float = 0.0
     intensity_sd: float = 0.0
+    gamma_sd: float = 0.0
+    bias_field_sd: float = 0.0
+    noise_sd: float = 0.0
 
 
 @dataclass
@@ -266,6 +282,7 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"attribution.{label} has no _target_: it is not one of the methods chosen")
     choices = {
         "data.on_error": tuple(choice.value for choice in OnError),
+        "folds.kind": ("stratified", "hold_out", "column"),
         "trainer.scheduler": ("one_cycle", "multistep", "constant"),
         "trainer.mode": (None, "min", "max"),
         "explain.output_space": ("MNI152", "native"),
@@ -277,13 +294,24 @@ def check(cfg: DictConfig) -> None:
         if (value := OmegaConf.select(cfg, key)) not in allowed:
             raise ConfigError(f"{key}={value}: one of {', '.join(str(a) for a in allowed if a)} is needed")
     at_least = {"folds.n_folds": 2, "trainer.max_epochs": 1, "trainer.batch_size": 1, "explain.batch_size": 1}
-    at_least |= {"evaluation.n_bootstrap": 1}
+    at_least |= {"evaluation.n_bootstrap": 1, "folds.n_repeats": 1}
+    at_least |= {f"augmentation.{key}": 0 for key in cfg.augmentation}
     for key, least in at_least.items():
         if (value := OmegaConf.select(cfg, key)) < least:
             raise ConfigError(f"{key}={value}: at least {least} is needed")
-    if not 0 < cfg.folds.validation_fraction < 1:
+    for key in ("validation_fraction", "test_fraction"):
+        if not 0 < cfg.folds[key] < 1:
+            raise ConfigError(f"folds.{key}={cfg.folds[key]}: between 0 and 1 is needed")
+    if cfg.folds.kind == "column" and not cfg.folds.column:
+        raise ConfigError("no value for folds.column: the column of participants.tsv whose values are folds")
+    if cfg.folds.n_repeats > 1 and cfg.folds.kind != "stratified":
+        raise ConfigError(f"folds.n_repeats={cfg.folds.n_repeats}: only folds.kind=stratified is repeated")
+    if cfg.augmentation.flip_probability > 1 or cfg.augmentation.max_scaling >= 1:
+        raise ConfigError("augmentation: flip_probability is at most 1, max_scaling below 1")
+    if cfg.augmentation.elastic_sd_mm > cfg.augmentation.elastic_spacing_mm / 8:
         raise ConfigError(
-            f"folds.validation_fraction={cfg.folds.validation_fraction}: between 0 and 1 is needed"
+            f"augmentation.elastic_sd_mm={cfg.augmentation.elastic_sd_mm}: above an eighth of "
+            "elastic_spacing_mm the anatomy would fold over itself"
         )
     if not all(0 < percent <= 100 for percent in cfg.evaluation.top_percents):
         raise ConfigError(

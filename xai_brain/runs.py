@@ -66,6 +66,11 @@ class RunDirectory:
         return self.path / "folds.tsv"
 
     @property
+    def fold_summary(self) -> Path:
+        """Who is in which fold: numbers, classes, age, brain size, sites."""
+        return self.path / "fold_summary.tsv"
+
+    @property
     def quarantine(self) -> Path:
         return self.path / "quarantine.tsv"
 
@@ -153,6 +158,14 @@ def read_tsv(path: Path) -> pd.DataFrame:
     # not pandas' own list of missing values: a class may be called None
     table = pd.read_csv(path, sep="\t", na_values=["n/a", ""], keep_default_na=False, dtype=text)
     return table.fillna({"session_id": ""}) if "session_id" in table else table
+
+
+def first_repeat(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of folds.tsv or predictions.tsv of the first repeat: one per image and seed.
+
+    Maps are made, compared and shown for it alone.
+    """
+    return table[table["repeat"] == 0] if "repeat" in table else table
 
 
 def update_metrics(

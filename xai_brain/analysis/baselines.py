@@ -8,6 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from xai_brain.data.fold_tables import fold_numbers
+
 
 def brain_size_predictions(
     participants: pd.DataFrame, folds: pd.DataFrame, column: str, class_names: list[str]
@@ -19,7 +21,7 @@ def brain_size_predictions(
     participants : pandas.DataFrame
         participant_id, target and the column of brain size.
     folds : pandas.DataFrame
-        participant_id, fold: those of the network.
+        participant_id, fold (and repeat): those of the network.
     column : str
     class_names : list of str
 
@@ -30,15 +32,20 @@ def brain_size_predictions(
     """
     size = pd.to_numeric(participants[column], errors="coerce")
     table = participants[["participant_id", "target"]].assign(brain_size=size)[size.notna().to_numpy()]
-    table = table.merge(folds[["participant_id", "fold"]], on="participant_id")
     parts = []
-    for fold in sorted(table["fold"].unique()):
-        train, test = table[table["fold"] != fold], table[table["fold"] == fold]
+    for fold in fold_numbers(folds):
+        row = folds[folds["fold"] == fold]
+        is_test = table["participant_id"].isin(row["participant_id"])
+        train, test = table[~is_test], table[is_test]
+        if test.empty:
+            continue
         model = make_pipeline(StandardScaler(), LogisticRegression())
         model.fit(train[["brain_size"]].to_numpy(), train["target"])
         probabilities = np.zeros((len(test), len(class_names)))
         probabilities[:, model.classes_] = model.predict_proba(test[["brain_size"]].to_numpy())
-        part = test[["participant_id", "fold", "target"]].assign(seed=0)
+        part = test[["participant_id"]].assign(fold=fold, target=test["target"], seed=0)
+        if "repeat" in row:
+            part["repeat"] = row["repeat"].iloc[0]
         for k, name in enumerate(class_names):
             part[f"prob_{name}"] = probabilities[:, k]
         parts.append(part)

@@ -21,6 +21,7 @@ from xai_brain.evaluation.resampling import bootstrap_mean
 from xai_brain.runs import (
     RunDirectory,
     add_seconds,
+    first_repeat,
     read_json,
     read_tsv,
     sidecar,
@@ -123,7 +124,7 @@ def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
     """All maps of the run's methods with the person, the class and the fold that they belong to."""
     if not run.predictions.exists():
         raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain train` first")
-    predictions = read_tsv(run.predictions)
+    predictions = first_repeat(read_tsv(run.predictions))
     labels = read_tsv(run.participants).drop_duplicates("participant_id").set_index("participant_id")["label"]
     found = []
     for row in predictions.itertuples():

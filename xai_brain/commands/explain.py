@@ -20,14 +20,23 @@ from xai_brain.commands.explain_batch import (
     explain_batch,
     is_current,
 )
+from xai_brain.commands.folds import parts_of
 from xai_brain.commands.native import write_native_maps
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run, prepared_cohort, same_cohort
 from xai_brain.config import ConfigError
-from xai_brain.data.splits import split_fold
+from xai_brain.data.fold_tables import fold_numbers
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import keep_freed_memory
-from xai_brain.runs import RunDirectory, add_seconds, read_json, read_tsv, versions, write_json
+from xai_brain.runs import (
+    RunDirectory,
+    add_seconds,
+    first_repeat,
+    read_json,
+    read_tsv,
+    versions,
+    write_json,
+)
 from xai_brain.volumes import Grid, file_hash, get_grid, load_img, resample_to_grid, save_img
 
 
@@ -48,13 +57,13 @@ def explain(cfg: DictConfig) -> RunDirectory:
     run = open_run(cfg)
     if not run.predictions.exists():
         raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain train` first")
-    predictions, folds = read_tsv(run.predictions), read_tsv(run.folds)
+    predictions, folds = first_repeat(read_tsv(run.predictions)), first_repeat(read_tsv(run.folds))
     seeds = explained_seeds(cfg)
     batches = [batch for seed in seeds for batch in _batches(cfg, predictions[predictions["seed"] == seed])]
     networks = {
         (seed, fold): file_hash(run.checkpoint(fold, seed, list(cfg.seeds)))
         for seed in seeds
-        for fold in folds["fold"].unique()
+        for fold in fold_numbers(folds)
     }
     plan = {
         label: [
@@ -75,7 +84,7 @@ def explain(cfg: DictConfig) -> RunDirectory:
     _write_dataset_description(run)
     keep_freed_memory()
     for seed in seeds:
-        for fold in sorted(folds["fold"].unique()):
+        for fold in fold_numbers(folds):
             todo = {
                 label: [b for b in missing if b.seed == seed and b.fold == fold]
                 for label, missing in plan.items()
@@ -132,7 +141,7 @@ def _explain_fold(
     classifier = BrainClassifier.load_from_checkpoint(
         checkpoint, map_location=device, weights_only=True
     ).eval()
-    parts = split_fold(cohort, folds, fold, cfg.folds.validation_fraction, cfg.folds.random_state)
+    parts = parts_of(cfg, cohort, folds, fold)
     x, y, z = get_grid(cfg.preprocessing.grid).spacing_mm.tolist()
     reference = build_reference(
         parts["train"], classifier.class_names, cfg.explain.n_reference_volumes, (x, y, z)

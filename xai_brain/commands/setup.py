@@ -11,7 +11,15 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.commands.progress import say, track
-from xai_brain.config import ConfigError, DataConfig, check, compose
+from xai_brain.config import (
+    AugmentationConfig,
+    ConfigError,
+    DataConfig,
+    ExplainConfig,
+    FoldsConfig,
+    check,
+    compose,
+)
 from xai_brain.data.cache import default_cache_dir
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants, require_classes
@@ -38,6 +46,7 @@ INDIFFERENT = (
 OURS = (
     "participants.tsv",
     "folds.tsv",
+    "fold_summary.tsv",
     "checkpoints",
     "images",
     "attributions",
@@ -66,7 +75,7 @@ def stage_settings(command: str, overrides: list[str]) -> DictConfig:
     saved = RunDirectory(Path(composed.run_dir)).config
     if not saved.exists():
         raise ConfigError(f"{saved}: there is no run; start with `xai-brain train` or `xai-brain run`")
-    cfg = read_config(saved)
+    cfg = OmegaConf.create(saved_settings(saved))
     for key in given:
         if key in ("run_dir", "name", "experiment"):  # they say which run is meant
             continue
@@ -89,6 +98,33 @@ def stage_settings(command: str, overrides: list[str]) -> DictConfig:
     return cfg
 
 
+def saved_settings(path: Path) -> dict[str, Any]:
+    """Settings that a run keeps; those that came later have their defaults.
+
+    Raises
+    ------
+    ConfigError
+        A setting of the preparation that this version does not know.
+    """
+    saved = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(saved, dict)
+    later = {
+        "data": DataConfig,
+        "folds": FoldsConfig,
+        "augmentation": AugmentationConfig,
+        "explain": ExplainConfig,
+    }
+    for group, schema in later.items():
+        saved[group] = {**asdict(schema()), **saved[group]}
+    if not saved["augmentation"].get("max_shift_voxels"):  # became max_shift_mm
+        saved["augmentation"].pop("max_shift_voxels", None)
+    try:
+        saved["preprocessing"] = asdict(read_preparation(saved["preprocessing"]))
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}; use another run_dir") from error
+    return {str(key): value for key, value in saved.items()}
+
+
 def open_run(cfg: DictConfig) -> RunDirectory:
     """Create the run directory, or check that it is this run's.
 
@@ -103,9 +139,7 @@ def open_run(cfg: DictConfig) -> RunDirectory:
     new = {key: value for key, value in new.items() if key not in ("run_dir", "overwrite")}
     old: dict = {}
     if run.config.exists():
-        loaded = OmegaConf.to_container(read_config(run.config))
-        assert isinstance(loaded, dict)
-        old = loaded
+        old = saved_settings(run.config)
     trained = any((run.path / "checkpoints").glob("*.ckpt"))
     if old and trained:
         if training := _differences(old, new, TRAINING):
@@ -135,18 +169,6 @@ def open_run(cfg: DictConfig) -> RunDirectory:
         write_atomic(run.config, lambda temporary: temporary.write_text(text))
     OmegaConf.update(cfg, "attribution", new["attribution"], merge=False, force_add=True)
     return run
-
-
-def read_config(path: Path) -> DictConfig:
-    """Settings that a run keeps; those that came later have their defaults."""
-    cfg = OmegaConf.load(path)
-    assert isinstance(cfg, DictConfig)
-    try:
-        cfg.preprocessing = asdict(read_preparation(cfg.preprocessing))
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}; use another run_dir") from error
-    cfg.data.setdefault("num_workers", None)
-    return cfg
 
 
 def _refuse_foreign_folder(cfg: DictConfig, run: RunDirectory) -> None:
@@ -235,7 +257,11 @@ def _remove(run: RunDirectory, *, everything: bool, methods: list[str] | None = 
             sidecar(path).unlink(missing_ok=True)
     files = [
         run.report,
-        *([run.participants, run.folds, run.quarantine, run.predictions, run.metrics] if everything else []),
+        *(
+            [run.participants, run.folds, run.fold_summary, run.quarantine, run.predictions, run.metrics]
+            if everything
+            else []
+        ),
     ]
     for path in files:
         path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.commands.explain import check_methods
+from xai_brain.commands.folds import audit, folds_of, parts_of, tell_folds
 from xai_brain.commands.progress import say
 from xai_brain.commands.setup import (
     class_names,
@@ -22,8 +23,9 @@ from xai_brain.commands.setup import (
     synthetic_root,
 )
 from xai_brain.config import ConfigError
+from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.datamodule import BrainDataModule
-from xai_brain.data.splits import make_folds, split_fold
+from xai_brain.data.fold_tables import fold_numbers
 from xai_brain.evaluation.classification import classification_metrics
 from xai_brain.models.fitting import fit_fold, predict_logits
 from xai_brain.models.kan2020 import is_published
@@ -65,20 +67,23 @@ def train(cfg: DictConfig) -> RunDirectory:
     if begun:  # folds that are trained stay true
         cohort, folds = same_cohort(cohort, run), read_tsv(run.folds)
     else:
-        folds = make_folds(cohort, cfg.folds.n_folds, cfg.folds.random_state)
+        folds = folds_of(cfg, cohort)
+    audit(cfg, cohort, folds)
     root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
     write_tsv(portable(cohort, root), run.participants)
     write_tsv(folds, run.folds)
+    tell_folds(cfg, run, cohort, folds)
     inputs = {Path(row.t1w_path).name: row.sha256 for row in cohort.itertuples()}
     write_json(provenance(list(cfg.seeds), inputs), run.provenance)
 
     for seed in cfg.seeds:
-        for fold in range(cfg.folds.n_folds):
+        for fold in fold_numbers(folds):
             train_fold(cfg, run, cohort, folds, fold, seed)
-    tables = [
-        read_tsv(_fold_predictions(run, k, s, cfg)) for s in cfg.seeds for k in range(cfg.folds.n_folds)
-    ]
+    tables = [read_tsv(_fold_predictions(run, k, s, cfg)) for s in cfg.seeds for k in fold_numbers(folds)]
     predictions = pd.concat(tables, ignore_index=True)
+    if "repeat" in folds:
+        repeat_of = folds.drop_duplicates("fold").set_index("fold")["repeat"]
+        predictions.insert(list(predictions).index("fold"), "repeat", predictions["fold"].map(repeat_of))
     update_metrics(
         run, classification_metrics(predictions, "test", cfg.evaluation.n_bootstrap), replace=("test/",)
     )
@@ -96,26 +101,31 @@ def train_fold(
     if checkpoint.exists() and done.exists():
         return
     start = time.monotonic()
-    parts = split_fold(cohort, folds, fold, cfg.folds.validation_fraction, cfg.folds.random_state)
+    parts = parts_of(cfg, cohort, folds, fold)
+    grid = get_grid(cfg.preprocessing.grid)
+    fold_seed = 1000 * seed + fold
     datamodule = BrainDataModule(
-        parts, cfg.trainer.batch_size, **cfg.augmentation, num_workers=cfg.trainer.num_workers
+        parts,
+        cfg.trainer.batch_size,
+        augmentation=Augmentation(**cfg.augmentation, voxel_size_mm=tuple(grid.spacing_mm), seed=fold_seed),
+        num_workers=cfg.trainer.num_workers,
     )
     settings: dict[str, Any] = {
         "network": OmegaConf.to_container(cfg.model),
         "class_names": class_names(cohort),
-        "input_shape": list(get_grid(cfg.preprocessing.grid).shape),
+        "input_shape": list(grid.shape),
         "preprocessing": OmegaConf.to_container(cfg.preprocessing),
         **{key: cfg.trainer[key] for key in ("lr", "weight_decay", "scheduler", "gamma")},
         "milestones": list(cfg.trainer.milestones),
     }
-    what = f"train seed {seed} fold {fold + 1}/{cfg.folds.n_folds}"
+    what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
     tell = EpochLines(what, cfg.trainer.max_epochs)
     with tempfile.TemporaryDirectory() as work_dir:
         classifier, trainer, history = fit_fold(
             datamodule,
             settings,
             dict(cfg.trainer),
-            seed=_fold_seed(seed, fold),
+            seed=fold_seed,
             work_dir=Path(work_dir),
             tell=tell,
         )
@@ -148,10 +158,6 @@ class EpochLines:
                 if key in metrics
             ]
             say(f"{self.what}: epoch {epoch}/{self.n_epochs}, {', '.join(shown)}")
-
-
-def _fold_seed(seed: int, fold: int) -> int:
-    return 1000 * seed + fold
 
 
 def _fold_predictions(run: RunDirectory, fold: int, seed: int, cfg: DictConfig) -> Path:
@@ -194,6 +200,6 @@ def check_brain_size(cfg: DictConfig, cohort: pd.DataFrame) -> None:
             f"data.brain_size_column={column}: not in participants.tsv (its columns: {', '.join(cohort)})"
         )
     numbers = pd.to_numeric(cohort[column], errors="coerce").groupby(cohort["label"]).count()
-    if (numbers < cfg.folds.n_folds).any():
+    if (numbers < (cfg.folds.n_folds if cfg.folds.kind == "stratified" else 2)).any():
         told = ", ".join(f"{name}: {count}" for name, count in numbers.items())
         raise ConfigError(f"data.brain_size_column={column}: too few numbers in it ({told})")

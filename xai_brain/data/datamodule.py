@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,12 @@ class VolumeDataset(Dataset):
     ----------
     table : pandas.DataFrame
         volume_path, target, participant_id.
-    max_shift_voxels : int, default 0
-        Random shift per axis, zeros moving in.
-    intensity_sd : float, default 0
-        Random gain and offset in the brain.
     """
 
-    def __init__(self, table: pd.DataFrame, max_shift_voxels: int = 0, intensity_sd: float = 0.0):
+    def __init__(self, table: pd.DataFrame):
         self.paths = table["volume_path"].tolist()
         self.targets = table["target"].tolist()
         self.participant_ids = table["participant_id"].tolist()
-        self.max_shift_voxels, self.intensity_sd = max_shift_voxels, intensity_sd
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -36,20 +32,10 @@ class VolumeDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         volume = torch.from_numpy(np.array(np.load(self.paths[index], mmap_mode="r")))
         return {
-            "volume": self._augmented(volume)[None],  # (1, X, Y, Z)
+            "volume": volume[None],  # (1, X, Y, Z)
             "target": self.targets[index],
             "participant_id": self.participant_ids[index],
         }
-
-    def _augmented(self, volume: torch.Tensor) -> torch.Tensor:
-        if reach := self.max_shift_voxels:
-            padded = torch.nn.functional.pad(volume, (reach,) * 6)
-            start = torch.randint(0, 2 * reach + 1, (3,)).tolist()
-            volume = padded[tuple(slice(a, a + n) for a, n in zip(start, volume.shape, strict=True))]
-        if self.intensity_sd:
-            gain, offset = self.intensity_sd * torch.randn(2)
-            volume = torch.where(volume != 0, volume * (1 + gain) + offset, 0)
-        return volume.contiguous()
 
 
 class BrainDataModule(pl.LightningDataModule):
@@ -60,8 +46,8 @@ class BrainDataModule(pl.LightningDataModule):
     parts : dict of pandas.DataFrame
         ``train``, ``validation``, ``test`` from `split_fold`.
     batch_size : int, default 8
-    max_shift_voxels, intensity_sd
-        Augmentation of training volumes, see `VolumeDataset`.
+    augmentation : callable, optional
+        Changes a batch of training volumes (N, 1, X, Y, Z) on the training device, e.g. an `Augmentation`.
     num_workers : int, default 0
     """
 
@@ -69,19 +55,15 @@ class BrainDataModule(pl.LightningDataModule):
         self,
         parts: dict[str, pd.DataFrame],
         batch_size: int = 8,
-        max_shift_voxels: int = 0,
-        intensity_sd: float = 0.0,
+        augmentation: Callable[[torch.Tensor], torch.Tensor] | None = None,
         num_workers: int = 0,
     ):
         super().__init__()
         self.parts, self.batch_size, self.num_workers = parts, batch_size, num_workers
-        self.augmentation: dict[str, Any] = {
-            "max_shift_voxels": max_shift_voxels,
-            "intensity_sd": intensity_sd,
-        }
+        self.augmentation = augmentation
 
     def train_dataloader(self) -> DataLoader:
-        dataset = VolumeDataset(self.parts["train"], **self.augmentation)
+        dataset = VolumeDataset(self.parts["train"])
         # a last batch of one would have no batch statistics
         uneven = len(dataset) % self.batch_size == 1 and len(dataset) > 1
         return self._loader(dataset, shuffle=True, drop_last=uneven)
@@ -91,6 +73,11 @@ class BrainDataModule(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         return self._loader(VolumeDataset(self.parts["test"]))
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        if self.augmentation is None or self.trainer is None or not self.trainer.training:
+            return batch
+        return {**batch, "volume": self.augmentation(batch["volume"])}
 
     def _loader(self, dataset: VolumeDataset, **kwargs: Any) -> DataLoader:
         workers: dict[str, Any] = {

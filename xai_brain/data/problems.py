@@ -12,6 +12,12 @@ class DataError(ValueError):
     """The cohort cannot be used as it is: one line with the file, the reason and what to do."""
 
 
+def named(ids: list[str], at_most: int = 6) -> str:
+    """The first of a list of ids and how many more there are, for messages."""
+    more = len(ids) - at_most
+    return ", ".join(map(str, ids[:at_most])) + (f" and {more} more" if more > 0 else "")
+
+
 @dataclass
 class Problems:
     """Collects unusable inputs.

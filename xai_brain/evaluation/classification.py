@@ -53,12 +53,12 @@ def classification_metrics(
     Accuracies pool all subjects of a seed and are averaged over seeds. ``auroc`` is the mean over folds
     and seeds, since scores of different networks need not share a scale; ``auroc_pooled`` ranks
     all subjects of a seed together. The bootstrap draws subjects within class and fold, the same
-    subjects for all seeds.
+    subjects for all seeds. Repeats of the folds count as further seeds; strata are those of the first.
 
     Parameters
     ----------
     predictions : pandas.DataFrame
-        participant_id, seed, fold, target, prob_<class>...
+        participant_id, seed, fold, target, prob_<class>... and repeat when folds were repeated
     prefix : str, default "test"
     n_bootstrap, random_state : int
 
@@ -71,8 +71,8 @@ def classification_metrics(
     session = "session_id" if "session_id" in predictions else "participant_id"
     order = ["participant_id", session, "seed"]
     table = predictions.sort_values(list(dict.fromkeys(order)), kind="stable")
-    seeds = table["seed"].unique()
-    per_seed = [table[table["seed"] == seed].reset_index(drop=True) for seed in seeds]
+    trained = ["seed", "repeat"] if "repeat" in table else ["seed"]
+    per_seed = [part.reset_index(drop=True) for _, part in table.groupby(trained, sort=False)]
     arrays = [
         (t["target"].to_numpy(), t[probability_columns].to_numpy(), t["fold"].to_numpy()) for t in per_seed
     ]

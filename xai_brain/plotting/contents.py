@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar
+from xai_brain.runs import RunDirectory, first_repeat, read_json, read_tsv, sidecar
 from xai_brain.volumes import parse_entities
 
 
@@ -127,6 +127,24 @@ class RunContents:
         return [str(name) for name in self.setting("data.class_names", [])]
 
     @cached_property
+    def fold_design(self) -> str:
+        """How subjects were divided, in the words of a methods section."""
+        kind, group = self.setting("folds.kind", "stratified"), self.setting("folds.group_column")
+        by = f"participant and {group}" if group else "participant"
+        if self.setting("folds.path"):
+            return f"on given folds, split by {by}"
+        if kind == "column":
+            column = self.setting("folds.column")
+            return f"in cross-validation that leaves out one value of {column} at a time, split by {by}"
+        if kind == "hold_out":
+            return f"and tested on a held-out part, stratified and split by {by}"
+        n_folds, n_repeats = self.setting("folds.n_folds"), self.setting("folds.n_repeats", 1)
+        often = f", repeated {n_repeats} times" if n_repeats > 1 else ""
+        return (
+            f"in {f'{n_folds}-fold ' if n_folds else ''}cross-validation{often}, stratified and split by {by}"
+        )
+
+    @cached_property
     def curves(self) -> pd.DataFrame | None:
         """Training curves of all folds and seeds: run, epoch, metric, value."""
         found = sorted((self.run.path / "checkpoints").glob("*fold-*.tsv"))
@@ -229,7 +247,7 @@ class RunContents:
         if table is None:
             return pd.DataFrame()
         if "seed" in table and self.predictions is not None:
-            table = table[table["seed"] == self.seed]
+            table = first_repeat(table[table["seed"] == self.seed])
         sessions = table["session_id"] if "session_id" in table else [None] * len(table)
         maps = [self.maps_of(*ids) for ids in zip(table["participant_id"], sessions, strict=True)]
         table = table.assign(session_id=list(sessions), maps=maps)

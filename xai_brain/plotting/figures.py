@@ -86,7 +86,7 @@ def roc(target: np.ndarray, score: np.ndarray, weights: np.ndarray, grid: np.nda
 def roc_band(
     table: pd.DataFrame, column: str, positive: int, grid: np.ndarray, *, n_bootstrap: int = 400
 ) -> np.ndarray:
-    """Pooled curve (mean over seeds) and its 95 % band by bootstrap over participants, shape (3, m)."""
+    """Pooled curve (mean over seeds, repeats) and its 95 % band by bootstrap over subjects, shape (3, m)."""
     people, subject = np.unique(table["participant_id"].to_numpy(str), return_inverse=True)
     parts = [
         (subject[rows], part["target"].to_numpy() == positive, part[column].to_numpy(float))
@@ -102,9 +102,10 @@ def roc_band(
 
 
 def _by_seed(table: pd.DataFrame):
-    seeds = table["seed"].to_numpy() if "seed" in table else np.zeros(len(table))
-    for seed in pd.unique(seeds):
-        rows = np.flatnonzero(seeds == seed)
+    keys = [key for key in ("seed", "repeat") if key in table]
+    number = table.groupby(keys, sort=False).ngroup().to_numpy() if keys else np.zeros(len(table), int)
+    for k in range(number.max() + 1):
+        rows = np.flatnonzero(number == k)
         yield rows, table.iloc[rows]
 
 

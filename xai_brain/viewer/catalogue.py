@@ -11,7 +11,7 @@ import nibabel as nib
 import pandas as pd
 import yaml
 
-from xai_brain.runs import RunDirectory, read_tsv
+from xai_brain.runs import RunDirectory, first_repeat, read_tsv
 from xai_brain.volumes import parse_entities
 
 Image = str | Path | nib.Nifti1Image
@@ -133,7 +133,7 @@ class RunCatalogue:
         return "MNI152"
 
     def _subjects(self) -> list[Entry]:
-        table = self._table(self.run.predictions)
+        table = first_repeat(self._table(self.run.predictions))
         if table.empty:
             table = self._table(self.run.participants)
         if "participant_id" not in table:

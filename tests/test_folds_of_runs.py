@@ -1,0 +1,191 @@
+"""Folds through the stages: every kind reaches predictions, maps and report; leaks stop before training."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import SMALL, add_subject
+from omegaconf import OmegaConf
+
+from xai_brain import RunDirectory, compose, evaluate, explain, report, train
+from xai_brain.commands.setup import saved_settings, stage_settings
+from xai_brain.data.augmentation import Augmentation
+from xai_brain.data.datamodule import BrainDataModule
+from xai_brain.data.problems import DataError
+from xai_brain.evaluation.classification import classification_metrics
+from xai_brain.models.fitting import fit_fold
+from xai_brain.runs import read_json, read_tsv
+from xai_brain.viewer.catalogue import RunCatalogue
+
+
+@pytest.fixture
+def cohort(bids_tree):
+    """Sixteen subjects of two sexes from two sites, in families of two."""
+    for i in range(6, 16):
+        add_subject(bids_tree, i, "MF"[i % 2])
+    table = pd.read_csv(bids_tree / "participants.tsv", sep="\t", dtype=str)
+    table["site"] = [("Guys", "HH")[i // 8] for i in range(16)]
+    table["family_id"] = [f"f{i // 2}" for i in range(16)]
+    table["icv_ml"] = np.arange(1400, 1560, 10)
+    table.to_csv(bids_tree / "participants.tsv", sep="\t", index=False)
+    return bids_tree
+
+
+def settings(cohort, run_dir, *more):
+    given = [*SMALL[3:6], "data=bids", f"data.root={cohort}", "preprocessing=t1w_4mm", "trainer.max_epochs=1"]
+    given += ["folds.validation_fraction=0.3", "evaluation.n_bootstrap=20", "attribution=[grad_cam]"]
+    return compose("run", [*given, "trainer.tensorboard=false", f"run_dir={run_dir}", *more])
+
+
+ACCEPTED = "folds.allow_shared=[family_id]"
+
+
+def test_leaks_stop_a_run_before_training(cohort, tmp_path):
+    with pytest.raises(DataError, match=r"family_id of sub-.*folds\.group_column=family_id"):
+        train(settings(cohort, tmp_path / "run", "folds.n_folds=2"))
+    (victim,), (other,) = ((cohort / name / "anat").glob("*.nii.gz") for name in ("sub-00", "sub-15"))
+    content = victim.read_bytes()
+    victim.write_bytes(other.read_bytes())
+    with pytest.raises(DataError, match="identical image files of sub-00, sub-15"):
+        train(settings(cohort, tmp_path / "run", "folds=leave_one_site_out"))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    victim.write_bytes(content)
+    done = train(settings(cohort, tmp_path / "run", "folds=grouped", "folds.n_folds=2"))
+    folds = read_tsv(done.folds).merge(read_tsv(done.participants))
+    assert folds.groupby("family_id")["fold"].nunique().max() == 1
+
+
+def test_confounds_travel_with_the_run_and_differences_are_told(cohort, tmp_path, capsys):
+    table = pd.read_csv(cohort / "participants.tsv", sep="\t", dtype=str)
+    table["age"] = [str(20 + i + 40 * (sex == "M")) for i, sex in enumerate(table["sex"])]
+    table.to_csv(cohort / "participants.tsv", sep="\t", index=False)
+    more = ["folds=leave_one_site_out", "folds.group_column=family_id", "data.brain_size_column=icv_ml"]
+    done = train(settings(cohort, tmp_path / "run", *more))
+    people = read_tsv(done.participants)
+    assert people["age"].tolist() == [20 + i + 40 * (i % 2 == 0) for i in range(16)]
+    assert people["icv_ml"].tolist() == list(range(1400, 1560, 10))
+    assert people["site"].tolist() == ["Guys"] * 8 + ["HH"] * 8
+    assert people["sex"].tolist() == ["M", "F"] * 8
+    joined = read_tsv(done.predictions).merge(people, on=["participant_id", "session_id"])
+    assert len(joined) == 16
+    assert (joined["site"] == joined["fold"].map({0: "Guys", 1: "HH"})).all()
+    told = [line for line in capsys.readouterr().out.splitlines() if "differs between the classes" in line]
+    assert len(told) == 1
+    assert told[0].startswith("age differs")
+    metrics = read_json(done.metrics)
+    assert metrics["confound/age"] > 5
+    assert metrics["confound/icv_ml"] < 0.5
+    assert metrics["confound/site"] == 0
+    summary = read_tsv(done.fold_summary)
+    assert summary["site"].tolist() == ["Guys 8", "HH 8"]
+    assert summary["icv_ml_mean"].tolist() == [1435, 1515]
+
+
+@pytest.mark.slow
+def test_a_hold_out_run_explains_whom_it_tests(cohort, tmp_path):
+    cfg = settings(cohort, tmp_path / "run", "folds=hold_out", "folds.test_fraction=0.25", ACCEPTED)
+    done = train(cfg)
+    tested = read_tsv(done.folds).query("fold == 0")["participant_id"]
+    assert read_tsv(done.predictions)["participant_id"].tolist() == tested.tolist()
+    assert len(tested) == 4
+    explain(cfg)
+    assert len(list(done.path.rglob("*_attribution.nii.gz"))) == 4
+
+
+@pytest.mark.slow
+def test_repeats_test_everybody_anew_and_explain_the_first(cohort, tmp_path):
+    more = ["folds=repeated", "folds.n_folds=2", "folds.n_repeats=2", ACCEPTED]
+    cfg = settings(cohort, tmp_path / "run", *more, "data.brain_size_column=icv_ml")
+    done = train(cfg)
+    predictions = read_tsv(done.predictions)
+    assert sorted(predictions["fold"].unique()) == [0, 1, 2, 3]
+    assert (predictions["fold"] // 2 == predictions["repeat"]).all()
+    assert predictions.groupby("repeat")["participant_id"].nunique().tolist() == [16, 16]
+    # figures are means over the repeats, each as if it were alone
+    alone = [classification_metrics(part, n_bootstrap=1) for _, part in predictions.groupby("repeat")]
+    for name in ("test/accuracy", "test/auroc_pooled", "test/auroc"):
+        assert read_json(done.metrics)[name] == pytest.approx(np.mean([figures[name] for figures in alone]))
+    explain(cfg)
+    evaluate(cfg)
+    report(cfg)
+    maps = sorted(done.path.rglob("*_attribution.json"))
+    assert len(maps) == 16
+    fold_of = read_tsv(done.folds).query("repeat == 0").set_index("participant_id")["fold"]
+    assert all(read_json(path)["Fold"] == fold_of[read_json(path)["ParticipantId"]] for path in maps)
+    sizes = read_tsv(done.evaluation("brain_size_predictions"))
+    assert sizes.groupby("repeat")["participant_id"].nunique().tolist() == [16, 16]
+    entries = [entry for entry in RunCatalogue(done).entries if not entry.group]
+    assert [entry.fold for entry in entries] == [fold_of[entry.name] for entry in entries]
+    assert "repeated 2 times" in done.report.read_text()
+    # the folds of one run serve another
+    other = settings(cohort, tmp_path / "other", f"folds.path={done.folds}", ACCEPTED)
+    pd.testing.assert_frame_equal(read_tsv(train(other).folds), read_tsv(done.folds))
+
+
+def test_a_run_of_an_earlier_version_is_taken_up(small_run, tmp_path):
+    shutil.copytree(small_run.path, tmp_path / "old")
+    old = RunDirectory(tmp_path / "old")
+    cfg = OmegaConf.load(old.config)
+    cfg.folds = {key: cfg.folds[key] for key in ("n_folds", "validation_fraction", "random_state")}
+    cfg.augmentation = {"max_shift_voxels": 0, "intensity_sd": 0.0}
+    OmegaConf.save(cfg, old.config)
+    (gone, *_) = sorted((old.path / "attributions").rglob("*desc-GradCAM_attribution.nii.gz"))
+    content = gone.read_bytes()
+    gone.unlink()
+    explain(stage_settings("explain", [f"run_dir={old.path}"]))
+    assert gone.read_bytes() == content
+    assert train(compose("run", [*SMALL, f"run_dir={old.path}"])).path == old.path
+    assert saved_settings(old.config) == saved_settings(small_run.config)
+
+
+def volumes_on_disk(folder, n=12):
+    rows = []
+    for i in range(n):
+        volume = np.random.default_rng(i).standard_normal((12, 14, 16)).astype(np.float32)
+        np.save(folder / f"{i}.npy", volume)
+        rows.append((f"sub-{i}", i % 2, str(folder / f"{i}.npy")))
+    return pd.DataFrame(rows, columns=["participant_id", "target", "volume_path"])
+
+
+def test_training_batches_alone_are_augmented_and_one_seed_gives_one_network(tmp_path):
+    table = volumes_on_disk(tmp_path)
+    parts = {"train": table.iloc[:8], "validation": table.iloc[8:], "test": table.iloc[8:]}
+    seen = []
+
+    class Recording(Augmentation):
+        def __call__(self, volumes):
+            seen.append(volumes)
+            return super().__call__(volumes)
+
+    def weights(augmentation):
+        model = {"network": {"_target_": "xai_brain.models.kan2020.Kan2020", "channels": [2, 2, 2]}}
+        model |= {"class_names": ["a", "b"], "input_shape": [24, 24, 24], "lr": 1e-2}
+        model["network"] = {"_target_": "conftest.ToyNet"}
+        trainer = dict(compose("train", ["data=synthetic", "trainer.tensorboard=false"]).trainer)
+        trainer |= {"max_epochs": 2, "accelerator": "cpu"}
+        data = BrainDataModule(parts, 4, augmentation=augmentation)
+        classifier, *_ = fit_fold(data, model, trainer, seed=5, work_dir=tmp_path / "work")
+        return torch.cat([value.flatten() for value in classifier.network.parameters()])
+
+    strength = {"max_shift_mm": 2.0, "noise_sd": 0.1}
+    first, again = (weights(Recording(**strength, seed=1)) for _ in range(2))
+    assert len(seen) == 2 * 2 * 2  # trainings, epochs, batches: none of the validation part
+    assert torch.equal(first, again)
+    assert not torch.equal(first, weights(Augmentation(**strength, seed=2)))
+    plain = weights(None)
+    assert not torch.equal(first, plain)
+    assert torch.equal(plain, weights(Augmentation()))  # all at 0 is as good as none
+
+
+def test_all_rows_of_a_person_are_drawn_together_in_the_bootstrap_of_repeats():
+    people = pd.DataFrame({"participant_id": [f"sub-{i:02d}" for i in range(40)], "target": [0, 1] * 20})
+    rng = np.random.default_rng(0)
+    score = np.clip(0.5 + 0.2 * (people["target"] - 0.5) + 0.2 * rng.standard_normal(40), 0, 1)
+    once = people.assign(seed=0, fold=[0, 0, 1, 1] * 10, prob_a=1 - score, prob_b=score)
+    repeats = pd.concat([once.assign(repeat=r, fold=once["fold"] + 2 * r) for r in range(5)])
+    alone, repeated = classification_metrics(once), classification_metrics(repeats)
+    assert repeated == pytest.approx(alone)  # five times the same says no more than once

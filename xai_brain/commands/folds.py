@@ -1,0 +1,63 @@
+"""The folds of a run: made or read, audited, told of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.commands.progress import say
+from xai_brain.data.audit import audit_split, content_hashes
+from xai_brain.data.fold_summary import confound_differences, summarise_folds, tell_confounds
+from xai_brain.data.fold_tables import fold_numbers, read_folds
+from xai_brain.data.problems import named
+from xai_brain.data.splits import make_folds, split_fold
+from xai_brain.runs import RunDirectory, update_metrics, write_tsv
+
+
+def folds_of(cfg: DictConfig, cohort: pd.DataFrame) -> pd.DataFrame:
+    """The folds that the settings ask for, or the table that they name."""
+    settings = OmegaConf.to_container(cfg.folds)
+    assert isinstance(settings, dict)
+    path = settings.pop("path")
+    if not path:
+        made = {str(k): v for k, v in settings.items() if k not in ("allow_shared", "validation_fraction")}
+        return make_folds(cohort, **made)
+    folds, strangers = read_folds(path, cohort)
+    if strangers:
+        say(f"{path}: {named(strangers)} not in the cohort, left out")
+    return folds
+
+
+def parts_of(
+    cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int
+) -> dict[str, pd.DataFrame]:
+    """Training, validation and test rows of a fold of a run."""
+    settings = cfg.folds
+    return split_fold(
+        cohort, folds, fold, settings.validation_fraction, settings.random_state, settings.group_column
+    )
+
+
+def audit(cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
+    """Refuse folds that share a participant, a family or an image between their sides."""
+    hashed = cohort.assign(content=content_hashes(cohort["volume_path"].tolist()))
+    shared = {"group_column": cfg.folds.group_column, "allow_shared": list(cfg.folds.allow_shared)}
+    for fold in fold_numbers(folds):
+        audit_split(parts_of(cfg, hashed, folds, fold), where=f"fold {fold}", **shared)
+
+
+def tell_folds(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
+    """Write who is in which fold; say what else than the label tells the classes apart."""
+    confounds = [c for c in ("age", "sex", "site", cfg.data.brain_size_column) if c and c != cfg.data.label]
+    write_tsv(summarise_folds(cohort, folds, confounds), run.fold_summary)
+    figures = {
+        f"confound/{name}": value
+        for name, value in confound_differences(cohort, confounds).items()
+        if np.isfinite(value)
+    }
+    update_metrics(run, figures, replace=("confound/",))
+    for line in tell_confounds(cohort, confounds, cfg.data.label):
+        say(line)
+    if cfg.augmentation.flip_probability:
+        say("augmentation.flip_probability: left and right are mixed; maps say nothing of laterality")

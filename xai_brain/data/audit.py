@@ -1,0 +1,99 @@
+"""Leakage: nothing of the test side may be known in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+import numpy as np
+import pandas as pd
+
+from xai_brain.data.problems import DataError, named
+from xai_brain.volumes import file_hash
+
+FAMILY = "family_id"
+
+
+def audit_split(
+    parts: dict[str, pd.DataFrame],
+    *,
+    where: str = "folds",
+    group_column: str | None = None,
+    allow_shared: Sequence[str] = (),
+) -> None:
+    """Refuse a split that shares a participant, a family or an image between its sides.
+
+    Parameters
+    ----------
+    parts : dict of pandas.DataFrame
+        ``train``, ``validation``, ``test`` from `split_fold`: participant_id and, where known,
+        family_id, the group column, sha256 (of the image file) and content (of the prepared volume,
+        see `content_hashes`).
+    where : str, default "folds"
+        How messages call the split, e.g. "fold 0".
+    group_column : str, optional
+        A column that must not be shared either; family_id is looked at whenever it is there.
+    allow_shared : sequence of str, default ()
+        Columns that may be shared after all.
+
+    Raises
+    ------
+    DataError
+        With the ids on both sides and what to do.
+    """
+    learns = pd.concat([parts["train"], parts["validation"]])
+    sides = (
+        ("test", parts["test"], "training", learns),
+        ("validation", parts["validation"], "training", parts["train"]),
+    )
+    columns = [c for c in dict.fromkeys((FAMILY, group_column)) if c and c not in allow_shared]
+    for name_a, a, name_b, b in sides:
+        both = f"{where}: on the {name_a} and the {name_b} side"
+        # a person's sessions are the same brain: the id alone decides
+        if shared := sorted(set(a["participant_id"]) & set(b["participant_id"])):
+            raise DataError(f"{both}: {named(shared)}; a participant with all sessions belongs to one side")
+        for column in columns:
+            if column in a and (people := _sharing(a, b, column)):
+                raise DataError(
+                    f"{both}: {column} of {named(people)}; set folds.group_column={column} to keep them "
+                    f"together, or accept it with folds.allow_shared=[{column}]"
+                )
+        for column, what in (("sha256", "image files"), ("content", "prepared volumes")):
+            if column in a and (people := _sharing(a, b, column)):
+                raise DataError(
+                    f"{both}: identical {what} of {named(people)}; "
+                    "leave out all but one, or correct whose image it is"
+                )
+
+
+def _sharing(a: pd.DataFrame, b: pd.DataFrame, column: str) -> list[str]:
+    """Ids of the first value that is on both sides and of all others, pair by pair."""
+    common = set(a[column].dropna()) & set(b[column].dropna())
+    rows = pd.concat([a, b])
+    rows = rows[rows[column].isin(common)].sort_values([column, "participant_id"], kind="stable")
+    return list(dict.fromkeys(rows["participant_id"]))
+
+
+def content_hashes(volume_paths: Sequence[str]) -> list[str | None]:
+    """Hashes of the prepared volumes that may be equal; None where a volume is like no other.
+
+    Two files can hold one image, e.g. compressed twice. Only volumes whose middle slice is equal to
+    that of another are read as a whole.
+
+    Parameters
+    ----------
+    volume_paths : sequence of str
+        Files of `prepare_cohort`.
+    """
+    slices = pd.Series([_middle_slice_hash(path) for path in volume_paths])
+    suspects = slices.duplicated(keep=False)
+    whole = {
+        path: file_hash(path)
+        for path in sorted({p for p, s in zip(volume_paths, suspects, strict=True) if s})
+    }
+    return [whole.get(path) for path in volume_paths]
+
+
+def _middle_slice_hash(path: str) -> str:
+    volume = np.load(path, mmap_mode="r")
+    return sha256(np.ascontiguousarray(volume[len(volume) // 2]).tobytes()).hexdigest()
