@@ -465,7 +465,7 @@ def test_every_layout_reaches_a_trained_model(tmp_path, name):
     for key, value in settings.items():
         told = f"{{{','.join(f'{k}: {v}' for k, v in value.items())}}}" if isinstance(value, dict) else value
         overrides.append(f"data.{key}={told}")
-    overrides += ["preprocessing.zscore=false"] if layout == "oasis" else []
+    overrides += ["preprocessing.scaling=none", "preprocessing.brain=template"] if layout == "oasis" else []
     run = train(compose("train", overrides))
     predictions = read_tsv(run.predictions)
     assert predictions["participant_id"].nunique() == 8

@@ -21,7 +21,7 @@ def find(
 ) -> Found:
     """Modulated grey-matter maps in MNI152 space with age, sex, CDR and further columns.
 
-    They are densities, not T1w intensities: use ``preprocessing.zscore=false``. Whoever downloads them
+    They are densities, not T1w intensities: use ``preprocessing=vbm``. Whoever downloads them
     has to agree with the data use agreement of OASIS.
 
     Parameters
