@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,7 @@ def top_dice(a: torch.Tensor, b: torch.Tensor, brain: np.ndarray, share: float =
 
 
 def peak_rss_mb(method: str, n_subjects: int, data: str | None) -> float:
-    """Of a process of its own that makes masks of so many subjects, 3 iterations each."""
+    """Of a process of its own that makes masks of so many subjects, 3 iterations each (Linux)."""
     command = [sys.executable, __file__, "--memory", method, str(n_subjects)]
     command += ["--data", data] if data else []
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -120,12 +120,14 @@ def measure_memory(method: str, n_subjects: int, data: str | None) -> None:
     fold = cohort(data)
     volumes = fold.volumes()
     inputs = volumes[torch.arange(n_subjects) % len(volumes)]
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading the cohort
     if method == "reference":
         published_perturbation(PublishedNetwork(fold.classifier), inputs[:1], 0, stop=3)
     else:
         keep_freed_memory()
         preset(*PRESETS[method], fold, n_iter=3).attribute(inputs, 0)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    status = Path("/proc/self/status").read_text()
+    print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 
 def speed_part(args: argparse.Namespace) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -147,14 +147,20 @@ class MeaningfulPerturbation(PerturbationAttribution):
         Tensor of shape (N, 1, X, Y, Z)
             e = 1 - mask, in [0, 1]: how much of a voxel had to be replaced (or, in preservation, kept).
         """
-        return torch.stack([result.evidence for result in self.optimize(inputs, target, show_progress)])
+        maps = torch.empty_like(inputs, requires_grad=False)
+        for evidence, result in zip(maps, self._results(inputs, target, show_progress), strict=True):
+            evidence.copy_(result.evidence)
+        return maps
 
     def attribute_with_details(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None
     ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
         """As `attribute`, and of every subject what its sidecar keeps."""
-        results = self.optimize(inputs, target)
-        return torch.stack([result.evidence for result in results]), [result.details() for result in results]
+        maps, details = torch.empty_like(inputs, requires_grad=False), []
+        for evidence, result in zip(maps, self._results(inputs, target), strict=True):
+            evidence.copy_(result.evidence)
+            details.append(result.details())
+        return maps, details
 
     def optimize(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
@@ -170,16 +176,20 @@ class MeaningfulPerturbation(PerturbationAttribution):
         -------
         list of PerturbationResult
         """
+        return list(self._results(inputs, target, show_progress))
+
+    def _results(
+        self, inputs: torch.Tensor, target: int | torch.Tensor | None, show_progress: bool = False
+    ) -> Iterator[PerturbationResult]:
+        """One after another, so that whoever needs the maps alone keeps nothing else."""
         inputs = inputs.detach()
         targets = as_targets(target, len(inputs), inputs.device)
         brain = brain_of(inputs, self.reference, self.restrict_to_brain)
-        results: list[PerturbationResult] = []
         with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:
             for rows in torch.arange(len(inputs)).split(self.engine.chunk):
                 its_brain = brain if len(brain) == 1 else brain[rows]
-                results += self._optimize_together(inputs[rows], targets[rows], its_brain)
+                yield from self._optimize_together(inputs[rows], targets[rows], its_brain)
                 bar.update(len(rows))
-        return results
 
     def optimize_group(
         self,
