@@ -69,7 +69,7 @@ def test_confounds_travel_with_the_run_and_differences_are_told(cohort, tmp_path
     assert people["age"].tolist() == [20 + i + 40 * (i % 2 == 0) for i in range(16)]
     assert people["icv_ml"].tolist() == list(range(1400, 1560, 10))
     assert people["site"].tolist() == ["Guys"] * 8 + ["HH"] * 8
-    assert people["sex"].tolist() == ["M", "F"] * 8
+    assert people["sex"].tolist() == ["male", "female"] * 8
     joined = read_tsv(done.predictions).merge(people, on=["participant_id", "session_id"])
     assert len(joined) == 16
     assert (joined["site"] == joined["fold"].map({0: "Guys", 1: "HH"})).all()
