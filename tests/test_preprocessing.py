@@ -230,7 +230,7 @@ def test_infinities_inside_the_brain_mask_are_refused():
     data = img.get_fdata(dtype=np.float32)
     mask_img = nib.Nifti1Image((data > 0).astype(np.uint8), img.affine)
     data[40:60] = np.where(data[40:60] > 0, np.inf, 0)
-    with pytest.raises(ImageError, match="more than 1 % of its brain is NaN or infinite"):
+    with pytest.raises(ImageError, match="voxels in its brain are NaN or infinite"):
         prepare(nib.Nifti1Image(data, img.affine), brain_mask_img=mask_img)
 
 

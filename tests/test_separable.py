@@ -105,7 +105,7 @@ def test_voxels_are_those_that_nibabel_reads(tmp_path, dtype):
     if np.issubdtype(dtype, np.integer):
         img.header.set_slope_inter(0.5, -3)
     nib.save(img, tmp_path / "x.nii.gz")
-    expected = np.asanyarray(nib.load(tmp_path / "x.nii.gz").dataobj)
+    expected = np.asanyarray(nib.load(tmp_path / "x.nii.gz").dataobj).astype(np.float32)
     np.testing.assert_array_equal(inflate.read_voxels(nib.load(tmp_path / "x.nii.gz")), expected)
 
 
