@@ -126,14 +126,14 @@ def test_groups_have_the_name_of_what_they_configure():
 
 
 def test_settings_of_an_earlier_run_are_those_of_today(tmp_path):
-    from xai_brain.commands.setup import _differences, read_config
+    from xai_brain.commands.setup import _differences, saved_settings
 
     now = OmegaConf.to_container(compose("run", ["data=bids", ROOT]))
     old = OmegaConf.to_container(compose("run", ["data=bids", ROOT]))
     old["preprocessing"] = {"grid": "t1w_58x70x58", "zscore": True, "antialias": True}
     del old["data"]["num_workers"]
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(old)))
-    found = OmegaConf.to_container(read_config(tmp_path / "config.yaml"))
+    found = saved_settings(tmp_path / "config.yaml")
     assert _differences(found, now, ("data", "preprocessing")) == []
     assert found["data"] == now["data"]
 
@@ -142,4 +142,4 @@ def test_settings_of_an_earlier_run_are_those_of_today(tmp_path):
     with pytest.raises(
         ConfigError, match=r"config\.yaml: preprocessing\.smooth: not a setting of this version"
     ):
-        read_config(tmp_path / "config.yaml")
+        saved_settings(tmp_path / "config.yaml")

@@ -80,8 +80,10 @@ def make_folds(
         needed = n_folds if kind == "stratified" else 2
         if smallest < needed:
             what = f"groups of {group_column}" if group_column else "participants"
+            setting = f"folds.n_folds={n_folds}" if kind == "stratified" else f"folds.kind={kind}"
             raise DataError(
-                f"folds: the smallest class has only {smallest} {what}, {needed} are needed; use fewer folds"
+                f"{setting}: the smallest class has only {smallest} {what}, {needed} are needed; "
+                "use fewer folds"
             )
         strata = _strata(participants, balance_on, n_folds)
         if kind == "hold_out":
