@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine, from_matvec
-from nilearn.datasets import load_mni152_template
+from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -38,7 +38,8 @@ def needs(package):
 @pytest.fixture
 def template():
     img = load_mni152_template(resolution=4)
-    return nib.Nifti1Image(np.asarray(img.dataobj, dtype=np.float32), img.affine)
+    inside = np.asarray(load_mni152_brain_mask(resolution=4).dataobj) > 0
+    return nib.Nifti1Image(np.where(inside, np.asarray(img.dataobj), 0).astype(np.float32), img.affine)
 
 
 def placed(img, matrix):
