@@ -12,8 +12,9 @@ import torch
 from hydra.utils import instantiate
 
 from xai_brain.attribution import ClassScore, Reference
+from xai_brain.commands.cohort import prepared_cohort
 from xai_brain.commands.explain_batch import build_reference
-from xai_brain.commands.setup import open_run, prepared_cohort
+from xai_brain.commands.setup import open_run
 from xai_brain.commands.train import train_fold
 from xai_brain.config import compose
 from xai_brain.data.cache import default_cache_dir

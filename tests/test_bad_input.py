@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from xai_brain import RunDirectory, compose
-from xai_brain.commands.setup import prepared_cohort
+from xai_brain.commands.cohort import prepared_cohort
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w
 from xai_brain.data.problems import DataError
 from xai_brain.data.splits import make_folds

@@ -94,7 +94,7 @@ def test_a_saved_map_is_what_the_method_gives_for_the_prepared_volume(small_run)
     np.testing.assert_allclose(img.affine, GRIDS["t1w_4mm"].affine)
     checkpoint = small_run.checkpoint(int(row.fold), 0, [0])
     classifier = BrainClassifier.load_from_checkpoint(checkpoint, weights_only=True).eval()
-    from xai_brain.commands.setup import prepared_cohort
+    from xai_brain.commands.cohort import prepared_cohort
 
     cohort = prepared_cohort(compose("run", SMALL), small_run).set_index("participant_id")
     volume = torch.from_numpy(np.load(cohort.loc[row.participant_id, "volume_path"]))[None, None]

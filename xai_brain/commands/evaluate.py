@@ -11,8 +11,9 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from xai_brain.analysis.baselines import brain_size_predictions
+from xai_brain.commands.cohort import class_names
 from xai_brain.commands.progress import say, track
-from xai_brain.commands.setup import class_names, open_run
+from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
 from xai_brain.evaluation.agreement import agreement
 from xai_brain.evaluation.classification import classification_metrics

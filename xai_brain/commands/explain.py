@@ -12,6 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.commands.explain_batch import (
     SPACE,
     Batch,
@@ -23,7 +24,7 @@ from xai_brain.commands.explain_batch import (
 from xai_brain.commands.folds import parts_of
 from xai_brain.commands.native import write_native_maps
 from xai_brain.commands.progress import say, track
-from xai_brain.commands.setup import open_run, prepared_cohort, same_cohort
+from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers
 from xai_brain.models.classifier import BrainClassifier

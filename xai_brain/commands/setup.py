@@ -1,16 +1,15 @@
-"""What every stage begins with: the settings of the run, and its prepared cohort."""
+"""What every stage begins with: the settings of the run, and its directory."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.commands.progress import say, track
+from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.config import (
     AugmentationConfig,
     ConfigError,
@@ -20,12 +19,8 @@ from xai_brain.config import (
     check,
     compose,
 )
-from xai_brain.data.cache import default_cache_dir
-from xai_brain.data.cohort import prepare_cohort
-from xai_brain.data.participants import load_participants, require_classes
-from xai_brain.data.preprocessing import Preparation, read_preparation
-from xai_brain.data.problems import DataError, Problems
-from xai_brain.runs import RunDirectory, read_tsv, sidecar, write_tsv
+from xai_brain.data.preprocessing import read_preparation
+from xai_brain.runs import RunDirectory, sidecar
 from xai_brain.volumes import write_atomic
 
 # Settings that trained networks depend on, and those that maps depend on.
@@ -188,35 +183,6 @@ def _method_of(difference: str) -> str:
     return difference.split(":")[0].split(".")[1]
 
 
-def same_cohort(cohort: pd.DataFrame, run: RunDirectory) -> pd.DataFrame:
-    """The subjects that a run began with, as they were; newcomers are told of and left out.
-
-    Raises
-    ------
-    DataError
-        A subject is missing, or its image or class has changed: its fold would no longer be true.
-    """
-    saved = read_tsv(run.participants)
-    keys = ["participant_id", "session_id"]
-    now = cohort.set_index(keys)
-    for row in saved.itertuples():
-        key = (row.participant_id, row.session_id)
-        if key not in now.index:
-            what = "can no longer be used"
-        elif now.loc[key, "sha256"] != row.sha256:
-            what = "is not the image that it was at training"
-        elif now.loc[key, "label"] != row.label:
-            what = f"was {row.label} at training and is {now.loc[key, 'label']} now"
-        else:
-            continue
-        raise DataError(
-            f"{row.t1w_path}: {row.participant_id}: {what}; bring it back, or use another run_dir"
-        )
-    if new := len(cohort) - len(saved):
-        say(f"{new} images are new since the run was begun; they are left out")
-    return saved[keys].merge(cohort, on=keys, how="left")
-
-
 def _differences(old: dict, new: dict, keys: tuple[str, ...]) -> list[str]:
     flat_old, flat_new = _flat(old), _flat(new)
     found = []
@@ -265,90 +231,3 @@ def _remove(run: RunDirectory, *, everything: bool, methods: list[str] | None = 
     ]
     for path in files:
         path.unlink(missing_ok=True)
-
-
-def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
-    """Find and prepare every image; what cannot be used stops the run or goes to quarantine.tsv.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As from `xai_brain.data.preprocessing.prepare_cohort`.
-    """
-    data = cfg.data
-    problems = Problems(data.on_error)
-    layout, root = data.layout, data.root
-    if layout == "synthetic":
-        layout, root = "bids", synthetic_root(cfg)
-    names = list(data.class_names) if data.class_names else None
-    try:
-        participants = load_participants(
-            layout,
-            root,
-            label=data.label,
-            class_names=names,
-            threshold=data.get("threshold"),
-            bins=list(data.bins) if data.get("bins") else None,
-            problems=problems,
-            **source_settings(data),
-        )
-    finally:
-        _write_quarantine(problems, run)
-    names = names or class_names(participants)
-    table = prepare_cohort(
-        participants,
-        Preparation(**cfg.preprocessing),
-        cache_dir=data.cache_dir,
-        space=data.space,
-        problems=problems,
-        num_workers=data.num_workers,
-        progress=lambda rows: track(rows, "prepare volumes"),
-    )
-    _write_quarantine(problems, run)
-    require_classes(table, names, data.label, root)
-    return table
-
-
-def source_settings(data: DictConfig) -> dict[str, Any]:
-    """Settings that belong to the layout: tables, entities, image, ..."""
-    settings = OmegaConf.to_container(data, resolve=True)
-    assert isinstance(settings, dict)
-    common = {field.name for field in fields(DataConfig)} - {"tables", "entities"}
-    return {str(key): value for key, value in settings.items() if key not in {*common, "cohort"}}
-
-
-def _write_quarantine(problems: Problems, run: RunDirectory) -> None:
-    if problems.rows and not any((run.path / "checkpoints").glob("*.ckpt")):
-        write_tsv(problems.table(), run.quarantine)
-        say(f"{len(problems.rows)} inputs set aside, see {run.quarantine}")
-
-
-def synthetic_root(cfg: DictConfig) -> Path:
-    """Folder of the embedded cohort, made when it is not in the cache."""
-    from hashlib import sha256
-
-    from xai_brain.data.synthetic import RECIPE, SyntheticSettings, make_synthetic_cohort
-
-    settings = SyntheticSettings(**cfg.data.cohort)
-    key = sha256(repr((RECIPE, sorted(asdict(settings).items()))).encode()).hexdigest()[:12]
-    cache = Path(cfg.data.cache_dir).expanduser() if cfg.data.cache_dir else default_cache_dir()
-    return make_synthetic_cohort(cache / "synthetic" / key, settings)
-
-
-def portable(table: pd.DataFrame, root: Path | None) -> pd.DataFrame:
-    """participants.tsv of a run: nothing in it points outside; image paths are relative to the cohort."""
-    table = table.drop(columns=["volume_path", "volume_mask_path", "alignment_path"])
-    for column in ("t1w_path", "brain_mask_path", "truth_path"):
-        table[column] = [_relative(path, root) for path in table[column]]
-    return table
-
-
-def _relative(path: Any, root: Path | None) -> str | None:
-    if path is None or pd.isna(path):
-        return None
-    return str(Path(path).relative_to(root)) if root else Path(path).name
-
-
-def class_names(table: pd.DataFrame) -> list[str]:
-    """Names in the order of the class index."""
-    return table.drop_duplicates("target").sort_values("target")["label"].tolist()

@@ -11,17 +11,11 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
+from xai_brain.commands.cohort import class_names, portable, prepared_cohort, same_cohort, synthetic_root
 from xai_brain.commands.explain import check_methods
 from xai_brain.commands.folds import audit, folds_of, parts_of, tell_folds
 from xai_brain.commands.progress import say
-from xai_brain.commands.setup import (
-    class_names,
-    open_run,
-    portable,
-    prepared_cohort,
-    same_cohort,
-    synthetic_root,
-)
+from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.datamodule import BrainDataModule
