@@ -12,6 +12,7 @@ from importlib import import_module
 COMMANDS = {
     "run": "Everything: train, explain, evaluate and report. What is finished is not done again.",
     "train": "Train one network per fold and predict every subject out of fold.",
+    "predict": "Predict people who were not in a run, by all of its networks together.",
     "explain": "Explain every subject by the network that did not see it, with each configured method.",
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
     "report": "Write the run's self-contained report.html.",
@@ -50,6 +51,8 @@ Several values (lr=1e-3,3e-4) with -m run one job each, below outputs/<name>/<jo
 DETAILS = {
     "run": "Settings that matter first: experiment, data, data.root, data.label, run_dir, seeds.\n",
     "train": "Settings that matter first: experiment, data, model, trainer.max_epochs, seeds.\n",
+    "predict": "networks=<run_dir> names the trained run, whose preparation is used; data, data.root and\n"
+    "data.label (null: none known) the new people; run_dir where their results go.\n",
     "explain": "Its settings are those of the run directory. Add a method with attribution=[grad_cam];\n"
     "choose what is explained with explain.target and explain.output.\n",
     "evaluate": "Its settings are those of the run directory; evaluation.top_percents can be changed.\n",
@@ -125,13 +128,20 @@ def _start(command: str, rest: list[str]) -> None:
     if any(argument.startswith("-") for argument in rest):
         _start_hydra(command, rest)
         return
+    _execute(command, _settings_of_a_run(command, rest) or compose(command, rest))
+
+
+def _settings_of_a_run(command: str, overrides: list[str]) -> object | None:
+    """Settings that begin with those of an existing run; None of commands that begin anew."""
+    if command == "predict":
+        from xai_brain.commands.predict import predict_settings
+
+        return predict_settings(overrides)
     if command in STAGES:
         from xai_brain.commands.setup import stage_settings
 
-        cfg = stage_settings(command, rest)
-    else:
-        cfg = compose(command, rest)
-    _execute(command, cfg)
+        return stage_settings(command, overrides)
+    return None
 
 
 def _execute(command: str, cfg: object) -> None:
@@ -145,7 +155,6 @@ def _start_hydra(command: str, rest: list[str]) -> None:
     from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
 
-    from xai_brain.commands.setup import stage_settings
     from xai_brain.config import check, compose, conf_dir, drop_unchosen_methods, register_schemas
 
     def job(cfg: DictConfig) -> None:
@@ -157,13 +166,17 @@ def _start_hydra(command: str, rest: list[str]) -> None:
             raise SystemExit(_fail(_message(error))) from None
 
     def run_job(cfg: DictConfig) -> None:
-        if command in STAGES:
-            _execute(command, stage_settings(command, list(HydraConfig.get().overrides.task)))
+        given = list(HydraConfig.get().overrides.task)
+        multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+        if command == "predict" and multirun:
+            given.append(f"run_dir={HydraConfig.get().runtime.output_dir}")
+        if settings := _settings_of_a_run(command, given):
+            _execute(command, settings)
             return
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if multirun:
             cfg.run_dir = HydraConfig.get().runtime.output_dir
         OmegaConf.resolve(cfg)
-        drop_unchosen_methods(cfg, list(HydraConfig.get().overrides.task))
+        drop_unchosen_methods(cfg, given)
         check(cfg)
         _execute(command, cfg)
 

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xai_brain.volumes import GRIDS
 
-COMMANDS = ("train", "explain", "evaluate", "report", "run")
+COMMANDS = ("train", "predict", "explain", "evaluate", "report", "run")
 
 # `_target_` runs code: only these packages may be named, unless `trusted_modules` adds others.
 TRUSTED_MODULES = ("xai_brain", "torch", "pytorch_lightning", "captum", "monai", "sklearn", "nilearn")
@@ -47,7 +47,7 @@ class DataConfig:
 
     layout: str = MISSING
     root: str | None = None
-    label: str = "sex"
+    label: str | None = "sex"  # null: none is known, for predict
     class_names: list[str] | None = None  # order = class index; sorted when not given
     threshold: float | None = None  # two classes of a number: up to it, above it
     bins: list[float] | None = None  # classes of a number: upper ends of all but the last
@@ -181,6 +181,7 @@ class Config:
     run_dir: str = "outputs/${name}"
     seeds: list[int] = field(default_factory=lambda: [0])
     overwrite: bool = False
+    networks: str | None = None  # a run whose networks speak of these people, who were not in it
     trusted_modules: list[str] = field(default_factory=list)
     data: DataConfig = MISSING
     preprocessing: PreprocessingConfig = MISSING
@@ -221,7 +222,7 @@ def compose(command: str = "run", overrides: list[str] | None = None, *, checked
 
     Parameters
     ----------
-    command : {"train", "explain", "evaluate", "report", "run"}, default "run"
+    command : {"train", "predict", "explain", "evaluate", "report", "run"}, default "run"
     overrides : list of str, optional
         As on the command line, e.g. ``["experiment=demo", "trainer.max_epochs=2"]``.
     checked : bool, default True
@@ -275,6 +276,8 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(
             f"data.entities={cfg.data.entities}: names and values are needed, as in {{desc: brain}}"
         )
+    if cfg.explain.target == "True":  # what YAML makes of explain.target=true
+        cfg.explain.target = "true"
     if not cfg.model.get("_target_"):
         raise ConfigError("no value for model._target_: the dotted name of a torch.nn.Module")
     for label, method in cfg.attribution.items():

@@ -42,6 +42,7 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
             threshold=data.get("threshold"),
             bins=list(data.bins) if data.get("bins") else None,
             problems=problems,
+            every_class=not cfg.networks,
             **source_settings(data),
         )
     finally:
@@ -57,7 +58,8 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
         progress=lambda rows: track(rows, "prepare volumes"),
     )
     _write_quarantine(problems, run)
-    require_classes(table, names, data.label, root)
+    if not cfg.networks:
+        require_classes(table, names, data.label, root)
     return table
 
 

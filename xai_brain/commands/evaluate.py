@@ -110,7 +110,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
 def brain_size_baseline(cfg: DictConfig, run: RunDirectory) -> None:
     """Figures of brain size alone, on the folds of the network."""
     column, done = cfg.data.brain_size_column, run.evaluation("brain_size_predictions")
-    if not column or done.exists():
+    if not column or done.exists() or cfg.networks:  # new people have no folds
         return
     participants = read_tsv(run.participants)
     if column not in participants:
@@ -124,7 +124,8 @@ def brain_size_baseline(cfg: DictConfig, run: RunDirectory) -> None:
 def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
     """All maps of the run's methods with the person, the class and the fold that they belong to."""
     if not run.predictions.exists():
-        raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain train` first")
+        first = "predict" if cfg.networks else "train"
+        raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain {first}` first")
     predictions = first_repeat(read_tsv(run.predictions))
     labels = read_tsv(run.participants).drop_duplicates("participant_id").set_index("participant_id")["label"]
     found = []

@@ -7,27 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from xai_brain.attribution.reference import Reference
 from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.commands.explain_batch import (
     SPACE,
     Batch,
+    Explainer,
     build_method,
     build_reference,
     explain_batch,
     is_current,
+    takes_reference,
 )
-from xai_brain.commands.folds import parts_of
 from xai_brain.commands.native import write_native_maps
+from xai_brain.commands.networks import Network, described, fingerprint, networks_of, training_subjects
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
-from xai_brain.data.fold_tables import fold_numbers
-from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import keep_freed_memory
 from xai_brain.runs import (
     RunDirectory,
@@ -38,7 +38,7 @@ from xai_brain.runs import (
     versions,
     write_json,
 )
-from xai_brain.volumes import Grid, file_hash, get_grid, load_img, resample_to_grid, save_img
+from xai_brain.volumes import Grid, get_grid, load_img, resample_to_grid, save_img
 
 
 def explain(cfg: DictConfig) -> RunDirectory:
@@ -57,20 +57,16 @@ def explain(cfg: DictConfig) -> RunDirectory:
     check_methods(cfg)
     run = open_run(cfg)
     if not run.predictions.exists():
-        raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain train` first")
-    predictions, folds = first_repeat(read_tsv(run.predictions)), first_repeat(read_tsv(run.folds))
-    seeds = explained_seeds(cfg)
-    batches = [batch for seed in seeds for batch in _batches(cfg, predictions[predictions["seed"] == seed])]
-    networks = {
-        (seed, fold): file_hash(run.checkpoint(fold, seed, list(cfg.seeds)))
-        for seed in seeds
-        for fold in fold_numbers(folds)
-    }
+        first = "predict" if cfg.networks else "train"
+        raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain {first}` first")
+    networks = networks_of(cfg, run)
+    batches = _batches(cfg, first_repeat(read_tsv(run.predictions)), networks)
+    hashes = {key: fingerprint(found) for key, found in networks.items()}
     plan = {
         label: [
             b
             for b in batches
-            if any(not is_current(cfg, run, row, label, networks) for row in b.rows.itertuples())
+            if any(not is_current(cfg, run, row, label, hashes) for row in b.rows.itertuples())
         ]
         for label in cfg.attribution
     }
@@ -84,14 +80,10 @@ def explain(cfg: DictConfig) -> RunDirectory:
     _write_images(run, cohort, get_grid(cfg.preprocessing.grid))
     _write_dataset_description(run)
     keep_freed_memory()
-    for seed in seeds:
-        for fold in fold_numbers(folds):
-            todo = {
-                label: [b for b in missing if b.seed == seed and b.fold == fold]
-                for label, missing in plan.items()
-            }
-            if any(todo.values()):
-                _explain_fold(cfg, run, cohort, folds, fold, seed, todo)
+    for key, those in networks.items():
+        todo = {label: [b for b in missing if (b.seed, b.fold) == key] for label, missing in plan.items()}
+        if any(todo.values()):
+            _explain_with(cfg, run, cohort, those, todo)
     _bring_back(cfg, run, batches)
     add_seconds(run, "explain", time.monotonic() - start)
     return run
@@ -112,48 +104,50 @@ def check_methods(cfg: DictConfig) -> None:
             raise ConfigError(f"attribution.{label}: cannot be made: {reason}") from error
 
 
-def explained_seeds(cfg: DictConfig) -> list[int]:
-    seeds = list(cfg.seeds) if cfg.explain.seeds is None else list(cfg.explain.seeds)
-    if unknown := sorted(set(seeds) - set(cfg.seeds)):
-        raise ConfigError(f"explain.seeds={seeds}: {unknown} were not trained (seeds={list(cfg.seeds)})")
-    return seeds
-
-
-def _batches(cfg: DictConfig, predictions: pd.DataFrame) -> list[Batch]:
+def _batches(
+    cfg: DictConfig, predictions: pd.DataFrame, networks: dict[tuple[int, int], list[Network]]
+) -> list[Batch]:
     size = cfg.explain.batch_size
     return [
         Batch(int(seed), int(fold), rows.iloc[i : i + size])
         for (seed, fold), rows in predictions.groupby(["seed", "fold"])
+        if (seed, fold) in networks
         for i in range(0, len(rows), size)
     ]
 
 
-def _explain_fold(
+def _explain_with(
     cfg: DictConfig,
     run: RunDirectory,
     cohort: pd.DataFrame,
-    folds: pd.DataFrame,
-    fold: int,
-    seed: int,
+    networks: list[Network],
     todo: dict[str, list[Batch]],
 ) -> None:
-    checkpoint = run.checkpoint(fold, seed, list(cfg.seeds))
-    device = torch.device("cuda" if torch.cuda.is_available() and cfg.trainer.accelerator != "cpu" else "cpu")
-    classifier = BrainClassifier.load_from_checkpoint(
-        checkpoint, map_location=device, weights_only=True
-    ).eval()
-    parts = parts_of(cfg, cohort, folds, fold)
-    x, y, z = get_grid(cfg.preprocessing.grid).spacing_mm.tolist()
-    reference = build_reference(
-        parts["train"], classifier.class_names, cfg.explain.n_reference_volumes, (x, y, z)
+    """Maps of the subjects of whom these networks speak."""
+    classifiers = [network.load(cfg) for network in networks]
+    references: list[Reference | None] = [None] * len(networks)
+    if any(takes_reference(cfg, label) for label, batches in todo.items() if batches):
+        x, y, z = get_grid(cfg.preprocessing.grid).spacing_mm.tolist()
+        names, n_volumes = classifiers[0].class_names, cfg.explain.n_reference_volumes
+        references = [
+            build_reference(train, names, n_volumes, (x, y, z))
+            for train in training_subjects(cfg, run, cohort, networks)
+        ]
+    about = described(networks)
+    who = (
+        f"{len(networks)} networks"
+        if len(networks) > 1
+        else f"seed {networks[0].seed} fold {networks[0].fold + 1}"
     )
-    about = {"Fold": int(fold), "Seed": int(seed), "CheckpointSHA256": file_hash(checkpoint)}
     for label, batches in todo.items():
         if not batches:
             continue
-        method, output = build_method(cfg, label, classifier, reference)
-        for batch in track(batches, f"explain seed {seed} fold {fold + 1}, {label}"):
-            explain_batch(cfg, run, cohort, batch, label, method, output, classifier, about)
+        explainers = [
+            Explainer(classifier, *build_method(cfg, label, classifier, reference))
+            for classifier, reference in zip(classifiers, references, strict=True)
+        ]
+        for batch in track(batches, f"explain {who}, {label}"):
+            explain_batch(cfg, run, cohort, batch, label, explainers, about)
 
 
 def _write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:

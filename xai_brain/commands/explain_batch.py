@@ -76,8 +76,23 @@ def _volume(path: str) -> np.ndarray:
     return np.array(np.load(path, mmap_mode="r"))
 
 
+@dataclass(frozen=True)
+class Explainer:
+    """A method on one network."""
+
+    classifier: BrainClassifier
+    method: Any  # object with ``attribute(inputs, target)``
+    output: str  # logit, logit_difference or probability
+
+
+def takes_reference(cfg: DictConfig, label: str) -> bool:
+    """Whether a method asks for what is known of the training subjects."""
+    factory = instantiate(cfg.attribution[label])
+    return "reference" in inspect.signature(getattr(factory, "func", factory)).parameters
+
+
 def build_method(
-    cfg: DictConfig, label: str, classifier: torch.nn.Module, reference: Reference
+    cfg: DictConfig, label: str, classifier: torch.nn.Module, reference: Reference | None
 ) -> tuple[Any, str]:
     """A method of the settings, on what of the model's output it explains.
 
@@ -90,8 +105,7 @@ def build_method(
     factory: Callable[..., Any] = instantiate(cfg.attribution[label])
     make = getattr(factory, "func", factory)
     output = cfg.explain.output or getattr(make, "default_output", OUTPUTS[0])
-    accepts = inspect.signature(make).parameters
-    extra = {"reference": reference} if "reference" in accepts else {}
+    extra = {"reference": reference} if takes_reference(cfg, label) else {}
     return factory(ClassScore(classifier, output), **extra), output
 
 
@@ -101,29 +115,20 @@ def explain_batch(
     cohort: pd.DataFrame,
     batch: Batch,
     label: str,
-    method: Any,
-    output: str,
-    classifier: BrainClassifier,
+    explainers: list[Explainer],
     about: dict[str, Any],
 ) -> None:
+    """Save the maps of a batch; of several networks their mean, for the class that they choose together."""
     keys = cohort.set_index(["participant_id", "session_id"])
     rows = [keys.loc[(row.participant_id, row.session_id)] for row in batch.rows.itertuples()]
     inputs = torch.from_numpy(np.stack([_volume(row["volume_path"]) for row in rows]))[:, None]
-    inputs = inputs.to(next(classifier.parameters()).device)
+    inputs = inputs.to(next(explainers[0].classifier.parameters()).device)
+    class_names = explainers[0].classifier.class_names
     with torch.no_grad():
-        probabilities = classifier(inputs).softmax(1).cpu()
-    targets = resolve_targets(
-        cfg.explain.target, probabilities, batch.rows["target"].tolist(), classifier.class_names
-    )
-    # a seed for methods that draw random numbers, the same whatever was done before
-    torch.manual_seed(hash((batch.seed, batch.fold, int(batch.rows.index[0]))) % 2**31)
-    with preserved(classifier):  # methods of others may leave something behind
-        inputs = inputs.requires_grad_()
-        maps, details = _attribute(method, inputs, targets.to(inputs.device))
-    if maps.shape != inputs.shape:
-        raise ConfigError(
-            f"attribution.{label}: gave shape {tuple(maps.shape)} for inputs {tuple(inputs.shape)}"
-        )
+        told = [explainer.classifier(inputs).softmax(1).cpu() for explainer in explainers]
+    probabilities = torch.stack(told).mean(0)
+    targets = resolve_targets(cfg.explain.target, probabilities, batch.rows["target"].tolist(), class_names)
+    maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))
     affine = get_grid(cfg.preprocessing.grid).affine
     for row, values, target, probability, detail in zip(
         batch.rows.itertuples(), maps, targets, probabilities, details, strict=True
@@ -137,17 +142,42 @@ def explain_batch(
             "Method": label,
             "Parameters": parameters_of(cfg, label),
             "Target": int(target),
-            "TargetName": classifier.class_names[int(target)],
+            "TargetName": class_names[int(target)],
             "TargetProbability": float(probability[target]),
             "TargetRule": cfg.explain.target,
-            "Output": output,
+            "Output": explainers[0].output,
             "Empty": bool(not torch.isfinite(values).all() or not values.any()),
-            "ValueMeaning": value_meaning(method, output),
+            "ValueMeaning": value_meaning(explainers[0].method, explainers[0].output),
             **({"Details": detail} if detail else {}),
             **about,
             "Versions": versions(),
         }
         write_json(about_map, sidecar(path))
+
+
+def _seed_of(batch: Batch) -> int:
+    """For methods that draw random numbers: the same whatever was done before."""
+    return hash((batch.seed, batch.fold, int(batch.rows.index[0]))) % 2**31
+
+
+def _mean_maps(
+    explainers: list[Explainer], inputs: torch.Tensor, targets: torch.Tensor, label: str, seed: int
+) -> tuple[torch.Tensor, list[Any]]:
+    """Mean over the networks, and what the method tells of each subject."""
+    total, told = torch.zeros(inputs.shape), []
+    for explainer in explainers:
+        torch.manual_seed(seed)
+        with preserved(explainer.classifier):  # methods of others may leave something behind
+            maps, details = _attribute(explainer.method, inputs.detach().requires_grad_(), targets)
+        if maps.shape != inputs.shape:
+            raise ConfigError(
+                f"attribution.{label}: gave shape {tuple(maps.shape)} for inputs {tuple(inputs.shape)}"
+            )
+        total += maps / len(explainers)
+        told.append(details)
+    if len(explainers) == 1:
+        return total, told[0]
+    return total, [list(each) if any(each) else {} for each in zip(*told, strict=True)]
 
 
 def _attribute(
@@ -168,6 +198,10 @@ def resolve_targets(
     if rule == "predicted":
         return probabilities.argmax(1)
     if rule == "true":
+        if min(true) < 0:
+            raise ConfigError(
+                "explain.target=true: there are people without a label; use predicted or a class"
+            )
         return torch.tensor(true)
     if rule not in class_names:
         raise ConfigError(f"explain.target={rule}: one of predicted, true, {', '.join(class_names)}")

@@ -28,6 +28,7 @@ TRAINING = ("seeds", "data", "preprocessing", "folds", "augmentation", "model", 
 EXPLAINING = ("explain.target", "explain.output")
 # Settings of where and how fast, not of what.
 INDIFFERENT = (
+    "networks",  # checked by the content of the checkpoints
     "data.root",  # checked by content: the cohort may move
     "data.tables",
     "data.url",
@@ -103,6 +104,7 @@ def saved_settings(path: Path) -> dict[str, Any]:
     """
     saved = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(saved, dict)
+    saved.setdefault("networks", None)
     later = {
         "data": DataConfig,
         "folds": FoldsConfig,
@@ -136,7 +138,12 @@ def open_run(cfg: DictConfig) -> RunDirectory:
     if run.config.exists():
         old = saved_settings(run.config)
     trained = any((run.path / "checkpoints").glob("*.ckpt"))
-    if old and trained:
+    if old and bool(old["networks"]) != bool(new["networks"]):
+        raise ConfigError(
+            f"{run.path} holds {'predictions of new people' if old['networks'] else 'a trained run'}; "
+            "use another run_dir"
+        )
+    if old and (trained or run.predictions.exists()):
         if training := _differences(old, new, TRAINING):
             _refuse_or(cfg, run, training)
             _remove(run, everything=True)

@@ -24,6 +24,7 @@ SOURCES: dict[str, Callable[..., Found]] = {
     "table": table.find,
 }
 LATER = ("volume_path", "volume_mask_path", "sha256")  # columns of the prepared cohort
+UNKNOWN = "unknown"  # label of people who have none
 CONFOUNDS = ("age", "sex", "site", "family_id")
 
 
@@ -31,11 +32,12 @@ def load_participants(
     layout: str,
     root: str | Path,
     *,
-    label: str = "sex",
+    label: str | None = "sex",
     class_names: list[str] | None = None,
     threshold: float | None = None,
     bins: list[float] | None = None,
     problems: Problems | None = None,
+    every_class: bool = True,
     **source: Any,
 ) -> pd.DataFrame:
     """Find the images and labels of a cohort.
@@ -45,8 +47,9 @@ def load_participants(
     layout : {"bids", "caps", "hcp", "ixi", "oasis", "table"}
         How the folder is organised. The embedded cohort is a BIDS tree, too.
     root : str or Path
-    label : str, default "sex"
-        Column of the table. Spellings of sex (M, m, male, ...) become male and female.
+    label : str or None, default "sex"
+        Column of the table. Spellings of sex (M, m, male, ...) become male and female. Without one the
+        label is ``unknown`` and the target -1, which is enough for prediction.
     class_names : list of str, optional
         The classes in the order of their index; sorted names when not given. Other labels are problems.
     threshold : float, optional
@@ -55,6 +58,8 @@ def load_participants(
         Upper ends of all classes but the last, e.g. ``[40, 60]``.
     problems : Problems, optional
         Where unusable inputs go; raises at the first by default.
+    every_class : bool, default True
+        Whether each class must have two members, as for training.
     **source
         What the layout takes beside these: ``tables`` (files of people, all but oasis), ``entities`` (bids,
         caps: which T1w of several, e.g. ``{"desc": "brain"}``), ``image`` (hcp, ixi), ``n_subjects``,
@@ -75,11 +80,13 @@ def load_participants(
     if layout not in SOURCES:
         raise DataError(f"data.layout={layout}: not known; one of {', '.join(SOURCES)}, synthetic")
     problems = problems or Problems()
-    found = SOURCES[layout](Path(root).expanduser(), problems, **_accepted(layout, label, source))
+    found = SOURCES[layout](Path(root).expanduser(), problems, **_accepted(layout, label or "sex", source))
     people = join(found, problems).drop(columns=list(LATER), errors="ignore")
-    rule = LabelRule(label, class_names, threshold, bins)
     if people.empty:
         raise DataError(f"{found.where}: no line of it has a usable image; see data.root{_first(problems)}")
+    if label is None:
+        return _with_confounds(people).assign(label=UNKNOWN, target=-1)
+    rule = LabelRule(label, class_names, threshold, bins)
     column = find_column(people, label, found.where)
     labels, names, reasons = make_labels(people[column], rule, found.where)
     for index in people.index[reasons != ""]:
@@ -87,7 +94,8 @@ def load_participants(
         reason = reasons[index] + (f" in {session_id}" if session_id else "") + "; correct the table"
         problems.add(people.at[index, "participant_id"], found.where, reason)
     people = _with_confounds(people).assign(label=labels)[reasons == ""].reset_index(drop=True)
-    require_classes(people, names, label, found.where)
+    if every_class:
+        require_classes(people, names, label, found.where)
     people["label"] = people["label"].astype(str)
     people["target"] = people["label"].map(names.index).astype(int)
     return people

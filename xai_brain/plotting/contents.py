@@ -43,7 +43,7 @@ class ShownSubject:
 
     @property
     def correct(self) -> bool | None:
-        return None if self.predicted is None else self.label == self.predicted
+        return None if self.predicted is None or self.label is None else self.label == self.predicted
 
 
 class RunContents:
@@ -125,6 +125,16 @@ class RunContents:
         if self.participants is not None and {"label", "target"} <= set(self.participants):
             return list(self.participants.sort_values("target")["label"].drop_duplicates())
         return [str(name) for name in self.setting("data.class_names", [])]
+
+    @cached_property
+    def n_networks(self) -> int | None:
+        """Networks that speak together of people who were in no fold; None where people have folds."""
+        predictions = self.predictions
+        return (
+            None
+            if predictions is None or "n_networks" not in predictions
+            else int(predictions["n_networks"].max())
+        )
 
     @cached_property
     def fold_design(self) -> str:
@@ -256,9 +266,10 @@ class RunContents:
     def n_explained(self, method: str, class_name: str) -> int:
         """Subjects of a class that have a map of a method."""
         table = self.explained
-        if table.empty or "target" not in table or class_name not in self.class_names:
+        if table.empty or "target" not in table:
             return 0
-        rows = table[table["target"] == self.class_names.index(class_name)]
+        known = class_name in self.class_names
+        rows = table[table["target"] == (self.class_names.index(class_name) if known else -1)]
         return rows.loc[[method in found for found in rows["maps"]], "participant_id"].nunique()
 
     def shown_subjects(self, at_most: int = 6) -> list[ShownSubject]:
@@ -271,16 +282,17 @@ class RunContents:
         prob = table[[f"prob_{name}" for name in self.class_names]].to_numpy(float)
         table = table.assign(predicted=prob.argmax(1), confidence=prob.max(1))
         table = table.sort_values(["confidence", "participant_id"], ascending=[False, True])
-        right = table["predicted"] == table["target"]
+        right = (table["predicted"] == table["target"]) | (table["target"] < 0)
         chosen: list[pd.Series] = []
         for rows in (table[right], table[~right]):
-            first = [part.iloc[0] for _, part in rows.groupby("target", sort=True)]
+            kind = "target" if (table["target"] >= 0).all() else "predicted"
+            first = [part.iloc[0] for _, part in rows.groupby(kind, sort=True)]
             chosen += first[: at_most // 2]
         return [self._shown(row) for row in chosen]
 
     def _shown(self, row: pd.Series) -> ShownSubject:
         pid, session = row["participant_id"], row["session_id"]
-        named = "target" in row and self.class_names
+        named = "target" in row and row["target"] >= 0 and self.class_names
         return ShownSubject(
             pid, session,
             label=self.class_names[int(row["target"])] if named else None,

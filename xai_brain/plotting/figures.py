@@ -142,7 +142,7 @@ def performance_figure(
         left.plot(grid, middle, color=class_colour(0 if binary else index), linewidth=2.2, label=label)
     left.plot([0, 1], [0, 1], color=CHANCE, linestyle=(0, (4, 3)), linewidth=1, label="chance")
     rate = f" ({class_names[1]})" if binary else ""
-    left.set(title="ROC, out of fold", xlabel="false-positive rate", ylabel=f"true-positive rate{rate}")
+    left.set(title="ROC", xlabel="false-positive rate", ylabel=f"true-positive rate{rate}")
     left.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
     left.legend(loc="lower right")
 

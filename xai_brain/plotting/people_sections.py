@@ -27,7 +27,8 @@ def cohort(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     if size and _numeric(people, size):
         columns[size] = f"brain size ({size})"
     people = people.drop_duplicates("participant_id")
-    names = contents.class_names or sorted(people["label"].unique())
+    there = set(people["label"])
+    names = [name for name in contents.class_names if name in there] or sorted(there)
     rows = [_described(people[people["label"] == name], name, columns) for name in names]
     return {
         "n": people["participant_id"].nunique(),
@@ -66,6 +67,7 @@ def _standardised_difference(people: pd.DataFrame, column: str, names: Sequence[
 
 def performance(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     predictions, names = contents.predictions, contents.class_names
+    known = predictions is not None and bool((predictions["target"] >= 0).all())
     shares = predictions["target"].value_counts(normalize=True) if predictions is not None else None
     most_common = float(shares.max()) if shares is not None else None
     rows = {
@@ -78,7 +80,13 @@ def performance(contents: RunContents, gallery: Gallery) -> dict[str, Any] | Non
     if not rows and predictions is None:
         return None
     result: dict[str, Any] = {"rows": rows, "figures": None, "n_folds": contents.setting("folds.n_folds")}
-    if predictions is not None and len(names) > 1:
+    if predictions is not None:
+        result["n"] = predictions["participant_id"].nunique()
+        result["n_networks"] = contents.n_networks
+        agreement = predictions.get("networks_agree")
+        result["agreement"] = float(agreement.mean()) if agreement is not None else None
+        result["known"] = known
+    if predictions is not None and len(names) > 1 and predictions["target"].nunique() > 1:
         pooled = rows.get("AUROC, pooled")
         label = f"{pooled.value:.3f}, 95 % band" if pooled else "with 95 % band"
         drawn = (
@@ -87,7 +95,6 @@ def performance(contents: RunContents, gallery: Gallery) -> dict[str, Any] | Non
         )
         kinds = "performance", "probabilities"
         result["figures"] = [gallery.add(kind, fig) for kind, fig in zip(kinds, drawn, strict=True)]
-        result["n"] = predictions["participant_id"].nunique()
         result["n_predictions"] = len(predictions)
         result["n_folds"] = predictions["fold"].nunique() if "fold" in predictions else result["n_folds"]
     return result

@@ -146,7 +146,7 @@ class RunCatalogue:
     def _entry(self, row: dict[str, Any], names: list[str]) -> Entry:
         label = str(row["label"]) if "label" in row else None
         if names and "target" in row:
-            label = names[int(row["target"])]
+            label = names[int(row["target"])] if row["target"] >= 0 else None  # of new people perhaps unknown
         predicted = max(names, key=lambda name: row[f"prob_{name}"]) if names else None
         probability = float(row[f"prob_{predicted}"]) if predicted else None
         rule = (self.config.get("explain") or {}).get("target", "predicted")
@@ -154,11 +154,13 @@ class RunCatalogue:
         fold = int(row["fold"]) if "fold" in row else None
         parts = [str(row["participant_id"]), session]
         if predicted:
-            sign = "✓" if label == predicted else "✗"
-            parts.append(f"{label} → {predicted} {probability:.2f} {sign}")
+            sign = ("✓" if label == predicted else "✗") if label else ""
+            parts.append(f"{label or ''} → {predicted} {probability:.2f} {sign}".strip())
         elif label:
             parts.append(label)
-        if fold is not None:
+        if "n_networks" in row:
+            parts.append(f"{row['n_networks']} networks")
+        elif fold is not None:
             parts.append(f"fold {fold}")
         if len(self.seeds) > 1:
             parts.append(f"seed {seed}")

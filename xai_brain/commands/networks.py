@@ -1,0 +1,144 @@
+"""Which trained networks speak of a subject: that of its fold, or of a new subject all of another run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.commands.cohort import prepared_cohort, same_cohort
+from xai_brain.commands.folds import parts_of
+from xai_brain.commands.setup import saved_settings
+from xai_brain.config import ConfigError
+from xai_brain.data.fold_tables import fold_numbers
+from xai_brain.models.classifier import BrainClassifier
+from xai_brain.runs import RunDirectory, first_repeat, read_json, read_tsv
+from xai_brain.volumes import file_hash
+
+ALL = (0, 0)  # seed and fold of a new subject: the networks speak together
+
+
+@dataclass(frozen=True)
+class Network:
+    """One checkpoint of a run."""
+
+    checkpoint: Path
+    seed: int
+    fold: int
+    sha256: str
+
+    def load(self, cfg: DictConfig) -> BrainClassifier:
+        """In eval mode, on the device of the settings."""
+        gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+        device = torch.device("cuda" if gpu else "cpu")
+        found = BrainClassifier.load_from_checkpoint(self.checkpoint, map_location=device, weights_only=True)
+        return found.eval()
+
+
+def networks_of(cfg: DictConfig, run: RunDirectory) -> dict[tuple[int, int], list[Network]]:
+    """Networks that speak of the rows of predictions.tsv, by seed and fold.
+
+    Raises
+    ------
+    ConfigError
+        A checkpoint is missing.
+    """
+    if cfg.networks:
+        found = trained_networks(cfg)
+        if [n.sha256 for n in found] != list(read_json(run.provenance)["networks_sha256"].values()):
+            raise ConfigError(
+                f"networks={cfg.networks}: are not those that made {run.predictions}; predict again"
+            )
+        return {ALL: found}
+    folds = fold_numbers(first_repeat(read_tsv(run.folds)))
+    own = _checkpoints(run, list(cfg.seeds), explained_seeds(cfg), folds)
+    return {(network.seed, network.fold): [network] for network in own}
+
+
+def trained_networks(cfg: DictConfig) -> list[Network]:
+    """All networks of the run that `cfg.networks` names, of every seed, repeat and fold."""
+    settings, run = trained_run(cfg)
+    seeds = list(settings.seeds)
+    return list(_checkpoints(run, seeds, seeds, fold_numbers(read_tsv(run.folds))))
+
+
+def trained_run(cfg: DictConfig) -> tuple[DictConfig, RunDirectory]:
+    """Settings and directory of the run whose networks are used.
+
+    Raises
+    ------
+    ConfigError
+        It is no run, or its training is not complete.
+    """
+    run = RunDirectory(Path(cfg.networks).expanduser())
+    if not run.config.exists():
+        raise ConfigError(f"networks={cfg.networks}: {run.config} does not exist; name the folder of a run")
+    settings = OmegaConf.create(saved_settings(run.config))
+    if settings.networks:
+        raise ConfigError(f"networks={cfg.networks}: has no networks of its own, name {settings.networks}")
+    if not run.predictions.exists():
+        raise ConfigError(
+            f"networks={cfg.networks}: its training is not complete; run `xai-brain train` first"
+        )
+    settings.run_dir = str(run.path)
+    return settings, run
+
+
+def explained_seeds(cfg: DictConfig) -> list[int]:
+    """Seeds whose maps are made."""
+    seeds = list(cfg.seeds) if cfg.explain.seeds is None else list(cfg.explain.seeds)
+    if unknown := sorted(set(seeds) - set(cfg.seeds)):
+        raise ConfigError(f"explain.seeds={seeds}: {unknown} were not trained (seeds={list(cfg.seeds)})")
+    return seeds
+
+
+def training_subjects(
+    cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, networks: list[Network]
+) -> Iterator[pd.DataFrame]:
+    """Rows of the prepared cohort that each network was trained on."""
+    if cfg.networks:  # people of another run
+        cfg, run = trained_run(cfg)
+        cohort = same_cohort(prepared_cohort(cfg, run), run)
+    folds = read_tsv(run.folds)
+    for network in networks:
+        yield parts_of(cfg, cohort, folds, network.fold)["train"]
+
+
+def fingerprint(networks: list[Network]) -> str:
+    """Hash of the checkpoint, or of all of them."""
+    if len(networks) == 1:
+        return networks[0].sha256
+    return sha256("".join(network.sha256 for network in networks).encode()).hexdigest()
+
+
+def described(networks: list[Network]) -> dict[str, Any]:
+    """What a sidecar says of the networks that made a map."""
+    if len(networks) == 1:
+        return {
+            "Fold": networks[0].fold,
+            "Seed": networks[0].seed,
+            "CheckpointSHA256": networks[0].sha256,
+        }
+    return {
+        "NumberOfNetworks": len(networks),
+        "Networks": [described([network]) for network in networks],
+        "Combination": "mean of the networks' maps",
+        "CheckpointSHA256": fingerprint(networks),
+    }
+
+
+def _checkpoints(
+    run: RunDirectory, all_seeds: list[int], seeds: list[int], folds: list[int]
+) -> Iterator[Network]:
+    for seed in seeds:
+        for fold in folds:
+            path = run.checkpoint(fold, seed, all_seeds)
+            if not path.exists():
+                raise ConfigError(f"{path}: does not exist; run `xai-brain train` again")
+            yield Network(path, int(seed), int(fold), file_hash(path))
