@@ -181,6 +181,22 @@ def test_training_batches_alone_are_augmented_and_one_seed_gives_one_network(tmp
     assert torch.equal(plain, weights(Augmentation()))  # all at 0 is as good as none
 
 
+def test_the_mean_that_is_subtracted_is_of_the_training_volumes(tmp_path):
+    table = volumes_on_disk(tmp_path)
+    parts = {"train": table.iloc[:8], "validation": table.iloc[8:], "test": table.iloc[8:]}
+    model = {"network": {"_target_": "conftest.ToyNet"}, "class_names": ["a", "b"], "lr": 1e-2}
+    model |= {"input_shape": list(np.load(table["volume_path"][0]).shape), "subtract_mean": True}
+    trainer = dict(compose("train", ["data=synthetic", "trainer.tensorboard=false"]).trainer)
+    trainer |= {"max_epochs": 1, "accelerator": "cpu"}
+    classifier, *_ = fit_fold(BrainDataModule(parts, 4), model, trainer, seed=5, work_dir=tmp_path / "work")
+    mean = np.mean([np.load(path) for path in table["volume_path"][:8]], 0)
+    np.testing.assert_allclose(classifier.mean_volume[0], mean, atol=1e-6)
+    volumes = torch.from_numpy(np.stack([np.load(path) for path in table["volume_path"][8:]]))[:, None]
+    with torch.no_grad():
+        by_hand = classifier.network(volumes - torch.from_numpy(mean)) / classifier.temperature
+        torch.testing.assert_close(classifier(volumes), by_hand)
+
+
 def test_all_rows_of_a_person_are_drawn_together_in_the_bootstrap_of_repeats():
     people = pd.DataFrame({"participant_id": [f"sub-{i:02d}" for i in range(40)], "target": [0, 1] * 20})
     rng = np.random.default_rng(0)

@@ -17,9 +17,10 @@ COMMANDS = {
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
     "report": "Write the run's self-contained report.html.",
     "view": "Open JupyterLab on a notebook that looks at a run.",
+    "adopt": "Bring maps that others made into a run, to be evaluated and shown with its own.",
     "cache": "Show, check or clear the prepared images that are kept on disk.",
 }
-TOOLS = ("view", "cache")  # take arguments of their own instead of settings
+TOOLS = ("view", "adopt", "cache")  # take arguments of their own instead of settings
 STAGES = ("explain", "evaluate", "report")  # their settings are those of an existing run
 
 USAGE = """\
@@ -62,6 +63,10 @@ DETAILS = {
 TOOL_USAGE = {
     "view": "usage: xai-brain view <run_dir> [--no-browser] [options of jupyter lab]\n\n{description}\n\n"
     "The notebook is <run_dir>/view.ipynb; it is written when it is not there.\n",
+    "adopt": "usage: xai-brain adopt maps=<folder> [method=<Name>] run_dir=<run> [data=... data.root=...]\n\n"
+    "{description}\n\n"
+    "Files are found by the id that their names begin with (sub-<id>_..._desc-<Method>_....nii.gz), and\n"
+    "resampled to the grid of the run. A new run_dir needs data=... data.root=...: the people of the maps.\n",
     "cache": "usage: xai-brain cache info|verify|clear [part ...] [data.cache_dir=<folder>]\n\n"
     "{description}\n\n"
     "info    what is there, and how large it is\n"

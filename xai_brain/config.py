@@ -144,6 +144,7 @@ class TrainerConfig:
     monitor: str = "val/loss"
     mode: str | None = None  # min or max; by default max, but min for losses
     patience: int | None = None
+    subtract_mean: bool = False  # the mean training volume of the fold, inside the network
     calibrate: bool = True
     accelerator: str = "auto"
     precision: str = "32-true"
@@ -191,6 +192,7 @@ class Config:
     trainer: TrainerConfig = MISSING
     explain: ExplainConfig = MISSING
     attribution: dict[str, Any] = field(default_factory=dict)
+    adopted: list[str] = field(default_factory=list)  # methods whose maps others made (xai-brain adopt)
     evaluation: EvaluationConfig = MISSING
 
 

@@ -110,7 +110,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
 def brain_size_baseline(cfg: DictConfig, run: RunDirectory) -> None:
     """Figures of brain size alone, on the folds of the network."""
     column, done = cfg.data.brain_size_column, run.evaluation("brain_size_predictions")
-    if not column or done.exists() or cfg.networks:  # new people have no folds
+    if not column or done.exists() or not run.folds.exists():  # new people, maps of others
         return
     participants = read_tsv(run.participants)
     if column not in participants:
@@ -123,14 +123,17 @@ def brain_size_baseline(cfg: DictConfig, run: RunDirectory) -> None:
 
 def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
     """All maps of the run's methods with the person, the class and the fold that they belong to."""
-    if not run.predictions.exists():
+    if run.predictions.exists():
+        rows = first_repeat(read_tsv(run.predictions))
+    elif cfg.adopted:  # maps of others, without a network
+        rows = read_tsv(run.participants).assign(seed=cfg.seeds[0], fold=0)
+    else:
         first = "predict" if cfg.networks else "train"
         raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain {first}` first")
-    predictions = first_repeat(read_tsv(run.predictions))
     labels = read_tsv(run.participants).drop_duplicates("participant_id").set_index("participant_id")["label"]
     found = []
-    for row in predictions.itertuples():
-        for method in cfg.attribution:
+    for row in rows.itertuples():
+        for method in [*cfg.attribution, *cfg.adopted]:
             path = run.attribution(
                 row.participant_id, row.session_id, SPACE, method, row.seed, list(cfg.seeds)
             )

@@ -77,8 +77,8 @@ def explain(cfg: DictConfig) -> RunDirectory:
 
     start = time.monotonic()
     cohort = same_cohort(prepared_cohort(cfg, run), run)
-    _write_images(run, cohort, get_grid(cfg.preprocessing.grid))
-    _write_dataset_description(run)
+    write_images(run, cohort, get_grid(cfg.preprocessing.grid))
+    write_dataset_description(run)
     keep_freed_memory()
     for key, those in networks.items():
         todo = {label: [b for b in missing if (b.seed, b.fold) == key] for label, missing in plan.items()}
@@ -150,7 +150,7 @@ def _explain_with(
             explain_batch(cfg, run, cohort, batch, label, explainers, about)
 
 
-def _write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:
+def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:
     """Prepared T1 for looking (uint8, 0 outside the brain), and truth masks of planted effects."""
     for row in cohort.to_dict("records"):
         if row.get("alignment_path"):
@@ -176,7 +176,8 @@ def for_looking(volume: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
     return np.where(brain_mask, scaled, 0).round().astype(np.uint8)
 
 
-def _write_dataset_description(run: RunDirectory) -> None:
+def write_dataset_description(run: RunDirectory) -> None:
+    """What BIDS asks of a folder of derivatives."""
     content = {
         "Name": "Attribution maps of xai_brain",
         "BIDSVersion": "1.10.0",

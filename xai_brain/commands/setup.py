@@ -16,6 +16,7 @@ from xai_brain.config import (
     DataConfig,
     ExplainConfig,
     FoldsConfig,
+    TrainerConfig,
     check,
     compose,
 )
@@ -105,10 +106,12 @@ def saved_settings(path: Path) -> dict[str, Any]:
     saved = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(saved, dict)
     saved.setdefault("networks", None)
+    saved.setdefault("adopted", [])
     later = {
         "data": DataConfig,
         "folds": FoldsConfig,
         "augmentation": AugmentationConfig,
+        "trainer": TrainerConfig,
         "explain": ExplainConfig,
     }
     for group, schema in later.items():

@@ -109,7 +109,7 @@ def train_fold(
         "class_names": class_names(cohort),
         "input_shape": list(grid.shape),
         "preprocessing": OmegaConf.to_container(cfg.preprocessing),
-        **{key: cfg.trainer[key] for key in ("lr", "weight_decay", "scheduler", "gamma")},
+        **{key: cfg.trainer[key] for key in ("lr", "weight_decay", "scheduler", "gamma", "subtract_mean")},
         "milestones": list(cfg.trainer.milestones),
     }
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"

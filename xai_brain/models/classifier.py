@@ -54,9 +54,13 @@ class BrainClassifier(pl.LightningModule):
     milestones : list of int, default ()
         Epochs at which multistep multiplies the rate by `gamma`.
     gamma : float, default 0.1
+    subtract_mean : bool, default False
+        Subtract `mean_volume`, (1, X, Y, Z), from every input; `fit_fold` sets it to the mean of the
+        training volumes.
     """
 
     temperature: torch.Tensor
+    mean_volume: torch.Tensor
 
     def __init__(
         self,
@@ -69,6 +73,7 @@ class BrainClassifier(pl.LightningModule):
         scheduler: str = "one_cycle",
         milestones: list[int] | None = None,
         gamma: float = 0.1,
+        subtract_mean: bool = False,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -77,6 +82,8 @@ class BrainClassifier(pl.LightningModule):
         # weights are inside a checkpoint: nothing in it may point to a file of another machine
         self.hparams["network"] = {key: value for key, value in network.items() if key != "weights"}
         self.register_buffer("temperature", torch.ones(()))
+        if subtract_mean:
+            self.register_buffer("mean_volume", torch.zeros(1, *input_shape))
         n_classes = len(class_names)
         metrics = MetricCollection(
             {
@@ -93,6 +100,8 @@ class BrainClassifier(pl.LightningModule):
 
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         """Calibrated logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""
+        if self.hparams["subtract_mean"]:
+            volumes = volumes - self.mean_volume
         return self.network(volumes) / self.temperature
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:

@@ -79,6 +79,8 @@ def fit_fold(
     pl.seed_everything(seed, workers=True, verbose=False)
     keep_freed_memory()
     classifier = BrainClassifier(**classifier_settings)
+    if classifier.hparams["subtract_mean"]:
+        classifier.mean_volume.copy_(mean_volume(datamodule))
     mode = settings["mode"] or ("min" if "loss" in settings["monitor"] else "max")
     best = ModelCheckpoint(work_dir, "best", monitor=settings["monitor"], mode=mode)
     history = History()
@@ -115,6 +117,15 @@ def fit_fold(
         logits, targets = predict_logits(classifier, datamodule.val_dataloader())
         classifier.temperature.fill_(fit_temperature(logits, targets))
     return classifier, trainer, history.table()
+
+
+def mean_volume(datamodule: pl.LightningDataModule) -> torch.Tensor:
+    """Mean of the training volumes as they are, (1, X, Y, Z); one in memory at a time."""
+    dataset = datamodule.train_dataloader().dataset
+    total = torch.zeros_like(dataset[0]["volume"], dtype=torch.float64)
+    for index in range(len(dataset)):
+        total += dataset[index]["volume"]
+    return (total / len(dataset)).float()
 
 
 @torch.no_grad()

@@ -16,6 +16,9 @@ import pandas as pd
 from xai_brain.plotting import comparison_figures, figures
 from xai_brain.plotting.contents import Estimate, RunContents, number
 from xai_brain.plotting.gallery import Gallery
+from xai_brain.runs import read_tsv
+
+STRONG_DIFFERENCE = 0.5  # in standard deviations
 
 
 def cohort(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
@@ -38,7 +41,22 @@ def cohort(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         "sites": people["site"].dropna().astype(str).value_counts().to_dict() if "site" in people else {},
         "figure": gallery.add("cohort", figures.cohort_figure(people, columns, names)) if columns else None,
         "quarantine": contents.quarantine,
+        "folds": _folds(contents),
+        "apart": {
+            key.removeprefix("confound/"): value
+            for key, value in contents.metrics.items()
+            if key.startswith("confound/") and value > STRONG_DIFFERENCE
+        },
     }
+
+
+def _folds(contents: RunContents) -> list[dict[str, Any]]:
+    """Rows of fold_summary.tsv; folds count from 1."""
+    path = contents.run.fold_summary
+    if not path.exists():
+        return []
+    table = read_tsv(path)
+    return table.assign(fold=table["fold"] + 1).fillna("–").to_dict("records")
 
 
 def _numeric(table: pd.DataFrame, column: str) -> bool:
