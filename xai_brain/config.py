@@ -166,12 +166,29 @@ class ExplainConfig:
 
 
 @dataclass
+class CardConfig:
+    """The report card: who judges the maps, and how many subjects are asked about."""
+
+    judges: list[str] = field(default_factory=list)  # of evaluation.report_card.JUDGES; none: no card
+    n_removal: int = 10  # subjects: deletion, insertion, infidelity
+    n_sanity: int = 6  # subjects: random weights, permuted labels
+    n_noise: int = 4  # subjects: noise
+    n_cost: int = 1  # subjects: seconds and memory
+    n_steps: int = 20  # of deletion and insertion
+    removal: str = "training_mean"  # zero | blur | training_mean: what takes the place of voxels
+    n_blocks: int = 64  # that are removed for infidelity
+    noise_sd: float = 0.1  # of the image's standard deviation in the brain
+    n_noise_draws: int = 2
+
+
+@dataclass
 class EvaluationConfig:
     """How maps are compared."""
 
     top_percents: list[float] = field(default_factory=lambda: [1, 2, 5, 10, 20, 50])
     n_bootstrap: int = 1000
     random_state: int = 0
+    card: CardConfig = field(default_factory=CardConfig)
 
 
 @dataclass

@@ -60,19 +60,20 @@ def build_reference(
     means = []
     for k in range(len(class_names)):
         rows = train[train["target"] == k]
-        means.append(sum(_volume(path) for path in rows["volume_path"]) / len(rows))
+        means.append(sum(load_volume(path) for path in rows["volume_path"]) / len(rows))
     sample = train.groupby("target", group_keys=False).head(max(n_volumes // len(class_names), 1))
     brain_mask = np.any([np.load(path, mmap_mode="r") for path in train["volume_mask_path"]], axis=0)
     return Reference(
         class_means=torch.from_numpy(np.stack(means))[:, None],
-        volumes=torch.from_numpy(np.stack([_volume(path) for path in sample["volume_path"]]))[:, None],
+        volumes=torch.from_numpy(np.stack([load_volume(path) for path in sample["volume_path"]]))[:, None],
         targets=torch.tensor(sample["target"].tolist()),
         brain_mask=torch.from_numpy(brain_mask),
         voxel_size_mm=voxel_size_mm,
     )
 
 
-def _volume(path: str) -> np.ndarray:
+def load_volume(path: str) -> np.ndarray:
+    """A prepared volume, (X, Y, Z) float32, in memory."""
     return np.array(np.load(path, mmap_mode="r"))
 
 
@@ -121,7 +122,7 @@ def explain_batch(
     """Save the maps of a batch; of several networks their mean, for the class that they choose together."""
     keys = cohort.set_index(["participant_id", "session_id"])
     rows = [keys.loc[(row.participant_id, row.session_id)] for row in batch.rows.itertuples()]
-    inputs = torch.from_numpy(np.stack([_volume(row["volume_path"]) for row in rows]))[:, None]
+    inputs = torch.from_numpy(np.stack([load_volume(row["volume_path"]) for row in rows]))[:, None]
     inputs = inputs.to(next(explainers[0].classifier.parameters()).device)
     class_names = explainers[0].classifier.class_names
     with torch.no_grad():

@@ -96,28 +96,14 @@ def train_fold(
         return
     start = time.monotonic()
     parts = parts_of(cfg, cohort, folds, fold)
-    grid = get_grid(cfg.preprocessing.grid)
     fold_seed = 1000 * seed + fold
-    datamodule = BrainDataModule(
-        parts,
-        cfg.trainer.batch_size,
-        augmentation=Augmentation(**cfg.augmentation, voxel_size_mm=tuple(grid.spacing_mm), seed=fold_seed),
-        num_workers=cfg.trainer.num_workers,
-    )
-    settings: dict[str, Any] = {
-        "network": OmegaConf.to_container(cfg.model),
-        "class_names": class_names(cohort),
-        "input_shape": list(grid.shape),
-        "preprocessing": OmegaConf.to_container(cfg.preprocessing),
-        **{key: cfg.trainer[key] for key in ("lr", "weight_decay", "scheduler", "gamma", "subtract_mean")},
-        "milestones": list(cfg.trainer.milestones),
-    }
+    datamodule = datamodule_of(cfg, parts, fold_seed)
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
     tell = EpochLines(what, cfg.trainer.max_epochs)
     with tempfile.TemporaryDirectory() as work_dir:
         classifier, trainer, history = fit_fold(
             datamodule,
-            settings,
+            classifier_settings(cfg, class_names(cohort)),
             dict(cfg.trainer),
             seed=fold_seed,
             work_dir=Path(work_dir),
@@ -136,6 +122,29 @@ def train_fold(
     write_tsv(table, done)
     accuracy = (probabilities.argmax(1) == targets.numpy()).mean()
     say(f"{what}: test accuracy {accuracy:.3f} (n = {len(table)}), {time.monotonic() - start:.0f} s")
+
+
+def datamodule_of(cfg: DictConfig, parts: dict[str, pd.DataFrame], seed: int) -> BrainDataModule:
+    """The parts of a fold as batches, the training part augmented as the settings say."""
+    voxel_size_mm = tuple(get_grid(cfg.preprocessing.grid).spacing_mm)
+    return BrainDataModule(
+        parts,
+        cfg.trainer.batch_size,
+        augmentation=Augmentation(**cfg.augmentation, voxel_size_mm=voxel_size_mm, seed=seed),
+        num_workers=cfg.trainer.num_workers,
+    )
+
+
+def classifier_settings(cfg: DictConfig, names: list[str]) -> dict[str, Any]:
+    """Arguments of `BrainClassifier`."""
+    return {
+        "network": OmegaConf.to_container(cfg.model),
+        "class_names": names,
+        "input_shape": list(get_grid(cfg.preprocessing.grid).shape),
+        "preprocessing": OmegaConf.to_container(cfg.preprocessing),
+        **{key: cfg.trainer[key] for key in ("lr", "weight_decay", "scheduler", "gamma", "subtract_mean")},
+        "milestones": list(cfg.trainer.milestones),
+    }
 
 
 class EpochLines:

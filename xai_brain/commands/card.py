@@ -1,0 +1,84 @@
+"""The report card of a run: evaluation/report_card.tsv, and judges.tsv with the figures of every subject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+
+from xai_brain.commands.judge import judge_networks
+from xai_brain.commands.progress import say, track
+from xai_brain.evaluation.report_card import report_card
+from xai_brain.evaluation.stability import reseed_stability
+from xai_brain.runs import RunDirectory, read_json, sidecar, write_tsv
+from xai_brain.volumes import load_img
+
+SPACE = "MNI152"
+PLACE = ("rra", "rma", "pointing", "auprc", "emd", "region_hit")  # judges that need the truth only
+
+
+def write_card(
+    cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame, localizations: list[dict[str, Any]]
+) -> None:
+    """Ask all judges of the settings; nothing when there are none.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+    run : RunDirectory
+    maps : pandas.DataFrame
+        From `find_maps`.
+    localizations : list of dict
+        Rows of evaluation/localization.tsv.
+    """
+    judges = list(cfg.evaluation.card.judges)
+    if not judges:
+        for name in ("report_card", "judges"):
+            run.evaluation(name).unlink(missing_ok=True)
+        return
+    kinds = {
+        method: read_json(sidecar(rows["path"].iloc[0])).get("Kind", "method")
+        for method, rows in maps.groupby("method", sort=False)
+    }
+    tables = [pd.DataFrame(row for row in _place(localizations) if row["judge"] in judges)]
+    if "reseed_stability" in judges:
+        tables.append(pd.DataFrame(_reseeded(run, maps)))
+    tables.append(judge_networks(cfg, run, maps))
+    rows = pd.concat([table for table in tables if not table.empty], ignore_index=True)
+    rows["kind"] = rows["method"].map(kinds)
+    card = report_card(rows, cfg.evaluation.n_bootstrap, cfg.evaluation.random_state)
+    write_tsv(rows, run.evaluation("judges"))
+    write_tsv(card, run.evaluation("report_card"))
+    if absent := [judge for judge in judges if judge not in set(card["judge"])]:
+        say(f"report card: no figures of {', '.join(absent)} ({_why(absent)})")
+
+
+def _why(absent: list[str]) -> str:
+    reasons = {
+        "region_hit": "evaluation.atlas is not set",
+        "reseed_stability": "it needs two seeds",
+        "label_randomization": "the networks are of another run",
+    }
+    return "; ".join(dict.fromkeys(reasons.get(judge, "no truth is known") for judge in absent))
+
+
+def _place(localizations: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in localizations:
+        if row["metric"] in PLACE:
+            yield {**{key: value for key, value in row.items() if key != "metric"}, "judge": row["metric"]}
+
+
+def _reseeded(run: RunDirectory, maps: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Similarity of the maps of one subject by networks of different seeds."""
+    groups = [rows for _, rows in maps.groupby(["participant_id", "session_id", "method"], sort=False)]
+    for rows in track([rows for rows in groups if len(rows) > 1], "compare seeds"):
+        first = rows.iloc[0]
+        image = run.image(first["participant_id"], first["session_id"], SPACE)
+        brain = np.asanyarray(load_img(image).dataobj) > 0
+        arrays = np.stack([np.nan_to_num(np.asanyarray(load_img(path).dataobj)) for path in rows["path"]])
+        about = {key: first[key] for key in ("participant_id", "session_id", "fold", "method")}
+        value = reseed_stability(arrays, brain)["spearman"]
+        yield {**about, "seed": "all", "judge": "reseed_stability", "value": value, "chance": 0.0}

@@ -1,0 +1,59 @@
+"""A network that learned permuted labels: what its maps show is not the effect."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+
+from xai_brain.commands.cohort import class_names
+from xai_brain.commands.folds import parts_of
+from xai_brain.commands.networks import Network
+from xai_brain.commands.progress import say
+from xai_brain.commands.train import classifier_settings, datamodule_of
+from xai_brain.models.classifier import BrainClassifier
+from xai_brain.models.fitting import fit_fold
+from xai_brain.runs import RunDirectory, read_tsv
+from xai_brain.volumes import write_atomic
+
+SEED = 20_000  # of the permutation
+
+
+def permute_labels(table: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
+    """The same people with each other's labels; all images of a person get one.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        participant_id, target and label.
+    seed : int
+    """
+    people = table.drop_duplicates("participant_id")
+    order = np.random.default_rng(seed).permutation(len(people))
+    drawn = people[["target", "label"]].iloc[order].set_axis(people["participant_id"], axis=0)
+    return table.assign(**{name: table["participant_id"].map(drawn[name]) for name in drawn})
+
+
+def permuted_network(
+    cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, network: Network
+) -> BrainClassifier:
+    """Trained like `network` on its own subjects, with their labels permuted; kept beside it."""
+    path = network.checkpoint.with_name(f"{network.checkpoint.stem}_permuted.ckpt")
+    if not path.exists():
+        say(f"train fold {network.fold + 1} with permuted labels")
+        parts = parts_of(cfg, cohort, read_tsv(run.folds), network.fold)
+        parts |= {name: permute_labels(parts[name]) for name in ("train", "validation")}
+        fold_seed = 1000 * network.seed + network.fold
+        with tempfile.TemporaryDirectory() as work_dir:
+            _, trainer, _ = fit_fold(
+                datamodule_of(cfg, parts, fold_seed),
+                classifier_settings(cfg, class_names(cohort)),
+                {**cfg.trainer, "tensorboard": False},
+                seed=fold_seed,
+                work_dir=Path(work_dir),
+            )
+            write_atomic(path, lambda temporary: trainer.save_checkpoint(temporary, weights_only=True))
+    return BrainClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
