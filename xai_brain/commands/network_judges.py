@@ -60,8 +60,8 @@ def by_random_weights(bench: Bench, label: str) -> Judged:
     """Similarity to maps of the network without what it learned; all steps are kept in a table."""
     _, targets = bench.saved(label)
     table = parameter_randomization(
-        bench.classifier, lambda model: bench.method(label, model), bench.inputs, targets, bench.common_brain(),
-        batch_size=bench.batch_size,
+        bench.classifier, lambda model: bench.method(label, model), bench.inputs, targets,
+        bench.common_brain(), batch_size=bench.batch_size,
     )  # fmt: skip
     name = f"desc-{label}_seed-{bench.network.seed}_fold-{bench.network.fold}_cascade.tsv"
     ids = bench.rows["participant_id"].tolist()
@@ -105,7 +105,7 @@ def by_small_noise(bench: Bench, label: str) -> Judged:
     card, (_, targets) = bench.card, bench.saved(label)
     values = max_sensitivity(
         bench.method(label), bench.inputs, targets, bench.common_brain(), n_samples=card.n_noise_draws,
-        batch_size=bench.batch_size,
+        bench.common_brain(), batch_size=bench.batch_size,
     )  # fmt: skip
     return {"max_sensitivity": (values, UNRELATED)}
 
