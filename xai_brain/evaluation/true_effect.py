@@ -14,7 +14,7 @@ from xai_brain.evaluation.localization import (
     ranked,
 )
 from xai_brain.evaluation.regions import chance_of_place, most_covered_region, region_place
-from xai_brain.evaluation.transport import brain_blocks, earth_movers_distance, worst_distance
+from xai_brain.evaluation.transport import MAX_BLOCKS, brain_blocks, earth_movers_distance, worst_distance
 
 FALSE_POSITIVE_QUANTILE = 0.99
 
@@ -35,6 +35,8 @@ class TrueEffect:
         Atlas regions on the grid, 0 is none. Without them there are no ``region_hit``.
     region : int, optional
         The planted one; default: that of which the largest part is true.
+    max_blocks : int, default 8
+        Along each axis, for the earth mover's distance.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class TrueEffect:
         tolerance_mm: float = 6.0,
         labels: np.ndarray | None = None,
         region: int | None = None,
+        max_blocks: int = MAX_BLOCKS,
     ):
         for name, array in {"truth": truth, "labels": labels}.items():
             if array is not None and array.shape != brain_mask.shape:
@@ -66,7 +69,7 @@ class TrueEffect:
         distance_mm = distance_transform_edt(~self.truth, sampling=tuple(voxel_size_mm))
         self.near = (distance_mm <= tolerance_mm)[brain_mask]  # (n_brain,)
         self.true = self.truth[brain_mask]
-        self.block_of, self.centers_mm = brain_blocks(brain_mask, voxel_size_mm)
+        self.block_of, self.centers_mm = brain_blocks(brain_mask, voxel_size_mm, max_blocks)
         self.true_weights = self._weights(self.true.astype(float))
         self.worst_mm = worst_distance(self.true_weights, self.centers_mm)
         self.labels = labels[brain_mask] if labels is not None else None
