@@ -3,10 +3,10 @@
     python benchmarks/faithfulness.py                # 32 subjects: 1,280 forward passes a side
     python benchmarks/faithfulness.py --subjects 4
 
-The paper's network with random weights on its 58x70x58 grid. Both sides work in
-turns of eight subjects, as a stage would give them, so that what else the machine does hits both alike. The last line is JSON: ``overhead_ratio`` against passes
-through the network as it is, ``overhead_ratio_same_network`` against passes through the fused copy that the
-judge itself uses.
+The paper's network with random weights on its 58x70x58 grid. Both sides work in turns of eight subjects, as a
+stage would give them, so that what else the machine does hits both alike. The last line is JSON:
+``overhead_ratio`` against passes through the network as it is, ``overhead_ratio_same_network`` against passes
+through the fused copy that the judge itself uses.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from torch import nn
 
 from xai_brain.attribution.mask_engine import MaskEngine
 
-SCALES = ("raw", "normalized", "relative")
+SCALES = ("relative", "normalized", "raw")
 PIECE = 16  # volumes in memory at once
 
 
