@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import wasserstein_distance
 from sklearn.metrics import average_precision_score
 
-from xai_brain.evaluation.localization import average_precision, average_precision_of_chance, ranked
+from xai_brain.evaluation.localization import (
+    average_precision,
+    average_precision_of_chance,
+    localization,
+    ranked,
+)
 from xai_brain.evaluation.regions import chance_of_place, most_covered_region, region_means, region_place
 from xai_brain.evaluation.resampling import over_subjects
 from xai_brain.evaluation.transport import brain_blocks, earth_movers_distance, worst_distance
@@ -49,7 +56,7 @@ def test_the_worst_map_has_emd_0(effect):
 
 def test_random_maps_are_at_the_stated_chance(effect):
     rng = np.random.default_rng(0)
-    found = pd.DataFrame(effect.scores(rng.random(SHAPE), i) for i in range(300))
+    found = pd.DataFrame(effect.scores(rng.random(SHAPE), i) for i in range(150))
     chance = effect.chance()
     assert list(found) == list(chance) == effect.names
     for name, level in chance.items():
@@ -59,10 +66,10 @@ def test_random_maps_are_at_the_stated_chance(effect):
 
 
 def test_a_constant_map_is_like_a_random_one_where_order_counts(effect):
-    found = pd.DataFrame(effect.scores(np.ones(SHAPE), i) for i in range(300)).mean()
+    found = pd.DataFrame(effect.scores(np.ones(SHAPE), i) for i in range(120)).mean()
     chance = effect.chance()
-    assert found["auprc"] == pytest.approx(chance["auprc"], rel=0.1)
-    assert found["region_hit"] == pytest.approx(1 / 3, abs=0.1)
+    assert found["auprc"] == pytest.approx(chance["auprc"], rel=0.15)
+    assert found["region_hit"] == pytest.approx(1 / 3, abs=0.15)
     assert found["emd"] == pytest.approx(chance["emd"], abs=0.01)
     assert found["false_positive"] == 0  # nothing is above anything
 
@@ -188,3 +195,22 @@ def test_a_figure_of_a_report_counts_only_subjects_with_a_value():
     assert (found["value"], found["chance"], found["n_subjects"]) == pytest.approx((0.4, 0.2, 2))
     assert (found["ci_low"], found["ci_high"]) == pytest.approx((0.2, 0.6))
     assert over_subjects(np.array([np.nan]))["n_subjects"] == 0
+
+
+def test_mass_rank_and_pointing_are_quantus():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it imports warns
+        quantus = pytest.importorskip("quantus", reason="Quantus is not installed", exc_type=ImportError)
+        metrics = {
+            "rma": quantus.RelevanceMassAccuracy(abs=True, normalise=False),
+            "rra": quantus.RelevanceRankAccuracy(abs=True, normalise=False),
+            "pointing": quantus.PointingGame(abs=True, normalise=False),
+        }
+    maps = np.random.default_rng(0).normal(size=(6, *SHAPE))
+    maps[:3][:, TRUTH] *= 3
+    everywhere = np.ones(SHAPE, bool)
+    ours = pd.DataFrame(localization(one, TRUTH, everywhere) for one in maps)
+    # the public call checks shapes of 2-D images; what it computes per batch is for any number of axes
+    a_batch, s_batch = np.abs(maps)[:, None], np.repeat(TRUTH[None, None], 6, 0)
+    for name, metric in metrics.items():
+        np.testing.assert_allclose(ours[name], metric.evaluate_batch(a_batch=a_batch, s_batch=s_batch))

@@ -48,7 +48,8 @@ def chance_of_place(
     """Probability that a random map puts a region at a place or before it.
 
     Means of independent values are nearly normal with a variance of 1 / voxels, so that small regions
-    come first more often than large ones.
+    come first more often than large ones: for a large region among small ones this is close to 0, and a
+    method that names any region with equal probability is above it.
 
     Parameters
     ----------

@@ -27,12 +27,19 @@ def similarity(original: np.ndarray, other: np.ndarray, brain_mask: np.ndarray) 
         equal maps, also where one is a multiple of the other. NaN where `original` is constant in the
         brain: there is nothing to keep. Where only `other` is constant it shares no ranks: Spearman 0.
     """
-    a, b = np.abs(original[brain_mask]), np.abs(other[brain_mask])
-    if np.ptp(a) == 0:
+    by_rank = rank_similarity(original, other, brain_mask)
+    if np.isnan(by_rank):
         return {"spearman": np.nan, "ssim": np.nan}
-    by_rank = spearman(a, b) if np.ptp(b) > 0 else 0.0
     structure = ssim_map(scaled(original, brain_mask), scaled(other, brain_mask))
     return {"spearman": by_rank, "ssim": float(structure[brain_mask].mean())}
+
+
+def rank_similarity(original: np.ndarray, other: np.ndarray, brain_mask: np.ndarray) -> float:
+    """The ``spearman`` of `similarity`."""
+    a, b = np.abs(original[brain_mask]), np.abs(other[brain_mask])
+    if np.ptp(a) == 0:
+        return float("nan")
+    return spearman(a, b) if np.ptp(b) > 0 else 0.0
 
 
 def scaled(attribution: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from xai_brain.evaluation.agreement import agreement
 from xai_brain.evaluation.maps import Method, maps_of
 from xai_brain.evaluation.regions import region_means
-from xai_brain.evaluation.similarity import similarity
+from xai_brain.evaluation.similarity import rank_similarity
 
 UNRELATED = float(np.sqrt(2))  # max_sensitivity of two maps of equal norm that have nothing in common
 
@@ -108,7 +108,7 @@ def noise_stability(
     for _ in range(n_samples):
         noise = noise_sd * rng.standard_normal(brain_mask.shape)
         noisy = maps_of(method, with_noise(inputs, noise, brain_mask), target, batch_size)[:, 0].numpy()
-        kept.append([similarity(a, b, brain_mask)["spearman"] for a, b in zip(original, noisy, strict=True)])
+        kept.append([rank_similarity(a, b, brain_mask) for a, b in zip(original, noisy, strict=True)])
     return np.mean(kept, 0)
 
 
