@@ -55,3 +55,27 @@ def localization(
         "pointing": float(true[order[0]]),
         "chance": chance,
     }
+
+
+def average_precision(true_in_order: np.ndarray) -> float:
+    """Area under the precision-recall curve, as its mean precision at the true voxels.
+
+    Parameters
+    ----------
+    true_in_order : bool ndarray of shape (n,)
+        Whether each voxel is true, from the highest down.
+    """
+    places = np.flatnonzero(true_in_order) + 1
+    return float((np.arange(1, len(places) + 1) / places).mean())
+
+
+def average_precision_of_chance(n_true: int, n: int) -> float:
+    """Expectation of `average_precision` for a random order; a little above the share of true voxels.
+
+    A true voxel is at each place k with probability 1 / n, and each of the k - 1 before it is true
+    with probability (n_true - 1) / (n - 1).
+    """
+    if n == 1:
+        return 1.0
+    others = (n_true - 1) / (n - 1)
+    return float(others + (1 - others) * (1 / np.arange(1, n + 1)).sum() / n)

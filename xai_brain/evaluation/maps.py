@@ -1,0 +1,63 @@
+"""Maps of a method for many volumes, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+
+from xai_brain.attribution.masks import as_targets
+
+
+class Method(Protocol):
+    """Captum's interface: whatever has it can be judged."""
+
+    def attribute(self, inputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor: ...
+
+
+def maps_of(
+    method: Method,
+    inputs: torch.Tensor,
+    target: int | torch.Tensor,
+    batch_size: int = 8,
+    random_state: int = 0,
+) -> torch.Tensor:
+    """Explain volumes; what a method draws at random is the same in every call.
+
+    Judges compare maps of one image, of two networks or of slightly different images: only what they
+    vary may differ.
+
+    Parameters
+    ----------
+    method : object with ``attribute(inputs, target)``
+    inputs : Tensor of shape (N, 1, X, Y, Z)
+    target : int or Tensor of shape (N,)
+    batch_size : int, default 8
+        Volumes in one call of the method.
+    random_state : int, default 0
+        Of torch's own generators, for the time of the call.
+
+    Returns
+    -------
+    Tensor of shape (N, 1, X, Y, Z)
+        On the CPU, float32. Values that are not finite make a map empty, as in `evaluate`.
+    """
+    targets = as_targets(target, len(inputs), inputs.device)
+    with seeded(inputs.device, random_state):
+        parts = [
+            method.attribute(volumes.detach().clone().requires_grad_(), target=part).detach().cpu().float()
+            for volumes, part in zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
+        ]
+    maps = torch.cat(parts)
+    finite = maps.isfinite().flatten(1).all(1)
+    return torch.where(finite.view(-1, 1, 1, 1, 1), maps, 0.0)
+
+
+@contextmanager
+def seeded(device: torch.device, random_state: int) -> Iterator[None]:
+    """Torch's own generators begin at a seed inside, and go on afterwards as if nothing had happened."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(random_state)
+        yield
