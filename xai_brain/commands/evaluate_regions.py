@@ -133,7 +133,7 @@ def _tell_uncommon(explained: dict[str, tuple[str, bool]], names: list[str]) -> 
     if other := [method for method, (_, common) in explained.items() if not common]:
         say(
             f"evaluate: maps of {', '.join(other)} explain {explained[other[0]][0]}, which differs between "
-            "the classes by construction: region_groups.tsv (common_output = False) is no comparison of them; "
+            "the classes by construction: region_groups.tsv (common_output = False) compares no evidence; "
             f"explain.target={names[-1]} explain.output=logit_difference in another run_dir is"
         )
 
