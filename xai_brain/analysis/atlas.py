@@ -118,8 +118,8 @@ def compare_classes(
 ) -> pd.DataFrame:
     """Differences and ratios of class means in every region, with intervals and p-values.
 
-    Labels are permuted within the folds of the cross-validation (Winkler 2015): maps of one fold come
-    from one model, whose scale is not that of the others.
+    Labels are permuted, and subjects drawn for the intervals, within the folds of the cross-validation
+    (Winkler 2015): maps of one fold come from one model, whose scale is not that of the others.
 
     Parameters
     ----------
@@ -166,9 +166,8 @@ def _comparison(
     values: np.ndarray, first: np.ndarray, folds: np.ndarray, n_bootstrap: int, n_perm: int, random_state: int
 ) -> dict[str, np.ndarray | int]:
     rng = np.random.default_rng(random_state)
-    groups = values[first], values[~first]
-    mean_a, mean_b = (group.mean(0) for group in groups)
-    draws_a, draws_b = (bootstrap_means(group, n_bootstrap, rng) for group in groups)
+    mean_a, mean_b = (values[own].mean(0) for own in (first, ~first))
+    draws_a, draws_b = (bootstrap_means(values[own], folds[own], n_bootstrap, rng) for own in (first, ~first))
     difference, (low, high) = mean_a - mean_b, np.quantile(draws_a - draws_b, [0.025, 0.975], axis=0)
     sure = (mean_a * mean_b > 0) & ((draws_b * np.sign(mean_b)) > 0).all(0)
     ratios = draws_a / np.where(sure, draws_b, np.nan)
@@ -190,10 +189,27 @@ def _comparison(
     }
 
 
-def bootstrap_means(values: np.ndarray, n_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
-    """Means over subjects drawn with replacement, (n_bootstrap, n_regions), of values (n, n_regions)."""
-    n = len(values)
-    return rng.multinomial(n, np.full(n, 1 / n), n_bootstrap) @ values / n
+def bootstrap_means(
+    values: np.ndarray, blocks: np.ndarray, n_bootstrap: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Means over subjects drawn with replacement within their blocks.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_subjects, n_regions)
+    blocks : ndarray of shape (n_subjects,)
+    n_bootstrap : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of shape (n_bootstrap, n_regions)
+    """
+    counts = np.empty((n_bootstrap, len(values)))
+    for block in np.unique(blocks):
+        own = np.flatnonzero(blocks == block)
+        counts[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), n_bootstrap)
+    return counts @ values / len(values)
 
 
 def permutation_p(
@@ -280,12 +296,12 @@ def top_regions(
     for method, rows in table.groupby("method", sort=False):
         values, subjects, regions = subject_means(rows, "mean")
         for name in map(str, class_names):
-            own = values[(subjects["class"].astype(str) == name).to_numpy()]
-            if not len(own) or not len(regions):
+            members = (subjects["class"].astype(str) == name).to_numpy()
+            if not members.any() or not len(regions):
                 continue
-            low, high = np.quantile(
-                bootstrap_means(own, n_bootstrap, np.random.default_rng(random_state)), [0.025, 0.975], axis=0
-            )
+            own, folds = values[members], subjects["fold"].to_numpy()[members]
+            draws = bootstrap_means(own, folds, n_bootstrap, np.random.default_rng(random_state))
+            low, high = np.quantile(draws, [0.025, 0.975], axis=0)
             means = own.mean(0)
             best = np.argsort(-np.abs(means), kind="stable")[:k]
             about = {"method": method, "class": name, "rank": np.arange(1, len(best) + 1)}

@@ -72,7 +72,7 @@ def glass_brain_figure(differences: Mapping[str, nib.Nifti1Image], n_regions: in
         plot_glass_brain(
             img,
             figure=fig,
-            axes=(0.03, bottom, 0.89, 0.97 * share),
+            axes=(0.03, bottom, 0.86, 0.97 * share),
             display_mode=GLASS_VIEWS,
             threshold=drawn[0] * (1 - 1e-6) if len(drawn) else limit,
             vmax=limit,
@@ -81,7 +81,7 @@ def glass_brain_figure(differences: Mapping[str, nib.Nifti1Image], n_regions: in
             colorbar=False,
         )
         colours = ScalarMappable(Normalize(-limit, limit), "RdBu_r")
-        bar = fig.colorbar(colours, cax=fig.add_axes((0.93, bottom + 0.2 * share, 0.012, 0.6 * share)))
+        bar = fig.colorbar(colours, cax=fig.add_axes((0.9, bottom + 0.2 * share, 0.012, 0.6 * share)))
         bar.set_ticks([-limit, 0, limit], labels=[_number(tick) for tick in (-limit, 0, limit)])
         bar.ax.tick_params(labelsize=8, length=0)
         bar.outline.set_visible(False)
