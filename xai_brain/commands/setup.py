@@ -14,6 +14,7 @@ from xai_brain.config import (
     AugmentationConfig,
     ConfigError,
     DataConfig,
+    EvaluationConfig,
     ExplainConfig,
     FoldsConfig,
     TrainerConfig,
@@ -113,6 +114,7 @@ def saved_settings(path: Path) -> dict[str, Any]:
         "augmentation": AugmentationConfig,
         "trainer": TrainerConfig,
         "explain": ExplainConfig,
+        "evaluation": EvaluationConfig,
     }
     for group, schema in later.items():
         saved[group] = {**asdict(schema()), **saved[group]}

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from xai_brain.plotting import brain_figures, figures, map_sections, people_sections
+from xai_brain.plotting import brain_figures, figures, map_sections, people_sections, region_sections
 from xai_brain.plotting.contents import RunContents, number
 from xai_brain.plotting.gallery import Gallery
 from xai_brain.plotting.references import PUBLISHED_RMA, reference_list
@@ -49,6 +49,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["fixed"] = fixed
+    environment.filters["significant"] = significant
     environment.globals["interval"] = interval
     environment.filters["named"] = lambda names: " and ".join(", ".join(names).rsplit(", ", 1))
     return environment
@@ -57,6 +58,11 @@ def _environment() -> jinja2.Environment:
 def fixed(value: float | None, digits: int = 3) -> str:
     """Number with a true minus sign; a dash where there is none."""
     return "–" if number(value) is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def significant(value: float | None, digits: int = 2) -> str:
+    """Number of any magnitude, such as values of a map, with a true minus sign."""
+    return "–" if number(value) is None else f"{value:.{digits}g}".replace("-", "−")
 
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
@@ -78,6 +84,7 @@ def _context(contents: RunContents) -> dict[str, Any]:
         "subjects": map_sections.subjects(contents, gallery),
         "localization": map_sections.localization(contents, gallery),
         "agreement": map_sections.agreement(contents, gallery),
+        "regions": region_sections.regions(contents, gallery),
         "methods": (methods := [map_sections.method(contents, name) for name in contents.methods]),
         "references": reference_list(_cited(methods)),
         "grid": _grid(contents.setting("preprocessing.grid")),

@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SMALL
+from scipy import stats
+
+from xai_brain import compose
+from xai_brain import run as run_all
+from xai_brain.analysis.atlas import compare_classes, permutation_p, region_values, top_regions
+from xai_brain.atlas import AtlasError
+from xai_brain.commands.evaluate import evaluate
+from xai_brain.commands.setup import stage_settings
+from xai_brain.config import ConfigError
+from xai_brain.plotting.html_report import write_report
+from xai_brain.runs import read_json, read_tsv, sidecar, write_json
+from xai_brain.volumes import ImageError, get_grid
+
+SHAPE = (5, 6, 7)
+LUT = pd.DataFrame({"index": [300, 7, 12], "name": ["three", "seven", "lost"]})  # not in ascending order
+
+
+@pytest.fixture
+def labels():
+    labels = np.zeros(SHAPE, np.int64)
+    labels[:, :3] = 7
+    labels[:, 3:5] = 300
+    labels[4] = 8  # a label that the table does not ask for
+    return labels
+
+
+def test_what_regions_hold_of_a_signed_map(labels):
+    brain_mask = np.ones(SHAPE, bool)
+    brain_mask[..., 0] = False
+    values = np.zeros(SHAPE, np.float32)
+    values[0, 0, 1:4] = [2, -6, 1]  # seven
+    values[0, 3, 1] = -3  # three
+    values[0, 5, 1] = 4  # brain without a region
+    values[4, 0, 1] = 4  # label 8
+    values[0, 0, 0] = 99  # outside of the brain
+    rows = region_values(values, labels, LUT, brain_mask).set_index("index")
+    assert rows["region"].to_dict() == {300: "three", 7: "seven", 12: "lost"}
+    assert rows["n_voxels"].to_dict() == {300: 4 * 2 * 6, 7: 4 * 3 * 6, 12: 0}
+    assert rows.loc[7, ["sum", "mean", "positive_share", "mass_share"]].tolist() == pytest.approx(
+        [-3, -3 / 72, 3 / 11, 9 / 20]
+    )
+    assert rows.loc[300, ["sum", "mean", "positive_share", "mass_share"]].tolist() == pytest.approx(
+        [-3, -3 / 48, 0, 3 / 20]
+    )
+    assert rows.loc[12, ["sum", "mean", "positive_share", "mass_share"]].isna().all()
+
+
+def test_negative_map_has_sums_and_mass_but_no_positive_share(labels):
+    rows = region_values(np.full(SHAPE, -2.0), labels, LUT, np.ones(SHAPE, bool)).set_index("index")
+    assert rows.loc[7, "mean"] == -2
+    assert rows.loc[7, "sum"] == -2 * 4 * 3 * 7
+    assert rows.loc[7, "mass_share"] == pytest.approx(84 / 210)
+    assert rows["positive_share"].isna().all()
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_empty_map_gives_nothing_to_average(labels, value):
+    values = np.zeros(SHAPE)
+    values[1, 1, 1] = value
+    rows = region_values(values, labels, LUT, np.ones(SHAPE, bool))
+    assert rows[["sum", "mean", "positive_share", "mass_share"]].isna().all(axis=None)
+
+
+def test_shapes_that_differ_are_refused(labels):
+    with pytest.raises(ValueError, match=r"shapes differ: map \(5, 6, 7\), labels \(5, 6, 6\)"):
+        region_values(np.ones(SHAPE), labels[..., 1:], LUT, np.ones(SHAPE, bool))
+
+
+def tidy(values: np.ndarray, classes: list[str], **columns: object) -> pd.DataFrame:
+    """Rows of subjects x regions as the evaluate stage writes them; both measures are the values."""
+    return pd.DataFrame(
+        [
+            {"participant_id": f"sub-{i:03d}", "class": classes[i], "method": "M", "index": 10 * (k + 1),
+             "region": f"region {k}", "mean": value, "mass_share": value, **columns}
+            for (i, k), value in np.ndenumerate(values)
+        ]
+    )  # fmt: skip
+
+
+def test_p_is_that_of_all_permutations():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((9, 3)) + np.outer(np.arange(9) < 4, [0, 1.5, -2])
+    first = np.arange(9) < 4
+    exact = [
+        stats.permutation_test(
+            (values[first, k], values[~first, k]),
+            lambda a, b, axis: np.abs(a.mean(axis) - b.mean(axis)),
+            vectorized=True,
+            alternative="greater",
+            n_resamples=np.inf,
+        ).pvalue
+        for k in range(3)
+    ]
+    np.testing.assert_allclose(permutation_p(values, first, 40_000), exact, atol=0.01)
+
+
+def test_p_agrees_with_a_t_test_of_many_subjects():
+    rng = np.random.default_rng(1)
+    values = rng.standard_normal((120, 6)) + np.outer(np.arange(120) < 60, np.linspace(0, 0.5, 6))
+    first = np.arange(120) < 60
+    expected = stats.ttest_ind(values[first], values[~first]).pvalue
+    np.testing.assert_allclose(permutation_p(values, first, 20_000), expected, atol=0.015)
+
+
+def test_p_is_uniform_under_the_null_within_blocks_too():
+    rng = np.random.default_rng(2)
+    first, folds = np.arange(40) % 2 == 0, np.arange(40) // 8
+    scale = 10.0 ** np.arange(5)[folds]  # every fold's model has a scale and an offset of its own
+    values = (rng.standard_normal((40, 400)) + 3) * scale[:, None]
+    p = permutation_p(values, first, 1000, blocks=folds)
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert 0.02 < (p <= 0.05).mean() < 0.09
+
+
+def test_blocks_keep_a_difference_of_folds_out():
+    first = np.array([True, True, True, False, True, False, False, False])
+    folds = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    values = np.where(folds == 0, 1.0, 5.0)[:, None]  # differs between folds only
+    assert permutation_p(values, first, 2000, blocks=folds)[0] == 1
+    # with free labels it would look like an effect: 4 of one class, 3 of them in fold 0
+    exact = stats.hypergeom(8, 4, 4).pmf([0, 1, 3, 4]).sum()
+    assert permutation_p(values, first, 20_000)[0] == pytest.approx(exact, abs=0.015)
+
+
+def test_planted_difference_is_found_in_its_region_alone():
+    rng = np.random.default_rng(3)
+    values = 2 + rng.standard_normal((80, 12))
+    values[:40, 4] += 1.5
+    table = tidy(values, ["men"] * 40 + ["women"] * 40, fold=0)
+    result = compare_classes(table, ["men", "women"], measures=["mean"]).set_index("region")
+    assert result.index[result["q"] <= 0.05].tolist() == ["region 4"]
+    row = result.loc["region 4"]
+    a, b = values[:40, 4], values[40:, 4]
+    assert (row["class_a"], row["class_b"], row["n_a"], row["n_b"]) == ("men", "women", 40, 40)
+    assert row["difference"] == pytest.approx(a.mean() - b.mean())
+    assert row["ratio"] == pytest.approx(a.mean() / b.mean())
+    half = 1.96 * np.sqrt(a.var() / 40 + b.var() / 40)  # of the normal approximation
+    assert row["ci_low"] == pytest.approx(row["difference"] - half, abs=0.06)
+    assert row["ci_high"] == pytest.approx(row["difference"] + half, abs=0.06)
+    assert row["ratio_ci_low"] < row["ratio"] < row["ratio_ci_high"]
+    np.testing.assert_allclose(result["q"], stats.false_discovery_control(result["p"]))
+
+
+def test_ratio_is_left_out_where_it_says_nothing():
+    rng = np.random.default_rng(4)
+    noise = 0.3 * rng.standard_normal((40, 3))
+    values = noise + np.where(np.arange(40)[:, None] < 20, [-1, 3, -4], [1, 0, -2])
+    result = compare_classes(tidy(values, ["a"] * 20 + ["b"] * 20), ["a", "b"], n_perm=50, measures=["mean"])
+    assert result["ratio"].isna().tolist() == [True, True, False]  # other sign; near 0; both negative
+    assert result["ratio"].iloc[2] == pytest.approx(2, abs=0.2)
+
+
+def test_seeds_and_sessions_are_averaged_and_empty_maps_left_out():
+    values = np.arange(12.0).reshape(6, 2)
+    once = tidy(values, list("aaabbb"), seed=0)
+    again = tidy(values + 2, list("aaabbb"), seed=1)
+    table = pd.concat([once, again])
+    table.loc[table["participant_id"] == "sub-000", ["mean", "mass_share"]] = np.nan  # both seeds empty
+    table.loc[(table["participant_id"] == "sub-005") & (table["seed"] == 1), ["mean", "mass_share"]] = np.nan
+    result = compare_classes(table, ["a", "b"], n_perm=20, measures=["mean"])
+    assert result["n_a"].tolist() == [2, 2]
+    assert result["n_b"].tolist() == [3, 3]
+    assert result["mean_a"].tolist() == [4, 5]  # subjects 1 and 2: 2 and 4, one more for the mean of seeds
+    assert result["mean_b"].iloc[0] == pytest.approx((7 + 9 + 10) / 3)
+
+
+def test_three_classes_are_compared_in_pairs():
+    table = tidy(np.random.default_rng(5).standard_normal((12, 2)), list("abc") * 4)
+    result = compare_classes(table, ["c", "a", "b"], n_perm=20)
+    pairs = list(dict.fromkeys(zip(result["class_a"], result["class_b"], strict=True)))
+    assert pairs == [("c", "a"), ("c", "b"), ("a", "b")]
+    assert len(result) == 3 * 2 * 2  # pairs, measures, regions
+
+
+def test_top_regions_are_ranked_by_size_whatever_the_sign():
+    values = np.tile([0.5, -3.0, 1.0], (6, 1)) + np.linspace(-0.1, 0.1, 6)[:, None]
+    top = top_regions(tidy(values, list("aaabbb")), ["a", "b"], k=2)
+    first = top[top["class"] == "a"]
+    assert first["region"].tolist() == ["region 1", "region 2"]
+    assert first["mean"].tolist() == pytest.approx([-3.06, 0.94])
+    assert ((first["ci_low"] <= first["mean"]) & (first["mean"] <= first["ci_high"])).all()
+    assert first["n"].tolist() == [3, 3]
+
+
+# -- in a run ----------------------------------------------------------------------------------------
+
+
+INSIDE = ((-50, 50), (-60, 25), (-10, 45))  # mm, a box in the brain
+
+
+def halves(path, grid_name):
+    """An atlas of two regions: label 4 is the left half of a box, 300 the right one."""
+    grid = get_grid(grid_name)
+    mm = nib.affines.apply_affine(grid.affine, np.stack(np.indices(grid.shape), -1))
+    box = np.all([(mm[..., a] > low) & (mm[..., a] < high) for a, (low, high) in enumerate(INSIDE)], axis=0)
+    labels = np.where(box, np.where(mm[..., 0] < 0, 4, 300), 0).astype(np.uint16)
+    nib.Nifti1Image(labels, grid.affine).to_filename(path)
+    path.with_name(path.name.replace(".nii.gz", ".tsv")).write_text("index\tname\n4\tall_L\n300\tall_R\n")
+
+
+def copied(run, folder):
+    shutil.copytree(run.path, folder)
+    return type(run)(folder)
+
+
+@pytest.fixture(scope="module")
+def atlas_run(small_run, tmp_path_factory):
+    """The small run with an atlas; by their sidecars its maps explain one output for everybody."""
+    folder = tmp_path_factory.mktemp("atlas_run")
+    path = folder / "tpl-MNI152_atlas-Halves_dseg.nii.gz"
+    halves(path, "t1w_2mm")
+    run = copied(small_run, folder / "run")
+    for file in (run.path / "attributions").rglob("*_attribution.json"):
+        write_json({**read_json(file), "TargetRule": "male", "Output": "logit_difference"}, file)
+    evaluate(
+        stage_settings(
+            "evaluate", [f"run_dir={run.path}", f"evaluation.atlas={path}", "evaluation.n_perm=100"]
+        )
+    )
+    write_report(run)
+    return run
+
+
+def test_tables_of_a_run_hold_what_its_maps_do(atlas_run):
+    table = read_tsv(atlas_run.evaluation("regions"))
+    assert list(table)[:6] == ["participant_id", "session_id", "seed", "fold", "class", "method"]
+    assert len(table) == 24 * 3 * 2
+    participant = table["participant_id"].iloc[0]
+    brain = np.mean(
+        [np.asanyarray(nib.load(p).dataobj) > 0 for p in (atlas_run.path / "images").glob("*_T1w.nii.gz")],
+        axis=0,
+    )
+    img = nib.load(atlas_run.attribution(participant, "", "MNI152", "GuidedBackprop", 0, [0]))
+    mm = nib.affines.apply_affine(img.affine, np.stack(np.indices(img.shape), -1))
+    (x, _), (y_low, y_high), (z_low, z_high) = INSIDE
+    left = (brain > 0.5) & (mm[..., 0] > x) & (mm[..., 0] < 0)
+    left &= (mm[..., 1] > y_low) & (mm[..., 1] < y_high) & (mm[..., 2] > z_low) & (mm[..., 2] < z_high)
+    row = table.query("participant_id == @participant and method == 'GuidedBackprop' and region == 'all_L'")
+    assert row["n_voxels"].item() == pytest.approx(left.sum(), rel=0.15)  # borders of other voxels
+    assert row["mass_share"].item() == pytest.approx(
+        np.abs(img.get_fdata()[left]).sum() / np.abs(img.get_fdata()[brain > 0.5]).sum(), rel=0.15
+    )
+
+
+def test_group_table_says_what_is_explained(atlas_run):
+    groups = read_tsv(atlas_run.evaluation("region_groups"))
+    assert groups["common_output"].all()
+    assert set(groups["explained"]) == {"logit_difference of male"}
+    assert set(groups["measure"]) == {"mean", "mass_share"}
+    assert (groups["n_a"] == 12).all()
+    row = groups.query("method == 'GradCAM' and measure == 'mean' and region == 'all_R'").iloc[0]
+    a, b = row["class_a"], row["class_b"]
+    path = atlas_run.group_map("GradCAM", f"difference-{a}-{b}", "regionmean")
+    img = nib.load(path)
+    at = np.linalg.inv(img.affine) @ [40, -20, 10, 1]
+    assert img.get_fdata()[tuple(at[:3].round().astype(int))] == pytest.approx(row["difference"], rel=1e-5)
+    assert read_json(sidecar(path))["Atlas"] == "Halves"
+    top = read_tsv(atlas_run.evaluation("region_top"))
+    assert sorted(top.query("method == 'GradCAM' and `class` == 'male'")["rank"]) == [1, 2]
+
+
+def test_report_shows_the_regions(atlas_run):
+    html = atlas_run.report.read_text()
+    assert '<section id="regions">' in html
+    assert "all_R" in html
+    assert "not that the brains differ there" in html
+    assert (atlas_run.path / "figures" / "regions_top.png").exists()
+    assert (atlas_run.path / "figures" / "regions_female-male.png").exists()
+    assert "Not compared" not in html
+
+
+def test_new_names_are_read_again_and_no_atlas_leaves_no_tables(atlas_run, capsys, tmp_path):
+
+    run = copied(atlas_run, tmp_path / "run")
+    table = tmp_path / "names.csv"
+    table.write_text("id;name\n4;links\n300;rechts\n")
+    given = [f"run_dir={run.path}", f"evaluation.atlas_table={table}"]
+    evaluate(stage_settings("evaluate", given))
+    assert set(read_tsv(run.evaluation("region_top"))["region"]) == {"links", "rechts"}
+    evaluate(stage_settings("evaluate", given))
+    assert "nothing to do" in capsys.readouterr().out
+    evaluate(stage_settings("evaluate", [*given[:1], "evaluation.atlas=null", "evaluation.atlas_table=null"]))
+    assert not run.evaluation("regions").exists()
+    assert not list((run.path / "group").glob("*regionmean*"))
+
+
+def test_maps_of_the_predicted_class_are_marked_and_told(small_run, tmp_path, capsys):
+    run = copied(small_run, tmp_path / "run")
+    path = tmp_path / "halves_dseg.nii.gz"
+    halves(path, "t1w_4mm")
+    evaluate(
+        stage_settings(
+            "evaluate", [f"run_dir={run.path}", f"evaluation.atlas={path}", "evaluation.n_perm=20"]
+        )
+    )
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "common_output" in line]
+    assert "explain logit of the predicted class, which differs between the classes by construction" in line
+    assert "explain.target=male explain.output=logit_difference" in line
+    groups = read_tsv(run.evaluation("region_groups"))
+    assert not groups["common_output"].any()
+    assert "Not compared" in write_report(run).read_text()
+
+
+def test_atlas_that_lies_elsewhere_is_refused(small_run, tmp_path):
+
+    run = copied(small_run, tmp_path / "run")
+    img = nib.Nifti1Image(np.full((20, 21, 22), 3, np.uint8), np.diag([2.0, 2, 2, 1]) + np.eye(4, k=3) * 60)
+    img.to_filename(tmp_path / "a.nii.gz")
+    (tmp_path / "a.tsv").write_text("index\tname\n3\tcorner\n")
+    with pytest.raises(
+        AtlasError, match=r"a\.nii\.gz: \d+% of atlas a on the grid of the maps lies in the brain"
+    ):
+        evaluate(
+            stage_settings("evaluate", [f"run_dir={run.path}", f"evaluation.atlas={tmp_path / 'a.nii.gz'}"])
+        )
+
+
+def test_run_refuses_a_bad_atlas_before_it_trains(tmp_path):
+
+    with pytest.raises(ImageError, match=r"nowhere\.nii\.gz: the file does not exist"):
+        run_all(
+            compose("run", [*SMALL, f"evaluation.atlas={tmp_path}/nowhere.nii.gz", f"run_dir={tmp_path}/run"])
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_table_without_atlas_is_refused():
+
+    with pytest.raises(ConfigError, match=r"no value for evaluation\.atlas"):
+        compose("run", ["experiment=demo", "evaluation.atlas_table=names.tsv"])
+
+
+def test_tables_need_no_torch():
+    code = "import sys, xai_brain.analysis.atlas; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert said.strip() == "False"
