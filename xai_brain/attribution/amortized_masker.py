@@ -10,9 +10,9 @@ from captum.attr import PerturbationAttribution
 from torch import nn
 
 from xai_brain.attribution.fills import Fills
+from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.mask_engine import MaskEngine
 from xai_brain.attribution.masks import (
-    as_targets,
     brain_of,
     coarse_shape,
     mean_in,
