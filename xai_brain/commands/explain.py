@@ -143,10 +143,9 @@ def _explain_fold(
         checkpoint, map_location=device, weights_only=True
     ).eval()
     parts = parts_of(cfg, cohort, folds, fold)
-    x, y, z = get_grid(cfg.preprocessing.grid).spacing_mm.tolist()
-    reference = build_reference(
-        parts["train"], classifier.class_names, cfg.explain.n_reference_volumes, (x, y, z)
-    )
+    grid = get_grid(cfg.preprocessing.grid)
+    n_volumes = cfg.explain.n_reference_volumes
+    reference = build_reference(parts["train"], classifier.class_names, n_volumes, grid)
     about = {"Fold": int(fold), "Seed": int(seed), "CheckpointSHA256": file_hash(checkpoint)}
     for label, batches in todo.items():
         if not batches:
