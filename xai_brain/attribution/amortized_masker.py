@@ -124,7 +124,7 @@ class AmortizedMasker(PerturbationAttribution):
             1 - mask, in [0, 1].
         """
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         if self.network is None:
             self.fit(inputs.device)
         assert self.network is not None

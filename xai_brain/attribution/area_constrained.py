@@ -142,7 +142,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         list of AreaScoreCurve
         """
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference)
         curves: list[AreaScoreCurve] = []
         with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:

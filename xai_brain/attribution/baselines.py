@@ -136,6 +136,5 @@ class TMap:
 
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """The map of each volume's target, (N, 1, X, Y, Z), 0 outside the brain."""
-        check_volumes(inputs)
-        targets = as_targets(target, len(inputs), inputs.device).tolist()
+        targets = as_targets(target, inputs).tolist()
         return torch.stack([self.statistics[k] for k in targets]).to(inputs)

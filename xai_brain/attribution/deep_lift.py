@@ -9,7 +9,7 @@ from captum.attr import DeepLift as CaptumDeepLift
 from torch import nn
 
 from xai_brain.attribution.fills import Fills
-from xai_brain.attribution.inputs import as_targets, check_volumes
+from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.integrated_gradients import baseline_volumes, default_baseline
 from xai_brain.attribution.memory import in_chunks
 from xai_brain.attribution.model_state import preserved
@@ -69,8 +69,7 @@ class DeepLift:
             Some nonlinear steps are functions, have no rule, or belong to a module that runs twice; or the
             inputs are not volumes.
         """
-        check_volumes(inputs)
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         starts = iter(baseline_volumes(self.baseline, self.reference, inputs.detach(), targets).split(1))
         with preserved(self.model), warnings.catch_warnings():
             check_no_others(self.model, inputs, "DeepLIFT", KINDS)

@@ -24,20 +24,23 @@ def check_volumes(inputs: torch.Tensor) -> None:
         )
 
 
-def as_targets(target: int | torch.Tensor | None, n: int, device: torch.device) -> torch.Tensor:
-    """Class indices (N,) of one for all or one per subject.
+def as_targets(target: int | torch.Tensor | None, inputs: torch.Tensor) -> torch.Tensor:
+    """Class indices (N,) of one for all or one per subject, for inputs (N, C, X, Y, Z).
 
     Raises
     ------
     ValueError
         There is none.
+    AttributionError
+        The inputs are not volumes.
     """
+    check_volumes(inputs)
     if target is None:
         raise ValueError(
             "target is needed: the index of the class to explain, one for all or one per subject"
         )
-    targets = torch.as_tensor(target, device=device).long()
-    return targets.expand(n) if targets.ndim == 0 else targets
+    targets = torch.as_tensor(target, device=inputs.device).long()
+    return targets.expand(len(inputs)) if targets.ndim == 0 else targets
 
 
 def seed_of(volume: torch.Tensor, random_state: int) -> int:

@@ -7,7 +7,7 @@ from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from torch import nn
 
 from xai_brain.attribution.fills import Fills
-from xai_brain.attribution.inputs import as_targets, check_volumes
+from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.mask_engine import MaskEngine
 from xai_brain.attribution.masks import brain_of
 from xai_brain.attribution.reference import Reference
@@ -64,9 +64,8 @@ class IntegratedGradients:
         -------
         Tensor of shape (N, 1, X, Y, Z)
         """
-        check_volumes(inputs)
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         starts = baseline_volumes(self.baseline, self.reference, inputs, targets)
         maps = torch.empty_like(inputs)
         with self.engine.prepared(inputs):

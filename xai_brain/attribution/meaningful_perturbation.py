@@ -183,7 +183,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
     ) -> Iterator[PerturbationResult]:
         """One after another, so that whoever needs the maps alone keeps nothing else."""
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference, self.restrict_to_brain)
         with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:
             for rows in torch.arange(len(inputs)).split(self.engine.chunks.size):
@@ -222,7 +222,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         image classification", SPIE Medical Imaging 2020.
         """
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference, self.restrict_to_brain).amax(0, keepdim=True)
         generator = torch.Generator().manual_seed(self.random_state)
         order = torch.randperm(len(inputs), generator=generator)

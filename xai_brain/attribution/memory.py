@@ -77,7 +77,7 @@ def in_chunks(
     -------
     Tensor of shape (N, C, X, Y, Z)
     """
-    targets = as_targets(target, len(inputs), inputs.device)
+    targets = as_targets(target, inputs)
     inputs = inputs.detach()
     maps = torch.empty_like(inputs)
     with preserved(model):

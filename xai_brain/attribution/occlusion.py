@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from xai_brain.attribution.fills import Fills
-from xai_brain.attribution.inputs import as_targets, check_volumes
+from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.integrated_gradients import baseline_volumes
 from xai_brain.attribution.mask_engine import MaskEngine
 from xai_brain.attribution.masks import brain_of
@@ -86,9 +86,8 @@ class Occlusion:
         Tensor of shape (N, 1, X, Y, Z)
             0 outside the brain.
         """
-        check_volumes(inputs)
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         fills = baseline_volumes(self.fill, self.reference, inputs, targets)
         brain = brain_of(inputs, self.reference).bool().expand_as(inputs)
         maps = torch.zeros_like(inputs)

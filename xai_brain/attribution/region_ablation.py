@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
+import nibabel as nib
 import torch
 from torch import nn
 
+from xai_brain.atlas import load_atlas
 from xai_brain.attribution.fills import Fills
-from xai_brain.attribution.inputs import as_targets, check_volumes
+from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.integrated_gradients import baseline_volumes
 from xai_brain.attribution.mask_engine import MaskEngine
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.occlusion import default_fill, falls_of
 from xai_brain.attribution.reference import Reference
-from xai_brain.volumes import Grid, load_img, resample_to_grid
+from xai_brain.volumes import Grid
 
 
 class RegionAblation:
@@ -30,8 +31,9 @@ class RegionAblation:
         Returns (N, n_classes).
     reference : Reference
         With its affine.
-    labels_img : str or Path
-        Label image (0: no region) in the space of the volumes, on any grid; brought to theirs by its affine.
+    labels_img : str, Path or nibabel.Nifti1Image
+        Label image (0: no region) in the space of the volumes, on any grid, or the name of an atlas that
+        nilearn downloads; see `xai_brain.atlas.load_atlas`.
     fill : str, default "counterfactual_mean"
         See `Fills`.
     blur_sigma_mm : float, default 12
@@ -42,9 +44,9 @@ class RegionAblation:
     Raises
     ------
     AttributionError
-        No label image, or the reference has no affine.
-    ImageError
-        The label image cannot be read.
+        The reference has no affine, or no region lies in the brain.
+    AtlasError, ImageError
+        The label image cannot be read or used.
     """
 
     value_meaning = "raw and signed: fall of the output when the region is replaced, per voxel of the region"
@@ -53,27 +55,24 @@ class RegionAblation:
         self,
         model: nn.Module,
         reference: Reference,
-        labels_img: str | Path | None = None,
+        labels_img: str | Path | nib.Nifti1Image,
         fill: str | None = None,
         blur_sigma_mm: float = 12.0,
         chunk_size: int | None = None,
     ):
-        if labels_img is None:
-            raise AttributionError(
-                "RegionAblation needs an atlas: set attribution.RegionAblation.labels_img to the path of a "
-                "label image in the space of the volumes"
-            )
         if reference.affine is None:
             raise AttributionError("RegionAblation needs Reference(..., affine=...) to place the atlas")
         self.engine, self.reference = MaskEngine(model, chunk_size), reference
         self.fill = Fills(fill or default_fill(reference), reference, blur_sigma_mm)
         x, y, z = reference.brain_mask.shape
-        self.labels = labels_on_grid(labels_img, Grid("inputs", (x, y, z), reference.affine.numpy()))
+        atlas = load_atlas(labels_img)
+        labels = atlas.on_grid(Grid("inputs", (x, y, z), reference.affine.numpy()))
+        self.labels = torch.tensor(labels)  # a copy
         self.labels[~reference.brain_mask.cpu()] = 0
         self.indices = [k for k in self.labels.unique().tolist() if k != 0]
         if not self.indices:
             raise AttributionError(
-                f"{labels_img}: no region lies in the brain of the volumes; is it in their space (MNI152)?"
+                f"atlas {atlas.name}: no region lies in the brain of the volumes; is it in MNI152 as they are?"
             )
 
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -89,9 +88,8 @@ class RegionAblation:
         -------
         Tensor of shape (N, 1, X, Y, Z)
         """
-        check_volumes(inputs)
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         fills = baseline_volumes(self.fill, self.reference, inputs, targets)
         labels = self.labels.to(inputs.device)[None]
         maps = torch.zeros_like(inputs)
@@ -109,13 +107,3 @@ class RegionAblation:
                     region = labels == index
                     evidence[region] = fall / region.sum()
         return maps
-
-
-def labels_on_grid(labels_img: str | Path, grid: Grid) -> torch.Tensor:
-    """Labels at the voxel centres of a grid, int64, 0 outside the image's field of view."""
-    labels = resample_to_grid(load_img(labels_img), grid, order=0)
-    if not np.array_equal(labels, labels.round()):
-        raise AttributionError(
-            f"{labels_img}: not a label image, its values are not whole numbers; give a parcellation"
-        )
-    return torch.from_numpy(labels.astype(np.int64))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from xai_brain.attribution.inputs import as_targets, check_volumes, seed_of
+from xai_brain.attribution.inputs import as_targets, seed_of
 from xai_brain.attribution.mask_engine import MaskEngine
 from xai_brain.attribution.masks import brain_of, mean_in
 from xai_brain.attribution.model_state import AttributionError
@@ -65,9 +65,8 @@ class SmoothGrad:
         -------
         Tensor of shape (N, 1, X, Y, Z)
         """
-        check_volumes(inputs)
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference)
         mean = mean_in(inputs, brain).view(-1, 1, 1, 1, 1)
         sd = self.noise * mean_in((inputs - mean).square(), brain).sqrt()
@@ -139,9 +138,8 @@ class GradientShap:
         -------
         Tensor of shape (N, 1, X, Y, Z)
         """
-        check_volumes(inputs)
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         maps = torch.zeros_like(inputs)
         with self.engine.prepared(inputs):
             for i, volume in enumerate(inputs):
