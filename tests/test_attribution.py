@@ -5,6 +5,7 @@ from __future__ import annotations
 import captum.attr
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import SHAPE, ToyNet, boxed_reference
@@ -60,6 +61,7 @@ def quarters():
 
 
 REFERENCE = reference_for(SHAPE)
+NAMES = pd.DataFrame({"index": [1, 2, 3, 4], "name": ["first", "second", "third", "fourth"]})
 METHODS = {
     "GradCAM": GradCAM,
     "GuidedBackprop": GuidedBackprop,
@@ -73,7 +75,7 @@ METHODS = {
     "DeepLift": lambda model: DeepLift(model, REFERENCE),
     "LRP": LRP,
     "Occlusion": lambda model: Occlusion(model, REFERENCE, window_mm=14, n_levels=2, n_refined=2),
-    "RegionAblation": lambda model: RegionAblation(model, REFERENCE, quarters()),
+    "RegionAblation": lambda model: RegionAblation(model, REFERENCE, quarters(), NAMES),
     "MeaningfulPerturbation": lambda model: MeaningfulPerturbation(
         ClassScore(model, "probability"), REFERENCE, n_iter=8, area_weight=0.0
     ),

@@ -49,6 +49,7 @@ def test_every_method_can_be_made(choice, toy_net, tmp_path):
     if choice == "region_ablation":
         labels_img = nib.Nifti1Image(np.ones((8, 9, 10), np.int16), np.diag([2.0, 2, 2, 1]))
         labels_img.to_filename(tmp_path / "atlas.nii.gz")
+        (tmp_path / "atlas.tsv").write_text("index\tname\n1\tbrain\n")
         overrides.append(f"attribution.RegionAblation.labels_img={tmp_path}/atlas.nii.gz")
     cfg = compose("run", overrides)
     volumes = torch.zeros(2, 1, 8, 9, 10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nibabel as nib
+import pandas as pd
 import torch
 from torch import nn
 
@@ -34,6 +35,8 @@ class RegionAblation:
     labels_img : str, Path or nibabel.Nifti1Image
         Label image (0: no region) in the space of the volumes, on any grid, or the name of an atlas that
         nilearn downloads; see `xai_brain.atlas.load_atlas`.
+    table : str, Path or DataFrame, optional
+        Names of its labels; default: the table beside the image.
     fill : str, default "counterfactual_mean"
         See `Fills`.
     blur_sigma_mm : float, default 12
@@ -56,6 +59,7 @@ class RegionAblation:
         model: nn.Module,
         reference: Reference,
         labels_img: str | Path | nib.Nifti1Image,
+        table: str | Path | pd.DataFrame | None = None,
         fill: str | None = None,
         blur_sigma_mm: float = 12.0,
         chunk_size: int | None = None,
@@ -65,7 +69,7 @@ class RegionAblation:
         self.engine, self.reference = MaskEngine(model, chunk_size), reference
         self.fill = Fills(fill or default_fill(reference), reference, blur_sigma_mm)
         x, y, z = reference.brain_mask.shape
-        atlas = load_atlas(labels_img)
+        atlas = load_atlas(labels_img, table)
         labels = atlas.on_grid(Grid("inputs", (x, y, z), reference.affine.numpy()))
         self.labels = torch.tensor(labels)  # a copy
         self.labels[~reference.brain_mask.cpu()] = 0
