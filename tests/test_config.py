@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -24,7 +26,11 @@ def test_every_file_composes_and_says_how_to_use_it(group, choice):
         with pytest.raises(ConfigError, match=r"no value for model\._target_"):
             compose("run", ["data=synthetic", "model=custom"])
         return
+    if choice == "region_ablation":
+        with pytest.raises(ConfigError, match=r"no value for attribution\.RegionAblation\.labels_img"):
+            compose("run", ["data=synthetic", "attribution=[region_ablation]"])
     overrides = [f"{group}={choice}" if group != "attribution" else f"attribution=[{choice}]", ROOT]
+    overrides += ["attribution.RegionAblation.labels_img=atlas.nii.gz"] * (choice == "region_ablation")
     cfg = compose("run", overrides if group in ("data", "experiment") else ["data=bids", *overrides])
     assert OmegaConf.missing_keys(cfg) == set()
     lines = (conf_dir() / group / f"{choice}.yaml").read_text().splitlines()
@@ -35,14 +41,28 @@ def test_every_file_composes_and_says_how_to_use_it(group, choice):
 
 
 @pytest.mark.parametrize("choice", [choice for group, choice in FILES if group == "attribution"])
-def test_every_method_can_be_made(choice, toy_net):
+def test_every_method_can_be_made(choice, toy_net, tmp_path):
     from xai_brain.attribution import Reference
     from xai_brain.commands.explain_batch import build_method
 
-    cfg = compose("run", ["data=synthetic", f"attribution=[{choice}]"])
+    overrides = ["data=synthetic", f"attribution=[{choice}]"]
+    if choice == "region_ablation":
+        labels_img = nib.Nifti1Image(np.ones((8, 9, 10), np.int16), np.diag([2.0, 2, 2, 1]))
+        labels_img.to_filename(tmp_path / "atlas.nii.gz")
+        (tmp_path / "atlas.tsv").write_text("index\tname\n1\tbrain\n")
+        overrides.append(f"attribution.RegionAblation.labels_img={tmp_path}/atlas.nii.gz")
+    cfg = compose("run", overrides)
     volumes = torch.zeros(2, 1, 8, 9, 10)
-    brain = torch.ones(8, 9, 10, dtype=torch.bool)
-    reference = Reference(volumes, volumes, torch.tensor([0, 1]), brain, (2.0, 2.0, 2.0))
+    reference = Reference(
+        class_means=volumes,
+        volumes=volumes,
+        targets=torch.tensor([0, 1]),
+        brain_mask=torch.ones(8, 9, 10, dtype=torch.bool),
+        voxel_size_mm=(2.0, 2.0, 2.0),
+        class_variances=volumes,
+        class_counts=torch.tensor([2, 2]),
+        affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=torch.float64)),
+    )
     (label,) = cfg.attribution
     method, _ = build_method(cfg, label, toy_net, reference)
     assert callable(method.attribute)

@@ -13,7 +13,8 @@ from xai_brain.attribution import (
 )
 from xai_brain.attribution.eval_copy import eval_copy
 from xai_brain.attribution.first_convolution import FirstConvolution
-from xai_brain.attribution.mask_engine import MaskEngine, moved, volumes_that_fit
+from xai_brain.attribution.mask_engine import MaskEngine, moved
+from xai_brain.attribution.memory import volumes_that_fit
 
 
 @pytest.fixture
@@ -161,9 +162,9 @@ def test_out_of_memory_halves_the_chunk_and_gives_the_same(toy_net, inputs):
 
 def test_chunk_follows_the_memory(toy_net, inputs, monkeypatch):
     assert volumes_that_fit(toy_net, inputs[:1]) == 8
-    monkeypatch.setattr("xai_brain.attribution.mask_engine._free_memory", lambda device: 1_000_000)
+    monkeypatch.setattr("xai_brain.attribution.memory._free_memory", lambda device: 1_000_000)
     assert 1 <= volumes_that_fit(toy_net, inputs[:1]) < 8
-    monkeypatch.setattr("xai_brain.attribution.mask_engine._free_memory", lambda device: 0)
+    monkeypatch.setattr("xai_brain.attribution.memory._free_memory", lambda device: 0)
     assert volumes_that_fit(toy_net, inputs[:1]) == 1
 
 

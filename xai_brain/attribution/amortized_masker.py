@@ -10,9 +10,9 @@ from captum.attr import PerturbationAttribution
 from torch import nn
 
 from xai_brain.attribution.fills import Fills
+from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.mask_engine import MaskEngine
 from xai_brain.attribution.masks import (
-    as_targets,
     brain_of,
     coarse_shape,
     mean_in,
@@ -124,7 +124,7 @@ class AmortizedMasker(PerturbationAttribution):
             1 - mask, in [0, 1].
         """
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         if self.network is None:
             self.fit(inputs.device)
         assert self.network is not None

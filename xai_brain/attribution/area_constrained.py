@@ -12,8 +12,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from xai_brain.attribution.fills import Fills
+from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.mask_engine import MaskEngine
-from xai_brain.attribution.masks import as_targets, brain_of, coarse_shape, mean_in, upsampled
+from xai_brain.attribution.masks import brain_of, coarse_shape, mean_in, upsampled
 from xai_brain.attribution.reference import Reference
 
 
@@ -141,11 +142,11 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         list of AreaScoreCurve
         """
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference)
         curves: list[AreaScoreCurve] = []
         with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:
-            for rows in torch.arange(len(inputs)).split(max(1, self.engine.chunk // len(self.areas))):
+            for rows in torch.arange(len(inputs)).split(max(1, self.engine.chunks.size // len(self.areas))):
                 its_brain = brain if len(brain) == 1 else brain[rows]
                 curves += self._optimize_together(inputs[rows], targets[rows], its_brain)
                 bar.update(len(rows))

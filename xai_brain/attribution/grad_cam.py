@@ -1,4 +1,4 @@
-"""Grad-CAM in any number of dimensions, on Captum's LayerGradCam."""
+"""Grad-CAM on volumes, on Captum's LayerGradCam."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import torch
 from captum.attr import LayerGradCam
 from torch import nn
 
+from xai_brain.attribution.inputs import check_volumes
+from xai_brain.attribution.masks import upsampled
+from xai_brain.attribution.memory import in_chunks
 from xai_brain.attribution.model_state import AttributionError, preserved
 from xai_brain.attribution.outputs import ClassScore
 
@@ -48,13 +51,20 @@ class GradCAM:
         Tensor of shape (N, 1, X, Y, Z)
             Raw and signed.
         """
+        check_volumes(inputs)
         with preserved(self.model):
-            layer = find_layer(self.model, inputs, self.layer)
-            # a graph is needed although no parameter asks for a gradient
-            inputs = inputs.detach().clone().requires_grad_()
-            coarse = LayerGradCam(self.model, layer).attribute(inputs, target)
-        mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[inputs.ndim]
-        return nn.functional.interpolate(coarse.detach(), inputs.shape[2:], mode=mode, align_corners=False)
+            grad_cam = LayerGradCam(self.model, find_layer(self.model, inputs, self.layer))
+
+            def explain(some: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+                coarse = grad_cam.attribute(some, targets)
+                if coarse.ndim != 5:
+                    raise AttributionError(
+                        f"layer {self.layer!r} gives shape {tuple(coarse.shape)}: "
+                        "Grad-CAM needs one whose output is a volume"
+                    )
+                return upsampled(coarse, some.shape)
+
+            return in_chunks(self.model, inputs, target, explain)
 
 
 def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) -> nn.Module:

@@ -8,7 +8,10 @@ import torch
 from captum.attr import GuidedBackprop as CaptumGuidedBackprop
 from torch import nn
 
-from xai_brain.attribution.model_state import check_relu_modules, preserved
+from xai_brain.attribution.inputs import check_volumes
+from xai_brain.attribution.memory import in_chunks
+from xai_brain.attribution.model_state import preserved
+from xai_brain.attribution.nonlinearities import check_relu_modules
 
 
 class GuidedBackprop:
@@ -46,11 +49,11 @@ class GuidedBackprop:
         Raises
         ------
         AttributionError
-            The model has no ReLU module, or functional ReLUs.
+            The model has no ReLU module, or functional ReLUs; or the inputs are not volumes.
         """
+        check_volumes(inputs)
         with preserved(self.model), warnings.catch_warnings():
-            # Captum tells of the hooks that it sets, and that inputs are made to ask for gradients
+            check_relu_modules(self.model, inputs, "guided backpropagation")
+            # Captum tells of the hooks that it sets
             warnings.filterwarnings("ignore", "Setting (backward|forward).*hooks on ReLU")
-            check_relu_modules(self.model, inputs)
-            inputs = inputs.detach().clone().requires_grad_()
-            return CaptumGuidedBackprop(self.model).attribute(inputs, target).detach()
+            return in_chunks(self.model, inputs, target, CaptumGuidedBackprop(self.model).attribute)

@@ -8,8 +8,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from xai_brain.attribution.fills import kan2020_blur
+from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.mask_engine import MaskEngine
-from xai_brain.attribution.masks import as_targets, total_variation, upsampled
+from xai_brain.attribution.masks import total_variation, upsampled
 
 SPACING = 4  # voxels of one node of the coarse mask
 FLOOR, AREA_WEIGHT, TV_BETA = 0.05, 3.0, 7.0
@@ -78,10 +79,10 @@ class Kan2020Perturbation(PerturbationAttribution):
             1 - upsampled mask, in [0, 1].
         """
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         maps = []
         with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:
-            for rows in torch.arange(len(inputs)).split(self.engine.chunk):
+            for rows in torch.arange(len(inputs)).split(self.engine.chunks.size):
                 maps.append(1 - self._optimize_together(inputs[rows], targets[rows]))
                 bar.update(len(rows))
         return torch.cat(maps)

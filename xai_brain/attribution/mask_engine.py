@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from xai_brain.attribution.eval_copy import eval_copy
+from xai_brain.attribution.memory import Chunks, volumes_that_fit
 from xai_brain.attribution.model_state import AttributionError, preserved
-
-MAX_VOLUMES = {"cpu": 8, "cuda": 256}  # more in one pass are no faster
-MEMORY_SHARE = 0.5  # of what is free
 
 
 class MaskEngine:
@@ -33,7 +31,7 @@ class MaskEngine:
         if precision not in ("float32", "bfloat16"):
             raise AttributionError(f"precision={precision!r}: one of float32, bfloat16")
         self.model, self.chunk_size, self.precision = model, chunk_size, precision
-        self._network, self.chunk = model, chunk_size or 1
+        self.network, self.chunks = model, Chunks(chunk_size or 1)
 
     @contextmanager
     def prepared(self, inputs: torch.Tensor) -> Iterator[None]:
@@ -45,12 +43,12 @@ class MaskEngine:
             Volumes like those to be scored.
         """
         with preserved(self.model):
-            self._network = eval_copy(self.model, inputs)
-            self.chunk = self.chunk_size or volumes_that_fit(self._network, inputs[:1])
+            self.network = eval_copy(self.model, inputs)
+            self.chunks = Chunks(self.chunk_size or volumes_that_fit(self.network, inputs[:1]))
             try:
                 yield
             finally:
-                self._network = self.model
+                self.network = self.model
 
     def scores(self, volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Output for the targets, (N,), without gradients."""
@@ -60,8 +58,14 @@ class MaskEngine:
             with torch.no_grad():
                 scores[rows] = self._score(volumes[rows], targets[rows])
 
-        self._in_chunks(len(volumes), run)
+        self.chunks.run(len(volumes), run)
         return scores
+
+    def gradient(self, volumes: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Gradient of the output for one class with respect to volumes, (N, 1, X, Y, Z), in one pass."""
+        volumes = volumes.detach().requires_grad_()
+        scores = self._score(volumes, target.expand(len(volumes)))
+        return torch.autograd.grad(scores.sum(), volumes)[0]
 
     def gradients(
         self,
@@ -113,68 +117,14 @@ class MaskEngine:
             scores.index_add_(0, of, score.detach() / n_shifts)
             gradients.index_add_(0, of, gradient / n_shifts)
 
-        self._in_chunks(len(subjects), run)
+        self.chunks.run(len(subjects), run)
         return scores, gradients
 
     def _score(self, volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         low = self.precision == "bfloat16"
         with torch.autocast(volumes.device.type, torch.bfloat16, enabled=low):
-            outputs = self._network(volumes)
+            outputs = self.network(volumes)
         return outputs.float().gather(1, targets[:, None])[:, 0]
-
-    def _in_chunks(self, n: int, run: Callable[[slice], None]) -> None:
-        start = 0
-        while start < n:
-            try:
-                run(slice(start, min(start + self.chunk, n)))
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if self.chunk == 1 or not _is_out_of_memory(error):
-                    raise
-                self.chunk //= 2
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                continue
-            start += self.chunk
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def volumes_that_fit(network: nn.Module, volume: torch.Tensor) -> int:
-    """How many volumes go through a forward and backward pass at once.
-
-    From the bytes that autograd keeps for one of them.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-    volume : Tensor of shape (1, 1, X, Y, Z)
-    """
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        network(volume.detach().requires_grad_())
-    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    per_volume = 2 * sum(size for place, size in kept.items() if place not in weights)  # and its gradients
-    device = volume.device.type
-    most = int(MEMORY_SHARE * _free_memory(volume.device) / max(per_volume, 1))
-    return max(1, min(most, MAX_VOLUMES.get(device, 8)))
-
-
-def _free_memory(device: torch.device) -> int:
-    """Bytes."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # not Linux
-        return 4 * 1024**3
 
 
 def moved(volumes: torch.Tensor, shifts: torch.Tensor, mode: str = "replicate") -> torch.Tensor:

@@ -10,22 +10,6 @@ from torch import nn
 from xai_brain.attribution.reference import Reference
 
 
-def as_targets(target: int | torch.Tensor | None, n: int, device: torch.device) -> torch.Tensor:
-    """Class indices (N,) of one for all or one per subject.
-
-    Raises
-    ------
-    ValueError
-        There is none.
-    """
-    if target is None:
-        raise ValueError(
-            "target is needed: the index of the class to explain, one for all or one per subject"
-        )
-    targets = torch.as_tensor(target, device=device).long()
-    return targets.expand(n) if targets.ndim == 0 else targets
-
-
 def brain_of(inputs: torch.Tensor, reference: Reference | None, restrict: bool = True) -> torch.Tensor:
     """Where a mask may act: 1 or 0, (1 or N, 1, X, Y, Z).
 

@@ -11,9 +11,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from xai_brain.attribution.fills import Fills
+from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.mask_engine import MaskEngine
 from xai_brain.attribution.masks import (
-    as_targets,
     brain_of,
     coarse_shape,
     mean_in,
@@ -183,10 +183,10 @@ class MeaningfulPerturbation(PerturbationAttribution):
     ) -> Iterator[PerturbationResult]:
         """One after another, so that whoever needs the maps alone keeps nothing else."""
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference, self.restrict_to_brain)
         with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:
-            for rows in torch.arange(len(inputs)).split(self.engine.chunk):
+            for rows in torch.arange(len(inputs)).split(self.engine.chunks.size):
                 its_brain = brain if len(brain) == 1 else brain[rows]
                 yield from self._optimize_together(inputs[rows], targets[rows], its_brain)
                 bar.update(len(rows))
@@ -222,7 +222,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         image classification", SPIE Medical Imaging 2020.
         """
         inputs = inputs.detach()
-        targets = as_targets(target, len(inputs), inputs.device)
+        targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference, self.restrict_to_brain).amax(0, keepdim=True)
         generator = torch.Generator().manual_seed(self.random_state)
         order = torch.randperm(len(inputs), generator=generator)

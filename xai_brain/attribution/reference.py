@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from xai_brain.attribution.model_state import AttributionError
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -22,6 +24,12 @@ class Reference:
     brain_mask : bool Tensor of shape (X, Y, Z)
         Voxels that lie in the brain of any training subject.
     voxel_size_mm : tuple of 3 float
+    class_variances : Tensor of shape (n_classes, 1, X, Y, Z), optional
+        Unbiased (n - 1) variance of each class. Only the t-map needs it.
+    class_counts : Tensor of shape (n_classes,), optional
+        Subjects of each class.
+    affine : Tensor of shape (4, 4), optional
+        Voxel to world, RAS+ mm. Only what places an atlas needs it.
     """
 
     class_means: torch.Tensor
@@ -29,6 +37,55 @@ class Reference:
     targets: torch.Tensor
     brain_mask: torch.Tensor
     voxel_size_mm: tuple[float, float, float]
+    class_variances: torch.Tensor | None = None
+    class_counts: torch.Tensor | None = None
+    affine: torch.Tensor | None = None
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """Mean of all training subjects, (1, X, Y, Z); of the classes, where their counts are not known."""
+        if self.class_counts is None:
+            return self.class_means.mean(0)
+        weights = (self.class_counts / self.class_counts.sum()).to(self.class_means)
+        return torch.einsum("k,k...->...", weights, self.class_means)
+
+    def welch_t(self, target: int) -> torch.Tensor:
+        """Welch's t of a class against all others together, (1, X, Y, Z).
+
+        Parameters
+        ----------
+        target : int
+
+        Returns
+        -------
+        Tensor of shape (1, X, Y, Z)
+            Positive where the class is higher; 0 outside the brain and where nothing varies.
+
+        Raises
+        ------
+        AttributionError
+            There are no variances and counts, or fewer than two subjects on one side.
+        """
+        if self.class_variances is None or self.class_counts is None:
+            raise AttributionError(
+                "a t-map needs Reference(..., class_variances=..., class_counts=...) of the training subjects"
+            )
+        means, variances = self.class_means.double(), self.class_variances.double()
+        counts = self.class_counts.to(means)
+        others = [k for k in range(len(means)) if k != target]
+        n, n_rest = counts[target], counts[others].sum()
+        if min(n, n_rest) < 2:
+            raise AttributionError(
+                f"a t-map needs two training subjects of class {target} and of the rest, "
+                f"not {int(n)} and {int(n_rest)}"
+            )
+        # mean and variance of the other classes together, from those of each
+        mean_rest = torch.einsum("k,k...->...", counts[others] / n_rest, means[others])
+        squares = torch.einsum("k,k...->...", counts[others] - 1, variances[others].nan_to_num())
+        squares = squares + torch.einsum("k,k...->...", counts[others], (means[others] - mean_rest).square())
+        error = (variances[target] / n + squares / (n_rest - 1) / n_rest).sqrt()
+        t = torch.where(error > 0, (means[target] - mean_rest) / error, 0.0)
+        return (t * self.brain_mask.to(t.device)).float()
 
     def counterfactual_mean(self, target: torch.Tensor) -> torch.Tensor:
         """Mean of the other classes' mean volumes, (N, 1, X, Y, Z), for targets (N,)."""

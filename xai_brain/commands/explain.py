@@ -127,10 +127,10 @@ def _explain_with(
     classifiers = [network.load(cfg) for network in networks]
     references: list[Reference | None] = [None] * len(networks)
     if any(takes_reference(cfg, label) for label, batches in todo.items() if batches):
-        x, y, z = get_grid(cfg.preprocessing.grid).spacing_mm.tolist()
+        grid = get_grid(cfg.preprocessing.grid)
         names, n_volumes = classifiers[0].class_names, cfg.explain.n_reference_volumes
         references = [
-            build_reference(train, names, n_volumes, (x, y, z))
+            build_reference(train, names, n_volumes, grid)
             for train in training_subjects(cfg, run, cohort, networks)
         ]
     about = described(networks)

@@ -19,7 +19,7 @@ from xai_brain.attribution.reference import Reference
 from xai_brain.config import ConfigError
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.runs import RunDirectory, read_json, sidecar, versions, write_json
-from xai_brain.volumes import get_grid, save_img
+from xai_brain.volumes import Grid, get_grid, save_img
 
 SPACE = "MNI152"  # of everything that was prepared
 
@@ -50,26 +50,34 @@ def is_current(
     return read_json(sidecar(path))["CheckpointSHA256"] == networks[row.seed, row.fold]
 
 
-def build_reference(
-    train: pd.DataFrame,
-    class_names: list[str],
-    n_volumes: int,
-    voxel_size_mm: tuple[float, float, float],
-) -> Reference:
-    """Class means and a sample of the training subjects of a fold, one volume in memory at a time."""
-    means = []
-    for k in range(len(class_names)):
-        rows = train[train["target"] == k]
-        means.append(sum(load_volume(path) for path in rows["volume_path"]) / len(rows))
+def build_reference(train: pd.DataFrame, class_names: list[str], n_volumes: int, grid: Grid) -> Reference:
+    """Class statistics and a sample of the training subjects of a fold, one volume in memory at a time."""
+    of_class = [train[train["target"] == k]["volume_path"] for k in range(len(class_names))]
+    moments = [mean_and_variance(paths) for paths in of_class]
     sample = train.groupby("target", group_keys=False).head(max(n_volumes // len(class_names), 1))
     brain_mask = np.any([np.load(path, mmap_mode="r") for path in train["volume_mask_path"]], axis=0)
+    x, y, z = grid.spacing_mm.tolist()
     return Reference(
-        class_means=torch.from_numpy(np.stack(means))[:, None],
+        class_means=torch.from_numpy(np.stack([mean for mean, _ in moments]))[:, None],
         volumes=torch.from_numpy(np.stack([load_volume(path) for path in sample["volume_path"]]))[:, None],
         targets=torch.tensor(sample["target"].tolist()),
         brain_mask=torch.from_numpy(brain_mask),
-        voxel_size_mm=voxel_size_mm,
+        voxel_size_mm=(x, y, z),
+        class_variances=torch.from_numpy(np.stack([variance for _, variance in moments]))[:, None],
+        class_counts=torch.tensor([len(paths) for paths in of_class]),
+        affine=torch.from_numpy(grid.affine),
     )
+
+
+def mean_and_variance(paths: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Voxel-wise mean and unbiased variance (0 for a single volume), float32, by Welford's recurrence."""
+    mean = squares = np.zeros(())  # takes the shape of a volume
+    for n, path in enumerate(paths, 1):
+        volume = load_volume(path).astype(np.float64)
+        change = volume - mean
+        mean = mean + change / n
+        squares = squares + change * (volume - mean)
+    return mean.astype(np.float32), (squares / max(len(paths) - 1, 1)).astype(np.float32)
 
 
 def load_volume(path: str) -> np.ndarray:
@@ -141,6 +149,7 @@ def explain_batch(
         about_map = {
             "ParticipantId": row.participant_id,
             "Method": label,
+            "Kind": getattr(explainers[0].method, "kind", "method"),
             "Parameters": parameters_of(cfg, label),
             "Target": int(target),
             "TargetName": class_names[int(target)],

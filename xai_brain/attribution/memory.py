@@ -1,0 +1,130 @@
+"""How many volumes go through a model at once, and what to do when they were too many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from xai_brain.attribution.inputs import as_targets
+from xai_brain.attribution.model_state import preserved
+
+MAX_VOLUMES = {"cpu": 8, "cuda": 256}  # more in one pass are no faster
+MEMORY_SHARE = 0.5  # of what is free
+
+Result = TypeVar("Result")
+
+
+class Chunks:
+    """Work on many volumes, some at a time; half as many from the moment that memory is out.
+
+    Parameters
+    ----------
+    size : int
+        Volumes at once.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def halving(self, work: Callable[[int], Result]) -> Result:
+        """Result of ``work(size)``, tried again with half of the size as long as memory is out."""
+        while True:
+            try:
+                return work(self.size)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if self.size == 1 or not _is_out_of_memory(error):
+                    raise
+            # after the handler, whose traceback would keep the tensors of the failed attempt
+            self.size //= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def run(self, n: int, work: Callable[[slice], None]) -> None:
+        """Call ``work(rows)`` until all `n` rows are done; what is done stays done."""
+        start = 0
+
+        def next_rows(size: int) -> int:
+            rows = slice(start, min(start + size, n))
+            work(rows)
+            return rows.stop
+
+        while start < n:
+            start = self.halving(next_rows)
+
+
+def in_chunks(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    target: int | torch.Tensor | None,
+    explain: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    chunk_size: int | None = None,
+) -> torch.Tensor:
+    """Maps of a batch, as many subjects at a time as memory allows; the model leaves as it came.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    inputs : Tensor of shape (N, C, X, Y, Z)
+    target : int or Tensor of shape (N,)
+    explain : function of (inputs, targets) that gives maps
+        Its inputs ask for gradients.
+    chunk_size : int, optional
+
+    Returns
+    -------
+    Tensor of shape (N, C, X, Y, Z)
+    """
+    targets = as_targets(target, inputs)
+    inputs = inputs.detach()
+    maps = torch.empty_like(inputs)
+    with preserved(model):
+        chunks = Chunks(chunk_size or volumes_that_fit(model, inputs[:1]))
+
+        def work(rows: slice) -> None:
+            maps[rows] = explain(inputs[rows].clone().requires_grad_(), targets[rows]).detach()
+
+        chunks.run(len(inputs), work)
+    return maps
+
+
+def volumes_that_fit(network: nn.Module, volume: torch.Tensor) -> int:
+    """How many volumes go through a forward and backward pass at once.
+
+    From the bytes that autograd keeps for one of them.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    volume : Tensor of shape (1, 1, X, Y, Z)
+    """
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network(volume.detach().requires_grad_())
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    per_volume = 2 * sum(size for place, size in kept.items() if place not in weights)  # and its gradients
+    device = volume.device.type
+    most = int(MEMORY_SHARE * _free_memory(volume.device) / max(per_volume, 1))
+    return max(1, min(most, MAX_VOLUMES.get(device, 8)))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # not Linux
+        return 4 * 1024**3
