@@ -47,7 +47,7 @@ class PlantedEffect:
         Of all lesions of a subject.
     lesion_count : int, default 3
     lesion_compactness : float, default 0.6
-        36 pi V^2 / S^3 of each lesion, 1 for a sphere; in [0.2, 0.95].
+        36 pi V^2 / S^3 of each lesion, 1 for a sphere; in [0.4, 0.95].
     distractor_center_mm : list of 3 float, optional
         A second effect, alike but at this place (a sphere of the same volume), in half of each class.
     confound_center_mm : list of 3 float, optional
@@ -190,8 +190,8 @@ def _check_lesions(settings: PlantedEffect) -> None:
         raise PlantedError(f"planted.lesion_count={settings.lesion_count}: at least 1 is needed")
     if not settings.lesion_volume_ml > 0:
         raise PlantedError(f"planted.lesion_volume_ml={settings.lesion_volume_ml}: above 0 is needed")
-    if not 0.2 <= settings.lesion_compactness <= 0.95:
-        raise PlantedError(f"planted.lesion_compactness={settings.lesion_compactness}: from 0.2 to 0.95")
+    if not 0.4 <= settings.lesion_compactness <= 0.95:
+        raise PlantedError(f"planted.lesion_compactness={settings.lesion_compactness}: from 0.4 to 0.95")
 
 
 def difference_of_means(d: float, sd: float, variation: float) -> float:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from xai_brain.analysis.baselines import brain_size_predictions
 from xai_brain.commands.cohort import class_names
+from xai_brain.commands.evaluate_regions import atlas_stamp, evaluate_regions
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
@@ -41,8 +42,8 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     Returns
     -------
     RunDirectory
-        With evaluation/agreement.tsv, localization.tsv (truth known), summary.tsv, group/ and the
-        figures in metrics.json.
+        With evaluation/agreement.tsv, localization.tsv (truth known), summary.tsv, with an
+        atlas regions.tsv, region_groups.tsv and region_top.tsv, group/ and the figures in metrics.json.
     """
     run = open_run(cfg)
     maps = find_maps(cfg, run)
@@ -50,12 +51,14 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     stamp = run.path / "evaluation" / "inputs.json"
     inputs = {
         "evaluation": str(cfg.evaluation),
+        "atlas": atlas_stamp(cfg),
         "maps": sorted(f"{m['path'].name} {m['stamp']}" for m in maps),
     }
     if stamp.exists() and read_json(stamp) == inputs and run.evaluation("summary").exists():
         say("evaluate: nothing to do, all maps are compared")
         return run
     start = time.monotonic()
+    evaluate_regions(cfg, run, maps, class_names(read_tsv(run.participants)))
     methods = list(dict.fromkeys(m["method"] for m in maps))
     table = pd.DataFrame(maps)
     settings = cfg.evaluation

@@ -14,7 +14,7 @@ from xai_brain.volumes import Grid
 
 LEAST_SHARE = 0.1  # of a voxel that a lesion fills; below it the voxel stays as it is
 TRIES = 20  # places for the lesions of a subject
-MOST_ROUGH = 1.5
+MOST_ROUGH = 3.0
 
 
 def lesion_shares(
@@ -149,7 +149,10 @@ def _bumps(directions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     sample = np.random.default_rng(0).standard_normal((500, 3))
     sample /= np.linalg.norm(sample, axis=1, keepdims=True)
     at_sample = np.prod(sample[:, None, :] ** np.array(powers), axis=2) @ coefficients
-    noise = sum(c * x**i * y**j * z**k for c, (i, j, k) in zip(coefficients, powers, strict=True))
+    x_to, y_to, z_to = ([np.ones_like(v), v, v * v, v**3, v**4] for v in (x, y, z))
+    noise = np.zeros_like(x)
+    for c, (i, j, k) in zip(coefficients, powers, strict=True):
+        noise += c * x_to[i] * y_to[j] * z_to[k]
     return (noise - at_sample.mean()) / at_sample.std()
 
 

@@ -112,12 +112,16 @@ def place_of_mask(inside: np.ndarray, affine: np.ndarray, what: str, settings: P
             "(use one side or one region, or kind=intensity)"
         )
     step = float(grid.spacing_mm[0])
+    if not fine.any():
+        raise PlantedError(f"{what}: is too thin; give a region of some voxels")
     depth = ndimage.distance_transform_edt(fine) - ndimage.distance_transform_edt(~fine)
     depth = ndimage.gaussian_filter(step * (depth - 0.5 * np.sign(depth)), 1.0)  # no staircase
+    # smoothing moves the surface of what is thin or pointed; the volume of the region stays
+    volume = inside.sum() * abs(np.linalg.det(affine[:3, :3]))
+    n_inside = min(max(round(volume / step**3), 1), depth.size - 1)
+    depth -= np.partition(depth.ravel(), depth.size - n_inside - 1)[depth.size - n_inside - 1]
     origin = grid.affine[:3, 3]
     places = nib.affines.apply_affine(grid.affine, np.argwhere(depth > 0))
-    if not len(places):
-        raise PlantedError(f"{what}: is too small; give a region of some voxels")
     center = places.mean(axis=0)
 
     def depth_mm(points: np.ndarray) -> np.ndarray:

@@ -181,7 +181,7 @@ class _Planting:
             self._require_brain(row, brain_mask)
             means.append([region.mean(volume, brain_mask) for region in regions])
         by_person = pd.DataFrame(means).groupby(cohort["participant_id"].to_numpy()).mean()
-        sds = by_person.std(ddof=1).to_numpy()
+        sds = by_person.std(ddof=1).to_numpy(copy=True)
         if not (sds > 0).all():
             raise PlantedError(
                 "planted.size: the mean of the region is the same in all subjects, so that no d can be made; "

@@ -38,31 +38,32 @@ def draw(participant_ids: Iterable[str], settings: PlantedEffect) -> pd.DataFram
     ids = sorted(set(participant_ids))
     if len(ids) < 4:
         raise PlantedError(f"{len(ids)} participants; planting needs two for each class, at least 4")
-    order = _shuffled(ids, "class", settings)
-    with_effect = set(order[: len(ids) // 2])
-    table = pd.DataFrame(index=pd.Index(ids, name="participant_id"))
-    table["target"] = [int(i in with_effect) for i in ids]
-    for name in ("strength", "distractor", "confound"):
-        table[name] = 0.0
-    table["site"] = 0
+    with_effect = set(_shuffled(ids, "class", settings)[: len(ids) // 2])
+    target = np.array([int(i in with_effect) for i in ids])
+    position = {participant_id: k for k, participant_id in enumerate(ids)}
+    strength, distractor, confound = np.zeros((3, len(ids)))
+    site = np.zeros(len(ids), int)
     placed = 0
-    for target in (0, 1):
-        members = table.index[table["target"] == target].tolist()
-        if target == 1:
-            carriers = _shuffled(members, "strength", settings)
-            table.loc[carriers, "strength"] = 1 + settings.variation * _normal_scores(len(carriers))
-        chosen = _shuffled(members, "distractor", settings)[: (len(members) + target) // 2]
-        chosen = _shuffled(chosen, "distractor strength", settings)
-        table.loc[chosen, "distractor"] = 1 + settings.variation * _normal_scores(len(chosen))
-        table.loc[_shuffled(members, "confound", settings), "confound"] = _normal_scores(len(members))
-        sites = (placed + np.arange(len(members))) % settings.n_sites
-        table.loc[_shuffled(members, "site", settings), "site"] = sites
+    for k in (0, 1):
+        members = [i for i in ids if (i in with_effect) == bool(k)]
+
+        def places(purpose: str, people: list[str] = members) -> list[int]:
+            return [position[i] for i in _shuffled(people, purpose, settings)]
+
+        if k == 1:
+            strength[places("strength")] = 1 + settings.variation * _normal_scores(len(members))
+        carriers = _shuffled(members, "distractor", settings)[: (len(members) + k) // 2]
+        its_strength = 1 + settings.variation * _normal_scores(len(carriers))
+        distractor[places("distractor strength", carriers)] = its_strength
+        confound[places("confound")] = _normal_scores(len(members))
+        site[places("site")] = (placed + np.arange(len(members))) % settings.n_sites
         placed += len(members)
-    of_class = (table["target"] - table["target"].mean()) / table["target"].std(ddof=0)
+    of_class = (target - target.mean()) / target.std()
     rho = settings.confound_rho
-    table["confound"] = rho * of_class + np.sqrt(1 - rho**2) * table["confound"]
-    table["seed"] = [int(_digest(i, "seed", settings)[:15], 16) for i in ids]
-    return table
+    confound = rho * of_class + np.sqrt(1 - rho**2) * confound
+    columns = {"target": target, "strength": strength, "distractor": distractor, "confound": confound}
+    columns |= {"site": site, "seed": [int(_digest(i, "seed", settings)[:15], 16) for i in ids]}
+    return pd.DataFrame(columns, index=pd.Index(ids, name="participant_id"))
 
 
 def _shuffled(ids: list[str], purpose: str, settings: PlantedEffect) -> list[str]:
