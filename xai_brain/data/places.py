@@ -115,7 +115,7 @@ def place_of_mask(inside: np.ndarray, affine: np.ndarray, what: str, settings: P
     if not fine.any():
         raise PlantedError(f"{what}: is too thin; give a region of some voxels")
     depth = ndimage.distance_transform_edt(fine) - ndimage.distance_transform_edt(~fine)
-    depth = ndimage.gaussian_filter(step * (depth - 0.5 * np.sign(depth)), 1.0)  # no staircase
+    depth = ndimage.gaussian_filter(step * (depth - 0.5 * np.sign(depth)), 0.7)  # no staircase
     # smoothing moves the surface of what is thin or pointed; the volume of the region stays
     volume = inside.sum() * abs(np.linalg.det(affine[:3, :3]))
     n_inside = min(max(round(volume / step**3), 1), depth.size - 1)
