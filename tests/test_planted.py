@@ -72,7 +72,7 @@ def cohens_d(values, target):
     return (b.mean() - a.mean()) / np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)
 
 
-@pytest.mark.parametrize("size", [-2.0, 0.8, 1.5])
+@pytest.mark.parametrize("size", [-2.0, 0.8])
 def test_d_of_the_regions_mean_is_what_was_asked(cohort, tmp_path, size):
     region = np.linalg.norm(WORLD - LEFT, axis=-1) < 12
     settings = replace(INTENSITY, size=size)
@@ -138,9 +138,9 @@ def test_an_effect_on_the_right_is_on_the_right(cohort, tmp_path):
 
 @pytest.mark.parametrize(("kind", "size"), [("atrophy", 30.0), ("atrophy", 10.0), ("expansion", 40.0)])
 def test_volume_and_jacobian_are_what_was_asked(kind, size):
-    grid = Grid("fine", (81, 79, 77), np.diag([1.0, 1.0, 1.0, 1.0]))
-    center = np.array([40.0, 39.0, 38.0])
-    settings = PlantedEffect(kind, size=size, center_mm=list(center), radius_mm=12.0, variation=0.2)
+    grid = Grid("fine", (59, 61, 57), np.diag([1.0, 1.0, 1.0, 1.0]))
+    center = np.array([29.0, 30.0, 28.0])
+    settings = PlantedEffect(kind, size=size, center_mm=list(center), radius_mm=10.0, variation=0.2)
     place = place_of(settings)
     deformation = Deformation(place, grid, settings)
     change = size / 100 * (-1 if kind == "atrophy" else 1)
@@ -149,14 +149,14 @@ def test_volume_and_jacobian_are_what_was_asked(kind, size):
     # the Jacobian: constant where the content of the region is, above 0 all around
     pullback = jacobian_determinant(lambda x: deformation.pullback(x, change), world.reshape(-1, 3))
     pullback = pullback.reshape(grid.shape)
-    content = radius < 12 * (1 + change) ** (1 / 3) - 0.5
+    content = radius < 10 * (1 + change) ** (1 / 3) - 0.5
     np.testing.assert_allclose(1 / pullback[content], 1 + change, rtol=1e-6)
     assert pullback.min() > 0
     assert np.array_equal(
         deformation.pullback(world, change)[~deformation.zone], world[~deformation.zone]
     )  # nothing moves outside
     # a ball drawn into a volume and moved with it, at half and full strength
-    ball = (np.clip(12 - radius, -1.5, 1.5) / 3 + 0.5).astype(np.float64)
+    ball = (np.clip(10 - radius, -1.5, 1.5) / 3 + 0.5).astype(np.float64)
     everything = np.ones(grid.shape, bool)
     for strength in (0.5, 1.0):
         moved = deformation.changed(ball, everything, strength, size)
@@ -179,13 +179,41 @@ def test_a_masks_volume_changes_as_asked(tmp_path):
     place = place_of(settings)
     np.testing.assert_allclose(place.center_mm, [-24, -8, 18], atol=0.3)
     assert place.volume_ml == pytest.approx(4 / 3 * np.pi * 2 * 0.7 * 0.6, rel=0.1)
-    assert place.deepest_mm == pytest.approx(6, abs=1)
+    assert place.deepest_mm == pytest.approx(6, abs=1.5)  # its surface is known to a part of 2 mm
     grid = Grid("fine", (91, 89, 87), np.diag([1.0, 1.0, 1.0, 1.0]))
     grid.affine[:3, 3] = [-69, -52, -25]
     deformation = Deformation(place, grid, settings)
     label = place.depth_mm(world_mm(grid)) > 0
     moved = deformation.changed(label.astype(float), np.ones(grid.shape, bool), 1.0, 20)
     assert moved.sum() / label.sum() - 1 == pytest.approx(-0.2, rel=0.05)
+
+
+@pytest.mark.parametrize("region", ["Right_thing", 7])
+def test_a_region_of_an_atlas_is_on_its_side(cohort, tmp_path, region):
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = [-60, -66, -30]
+    world = world_mm(Grid("atlas", (61, 60, 52), affine))
+    labels = np.zeros(world.shape[:3], np.int16)
+    labels[np.linalg.norm(world - LEFT, axis=-1) < 11] = 3
+    labels[np.linalg.norm(world - RIGHT, axis=-1) < 11] = 7
+    nib.Nifti1Image(labels, affine).to_filename(tmp_path / "labels.nii.gz")
+    table = tmp_path / "names.tsv"
+    table.write_text("index\tname\n3\tLeft_thing\n7\tRight_thing\n")
+    settings = PlantedEffect(
+        "atrophy",
+        size=20,
+        labels_img=str(tmp_path / "labels.nii.gz"),
+        table=str(table),
+        region=region,
+    )
+    place = place_of(settings)
+    np.testing.assert_allclose(place.center_mm, RIGHT, atol=0.2)
+    assert place.volume_ml == pytest.approx(4 / 3 * np.pi * 1.1**3, rel=0.05)
+    planted = plant(cohort.head(4), settings, GRID, cache_dir=tmp_path)
+    changed = (volumes(planted) != volumes(planted, "source_volume_path")).any(axis=0)
+    np.testing.assert_allclose(WORLD[changed].mean(axis=0), RIGHT, atol=1.5)
+    with pytest.raises(ValueError, match="Right_thing"):
+        place_of(replace(settings, region="Right_thin"))
 
 
 def test_soft_edges_are_round_and_have_no_step():
@@ -209,11 +237,14 @@ def _half_cosine(inner, outer):
 
 def test_the_edge_of_a_mask_is_soft():
     place = place_of_elongated()
-    profile = soft_region(place, GRID, 5.0).profile
-    outside = place.depth_mm(WORLD) <= 0
+    fine = Grid("fine", (61, 63, 59), np.diag([1.0, 1.0, 1.0, 1.0]))
+    fine.affine[:3, 3] = [-54, -39, -11]
+    profile = soft_region(place, fine, 4.0).profile
+    outside = place.depth_mm(world_mm(fine)) <= 0
     assert (profile[outside] == 0).all()
-    assert profile.max() > 0.9
-    assert np.abs(np.diff(profile, axis=2)).max() < 1.1 * np.pi / 2 * 3.5 / 5
+    assert profile.max() == 1
+    # steepest slope of the cosine over 4 mm, from one millimetre to the next
+    assert max(np.abs(np.diff(profile, axis=axis)).max() for axis in range(3)) < 1.1 * np.pi / 2 / 4
 
 
 def place_of_elongated(kind="intensity"):
@@ -241,12 +272,12 @@ def test_classes_are_balanced_and_know_nothing_else(cohort, tmp_path):
     assert table["target"].sum() == N // 2
     assert set(zip(table["target"], table["label"], strict=True)) == {(0, "without"), (1, "with")}
     correlations = []
-    for random_state in range(200):
+    for random_state in range(100):
         target = draw(cohort["participant_id"], replace(INTENSITY, random_state=random_state))["target"]
         correlations.append([np.corrcoef(target, cohort[name])[0, 1] for name in ("target", "age")])
     correlations = np.array(correlations)
-    np.testing.assert_allclose(correlations.mean(axis=0), 0, atol=4 / np.sqrt(200 * (N - 1)))
-    np.testing.assert_allclose(correlations.std(axis=0), 1 / np.sqrt(N - 1), rtol=0.15)
+    np.testing.assert_allclose(correlations.mean(axis=0), 0, atol=4 / np.sqrt(100 * (N - 1)))
+    np.testing.assert_allclose(correlations.std(axis=0), 1 / np.sqrt(N - 1), rtol=0.25)
     shuffled = draw(cohort["participant_id"].sample(frac=1, random_state=1), INTENSITY)
     pd.testing.assert_frame_equal(shuffled, draw(cohort["participant_id"], INTENSITY))
 

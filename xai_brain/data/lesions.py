@@ -13,8 +13,10 @@ from xai_brain.planted_effect import PlantedError
 from xai_brain.volumes import Grid
 
 LEAST_SHARE = 0.1  # of a voxel that a lesion fills; below it the voxel stays as it is
-TRIES = 20  # places for the lesions of a subject
+TRIES = 8  # places for each lesion, and arrangements of all
 MOST_ROUGH = 3.0
+BISECTIONS = 7
+ALL_AROUND = np.ones((3, 3, 3), bool)
 
 
 def lesion_shares(
@@ -60,12 +62,14 @@ def lesion_shares(
         shares = np.zeros(grid.shape, np.float32)
         free = allowed.copy()
         for volume in volumes:
-            found = _one_lesion(place, grid, free, float(volume), compactness, rng)
+            tries = (_one_lesion(place, grid, free, float(volume), compactness, rng) for _ in range(TRIES))
+            found = next((lesion for lesion in tries if lesion is not None), None)
             if found is None:
                 break
             box, share = found
             shares[box] += share
-            free &= ~ndimage.binary_dilation(shares > 0, np.ones((3, 3, 3)))
+            wider = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
+            free[wider] &= ~ndimage.binary_dilation(shares[wider] > 0, ALL_AROUND)
         else:
             return shares
     raise PlantedError(
@@ -115,7 +119,7 @@ def _one_lesion(
     smooth, rough = 0.0, MOST_ROUGH
     blob = _blob(distance, bumps, smooth, inside, n_parts)
     if measured_compactness(blob, step_mm) > compactness:
-        for _ in range(9):
+        for _ in range(BISECTIONS):
             middle_rough = (smooth + rough) / 2
             blob = _blob(distance, bumps, middle_rough, inside, n_parts)
             if measured_compactness(blob, step_mm) > compactness:
@@ -128,7 +132,7 @@ def _one_lesion(
     share = blob.reshape(shape).mean(axis=(1, 3, 5), dtype=np.float32)
     share[share < LEAST_SHARE] = 0
     # one lesion is one piece, also where the limits of the region cut through it
-    return (box, share) if ndimage.label(share, np.ones((3, 3, 3)))[1] == 1 else None
+    return (box, share) if ndimage.label(share, ALL_AROUND)[1] == 1 else None
 
 
 def _blob(
@@ -141,15 +145,15 @@ def _blob(
 
 
 def _bumps(directions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise on the sphere with unit variance: a polynomial of degree 4 with random coefficients."""
-    powers = [p for p in product(range(5), repeat=3) if 2 <= sum(p) <= 4]
+    """Smooth noise on the sphere with unit variance: a polynomial of degree 3 with random coefficients."""
+    powers = [p for p in product(range(4), repeat=3) if 2 <= sum(p) <= 3]
     coefficients = rng.standard_normal(len(powers))
     x, y, z = np.moveaxis(directions, -1, 0)
     # a sample of directions that does not depend on the box sets the scale
     sample = np.random.default_rng(0).standard_normal((500, 3))
     sample /= np.linalg.norm(sample, axis=1, keepdims=True)
     at_sample = np.prod(sample[:, None, :] ** np.array(powers), axis=2) @ coefficients
-    x_to, y_to, z_to = ([np.ones_like(v), v, v * v, v**3, v**4] for v in (x, y, z))
+    x_to, y_to, z_to = ([np.ones_like(v), v, v * v, v * v * v] for v in (x, y, z))
     noise = np.zeros_like(x)
     for c, (i, j, k) in zip(coefficients, powers, strict=True):
         noise += c * x_to[i] * y_to[j] * z_to[k]
@@ -162,7 +166,8 @@ def measured_compactness(blob: np.ndarray, step_mm: np.ndarray) -> float:
     The surface is the integral of the gradient's length of the smoothed shape (the mean area of its level
     sets), which voxels' faces do not bias.
     """
-    padded = np.pad(blob, 4).astype(np.float64)
+    around = ndimage.find_objects(blob.astype(np.uint8))[0]
+    padded = np.pad(blob[around], 4).astype(np.float32)
     smooth = ndimage.gaussian_filter(padded, 1.0)
     gradient = np.gradient(smooth, *step_mm)
     surface = np.sqrt(sum(part**2 for part in gradient)).sum() * np.prod(step_mm)
