@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from xai_brain.planted_effect import PlantedEffect, PlantedError, check_planted
 from xai_brain.volumes import GRIDS
 
 COMMANDS = ("train", "predict", "explain", "evaluate", "report", "run")
@@ -207,6 +208,7 @@ class Config:
     trusted_modules: list[str] = field(default_factory=list)
     data: DataConfig = MISSING
     preprocessing: PreprocessingConfig = MISSING
+    planted: PlantedEffect = MISSING
     folds: FoldsConfig = MISSING
     augmentation: AugmentationConfig = MISSING
     model: dict[str, Any] = MISSING
@@ -232,6 +234,7 @@ def register_schemas() -> None:
     store.store(group="data", name="schema_oasis", node=OasisDataConfig)
     for group, node in (
         ("preprocessing", PreprocessingConfig),
+        ("planted", PlantedEffect),
         ("folds", FoldsConfig),
         ("augmentation", AugmentationConfig),
         ("trainer", TrainerConfig),
@@ -358,6 +361,10 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(f"data.num_workers={cfg.data.num_workers}: at least 1 is needed")
     if len(set(cfg.seeds)) != len(cfg.seeds) or not len(cfg.seeds):
         raise ConfigError(f"seeds={list(cfg.seeds)}: one or more different numbers are needed")
+    try:
+        check_planted(PlantedEffect(**cfg.planted))
+    except PlantedError as error:
+        raise ConfigError(str(error)) from error
     _check_targets(OmegaConf.to_container(cfg), (*TRUSTED_MODULES, *cfg.trusted_modules))
 
 

@@ -21,7 +21,7 @@ from xai_brain.data.cache import (
 )
 
 ACTIONS = ("info", "verify", "clear")
-PARTS = ("volumes", "sources", "synthetic")
+PARTS = ("volumes", "sources", "synthetic", "planted")
 IN_USE_SECONDS = 3600  # younger files without a record may be those of a process at work
 
 
@@ -78,6 +78,8 @@ def info(folder: Path) -> int:
     if (folder / "synthetic").is_dir():
         cohorts = _synthetic(folder)
         say(f"  synthetic  {len(cohorts)} embedded cohorts, {told(size((folder / 'synthetic').rglob('*')))}")
+    if planted := _planted(folder):
+        say(f"  planted    {len(planted)} files of planted effects, {told(size(planted))}")
     if partial := partial_files(folder):
         say(f"  unfinished {len(partial)} files of processes at work or killed, {told(size(partial))}")
     return 0
@@ -115,6 +117,8 @@ def clear(folder: Path, parts: list[str]) -> int:
             paths += [path for entry in entries(folder) for path in reversed(entry) if path.exists()]
         elif part == "sources":
             paths += sources(folder)
+        elif part == "planted":
+            paths += _planted(folder)
         else:
             paths += _synthetic(folder)
         if not paths:
@@ -135,6 +139,13 @@ def _synthetic(folder: Path) -> list[Path]:
     """Folders of embedded cohorts: twelve hexadecimal digits."""
     found = sorted((folder / "synthetic").glob("*"))
     return [path for path in found if path.is_dir() and len(path.name.split(".")[0]) == 12]
+
+
+def _planted(folder: Path) -> list[Path]:
+    """Volumes with a planted effect and their truths."""
+    return sorted(
+        path for end in ("volume.npy", "truth.nii.gz") for path in (folder / "planted").glob(f"[!.]*_{end}")
+    )
 
 
 def _is_old(path: Path) -> bool:

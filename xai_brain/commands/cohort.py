@@ -16,7 +16,9 @@ from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants, require_classes
 from xai_brain.data.preprocessing import Preparation
 from xai_brain.data.problems import DataError, Problems
+from xai_brain.planted_effect import PlantedEffect
 from xai_brain.runs import RunDirectory, read_tsv, write_tsv
+from xai_brain.volumes import get_grid
 
 
 def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
@@ -25,7 +27,7 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        As from `xai_brain.data.cohort.prepare_cohort`.
+        As from `xai_brain.data.cohort.prepare_cohort`, with what is planted.
     """
     data = cfg.data
     problems = Problems(data.on_error)
@@ -60,7 +62,22 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
     _write_quarantine(problems, run)
     if not cfg.networks:
         require_classes(table, names, data.label, root)
-    return table
+    return with_planted_effect(cfg, table)
+
+
+def with_planted_effect(cfg: DictConfig, cohort: pd.DataFrame) -> pd.DataFrame:
+    """The cohort with random classes and an effect in one of them, when the settings ask for it."""
+    if cfg.planted.kind is None:
+        return cohort
+    from xai_brain.data.planted import plant
+
+    return plant(
+        cohort,
+        PlantedEffect(**cfg.planted),
+        get_grid(cfg.preprocessing.grid),
+        cache_dir=cfg.data.cache_dir,
+        progress=lambda rows: track(rows, "plant effects"),
+    )
 
 
 def same_cohort(cohort: pd.DataFrame, run: RunDirectory) -> pd.DataFrame:
@@ -120,6 +137,8 @@ def synthetic_root(cfg: DictConfig) -> Path:
 
 def portable(table: pd.DataFrame, root: Path | None) -> pd.DataFrame:
     """participants.tsv of a run: nothing in it points outside; image paths are relative to the cohort."""
+    if "source_volume_path" in table:  # the truth of a planted effect has its copy in the run: images/
+        table = table.drop(columns="source_volume_path").assign(truth_path=None)
     table = table.drop(columns=["volume_path", "volume_mask_path", "alignment_path"])
     for column in ("t1w_path", "brain_mask_path", "truth_path"):
         table[column] = [_relative(path, root) for path in table[column]]

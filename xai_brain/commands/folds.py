@@ -41,7 +41,11 @@ def parts_of(
 
 def audit(cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
     """Refuse folds that share a participant, a family or an image between their sides."""
-    hashed = cohort.assign(content=content_hashes(cohort["volume_path"].tolist()))
+    # of what effects were planted into: two copies of an image are one image, whatever they carry
+    volume_paths = cohort["source_volume_path" if "source_volume_path" in cohort else "volume_path"].tolist()
+    hashed = cohort.assign(
+        content=content_hashes(volume_paths), sha256=cohort["sha256"].str.partition("+")[0]
+    )
     shared = {"group_column": cfg.folds.group_column, "allow_shared": list(cfg.folds.allow_shared)}
     for fold in fold_numbers(folds):
         audit_split(parts_of(cfg, hashed, folds, fold), where=f"fold {fold}", **shared)
@@ -49,7 +53,8 @@ def audit(cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
 
 def tell_folds(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
     """Write who is in which fold; say what else than the label tells the classes apart."""
-    confounds = [c for c in ("age", "sex", "site", cfg.data.brain_size_column) if c and c != cfg.data.label]
+    label = cfg.data.label if cfg.planted.kind is None else f"planted {cfg.planted.kind}"
+    confounds = [c for c in ("age", "sex", "site", cfg.data.brain_size_column) if c and c != label]
     write_tsv(summarise_folds(cohort, folds, confounds), run.fold_summary)
     figures = {
         f"confound/{name}": value
@@ -57,7 +62,7 @@ def tell_folds(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: 
         if np.isfinite(value)
     }
     update_metrics(run, figures, replace=("confound/",))
-    for line in tell_confounds(cohort, confounds, cfg.data.label):
+    for line in tell_confounds(cohort, confounds, label):
         say(line)
     if cfg.augmentation.flip_probability:
         say("augmentation.flip_probability: left and right are mixed; maps say nothing of laterality")

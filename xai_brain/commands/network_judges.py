@@ -105,7 +105,7 @@ def by_small_noise(bench: Bench, label: str) -> Judged:
     card, (_, targets) = bench.card, bench.saved(label)
     values = max_sensitivity(
         bench.method(label), bench.inputs, targets, bench.common_brain(), n_samples=card.n_noise_draws,
-        bench.common_brain(), batch_size=bench.batch_size,
+        batch_size=bench.batch_size,
     )  # fmt: skip
     return {"max_sensitivity": (values, UNRELATED)}
 

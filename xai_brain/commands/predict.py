@@ -57,6 +57,10 @@ def predict_settings(overrides: list[str]) -> DictConfig:
         if key.split(".")[0] not in free:
             raise ConfigError(f"{key} cannot be changed by `xai-brain predict`: it belongs to training")
     cfg, trained = trained_run(composed)
+    if cfg.planted.kind:
+        raise ConfigError(
+            f"networks={composed.networks}: its classes were planted and mean nothing for others"
+        )
     labels = {key: cfg.data[key] for key in LABELS}
     cfg.data = composed.data
     for key, value in labels.items():

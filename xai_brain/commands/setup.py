@@ -22,11 +22,12 @@ from xai_brain.config import (
     compose,
 )
 from xai_brain.data.preprocessing import read_preparation
+from xai_brain.planted_effect import PlantedEffect
 from xai_brain.runs import RunDirectory, sidecar
 from xai_brain.volumes import write_atomic
 
 # Settings that trained networks depend on, and those that maps depend on.
-TRAINING = ("seeds", "data", "preprocessing", "folds", "augmentation", "model", "trainer")
+TRAINING = ("seeds", "data", "preprocessing", "planted", "folds", "augmentation", "model", "trainer")
 EXPLAINING = ("explain.target", "explain.output")
 # Settings of where and how fast, not of what.
 INDIFFERENT = (
@@ -110,6 +111,7 @@ def saved_settings(path: Path) -> dict[str, Any]:
     saved.setdefault("adopted", [])
     later = {
         "data": DataConfig,
+        "planted": PlantedEffect,
         "folds": FoldsConfig,
         "augmentation": AugmentationConfig,
         "trainer": TrainerConfig,
@@ -117,7 +119,7 @@ def saved_settings(path: Path) -> dict[str, Any]:
         "evaluation": EvaluationConfig,
     }
     for group, schema in later.items():
-        saved[group] = {**asdict(schema()), **saved[group]}
+        saved[group] = {**asdict(schema()), **saved.get(group, {})}
     if not saved["augmentation"].get("max_shift_voxels"):  # became max_shift_mm
         saved["augmentation"].pop("max_shift_voxels", None)
     try:

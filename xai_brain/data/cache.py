@@ -244,7 +244,9 @@ def sources(folder: Path) -> list[Path]:
 
 def partial_files(folder: Path) -> list[Path]:
     """What killed processes left, and what running ones are writing."""
-    return sorted(path for part in ("volumes", "sources") for path in (folder / part).glob(".partial-*"))
+    return sorted(
+        path for part in ("volumes", "sources", "planted") for path in (folder / part).glob(".partial-*")
+    )
 
 
 def settings_of(entry: Entry) -> dict[str, Any] | None:

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+from xai_brain.data.local_change import falloff, scaled_about
+from xai_brain.data.smooth_fields import smooth_fields
 from xai_brain.runs import read_json, write_json, write_tsv
 from xai_brain.volumes import NYQUIST_SIGMA, bids_name, get_grid, save_img
 
@@ -169,8 +171,8 @@ def make_synthetic_subject(
 
     # Where each voxel lies in the template: the subject's own deformation, which knows no class.
     size = 1 + settings.size_variation * rng.standard_normal(3, np.float32)
-    wobble = 0.9 * _smooth_fields(rng, settings.grid, COARSE_MM, 3)
-    wobble += np.sqrt(1 - 0.9**2) * _smooth_fields(rng, settings.grid, FINE_MM, 3)
+    wobble = 0.9 * smooth_fields(rng, grid, COARSE_MM, 3)
+    wobble += np.sqrt(1 - 0.9**2) * smooth_fields(rng, grid, FINE_MM, 3)
     places = _world(settings.grid) / size + settings.deformation_mm * np.moveaxis(wobble, 0, -1)
     brain = templates.sample(templates.brain, places)[0] > 0.5
     places = places[brain]  # (n_voxels, 3) from here on
@@ -184,7 +186,7 @@ def make_synthetic_subject(
     t1, grey, white = templates.sample(templates.tissue, source)
     weights = settings.contrast_variation * rng.standard_normal(3, np.float32)
     contrast = 1 + weights[0] + weights[1] * grey + weights[2] * white
-    bias = np.exp(settings.bias_field * _smooth_fields(rng, settings.grid, BIAS_MM, 1)[0][brain])
+    bias = np.exp(settings.bias_field * smooth_fields(rng, grid, BIAS_MM, 1)[0][brain])
     signal = t1 * contrast * bias * gain
     noise = settings.noise * rng.standard_normal((2, len(signal)), np.float32)
     magnitude = np.hypot(signal + noise[0], noise[1])
@@ -228,15 +230,14 @@ def effect_profile(places: np.ndarray, settings: SyntheticSettings) -> np.ndarra
     -------
     ndarray of shape (...)
     """
-    return 0.5 + 0.5 * np.cos(np.pi * np.clip(2 * _radius(places, settings) - 1, 0, 1))
+    return falloff(2 * _radius(places, settings) - 1)
 
 
 def effect_pullback(places: np.ndarray, settings: SyntheticSettings, volume_change: float) -> np.ndarray:
     """Where in the template the content of these places comes from, when its volume has changed.
 
-    Radial about the centre: c + (x - c) (1 - a profile), with (1 - a)^-3 = 1 + volume_change, the Jacobian
-    of the change in the inner half of the sphere. The outer half makes up for it; the sphere as a whole and
-    everything outside stay.
+    Radial about the centre: 1 + volume_change is the Jacobian of the change in the inner half of the sphere.
+    The outer half makes up for it; the sphere as a whole and everything outside stay.
 
     Parameters
     ----------
@@ -250,9 +251,8 @@ def effect_pullback(places: np.ndarray, settings: SyntheticSettings, volume_chan
     -------
     ndarray of shape (..., 3)
     """
-    a = 1 - (1 + volume_change) ** (-1 / 3)
-    from_center = places - np.asarray(settings.effect_center_mm, places.dtype)
-    return places - a * effect_profile(places, settings)[..., None] * from_center
+    center_mm = np.asarray(settings.effect_center_mm, places.dtype)
+    return scaled_about(places, center_mm, effect_profile(places, settings), volume_change)
 
 
 def _radius(places: np.ndarray, settings: SyntheticSettings) -> np.ndarray:
@@ -304,31 +304,6 @@ def _world(grid_name: str) -> np.ndarray:
     grid = get_grid(grid_name)
     voxels = np.moveaxis(np.indices(grid.shape), 0, -1)
     return nib.affines.apply_affine(grid.affine, voxels).astype(np.float32)
-
-
-@lru_cache(maxsize=8)
-def _spline_bases(grid_name: str, spacing_mm: float) -> list[np.ndarray]:
-    """Cubic B-splines at the voxels of each axis, (n_voxels, n_control_points)."""
-    grid = get_grid(grid_name)
-    bases = []
-    for n_voxels, voxel_mm in zip(grid.shape, grid.spacing_mm, strict=True):
-        position = np.arange(n_voxels) * voxel_mm / spacing_mm
-        control = np.arange(-1, np.ceil(position[-1]) + 2)
-        x = np.abs(position[:, None] - control)
-        weights = np.where(x < 1, 2 / 3 - x**2 + x**3 / 2, np.clip(2 - x, 0, None) ** 3 / 6)
-        bases.append(weights.astype(np.float32))
-    return bases
-
-
-def _smooth_fields(rng: np.random.Generator, grid_name: str, spacing_mm: float, n_fields: int) -> np.ndarray:
-    """Random C2 fields of about unit variance on the whole grid, (n_fields, X, Y, Z)."""
-    x, y, z = _spline_bases(grid_name, spacing_mm)
-    control = rng.standard_normal((n_fields, x.shape[1], y.shape[1], z.shape[1]), np.float32)
-    # einsum in pairs: no BLAS, whose threads might change the last digits
-    fields = np.einsum("ia,nabc->nibc", x, control)
-    fields = np.einsum("jb,nibc->nijc", y, fields)
-    fields = np.einsum("kc,nijc->nijk", z, fields)
-    return fields / 0.479**1.5  # 0.479: sum of the squared weights of one axis, its mean over positions
 
 
 def _write_subject(

@@ -72,9 +72,10 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> str:
 
 def _context(contents: RunContents) -> dict[str, Any]:
     gallery = Gallery(contents.run.path / "figures")
+    planted = contents.setting("planted.kind")
     return {
         "c": contents,
-        "label": contents.setting("data.label", "the label"),
+        "label": f"planted {planted}" if planted else contents.setting("data.label", "the label"),
         "title": contents.setting("name", contents.run.path.resolve().name),
         "cohort": people_sections.cohort(contents, gallery),
         "performance": people_sections.performance(contents, gallery),
