@@ -8,6 +8,7 @@ use, and what the command line does.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass, field
 from enum import Enum
@@ -165,12 +166,27 @@ class ExplainConfig:
 
 
 @dataclass
+class GroupConfig:
+    """The voxel-wise comparison of classes (see xai_brain.analysis.group): in maps, and in the images."""
+
+    n_perm: int = 1000  # permutations; 0 compares nothing
+    confounds: list[str] | None = None  # columns; default: age, sex, brain size, site and the fold of maps
+    fwhm_mm: float = 0.0  # smoothing of every map and image
+    scaling: str = "none"  # of every map, in the brain: none | l2 | rank
+    tfce: bool = False
+    cluster_p: float | None = None  # uncorrected p that forms clusters, e.g. 0.001
+    alpha: float = 0.05  # family-wise, of thresholds and tables
+    images: bool = True  # the same test on the prepared images, and how far maps overlap with it
+
+
+@dataclass
 class EvaluationConfig:
     """How maps are compared."""
 
     top_percents: list[float] = field(default_factory=lambda: [1, 2, 5, 10, 20, 50])
     n_bootstrap: int = 1000
     random_state: int = 0
+    group: GroupConfig = field(default_factory=GroupConfig)
 
 
 @dataclass
@@ -289,12 +305,14 @@ def check(cfg: DictConfig) -> None:
         "explain.output": (None, "logit", "logit_difference", "probability"),
         "preprocessing.scaling": ("zscore", "percentile", "none"),
         "preprocessing.brain": ("image", "template"),
+        "evaluation.group.scaling": ("none", "l2", "rank"),
     }
     for key, allowed in choices.items():
         if (value := OmegaConf.select(cfg, key)) not in allowed:
             raise ConfigError(f"{key}={value}: one of {', '.join(str(a) for a in allowed if a)} is needed")
     at_least = {"folds.n_folds": 2, "trainer.max_epochs": 1, "trainer.batch_size": 1, "explain.batch_size": 1}
     at_least |= {"evaluation.n_bootstrap": 1, "folds.n_repeats": 1}
+    at_least |= {"evaluation.group.n_perm": 0, "evaluation.group.fwhm_mm": 0}
     at_least |= {f"augmentation.{key}": 0 for key in cfg.augmentation}
     for key, least in at_least.items():
         if (value := OmegaConf.select(cfg, key)) < least:
@@ -317,6 +335,7 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(
             f"evaluation.top_percents={list(cfg.evaluation.top_percents)}: above 0, at most 100"
         )
+    _check_group(cfg.evaluation.group)
     if cfg.preprocessing.grid not in GRIDS:
         raise ConfigError(f"preprocessing.grid={cfg.preprocessing.grid}: one of {', '.join(GRIDS)}")
     if (median := cfg.preprocessing.brain_median) is not None and (
@@ -330,6 +349,18 @@ def check(cfg: DictConfig) -> None:
     if len(set(cfg.seeds)) != len(cfg.seeds) or not len(cfg.seeds):
         raise ConfigError(f"seeds={list(cfg.seeds)}: one or more different numbers are needed")
     _check_targets(OmegaConf.to_container(cfg), (*TRUSTED_MODULES, *cfg.trusted_modules))
+
+
+def _check_group(group: DictConfig) -> None:
+    for key in ("alpha", "cluster_p"):
+        if group[key] is not None and not 0 < group[key] < 1:
+            raise ConfigError(f"evaluation.group.{key}={group[key]}: between 0 and 1 is needed")
+    if group.n_perm > 0 and (group.n_perm + 1) * group.alpha < 1:
+        least = math.ceil(1 / group.alpha) - 1
+        raise ConfigError(
+            f"evaluation.group.n_perm={group.n_perm}: with fewer than {least} permutations no p can reach "
+            f"evaluation.group.alpha={group.alpha}"
+        )
 
 
 def _check_targets(node: Any, trusted: tuple[str, ...], where: str = "") -> None:

@@ -14,6 +14,7 @@ from xai_brain.config import (
     AugmentationConfig,
     ConfigError,
     DataConfig,
+    EvaluationConfig,
     ExplainConfig,
     FoldsConfig,
     check,
@@ -108,6 +109,7 @@ def saved_settings(path: Path) -> dict[str, Any]:
         "folds": FoldsConfig,
         "augmentation": AugmentationConfig,
         "explain": ExplainConfig,
+        "evaluation": EvaluationConfig,
     }
     for group, schema in later.items():
         saved[group] = {**asdict(schema()), **saved[group]}
