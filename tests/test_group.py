@@ -12,6 +12,7 @@ from scipy import stats
 from xai_brain.analysis.cluster_tables import cluster_table
 from xai_brain.analysis.group import MapRows, compare_classes, describe, scale, smooth
 from xai_brain.analysis.group_design import GroupError, common_output, make_design
+from xai_brain.atlas import Atlas
 from xai_brain.evaluation.group_overlap import group_overlap
 
 SHAPE = (9, 10, 11)
@@ -149,6 +150,12 @@ def test_the_cluster_table_knows_both_signs_and_millimetres():
     assert list(table["size_mm3"]) == [15, 7]  # voxels of 7.5 mm3, rounded down by nilearn
     world = nib.affines.apply_affine(affine, [[3, 4, 5], [8, 9, 10]])
     np.testing.assert_allclose(table[["x_mm", "y_mm", "z_mm"]], world, atol=1e-4)
+    labels = np.zeros(t.shape, np.int16)
+    labels[8, 9, 10], labels[3, 4, 6] = 300, 7
+    names = pd.DataFrame({"index": [7, 300], "name": ["beside", "Hippocampus"]})
+    atlas = Atlas(nib.Nifti1Image(labels, affine), names)
+    named = cluster_table(nib.Nifti1Image(t, affine), 4.0, atlas=atlas)
+    assert list(named["region"]) == [None, "Hippocampus"]
     assert len(cluster_table(nib.Nifti1Image(t, affine), np.inf)) == 0
     t[8, 9, 10] = 0
     assert list(cluster_table(nib.Nifti1Image(t, affine), 5.0)["peak_t"]) == [6.0]

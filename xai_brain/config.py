@@ -187,6 +187,10 @@ class EvaluationConfig:
     n_bootstrap: int = 1000
     random_state: int = 0
     group: GroupConfig = field(default_factory=GroupConfig)
+    atlas: str | None = None  # labels image in MNI152, or a name that nilearn can download, e.g. aal
+    atlas_table: str | None = None  # names of its labels; default: the table beside the image
+    top_regions: int = 5  # of each class, in the table and the figure
+    n_perm: int = 10_000  # of the comparison of classes in regions
 
 
 @dataclass
@@ -313,6 +317,7 @@ def check(cfg: DictConfig) -> None:
     at_least = {"folds.n_folds": 2, "trainer.max_epochs": 1, "trainer.batch_size": 1, "explain.batch_size": 1}
     at_least |= {"evaluation.n_bootstrap": 1, "folds.n_repeats": 1}
     at_least |= {"evaluation.group.n_perm": 0, "evaluation.group.fwhm_mm": 0}
+    at_least |= {"evaluation.top_regions": 1, "evaluation.n_perm": 1}
     at_least |= {f"augmentation.{key}": 0 for key in cfg.augmentation}
     for key, least in at_least.items():
         if (value := OmegaConf.select(cfg, key)) < least:
@@ -336,6 +341,8 @@ def check(cfg: DictConfig) -> None:
             f"evaluation.top_percents={list(cfg.evaluation.top_percents)}: above 0, at most 100"
         )
     _check_group(cfg.evaluation.group)
+    if cfg.evaluation.atlas_table and not cfg.evaluation.atlas:
+        raise ConfigError("no value for evaluation.atlas: the labels image that evaluation.atlas_table names")
     if cfg.preprocessing.grid not in GRIDS:
         raise ConfigError(f"preprocessing.grid={cfg.preprocessing.grid}: one of {', '.join(GRIDS)}")
     if (median := cfg.preprocessing.brain_median) is not None and (

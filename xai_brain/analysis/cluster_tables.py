@@ -8,11 +8,16 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from xai_brain.atlas import Atlas
+
 COLUMNS = ("cluster", "x_mm", "y_mm", "z_mm", "peak_t", "size_mm3", "logp_fwe")
 
 
 def cluster_table(
-    t_img: nib.Nifti1Image, threshold: float, logp_img: nib.Nifti1Image | None = None
+    t_img: nib.Nifti1Image,
+    threshold: float,
+    logp_img: nib.Nifti1Image | None = None,
+    atlas: Atlas | None = None,
 ) -> pd.DataFrame:
     """Clusters of both signs above a threshold, the strongest peaks first within each sign.
 
@@ -24,12 +29,15 @@ def cluster_table(
         |t| of the voxels of a cluster is above it; an infinite one gives an empty table.
     logp_img : nibabel.Nifti1Image, optional
         Corrected −log10 p on the same grid, read at each peak.
+    atlas : Atlas, optional
+        Names the region of each peak; a peak outside of all regions has none.
 
     Returns
     -------
     pandas.DataFrame
         ``cluster`` (1, 1a, 1b for further peaks at least 8 mm apart), ``x_mm``, ``y_mm``, ``z_mm``,
-        ``peak_t``, ``size_mm3`` (of further peaks: missing) and ``logp_fwe``.
+        ``peak_t``, ``size_mm3`` (of further peaks: missing), ``logp_fwe``
+        and, with an atlas, ``region``.
     """
     from nilearn.reporting import get_clusters_table
 
@@ -54,9 +62,11 @@ def cluster_table(
             "logp_fwe": np.nan,
         }
     )
+    world = table[["x_mm", "y_mm", "z_mm"]].to_numpy()
+    peaks = tuple(np.rint(nib.affines.apply_affine(np.linalg.inv(t_img.affine), world)).astype(int).T)
     if logp_img is not None:
-        logp = np.asanyarray(logp_img.dataobj)
-        world = table[["x_mm", "y_mm", "z_mm"]].to_numpy()
-        i, j, k = np.rint(nib.affines.apply_affine(np.linalg.inv(logp_img.affine), world)).astype(int).T
-        table["logp_fwe"] = logp[i, j, k]
+        table["logp_fwe"] = np.asanyarray(logp_img.dataobj)[peaks]
+    if atlas is not None:
+        names = dict(zip(atlas.lut["index"], atlas.lut["name"], strict=True))
+        table["region"] = [names.get(index) for index in atlas.on_grid(t_img)[peaks]]
     return table

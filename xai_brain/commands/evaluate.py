@@ -14,6 +14,7 @@ from xai_brain.analysis.baselines import brain_size_predictions
 from xai_brain.commands.class_maps import SPACE, map_values, write_class_maps, write_mean_truth
 from xai_brain.commands.cohort import class_names
 from xai_brain.commands.evaluate_groups import evaluate_groups
+from xai_brain.commands.evaluate_regions import atlas_stamp, evaluate_regions
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
@@ -42,7 +43,8 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     -------
     RunDirectory
         With evaluation/agreement.tsv, localization.tsv (truth known), summary.tsv, group_tests.tsv (maps
-        that may be compared between classes), group/ and the figures in metrics.json.
+        that may be compared between classes), with an atlas regions.tsv, region_groups.tsv and
+        region_top.tsv, group/ and the figures in metrics.json.
     """
     run = open_run(cfg)
     maps = find_maps(cfg, run)
@@ -50,6 +52,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     stamp = run.path / "evaluation" / "inputs.json"
     inputs = {
         "evaluation": str({key: value for key, value in cfg.evaluation.items() if key != "group"}),
+        "atlas": atlas_stamp(cfg),
         "maps": sorted(f"{m['path'].name} {m['stamp']}" for m in maps),
     }
     if stamp.exists() and read_json(stamp) == inputs and run.evaluation("summary").exists():
@@ -57,6 +60,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
             say("evaluate: nothing to do, all maps are compared")
         return run
     start = time.monotonic()
+    evaluate_regions(cfg, run, maps, class_names(read_tsv(run.participants)))
     table = pd.DataFrame(maps)
     settings = cfg.evaluation
     agreements: list[dict[str, Any]] = []

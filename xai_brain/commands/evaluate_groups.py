@@ -16,6 +16,7 @@ from xai_brain.analysis.group import BRAIN_SHARE, GroupTest, MapRows, compare_cl
 from xai_brain.analysis.group_design import Design, GroupError, common_output, make_design
 from xai_brain.commands.class_maps import SPACE, brain_share, map_values
 from xai_brain.commands.cohort import class_names, prepared_cohort, same_cohort
+from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp
 from xai_brain.commands.progress import say, track
 from xai_brain.config import ConfigError
 from xai_brain.data.cohort import available_cores
@@ -64,6 +65,7 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
         "settings": OmegaConf.to_container(settings),
         "random_state": cfg.evaluation.random_state,
         "brain_size_column": cfg.data.brain_size_column,
+        "atlas": [cfg.evaluation.atlas, *atlas_stamp(cfg)],
         "participants": file_hash(run.participants),
         "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['stamp']}" for m in maps),
     }
@@ -115,6 +117,7 @@ class Comparison:
             )
         folds = maps.drop_duplicates("participant_id")[["participant_id", "fold"]]
         self.subjects = participants.drop(columns="fold", errors="ignore").merge(folds, on="participant_id")
+        self.atlas = atlas_of(cfg)
         share, self.affine = brain_share(run, maps)
         self.brain_mask = share >= BRAIN_SHARE
         if not self.brain_mask.any():
@@ -292,7 +295,7 @@ class Comparison:
             path = self.run.group_map(name, comparison, stat)
             save_img(volume.astype(np.float32), self.affine, path, space=SPACE)
             write_json({**sidecar_of, "Statistic": stat}, sidecar(path))
-        table = cluster_table(images["t"], threshold, images["logpfwe"])
+        table = cluster_table(images["t"], threshold, images["logpfwe"], self.atlas)
         if len(table):
             self.clusters.append(table.assign(method=name, comparison=comparison))
 

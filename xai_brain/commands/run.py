@@ -5,6 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from xai_brain.commands.evaluate import evaluate
+from xai_brain.commands.evaluate_regions import atlas_of
 from xai_brain.commands.explain import explain
 from xai_brain.commands.progress import say
 from xai_brain.commands.report import report
@@ -24,6 +25,7 @@ def run(cfg: DictConfig) -> RunDirectory:
     -------
     RunDirectory
     """
+    atlas_of(cfg)  # before hours of training, whether it can be used
     train(cfg)
     explain(cfg)
     evaluate(cfg)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from xai_brain.plotting import brain_figures, figures, map_sections, people_sections
+from xai_brain.plotting import brain_figures, figures, group_sections, map_sections, people_sections
 from xai_brain.plotting.contents import RunContents, number
 from xai_brain.plotting.gallery import Gallery
 from xai_brain.plotting.references import PUBLISHED_RMA, reference_list
@@ -75,6 +75,7 @@ def _context(contents: RunContents) -> dict[str, Any]:
         "training": people_sections.training(contents, gallery),
         "baseline": people_sections.baseline(contents, gallery),
         "maps": map_sections.mean_maps(contents, gallery),
+        "groups": group_sections.groups(contents, gallery),
         "subjects": map_sections.subjects(contents, gallery),
         "localization": map_sections.localization(contents, gallery),
         "agreement": map_sections.agreement(contents, gallery),
