@@ -58,12 +58,15 @@ def _test(contents: RunContents, gallery: Gallery, row: dict[str, Any]) -> dict[
     t = np.asanyarray(t_img.dataobj)
     threshold = float(row["threshold_t"]) if row["threshold_t"] != "" else np.inf
     above = nib.Nifti1Image((np.abs(t) > threshold).astype(np.float32), t_img.affine)
+    scale = brain_figures.Scale.of(t[t != 0])
+    if np.isfinite(threshold):  # the strongest colour is kept for what is evidence
+        scale = brain_figures.Scale(max(scale.limit, threshold), True)
     point = nib.affines.apply_affine(t_img.affine, np.unravel_index(np.abs(t).argmax(), t.shape))
     fig = brain_figures.slice_figure(
         underlay,
         {"t": t_img},
         cuts_through(point, underlay),
-        brain_figures.Scale.of(t[t != 0]),
+        scale,
         above if row["n_significant"] else None,
     )
     second, _, first = str(row["comparison"]).partition("-minus-")

@@ -80,7 +80,7 @@ def _context(contents: RunContents) -> dict[str, Any]:
         "localization": map_sections.localization(contents, gallery),
         "agreement": map_sections.agreement(contents, gallery),
         "methods": (methods := [map_sections.method(contents, name) for name in contents.methods]),
-        "references": reference_list(_cited(methods)),
+        "references": reference_list(_cited(methods, contents)),
         "grid": _grid(contents.setting("preprocessing.grid")),
         "published_rma": PUBLISHED_RMA,
         "percentile": brain_figures.PERCENTILE,
@@ -94,7 +94,7 @@ def _grid(name: str | None) -> str | None:
     return f"{shape} voxels of {GRIDS[name].spacing_mm.max():g} mm"
 
 
-def _cited(methods: Sequence[dict[str, Any]]) -> list[str]:
+def _cited(methods: Sequence[dict[str, Any]], contents: RunContents) -> list[str]:
     always = (
         "Adebayo 2018",
         "Arras 2022",
@@ -104,4 +104,8 @@ def _cited(methods: Sequence[dict[str, Any]]) -> list[str]:
         "Siegel 2025",
         "Zhang 2018",
     )
-    return [*always, *(method["citation"] for method in methods)]
+    tested = (
+        ("Freedman & Lane 1983", "Winkler 2014") if contents.evaluation("group_tests") is not None else ()
+    )
+    overlap = ("Wang 2023",) if contents.evaluation("group_overlap") is not None else ()
+    return [*always, *tested, *overlap, *(method["citation"] for method in methods)]
