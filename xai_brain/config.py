@@ -8,6 +8,7 @@ use, and what the command line does.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass, field
 from enum import Enum
@@ -183,6 +184,20 @@ class CardConfig:
 
 
 @dataclass
+class GroupConfig:
+    """The voxel-wise comparison of classes (see xai_brain.analysis.group): in maps, and in the images."""
+
+    n_perm: int = 1000  # permutations; 0 compares nothing
+    confounds: list[str] | None = None  # columns; default: age, sex, brain size, site and the fold of maps
+    fwhm_mm: float = 0.0  # smoothing of every map and image
+    scaling: str = "none"  # of every map, in the brain: none | l2 | rank
+    tfce: bool = False
+    cluster_p: float | None = None  # uncorrected p that forms clusters, e.g. 0.001
+    alpha: float = 0.05  # family-wise, of thresholds and tables
+    images: bool = True  # the same test on the prepared images, and how far maps overlap with it
+
+
+@dataclass
 class EvaluationConfig:
     """How maps are compared."""
 
@@ -190,6 +205,7 @@ class EvaluationConfig:
     n_bootstrap: int = 1000
     random_state: int = 0
     card: CardConfig = field(default_factory=CardConfig)
+    group: GroupConfig = field(default_factory=GroupConfig)
     atlas: str | None = None  # labels image in MNI152, or a name that nilearn can download, e.g. aal
     atlas_table: str | None = None  # names of its labels; default: the table beside the image
     top_regions: int = 5  # of each class, in the table and the figure
@@ -318,12 +334,14 @@ def check(cfg: DictConfig) -> None:
         "explain.output": (None, "logit", "logit_difference", "probability"),
         "preprocessing.scaling": ("zscore", "percentile", "none"),
         "preprocessing.brain": ("image", "template"),
+        "evaluation.group.scaling": ("none", "l2", "rank"),
     }
     for key, allowed in choices.items():
         if (value := OmegaConf.select(cfg, key)) not in allowed:
             raise ConfigError(f"{key}={value}: one of {', '.join(str(a) for a in allowed if a)} is needed")
     at_least = {"folds.n_folds": 2, "trainer.max_epochs": 1, "trainer.batch_size": 1, "explain.batch_size": 1}
     at_least |= {"evaluation.n_bootstrap": 1, "folds.n_repeats": 1}
+    at_least |= {"evaluation.group.n_perm": 0, "evaluation.group.fwhm_mm": 0}
     at_least |= {"evaluation.top_regions": 1, "evaluation.n_perm": 1}
     at_least |= {f"augmentation.{key}": 0 for key in cfg.augmentation}
     for key, least in at_least.items():
@@ -347,6 +365,7 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(
             f"evaluation.top_percents={list(cfg.evaluation.top_percents)}: above 0, at most 100"
         )
+    _check_group(cfg.evaluation.group)
     if cfg.evaluation.atlas_table and not cfg.evaluation.atlas:
         raise ConfigError("no value for evaluation.atlas: the labels image that evaluation.atlas_table names")
     if cfg.preprocessing.grid not in GRIDS:
@@ -366,6 +385,18 @@ def check(cfg: DictConfig) -> None:
     except PlantedError as error:
         raise ConfigError(str(error)) from error
     _check_targets(OmegaConf.to_container(cfg), (*TRUSTED_MODULES, *cfg.trusted_modules))
+
+
+def _check_group(group: DictConfig) -> None:
+    for key in ("alpha", "cluster_p"):
+        if group[key] is not None and not 0 < group[key] < 1:
+            raise ConfigError(f"evaluation.group.{key}={group[key]}: between 0 and 1 is needed")
+    if group.n_perm > 0 and (group.n_perm + 1) * group.alpha < 1:
+        least = math.ceil(1 / group.alpha) - 1
+        raise ConfigError(
+            f"evaluation.group.n_perm={group.n_perm}: with fewer than {least} permutations no p can reach "
+            f"evaluation.group.alpha={group.alpha}"
+        )
 
 
 def _check_targets(node: Any, trusted: tuple[str, ...], where: str = "") -> None:

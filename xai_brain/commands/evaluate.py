@@ -11,7 +11,9 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from xai_brain.analysis.baselines import brain_size_predictions
+from xai_brain.commands.class_maps import SPACE, map_values, write_class_maps, write_mean_truth
 from xai_brain.commands.cohort import class_names
+from xai_brain.commands.evaluate_groups import evaluate_groups
 from xai_brain.commands.evaluate_regions import atlas_stamp, evaluate_regions
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run
@@ -31,9 +33,7 @@ from xai_brain.runs import (
     write_json,
     write_tsv,
 )
-from xai_brain.volumes import load_img, save_img
-
-SPACE = "MNI152"
+from xai_brain.volumes import load_img
 
 
 def evaluate(cfg: DictConfig) -> RunDirectory:
@@ -42,37 +42,36 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     Returns
     -------
     RunDirectory
-        With evaluation/agreement.tsv, localization.tsv (truth known), summary.tsv, with an
-        atlas regions.tsv, region_groups.tsv and region_top.tsv, group/ and the figures in metrics.json.
+        With evaluation/agreement.tsv, localization.tsv (truth known), summary.tsv, group_tests.tsv (maps
+        that may be compared between classes), with an atlas regions.tsv, region_groups.tsv and
+        region_top.tsv, group/ and the figures in metrics.json.
     """
     run = open_run(cfg)
     maps = find_maps(cfg, run)
     brain_size_baseline(cfg, run)
     stamp = run.path / "evaluation" / "inputs.json"
     inputs = {
-        "evaluation": str(cfg.evaluation),
+        "evaluation": str({key: value for key, value in cfg.evaluation.items() if key != "group"}),
         "atlas": atlas_stamp(cfg),
         "maps": sorted(f"{m['path'].name} {m['stamp']}" for m in maps),
     }
     if stamp.exists() and read_json(stamp) == inputs and run.evaluation("summary").exists():
-        say("evaluate: nothing to do, all maps are compared")
+        if not evaluate_groups(cfg, run, maps):
+            say("evaluate: nothing to do, all maps are compared")
         return run
     start = time.monotonic()
     evaluate_regions(cfg, run, maps, class_names(read_tsv(run.participants)))
-    methods = list(dict.fromkeys(m["method"] for m in maps))
     table = pd.DataFrame(maps)
     settings = cfg.evaluation
     agreements: list[dict[str, Any]] = []
     localizations: list[dict[str, Any]] = []
-    groups = GroupMeans()
     subjects = list(table.groupby(["participant_id", "session_id", "seed"], sort=False))
     for (participant_id, session_id, seed), rows in track(subjects, "compare maps"):
         t1w_img = load_img(run.image(participant_id, session_id, SPACE))
         brain_mask = np.asanyarray(t1w_img.dataobj) > 0
-        arrays = {row.method: _values(row) for row in rows.itertuples()}
+        arrays = {row.method: map_values(row.path) for row in rows.itertuples()}
         truth_path = run.image(participant_id, session_id, SPACE, "mask")
         truth = np.asanyarray(load_img(truth_path).dataobj) > 0 if truth_path.exists() else None
-        groups.add(rows.iloc[0]["label"], arrays, brain_mask, truth, t1w_img.affine)
         about = {"level": "subject", "name": participant_id, "session_id": session_id, "seed": seed}
         agreements += _agreements(arrays, brain_mask, about, settings)
         if truth is not None:
@@ -90,12 +89,11 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
                     {**about_map, "metric": metric, "value": value, "chance": chance}
                     for metric, value in scores.items()
                 ]
-    for label in groups.labels:
-        means, brain_mask = groups.write(run, label)
-        agreements += _agreements(
-            means, brain_mask, {"level": "class", "name": label, "session_id": "", "seed": "all"}, settings
-        )
-    groups.write_truth(run)
+    means, brain_masks, n_empty = write_class_maps(run, maps)
+    for label, brain_mask in brain_masks.items():
+        about = {"level": "class", "name": label, "session_id": "", "seed": "all"}
+        agreements += _agreements(means[label], brain_mask, about, settings)
+    write_mean_truth(run, maps)
 
     write_tsv(pd.DataFrame(agreements), run.evaluation("agreement"))
     if localizations:
@@ -103,9 +101,10 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     summary = summarise(agreements, localizations, settings.n_bootstrap, settings.random_state)
     write_tsv(summary, run.evaluation("summary"))
     figures = _figures(summary, localizations)
-    figures |= {f"empty_maps/{method}": float(groups.n_empty.get(method, 0)) for method in methods}
+    figures |= {f"empty_maps/{method}": float(n) for method, n in n_empty.items()}
     update_metrics(run, figures, replace=("localization/", "empty_maps/"))
     write_json(inputs, stamp)
+    evaluate_groups(cfg, run, maps)
     add_seconds(run, "evaluate", time.monotonic() - start)
     return run
 
@@ -157,11 +156,6 @@ def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
     return found
 
 
-def _values(row: Any) -> np.ndarray:
-    values = np.asanyarray(load_img(row.path).dataobj)
-    return values if np.isfinite(values).all() else np.zeros_like(values)
-
-
 def _agreements(
     arrays: dict[str, np.ndarray], brain_mask: np.ndarray, about: dict[str, Any], settings: DictConfig
 ) -> list[dict[str, Any]]:
@@ -176,69 +170,6 @@ def _agreements(
             settings.random_state,
         )
     ]
-
-
-class GroupMeans:
-    """Running means of maps per true class and method; empty maps are counted and left out."""
-
-    def __init__(self) -> None:
-        self.sums: dict[tuple[str, str], np.ndarray] = {}
-        self.counts: dict[tuple[str, str], int] = {}
-        self.n_empty: dict[str, int] = {}
-        self.brain: dict[str, tuple[np.ndarray, int]] = {}
-        self.truth: tuple[np.ndarray, int] | None = None
-        self.affine = np.eye(4)
-
-    @property
-    def labels(self) -> list[str]:
-        return sorted(self.brain)
-
-    def add(
-        self,
-        label: str,
-        arrays: dict[str, np.ndarray],
-        brain_mask: np.ndarray,
-        truth: np.ndarray | None,
-        affine: Any,
-    ) -> None:
-        self.affine = affine
-        summed, n = self.brain.get(label, (np.zeros(brain_mask.shape), 0))
-        self.brain[label] = (summed + brain_mask, n + 1)
-        if truth is not None:
-            summed, n = self.truth or (np.zeros(truth.shape), 0)
-            self.truth = (summed + truth, n + 1)
-        for method, values in arrays.items():
-            if not values.any():
-                self.n_empty[method] = self.n_empty.get(method, 0) + 1
-                continue
-            key = (label, method)
-            self.sums[key] = self.sums.get(key, 0) + values.astype(np.float64)
-            self.counts[key] = self.counts.get(key, 0) + 1
-
-    def write(self, run: RunDirectory, label: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Save the mean maps of a class; returns them and the voxels in most of its brains."""
-        summed, n = self.brain[label]
-        means = {}
-        for (of, method), total in self.sums.items():
-            if of != label:
-                continue
-            means[method] = total / self.counts[of, method]
-            path = run.group_map(method, f"class-{label}", "mean")
-            save_img(means[method].astype(np.float32), self.affine, path, space=SPACE)
-            about = {
-                "Method": method,
-                "Class": label,
-                "Statistic": "mean",
-                "NumberOfMaps": self.counts[of, method],
-            }
-            write_json({**about, "Scaling": "none, raw values"}, sidecar(path))
-        return means, summed / n > 0.5
-
-    def write_truth(self, run: RunDirectory) -> None:
-        if self.truth is not None:
-            summed, n = self.truth
-            path = run.group_map("truth", "class-all", "mean")
-            save_img((summed / n).astype(np.float32), self.affine, path, space=SPACE)
 
 
 def summarise(

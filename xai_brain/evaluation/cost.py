@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xai_brain.attribution.masks import as_targets
+from xai_brain.attribution.inputs import as_targets
 from xai_brain.evaluation.maps import Method
 
 CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
@@ -38,7 +38,7 @@ def cost(method: Method, inputs: torch.Tensor, target: int | torch.Tensor) -> di
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     resettable = not on_cuda and _forget_peak()
-    targets = as_targets(target, len(inputs), device)
+    targets = as_targets(target, inputs)
     start = time.perf_counter()
     method.attribute(volumes, target=targets)
     if on_cuda:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from xai_brain.attribution.masks import as_targets
+from xai_brain.attribution.inputs import as_targets
 
 
 class Method(Protocol):
@@ -44,7 +44,7 @@ def maps_of(
     Tensor of shape (N, 1, X, Y, Z)
         On the CPU, float32. Values that are not finite make a map empty, as in `evaluate`.
     """
-    targets = as_targets(target, len(inputs), inputs.device)
+    targets = as_targets(target, inputs)
     with seeded(inputs.device, random_state):
         parts = [
             method.attribute(volumes.detach().clone().requires_grad_(), target=part).detach().cpu().float()

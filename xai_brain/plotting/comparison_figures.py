@@ -102,3 +102,26 @@ def dice_figure(pairs: pd.DataFrame, methods: Sequence[str]) -> Figure:
         chance = Line2D([], [], color=CHANCE, linewidth=1, linestyle=(0, (4, 3)))
         fig.legend([*handles, chance], [*methods, "chance"], loc="outside upper center", ncols=5)
     return fig
+
+
+def curve_figure(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], colours: Mapping[str, str]
+) -> Figure:
+    """Dice against the share of voxels kept, one line each, with chance.
+
+    Parameters
+    ----------
+    lines : mapping of name to (percents, values)
+    colours : mapping of name to colour
+    """
+    fig = Figure(figsize=(6.6, 3.4), layout="constrained")
+    ax = fig.subplots()
+    percents = np.asarray(next(iter(lines.values()))[0], float)
+    ax.plot(percents, percents / 100, color=CHANCE, linewidth=1, linestyle=(0, (4, 3)), label="chance")
+    for name, (x, y) in lines.items():
+        ax.plot(x, y, color=colours[name], label=shortened(name, 40))
+    ax.set(xlabel="voxels kept in each map: the top k % of |value| in the brain", ylabel="Dice")
+    ax.set_ylim(0, None)
+    ax.grid(axis="y", color="#e6e9ec", linewidth=0.8)
+    ax.legend(loc="upper left")
+    return fig

@@ -12,7 +12,14 @@ from typing import Any
 
 import jinja2
 
-from xai_brain.plotting import brain_figures, figures, map_sections, people_sections, region_sections
+from xai_brain.plotting import (
+    brain_figures,
+    figures,
+    group_sections,
+    map_sections,
+    people_sections,
+    region_sections,
+)
 from xai_brain.plotting.contents import RunContents, number
 from xai_brain.plotting.gallery import Gallery
 from xai_brain.plotting.references import PUBLISHED_RMA, reference_list
@@ -82,12 +89,13 @@ def _context(contents: RunContents) -> dict[str, Any]:
         "training": people_sections.training(contents, gallery),
         "baseline": people_sections.baseline(contents, gallery),
         "maps": map_sections.mean_maps(contents, gallery),
+        "groups": group_sections.groups(contents, gallery),
         "subjects": map_sections.subjects(contents, gallery),
         "localization": map_sections.localization(contents, gallery),
         "agreement": map_sections.agreement(contents, gallery),
         "regions": region_sections.regions(contents, gallery),
         "methods": (methods := [map_sections.method(contents, name) for name in contents.methods]),
-        "references": reference_list(_cited(methods)),
+        "references": reference_list(_cited(methods, contents)),
         "grid": _grid(contents.setting("preprocessing.grid")),
         "published_rma": PUBLISHED_RMA,
         "percentile": brain_figures.PERCENTILE,
@@ -101,7 +109,7 @@ def _grid(name: str | None) -> str | None:
     return f"{shape} voxels of {GRIDS[name].spacing_mm.max():g} mm"
 
 
-def _cited(methods: Sequence[dict[str, Any]]) -> list[str]:
+def _cited(methods: Sequence[dict[str, Any]], contents: RunContents) -> list[str]:
     always = (
         "Adebayo 2018",
         "Arras 2022",
@@ -111,4 +119,8 @@ def _cited(methods: Sequence[dict[str, Any]]) -> list[str]:
         "Siegel 2025",
         "Zhang 2018",
     )
-    return [*always, *(method["citation"] for method in methods)]
+    tested = (
+        ("Freedman & Lane 1983", "Winkler 2014") if contents.evaluation("group_tests") is not None else ()
+    )
+    overlap = ("Wang 2023",) if contents.evaluation("group_overlap") is not None else ()
+    return [*always, *tested, *overlap, *(method["citation"] for method in methods)]

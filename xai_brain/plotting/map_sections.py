@@ -24,7 +24,7 @@ AXIAL_MM = (-28.0, -8.0, 10.0, 30.0, 50.0)
 LOCALIZATION = {"rma": "Relevance mass", "rra": "Relevance rank", "pointing": "Pointing game"}
 
 
-def _underlay(contents: RunContents, like: Path) -> nib.Nifti1Image | None:
+def underlay_of(contents: RunContents, like: Path) -> nib.Nifti1Image | None:
     """Template in MNI152, else the mean of some prepared images on the grid of the maps."""
     if contents.space.startswith("MNI"):
         return _template()
@@ -42,10 +42,19 @@ def _template() -> nib.Nifti1Image:
     return load_mni152_template(resolution=2)
 
 
+def cuts_through(point: np.ndarray, underlay: nib.Nifti1Image) -> list[brain_figures.Cut]:
+    """A sagittal, a coronal and several axial cuts; all but the other axial ones go through the point."""
+    bounds = brain_figures.world_bounds(underlay)
+    axial = [z for z in AXIAL_MM if bounds[2][0] < z < bounds[2][1]] or list(np.linspace(*bounds[2], 8)[1:-1])
+    nearest = int(np.argmin(np.abs(np.array(axial) - point[2])))
+    axial[nearest] = float(point[2])
+    return [("x", float(point[0])), ("y", float(point[1])), *(("z", z) for z in sorted(axial))]
+
+
 def mean_maps(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     if not contents.group_maps:
         return None
-    underlay = _underlay(contents, next(iter(next(iter(contents.group_maps.values())).values())))
+    underlay = underlay_of(contents, next(iter(next(iter(contents.group_maps.values())).values())))
     if underlay is None:
         return None
     loaded = {
@@ -57,11 +66,7 @@ def mean_maps(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     centre = brain_figures.centre_mm(truth) if truth is not None else None
     every = [img for classes in loaded.values() for img in classes.values()]
     point = centre if centre is not None else brain_figures.strongest_mm(every, underlay)
-    bounds = brain_figures.world_bounds(underlay)
-    axial = [z for z in AXIAL_MM if bounds[2][0] < z < bounds[2][1]] or list(np.linspace(*bounds[2], 8)[1:-1])
-    nearest = int(np.argmin(np.abs(np.array(axial) - point[2])))
-    axial[nearest] = float(point[2])
-    cuts = [("x", float(point[0])), ("y", float(point[1])), *(("z", z) for z in sorted(axial))]
+    cuts = cuts_through(point, underlay)
     shown = []
     for method, classes in loaded.items():
         scale = brain_figures.Scale.of(

@@ -17,6 +17,10 @@ REFERENCES = {
         "Fong RC, Vedaldi A. Interpretable explanations of black boxes by meaningful perturbation. "
         "ICCV 2017:3429–3437. arXiv:1704.03296."
     ),
+    "Freedman & Lane 1983": (
+        "Freedman D, Lane D. A nonstochastic interpretation of reported significance levels. "
+        "J Bus Econ Stat 1983;1:292–298."
+    ),
     "Guo 2017": (
         "Guo C, Pleiss G, Sun Y, Weinberger KQ. On calibration of modern neural networks. ICML 2017. "
         "arXiv:1706.04599."
@@ -57,6 +61,14 @@ REFERENCES = {
     ),
     "Sundararajan 2017": (
         "Sundararajan M, Taly A, Yan Q. Axiomatic attribution for deep networks. ICML 2017. arXiv:1703.01365."
+    ),
+    "Wang 2023": (
+        "Wang D, Honnorat N, Fox PT, et al. Deep neural network heatmaps capture Alzheimer’s disease "
+        "patterns reported in a large meta-analysis of neuroimaging studies. NeuroImage 2023;269:119929."
+    ),
+    "Winkler 2014": (
+        "Winkler AM, Ridgway GR, Webster MA, Smith SM, Nichols TE. Permutation inference for the general "
+        "linear model. NeuroImage 2014;92:381–397."
     ),
     "Zeiler & Fergus 2014": (
         "Zeiler MD, Fergus R. Visualizing and understanding convolutional networks. ECCV 2014. "

@@ -1,0 +1,228 @@
+"""The evaluate stage on classes: what is compared, what is refused, what is written and resumed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import awkward_affine
+
+from xai_brain.commands import evaluate_groups as stage
+from xai_brain.commands.class_maps import write_class_maps
+from xai_brain.commands.evaluate import find_maps
+from xai_brain.commands.evaluate_groups import evaluate_groups
+from xai_brain.config import ConfigError, compose
+from xai_brain.data.problems import DataError
+from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
+from xai_brain.volumes import load_img, save_img
+
+SHAPE, N = (10, 12, 14), 24
+PLACE = (slice(4, 7), slice(5, 8), slice(6, 9))
+BRAIN = np.zeros(SHAPE, bool)
+BRAIN[1:-1, 1:-1, 1:-1] = True
+COMMON = {"TargetName": "male", "Output": "logit_difference", "TargetRule": "male"}
+
+
+def settings(*overrides):
+    common = ["data=synthetic", "attribution=[grad_cam,guided_backprop]", "seeds=[0,1]"]
+    common += ["evaluation.group.n_perm=99", "evaluation.group.images=false"]
+    return compose("run", [*common, *overrides])
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDirectory:
+    """Maps of two seeds and two methods; men have more in one place.
+
+    GuidedBackprop explains the predicted class.
+    """
+    rng, run = np.random.default_rng(0), RunDirectory(tmp_path / "run")
+    ids, sex = [f"sub-{i:02d}" for i in range(N)], np.where(np.arange(N) % 2, "male", "female")
+    people = {"participant_id": ids, "session_id": "", "label": sex, "sex": sex, "target": np.arange(N) % 2}
+    people |= {"age": rng.uniform(20, 80, N), "site": "HH"}
+    write_tsv(pd.DataFrame(people), run.participants)
+    rows = []
+    for seed in (0, 1):
+        for i, participant_id in enumerate(ids):
+            rows.append({"participant_id": participant_id, "session_id": "", "seed": seed, "fold": i % 3})
+            save_img(
+                (200 * BRAIN).astype(np.uint8), awkward_affine(), run.image(participant_id, "", "MNI152")
+            )
+            for method in ("GradCAM", "GuidedBackprop"):
+                values = rng.normal(size=SHAPE)
+                values[PLACE] += 3 * (i % 2)
+                path = run.attribution(participant_id, "", "MNI152", method, seed, [0, 1])
+                save_img(values.astype(np.float32), awkward_affine(), path)
+                predicted = {**COMMON, "TargetName": str(sex[i]), "TargetRule": "predicted"}
+                write_json(COMMON if method == "GradCAM" else predicted, sidecar(path))
+    write_tsv(pd.DataFrame(rows), run.predictions)
+    return run
+
+
+def evaluated(run, *overrides):
+    cfg = settings(*overrides)
+    assert evaluate_groups(cfg, run, find_maps(cfg, run))
+    return read_tsv(run.evaluation("group_tests")).set_index("method")
+
+
+def map_of(run, participant_id, seed=0):
+    return run.attribution(participant_id, "", "MNI152", "GradCAM", seed, [0, 1])
+
+
+def test_the_planted_difference_is_written_with_its_place_and_every_setting(run):
+    row = evaluated(run).loc["GradCAM"]
+    t_path = run.group_map("GradCAM", "male-minus-female", "t")
+    img = load_img(t_path)
+    np.testing.assert_allclose(img.affine, awkward_affine(), atol=1e-5)
+    found = np.abs(img.get_fdata()) > row["threshold_t"]
+    truth = np.zeros(SHAPE, bool)
+    truth[PLACE] = True
+    assert not (found & ~truth).any()
+    assert (found & truth).sum() == row["n_significant"] >= 25
+    assert (img.get_fdata()[~BRAIN] == 0).all()
+    logp = load_img(run.group_map("GradCAM", "male-minus-female", "logpfwe")).get_fdata()
+    np.testing.assert_array_equal(10 ** -logp[BRAIN] <= 0.05 + 1e-6, found[BRAIN])
+    about = read_json(sidecar(t_path))
+    assert about["NumberOfSubjects"] == {"female": 12, "male": 12}
+    assert about["Confounds"] == ["age", "fold=1", "fold=2"]
+    assert about["DroppedConfounds"] == {"site": "the same for all"}
+    assert about["DegreesOfFreedom"] == row["dof"] == 24 - 2 - 3
+    assert about["NumberOfPermutations"] == 99
+    assert "not that the brains differ" in about["MeaningOfP"]
+    clusters = read_tsv(run.evaluation("group_clusters"))
+    centre = awkward_affine() @ [5, 6, 7, 1]
+    peak = clusters.iloc[0][["x_mm", "y_mm", "z_mm"]].to_numpy(float)
+    assert np.linalg.norm(peak - centre[:3]) < 4.5
+    assert read_json(run.metrics)["group/GradCAM/male-minus-female/n_significant"] == row["n_significant"]
+
+
+def test_maps_of_the_predicted_class_are_refused_with_the_remedy(run, capsys):
+    row = evaluated(run).loc["GuidedBackprop"]
+    assert "explain.target=<one class> explain.output=logit_difference" in row["reason"]
+    assert "GuidedBackprop: classes are not compared" in capsys.readouterr().out
+    assert not list((run.path / "group").glob("desc-GuidedBackprop_*"))
+
+
+def test_t_is_that_of_the_mean_over_seeds_and_empty_maps_are_counted(run, capsys):
+    for seed in (0, 1):
+        save_img(np.zeros(SHAPE, np.float32), awkward_affine(), map_of(run, "sub-05", seed))
+    save_img(np.full(SHAPE, np.nan, np.float32), awkward_affine(), map_of(run, "sub-06", 1))
+    outside = np.where(BRAIN, 0, 1).astype(np.float32)
+    save_img(outside, awkward_affine(), map_of(run, "sub-07", 0))
+    row = evaluated(run, "evaluation.group.confounds=[]").loc["GradCAM"]
+    assert (row["n_empty"], row["n_first"], row["n_second"]) == (1, 12, 11)
+    assert "1 subjects left out: their maps are empty" in capsys.readouterr().out
+    means = {False: [], True: []}
+    for i in (i for i in range(N) if i != 5):
+        seeds = {6: (0,), 7: (1,)}.get(i, (0, 1))
+        maps = [load_img(map_of(run, f"sub-{i:02d}", seed)).get_fdata()[BRAIN] for seed in seeds]
+        means[bool(i % 2)].append(np.mean(maps, axis=0))
+    from scipy.stats import ttest_ind
+
+    t = load_img(run.group_map("GradCAM", "male-minus-female", "t")).get_fdata()[BRAIN]
+    np.testing.assert_allclose(t, ttest_ind(means[True], means[False]).statistic, rtol=1e-5, atol=1e-5)
+
+
+def test_a_missing_age_is_told_and_the_subject_left_out(run, capsys):
+    table = read_tsv(run.participants)
+    table.loc[4, "age"] = np.nan
+    write_tsv(table, run.participants)
+    row = evaluated(run).loc["GradCAM"]
+    assert (row["n_left_out"], row["n_first"]) == (1, 11)
+    told = capsys.readouterr().out
+    assert "1 subjects left out: 1 with no age" in told
+    assert "confound site dropped: the same for all" in told
+    about = read_json(sidecar(run.group_map("GradCAM", "male-minus-female", "t")))
+    assert about["LeftOut"] == {"sub-04": "no age"}
+
+
+def test_nothing_is_done_twice_and_old_results_do_not_stay(run):
+    evaluated(run)
+    t_path = run.group_map("GradCAM", "male-minus-female", "t")
+    before = t_path.stat().st_mtime_ns
+    cfg = settings()
+    assert not evaluate_groups(cfg, run, find_maps(cfg, run))
+    assert t_path.stat().st_mtime_ns == before
+    rank = settings("evaluation.group.scaling=rank")
+    assert evaluate_groups(rank, run, find_maps(rank, run))
+    assert read_json(sidecar(t_path))["SubjectScaling"] == "rank"
+    off = settings("evaluation.group.n_perm=0")
+    assert evaluate_groups(off, run, find_maps(off, run))
+    assert not t_path.exists()
+    assert not run.evaluation("group_tests").exists()
+    assert not [name for name in read_json(run.metrics) if name.startswith("group/")]
+
+
+def test_the_images_are_tested_too_and_the_overlap_measured(run, tmp_path, monkeypatch):
+    table = read_tsv(run.participants)
+    rng = np.random.default_rng(1)
+    paths = []
+    for i in range(N):
+        volume = rng.normal(size=SHAPE)
+        volume[PLACE] += 3 * (i % 2)
+        paths.append(tmp_path / f"{i}.npy")
+        np.save(paths[-1], np.where(BRAIN, volume, 0).astype(np.float32))
+    monkeypatch.setattr(stage, "prepared_cohort", lambda cfg, run: table.assign(volume_path=paths))
+    monkeypatch.setattr(stage, "same_cohort", lambda cohort, run: cohort)
+    rows = evaluated(run, "evaluation.group.images=true")
+    assert rows.loc["image", "confounds"] == "age"  # folds are of networks
+    assert rows.loc["image", "n_significant"] >= 20
+    overlap = read_tsv(run.evaluation("group_overlap")).set_index(["map", "metric", "top_percent"])["value"]
+    assert overlap["t", "dice", 3] > 0.8  # the place is 27 of 960 voxels, about 3 %
+    assert overlap["difference", "dice", 3] > 0.8
+    assert (
+        "brains differ"
+        not in read_json(sidecar(run.group_map("image", "male-minus-female", "t")))["MeaningOfP"]
+    )
+
+    def gone(cfg, run):
+        raise DataError("/data: no such folder")
+
+    monkeypatch.setattr(stage, "prepared_cohort", gone)
+    rows = evaluated(run, "evaluation.group.images=true", "evaluation.group.fwhm_mm=6")
+    assert rows.loc["image", "reason"] == "the cohort cannot be read"
+    assert rows.loc["GradCAM", "n_significant"] > 0
+
+
+def test_mean_spread_and_median_of_a_class(run):
+    cfg = settings()
+    means, brain_masks, n_empty = write_class_maps(run, find_maps(cfg, run))
+    women = [
+        np.mean([load_img(map_of(run, f"sub-{i:02d}", seed)).get_fdata() for seed in (0, 1)], axis=0)
+        for i in range(0, N, 2)
+    ]
+    for stat, expected in (
+        ("mean", np.mean(women, 0)),
+        ("sd", np.std(women, 0, ddof=1)),
+        ("median", np.median(women, 0)),
+    ):
+        path = run.group_map("GradCAM", "class-female", stat)
+        np.testing.assert_allclose(load_img(path).get_fdata(), expected, atol=1e-5)
+        about = read_json(sidecar(path))
+        assert (about["NumberOfSubjects"], about["NumberOfMaps"]) == (12, 24)
+    np.testing.assert_allclose(means["female"]["GradCAM"], np.mean(women, 0), atol=1e-5)
+    np.testing.assert_array_equal(brain_masks["male"], BRAIN)
+    assert n_empty == {"GradCAM": 0, "GuidedBackprop": 0}
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("scaling=max", r"evaluation\.group\.scaling=max: one of none, l2, rank"),
+        (
+            "n_perm=18",
+            r"n_perm=18: with fewer than 19 permutations no p can reach evaluation\.group\.alpha=0\.05",
+        ),
+        ("alpha=5", r"evaluation\.group\.alpha=5\.0: between 0 and 1"),
+        ("cluster_p=3.1", r"evaluation\.group\.cluster_p=3\.1: between 0 and 1"),
+        ("fwhm_mm=-1", r"evaluation\.group\.fwhm_mm=-1\.0: at least 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(override, told):
+    with pytest.raises(ConfigError, match=told):
+        settings(f"evaluation.group.{override}")
+
+
+def test_an_unknown_confound_is_named(run):
+    cfg = settings("evaluation.group.confounds=[agee]")
+    with pytest.raises(ConfigError, match="has no column 'agee'; there are participant_id"):
+        evaluate_groups(cfg, run, find_maps(cfg, run))

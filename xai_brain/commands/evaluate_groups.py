@@ -1,0 +1,335 @@
+"""The difference of classes, voxel by voxel: in the maps of every method, and in the images themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.analysis.cluster_tables import cluster_table
+from xai_brain.analysis.group import BRAIN_SHARE, GroupTest, MapRows, compare_classes, scale, smooth
+from xai_brain.analysis.group_design import Design, GroupError, common_output, make_design
+from xai_brain.commands.class_maps import SPACE, brain_share, map_values
+from xai_brain.commands.cohort import class_names, prepared_cohort, same_cohort
+from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp
+from xai_brain.commands.progress import say, track
+from xai_brain.config import ConfigError
+from xai_brain.data.cohort import available_cores
+from xai_brain.data.problems import DataError
+from xai_brain.evaluation.group_overlap import group_overlap
+from xai_brain.runs import (
+    RunDirectory,
+    read_json,
+    read_tsv,
+    sidecar,
+    update_metrics,
+    versions,
+    write_json,
+    write_tsv,
+)
+from xai_brain.volumes import file_hash, save_img
+
+IMAGE = "image"  # in the place of a method's name: the prepared images themselves
+MEANING = {
+    True: "the prepared images of the classes differ at this voxel, given the confounds",
+    False: "the evidence that these networks take from this voxel differs between the classes, given the "
+    "confounds; not that the brains differ",
+}
+
+
+def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+    """Compare the classes in all maps that explain one common output; tell which do not.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+        ``evaluation.group`` says how.
+    run : RunDirectory
+    maps : list of dict
+        From `xai_brain.commands.evaluate.find_maps`.
+
+    Returns
+    -------
+    bool
+        Whether there was anything to do. evaluation/ then holds group_tests.tsv (one row per comparison,
+        with the reason where there is none), group_clusters.tsv and group_overlap.tsv.
+    """
+    settings = cfg.evaluation.group
+    stamp = run.path / "group" / "inputs.json"
+    inputs = {
+        "settings": OmegaConf.to_container(settings),
+        "random_state": cfg.evaluation.random_state,
+        "brain_size_column": cfg.data.brain_size_column,
+        "atlas": [cfg.evaluation.atlas, *atlas_stamp(cfg)],
+        "participants": file_hash(run.participants),
+        "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['stamp']}" for m in maps),
+    }
+    if stamp.exists() and read_json(stamp) == inputs:
+        return False
+    _forget(run)
+    if settings.n_perm:
+        Comparison(cfg, run, pd.DataFrame(maps)).write()
+    write_json(inputs, stamp)
+    return True
+
+
+def _forget(run: RunDirectory) -> None:
+    for path in (run.path / "group").glob("desc-*-minus-*_statmap.*"):
+        path.unlink()
+    for name in ("group_tests", "group_clusters", "group_overlap"):
+        run.evaluation(name).unlink(missing_ok=True)
+    update_metrics(run, {}, replace=("group/", "group_overlap/"))
+
+
+def default_confounds(cfg: DictConfig, participants: pd.DataFrame) -> list[str]:
+    """Columns that are there of age, sex, brain size and site, but not what the classes are made of."""
+    names = ["age", "sex", cfg.data.brain_size_column, "site"]
+    there = [name for name in names if name in participants and participants[name].notna().any()]
+    return [name for name in there if name != cfg.data.label]
+
+
+class Comparison:
+    """All comparisons of one run, and the tables that they fill.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+    run : RunDirectory
+    maps : pandas.DataFrame
+        One row per map.
+    """
+
+    def __init__(self, cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame):
+        self.cfg, self.run, self.maps, self.settings = cfg, run, maps, cfg.evaluation.group
+        participants = read_tsv(run.participants).drop_duplicates("participant_id")
+        self.classes = class_names(participants)
+        given = self.settings.confounds
+        self.confounds = default_confounds(cfg, participants) if given is None else list(given)
+        if unknown := [name for name in self.confounds if name not in (*participants, "fold")]:
+            raise ConfigError(
+                f"evaluation.group.confounds: {run.participants} has no column {unknown[0]!r}; "
+                f"there are {', '.join(participants)}"
+            )
+        folds = maps.drop_duplicates("participant_id")[["participant_id", "fold"]]
+        self.subjects = participants.drop(columns="fold", errors="ignore").merge(folds, on="participant_id")
+        self.atlas = atlas_of(cfg)
+        share, self.affine = brain_share(run, maps)
+        self.brain_mask = share >= BRAIN_SHARE
+        if not self.brain_mask.any():
+            raise ConfigError(f"no voxel lies in {BRAIN_SHARE:.0%} of the brains of {run.path / 'images'}")
+        self.tests: list[dict[str, Any]] = []
+        self.clusters: list[pd.DataFrame] = []
+        self.results: dict[tuple[str, str], GroupTest] = {}
+
+    def write(self) -> None:
+        for method, rows in self.maps.groupby("method", sort=False):
+            self._method(str(method), rows)
+        if self.settings.images and self.results:
+            self._images()
+        write_tsv(pd.DataFrame(self.tests), self.run.evaluation("group_tests"))
+        if self.clusters:
+            write_tsv(pd.concat(self.clusters), self.run.evaluation("group_clusters"))
+        figures = {
+            f"group/{row['method']}/{row['comparison']}/{name}": float(row[name])
+            for row in self.tests
+            if not row["reason"]
+            for name in ("n_significant", "largest_t")
+        }
+        update_metrics(self.run, figures | self._overlaps())
+
+    # -- what is compared ----------------------------------------------------------------------
+    def _method(self, method: str, rows: pd.DataFrame) -> None:
+        try:
+            target = common_output(read_json(sidecar(path)) for path in rows["path"])
+        except GroupError as error:
+            say(f"evaluate: {method}: classes are not compared: {error}")
+            self.tests.append({"method": method, "comparison": "", "reason": str(error)})
+            return
+        paths = rows.groupby("participant_id", sort=False)["path"].agg(list).to_dict()
+
+        def read(participant_id: str) -> list[np.ndarray]:
+            return [map_values(path) for path in paths.get(participant_id, [])]
+
+        # maps of different folds come from different networks
+        confounds = self.confounds if self.settings.confounds is not None else [*self.confounds, "fold"]
+        about = {
+            "Method": method,
+            "TargetName": target,
+            "Output": "logit_difference",
+            "SubjectScaling": self.settings.scaling,
+        }
+        self._compare(method, read, confounds, self.settings.scaling, about)
+
+    def _images(self) -> None:
+        try:
+            cohort = same_cohort(prepared_cohort(self.cfg, self.run), self.run)
+        except (DataError, ConfigError, OSError) as error:
+            reason = f"the images of the cohort cannot be read: {error}"
+            say(f"evaluate: images are not compared: {reason}; evaluation.group.images=false leaves them out")
+            self.tests.append({"method": IMAGE, "comparison": "", "reason": "the cohort cannot be read"})
+            return
+        paths = cohort.groupby("participant_id")["volume_path"].agg(list).to_dict()
+
+        def read(participant_id: str) -> list[np.ndarray]:
+            return [np.load(path) for path in paths[participant_id]]
+
+        confounds = [name for name in self.confounds if name != "fold"]
+        about = {
+            "Method": IMAGE,
+            "IntensityScaling": self.cfg.preprocessing.scaling,
+            "SubjectScaling": "none",
+        }
+        self._compare(IMAGE, read, confounds, "none", about)
+
+    def _compare(
+        self,
+        name: str,
+        read: Callable[[str], list[np.ndarray]],
+        confounds: Sequence[str],
+        scaling: str,
+        about: dict[str, Any],
+    ) -> None:
+        """Every pair of classes; `read` gives the maps of a subject, over which the mean is taken."""
+        rows = MapRows(len(self.subjects), int(self.brain_mask.sum()), self.run.path / "group")
+        empty = np.zeros(len(self.subjects), bool)
+        for i, participant_id in enumerate(track(list(self.subjects["participant_id"]), f"group, {name}")):
+            inside = [
+                smooth(values, self.affine, self.settings.fwhm_mm, self.brain_mask)[self.brain_mask]
+                for values in read(participant_id)
+            ]
+            found = [scale(values, scaling) for values in inside if values.any()]
+            empty[i] = not found
+            if found:
+                rows[i] = np.mean(found, axis=0)
+        there = np.flatnonzero(~empty)
+        for classes in combinations(self.classes, 2):
+            comparison = f"{classes[1]}-minus-{classes[0]}"
+            n_empty = int((empty & self.subjects["label"].isin(classes).to_numpy()).sum())
+            try:
+                design = make_design(self.subjects.iloc[there], classes, confounds)
+                test = compare_classes(
+                    rows, there[design.kept], design, n_perm=self.settings.n_perm,
+                    random_state=self.cfg.evaluation.random_state, n_jobs=available_cores(),
+                    brain_img=nib.Nifti1Image(self.brain_mask.astype(np.uint8), self.affine),
+                    tfce=self.settings.tfce, cluster_p=self.settings.cluster_p,
+                )  # fmt: skip
+            except GroupError as error:
+                say(f"evaluate: {name}, {comparison}: not compared: {error}")
+                self.tests.append({"method": name, "comparison": comparison, "reason": str(error)})
+                continue
+            self.results[name, comparison] = test
+            self._keep(name, comparison, classes, design, test, n_empty, about)
+
+    # -- what is written -----------------------------------------------------------------------
+    def _keep(
+        self,
+        name: str,
+        comparison: str,
+        classes: Sequence[str],
+        design: Design,
+        test: GroupTest,
+        n_empty: int,
+        about: dict[str, Any],
+    ) -> None:
+        settings, threshold = self.settings, test.threshold(self.settings.alpha)
+        n = [int((design.tested == k).sum()) for k in (0, 1)]
+        row = {
+            "method": name,
+            "comparison": comparison,
+            "reason": "",
+            "explains": about.get("TargetName", ""),
+            "n_first": n[0],
+            "n_second": n[1],
+            "n_empty": n_empty,
+            "n_left_out": len(design.left_out),
+            "confounds": ", ".join(design.names),
+            "dropped": "; ".join(f"{column}: {why}" for column, why in design.dropped.items()),
+            "dof": design.dof,
+            "n_voxels": len(test.t),
+            "n_constant": test.n_constant,
+            "n_perm": settings.n_perm,
+            "alpha": settings.alpha,
+            "threshold_t": threshold,
+            "largest_t": float(np.abs(test.t).max()),
+            "smallest_p": float(10 ** -test.logp_fwe.max()),
+            "n_significant": int((np.abs(test.t) > threshold).sum()),
+        }
+        self.tests.append(row)
+        self._tell(row, design)
+        sidecar_of = {
+            **about,
+            "Difference": f"{classes[1]} minus {classes[0]}",
+            "NumberOfSubjects": dict(zip(classes, n, strict=True)),
+            "NumberOfEmptyMaps": n_empty,
+            "LeftOut": design.left_out,
+            "Confounds": design.names,
+            "DroppedConfounds": design.dropped,
+            "DegreesOfFreedom": design.dof,
+            "Smoothing": f"{settings.fwhm_mm:g} mm FWHM inside the brain" if settings.fwhm_mm else "none",
+            "Brain": f"voxels in at least {BRAIN_SHARE:.0%} of the subjects' brains",
+            "NumberOfVoxels": len(test.t),
+            "NumberOfConstantVoxels": test.n_constant,
+            "Test": "two-sided, permuted residuals (nilearn.mass_univariate.permuted_ols)",
+            "NumberOfPermutations": settings.n_perm,
+            "RandomState": self.cfg.evaluation.random_state,
+            "Correction": "family-wise over voxels, by the largest |t| of each permutation",
+            "Alpha": settings.alpha,
+            "ThresholdT": threshold if np.isfinite(threshold) else None,
+            "ClusterFormingP": settings.cluster_p,
+            "Exchangeability": "subjects are permuted as a whole, over folds and sites; their means are "
+            "confounds, differences of spread are not",
+            "MeaningOfP": MEANING[name == IMAGE],
+            "Versions": versions(),
+        }
+        images = {}
+        found = {"difference": test.difference, "t": test.t, "logpfwe": test.logp_fwe, **test.more}
+        for stat, values in found.items():
+            volume = np.zeros(self.brain_mask.shape)
+            volume[self.brain_mask] = values
+            images[stat] = nib.Nifti1Image(volume, self.affine)
+            path = self.run.group_map(name, comparison, stat)
+            save_img(volume.astype(np.float32), self.affine, path, space=SPACE)
+            write_json({**sidecar_of, "Statistic": stat}, sidecar(path))
+        table = cluster_table(images["t"], threshold, images["logpfwe"], self.atlas)
+        if len(table):
+            self.clusters.append(table.assign(method=name, comparison=comparison))
+
+    def _tell(self, row: dict[str, Any], design: Design) -> None:
+        about = f"evaluate: {row['method']}, {row['comparison']}: "
+        for column, why in design.dropped.items():
+            say(f"{about}confound {column} dropped: {why}")
+        if row["n_left_out"]:
+            reasons = pd.Series(design.left_out).value_counts()
+            told = ", ".join(f"{n} with {why}" for why, n in reasons.items())
+            say(f"{about}{row['n_left_out']} subjects left out: {told}")
+        if row["n_empty"]:
+            say(f"{about}{row['n_empty']} subjects left out: their maps are empty")
+        say(
+            f"{about}{row['n_significant']} of {row['n_voxels']} voxels differ at family-wise "
+            f"p <= {row['alpha']:g} ({row['n_first']} and {row['n_second']} subjects, smallest p "
+            f"{row['smallest_p']:.3g})"
+        )
+
+    def _overlaps(self) -> dict[str, float]:
+        """Overlap of each method's group map with the test of the images."""
+        rows: list[dict[str, Any]] = []
+        for (name, comparison), test in self.results.items():
+            reference = self.results.get((IMAGE, comparison))
+            if name == IMAGE or reference is None:
+                continue
+            for what, values in (("t", test.t), ("difference", test.difference)):
+                about = {"method": name, "comparison": comparison, "map": what}
+                found = group_overlap(values, reference.t, self.cfg.evaluation.random_state)
+                rows += [{**about, **row} for row in found]
+        if rows:
+            write_tsv(pd.DataFrame(rows), self.run.evaluation("group_overlap"))
+        return {
+            f"group_overlap/{r['method']}/{r['comparison']}/{r['map']}/{r['metric']}": float(r["value"])
+            for r in rows
+            if r["metric"] in ("dice_auc", "spearman")
+        }
