@@ -6,22 +6,25 @@ import time
 from itertools import combinations
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
 from xai_brain.analysis.baselines import brain_size_predictions
+from xai_brain.commands.card import write_card
 from xai_brain.commands.class_maps import SPACE, map_values, write_class_maps, write_mean_truth
 from xai_brain.commands.cohort import class_names
 from xai_brain.commands.evaluate_groups import evaluate_groups
-from xai_brain.commands.evaluate_regions import atlas_stamp, evaluate_regions
+from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp, evaluate_regions
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
-from xai_brain.evaluation.agreement import agreement
+from xai_brain.evaluation.agreement import compare, rank_map
 from xai_brain.evaluation.classification import classification_metrics
 from xai_brain.evaluation.localization import localization
 from xai_brain.evaluation.resampling import bootstrap_mean
+from xai_brain.evaluation.true_effect import TrueEffect
 from xai_brain.runs import (
     RunDirectory,
     add_seconds,
@@ -35,9 +38,11 @@ from xai_brain.runs import (
 )
 from xai_brain.volumes import load_img
 
+SLOW_JUDGES = {"auprc", "emd", "region_hit"}
+
 
 def evaluate(cfg: DictConfig) -> RunDirectory:
-    """Evaluate all maps of a run; no network is needed.
+    """Evaluate all maps of a run; the networks are asked for a report card only.
 
     Returns
     -------
@@ -63,6 +68,8 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     evaluate_regions(cfg, run, maps, class_names(read_tsv(run.participants)))
     table = pd.DataFrame(maps)
     settings = cfg.evaluation
+    atlas = atlas_of(cfg)
+    labels = atlas.on_grid(load_img(maps[0]["path"])) if atlas else None
     agreements: list[dict[str, Any]] = []
     localizations: list[dict[str, Any]] = []
     subjects = list(table.groupby(["participant_id", "session_id", "seed"], sort=False))
@@ -75,20 +82,10 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
         about = {"level": "subject", "name": participant_id, "session_id": session_id, "seed": seed}
         agreements += _agreements(arrays, brain_mask, about, settings)
         if truth is not None:
-            for method, values in arrays.items():
-                scores = localization(values, truth & brain_mask, brain_mask, settings.random_state)
-                chance = scores.pop("chance")
-                about_map = {
-                    "participant_id": participant_id,
-                    "session_id": session_id,
-                    "seed": seed,
-                    "fold": rows.iloc[0]["fold"],
-                    "method": method,
-                }
-                localizations += [
-                    {**about_map, "metric": metric, "value": value, "chance": chance}
-                    for metric, value in scores.items()
-                ]
+            about = {"participant_id": participant_id, "session_id": session_id, "seed": seed}
+            about["fold"] = rows.iloc[0]["fold"]
+            found = localizations_of(arrays, truth, t1w_img, labels, settings)
+            localizations += [{**about, **row} for row in found]
     means, brain_masks, n_empty = write_class_maps(run, maps)
     for label, brain_mask in brain_masks.items():
         about = {"level": "class", "name": label, "session_id": "", "seed": "all"}
@@ -103,6 +100,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     figures = _figures(summary, localizations)
     figures |= {f"empty_maps/{method}": float(n) for method, n in n_empty.items()}
     update_metrics(run, figures, replace=("localization/", "empty_maps/"))
+    write_card(cfg, run, table, localizations)
     write_json(inputs, stamp)
     evaluate_groups(cfg, run, maps)
     add_seconds(run, "evaluate", time.monotonic() - start)
@@ -159,17 +157,45 @@ def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
 def _agreements(
     arrays: dict[str, np.ndarray], brain_mask: np.ndarray, about: dict[str, Any], settings: DictConfig
 ) -> list[dict[str, Any]]:
+    maps = {
+        method: rank_map(values[brain_mask], settings.random_state + i)
+        for i, (method, values) in enumerate(arrays.items())
+    }
     return [
         {**about, "method_a": a, "method_b": b, **found}
-        for a, b in combinations(arrays, 2)
-        for found in agreement(
-            arrays[a][brain_mask],
-            arrays[b][brain_mask],
-            brain_mask.size,
-            settings.top_percents,
-            settings.random_state,
-        )
+        for a, b in combinations(maps, 2)
+        for found in compare(maps[a], maps[b], brain_mask.size, settings.top_percents)
     ]
+
+
+def localizations_of(
+    arrays: dict[str, np.ndarray],
+    truth: np.ndarray,
+    img: nib.Nifti1Image,
+    labels: np.ndarray | None,
+    settings: DictConfig,
+) -> list[dict[str, Any]]:
+    """Judge the maps of one subject by its true place: three judges always, all of them for a report card."""
+    brain_mask = np.asanyarray(img.dataobj) > 0
+    found = []
+    if SLOW_JUDGES & set(settings.card.judges):
+        place = TrueEffect(truth, brain_mask, nib.affines.voxel_sizes(img.affine), labels=labels)
+        chance = place.chance(n_maps=3, random_state=settings.random_state)
+        for method, values in arrays.items():
+            scores = place.scores(values, settings.random_state)
+            found += [
+                {"method": method, "metric": metric, "value": value, "chance": chance[metric]}
+                for metric, value in scores.items()
+            ]
+        return found
+    for method, values in arrays.items():
+        scores = localization(values, truth & brain_mask, brain_mask, settings.random_state)
+        by_chance = scores.pop("chance")
+        found += [
+            {"method": method, "metric": metric, "value": value, "chance": by_chance}
+            for metric, value in scores.items()
+        ]
+    return found
 
 
 def summarise(
@@ -200,5 +226,6 @@ def _figures(summary: pd.DataFrame, localizations: list[dict[str, Any]]) -> dict
         name = f"localization/{row.method}/{row.metric}"
         figures |= {name: row.mean, f"{name}_ci_low": row.ci_low, f"{name}_ci_high": row.ci_high}
     if localizations:
-        figures["localization/chance"] = float(np.mean([row["chance"] for row in localizations]))
+        by_chance = [row["chance"] for row in localizations if row["metric"] == "rra"]
+        figures["localization/chance"] = float(np.mean(by_chance))
     return figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,73 @@ from scipy.stats import rankdata
 from xai_brain.evaluation.localization import ranked
 
 
+@dataclass(frozen=True)
+class RankedMap:
+    """A map by the order of its absolute values, made once for all comparisons.
+
+    Parameters
+    ----------
+    place : int ndarray of shape (n_brain,)
+        0 for the highest voxel; equal values in random order.
+    ranks : ndarray of shape (n_brain,)
+        Mid-ranks with mean 0 and norm 1; NaN for a constant map.
+    empty : bool
+    """
+
+    place: np.ndarray
+    ranks: np.ndarray
+    empty: bool
+
+
+def rank_map(values: np.ndarray, random_state: int = 0) -> RankedMap:
+    """Rank one map.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_brain,)
+        Raw and signed; absolute values count.
+    random_state : int, default 0
+        Order of equal values; maps that are compared need different ones.
+    """
+    values = np.abs(values).astype(np.float64)
+    place = np.empty(len(values), np.int64)
+    place[ranked(values, random_state)] = np.arange(len(values))
+    ranks = rankdata(values)
+    ranks -= ranks.mean()
+    norm = np.linalg.norm(ranks)
+    return RankedMap(place, ranks / norm if norm > 0 else np.full(len(values), np.nan), not values.any())
+
+
 def agreement(
     a: np.ndarray, b: np.ndarray, n_voxels: int, top_percents: Sequence[float], random_state: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Compare two maps inside the brain, by absolute value.
+    """Compare two maps inside the brain, by absolute value; see `compare`.
 
     Parameters
     ----------
     a, b : ndarray of shape (n_brain,)
         Values of the two maps at the voxels of the brain.
     n_voxels : int
+        Voxels of the whole image.
+    top_percents : sequence of float
+    random_state : int, default 0
+    """
+    yield from compare(rank_map(a, random_state), rank_map(b, random_state + 1), n_voxels, top_percents)
+
+
+def compare(
+    a: RankedMap, b: RankedMap, n_voxels: int, top_percents: Sequence[float]
+) -> Iterator[dict[str, Any]]:
+    """Whether two maps mark the same voxels; nothing is said of an empty one.
+
+    Parameters
+    ----------
+    a, b : RankedMap
+        Of the same voxels.
+    n_voxels : int
         Voxels of the whole image; only ``voxel_agreement`` counts those outside the brain.
     top_percents : sequence of float
         Both maps are cut at their own highest k % of the brain.
-    random_state : int, default 0
-        Order of equal values; different for the two maps.
 
     Yields
     ------
@@ -37,15 +90,14 @@ def agreement(
     ``voxel_agreement`` is what Kan et al. 2020 call Dice: the share of voxels of the image, background
     included, on which two binary maps agree. It is high for maps without a voxel in common.
     """
-    a, b = np.abs(a).astype(np.float64), np.abs(b).astype(np.float64)
-    if not a.any() or not b.any():
+    if a.empty or b.empty:
         return
-    n = len(a)
-    order_a, order_b = ranked(a, random_state), ranked(b, random_state + 1)
+    n = len(a.place)
+    worse = np.maximum(a.place, b.place)  # a voxel is among the first k of both when this is below k
     for percent in top_percents:
         k = max(round(n * percent / 100), 1)
         share = k / n
-        common = np.intersect1d(order_a[:k], order_b[:k], assume_unique=True).size
+        common = int(np.count_nonzero(worse < k))
         # 2 #(x == y) / 2N, with x and y 1 at their k highest voxels
         same = 1 - 2 * (k - common) / n_voxels
         expected_same = 1 - 2 * (k - k * share) / n_voxels
@@ -53,7 +105,7 @@ def agreement(
         iou, expected_iou = common / (2 * k - common), share / (2 - share)
         yield {"metric": "iou", "top_percent": percent, "value": iou, "chance": expected_iou}
         yield {"metric": "voxel_agreement", "top_percent": percent, "value": same, "chance": expected_same}
-    yield {"metric": "spearman", "top_percent": None, "value": spearman(a, b), "chance": 0.0}
+    yield {"metric": "spearman", "top_percent": None, "value": float(a.ranks @ b.ranks), "chance": 0.0}
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
