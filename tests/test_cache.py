@@ -304,7 +304,7 @@ def test_info_and_clear_tell_what_there_is_and_what_was_removed(participants, fo
 def test_wrong_arguments_are_told_in_one_line(arguments, folder, capsys):
     folder.mkdir()
     assert in_cache(folder, *arguments) == 1
-    assert "xai-brain cache info|verify|clear [volumes|sources|synthetic]" in capsys.readouterr().err
+    assert "xai-brain cache info|verify|clear [volumes|sources|synthetic|planted]" in capsys.readouterr().err
     assert main(["cache", "info", "trainer.lr=1"]) == 1
 
 
