@@ -345,7 +345,12 @@ def test_without_network_one_line_says_so(monkeypatch):
 @pytest.mark.network
 @pytest.mark.parametrize("name", FETCHERS)
 def test_fetchers_download_atlases_with_sides_as_named(name):
-    atlas = load_atlas(name)
+    try:
+        atlas = load_atlas(name)
+    except AtlasError as error:
+        if "cannot be downloaded" not in str(error):
+            raise
+        pytest.skip(str(error))
     assert len(atlas.lut) > 10
     assert not atlas.lut["name"].str.startswith("unnamed").any()
 

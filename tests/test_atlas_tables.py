@@ -327,7 +327,6 @@ def test_atlas_that_lies_elsewhere_is_refused(small_run, tmp_path):
 
 
 def test_run_refuses_a_bad_atlas_before_it_trains(tmp_path):
-
     with pytest.raises(ImageError, match=r"nowhere\.nii\.gz: the file does not exist"):
         run_all(
             compose("run", [*SMALL, f"evaluation.atlas={tmp_path}/nowhere.nii.gz", f"run_dir={tmp_path}/run"])

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xai_brain.atlas import load_atlas as load_atlas
     from xai_brain.attribution.grad_cam import GradCAM as GradCAM
     from xai_brain.attribution.guided_backprop import GuidedBackprop as GuidedBackprop
     from xai_brain.attribution.meaningful_perturbation import MeaningfulPerturbation as MeaningfulPerturbation
@@ -37,6 +38,7 @@ _HOMES = {
     "compose": "config",
     "evaluate": "commands.evaluate",
     "explain": "commands.explain",
+    "load_atlas": "atlas",
     "load_participants": "data.participants",
     "make_folds": "data.splits",
     "preprocess_t1w": "data.preprocessing",

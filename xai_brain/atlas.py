@@ -1,5 +1,6 @@
 """Atlases: a label image and the names of its labels, on any grid. No torch.
 
+>>> from xai_brain import load_atlas
 >>> atlas = load_atlas("tpl-MNI152_atlas-Mine_dseg.nii.gz")  # doctest: +SKIP
 >>> atlas.region_mask("Hippocampus_L", get_grid("t1w_58x70x58")).sum()  # doctest: +SKIP
 """
