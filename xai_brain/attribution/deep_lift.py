@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
-from unittest.mock import patch
 
 import torch
 from captum.attr import DeepLift as CaptumDeepLift
-from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import nn
 
 from xai_brain.attribution.fills import Fills
@@ -80,47 +77,12 @@ class DeepLift:
             # Captum tells of the hooks that it sets
             warnings.filterwarnings("ignore", r"Setting forward, backward hooks")
             method = CaptumDeepLift(self.model)
-            # one subject at a time: its own baseline, and twice its memory
-            with patch.dict(SUPPORTED_NON_LINEAR, {nn.MaxPool3d: max_pool_rule}):
-                return in_chunks(
-                    self.model,
-                    inputs,
-                    targets,
-                    lambda x, t: method.attribute(x, next(starts), t),
-                    chunk_size=1,
-                )
-
-
-def max_pool_rule(
-    module: Any,
-    inputs: torch.Tensor,
-    outputs: torch.Tensor,
-    grad_input: torch.Tensor,
-    grad_output: torch.Tensor,
-    eps: float = 1e-10,
-) -> torch.Tensor:
-    """Multipliers of a max pooling: the change of a window's maximum goes to where the larger maximum is.
-
-    Takes the place of Captum's rule, whose shares do not sum to the difference for baselines other than 0.
-
-    Parameters
-    ----------
-    module : torch.nn.MaxPool3d
-    inputs, outputs : Tensor of shape (2, C, X, Y, Z)
-        Of the volume and of its baseline.
-    grad_input, grad_output : Tensor
-        What arrives from the output; the plain gradient.
-    eps : float
-        Below that an input counts as unchanged.
-    """
-    shape = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
-    _, places = nn.functional.max_pool3d(inputs, *shape, return_indices=True)
-    value, start = outputs.chunk(2)
-    larger = torch.where(value >= start, *places.chunk(2))
-    change = grad_output.chunk(2)[0] * (value - start)
-    difference = inputs.chunk(2)[0] - inputs.chunk(2)[1]
-    shares = torch.zeros_like(difference).flatten(2)
-    shares.scatter_add_(2, larger.flatten(2), change.flatten(2))  # windows may overlap
-    shares = shares.view_as(difference)
-    multipliers = torch.where(difference.abs() < eps, grad_input.chunk(2)[0], shares / difference)
-    return torch.cat([multipliers, multipliers])
+            # Captum hangs both the end of a step and the start of the next on one tensor, in the wrong order
+            # (a ReLU before a pooling); a copy between them separates the two
+            for module in self.model.modules():
+                if type(module).__name__ in KINDS:
+                    module.register_forward_pre_hook(lambda _, args: args[0].clone())
+            # one subject at a time: Captum's rule of max pooling mixes the subjects of a batch
+            return in_chunks(
+                self.model, inputs, targets, lambda x, t: method.attribute(x, next(starts), t), chunk_size=1
+            )
