@@ -77,6 +77,11 @@ class DeepLift:
             # Captum tells of the hooks that it sets
             warnings.filterwarnings("ignore", r"Setting forward, backward hooks")
             method = CaptumDeepLift(self.model)
+            # Captum hangs both the end of a step and the start of the next on one tensor, in the wrong order
+            # (a ReLU before a pooling); a copy between them separates the two
+            for module in self.model.modules():
+                if type(module).__name__ in KINDS:
+                    module.register_forward_pre_hook(lambda _, args: args[0].clone())
             # one subject at a time: Captum's rule of max pooling mixes the subjects of a batch
             return in_chunks(
                 self.model, inputs, targets, lambda x, t: method.attribute(x, next(starts), t), chunk_size=1

@@ -76,7 +76,7 @@ class RegionAblation:
         self.indices = [k for k in self.labels.unique().tolist() if k != 0]
         if not self.indices:
             raise AttributionError(
-                f"atlas {atlas.name}: no region lies in the brain; is it in MNI152 as the volumes are?"
+                f"atlas {atlas.name}: no region lies in the brain of the volumes; is it in their space?"
             )
 
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
