@@ -205,6 +205,7 @@ class EvaluationConfig:
     n_bootstrap: int = 1000
     random_state: int = 0
     card: CardConfig = field(default_factory=CardConfig)
+    calibration: str | None = None  # run_dir of a report card of planted effects in the same cohort
     group: GroupConfig = field(default_factory=GroupConfig)
     atlas: str | None = None  # labels image in MNI152, or a name that nilearn can download, e.g. aal
     atlas_table: str | None = None  # names of its labels; default: the table beside the image

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.commands.judge import judge_networks
 from xai_brain.commands.progress import say, track
+from xai_brain.commands.setup import saved_settings
+from xai_brain.config import ConfigError
 from xai_brain.evaluation.report_card import report_card
 from xai_brain.evaluation.stability import reseed_stability
-from xai_brain.runs import RunDirectory, read_json, sidecar, write_tsv
+from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar, write_tsv
 from xai_brain.volumes import load_img
 
 SPACE = "MNI152"
+LEAST_SHARED = 0.8  # of the images of a run, for a card to speak of it
 PLACE = ("rra", "rma", "pointing", "auprc", "emd", "region_hit")  # judges that need the truth only
 
 
@@ -54,6 +58,36 @@ def write_card(
     write_tsv(card, run.evaluation("report_card"))
     if absent := [judge for judge in judges if judge not in set(card["judge"])]:
         say(f"report card: no figures of {', '.join(absent)} ({_why(absent)})")
+
+
+def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
+    """Take over what a report card of planted effects in the same cohort says: evaluation/calibration.tsv.
+
+    Raises
+    ------
+    ConfigError
+        There is no card, nothing was planted, or it is of other images, preparation or network.
+    """
+    if not cfg.evaluation.calibration:
+        run.evaluation("calibration").unlink(missing_ok=True)
+        return
+    other = RunDirectory(Path(cfg.evaluation.calibration).expanduser())
+    where = f"evaluation.calibration={other.path}"
+    if not other.config.exists() or not other.evaluation("report_card").exists():
+        raise ConfigError(f"{where}: has no report card; make one with xai-brain run experiment=report_card")
+    theirs = OmegaConf.create(saved_settings(other.config))
+    if not theirs.planted.kind:
+        raise ConfigError(f"{where}: nothing was planted there, so its maps have no known truth")
+    for group in ("preprocessing", "model"):
+        if theirs[group] != cfg[group]:
+            raise ConfigError(f"{where}: has another {group}; what it says does not hold here")
+    images = set(read_tsv(other.participants)["sha256"].str.partition("+")[0])
+    ours = read_tsv(run.participants)["sha256"].str.partition("+")[0]
+    if (share := float(ours.isin(images).mean())) < LEAST_SHARED:
+        raise ConfigError(f"{where}: holds {share:.0%} of the images of this run; plant into the same cohort")
+    planted = theirs.planted
+    text = f"{planted.kind}, size {planted.size:g}"
+    write_tsv(read_tsv(other.evaluation("report_card")).assign(planted=text), run.evaluation("calibration"))
 
 
 def _why(absent: list[str]) -> str:

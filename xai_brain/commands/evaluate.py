@@ -12,7 +12,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from xai_brain.analysis.baselines import brain_size_predictions
-from xai_brain.commands.card import write_card
+from xai_brain.commands.card import write_calibration, write_card
 from xai_brain.commands.class_maps import SPACE, map_values, write_class_maps, write_mean_truth
 from xai_brain.commands.cohort import class_names
 from xai_brain.commands.evaluate_groups import evaluate_groups
@@ -101,6 +101,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     figures |= {f"empty_maps/{method}": float(n) for method, n in n_empty.items()}
     update_metrics(run, figures, replace=("localization/", "empty_maps/"))
     write_card(cfg, run, table, localizations)
+    write_calibration(cfg, run)
     write_json(inputs, stamp)
     evaluate_groups(cfg, run, maps)
     add_seconds(run, "evaluate", time.monotonic() - start)

@@ -14,6 +14,7 @@ import jinja2
 
 from xai_brain.plotting import (
     brain_figures,
+    card_sections,
     figures,
     group_sections,
     map_sections,
@@ -92,6 +93,8 @@ def _context(contents: RunContents) -> dict[str, Any]:
         "groups": group_sections.groups(contents, gallery),
         "subjects": map_sections.subjects(contents, gallery),
         "localization": map_sections.localization(contents, gallery),
+        "card": card_sections.card(contents, gallery),
+        "calibration": card_sections.calibration(contents),
         "agreement": map_sections.agreement(contents, gallery),
         "regions": region_sections.regions(contents, gallery),
         "methods": (methods := [map_sections.method(contents, name) for name in contents.methods]),
