@@ -6,6 +6,8 @@ import ctypes
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,7 @@ def fit_fold(
     loggers: list[Any] = [CSVLogger(work_dir, name="csv", version="")]
     if settings["tensorboard"]:
         loggers.append(TensorBoardLogger(work_dir, name="tensorboard", version=""))
-    with quiet_lightning():
+    with quiet_lightning(), determinism_kept():
         trainer = pl.Trainer(
             max_epochs=settings["max_epochs"],
             accelerator=settings["accelerator"],
@@ -158,6 +160,19 @@ def fit_temperature(logits: torch.Tensor, targets: torch.Tensor, log_sd: float =
     likelihood = log_p[:, torch.arange(len(targets)), targets].sum(1)
     prior = -(candidates.log() ** 2) / (2 * log_sd**2)
     return float(candidates[(likelihood + prior).argmax()])
+
+
+@contextmanager
+def determinism_kept() -> Iterator[None]:
+    """Lightning's ``deterministic`` is a switch of the whole process; it is as before afterwards."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def keep_freed_memory() -> None:
