@@ -10,6 +10,7 @@ from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
 
 MAX_BLOCKS = 8  # along each axis
+ROUNDING = 1e-6  # above the tolerance of the solver
 
 
 def brain_blocks(
@@ -56,19 +57,22 @@ def earth_movers_distance(a: np.ndarray, b: np.ndarray, centers_mm: np.ndarray) 
     sources, sinks = np.flatnonzero(excess > 1e-15), np.flatnonzero(excess < -1e-15)
     if not len(sources) or not len(sinks):
         return 0.0
-    supply, demand = excess[sources], -excess[sinks]
-    demand *= supply.sum() / demand.sum()  # equal but for rounding
+    carried = excess[sources].sum()
+    supply, demand = excess[sources] / carried, -excess[sinks]
+    demand *= (1 + ROUNDING) / demand.sum()  # a little more room than is needed: always feasible
     leaves = sparse.kron(sparse.eye(len(sources)), np.ones((1, len(sinks))))
     arrives = sparse.kron(np.ones((1, len(sources))), sparse.eye(len(sinks)))
     found = linprog(
         cdist(centers_mm[sources], centers_mm[sinks]).ravel(),
-        A_eq=sparse.vstack([leaves, arrives]).tocsc(),
-        b_eq=np.concatenate([supply, demand]),
+        A_eq=leaves.tocsc(),
+        b_eq=supply,
+        A_ub=arrives.tocsc(),
+        b_ub=demand,
         method="highs-ds",
     )
     if found.status != 0:
         raise RuntimeError(f"the earth mover's distance was not found: {found.message}")
-    return float(found.fun)
+    return float(found.fun * carried)
 
 
 def worst_distance(b: np.ndarray, centers_mm: np.ndarray) -> float:
