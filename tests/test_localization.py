@@ -50,7 +50,7 @@ def test_the_worst_map_has_emd_0(effect):
     worst = np.zeros(SHAPE)
     worst[10, 13, 15] = 1
     scores = effect.scores(worst)
-    assert scores["emd"] == pytest.approx(0, abs=1e-9)
+    assert scores["emd"] == pytest.approx(0, abs=1e-5)
     assert scores["false_positive"] == 1
 
 
@@ -115,7 +115,7 @@ def test_earth_movers_distance_is_scipys_along_a_line():
     a, b, places = rng.dirichlet(np.ones(30)), rng.dirichlet(np.ones(30)), rng.normal(0, 40, 30)
     centers = places[:, None] * [2 / 7, 3 / 7, 6 / 7]  # unit vector: distances are those of the line
     expected = wasserstein_distance(places, places, a, b)
-    assert earth_movers_distance(a, b, centers) == pytest.approx(expected)
+    assert earth_movers_distance(a, b, centers) == pytest.approx(expected, rel=1e-5)
 
 
 def test_blocks_are_at_most_8_along_each_axis_with_centres_in_mm():

@@ -203,6 +203,7 @@ class quiet_lightning(warnings.catch_warnings):
             ".*does not have many workers.*",
             ".*exists and is not empty.*",
             ".*Checkpoint directory.*",
+            ".*srun.*",  # where SLURM is installed and this is no job of it
         ):
             warnings.filterwarnings("ignore", advice)
         warnings.filterwarnings("ignore", ".*isinstance.treespec.*")
