@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import time
 from pathlib import Path
 
@@ -27,9 +30,8 @@ def cost(method: Method, inputs: torch.Tensor, target: int | torch.Tensor) -> di
     Returns
     -------
     dict
-        ``seconds`` per subject. ``peak_mb``: on CUDA the largest memory of tensors on the device, with model
-        and inputs; on Linux that of the process, with everything that it has loaded, and the peak since its
-        start is forgotten; NaN elsewhere.
+        ``seconds`` per subject. ``peak_mb``: by how much memory grows at most during the call: of tensors on
+        a CUDA device, of the process on Linux (where its peak since the start is forgotten); NaN elsewhere.
     """
     device = inputs.device
     on_cuda = device.type == "cuda"
@@ -37,7 +39,9 @@ def cost(method: Method, inputs: torch.Tensor, target: int | torch.Tensor) -> di
     if on_cuda:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
+    before_mb = torch.cuda.memory_allocated(device) / 2**20 if on_cuda else np.nan
     resettable = not on_cuda and _forget_peak()
+    before_mb = _peak_mb() if resettable else before_mb
     targets = as_targets(target, inputs)
     start = time.perf_counter()
     method.attribute(volumes, target=targets)
@@ -48,11 +52,14 @@ def cost(method: Method, inputs: torch.Tensor, target: int | torch.Tensor) -> di
         peak_mb = torch.cuda.max_memory_allocated(device) / 2**20
     else:
         peak_mb = _peak_mb() if resettable else np.nan
-    return {"seconds": seconds, "peak_mb": peak_mb}
+    return {"seconds": seconds, "peak_mb": peak_mb - before_mb}
 
 
 def _forget_peak() -> bool:
     """Set the peak of this process to what it holds now; False where the system does not offer it."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that was freed, but kept for the next tensor
     try:
         CLEAR_REFS.write_text("5")
     except OSError:  # not Linux, or a container that forbids it

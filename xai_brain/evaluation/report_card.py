@@ -196,10 +196,9 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
                 f"removing random voxels ({row.value('deletion', what='chance'):.2f})."
             )
     if row.has("reseed_stability") and row.value("reseed_stability", what="ci_high") < ALIKE:
-        doubtful = True
         sentences.append(
             f"Maps of networks trained with other seeds differ ({row.told('reseed_stability')}): "
-            "do not read single voxels of one network."
+            "average several, and do not read single voxels of one."
         )
     judged = row.has("rra") and row.has("mprt")
     believe = "no" if failed else "with care" if doubtful else "yes" if judged else "not judged"

@@ -23,7 +23,7 @@ TITLES = {
     "insertion": "inser-\ntion",
     "infidelity": "infi-\ndelity",
     "mprt": "random\nweights",
-    "label_randomization": "permuted\nlabels",
+    "label_randomization": "mixed\nlabels",
     "reseed_stability": "other\nseeds",
     "noise_stability": "noise",
     "max_sensitivity": "sensi-\ntivity",
@@ -93,6 +93,7 @@ def _told(judge: str, value: float) -> str:
     if judge == "peak_mb":
         return f"{value:.0f}"
     digits = 2 if abs(value) < 9.995 else 0
+    value = 0.0 if abs(value) < 0.005 else value
     return f"{value:.{digits}f}".replace("-", "−").replace("0.", ".", 1) if digits else f"{value:.0f}"
 
 
