@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from xai_brain.analysis.sweeps import COMPLETE, PLAN, SweepError, ranking, read_sweep
-from xai_brain.commands.progress import say, track
+from xai_brain.analysis.sweeps import COMPLETE, PLAN, REPLICATES, SweepError, ranking, read_sweep
+from xai_brain.commands.progress import say
 from xai_brain.evaluation.detection import detection_curve, found_effects, smallest_effects
 from xai_brain.plotting.figures import style
 from xai_brain.plotting.sweep_figures import curves_figure, ranking_figure, smallest_figure
@@ -51,7 +51,9 @@ def collect(arguments: list[str]) -> int:
             write_tsv(ranks, folder / "ranking.tsv")
             tell_best(ranks)
             save_figure(ranking_figure, folder / "figures" / "ranking.png", ranks)
-        collect_detection(folder, complete["job"].tolist())
+        others = [k for k in table.attrs["parameters"] if k not in REPLICATES and not k.startswith("planted")]
+        about = [", ".join(f"{key}={row[key]}" for key in others) for _, row in complete.iterrows()]
+        collect_detection(folder, dict(zip(complete["job"], about, strict=True)))
     return int(len(complete) < len(table))
 
 
@@ -65,13 +67,17 @@ def tell_best(ranks: pd.DataFrame) -> None:
     say(f"best by {best['metric']}: {named} ({best['value']:.3f}{interval}, {jobs})")
 
 
-def collect_detection(folder: Path, jobs: list[str]) -> None:
-    """Tables and figures of the detection curve, when effects of several sizes or places were planted."""
-    rows = [
-        found
-        for job in track(jobs, "read maps' judges")
-        if (found := found_effects(folder / job)) is not None
-    ]
+def collect_detection(folder: Path, jobs: dict[str, str]) -> None:
+    """Tables and figures of the detection curve, when effects of several sizes or places were planted.
+
+    Parameters
+    ----------
+    folder : Path
+    jobs : dict
+        Of every complete job what else than the effect and the seed it differs in.
+    """
+    read = (found_effects(folder / job, about) for job, about in jobs.items())
+    rows = [found for found in read if found is not None]
     if not rows:
         return
     found = pd.concat(rows, ignore_index=True)

@@ -78,9 +78,11 @@ def found_effects(folder: Path, about: str = "") -> pd.DataFrame | None:
         for predictions also target and fold. None of a run without planted effect.
     """
     run = RunDirectory(folder)
+    if not (run.config.exists() and run.evaluation("localization").exists()):
+        return None
     planted = OmegaConf.select(OmegaConf.load(run.config), "planted")
     where = place_and_size(planted) if planted else None
-    if where is None or not run.evaluation("localization").exists():
+    if where is None:
         return None
     where["place"] += f"; {about}" if about else ""
     table = read_tsv(run.evaluation("localization"))

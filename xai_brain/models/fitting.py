@@ -188,6 +188,7 @@ class quiet_lightning(warnings.catch_warnings):
             ".*does not have many workers.*",
             ".*exists and is not empty.*",
             ".*Checkpoint directory.*",
+            ".*`srun` command is available.*",
         ):
             warnings.filterwarnings("ignore", advice)
         warnings.filterwarnings("ignore", ".*isinstance.treespec.*")
