@@ -88,11 +88,11 @@ def test_seeds_of_one_subject_are_one_subject():
 def test_noise_is_rarely_found():
     rng = np.random.default_rng(0)
     n_found = 0
-    for k in range(200):
+    for k in range(100):
         rows = rows_of(1, values={("A", "method"): {1: 0}}, n_subjects=30)
         noise = rows.assign(value=CHANCE + 0.02 * rng.standard_normal(30))
         n_found += int(detection_curve(noise, 200, random_state=k)["found"].sum())
-    assert 0 < n_found <= 14  # 2.5 % is 5; above 14 with a probability of 0.0002
+    assert n_found <= 9  # 2.5 % of them, a little more of a bootstrap; above 9 with a probability of 0.0003
 
 
 def test_places_and_sizes_in_words():
