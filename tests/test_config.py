@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,8 @@ from xai_brain.config import COMMANDS, Config, ConfigError, compose, conf_dir
 
 GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
 FILES = [(path.parent.name, path.stem) for path in sorted(conf_dir().glob("*/*.yaml"))]
+# those whose plugins are an extra
+EXTRA = [("launcher", "joblib"), ("launcher", "submitit"), ("launcher", "slurm"), ("sweep", "optuna")]
 ROOT = "data.root=somewhere"
 
 
@@ -29,6 +32,10 @@ def test_every_file_composes_and_says_how_to_use_it(group, choice):
     if choice == "region_ablation":
         with pytest.raises(ConfigError, match=r"no value for attribution\.RegionAblation\.labels_img"):
             compose("run", ["data=synthetic", "attribution=[region_ablation]"])
+    if (group, choice) in EXTRA and find_spec("hydra_plugins") is None:
+        with pytest.raises(ConfigError, match=r"is not installed: pip install 'xai-brain\[sweeps\]'"):
+            compose("run", ["data=synthetic", f"{group}={choice}"])
+        return
     overrides = [f"{group}={choice}" if group != "attribution" else f"attribution=[{choice}]", ROOT]
     overrides += ["attribution.RegionAblation.labels_img=atlas.nii.gz"] * (choice == "region_ablation")
     cfg = compose("run", overrides if group in ("data", "experiment") else ["data=bids", *overrides])
@@ -140,7 +147,7 @@ def test_own_modules_can_be_trusted():
 
 
 def test_groups_have_the_name_of_what_they_configure():
-    fields = set(Config.__dataclass_fields__) | {"experiment"}
+    fields = set(Config.__dataclass_fields__) | {"experiment", "sweep", "launcher"}
     assert set(GROUPS) <= fields
     assert Path(conf_dir() / "run.yaml").exists()
 

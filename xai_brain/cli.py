@@ -8,6 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 COMMANDS = {
     "run": "Everything: train, explain, evaluate and report. What is finished is not done again.",
@@ -19,8 +23,9 @@ COMMANDS = {
     "view": "Open JupyterLab on a notebook that looks at a run.",
     "adopt": "Bring maps that others made into a run, to be evaluated and shown with its own.",
     "cache": "Show, check or clear the prepared images that are kept on disk.",
+    "collect": "Bring all jobs of a sweep into one table, a ranking and figures.",
 }
-TOOLS = ("view", "adopt", "cache")  # take arguments of their own instead of settings
+TOOLS = ("view", "adopt", "cache", "collect")  # take arguments of their own instead of settings
 STAGES = ("explain", "evaluate", "report")  # their settings are those of an existing run
 
 USAGE = """\
@@ -35,6 +40,7 @@ Begin with:       xai-brain run experiment=demo
 Your own data:    xai-brain run data=bids data.root=/path/to/bids data.label=sex
 All settings:     xai-brain run experiment=demo --cfg job
 A sweep:          xai-brain run -m experiment=demo trainer.lr=1e-3,3e-4
+Its results:      xai-brain collect outputs/demo
 Trace of errors:  XAI_BRAIN_DEBUG=1 xai-brain ...
 """
 
@@ -46,7 +52,8 @@ usage: xai-brain {command} {arguments} [-m]
 {details}
 Settings are given as key=value; groups such as data, model, augmentation and experiment choose a file
 of conf/. See them all:  {example}
-Several values (lr=1e-3,3e-4) with -m run one job each, below outputs/<name>/<job>.
+Several values (lr=1e-3,3e-4) with -m run one job each, below outputs/<name>/<job>; sweep=grid, folds,
+optuna or detection_curve brings its own, launcher=joblib or slurm runs them at the same time.
 """
 
 DETAILS = {
@@ -72,6 +79,13 @@ TOOL_USAGE = {
     "info    what is there, and how large it is\n"
     "verify  read everything again; what is damaged is removed and prepared anew when it is needed\n"
     "clear   remove it, or only the parts named: volumes, sources, synthetic\n",
+    "collect": "usage: xai-brain collect <sweep_dir> [metric=<name>,...]\n\n"
+    "{description}\n\n"
+    "<sweep_dir>/sweep.tsv    a row per job: its settings, complete, failed or missing, its figures\n"
+    "<sweep_dir>/ranking.tsv  settings by test/auroc and rra, or by metric=; 95 % interval over seeds\n"
+    "<sweep_dir>/detection.tsv, detection_smallest.tsv  of sweep=detection_curve\n"
+    "<sweep_dir>/figures/     ranking.png, detection_curves.png, detection_smallest.png\n\n"
+    "The exit code is 1 when a job failed or is missing.\n",
 }
 
 
@@ -117,23 +131,24 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if command in TOOLS:
             return getattr(import_module(f"xai_brain.commands.{command}"), command)(rest)
-        _start(command, rest)
+        return _start(command, rest)
     except KeyboardInterrupt:
         return _fail("stopped; what is finished is kept, start again to go on", 130)
     except Exception as error:
         if os.environ.get("XAI_BRAIN_DEBUG"):
             raise
         return _fail(_message(error))
-    return 0
 
 
-def _start(command: str, rest: list[str]) -> None:
-    from xai_brain.config import compose
+def _start(command: str, rest: list[str]) -> int:
+    from xai_brain.config import ConfigError, compose
 
     if any(argument.startswith("-") for argument in rest):
-        _start_hydra(command, rest)
-        return
+        return _start_hydra(command, rest)
+    if alone := [text for text in rest if text.startswith(("sweep=", "launcher="))]:
+        raise ConfigError(f"{alone[0]} is for several jobs: add -m")
     _execute(command, _settings_of_a_run(command, rest) or compose(command, rest))
+    return 0
 
 
 def _settings_of_a_run(command: str, overrides: list[str]) -> object | None:
@@ -153,63 +168,89 @@ def _execute(command: str, cfg: object) -> None:
     getattr(import_module(f"xai_brain.commands.{command}"), command)(cfg)
 
 
-def _start_hydra(command: str, rest: list[str]) -> None:
+def _start_hydra(command: str, rest: list[str]) -> int:
     """Multirun and Hydra's own flags."""
+    import time
+
     import hydra
+
+    from xai_brain.commands.sweep import first_value, plan_sweep, tell_sweep
+    from xai_brain.config import ConfigError, compose, conf_dir, register_schemas
+
+    multirun = bool({"-m", "--multirun"} & set(rest))
+    given = [text for text in rest if "=" in text and not text.startswith("-")]
+    if not multirun and (alone := [text for text in given if text.startswith(("sweep=", "launcher="))]):
+        raise ConfigError(f"{alone[0]} is for several jobs: add -m")
+    if command not in STAGES:
+        compose(command, [first_value(text) for text in given], checked=False)
+    more: list[str] = []
+    start = time.time()
+    if multirun and "--cfg" not in rest and "-c" not in rest:
+        if command in STAGES and not any(text.startswith("hydra.sweep.dir=") for text in given):
+            more = [f"hydra.sweep.dir=outputs/{command}_jobs"]  # the runs lie elsewhere
+        folder, also = plan_sweep(command, [*given, *more])
+        more += also
+        told = {text.split("=")[0] for text in also}
+        rest = [text for text in rest if text.split("=")[0] not in told]
+    else:
+        folder = None
+    register_schemas()
+    sys.argv = [f"xai-brain {command}", *rest, *more]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in one line
+    main_of_hydra = hydra.main(version_base="1.3", config_path=str(conf_dir().resolve()), config_name=command)
+    try:
+        main_of_hydra(_job)()
+    except Exception as error:
+        if folder is None or os.environ.get("XAI_BRAIN_DEBUG"):
+            raise
+        _fail(_message(error))
+        tell_sweep(folder, start)
+        return 1
+    return tell_sweep(folder, start) if folder is not None else 0
+
+
+def _job(cfg: DictConfig) -> float | None:
+    """What Hydra calls, here or in a process of a launcher."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
 
-    from xai_brain.config import check, compose, conf_dir, drop_unchosen_methods, register_schemas
+    from xai_brain.commands.sweep import run_recorded
+    from xai_brain.config import check, drop_unchosen_methods
 
-    def job(cfg: DictConfig) -> None:
-        try:
-            run_job(cfg)
-        except Exception as error:
-            if os.environ.get("XAI_BRAIN_DEBUG"):
-                raise
-            raise SystemExit(_fail(_message(error))) from None
-
-    def run_job(cfg: DictConfig) -> None:
-        given = list(HydraConfig.get().overrides.task)
-        multirun = HydraConfig.get().mode == RunMode.MULTIRUN
-        if command == "predict" and multirun:
-            given.append(f"run_dir={HydraConfig.get().runtime.output_dir}")
+    command = HydraConfig.get().job.config_name
+    assert command is not None
+    given = [
+        text for text in HydraConfig.get().overrides.task if text.split("=")[0] not in ("sweep", "launcher")
+    ]
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
         if settings := _settings_of_a_run(command, given):
             _execute(command, settings)
-            return
-        if multirun:
-            cfg.run_dir = HydraConfig.get().runtime.output_dir
+            return None
         OmegaConf.resolve(cfg)
         drop_unchosen_methods(cfg, given)
         check(cfg)
         _execute(command, cfg)
+        return None
+
+    def work() -> None:
+        own = [*given, f"run_dir={cfg.run_dir}"] if command == "predict" else given
+        settings = _settings_of_a_run(command, own)
+        if settings is None:
+            OmegaConf.resolve(cfg)
+            drop_unchosen_methods(cfg, given)
+            check(cfg)
+        _execute(command, settings or cfg)
 
     if command not in STAGES:
-        compose(command, [_first_value(text) for text in rest if not text.startswith("-")], checked=False)
-    register_schemas()
-    sys.argv = [f"xai-brain {command}", *rest]
-    hydra.main(version_base="1.3", config_path=str(conf_dir().resolve()), config_name=command)(job)()
-
-
-def _first_value(override: str) -> str:
-    """An override of a sweep with its first value, to be checked before any job starts."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except Exception:  # compose says what is wrong with it
-        return override
-    if not parsed.is_sweep_override():
-        return override
-    return f"{override.split('=')[0]}={next(iter(parsed.sweep_string_iterator()))}"
+        cfg.run_dir = HydraConfig.get().runtime.output_dir
+    return run_recorded(cfg, given, work, always=command in STAGES)
 
 
 def _message(error: Exception) -> str:
-    first = str(error).strip().splitlines()
-    text = first[0] if first else ""
-    known = type(error).__module__.startswith("xai_brain") or isinstance(error, OSError)
-    return text if known and text else f"{type(error).__name__}: {text} (XAI_BRAIN_DEBUG=1 shows where)"
+    from xai_brain.commands.progress import one_line
+
+    return one_line(error)
 
 
 def _fail(text: str, code: int = 1) -> int:

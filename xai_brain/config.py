@@ -109,6 +109,7 @@ class FoldsConfig:
     test_fraction: float = 0.2  # of hold_out
     column: str | None = None  # of column: one fold per value, e.g. site
     path: str | None = None  # a folds.tsv to take instead
+    only: int | None = None  # one fold of them, the others being another job's
     group_column: str | None = None  # kept together, e.g. family_id
     balance_on: list[str] = field(default_factory=list)  # e.g. [age, icv_ml]
     allow_shared: list[str] = field(default_factory=list)  # e.g. [family_id]: may be on both sides
@@ -293,7 +294,7 @@ def compose(command: str = "run", overrides: list[str] | None = None, *, checked
             OmegaConf.resolve(cfg)
             drop_unchosen_methods(cfg, overrides or [])
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error, command, overrides or [])) from error
+        raise ConfigError(told_in_one_line(error, command, overrides or [])) from error
     if checked:
         check(cfg)
     return cfg
@@ -415,7 +416,7 @@ def _check_targets(node: Any, trusted: tuple[str, ...], where: str = "") -> None
         _check_targets(value, trusted, f"{where}.{key}".lstrip("."))
 
 
-def _one_line(error: Exception, command: str, overrides: list[str]) -> str:
+def told_in_one_line(error: Exception, command: str, overrides: list[str]) -> str:
     """What a user needs of a Hydra error: the key, what is wrong, the nearest valid key."""
     chain: BaseException | None = error
     texts = []
@@ -432,6 +433,8 @@ def _one_line(error: Exception, command: str, overrides: list[str]) -> str:
         return f"there is no setting {key!r}{_nearest(key, known_keys(command))}"
     if match := re.search(r"Could not (?:override|append to config).*?'([^']+)'", text):
         return f"there is no setting {match.group(1)!r}{_nearest(match.group(1), known_keys(command))}"
+    if match := re.search(r"Could not find 'hydra/(launcher|sweeper)/([^']+)'", text):
+        return f"{match.group(1)} {match.group(2)} is not installed: pip install 'xai-brain[sweeps]'"
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, choice = match.group(1).rpartition("/")
         choices = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))

@@ -7,9 +7,10 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.commands.progress import say
+from xai_brain.config import ConfigError
 from xai_brain.data.audit import audit_split, content_hashes
 from xai_brain.data.fold_summary import confound_differences, summarise_folds, tell_confounds
-from xai_brain.data.fold_tables import fold_numbers, read_folds
+from xai_brain.data.fold_tables import NEVER_TESTED, fold_numbers, read_folds
 from xai_brain.data.problems import named
 from xai_brain.data.splits import make_folds, split_fold
 from xai_brain.runs import RunDirectory, update_metrics, write_tsv
@@ -19,14 +20,31 @@ def folds_of(cfg: DictConfig, cohort: pd.DataFrame) -> pd.DataFrame:
     """The folds that the settings ask for, or the table that they name."""
     settings = OmegaConf.to_container(cfg.folds)
     assert isinstance(settings, dict)
-    path = settings.pop("path")
-    if not path:
+    path, only = settings.pop("path"), settings.pop("only")
+    if path:
+        folds, strangers = read_folds(path, cohort)
+        if strangers:
+            say(f"{path}: {named(strangers)} not in the cohort, left out")
+    else:
         made = {str(k): v for k, v in settings.items() if k not in ("allow_shared", "validation_fraction")}
-        return make_folds(cohort, **made)
-    folds, strangers = read_folds(path, cohort)
-    if strangers:
-        say(f"{path}: {named(strangers)} not in the cohort, left out")
-    return folds
+        folds = make_folds(cohort, **made)
+    return folds if only is None else one_fold(folds, only)
+
+
+def one_fold(folds: pd.DataFrame, fold: int) -> pd.DataFrame:
+    """One fold under its number; who is tested in another of the same repeat only trains.
+
+    Raises
+    ------
+    ConfigError
+        There is no such fold.
+    """
+    if fold not in (known := fold_numbers(folds)):
+        raise ConfigError(f"folds.only={fold}: folds are {known[0]} to {known[-1]}")
+    if "repeat" in folds:
+        repeat = folds.loc[folds["fold"] == fold, "repeat"].iloc[0]
+        folds = folds[folds["repeat"] == repeat].drop(columns="repeat").reset_index(drop=True)
+    return folds.assign(fold=folds["fold"].where(folds["fold"] == fold, NEVER_TESTED))
 
 
 def parts_of(

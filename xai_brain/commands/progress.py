@@ -29,6 +29,14 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def one_line(error: Exception) -> str:
+    """What an error says to the user."""
+    first = str(error).strip().splitlines()
+    text = first[0] if first else ""
+    known = type(error).__module__.startswith("xai_brain") or isinstance(error, OSError)
+    return text if known and text else f"{type(error).__name__}: {text} (XAI_BRAIN_DEBUG=1 shows where)"
+
+
 class RateColumn(ProgressColumn):
     """Items per second, such as subjects/s."""
 

@@ -150,6 +150,8 @@ class RunContents:
             return f"and tested on a held-out part, stratified and split by {by}"
         n_folds, n_repeats = self.setting("folds.n_folds"), self.setting("folds.n_repeats", 1)
         often = f", repeated {n_repeats} times" if n_repeats > 1 else ""
+        if (only := self.setting("folds.only")) is not None:
+            often += f" (fold {only + 1} alone)"
         return (
             f"in {f'{n_folds}-fold ' if n_folds else ''}cross-validation{often}, stratified and split by {by}"
         )

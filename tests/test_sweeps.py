@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SMALL
+from hydra.errors import MissingConfigException
+
+from xai_brain.analysis.sweeps import SweepError, ranking, read_sweep, settings_of, swept_keys, t_interval
+from xai_brain.cli import main
+from xai_brain.commands.folds import one_fold
+from xai_brain.commands.sweep import first_value, plan_sweep
+from xai_brain.config import ConfigError, told_in_one_line
+from xai_brain.runs import read_json, read_tsv, write_json
+
+JOBS = [
+    (["trainer.lr=0.001", "seeds=[0]"], "complete", {"test/auroc": 0.6}),
+    (["trainer.lr=0.001", "seeds=[1]"], "complete", {"test/auroc": 0.8}),
+    (["trainer.lr=0.01", "seeds=[0]"], "complete", {"test/auroc": 0.9}),
+    (["trainer.lr=0.01", "seeds=[1]"], "failed", {}),
+    (["trainer.lr=0.1", "seeds=[0]"], "running", {"test/auroc": 0.99}),  # figures of a half-finished run
+    (["trainer.lr=0.1", "seeds=[1]"], None, {}),
+]
+
+
+def write_job(folder, overrides, state, metrics, **more):
+    if state is not None:
+        error = {"error": "no space left"} if state == "failed" else {}
+        record = {"overrides": overrides, "state": state, "seconds": 2.0, **error, **more}
+        write_json(record, folder / "job.json")
+    if metrics:
+        write_json(metrics, folder / "metrics.json")
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    fixed = ["experiment=demo", "launcher=joblib", "hydra.launcher.n_jobs=2"]
+    for number, (overrides, state, metrics) in enumerate(JOBS):
+        write_job(tmp_path / str(number), [*fixed, *overrides], state, metrics)
+    write_job(tmp_path / "17", ["trainer.lr=9"], "complete", {"test/auroc": 1.0})  # of an earlier grid
+    jobs = {str(number): [*fixed, *job[0]] for number, job in enumerate(JOBS)}
+    write_json({"command": "run", "jobs": jobs}, tmp_path / "sweep.json")
+    return tmp_path
+
+
+def test_one_row_per_job_with_what_differs_and_how_it_ended(sweep):
+    table = read_sweep(sweep)
+    assert table.columns.tolist() == ["job", "state", "trainer.lr", "seeds", "error", "seconds", "test/auroc"]
+    assert table["state"].tolist() == ["complete"] * 3 + ["failed", "missing", "missing"]
+    assert table["trainer.lr"].tolist() == [0.001, 0.001, 0.01, 0.01, 0.1, 0.1]
+    np.testing.assert_array_equal(table["test/auroc"], [0.6, 0.8, 0.9, np.nan, np.nan, np.nan])
+    assert table["error"][3] == "no space left"
+    assert "was killed" in table["error"][4]
+    assert table.attrs["strays"] == ["17"]
+
+
+def test_ranking_has_an_interval_over_seeds(sweep):
+    ranks = ranking(read_sweep(sweep))
+    assert ranks["trainer.lr"].tolist() == [0.01, 0.001]
+    assert ranks["rank"].tolist() == [1, 2]
+    assert ranks["n_jobs"].tolist() == [1, 2]
+    assert ranks["value"].tolist() == pytest.approx([0.9, 0.7])
+    assert np.isnan(ranks["ci_low"][0])
+    # Student's t of one degree of freedom: 12.706 times the standard error, 0.1
+    assert ranks["ci_high"][1] == pytest.approx(0.7 + 1.2706, abs=1e-4)
+    assert "seeds" not in ranks
+    with pytest.raises(SweepError, match=r"metric=test/f1: no job has it; figures are, .*test/auroc"):
+        ranking(read_sweep(sweep), ["test/f1"])
+
+
+def test_what_is_lost_is_ranked_from_below():
+    table = pd.DataFrame(
+        {"state": ["complete"] * 2, "lr": [1, 2], "val/loss": [0.5, 0.7], "auroc": [0.5, 0.7]}
+    )
+    table.attrs["parameters"] = ["lr"]
+    assert ranking(table, ["val/loss"])["lr"].tolist() == [1, 2]
+    assert ranking(table, ["auroc"])["lr"].tolist() == [2, 1]
+
+
+def test_interval_of_the_mean():
+    values = np.array([1.0, 2.0, 4.0, 5.0])
+    mean, low, high = t_interval(values)
+    assert (mean, (low + high) / 2) == pytest.approx((3, 3))
+    assert high - mean == pytest.approx(3.18245 * np.sqrt(10 / 3) / 2, abs=1e-4)
+
+
+def test_collect_writes_tables_and_a_picture_and_fails_for_what_is_missing(sweep, capsys):
+    assert main(["collect", str(sweep)]) == 1
+    out = capsys.readouterr().out
+    assert "3 of 6 jobs complete" in out
+    assert "job 3 failed: no space left" in out
+    assert "job 5 missing" in out
+    assert "best by test/auroc: trainer.lr=0.01 (0.900, 1 job)" in out
+    assert "17" in out
+    assert read_tsv(sweep / "sweep.tsv")["state"].tolist()[3:] == ["failed", "missing", "missing"]
+    assert len(read_tsv(sweep / "ranking.tsv")) == 2
+    picture = matplotlib.image.imread(sweep / "figures" / "ranking.png")[..., :3]
+    assert (picture < 0.9).any(2).mean() > 0.005
+    for number in "345":
+        write_job(sweep / number, JOBS[int(number)][0], "complete", {"test/auroc": 0.5})
+    assert main(["collect", str(sweep)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["collect"], "what? xai-brain collect <sweep_dir>"),
+        (["collect", "nowhere"], "nowhere: there is no sweep"),
+        (["run", "sweep=grid", "experiment=demo"], "sweep=grid is for several jobs: add -m"),
+        (["run", "-m", "experiment=demo", "name=a,b"], "name cannot be swept"),
+        (["run", "-m", "experiment=demo", "sweep=gird"], "there is no sweep=gird; one of detection_curve"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XAI_BRAIN_DEBUG", raising=False)
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_without_the_extra_one_line_says_what_to_install():
+    error = MissingConfigException("In 'hydra/config': Could not find 'hydra/launcher/joblib'\n\nAvailable")
+    told = "launcher joblib is not installed: pip install 'xai-brain[sweeps]'"
+    assert told_in_one_line(error, "run", []) == told
+
+
+@pytest.mark.parametrize(
+    ("override", "first"),
+    [
+        ("trainer.lr=1e-3,1e-4", "trainer.lr=0.001"),
+        ("seeds=[3],[4]", "seeds=[3]"),
+        ("trainer.lr=tag(log,interval(1e-4,1e-2))", "trainer.lr=0.0001"),
+        ("model.channels=[2,3,4]", "model.channels=[2,3,4]"),
+        ("folds.only=range(2,5)", "folds.only=2"),
+    ],
+)
+def test_settings_are_checked_by_the_first_value(override, first):
+    assert first_value(override) == first
+
+
+def test_settings_say_what_a_job_is_not_where_it_runs():
+    overrides = ["+model.width=8", "launcher=slurm", "hydra.launcher.mem_gb=2", "overwrite=true", "seeds=[0]"]
+    assert settings_of(overrides) == {"model.width": "8", "seeds": "[0]"}
+    assert swept_keys([{"a": "1", "b": "2"}, {"a": "1", "b": "3"}, {"a": "1", "b": "3", "c": "0"}]) == [
+        "b",
+        "c",
+    ]
+
+
+def test_jobs_of_a_sweep_file_with_what_is_given_on_top(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["sweep=grid", "experiment=demo", "seeds=[5],[6]", "hydra.sweep.dir=there"]
+    folder, more = plan_sweep("run", given)
+    jobs = read_json(tmp_path / "there" / "sweep.json")["jobs"]
+    assert (str(folder), more, list(jobs)) == ("there", [], ["0", "1", "2", "3"])
+    assert [settings_of(job)["seeds"] for job in jobs.values()] == ["[5]", "[6]", "[5]", "[6]"]
+    channels = [json.loads(settings_of(job)["model.channels"]) for job in jobs.values()]
+    assert channels == [[8, 16, 32], [8, 16, 32], [16, 32, 64], [16, 32, 64]]
+
+
+def test_another_grid_does_not_take_over_the_jobs_of_a_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = ["experiment=demo", "name=a", "trainer.lr=0.001,0.01"]
+    folder, _ = plan_sweep("run", grid)
+    for name, overrides in read_json(folder / "sweep.json")["jobs"].items():
+        write_job(folder / name, overrides, "complete", {"test/auroc": 0.5})
+    plan_sweep("run", [*grid, "launcher=basic", "evaluation.n_bootstrap=9"])  # the same jobs
+    plan_sweep("run", [*grid[:2], "trainer.lr=0.001,0.01,0.1"])  # one more
+    told = (
+        r"a/0 is a job of another grid \(trainer\.lr: 0\.001 there, 0\.01 now\); give this sweep another name"
+    )
+    with pytest.raises(ConfigError, match=told):
+        plan_sweep("run", [*grid[:2], "trainer.lr=0.01,0.001"])
+    assert len(read_json(folder / "sweep.json")["jobs"]) == 3  # the refused plan left nothing
+    plan_sweep("run", [*grid[:2], "trainer.lr=0.01,0.001", "overwrite=true"])
+
+
+def test_one_fold_of_several():
+    folds = pd.DataFrame({"participant_id": [f"sub-{i}" for i in range(5)], "fold": [0, 1, 2, 1, -1]})
+    assert one_fold(folds, 1)["fold"].tolist() == [-1, 1, -1, 1, -1]
+    again = folds.assign(fold=[3, 4, 4, 3, -1])
+    both = pd.concat([folds.assign(repeat=0), again.assign(repeat=1)], ignore_index=True)
+    alone = one_fold(both, 4)
+    assert alone.columns.tolist() == ["participant_id", "fold"]
+    assert alone["fold"].tolist() == [-1, 4, 4, -1, -1]
+    with pytest.raises(ConfigError, match=r"folds\.only=9: folds are 0 to 2"):
+        one_fold(folds, 9)
+
+
+TINY = [
+    *(text for text in SMALL if "MeaningfulPerturbation" not in text and "max_epochs" not in text),
+    "data.cohort.n_subjects=12",
+    "trainer.max_epochs=1",
+    "trainer.tensorboard=false",
+]
+
+
+def xai_brain(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "xai_brain", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "XAI_BRAIN_DEBUG": ""},
+        timeout=800,
+    )
+
+
+@pytest.mark.slow
+def test_a_failed_job_loses_no_other_and_is_done_again(tmp_path):
+    sweep = ["train", "-m", *TINY, "name=sweep", "seeds=[0],[1]", "folds.only=0,9"]
+    done = xai_brain(*sweep, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "2 of 4 jobs complete" in done.stdout
+    told = "xai-brain: job 1 failed: folds.only=9: folds are 0 to 1"
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    folder = tmp_path / "outputs" / "sweep"
+    states = [read_json(folder / job / "job.json")["state"] for job in "0123"]
+    assert states == ["complete", "failed", "complete", "failed"]
+    assert set(read_tsv(folder / "0" / "predictions.tsv")["fold"]) == {0}
+    before = (folder / "0" / "predictions.tsv").stat().st_mtime_ns
+
+    record = read_json(folder / "3" / "job.json")
+    write_json({**record, "state": "running"}, folder / "3" / "job.json")  # as if it had been killed
+    again = xai_brain(*sweep, cwd=tmp_path)
+    assert again.returncode == 1
+    assert again.stdout.count("complete, not done again") == 2
+    assert "job 3 failed" in again.stderr
+    assert (folder / "0" / "predictions.tsv").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("optuna") is None, reason="the extra sweeps is not installed")
+def test_a_study_goes_on_where_it_stopped(tmp_path):
+    sweep = ["train", "-m", "sweep=optuna", *TINY, "folds.only=0", "trainer.weight_decay=0"]
+    done = xai_brain(*sweep, "hydra.sweeper.n_trials=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "outputs" / "optuna"
+    first = [read_json(folder / job / "job.json") for job in "01"]
+    for job, record in zip("01", first, strict=True):
+        history = read_tsv(folder / job / "checkpoints" / "fold-0.tsv")
+        assert record["objective"] == pytest.approx(history.query("metric == 'val/loss'")["value"].min())
+    done = xai_brain(*sweep, "hydra.sweeper.n_trials=3", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "2_0" / "job.json").exists()
+    assert not (folder / "2_1").exists()
+    done = xai_brain(*sweep, "hydra.sweeper.n_trials=3", cwd=tmp_path)
+    assert "the study has its 3 trials; for more hydra.sweeper.n_trials=6" in done.stderr
+    table = read_sweep(folder)
+    assert table["job"].tolist() == ["0", "1", "2_0"]
+    assert table["trainer.lr"].nunique() == 3
+    assert main(["collect", str(folder)]) == 0
+    ranks = read_tsv(folder / "ranking.tsv").query("metric == 'objective'")
+    assert ranks["value"].is_monotonic_increasing  # a loss
+    done = xai_brain(*sweep, "trainer.monitor=val/auroc", cwd=tmp_path)
+    assert "hydra.sweeper.direction=maximize" in done.stderr

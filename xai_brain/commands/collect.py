@@ -1,0 +1,102 @@
+"""All jobs of a sweep in one table, ranked and drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from xai_brain.analysis.sweeps import COMPLETE, PLAN, REPLICATES, SweepError, ranking, read_sweep
+from xai_brain.commands.progress import say
+from xai_brain.evaluation.detection import detection_curve, found_effects, smallest_effects
+from xai_brain.plotting.figures import style
+from xai_brain.plotting.sweep_figures import curves_figure, ranking_figure, smallest_figure
+from xai_brain.runs import read_json, write_tsv
+from xai_brain.volumes import write_atomic
+
+DPI = 130
+
+
+def collect(arguments: list[str]) -> int:
+    """Write sweep.tsv, ranking.tsv and figures; of planted effects the detection curve.
+
+    Parameters
+    ----------
+    arguments : list of str
+        The folder of the sweep; ``metric=<name>,...`` to be ranked.
+
+    Returns
+    -------
+    int
+        1 when a job failed or is missing, else 0.
+    """
+    given = dict(text.split("=", 1) for text in arguments if "=" in text)
+    words = [text for text in arguments if "=" not in text]
+    if len(words) != 1 or set(given) - {"metric"}:
+        raise SweepError("what? xai-brain collect <sweep_dir> [metric=<name>,...]")
+    folder = Path(words[0])
+    table = read_sweep(folder)
+    plan = read_json(folder / PLAN) if (folder / PLAN).exists() else {}
+    table.attrs["direction"] = str(plan.get("direction", "")).rpartition(".")[2]
+    write_tsv(table, folder / "sweep.tsv")
+    for row in table[table["state"] != COMPLETE].itertuples():
+        say(f"job {row.job} {row.state}{f': {row.error}' if row.error else ''}")
+    if strays := table.attrs["strays"]:
+        say(f"left out, as they are not of this sweep: {', '.join(strays)}")
+    complete = table[table["state"] == COMPLETE]
+    say(f"{folder / 'sweep.tsv'}: {len(complete)} of {len(table)} jobs complete")
+    if len(complete):
+        ranks = ranking(table, given["metric"].split(",") if "metric" in given else None)
+        if len(ranks):
+            write_tsv(ranks, folder / "ranking.tsv")
+            tell_best(ranks)
+            save_figure(ranking_figure, folder / "figures" / "ranking.png", ranks)
+        others = [k for k in table.attrs["parameters"] if k not in REPLICATES and not k.startswith("planted")]
+        about = [", ".join(f"{key}={row[key]}" for key in others) for _, row in complete.iterrows()]
+        collect_detection(folder, dict(zip(complete["job"], about, strict=True)))
+    return int(len(complete) < len(table))
+
+
+def tell_best(ranks: pd.DataFrame) -> None:
+    """The best setting by the first figure that was ranked."""
+    best = ranks.iloc[0]
+    about = list(ranks.columns[2 : ranks.columns.get_loc("value")])
+    named = ", ".join(f"{key}={best[key]}" for key in about) or "all jobs"
+    interval = f", 95 % CI {best['ci_low']:.3f} to {best['ci_high']:.3f}" if best["n_jobs"] > 1 else ""
+    jobs = f"{best['n_jobs']} job{'s' if best['n_jobs'] > 1 else ''}"
+    say(f"best by {best['metric']}: {named} ({best['value']:.3f}{interval}, {jobs})")
+
+
+def collect_detection(folder: Path, jobs: dict[str, str]) -> None:
+    """Tables and figures of the detection curve, when effects of several sizes or places were planted.
+
+    Parameters
+    ----------
+    folder : Path
+    jobs : dict
+        Of every complete job what else than the effect and the seed it differs in.
+    """
+    read = (found_effects(folder / job, about) for job, about in jobs.items())
+    rows = [found for found in read if found is not None]
+    if not rows:
+        return
+    found = pd.concat(rows, ignore_index=True)
+    if len(found.drop_duplicates(["place", "size"])) < 2:
+        return
+    curve = detection_curve(found)
+    smallest = smallest_effects(curve)
+    write_tsv(curve, folder / "detection.tsv")
+    write_tsv(smallest, folder / "detection_smallest.tsv")
+    save_figure(curves_figure, folder / "figures" / "detection_curves.png", curve, smallest)
+    save_figure(smallest_figure, folder / "figures" / "detection_smallest.png", curve, smallest)
+    for row in smallest[smallest["kind"] == "method"].itertuples():
+        size = f"from {row.unit} {row.smallest:g} on" if pd.notna(row.smallest) else "at no size tested"
+        say(f"{row.method}, {row.place}: finds the effect {size}")
+    say(f"detection curve: {folder / 'figures' / 'detection_smallest.png'}")
+
+
+def save_figure(draw, path: Path, *tables: pd.DataFrame) -> None:
+    """Draw in the report's look and write a PNG."""
+    with style():
+        figure = draw(*tables)
+        write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=DPI, format="png"))
