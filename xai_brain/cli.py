@@ -12,6 +12,7 @@ from importlib import import_module
 COMMANDS = {
     "run": "Everything: train, explain, evaluate and report. What is finished is not done again.",
     "train": "Train one network per fold and predict every subject out of fold.",
+    "baselines": "Fit classifiers on the folds of a run, to compare its networks with.",
     "predict": "Predict people who were not in a run, by all of its networks together.",
     "explain": "Explain every subject by the network that did not see it, with each configured method.",
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
@@ -21,7 +22,7 @@ COMMANDS = {
     "cache": "Show, check or clear the prepared images that are kept on disk.",
 }
 TOOLS = ("view", "adopt", "cache")  # take arguments of their own instead of settings
-STAGES = ("explain", "evaluate", "report")  # their settings are those of an existing run
+STAGES = ("baselines", "explain", "evaluate", "report")  # their settings are those of an existing run
 
 USAGE = """\
 usage: xai-brain <command> [setting=value ...] [-m]
@@ -52,6 +53,8 @@ Several values (lr=1e-3,3e-4) with -m run one job each, below outputs/<name>/<jo
 DETAILS = {
     "run": "Settings that matter first: experiment, data, data.root, data.label, run_dir, seeds.\n",
     "train": "Settings that matter first: experiment, data, model, trainer.max_epochs, seeds.\n",
+    "baselines": "Its settings are those of the run directory. Name what to fit, files of conf/baselines, with\n"
+    "baselines=[pca_logistic,slabs3]; morphometry=<table> gives those on regional volumes their table.\n",
     "predict": "networks=<run_dir> names the trained run, whose preparation is used; data, data.root and\n"
     "data.label (null: none known) the new people; run_dir where their results go.\n",
     "explain": "Its settings are those of the run directory. Add a method with attribution=[grad_cam];\n"
