@@ -53,7 +53,7 @@ Several values (lr=1e-3,3e-4) with -m run one job each, below outputs/<name>/<jo
 DETAILS = {
     "run": "Settings that matter first: experiment, data, data.root, data.label, run_dir, seeds.\n",
     "train": "Settings that matter first: experiment, data, model, trainer.max_epochs, seeds.\n",
-    "baselines": "Its settings are those of the run directory. Name what to fit, files of conf/baselines, with\n"
+    "baselines": "Its settings are those of the run directory. Name files of conf/baselines with\n"
     "baselines=[pca_logistic,slabs3]; morphometry=<table> gives those on regional volumes their table.\n",
     "predict": "networks=<run_dir> names the trained run, whose preparation is used; data, data.root and\n"
     "data.label (null: none known) the new people; run_dir where their results go.\n",

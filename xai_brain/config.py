@@ -401,7 +401,7 @@ BASELINES = {  # what each kind of baseline needs, and what it may have
 def _check_baselines(baselines: DictConfig) -> None:
     trainer = {field.name for field in fields(TrainerConfig)}
     for name, settings in baselines.items():
-        where = f"baselines.{name}"
+        where = f"baselines.{name!s}"
         features = settings.get("features") if isinstance(settings, DictConfig) else None
         if features not in BASELINES:
             raise ConfigError(f"{where}.features={features}: one of {', '.join(BASELINES)} is needed")

@@ -66,8 +66,9 @@ def classification_metrics(
 
     Accuracies and the Brier score pool all subjects of a seed and are averaged over seeds. ``auroc`` is
     the mean over folds and seeds, since scores of different networks need not share a scale;
-    ``auroc_pooled`` ranks all subjects of a seed together. The bootstrap draws subjects within class and fold, the same
-    subjects for all seeds. Repeats of the folds count as further seeds; strata are those of the first.
+    ``auroc_pooled`` ranks all subjects of a seed together. The bootstrap draws subjects within class and
+    fold, the same subjects for all seeds. Repeats of the folds count as further seeds; strata are those
+    of the first.
 
     Parameters
     ----------
