@@ -146,14 +146,19 @@ def baseline(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     if not names:
         return None
     best = max(names, key=lambda name: _cell(table, name, "auroc").value)
-    titles = {"auroc": "AUROC, mean over folds", "balanced_accuracy": "Balanced accuracy", "brier": "Brier score"}
+    titles = {
+        "auroc": "AUROC, mean over folds",
+        "balanced_accuracy": "Balanced accuracy",
+        "brier": "Brier score",
+    }
     if (table["metric"] == "auroc_size_matched").any():
         titles["auroc_size_matched"] = "AUROC, matched for brain size"
     chance = {"auroc": 0.5, "auroc_size_matched": 0.5}
     chance["balanced_accuracy"] = 1 / max(len(contents.class_names), 2)
     there = [name for name in ("network", *names) if name in set(table["name"])]
     shown = {
-        name: "network" if name == "network" else BASELINE_WORDS.get(name, name.replace("_", " ")) for name in there
+        name: "network" if name == "network" else BASELINE_WORDS.get(name, name.replace("_", " "))
+        for name in there
     }
     panels = {
         title: [
@@ -181,6 +186,7 @@ def baseline(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         "rows": rows,
         "figure": gallery.add("baselines", comparison_figures.interval_figure(drawn, colours)),
         "brain_size": _cell(table, "brain_size", "auroc", 0.5) if "brain_size" in names else None,
+        "size_test": _difference(table, "brain_size", "auroc") if "brain_size" in names else None,
         "best": {"name": shown[best], "estimate": _cell(table, best, "auroc", 0.5),
                  "test": _difference(table, best, "auroc")},
         "tested": "network" in there,
