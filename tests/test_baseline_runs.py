@@ -66,7 +66,7 @@ def test_networks_of_baselines():
         SFCN((58, 31, 58))
     network = SFCN((33, 34, 40), n_classes=3).eval()
     assert network(torch.zeros(2, 1, 33, 34, 40)).shape == (2, 3)
-    assert sum(p.numel() for p in SFCN().parameters()) == 2_951_810
+    assert sum(p.numel() for p in SFCN().parameters()) == 2_950_466
     assert SlabNet((5, 17, 22), n_classes=3)(torch.zeros(2, 5, 17, 22)).shape == (2, 3)
     with pytest.raises(ValueError, match="slices of 7 x 20 voxels are too small; at least 8"):
         SlabNet((3, 7, 20))
@@ -103,8 +103,9 @@ def with_baselines(small_run, tmp_path_factory):
 
 CHOSEN = [
     "baselines=[pca_logistic,slabs3,morphometry_logistic]",
-    "baselines.pca_logistic.choices={pca__n_components:[2,4]}",
-    "baselines.slabs3.trainer={max_epochs:1}",
+    "baselines.pca_logistic.choices.pca__n_components=[2,4]",
+    "baselines.pca_logistic.choices.logisticregression__C=[1,10]",
+    "+baselines.slabs3.trainer.max_epochs=1",
     "data.brain_size_column=age",
 ]
 
@@ -118,8 +119,8 @@ def test_baselines_use_the_folds_of_the_run(with_baselines):
         assert (table["fold"].to_numpy() == folds.loc[table["participant_id"]]).all()
         np.testing.assert_allclose(table.filter(regex="^prob_").sum(axis=1), 1, atol=1e-6)
     chosen = read_tsv(run.baseline("pca_logistic", "choices"))
-    assert chosen["fold"].tolist() == [0, 1]
-    assert set(chosen["value"]) <= {2, 4}
+    assert chosen["fold"].tolist() == [0, 0, 1, 1]
+    assert set(chosen.loc[chosen["setting"] == "pca__n_components", "value"]) <= {2, 4}
     of_table = read_tsv(run.baseline("morphometry_logistic"))
     p = of_table.filter(regex="^prob_").to_numpy()
     assert auroc(of_table["target"].to_numpy(), p) == 1  # its volumes differ by ten standard deviations
