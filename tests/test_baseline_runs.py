@@ -26,7 +26,7 @@ from xai_brain.runs import read_json, read_tsv
 def test_slabs_lie_side_by_side_in_the_brain(tmp_path):
     masks = np.zeros((4, 12, 5))
     masks[:, 2:10] = 1  # eight slices: two slabs of three in their middle
-    masks[0, 1] = 1  # a tenth of a slice
+    masks[0, 1, 0] = 1  # a twentieth of a slice
     assert brain_slabs(masks, 3) == [3, 6]
     assert brain_slabs(masks, 8) == [2]
     with pytest.raises(ValueError, match="n_slices=9: only 8 coronal slices hold enough brain"):

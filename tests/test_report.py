@@ -175,8 +175,8 @@ def fake_baselines(metrics):
                 "name": name,
                 "metric": metric,
                 "value": value,
-                "ci_low": value - 0.06,
-                "ci_high": value + 0.05,
+                "ci_low": value - 0.061,
+                "ci_high": value + 0.052,
             }
             row["n_subjects"] = 62 if metric == "auroc_size_matched" else 120
             if name != "network" and metric in ("auroc", "accuracy"):
@@ -321,7 +321,7 @@ def test_words_about_baselines_follow_from_the_numbers(complete):
     assert "p = 0.163" in text
     assert "Brain size alone reaches 0.731; the network is above it." in text
     assert "In 31 pairs of test subjects" in text
-    assert "0.171 (95 % CI 0.111 to 0.221); that it uses more than size is not shown" in text.replace(
+    assert "0.171 (95 % CI 0.110 to 0.223); that it uses more than size is not shown" in text.replace(
         ": it", ":it"
     )
 
