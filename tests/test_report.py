@@ -67,6 +67,8 @@ def build_run(path, *, n_subjects=12, methods=METHODS, classes=("F", "M"), seeds
         write_maps(run, predictions, methods, classes, seeds, truth, rng)
         write_tables(run, predictions, list(methods), classes, truth, rng)
         metrics |= {f"empty_maps/{method}": 0 for method in methods}
+    if baseline:
+        write_tsv(fake_baselines(metrics), run.evaluation("baselines"))
     write_json(metrics, run.metrics)
     return run
 
@@ -154,6 +156,35 @@ def fake_metrics(baseline):
     low = {f"{name}_ci_low": value - 0.061 for name, value in values.items()}
     high = {f"{name}_ci_high": value + 0.052 for name, value in values.items()}
     return {"seconds/train": 431.2, **values, **low, **high}
+
+
+def fake_baselines(metrics):
+    """evaluation/baselines.tsv: the network, brain size, and a classifier on voxels that is better."""
+    rows = []
+    for name, at in (("network", "test"), ("brain_size", "baseline/brain_size"), ("rbf_svm", "")):
+        for metric in (
+            "auroc",
+            "auroc_pooled",
+            "balanced_accuracy",
+            "accuracy",
+            "brier",
+            "auroc_size_matched",
+        ):
+            value = metrics.get(f"{at}/{metric}", 0.9123 if at == "" else 0.1711)
+            row = {
+                "name": name,
+                "metric": metric,
+                "value": value,
+                "ci_low": value - 0.061,
+                "ci_high": value + 0.052,
+            }
+            row["n_subjects"] = 62 if metric == "auroc_size_matched" else 120
+            if name != "network" and metric in ("auroc", "accuracy"):
+                difference = metrics["test/auroc"] - value
+                row |= {"difference": difference, "difference_ci_low": difference - 0.05}
+                row |= {"difference_ci_high": difference + 0.05, "p": 0.0002 if at else 0.163}
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def write_maps(run, predictions, methods, classes, seeds, truth, rng):
@@ -281,6 +312,18 @@ def test_complete_run(complete):
     )
     order = [text.index(f"Figure {i}.") for i in range(1, html.count("<figure>") + 1)]
     assert order == sorted(order)
+
+
+def test_words_about_baselines_follow_from_the_numbers(complete):
+    text = text_of(complete.report.read_text())
+    assert "The best baseline by AUROC is RBF SVM on voxels with 0.912" in text
+    assert "the network is not told apart from it (difference −0.036" in text
+    assert "p = 0.163" in text
+    assert "Brain size alone reaches 0.731; the network is above it." in text
+    assert "In 31 pairs of test subjects" in text
+    assert "0.171 (95 % CI 0.110 to 0.223); that it uses more than size is not shown" in text.replace(
+        ": it", ":it"
+    )
 
 
 def test_second_write_is_identical(complete):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": "Everything: train, explain, evaluate and report. What is finished is not done again.",
     "train": "Train one network per fold and predict every subject out of fold.",
+    "baselines": "Fit classifiers on the folds of a run, to compare its networks with.",
     "predict": "Predict people who were not in a run, by all of its networks together.",
     "explain": "Explain every subject by the network that did not see it, with each configured method.",
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
@@ -26,7 +27,7 @@ COMMANDS = {
     "collect": "Bring all jobs of a sweep into one table, a ranking and figures.",
 }
 TOOLS = ("view", "adopt", "cache", "collect")  # take arguments of their own instead of settings
-STAGES = ("explain", "evaluate", "report")  # their settings are those of an existing run
+STAGES = ("baselines", "explain", "evaluate", "report")  # their settings are those of an existing run
 
 USAGE = """\
 usage: xai-brain <command> [setting=value ...] [-m]
@@ -59,6 +60,8 @@ optuna or detection_curve brings its own, launcher=joblib or slurm runs them at 
 DETAILS = {
     "run": "Settings that matter first: experiment, data, data.root, data.label, run_dir, seeds.\n",
     "train": "Settings that matter first: experiment, data, model, trainer.max_epochs, seeds.\n",
+    "baselines": "Its settings are those of the run directory. Name files of conf/baselines with\n"
+    "baselines=[pca_logistic,slabs3]; morphometry=<table> gives those on regional volumes their table.\n",
     "predict": "networks=<run_dir> names the trained run, whose preparation is used; data, data.root and\n"
     "data.label (null: none known) the new people; run_dir where their results go.\n",
     "explain": "Its settings are those of the run directory. Add a method with attribution=[grad_cam];\n"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from xai_brain.planted_effect import PlantedEffect, PlantedError, check_planted
 from xai_brain.volumes import GRIDS
 
-COMMANDS = ("train", "predict", "explain", "evaluate", "report", "run")
+COMMANDS = ("train", "baselines", "predict", "explain", "evaluate", "report", "run")
 
 # `_target_` runs code: only these packages may be named, unless `trusted_modules` adds others.
 TRUSTED_MODULES = ("xai_brain", "torch", "pytorch_lightning", "captum", "monai", "sklearn", "nilearn")
@@ -233,6 +233,8 @@ class Config:
     trainer: TrainerConfig = MISSING
     explain: ExplainConfig = MISSING
     attribution: dict[str, Any] = field(default_factory=dict)
+    baselines: dict[str, Any] = field(default_factory=dict)  # classifiers to compare the networks with
+    morphometry: str | None = None  # table of regional volumes or thickness, for baselines on it
     adopted: list[str] = field(default_factory=list)  # methods whose maps others made (xai-brain adopt)
     evaluation: EvaluationConfig = MISSING
 
@@ -266,7 +268,7 @@ def compose(command: str = "run", overrides: list[str] | None = None, *, checked
 
     Parameters
     ----------
-    command : {"train", "predict", "explain", "evaluate", "report", "run"}, default "run"
+    command : {"train", "baselines", "predict", "explain", "evaluate", "report", "run"}, default "run"
     overrides : list of str, optional
         As on the command line, e.g. ``["experiment=demo", "trainer.max_epochs=2"]``.
     checked : bool, default True
@@ -324,6 +326,7 @@ def check(cfg: DictConfig) -> None:
         cfg.explain.target = "true"
     if not cfg.model.get("_target_"):
         raise ConfigError("no value for model._target_: the dotted name of a torch.nn.Module")
+    _check_baselines(cfg.baselines)
     for label, method in cfg.attribution.items():
         if not method.get("_target_"):
             raise ConfigError(f"attribution.{label} has no _target_: it is not one of the methods chosen")
@@ -387,6 +390,38 @@ def check(cfg: DictConfig) -> None:
     except PlantedError as error:
         raise ConfigError(str(error)) from error
     _check_targets(OmegaConf.to_container(cfg), (*TRUSTED_MODULES, *cfg.trusted_modules))
+
+
+BASELINES = {  # what each kind of baseline needs, and what it may have
+    "voxels": ({"steps", "block_voxels"}, {"choices"}),
+    "morphometry": ({"steps"}, {"choices"}),
+    "slabs": ({"network", "n_slices"}, {"trainer"}),
+    "volumes": ({"network"}, {"trainer"}),
+}
+
+
+def _check_baselines(baselines: DictConfig) -> None:
+    trainer = {field.name for field in fields(TrainerConfig)}
+    for name, settings in baselines.items():
+        where = f"baselines.{name!s}"
+        features = settings.get("features") if isinstance(settings, DictConfig) else None
+        if features not in BASELINES:
+            raise ConfigError(f"{where}.features={features}: one of {', '.join(BASELINES)} is needed")
+        if name in ("brain_size", "network"):
+            raise ConfigError(f"{where}: this name is taken; choose another")
+        needed, optional = BASELINES[features]
+        if missing := sorted(key for key in needed if not settings.get(key)):
+            raise ConfigError(f"no value for {where}.{missing[0]}")
+        if unknown := sorted(set(settings) - needed - optional - {"features"}):
+            known = ", ".join(sorted(needed | optional))
+            raise ConfigError(f"there is no setting {where}.{unknown[0]}; it has features, {known}")
+        if unknown := sorted(set(settings.get("trainer") or {}) - trainer):
+            raise ConfigError(f"there is no setting {where}.trainer.{unknown[0]}; see conf/trainer")
+        for key in ("block_voxels", "n_slices"):
+            if key in settings and not (isinstance(settings[key], int) and settings[key] >= 1):
+                raise ConfigError(f"{where}.{key}={settings[key]!r}: a whole number from 1 on is needed")
+        if "network" in settings and not settings.network.get("_target_"):
+            raise ConfigError(f"no value for {where}.network._target_: the dotted name of a torch.nn.Module")
 
 
 def _check_group(group: DictConfig) -> None:

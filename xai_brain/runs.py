@@ -127,6 +127,10 @@ class RunDirectory:
         name = bids_name(participant_id, session_id, space=space, desc=method, suffix="attribution")
         return folder / f"{name}.nii.gz"
 
+    def baseline(self, name: str, file: str = "predictions") -> Path:
+        """Table of a baseline: out-of-fold predictions like those of the run, choices."""
+        return self.path / "baselines" / name / f"{file}.tsv"
+
     def group_map(self, method: str, what: str, stat: str) -> Path:
         return self.path / "group" / f"desc-{method}_{what}_stat-{stat}_statmap.nii.gz"
 

@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from xai_brain.analysis.baselines import brain_size_predictions
 from xai_brain.commands.card import write_calibration, write_card
 from xai_brain.commands.class_maps import SPACE, map_values, write_class_maps, write_mean_truth
 from xai_brain.commands.cohort import class_names
+from xai_brain.commands.compare_baselines import compare_baselines
 from xai_brain.commands.evaluate_groups import evaluate_groups
 from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp, evaluate_regions
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
 from xai_brain.evaluation.agreement import compare, rank_map
-from xai_brain.evaluation.classification import classification_metrics
 from xai_brain.evaluation.localization import localization
 from xai_brain.evaluation.resampling import bootstrap_mean
 from xai_brain.evaluation.true_effect import TrueEffect
@@ -53,7 +52,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     """
     run = open_run(cfg)
     maps = find_maps(cfg, run)
-    brain_size_baseline(cfg, run)
+    compare_baselines(cfg, run)
     stamp = run.path / "evaluation" / "inputs.json"
     inputs = {
         "evaluation": str({key: value for key, value in cfg.evaluation.items() if key != "group"}),
@@ -106,20 +105,6 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     evaluate_groups(cfg, run, maps)
     add_seconds(run, "evaluate", time.monotonic() - start)
     return run
-
-
-def brain_size_baseline(cfg: DictConfig, run: RunDirectory) -> None:
-    """Figures of brain size alone, on the folds of the network."""
-    column, done = cfg.data.brain_size_column, run.evaluation("brain_size_predictions")
-    if not column or done.exists() or not run.folds.exists():  # new people, maps of others
-        return
-    participants = read_tsv(run.participants)
-    if column not in participants:
-        raise ConfigError(f"data.brain_size_column={column}: {run.participants} has no such column")
-    predictions = brain_size_predictions(participants, read_tsv(run.folds), column, class_names(participants))
-    figures = classification_metrics(predictions, "baseline/brain_size", cfg.evaluation.n_bootstrap)
-    update_metrics(run, figures, replace=("baseline/brain_size/",))
-    write_tsv(predictions, done)
 
 
 def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:

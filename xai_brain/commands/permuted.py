@@ -10,10 +10,10 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from xai_brain.commands.cohort import class_names
+from xai_brain.commands.fold_training import classifier_settings, datamodule_of
 from xai_brain.commands.folds import parts_of
 from xai_brain.commands.networks import Network
 from xai_brain.commands.progress import say
-from xai_brain.commands.train import classifier_settings, datamodule_of
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import fit_fold
 from xai_brain.runs import RunDirectory, read_tsv

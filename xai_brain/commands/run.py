@@ -42,7 +42,8 @@ def print_summary(done: RunDirectory) -> None:
     metrics = read_json(done.metrics)
     table = Table("figure", "value", "95 % CI", "chance", title=None)
     n_classes = sum(str(column).startswith("prob_") for column in read_tsv(done.predictions))
-    chance = {"test/balanced_accuracy": 1 / n_classes, "test/auroc": 0.5, "baseline/brain_size/auroc": 0.5}
+    chance = {"test/balanced_accuracy": 1 / n_classes, "test/auroc": 0.5, "test/auroc_size_matched": 0.5}
+    chance |= {name: 0.5 for name in metrics if name.startswith("baseline/") and name.endswith("/auroc")}
     local = metrics.get("localization/chance")
     names = [name for name in chance if name in metrics]
     names += [

@@ -29,6 +29,8 @@ from xai_brain.volumes import write_atomic
 # Settings that trained networks depend on, and those that maps depend on.
 TRAINING = ("seeds", "data", "preprocessing", "planted", "folds", "augmentation", "model", "trainer")
 EXPLAINING = ("explain.target", "explain.output")
+# Settings that a stage may change.
+AFTER_TRAINING = ("explain", "attribution", "baselines", "morphometry", "evaluation", "trusted_modules")
 # Settings of where and how fast, not of what.
 INDIFFERENT = (
     "networks",  # checked by the content of the checkpoints
@@ -47,6 +49,7 @@ OURS = (
     "folds.tsv",
     "fold_summary.tsv",
     "checkpoints",
+    "baselines",
     "images",
     "attributions",
     "group",
@@ -78,17 +81,16 @@ def stage_settings(command: str, overrides: list[str]) -> DictConfig:
     for key in given:
         if key in ("run_dir", "name", "experiment"):  # they say which run is meant
             continue
-        if key == "attribution":  # chosen methods are added; those that are there keep their settings
+        if key == "baselines":  # added like methods
+            cfg.baselines = {**composed.baselines, **cfg.baselines}
+        elif key == "attribution":  # chosen methods are added; those that are there keep their settings
             added = {
                 label: method
                 for label, method in composed.attribution.items()
                 if label not in cfg.attribution
             }
             cfg.attribution = OmegaConf.merge(cfg.attribution, added)
-        elif (
-            key.split(".")[0] in ("explain", "attribution", "evaluation", "trusted_modules")
-            or key in INDIFFERENT
-        ):
+        elif key.split(".")[0] in AFTER_TRAINING or key in INDIFFERENT:
             OmegaConf.update(cfg, key, OmegaConf.select(composed, key), merge=True, force_add=True)
         elif key != "overwrite":
             raise ConfigError(f"{key} cannot be changed by `xai-brain {command}`: it belongs to training")
@@ -109,6 +111,8 @@ def saved_settings(path: Path) -> dict[str, Any]:
     assert isinstance(saved, dict)
     saved.setdefault("networks", None)
     saved.setdefault("adopted", [])
+    saved.setdefault("baselines", {})
+    saved.setdefault("morphometry", None)
     later = {
         "data": DataConfig,
         "planted": PlantedEffect,
@@ -173,11 +177,28 @@ def open_run(cfg: DictConfig) -> RunDirectory:
                 run, everything=False, methods=None if explaining else [_method_of(line) for line in altered]
             )
     new["attribution"] = {**explained, **new["attribution"]}
+    new["baselines"] = {**_fitted_baselines(cfg, run, old, new), **new["baselines"]}
     text = OmegaConf.to_yaml(OmegaConf.create(new))
     if not run.config.exists() or run.config.read_text() != text:
         write_atomic(run.config, lambda temporary: temporary.write_text(text))
-    OmegaConf.update(cfg, "attribution", new["attribution"], merge=False, force_add=True)
+    for key in ("attribution", "baselines"):
+        OmegaConf.update(cfg, key, new[key], merge=False, force_add=True)
     return run
+
+
+def _fitted_baselines(cfg: DictConfig, run: RunDirectory, old: dict, new: dict) -> dict[str, Any]:
+    """Baselines that have results keep their settings."""
+    fitted = {
+        name: settings
+        for name, settings in old.get("baselines", {}).items()
+        if (run.path / "baselines" / name).is_dir()
+    }
+    keys = tuple(f"baselines.{name}" for name in fitted if name in new["baselines"])
+    if altered := _differences(old, new, keys):
+        _refuse_or(cfg, run, altered)
+        for name in {_method_of(line) for line in altered}:
+            shutil.rmtree(run.path / "baselines" / name)
+    return fitted
 
 
 def _refuse_foreign_folder(cfg: DictConfig, run: RunDirectory) -> None:

@@ -6,21 +6,21 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from xai_brain.commands.baselines import baselines, check_baselines
 from xai_brain.commands.cohort import class_names, portable, prepared_cohort, same_cohort, synthetic_root
 from xai_brain.commands.explain import check_methods
+from xai_brain.commands.fold_training import classifier_settings, datamodule_of
 from xai_brain.commands.folds import audit, folds_of, parts_of, tell_folds
 from xai_brain.commands.progress import say
 from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
-from xai_brain.data.augmentation import Augmentation
-from xai_brain.data.datamodule import BrainDataModule
-from xai_brain.data.fold_tables import fold_numbers
+from xai_brain.data.fold_tables import fold_numbers, with_repeat
 from xai_brain.evaluation.classification import classification_metrics
+from xai_brain.models.classifier import missing_package
 from xai_brain.models.fitting import fit_fold, predict_logits
 from xai_brain.models.kan2020 import is_published
 from xai_brain.runs import (
@@ -32,7 +32,7 @@ from xai_brain.runs import (
     write_json,
     write_tsv,
 )
-from xai_brain.volumes import get_grid, write_atomic
+from xai_brain.volumes import write_atomic
 
 
 def train(cfg: DictConfig) -> RunDirectory:
@@ -46,13 +46,23 @@ def train(cfg: DictConfig) -> RunDirectory:
     Returns
     -------
     RunDirectory
-        With checkpoints, predictions.tsv, participants.tsv, folds.tsv and test figures in metrics.json.
+        With checkpoints, predictions.tsv, participants.tsv, folds.tsv and test figures in metrics.json;
+        and with the baselines that are chosen.
     """
     check_methods(cfg)
+    check_baselines(cfg)
+    if package := missing_package(cfg.model["_target_"]):
+        raise ConfigError(f"model._target_={cfg.model['_target_']}: needs pip install '{package}'")
     run = open_run(cfg)
     if run.predictions.exists():
         say(f"train: nothing to do, {run.predictions} is complete")
-        return run
+    else:
+        train_networks(cfg, run)
+    return baselines(cfg) if cfg.baselines else run
+
+
+def train_networks(cfg: DictConfig, run: RunDirectory) -> None:
+    """Folds, a network for each and seed, their predictions."""
     start = time.monotonic()
     warn_of_other_input(cfg)
     cohort = prepared_cohort(cfg, run)
@@ -74,16 +84,12 @@ def train(cfg: DictConfig) -> RunDirectory:
         for fold in fold_numbers(folds):
             train_fold(cfg, run, cohort, folds, fold, seed)
     tables = [read_tsv(_fold_predictions(run, k, s, cfg)) for s in cfg.seeds for k in fold_numbers(folds)]
-    predictions = pd.concat(tables, ignore_index=True)
-    if "repeat" in folds:
-        repeat_of = folds.drop_duplicates("fold").set_index("fold")["repeat"]
-        predictions.insert(list(predictions).index("fold"), "repeat", predictions["fold"].map(repeat_of))
+    predictions = with_repeat(pd.concat(tables, ignore_index=True), folds)
     update_metrics(
         run, classification_metrics(predictions, "test", cfg.evaluation.n_bootstrap), replace=("test/",)
     )
     write_tsv(predictions, run.predictions)  # last: it says that training is complete
     add_seconds(run, "train", time.monotonic() - start)
-    return run
 
 
 def train_fold(
@@ -122,29 +128,6 @@ def train_fold(
     write_tsv(table, done)
     accuracy = (probabilities.argmax(1) == targets.numpy()).mean()
     say(f"{what}: test accuracy {accuracy:.3f} (n = {len(table)}), {time.monotonic() - start:.0f} s")
-
-
-def datamodule_of(cfg: DictConfig, parts: dict[str, pd.DataFrame], seed: int) -> BrainDataModule:
-    """The parts of a fold as batches, the training part augmented as the settings say."""
-    voxel_size_mm = tuple(get_grid(cfg.preprocessing.grid).spacing_mm)
-    return BrainDataModule(
-        parts,
-        cfg.trainer.batch_size,
-        augmentation=Augmentation(**cfg.augmentation, voxel_size_mm=voxel_size_mm, seed=seed),
-        num_workers=cfg.trainer.num_workers,
-    )
-
-
-def classifier_settings(cfg: DictConfig, names: list[str]) -> dict[str, Any]:
-    """Arguments of `BrainClassifier`."""
-    return {
-        "network": OmegaConf.to_container(cfg.model),
-        "class_names": names,
-        "input_shape": list(get_grid(cfg.preprocessing.grid).shape),
-        "preprocessing": OmegaConf.to_container(cfg.preprocessing),
-        **{key: cfg.trainer[key] for key in ("lr", "weight_decay", "scheduler", "gamma", "subtract_mean")},
-        "milestones": list(cfg.trainer.milestones),
-    }
 
 
 class EpochLines:

@@ -75,6 +75,16 @@ def fold_numbers(folds: pd.DataFrame) -> list[int]:
     return sorted(int(fold) for fold in folds["fold"].unique() if fold != NEVER_TESTED)
 
 
+def with_repeat(predictions: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with the repeat that each fold belongs to, where folds were repeated."""
+    if "repeat" not in folds:
+        return predictions
+    repeat_of = folds.drop_duplicates("fold").set_index("fold")["repeat"]
+    predictions = predictions.copy()
+    predictions.insert(list(predictions).index("fold"), "repeat", predictions["fold"].map(repeat_of))
+    return predictions
+
+
 def require_classes(people: pd.DataFrame, folds: pd.DataFrame) -> None:
     """Every fold is trained with all classes, and some fold tests two of them."""
     target = people.set_index("participant_id")["target"]

@@ -45,15 +45,30 @@ def accuracy(targets: np.ndarray, probabilities: np.ndarray) -> float:
     return float((probabilities.argmax(1) == targets).mean())
 
 
+def brier_score(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean squared error of the probabilities: of the second of two classes, else summed over all.
+
+    Guessing the share of each class gives 0.25 for two equal ones; less is better.
+
+    References
+    ----------
+    Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78:1-3, 1950.
+    """
+    happened = targets[:, None] == np.arange(probabilities.shape[1])
+    total = ((probabilities - happened) ** 2).sum(1).mean()
+    return float(total / 2 if probabilities.shape[1] == 2 else total)
+
+
 def classification_metrics(
     predictions: pd.DataFrame, prefix: str = "test", n_bootstrap: int = 1000, random_state: int = 0
 ) -> dict[str, float]:
     """Figures of predictions.tsv.
 
-    Accuracies pool all subjects of a seed and are averaged over seeds. ``auroc`` is the mean over folds
-    and seeds, since scores of different networks need not share a scale; ``auroc_pooled`` ranks
-    all subjects of a seed together. The bootstrap draws subjects within class and fold, the same
-    subjects for all seeds. Repeats of the folds count as further seeds; strata are those of the first.
+    Accuracies and the Brier score pool all subjects of a seed and are averaged over seeds. ``auroc`` is
+    the mean over folds and seeds, since scores of different networks need not share a scale;
+    ``auroc_pooled`` ranks all subjects of a seed together. The bootstrap draws subjects within class and
+    fold, the same subjects for all seeds. Repeats of the folds count as further seeds; strata are those
+    of the first.
 
     Parameters
     ----------
@@ -83,12 +98,14 @@ def classification_metrics(
             "balanced_accuracy": [],
             "auroc": [],
             "auroc_pooled": [],
+            "brier": [],
         }
         for targets, probabilities, folds in arrays:
             t, p, f = targets[rows], probabilities[rows], folds[rows]
             found["accuracy"].append(accuracy(t, p))
             found["balanced_accuracy"].append(balanced_accuracy(t, p))
             found["auroc_pooled"].append(auroc(t, p))
+            found["brier"].append(brier_score(t, p))
             found["auroc"] += [auroc(t[f == k], p[f == k]) for k in np.unique(f)]
         return {name: float(np.nanmean(values)) for name, values in found.items()}
 

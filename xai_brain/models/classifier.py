@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 from typing import Any
 
@@ -19,8 +20,8 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
     Parameters
     ----------
     target : str
-        E.g. ``xai_brain.models.kan2020.Kan2020``. ``input_shape`` and ``n_classes`` are passed to it
-        where its signature has them.
+        E.g. ``xai_brain.models.kan2020.Kan2020``. ``input_shape`` and the number of classes (as
+        ``n_classes``, ``num_classes`` or ``out_channels``) are passed to it where its signature has them.
     kwargs : dict
     input_shape : list of 3 int
     n_classes : int
@@ -28,10 +29,19 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
     module, _, name = target.rpartition(".")
     factory = getattr(importlib.import_module(module), name)
     accepted = inspect.signature(factory).parameters
-    known = {"input_shape": input_shape, "n_classes": n_classes}
+    known: dict[str, Any] = {"input_shape": input_shape}
+    known |= dict.fromkeys(("n_classes", "num_classes", "out_channels"), n_classes)
     return factory(
         **{key: value for key, value in known.items() if key in accepted and key not in kwargs}, **kwargs
     )
+
+
+def missing_package(target: str) -> str | None:
+    """What to install before the network of this dotted name can be made; None when it is there."""
+    package = target.partition(".")[0]
+    if importlib.util.find_spec(package) is not None:
+        return None
+    return "xai-brain[models]" if package == "monai" else package
 
 
 class BrainClassifier(pl.LightningModule):

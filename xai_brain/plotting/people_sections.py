@@ -1,4 +1,4 @@
-"""Sections of the report about people and predictions: cohort, performance, training, brain size.
+"""Sections of the report about people and predictions: cohort, performance, training, baselines.
 
 Every function takes the contents of a run and a gallery for its figures, and returns what the template
 shows, or None when the run does not hold it.
@@ -19,6 +19,14 @@ from xai_brain.plotting.gallery import Gallery
 from xai_brain.runs import read_tsv
 
 STRONG_DIFFERENCE = 0.5  # in standard deviations
+BASELINE_WORDS = {
+    "brain_size": "brain size alone",
+    "pca_logistic": "PCA, logistic regression",
+    "linear_svm": "linear SVM on voxels",
+    "rbf_svm": "RBF SVM on voxels",
+    "slabs3": "2-D network, slabs of 3",
+    "slabs5": "2-D network, slabs of 5",
+}
 
 
 def cohort(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
@@ -130,33 +138,86 @@ def training(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
 
 
 def baseline(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
-    kinds = {
-        "auroc": "AUROC, mean over folds",
-        "auroc_pooled": "AUROC, pooled",
-        "balanced_accuracy": "Balanced accuracy",
-    }
-    chance = {"balanced_accuracy": 1 / max(len(contents.class_names), 2)}
-    rows: dict[str, dict[str, Estimate]] = {}
-    for key, name in kinds.items():
-        network = contents.estimate(f"test/{key}", chance.get(key, 0.5))
-        brain_size = contents.estimate(f"baseline/brain_size/{key}", chance.get(key, 0.5))
-        if network and brain_size:
-            rows[name] = {"network": network, "brain_size": brain_size}
-    if not rows:
+    """The networks beside everything that is simpler, from evaluation/baselines.tsv."""
+    table = contents.evaluation("baselines")
+    if table is None:
         return None
+    names = [name for name in table["name"].unique() if name != "network"]
+    if not names:
+        return None
+    best = max(names, key=lambda name: _cell(table, name, "auroc").value)
+    titles = {
+        "auroc": "AUROC, mean over folds",
+        "balanced_accuracy": "Balanced accuracy",
+        "brier": "Brier score",
+    }
+    if (table["metric"] == "auroc_size_matched").any():
+        titles["auroc_size_matched"] = "AUROC, matched for brain size"
+    chance = {"auroc": 0.5, "auroc_size_matched": 0.5}
+    chance["balanced_accuracy"] = 1 / max(len(contents.class_names), 2)
+    there = [name for name in ("network", *names) if name in set(table["name"])]
+    shown = {
+        name: "network" if name == "network" else BASELINE_WORDS.get(name, name.replace("_", " "))
+        for name in there
+    }
     panels = {
-        name: [_dot("network", pair["network"]), _dot("brain size alone", pair["brain_size"])]
-        for name, pair in rows.items()
+        title: [
+            {"name": shown[name], **asdict(_cell(table, name, metric, chance.get(metric)))}
+            for name in there
+            if metric in set(table.loc[table["name"] == name, "metric"])
+        ]
+        for metric, title in titles.items()
     }
-    colours = {"brain size alone": figures.SOFT}
-    first = next(iter(rows.values()))
+    rows = [
+        {
+            "name": shown[name],
+            "n": int(_row(table, name, "auroc")["n_subjects"]),
+            "cells": [_cell(table, name, metric) if _has(table, name, metric) else None for metric in titles],
+            "auroc": _difference(table, name, "auroc"),
+            "accuracy": _difference(table, name, "accuracy"),
+        }
+        for name in there
+    ]
+    drawn = dict(list(panels.items())[:2] + list(panels.items())[3:])  # the Brier score has no common chance
+    colours = {shown[name]: figures.SOFT for name in names}
+    n_matched = table.loc[table["metric"] == "auroc_size_matched", "n_subjects"].max()
     return {
+        "titles": list(titles.values()),
         "rows": rows,
-        "figure": gallery.add("brain-size-baseline", comparison_figures.interval_figure(panels, colours)),
-        "first": first,
-        "above": (first["network"].low or 0) > (first["brain_size"].high or 1),
-    }
+        "figure": gallery.add("baselines", comparison_figures.interval_figure(drawn, colours)),
+        "brain_size": _cell(table, "brain_size", "auroc", 0.5) if "brain_size" in names else None,
+        "size_test": _difference(table, "brain_size", "auroc") if "brain_size" in names else None,
+        "best": {"name": shown[best], "estimate": _cell(table, best, "auroc", 0.5),
+                 "test": _difference(table, best, "auroc")},
+        "tested": "network" in there,
+        "n_pairs": int(n_matched // 2) if number(n_matched) else None,
+        "matched": _cell(table, "network", "auroc_size_matched", 0.5)
+        if _has(table, "network", "auroc_size_matched") else None,
+    }  # fmt: skip
 
 
-def _dot(name: str, estimate: Estimate) -> dict[str, Any]:
-    return {"name": name, **asdict(estimate)}
+def _has(table: pd.DataFrame, name: str, metric: str) -> bool:
+    return bool(((table["name"] == name) & (table["metric"] == metric)).any())
+
+
+def _row(table: pd.DataFrame, name: str, metric: str) -> pd.Series:
+    return table[(table["name"] == name) & (table["metric"] == metric)].iloc[0]
+
+
+def _cell(table: pd.DataFrame, name: str, metric: str, chance: float | None = None) -> Estimate:
+    row = _row(table, name, metric)
+    return Estimate(float(row["value"]), number(row["ci_low"]), number(row["ci_high"]), chance)
+
+
+def _difference(table: pd.DataFrame, name: str, metric: str) -> dict[str, Any] | None:
+    """Network minus baseline, with words that follow from its interval."""
+    row = _row(table, name, metric)
+    if number(row["difference"]) is None:
+        return None
+    low, high = number(row["difference_ci_low"]), number(row["difference_ci_high"])
+    word = "not told apart from"
+    if low is not None and high is not None and (low > 0 or high < 0):
+        word = "above" if low > 0 else "below"
+    p = number(row["p"])
+    told = "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return {"value": float(row["difference"]), "low": low, "high": high, "p": told, "word": word}
