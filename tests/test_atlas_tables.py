@@ -277,7 +277,8 @@ def test_report_shows_the_regions(atlas_run):
     assert "not that the brains differ there" in html
     assert (atlas_run.path / "figures" / "regions_top.png").exists()
     assert (atlas_run.path / "figures" / "regions_female-male.png").exists()
-    assert "Not compared" not in html
+    section = html.split('<section id="regions">')[1].split("</section>")[0]
+    assert "Not compared" not in section
 
 
 def test_new_names_are_read_again_and_no_atlas_leaves_no_tables(atlas_run, capsys, tmp_path):

@@ -97,7 +97,7 @@ def test_the_published_protocol():
         (["model.chanels=[1,2,3]"], "'model.chanels'; did you mean 'model.channels'"),
         (["trainr.lr=1"], "did you mean 'trainer.lr'"),
         (["trainer.max_epochs=many"], "trainer.max_epochs: Value 'many'"),
-        (["model=kan2021"], "no model=kan2021; one of custom, kan2020"),
+        (["model=kan2021"], "no model=kan2021; one of custom, densenet121, kan2020, resnet18, sfcn"),
         (["experiment=dmo"], "no experiment=dmo; one of demo, ixi_sex, kan2020"),
         (["attribution=[cam]"], "no attribution=cam; one of amortized_masker"),
         (["data.on_error=ignore"], "data.on_error=ignore: one of raise, skip"),

@@ -364,4 +364,6 @@ def test_a_real_run(small_run, sent):
     content, _ = sent[-1]
     assert content["outlines"] == ["truth"]
     assert len(content["panels"]) == 3
-    assert len(viewer._catalogue.entries) == len(read_tsv(small_run.predictions)) + 2  # and two mean maps
+    assert (
+        len(viewer._catalogue.entries) == len(read_tsv(small_run.predictions)) + 6
+    )  # mean, sd and median of two classes
