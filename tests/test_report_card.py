@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import SMALL
 
-from xai_brain import RunDirectory, compose, evaluate, report, run
+from xai_brain import RunDirectory, compose, config_types, evaluate, report, run
 from xai_brain.commands.judge import choose_subjects
 from xai_brain.commands.permuted import permute_labels
 from xai_brain.commands.setup import stage_settings
@@ -17,6 +17,16 @@ from xai_brain.config import ConfigError
 from xai_brain.evaluation.report_card import JUDGES, report_card, verdicts
 from xai_brain.plotting.card_figures import goodness
 from xai_brain.runs import read_tsv
+
+
+def test_the_settings_know_all_judges_and_refuse_others():
+    assert set(config_types.JUDGES) == set(JUDGES)
+    with pytest.raises(ConfigError, match="there is no 'rar'"):
+        compose("run", ["data=synthetic", "evaluation.card.judges=[rar]"])
+    with pytest.raises(ConfigError, match="one of zero, blur, training_mean"):
+        compose("run", ["data=synthetic", "evaluation.card.removal=mean"])
+    with pytest.raises(ConfigError, match="at least 1"):
+        compose("run", ["data=synthetic", "evaluation.card.n_steps=0"])
 
 
 def rows_of(method, kind="method", n=12, chance=0.05, **judges):
