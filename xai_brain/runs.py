@@ -160,7 +160,9 @@ def write_tsv(table: pd.DataFrame, path: Path) -> Path:
 def read_tsv(path: Path) -> pd.DataFrame:
     text = {"participant_id": str, "session_id": str, "label": str}
     # not pandas' own list of missing values: a class may be called None
-    table = pd.read_csv(path, sep="\t", na_values=["n/a", ""], keep_default_na=False, dtype=text)
+    table = pd.read_csv(
+        path, sep="\t", na_values=["n/a", ""], keep_default_na=False, dtype=text, low_memory=False
+    )
     return table.fillna({"session_id": ""}) if "session_id" in table else table
 
 
