@@ -81,7 +81,7 @@ def test_the_words_follow_from_the_figures():
     found = told(blind, t_map, good, fixed, blinded, like_edges, lucky)
     assert found["Good"].believe == "yes"
     assert "better than every baseline" in " ".join(found["Good"].sentences)
-    assert "t-map" in " ".join(found["Good"].sentences)  # 0.9 is above 0.6
+    assert "t-map of the training images finds it better (0.90)" in " ".join(found["Good"].sentences)
     assert "loses its class sooner" in " ".join(found["Good"].sentences)
     assert found["Fixed"].believe == "no"
     assert "not an explanation of this model" in " ".join(found["Fixed"].sentences)
@@ -93,6 +93,16 @@ def test_the_words_follow_from_the_figures():
     assert "learned nothing" in " ".join(found["Lucky"].sentences)
     assert found["TMap"].believe == "not judged"
     assert list(found)[-1] in ("RandomMap", "Edges", "TMap")  # baselines last
+
+
+def test_a_place_that_is_found_among_much_else_is_read_with_care():
+    blind, t_map = rows_of("RandomMap", "baseline", rra=0.05), rows_of("TMap", "baseline", rra=0.6)
+    found = told(blind, t_map, rows_of("Scattered", rra=0.2, mprt=0.0))["Scattered"]
+    assert found.believe == "with care"
+    assert (
+        "80% of its highest voxels lie elsewhere (of a t-map of the training images 40%)"
+        in found.sentences[1]
+    )
 
 
 def test_an_interval_that_touches_chance_is_no_finding():
