@@ -54,7 +54,13 @@ def test_lock_pins_every_dependency_and_names_no_machine():
     pins = {name_of(line): line for line in text.splitlines() if line.strip()}
     assert all("==" in line for line in pins.values())
     extras = PROJECT["optional-dependencies"]
-    for requirement in [*PROJECT["dependencies"], *extras["dev"], *extras["lab"], *extras["sweeps"]]:
+    for requirement in [
+        *PROJECT["dependencies"],
+        *extras["dev"],
+        *extras["lab"],
+        *extras["sweeps"],
+        *extras["models"],
+    ]:
         assert name_of(requirement) in pins, requirement
     assert pins["torch"] == "torch==2.13.0"
     assert "torchvision" not in pins
