@@ -184,7 +184,7 @@ def subject_figure(
     maps: Mapping[str, nib.Nifti1Image],
     truth: nib.Nifti1Image | None = None,
     *,
-    max_columns: int = 9,
+    max_columns: int = 7,
 ) -> tuple[Figure, np.ndarray]:
     """The T1 of one subject and every method's map on it, through one point.
 
@@ -195,7 +195,7 @@ def subject_figure(
     maps : mapping of method to image
         Each has a colour scale of its own, shown below it.
     truth : nibabel.Nifti1Image, optional
-    max_columns : int, default 9
+    max_columns : int, default 7
         More methods continue below.
 
     Returns
