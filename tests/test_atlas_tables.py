@@ -222,7 +222,8 @@ def atlas_run(small_run, tmp_path_factory):
     halves(path, "t1w_2mm")
     run = copied(small_run, folder / "run")
     for file in (run.path / "attributions").rglob("*_attribution.json"):
-        write_json({**read_json(file), "TargetRule": "male", "Output": "logit_difference"}, file)
+        said = {"TargetRule": "male", "TargetName": "male", "Output": "logit_difference"}
+        write_json({**read_json(file), **said}, file)
     evaluate(
         stage_settings(
             "evaluate", [f"run_dir={run.path}", f"evaluation.atlas={path}", "evaluation.n_perm=100"]
@@ -305,9 +306,10 @@ def test_maps_of_the_predicted_class_are_marked_and_told(small_run, tmp_path, ca
             "evaluate", [f"run_dir={run.path}", f"evaluation.atlas={path}", "evaluation.n_perm=20"]
         )
     )
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "common_output" in line]
-    assert "explain logit of the predicted class, which differs between the classes by construction" in line
-    assert "explain.target=male explain.output=logit_difference" in line
+    lines = [line for line in capsys.readouterr().out.splitlines() if "common_output" in line]
+    assert len(lines) == 3  # methods
+    assert all("its maps explain different classes (female and male)" in line for line in lines)
+    assert all("explain.target=<one class> explain.output=logit_difference" in line for line in lines)
     groups = read_tsv(run.evaluation("region_groups"))
     assert not groups["common_output"].any()
     assert "Not compared" in write_report(run).read_text()

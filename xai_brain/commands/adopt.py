@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from xai_brain.commands.cohort import portable, prepared_cohort, same_cohort, synthetic_root
 from xai_brain.commands.explain import write_dataset_description, write_images
 from xai_brain.commands.progress import say, track
+from xai_brain.commands.run_images import SPACE, brain_of
 from xai_brain.commands.setup import open_run, stage_settings
 from xai_brain.config import ConfigError, compose
 from xai_brain.data.problems import named
@@ -38,7 +39,6 @@ from xai_brain.volumes import (
     save_img,
 )
 
-SPACE = "MNI152"
 LEAST_COVERED = 0.9  # share of the brain that a map's field of view must hold
 
 
@@ -93,8 +93,7 @@ def adopt(arguments: list[str]) -> int:
         target = run.attribution(
             each.participant_id, each.session_id, SPACE, each.method, cfg.seeds[0], list(cfg.seeds)
         )
-        image = run.image(each.participant_id, each.session_id, SPACE)
-        _write(each, target, np.asanyarray(load_img(image).dataobj) > 0, grid)
+        _write(each, target, brain_of(run, each.participant_id, each.session_id), grid)
     write_dataset_description(run)
     told = f"; {named(strangers)} not in the cohort, left out" if strangers else ""
     methods = named(sorted({each.method for each in maps}))

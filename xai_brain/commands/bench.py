@@ -16,11 +16,10 @@ from omegaconf import DictConfig
 from xai_brain.attribution.reference import Reference
 from xai_brain.commands.explain_batch import build_method, build_reference, load_volume
 from xai_brain.commands.networks import Network, training_subjects
+from xai_brain.commands.run_images import SPACE, brain_of, map_values, truth_of
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.runs import RunDirectory, read_json, sidecar
-from xai_brain.volumes import get_grid, load_img
-
-SPACE = "MNI152"
+from xai_brain.volumes import get_grid
 
 
 @dataclass
@@ -115,12 +114,12 @@ class Bench:
     def saved(self, label: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Maps of the run (N, 1, X, Y, Z) and the class that each explains (N,)."""
         paths = self.map_paths(label)
-        maps = [np.nan_to_num(np.asanyarray(load_img(path).dataobj), posinf=0, neginf=0) for path in paths]
+        maps = [map_values(path) for path in paths]
         targets = torch.tensor([read_json(sidecar(path))["Target"] for path in paths], device=self.device)
         return torch.from_numpy(np.stack(maps))[:, None], targets
 
     def brains(self) -> list[np.ndarray]:
-        return [np.asanyarray(load_img(self.run.image(*who, SPACE)).dataobj) > 0 for who in self._ids()]
+        return [brain_of(self.run, *who) for who in self._ids()]
 
     def common_brain(self) -> np.ndarray:
         """Voxels in the brains of all subjects."""
@@ -128,10 +127,9 @@ class Bench:
 
     def truths(self) -> list[np.ndarray] | None:
         """True voxels of each subject; None where they are not known."""
-        paths = [self.run.image(*who, SPACE, "mask") for who in self._ids()]
-        if not all(path.exists() for path in paths):
-            return None
-        return [np.asanyarray(load_img(path).dataobj) > 0 for path in paths]
+        found = [truth_of(self.run, *who) for who in self._ids()]
+        known = [truth for truth in found if truth is not None]
+        return known if len(known) == len(found) else None
 
     def _ids(self) -> list[tuple[str, str]]:
         return list(zip(self.rows["participant_id"], self.rows["session_id"], strict=True))

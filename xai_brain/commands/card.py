@@ -12,14 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.commands.judge import judge_networks
 from xai_brain.commands.progress import say, track
+from xai_brain.commands.run_images import brain_of, map_values
 from xai_brain.commands.setup import saved_settings
 from xai_brain.config import ConfigError
 from xai_brain.evaluation.report_card import report_card
 from xai_brain.evaluation.stability import reseed_stability
 from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar, write_tsv
-from xai_brain.volumes import load_img
+from xai_brain.volumes import file_hash
 
-SPACE = "MNI152"
 LEAST_SHARED = 0.8  # of the images of a run, for a card to speak of it
 PLACE = ("rra", "rma", "pointing", "auprc", "emd", "region_hit")  # judges that need the truth only
 
@@ -58,6 +58,14 @@ def write_card(
     write_tsv(card, run.evaluation("report_card"))
     if absent := [judge for judge in judges if judge not in set(card["judge"])]:
         say(f"report card: no figures of {', '.join(absent)} ({_why(absent)})")
+
+
+def calibration_stamp(cfg: DictConfig) -> str | None:
+    """What changes when the card that is taken over does."""
+    if not cfg.evaluation.calibration:
+        return None
+    path = RunDirectory(Path(cfg.evaluation.calibration).expanduser()).evaluation("report_card")
+    return file_hash(path) if path.exists() else None
 
 
 def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
@@ -110,9 +118,8 @@ def _reseeded(run: RunDirectory, maps: pd.DataFrame) -> Iterator[dict[str, Any]]
     groups = [rows for _, rows in maps.groupby(["participant_id", "session_id", "method"], sort=False)]
     for rows in track([rows for rows in groups if len(rows) > 1], "compare seeds"):
         first = rows.iloc[0]
-        image = run.image(first["participant_id"], first["session_id"], SPACE)
-        brain = np.asanyarray(load_img(image).dataobj) > 0
-        arrays = np.stack([np.nan_to_num(np.asanyarray(load_img(path).dataobj)) for path in rows["path"]])
+        brain = brain_of(run, first["participant_id"], first["session_id"])
+        arrays = np.stack([map_values(path) for path in rows["path"]])
         about = {key: first[key] for key in ("participant_id", "session_id", "fold", "method")}
         value = reseed_stability(arrays, brain)["spearman"]
         yield {**about, "seed": "all", "judge": "reseed_stability", "value": value, "chance": 0.0}

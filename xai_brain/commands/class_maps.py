@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from xai_brain.analysis.group import MapRows, describe
+from xai_brain.commands.run_images import SPACE, brain_share, map_values, truth_of
 from xai_brain.runs import RunDirectory, sidecar, write_json
 from xai_brain.volumes import load_img, save_img
-
-SPACE = "MNI152"  # of everything that was prepared
-
-
-def map_values(path: Path) -> np.ndarray:
-    """Voxels of a map, (X, Y, Z) float32; one that holds NaN or infinities counts as empty."""
-    values = np.asanyarray(load_img(path).dataobj)
-    return values if np.isfinite(values).all() else np.zeros_like(values)
-
-
-def brain_share(run: RunDirectory, maps: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Share of images whose brain holds a voxel, (X, Y, Z), and the affine."""
-    images = maps[["participant_id", "session_id"]].drop_duplicates()
-    total: Any = 0.0
-    affine = np.eye(4)
-    for row in images.itertuples():
-        img = load_img(run.image(row.participant_id, row.session_id, SPACE))
-        total, affine = total + (np.asanyarray(img.dataobj) > 0), img.affine
-    return np.asarray(total) / len(images), affine
 
 
 def write_class_maps(
@@ -93,13 +74,11 @@ def write_class_maps(
 def write_mean_truth(run: RunDirectory, maps: list[dict[str, Any]]) -> None:
     """Share of the images with a planted effect in which a voxel belongs to it."""
     images = pd.DataFrame(maps)[["participant_id", "session_id"]].drop_duplicates()
-    paths = [run.image(row.participant_id, row.session_id, SPACE, "mask") for row in images.itertuples()]
-    total: Any = 0.0
-    n, affine = 0, np.eye(4)
-    for path in paths:
-        if path.exists():
-            img = load_img(path)
-            total, n, affine = total + (np.asanyarray(img.dataobj) > 0), n + 1, img.affine
+    total, n = np.zeros(()), 0
+    for row in images.itertuples():
+        if (truth := truth_of(run, row.participant_id, row.session_id)) is not None:
+            total, n = total + truth, n + 1
     if n:
-        save_img((np.asarray(total) / n).astype(np.float32), affine,
-                 run.group_map("truth", "class-all", "mean"), space=SPACE)  # fmt: skip
+        affine = load_img(maps[0]["path"]).affine
+        path = run.group_map("truth", "class-all", "mean")
+        save_img((total / n).astype(np.float32), affine, path, space=SPACE)

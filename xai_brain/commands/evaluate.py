@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from xai_brain.commands.card import write_calibration, write_card
-from xai_brain.commands.class_maps import SPACE, map_values, write_class_maps, write_mean_truth
+from xai_brain.commands.card import calibration_stamp, write_calibration, write_card
+from xai_brain.commands.class_maps import write_class_maps, write_mean_truth
 from xai_brain.commands.cohort import class_names
 from xai_brain.commands.compare_baselines import compare_baselines
 from xai_brain.commands.evaluate_groups import evaluate_groups
 from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp, evaluate_regions
 from xai_brain.commands.progress import say, track
+from xai_brain.commands.run_images import SPACE, map_values, truth_of
 from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
 from xai_brain.evaluation.agreement import compare, rank_map
@@ -57,6 +58,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     inputs = {
         "evaluation": str({key: value for key, value in cfg.evaluation.items() if key != "group"}),
         "atlas": atlas_stamp(cfg),
+        "calibration": calibration_stamp(cfg),
         "maps": sorted(f"{m['path'].name} {m['stamp']}" for m in maps),
     }
     if stamp.exists() and read_json(stamp) == inputs and run.evaluation("summary").exists():
@@ -76,8 +78,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
         t1w_img = load_img(run.image(participant_id, session_id, SPACE))
         brain_mask = np.asanyarray(t1w_img.dataobj) > 0
         arrays = {row.method: map_values(row.path) for row in rows.itertuples()}
-        truth_path = run.image(participant_id, session_id, SPACE, "mask")
-        truth = np.asanyarray(load_img(truth_path).dataobj) > 0 if truth_path.exists() else None
+        truth = truth_of(run, participant_id, session_id)
         about = {"level": "subject", "name": participant_id, "session_id": session_id, "seed": seed}
         agreements += _agreements(arrays, brain_mask, about, settings)
         if truth is not None:

@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from xai_brain.analysis.cluster_tables import cluster_table
 from xai_brain.analysis.group import BRAIN_SHARE, GroupTest, MapRows, compare_classes, scale, smooth
 from xai_brain.analysis.group_design import Design, GroupError, common_output, make_design
-from xai_brain.commands.class_maps import SPACE, brain_share, map_values
 from xai_brain.commands.cohort import class_names, prepared_cohort, same_cohort
 from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp
 from xai_brain.commands.progress import say, track
+from xai_brain.commands.run_images import SPACE, brain_share, map_values
 from xai_brain.config import ConfigError
 from xai_brain.data.cohort import available_cores
 from xai_brain.data.problems import DataError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,13 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from xai_brain.analysis.atlas import compare_classes, region_values, top_regions
+from xai_brain.analysis.group_design import GroupError, common_output
 from xai_brain.atlas import Atlas, AtlasError, load_atlas
 from xai_brain.commands.progress import say, track
+from xai_brain.commands.run_images import SPACE, brain_share, map_values
 from xai_brain.runs import RunDirectory, read_json, sidecar, write_json, write_tsv
 from xai_brain.volumes import load_img, save_img
 
-SPACE = "MNI152"
 TABLES = ("regions", "region_groups", "region_top")
 MIN_INSIDE = 0.5  # of an atlas's voxels lie in the brain; of one in another space or place far fewer
 
@@ -52,11 +52,13 @@ def evaluate_regions(
         return
     settings = cfg.evaluation
     first = load_img(maps[0]["path"])
-    labels, brain_mask = atlas.on_grid(first), common_brain(run, maps)
+    labels = atlas.on_grid(first)
+    # voxels in most brains, so that a region has one size for everybody
+    brain_mask = brain_share(run, pd.DataFrame(maps))[0] > 0.5
     _check_place(atlas, labels, brain_mask, settings.atlas)
     tables = []
     for row in track(maps, "regions"):
-        values = np.asanyarray(load_img(row["path"]).dataobj)
+        values = map_values(row["path"])
         about = {key: row[key] for key in ("participant_id", "session_id", "seed", "fold")}
         about |= {"class": row["label"], "method": row["method"]}
         tables.append(region_values(values, labels, atlas.lut, brain_mask).assign(**about))
@@ -77,7 +79,7 @@ def evaluate_regions(
     )
     groups["explained"] = groups["method"].map(lambda method: explained[method][0])
     groups["common_output"] = groups["method"].map(lambda method: explained[method][1])
-    _tell_uncommon(explained, names)
+    _tell_uncommon(explained)
     write_tsv(groups, run.evaluation("region_groups"))
     top = top_regions(
         table,
@@ -89,13 +91,6 @@ def evaluate_regions(
     write_tsv(top, run.evaluation("region_top"))
     if len(groups):
         paint(run, groups[groups["measure"] == "mean"], labels, first.affine, atlas.name)
-
-
-def common_brain(run: RunDirectory, maps: Sequence[dict[str, Any]]) -> np.ndarray:
-    """Voxels in the brain of more than half of the images, so that a region has one size for everybody."""
-    images = dict.fromkeys((row["participant_id"], row["session_id"]) for row in maps)
-    inside = sum(np.asanyarray(load_img(run.image(*ids, SPACE)).dataobj) > 0 for ids in images)
-    return np.asarray(inside) > len(images) / 2
 
 
 def _check_place(atlas: Atlas, labels: np.ndarray, brain_mask: np.ndarray, where: str) -> None:
@@ -115,27 +110,18 @@ def _tell_lost(table: pd.DataFrame, atlas: Atlas) -> None:
 
 
 def explained_output(rows: pd.DataFrame) -> tuple[str, bool]:
-    """What the maps of a method explain, in words, and whether it is one output for everybody."""
-    said = {_said(read_json(sidecar(path))) for path in rows["path"]}
-    if len(said) > 1:
-        return "different outputs", False
-    output, rule, fixed = said.pop()
-    return f"{output} of {rule if fixed else f'the {rule} class'}", fixed
+    """What the maps of a method explain, or why they cannot be compared; and whether they can."""
+    try:
+        target = common_output(read_json(sidecar(path)) for path in rows["path"])
+    except GroupError as error:
+        return str(error), False
+    return f"logit_difference of {target}", True
 
 
-def _said(about: dict[str, Any]) -> tuple[str, str, bool]:
-    """Output, target and whether the target is one class for everybody; maps of others may not say."""
-    rule = str(about.get("TargetRule", "unknown"))
-    return str(about.get("Output", "unknown output")), rule, rule not in ("predicted", "true", "unknown")
-
-
-def _tell_uncommon(explained: dict[str, tuple[str, bool]], names: list[str]) -> None:
-    if other := [method for method, (_, common) in explained.items() if not common]:
-        say(
-            f"evaluate: maps of {', '.join(other)} explain {explained[other[0]][0]}, which differs between "
-            "the classes by construction: region_groups.tsv (common_output = False) compares no evidence; "
-            f"explain.target={names[-1]} explain.output=logit_difference in another run_dir is"
-        )
+def _tell_uncommon(explained: dict[str, tuple[str, bool]]) -> None:
+    for method, (reason, common) in explained.items():
+        if not common:
+            say(f"evaluate: {method}: region_groups.tsv (common_output = False) is no comparison: {reason}")
 
 
 def paint(

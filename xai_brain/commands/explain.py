@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 from xai_brain.attribution.reference import Reference
 from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.commands.explain_batch import (
-    SPACE,
     Batch,
     Explainer,
     build_method,
@@ -26,6 +25,7 @@ from xai_brain.commands.explain_batch import (
 from xai_brain.commands.native import write_native_maps
 from xai_brain.commands.networks import Network, described, fingerprint, networks_of, training_subjects
 from xai_brain.commands.progress import say, track
+from xai_brain.commands.run_images import SPACE
 from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
 from xai_brain.models.fitting import keep_freed_memory

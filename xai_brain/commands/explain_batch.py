@@ -16,12 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from xai_brain.attribution.model_state import preserved
 from xai_brain.attribution.outputs import OUTPUTS, ClassScore
 from xai_brain.attribution.reference import Reference
+from xai_brain.commands.run_images import SPACE
 from xai_brain.config import ConfigError
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.runs import RunDirectory, read_json, sidecar, versions, write_json
 from xai_brain.volumes import Grid, get_grid, save_img
-
-SPACE = "MNI152"  # of everything that was prepared
 
 
 @dataclass(frozen=True)

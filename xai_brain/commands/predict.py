@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from xai_brain.commands.cohort import portable, prepared_cohort, synthetic_root
+from xai_brain.commands.explain_batch import load_volume
 from xai_brain.commands.networks import ALL, Network, trained_networks, trained_run
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run
@@ -187,4 +188,4 @@ def ensemble_probabilities(cfg: DictConfig, cohort: pd.DataFrame, networks: list
 
 def _batches(paths: list[str], size: int) -> Iterator[torch.Tensor]:
     for i in range(0, len(paths), size):
-        yield torch.from_numpy(np.stack([np.load(path) for path in paths[i : i + size]]))[:, None]
+        yield torch.from_numpy(np.stack([load_volume(path) for path in paths[i : i + size]]))[:, None]

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xai_brain.data.fold_summary import STRONG_DIFFERENCE
 from xai_brain.plotting import comparison_figures, figures
 from xai_brain.plotting.contents import Estimate, RunContents, number
 from xai_brain.plotting.gallery import Gallery
 from xai_brain.runs import read_tsv
 
-STRONG_DIFFERENCE = 0.5  # in standard deviations
 BASELINE_WORDS = {
     "brain_size": "brain size alone",
     "pca_logistic": "PCA, logistic regression",
@@ -41,21 +41,26 @@ def cohort(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     there = set(people["label"])
     names = [name for name in contents.class_names if name in there] or sorted(there)
     rows = [_described(people[people["label"] == name], name, columns) for name in names]
+    differences = {c: _standardised_difference(people, c, names) for c in columns if len(names) == 2}
     return {
         "n": people["participant_id"].nunique(),
         "columns": columns,
         "rows": [*rows, _described(people, "all", columns)],
-        "differences": {c: _standardised_difference(people, c, names) for c in columns if len(names) == 2},
+        "differences": differences,
         "sites": people["site"].dropna().astype(str).value_counts().to_dict() if "site" in people else {},
         "figure": gallery.add("cohort", figures.cohort_figure(people, columns, names)) if columns else None,
         "quarantine": contents.quarantine,
         "folds": _folds(contents),
-        "apart": {
-            key.removeprefix("confound/"): value
-            for key, value in contents.metrics.items()
-            if key.startswith("confound/") and value > STRONG_DIFFERENCE
-        },
+        "apart": _apart(contents, differences),
     }
+
+
+def _apart(contents: RunContents, differences: dict[str, float | None]) -> dict[str, float]:
+    """In what classes differ strongly: what training found, of other runs what their tables say."""
+    found = {name: abs(value) for name, value in differences.items() if value is not None}
+    of_training = contents.metrics.items()
+    found |= {key.removeprefix("confound/"): v for key, v in of_training if key.startswith("confound/")}
+    return {name: value for name, value in found.items() if value > STRONG_DIFFERENCE}
 
 
 def _folds(contents: RunContents) -> list[dict[str, Any]]:
