@@ -101,6 +101,14 @@ def test_people_without_labels_are_predicted_and_explained(new_people, capsys):
     assert "without a label" in capsys.readouterr().err
 
 
+def test_no_single_network_judges_the_maps_of_many(new_people, capsys):
+    run = predict(predict_settings([*new_people, "data.label=null", "attribution=[saliency]"]))
+    explain(stage_settings("explain", [f"run_dir={run.path}"]))
+    evaluate(stage_settings("evaluate", [f"run_dir={run.path}", "evaluation.card.judges=[mprt,deletion]"]))
+    assert "no judge has anything to say here (maps of new people are means" in capsys.readouterr().out
+    assert not run.evaluation("report_card").exists()
+
+
 def test_people_of_one_class_have_no_auroc(bids_tree, small_run, tmp_path):
     table = pd.read_csv(bids_tree / "participants.tsv", sep="\t").query("sex == 'F'")
     table["participant_id"] = table["participant_id"]

@@ -38,10 +38,9 @@ def write_card(
     localizations : list of dict
         Rows of evaluation/localization.tsv.
     """
-    judges = list(cfg.evaluation.card.judges)
-    if not judges:
-        for name in ("report_card", "judges"):
-            run.evaluation(name).unlink(missing_ok=True)
+    for name in ("report_card", "judges"):
+        run.evaluation(name).unlink(missing_ok=True)
+    if not (judges := list(cfg.evaluation.card.judges)):
         return
     kinds = {
         method: read_json(sidecar(rows["path"].iloc[0])).get("Kind", "method")
@@ -51,13 +50,17 @@ def write_card(
     if "reseed_stability" in judges:
         tables.append(pd.DataFrame(_reseeded(run, maps)))
     tables.append(judge_networks(cfg, run, maps))
-    rows = pd.concat([table for table in tables if not table.empty], ignore_index=True)
+    tables = [table for table in tables if not table.empty]
+    if not tables:
+        say(f"report card: no judge has anything to say here ({_why(cfg, judges)})")
+        return
+    rows = pd.concat(tables, ignore_index=True)
     rows["kind"] = rows["method"].map(kinds)
     card = report_card(rows, cfg.evaluation.n_bootstrap, cfg.evaluation.random_state)
     write_tsv(rows, run.evaluation("judges"))
     write_tsv(card, run.evaluation("report_card"))
     if absent := [judge for judge in judges if judge not in set(card["judge"])]:
-        say(f"report card: no figures of {', '.join(absent)} ({_why(absent)})")
+        say(f"report card: no figures of {', '.join(absent)} ({_why(cfg, absent)})")
 
 
 def calibration_stamp(cfg: DictConfig) -> str | None:
@@ -98,12 +101,10 @@ def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
     write_tsv(read_tsv(other.evaluation("report_card")).assign(planted=text), run.evaluation("calibration"))
 
 
-def _why(absent: list[str]) -> str:
-    reasons = {
-        "region_hit": "evaluation.atlas is not set",
-        "reseed_stability": "it needs two seeds",
-        "label_randomization": "the networks are of another run",
-    }
+def _why(cfg: DictConfig, absent: list[str]) -> str:
+    if cfg.networks:
+        return "maps of new people are means over networks, which no single one can judge"
+    reasons = {"region_hit": "evaluation.atlas is not set", "reseed_stability": "it needs two seeds"}
     return "; ".join(dict.fromkeys(reasons.get(judge, "no truth is known") for judge in absent))
 
 

@@ -49,19 +49,16 @@ def judge_networks(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> pd
     """
     card = cfg.evaluation.card
     units = [unit for unit, (judges, _, _) in UNITS.items() if set(judges) & set(card.judges)]
-    if cfg.networks and "labels" in units:  # the networks are of another run, and stay as they are
-        units.remove("labels")
     labels = [label for label in dict.fromkeys(maps["method"]) if label in cfg.attribution]
-    if not units or not labels:
+    if not units or not labels or cfg.networks:  # a mean map of many networks is judged by none of them
         return pd.DataFrame()
     chosen = choose_subjects(maps, max(card[UNITS[unit][1]] for unit in units))
     cohort = same_cohort(prepared_cohort(cfg, run), run)
     tables = []
-    for (seed, fold), networks in networks_of(cfg, run).items():
+    for (seed, fold), (network,) in networks_of(cfg, run).items():
         rows = chosen[(chosen["seed"] == seed) & (chosen["fold"] == fold)]
         if rows.empty:
             continue
-        network = networks[0]  # of new people: one stands for all
         bench = Bench(cfg, run, cohort, network, network.load(cfg), rows)
         work = [(unit, label) for unit in units for label in labels]
         for unit, label in track(work, f"judge seed {seed} fold {fold + 1}"):
