@@ -19,8 +19,9 @@ COMMANDS = {
     "view": "Open JupyterLab on a notebook that looks at a run.",
     "adopt": "Bring maps that others made into a run, to be evaluated and shown with its own.",
     "cache": "Show, check or clear the prepared images that are kept on disk.",
+    "verify": "Check that nothing of a run is missing or altered: inputs, networks, maps.",
 }
-TOOLS = ("view", "adopt", "cache")  # take arguments of their own instead of settings
+TOOLS = ("view", "adopt", "cache", "verify")  # take arguments of their own instead of settings
 STAGES = ("explain", "evaluate", "report")  # their settings are those of an existing run
 
 USAGE = """\
@@ -72,6 +73,9 @@ TOOL_USAGE = {
     "info    what is there, and how large it is\n"
     "verify  read everything again; what is damaged is removed and prepared anew when it is needed\n"
     "clear   remove it, or only the parts named: volumes, sources, synthetic\n",
+    "verify": "usage: xai-brain verify <run_dir> [data.root=<folder>]\n\n"
+    "{description}\n\n"
+    "Nothing is changed. The exit code is 1 when something is missing or altered, else 0.\n",
 }
 
 
@@ -208,6 +212,8 @@ def _first_value(override: str) -> str:
 def _message(error: Exception) -> str:
     first = str(error).strip().splitlines()
     text = first[0] if first else ""
+    if isinstance(error, OSError) and text.startswith("[Errno") and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     known = type(error).__module__.startswith("xai_brain") or isinstance(error, OSError)
     return text if known and text else f"{type(error).__name__}: {text} (XAI_BRAIN_DEBUG=1 shows where)"
 
