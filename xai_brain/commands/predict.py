@@ -29,6 +29,7 @@ from xai_brain.runs import (
     write_json,
     write_tsv,
 )
+from xai_brain.volumes import file_hash
 
 LABELS = ("label", "class_names", "threshold", "bins")  # as at training unless they are given
 
@@ -119,7 +120,9 @@ def _predict(cfg: DictConfig, run: RunDirectory) -> None:
     write_tsv(portable(cohort, root), run.participants)
     inputs = {Path(row.t1w_path).name: row.sha256 for row in cohort.itertuples()}
     about = provenance(list(cfg.seeds), inputs)
-    write_json({**about, "networks_sha256": {n.checkpoint.name: n.sha256 for n in networks}}, run.provenance)
+    about["networks_sha256"] = {n.checkpoint.name: n.sha256 for n in networks}
+    about["tables_sha256"] = {run.participants.name: file_hash(run.participants)}
+    write_json(about, run.provenance)
 
     names = list(cfg.data.class_names)
     probabilities = ensemble_probabilities(cfg, cohort, networks)  # (n_networks, N, n_classes)

@@ -79,11 +79,11 @@ def train(cfg: DictConfig) -> RunDirectory:
 
 
 def is_trained(cfg: DictConfig, run: RunDirectory) -> bool:
-    """Whether predictions.tsv and all networks are there."""
+    """Whether predictions.tsv, all networks and the predictions of each are there."""
     if not (run.predictions.exists() and run.folds.exists()):
         return False
     folds = fold_numbers(read_tsv(run.folds))
-    return all(run.checkpoint(k, s, list(cfg.seeds)).exists() for s in cfg.seeds for k in folds)
+    return all(_is_fitted(cfg, run, fold, seed) for seed in cfg.seeds for fold in folds)
 
 
 def _begin(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
