@@ -38,6 +38,7 @@ SETTINGS = [
     "model.channels=[2,3,4]",
     "attribution=[grad_cam,guided_backprop]",
     "explain.batch_size=2",
+    "data.num_workers=1",
     "evaluation.n_bootstrap=20",
     "evaluation.group.n_perm=0",
     "evaluation.top_percents=[5]",
