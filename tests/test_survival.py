@@ -148,6 +148,7 @@ def base(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_killed_at_any_point_it_ends_the_same_and_repeats_only_what_was_in_hand(base):
     assert runs(base, "kill", 10, 1)["kills"] >= 10
 
@@ -159,10 +160,12 @@ def test_killed_many_times(base):
     assert sum(runs(base, "kill", 10, seed)["kills"] for seed in range(2, 2 + -(-wanted // 10))) >= wanted
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_run(base):
     shared = runs(base, "together")["units"]
     assert min(shared) >= 5  # of 31
 
 
+@pytest.mark.slow
 def test_the_other_goes_on_when_one_of_two_is_killed(base):
     runs(base, "together", 0.4)

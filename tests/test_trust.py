@@ -1,4 +1,4 @@
-"""What a run can be trusted with: verified, damaged files, files of strangers, a full disk, no right to write."""
+"""Runs that are verified; damaged files and files of strangers; a full disk, no right to write."""
 
 from __future__ import annotations
 
