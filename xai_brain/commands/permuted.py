@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from xai_brain.claims import alone
+from xai_brain.claims import alone, partial_prefix
 from xai_brain.commands.cohort import class_names
 from xai_brain.commands.folds import parts_of
 from xai_brain.commands.networks import Network, load_classifier
@@ -49,7 +49,7 @@ def permuted_network(
         parts = parts_of(cfg, cohort, read_tsv(run.folds), network.fold)
         parts |= {name: permute_labels(parts[name]) for name in ("train", "validation")}
         fold_seed = 1000 * network.seed + network.fold
-        with tempfile.TemporaryDirectory() as work_dir:
+        with tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir:
             _, trainer, _ = fit_fold(
                 datamodule_of(cfg, parts, fold_seed),
                 classifier_settings(cfg, class_names(cohort)),

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.claims import alone, others_at_work, share
+from xai_brain.claims import alone, others_at_work, partial_prefix, share
 from xai_brain.commands.cohort import class_names, portable, prepared_cohort, same_cohort, synthetic_root
 from xai_brain.commands.explain import check_methods
 from xai_brain.commands.folds import audit, folds_of, parts_of, tell_folds
@@ -140,7 +140,7 @@ def train_fold(
     datamodule = datamodule_of(cfg, parts, fold_seed)
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
     tell = EpochLines(what, cfg.trainer.max_epochs)
-    with tempfile.TemporaryDirectory() as work_dir:
+    with tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir:
         classifier, trainer, history = fit_fold(
             datamodule,
             classifier_settings(cfg, class_names(cohort)),
