@@ -10,7 +10,7 @@ from conftest import awkward_affine
 from xai_brain.commands import evaluate_groups as stage
 from xai_brain.commands.class_maps import write_class_maps
 from xai_brain.commands.evaluate import find_maps
-from xai_brain.commands.evaluate_groups import evaluate_groups
+from xai_brain.commands.evaluate_groups import evaluate_groups, groups_are_compared
 from xai_brain.config import ConfigError, compose
 from xai_brain.data.problems import DataError
 from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
@@ -60,7 +60,8 @@ def run(tmp_path) -> RunDirectory:
 
 def evaluated(run, *overrides):
     cfg = settings(*overrides)
-    assert evaluate_groups(cfg, run, find_maps(cfg, run))
+    assert not groups_are_compared(cfg, run, find_maps(cfg, run))
+    evaluate_groups(cfg, run, find_maps(cfg, run))
     return read_tsv(run.evaluation("group_tests")).set_index("method")
 
 
@@ -140,13 +141,15 @@ def test_nothing_is_done_twice_and_old_results_do_not_stay(run):
     t_path = run.group_map("GradCAM", "male-minus-female", "t")
     before = t_path.stat().st_mtime_ns
     cfg = settings()
-    assert not evaluate_groups(cfg, run, find_maps(cfg, run))
+    assert groups_are_compared(cfg, run, find_maps(cfg, run))
     assert t_path.stat().st_mtime_ns == before
     rank = settings("evaluation.group.scaling=rank")
-    assert evaluate_groups(rank, run, find_maps(rank, run))
+    assert not groups_are_compared(rank, run, find_maps(rank, run))
+    evaluate_groups(rank, run, find_maps(rank, run))
     assert read_json(sidecar(t_path))["SubjectScaling"] == "rank"
     off = settings("evaluation.group.n_perm=0")
-    assert evaluate_groups(off, run, find_maps(off, run))
+    assert not groups_are_compared(off, run, find_maps(off, run))
+    evaluate_groups(off, run, find_maps(off, run))
     assert not t_path.exists()
     assert not run.evaluation("group_tests").exists()
     assert not [name for name in read_json(run.metrics) if name.startswith("group/")]

@@ -25,8 +25,9 @@ COMMANDS = {
     "adopt": "Bring maps that others made into a run, to be evaluated and shown with its own.",
     "cache": "Show, check or clear the prepared images that are kept on disk.",
     "collect": "Bring all jobs of a sweep into one table, a ranking and figures.",
+    "verify": "Check that nothing of a run is missing or altered: inputs, networks, maps.",
 }
-TOOLS = ("view", "adopt", "cache", "collect")  # take arguments of their own instead of settings
+TOOLS = ("view", "adopt", "cache", "collect", "verify")  # take arguments of their own instead of settings
 STAGES = ("baselines", "explain", "evaluate", "report")  # their settings are those of an existing run
 
 USAGE = """\
@@ -89,6 +90,9 @@ TOOL_USAGE = {
     "<sweep_dir>/detection.tsv, detection_smallest.tsv  of sweep=detection_curve\n"
     "<sweep_dir>/figures/     ranking.png, detection_curves.png, detection_smallest.png\n\n"
     "The exit code is 1 when a job failed or is missing.\n",
+    "verify": "usage: xai-brain verify <run_dir> [data.root=<folder>]\n\n"
+    "{description}\n\n"
+    "Nothing is changed. The exit code is 1 when something is missing or altered, else 0.\n",
 }
 
 

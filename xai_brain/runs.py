@@ -12,6 +12,7 @@ import platform
 import re
 import subprocess
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xai_brain.claims import alone
 from xai_brain.volumes import bids_name, write_atomic
 
 PACKAGES = (
@@ -79,6 +81,11 @@ class RunDirectory:
         return self.path / "predictions.tsv"
 
     @property
+    def claims(self) -> Path:
+        """What processes at work are doing; gone when there are none."""
+        return self.path / ".claims"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.json"
 
@@ -90,6 +97,10 @@ class RunDirectory:
     def checkpoint(self, fold: int, seed: int, seeds: list[int]) -> Path:
         prefix = f"seed-{seed}_" if len(seeds) > 1 else ""
         return self.path / "checkpoints" / f"{prefix}fold-{fold}.ckpt"
+
+    def checkpoint_about(self, fold: int, seed: int, seeds: list[int]) -> Path:
+        """Hash, code version and training subjects' hash of a checkpoint."""
+        return self.checkpoint(fold, seed, seeds).with_suffix(".json")
 
     def history(self, fold: int, seed: int, seeds: list[int]) -> Path:
         """Training curve of one fold: epoch, metric, value."""
@@ -178,18 +189,29 @@ def update_metrics(
     run: RunDirectory, new: dict[str, float], *, replace: tuple[str, ...] = ()
 ) -> dict[str, float]:
     """Merge figures into metrics.json; keys that begin with one of `replace` are dropped first."""
-    metrics = read_json(run.metrics) if run.metrics.exists() else {}
-    kept = {key: value for key, value in metrics.items() if not key.startswith(replace or ("\0",))}
-    metrics = dict(sorted({**kept, **new}.items()))
-    write_json(metrics, run.metrics)
+    metrics: dict[str, float] = {}
+
+    def merge() -> None:
+        before = read_json(run.metrics) if run.metrics.exists() else {}
+        kept = {key: value for key, value in before.items() if not key.startswith(replace or ("\0",))}
+        metrics.update(sorted({**kept, **new}.items()))
+        if metrics != before:
+            write_json(metrics, run.metrics)
+
+    alone(run.claims, "metrics", merge)  # others may add theirs
     return metrics
 
 
 def add_seconds(run: RunDirectory, stage: str, seconds: float) -> None:
-    """Add to the time that a stage has taken in all its starts."""
+    """Add to the time that a stage has taken in all its starts, by all processes."""
     key = f"seconds/{stage}"
-    before = read_json(run.metrics).get(key, 0.0) if run.metrics.exists() else 0.0
-    update_metrics(run, {key: round(before + seconds, 2)})
+
+    def add() -> None:
+        before = read_json(run.metrics) if run.metrics.exists() else {}
+        total = {**before, key: round(before.get(key, 0.0) + seconds, 2)}
+        write_json(dict(sorted(total.items())), run.metrics)
+
+    alone(run.claims, "metrics", add)
 
 
 def provenance(seeds: list[int], inputs: dict[str, str]) -> dict[str, Any]:
@@ -197,7 +219,7 @@ def provenance(seeds: list[int], inputs: dict[str, str]) -> dict[str, Any]:
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),
@@ -217,7 +239,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _git_commit() -> str | None:
+@lru_cache(maxsize=1)
+def git_commit() -> str | None:
+    """Of a checkout; None of an installed package."""
     folder = Path(__file__).parent.parent
     if not (folder / ".git").exists():
         return None

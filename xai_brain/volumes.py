@@ -19,6 +19,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from xai_brain.claims import partial_prefix
 from xai_brain.inflate import read_voxels
 from xai_brain.nifti_header import ImageError as ImageError
 from xai_brain.nifti_header import cannot_be_read, open_img
@@ -201,6 +202,24 @@ def file_hash(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class WriteError(OSError):
+    """A result that could not be written: which, why, and what to do."""
+
+    def __init__(self, path: Path, error: OSError):
+        reason = error.strerror or str(error)  # numpy tells no more than that it wrote less than it should
+        super().__init__(error.errno, reason, str(path))
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> Any:  # from worker processes
+        return WriteError, (self.path, OSError(self.errno, self.reason))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: cannot be written ({self.reason}); make room or give the right to write, "
+            "then start again: what is finished is kept"
+        )
+
+
 def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> Path:
     """Write a file such that it is visible only when it is complete.
 
@@ -213,20 +232,33 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> Path:
     Returns
     -------
     Path
+
+    Raises
+    ------
+    WriteError
+        The disk is full, or the folder cannot be written to; what was there before is unchanged.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     ending = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
-    with NamedTemporaryFile(dir=path.parent, prefix=".partial-", suffix=ending, delete=False) as file:
-        temporary = Path(file.name)
     try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(FILE_MODE)  # NamedTemporaryFile makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(
+            dir=path.parent, prefix=partial_prefix(), suffix=ending, delete=False
+        ) as created:
+            temporary = Path(created.name)
+        try:
+            write(temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(FILE_MODE)  # NamedTemporaryFile makes files that only their owner can read
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        where = str(error.filename or path)
+        if not where.startswith(str(path.parent)) and not str(path).startswith(where):
+            raise  # of a file that was to be read
+        raise WriteError(path, error) from error
     return path
 
 

@@ -141,8 +141,9 @@ def _run_of(overrides: list[str]) -> tuple[DictConfig, RunDirectory, pd.DataFram
         root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
         write_images(run, cohort, get_grid(cfg.preprocessing.grid))
         inputs = {Path(row.t1w_path).name: row.sha256 for row in cohort.itertuples()}
-        write_json(provenance(list(cfg.seeds), inputs), run.provenance)
         write_tsv(portable(cohort, root), run.participants)
+        tables = {run.participants.name: file_hash(run.participants)}
+        write_json({**provenance(list(cfg.seeds), inputs), "tables_sha256": tables}, run.provenance)
     people = read_tsv(run.participants)
     rows = zip(people["participant_id"], people["session_id"], strict=True)
     if not all(run.image(*row, SPACE).exists() for row in rows):  # trained, but nothing explained yet
@@ -212,7 +213,7 @@ def _write(foreign: Foreign, target: Path, brain_mask: np.ndarray, grid: Grid) -
     if beside.exists():
         about = {**read_json(beside), **about}
     save_img(values.astype(np.float32), grid.affine, target, space=SPACE)
-    write_json(about, sidecar(target))
+    write_json({**about, "MapSHA256": file_hash(target)}, sidecar(target))
 
 
 def field_of_view(img: nib.Nifti1Image, brain_mask: np.ndarray, grid: Grid) -> float:

@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
+from xai_brain.claims import alone, remove_partial_files
 from xai_brain.commands.progress import say, track
 from xai_brain.config import DataConfig
-from xai_brain.data.cache import default_cache_dir
+from xai_brain.data.cache import claims, default_cache_dir
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants, require_classes
 from xai_brain.data.preprocessing import Preparation
@@ -132,7 +133,11 @@ def synthetic_root(cfg: DictConfig) -> Path:
     settings = SyntheticSettings(**cfg.data.cohort)
     key = sha256(repr((RECIPE, sorted(asdict(settings).items()))).encode()).hexdigest()[:12]
     cache = Path(cfg.data.cache_dir).expanduser() if cfg.data.cache_dir else default_cache_dir()
-    return make_synthetic_cohort(cache / "synthetic" / key, settings)
+    root = cache / "synthetic" / key
+    if not root.exists():
+        remove_partial_files(root.parent)
+        alone(claims(cache), f"synthetic-{key}", lambda: make_synthetic_cohort(root, settings), root.exists)
+    return make_synthetic_cohort(root, settings)  # checks what is there
 
 
 def portable(table: pd.DataFrame, root: Path | None) -> pd.DataFrame:

@@ -11,15 +11,17 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
+from xai_brain.claims import alone
 from xai_brain.commands.card import calibration_stamp, write_calibration, write_card
 from xai_brain.commands.class_maps import write_class_maps, write_mean_truth
 from xai_brain.commands.cohort import class_names
 from xai_brain.commands.compare_baselines import compare_baselines
-from xai_brain.commands.evaluate_groups import evaluate_groups
+from xai_brain.commands.evaluate_groups import evaluate_groups, groups_are_compared
 from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp, evaluate_regions
+from xai_brain.commands.judge import judge_networks
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE, map_values, truth_of
-from xai_brain.commands.setup import open_run
+from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError
 from xai_brain.evaluation.agreement import compare, rank_map
 from xai_brain.evaluation.localization import localization
@@ -33,14 +35,16 @@ from xai_brain.runs import (
     read_tsv,
     sidecar,
     update_metrics,
+    versions,
     write_json,
     write_tsv,
 )
-from xai_brain.volumes import load_img
+from xai_brain.volumes import file_hash, load_img
 
 SLOW_JUDGES = {"auprc", "emd", "region_hit"}
 
 
+@stage
 def evaluate(cfg: DictConfig) -> RunDirectory:
     """Evaluate all maps of a run; the networks are asked for a report card only.
 
@@ -53,19 +57,53 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     """
     run = open_run(cfg)
     maps = find_maps(cfg, run)
-    compare_baselines(cfg, run)
+    alone(run.claims, "baselines", lambda: compare_baselines(cfg, run))
+    start, did = time.monotonic(), False
+    if not is_evaluated(cfg, run, maps):
+        judge_networks(cfg, run, pd.DataFrame(maps))  # shared with other processes, the rest is not
+        alone(
+            run.claims, "tables", lambda: write_tables(cfg, run, maps), lambda: is_evaluated(cfg, run, maps)
+        )
+        did = True
+    if not groups_are_compared(cfg, run, maps):
+        alone(
+            run.claims,
+            "groups",
+            lambda: evaluate_groups(cfg, run, maps),
+            lambda: groups_are_compared(cfg, run, maps),
+        )
+        did = True
+    if did:
+        add_seconds(run, "evaluate", time.monotonic() - start)
+    else:
+        say("evaluate: nothing to do, all maps are compared")
+    return run
+
+
+def is_evaluated(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+    """Whether the tables are those of these maps, people and settings."""
     stamp = run.path / "evaluation" / "inputs.json"
-    inputs = {
+    there = run.evaluation("summary").exists() and run.metrics.exists()
+    return there and stamp.exists() and read_json(stamp) == tables_inputs(cfg, run, maps)
+
+
+def tables_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the tables follow from; also the version, for its figures may be defined in another way."""
+    images = (run.path / "images").glob("*.nii.gz")
+    return {
+        "version": versions().get("xai-brain"),
         "evaluation": str({key: value for key, value in cfg.evaluation.items() if key != "group"}),
         "atlas": atlas_stamp(cfg),
         "calibration": calibration_stamp(cfg),
-        "maps": sorted(f"{m['path'].name} {m['stamp']}" for m in maps),
+        "brain_size_column": cfg.data.brain_size_column,
+        "people": [file_hash(path) for path in (run.participants, run.folds) if path.exists()],
+        "images": sorted(f"{path.name} {path.stat().st_size}" for path in images),
+        "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['stamp']}" for m in maps),
     }
-    if stamp.exists() and read_json(stamp) == inputs and run.evaluation("summary").exists():
-        if not evaluate_groups(cfg, run, maps):
-            say("evaluate: nothing to do, all maps are compared")
-        return run
-    start = time.monotonic()
+
+
+def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
+    """All tables of evaluation/ but those of the comparison of classes, and the mean maps of group/."""
     evaluate_regions(cfg, run, maps, class_names(read_tsv(run.participants)))
     table = pd.DataFrame(maps)
     settings = cfg.evaluation
@@ -102,10 +140,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     update_metrics(run, figures, replace=("localization/", "empty_maps/"))
     write_card(cfg, run, table, localizations)
     write_calibration(cfg, run)
-    write_json(inputs, stamp)
-    evaluate_groups(cfg, run, maps)
-    add_seconds(run, "evaluate", time.monotonic() - start)
-    return run
+    write_json(tables_inputs(cfg, run, maps), run.path / "evaluation" / "inputs.json")
 
 
 def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:

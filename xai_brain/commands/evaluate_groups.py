@@ -42,7 +42,7 @@ MEANING = {
 }
 
 
-def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
     """Compare the classes in all maps that explain one common output; tell which do not.
 
     Parameters
@@ -53,29 +53,33 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
     maps : list of dict
         From `xai_brain.commands.evaluate.find_maps`.
 
-    Returns
-    -------
-    bool
-        Whether there was anything to do. evaluation/ then holds group_tests.tsv (one row per comparison,
-        with the reason where there is none), group_clusters.tsv and group_overlap.tsv.
+    Notes
+    -----
+    evaluation/ then holds group_tests.tsv (one row per comparison, with the reason where there is none),
+    group_clusters.tsv and group_overlap.tsv.
     """
-    settings = cfg.evaluation.group
+    _forget(run)
+    if cfg.evaluation.group.n_perm:
+        Comparison(cfg, run, pd.DataFrame(maps)).write()
+    write_json(group_inputs(cfg, run, maps), run.path / "group" / "inputs.json")
+
+
+def groups_are_compared(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+    """Whether the comparisons that are there follow from these maps, people and settings."""
     stamp = run.path / "group" / "inputs.json"
-    inputs = {
-        "settings": OmegaConf.to_container(settings),
+    return stamp.exists() and read_json(stamp) == group_inputs(cfg, run, maps)
+
+
+def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the comparisons follow from."""
+    return {
+        "settings": OmegaConf.to_container(cfg.evaluation.group),
         "random_state": cfg.evaluation.random_state,
         "brain_size_column": cfg.data.brain_size_column,
         "atlas": [cfg.evaluation.atlas, *atlas_stamp(cfg)],
         "participants": file_hash(run.participants),
         "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['stamp']}" for m in maps),
     }
-    if stamp.exists() and read_json(stamp) == inputs:
-        return False
-    _forget(run)
-    if settings.n_perm:
-        Comparison(cfg, run, pd.DataFrame(maps)).write()
-    write_json(inputs, stamp)
-    return True
 
 
 def _forget(run: RunDirectory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from xai_brain.attribution.reference import Reference
+from xai_brain.claims import alone, share
 from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.commands.explain_batch import (
     Batch,
@@ -26,7 +28,7 @@ from xai_brain.commands.native import write_native_maps
 from xai_brain.commands.networks import Network, described, fingerprint, networks_of, training_subjects
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE
-from xai_brain.commands.setup import open_run
+from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError
 from xai_brain.models.fitting import keep_freed_memory
 from xai_brain.runs import (
@@ -41,6 +43,7 @@ from xai_brain.runs import (
 from xai_brain.volumes import Grid, get_grid, load_img, resample_to_grid, save_img
 
 
+@stage
 def explain(cfg: DictConfig) -> RunDirectory:
     """Make the maps that are missing.
 
@@ -66,7 +69,7 @@ def explain(cfg: DictConfig) -> RunDirectory:
         label: [
             b
             for b in batches
-            if any(not is_current(cfg, run, row, label, hashes) for row in b.rows.itertuples())
+            if not all(is_current(cfg, run, row, label, hashes) for row in b.rows.itertuples())
         ]
         for label in cfg.attribution
     }
@@ -77,13 +80,13 @@ def explain(cfg: DictConfig) -> RunDirectory:
 
     start = time.monotonic()
     cohort = same_cohort(prepared_cohort(cfg, run), run)
-    write_images(run, cohort, get_grid(cfg.preprocessing.grid))
+    alone(run.claims, "images", lambda: write_images(run, cohort, get_grid(cfg.preprocessing.grid)))
     write_dataset_description(run)
     keep_freed_memory()
     for key, those in networks.items():
         todo = {label: [b for b in missing if (b.seed, b.fold) == key] for label, missing in plan.items()}
         if any(todo.values()):
-            _explain_with(cfg, run, cohort, those, todo)
+            _explain_with(cfg, run, cohort, those, todo, hashes)
     _bring_back(cfg, run, batches)
     add_seconds(run, "explain", time.monotonic() - start)
     return run
@@ -91,7 +94,8 @@ def explain(cfg: DictConfig) -> RunDirectory:
 
 def _bring_back(cfg: DictConfig, run: RunDirectory, batches: list[Batch]) -> None:
     if cfg.explain.output_space == "native":
-        write_native_maps(cfg, run, pd.concat([batch.rows for batch in batches]))
+        rows = pd.concat([batch.rows for batch in batches])
+        alone(run.claims, "native", lambda: write_native_maps(cfg, run, rows))
 
 
 def check_methods(cfg: DictConfig) -> None:
@@ -122,8 +126,15 @@ def _explain_with(
     cohort: pd.DataFrame,
     networks: list[Network],
     todo: dict[str, list[Batch]],
+    hashes: dict[tuple[int, int], str],
 ) -> None:
-    """Maps of the subjects of whom these networks speak."""
+    """Maps of the subjects of whom these networks speak, but those that other processes make."""
+
+    def done(label: str, batch: Batch) -> bool:
+        return all(is_current(cfg, run, row, label, hashes) for row in batch.rows.itertuples())
+
+    if all(done(label, batch) for label, batches in todo.items() for batch in batches):
+        return  # another process was faster
     classifiers = [network.load(cfg) for network in networks]
     references: list[Reference | None] = [None] * len(networks)
     if any(takes_reference(cfg, label) for label, batches in todo.items() if batches):
@@ -146,8 +157,18 @@ def _explain_with(
             Explainer(classifier, *build_method(cfg, label, classifier, reference))
             for classifier, reference in zip(classifiers, references, strict=True)
         ]
-        for batch in track(batches, f"explain {who}, {label}"):
-            explain_batch(cfg, run, cohort, batch, label, explainers, about)
+        share(
+            run.claims,
+            {f"{label}_seed-{b.seed}_fold-{b.fold}_row-{b.rows.index[0]}": b for b in batches},
+            done=partial(done, label),
+            do=partial(explain_batch, cfg, run, cohort, label=label, explainers=explainers, about=about),
+            progress=partial(track, description=f"explain {who}, {label}"),
+            wait=partial(_waiting, who, label),
+        )
+
+
+def _waiting(who: str, label: str, n: int) -> None:
+    say(f"explain {who}, {label}: waiting for {n} batches that other processes explain")
 
 
 def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:

@@ -19,8 +19,8 @@ from xai_brain.attribution.reference import Reference
 from xai_brain.commands.run_images import SPACE
 from xai_brain.config import ConfigError
 from xai_brain.models.classifier import BrainClassifier
-from xai_brain.runs import RunDirectory, read_json, sidecar, versions, write_json
-from xai_brain.volumes import Grid, get_grid, save_img
+from xai_brain.runs import RunDirectory, git_commit, read_json, sidecar, versions, write_json
+from xai_brain.volumes import Grid, file_hash, get_grid, save_img
 
 
 @dataclass(frozen=True)
@@ -138,15 +138,18 @@ def explain_batch(
     targets = resolve_targets(cfg.explain.target, probabilities, batch.rows["target"].tolist(), class_names)
     maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))
     affine = get_grid(cfg.preprocessing.grid).affine
-    for row, values, target, probability, detail in zip(
-        batch.rows.itertuples(), maps, targets, probabilities, details, strict=True
+    for row, of_cohort, values, target, probability, detail in zip(
+        batch.rows.itertuples(), rows, maps, targets, probabilities, details, strict=True
     ):
         path = map_path(cfg, run, row, label)
         if is_current(cfg, run, row, label, {(batch.seed, batch.fold): about["CheckpointSHA256"]}):
             continue
+        sidecar(path).unlink(missing_ok=True)  # of another network; a map without one is not there
         save_img(values[0].numpy(), affine, path, space=SPACE)
         about_map = {
             "ParticipantId": row.participant_id,
+            "MapSHA256": file_hash(path),
+            "InputSHA256": str(of_cohort["sha256"]),
             "Method": label,
             "Kind": getattr(explainers[0].method, "kind", "method"),
             "Parameters": parameters_of(cfg, label),
@@ -160,6 +163,7 @@ def explain_batch(
             **({"Details": detail} if detail else {}),
             **about,
             "Versions": versions(),
+            "GitCommit": git_commit(),
         }
         write_json(about_map, sidecar(path))
 

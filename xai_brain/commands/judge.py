@@ -5,6 +5,7 @@ One file per method, network and judge lies below evaluation/judges.
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
+from xai_brain.claims import share
 from xai_brain.commands import network_judges as ask
 from xai_brain.commands.bench import Bench
 from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.commands.networks import networks_of
-from xai_brain.commands.progress import track
+from xai_brain.commands.progress import say, track
 from xai_brain.runs import RunDirectory, read_json, read_tsv, write_json, write_tsv
 from xai_brain.volumes import file_hash
 
@@ -60,9 +62,18 @@ def judge_networks(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> pd
         if rows.empty:
             continue
         bench = Bench(cfg, run, cohort, network, network.load(cfg), rows)
-        work = [(unit, label) for unit in units for label in labels]
-        for unit, label in track(work, f"judge seed {seed} fold {fold + 1}"):
-            tables.append(_judged(bench, unit, label))
+        work = {
+            f"{label}_seed-{seed}_fold-{fold}_{unit}": (unit, label) for unit in units for label in labels
+        }
+        share(
+            run.claims,
+            work,
+            done=partial(_is_judged, bench),
+            do=partial(_judge, bench),
+            progress=partial(track, description=f"judge seed {seed} fold {fold + 1}"),
+            wait=lambda n: say(f"judge: waiting for {n} units that other processes judge"),
+        )
+        tables += [_table(bench, *one) for one in work.values()]
     table = pd.concat(tables, ignore_index=True)
     return table[table["judge"].isin(card.judges)]
 
@@ -75,18 +86,38 @@ def choose_subjects(maps: pd.DataFrame, n: int) -> pd.DataFrame:
     return people.assign(number=np.arange(len(people)))
 
 
-def _judged(bench: Bench, unit: str, label: str) -> pd.DataFrame:
-    """Rows of one unit; read from its file when that is of the same network, maps and settings."""
-    _, how_many, judge = UNITS[unit]
-    bench = bench.with_first(bench.card[how_many])
-    if bench.rows.empty:
-        return pd.DataFrame()
-    network = bench.network
-    name = f"desc-{label}_seed-{network.seed}_fold-{network.fold}_{unit}.tsv"
-    path = bench.run.path / "evaluation" / "judges" / name
-    stamp, beside = {"Of": _stamp(bench, label)}, path.with_suffix(".json")
-    if path.exists() and beside.exists() and read_json(beside) == stamp:
-        return read_tsv(path)
+def _asked(bench: Bench, unit: str) -> Bench:
+    """The subjects that a judge is asked about."""
+    return bench.with_first(bench.card[UNITS[unit][1]])
+
+
+def _path(bench: Bench, unit: str, label: str) -> Path:
+    name = f"desc-{label}_seed-{bench.network.seed}_fold-{bench.network.fold}_{unit}.tsv"
+    return bench.run.path / "evaluation" / "judges" / name
+
+
+def _is_judged(bench: Bench, work: tuple[str, str]) -> bool:
+    """Whether the file of a unit is there, and of the same network, maps and settings."""
+    unit, label = work
+    bench = _asked(bench, unit)
+    path = _path(bench, unit, label)
+    beside = path.with_suffix(".json")
+    return bench.rows.empty or (
+        path.exists() and beside.exists() and read_json(beside) == {"Of": _stamp(bench, label)}
+    )
+
+
+def _table(bench: Bench, unit: str, label: str) -> pd.DataFrame:
+    return pd.DataFrame() if _asked(bench, unit).rows.empty else read_tsv(_path(bench, unit, label))
+
+
+def _judge(bench: Bench, work: tuple[str, str]) -> None:
+    """Make the file of one unit."""
+    unit, label = work
+    bench = _asked(bench, unit)
+    judge = UNITS[unit][2]
+    path = _path(bench, unit, label)
+    beside = path.with_suffix(".json")
     beside.unlink(missing_ok=True)
     kind = getattr(bench.method(label), "kind", "method")
     ids = bench.rows[["participant_id", "session_id", "seed", "fold"]].reset_index(drop=True)
@@ -94,10 +125,8 @@ def _judged(bench: Bench, unit: str, label: str) -> pd.DataFrame:
         ids.assign(method=label, kind=kind, judge=judge_name, value=value, chance=chance)
         for judge_name, (value, chance) in judge(bench, label).items()
     ]
-    table = pd.concat(tables, ignore_index=True)
-    write_tsv(table, path)
-    write_json(stamp, beside)
-    return table
+    write_tsv(pd.concat(tables, ignore_index=True), path)
+    write_json({"Of": _stamp(bench, label)}, beside)
 
 
 def _stamp(bench: Bench, label: str) -> str:

@@ -11,7 +11,7 @@ from xai_brain.commands.progress import say
 from xai_brain.config import ConfigError
 from xai_brain.data.raw_heads import in_native
 from xai_brain.runs import RunDirectory, read_json, sidecar, write_json
-from xai_brain.volumes import Grid, load_img, save_img
+from xai_brain.volumes import Grid, file_hash, load_img, save_img
 
 NATIVE = "T1w"  # BIDS: the space of the subject's own T1w
 
@@ -46,7 +46,8 @@ def write_native_maps(cfg: DictConfig, run: RunDirectory, predictions: pd.DataFr
                 n_there += 1
                 continue
             save_img(in_native(load_img(path), matrix, grid), grid.affine, target, space=NATIVE)
-            write_json({**read_json(sidecar(path)), "Space": NATIVE, "Sources": [path.name]}, sidecar(target))
+            own = {"Space": NATIVE, "Sources": [path.name], "MapSHA256": file_hash(target)}
+            write_json({**read_json(sidecar(path)), **own}, sidecar(target))
             n_written += 1
     if not n_written + n_there:
         raise ConfigError(

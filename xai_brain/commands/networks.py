@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -37,8 +38,32 @@ class Network:
         """In eval mode, on the device of the settings."""
         gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
         device = torch.device("cuda" if gpu else "cpu")
-        found = BrainClassifier.load_from_checkpoint(self.checkpoint, map_location=device, weights_only=True)
-        return found.eval()
+        return load_classifier(self.checkpoint, device)
+
+
+def load_classifier(path: Path, device: torch.device | str = "cpu") -> BrainClassifier:
+    """A checkpoint in eval mode; nothing in it is run.
+
+    Raises
+    ------
+    ConfigError
+        It is damaged, no checkpoint of a `BrainClassifier`, or holds more than numbers and settings.
+    """
+    try:
+        found = BrainClassifier.load_from_checkpoint(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: does not exist; run `xai-brain train` again") from error
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"{path}: is damaged, or holds more than weights and settings, which could run code, and is not "
+            "loaded; remove it and run `xai-brain train` again"
+        ) from error
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"{path}: cannot be used as a checkpoint ({reason[0]}); remove it and run `xai-brain train` again"
+        ) from error
+    return found.eval()
 
 
 def networks_of(cfg: DictConfig, run: RunDirectory) -> dict[tuple[int, int], list[Network]]:

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
+from xai_brain.claims import alone, partial_prefix
 from xai_brain.commands.cohort import class_names
 from xai_brain.commands.fold_training import classifier_settings, datamodule_of
 from xai_brain.commands.folds import parts_of
-from xai_brain.commands.networks import Network
+from xai_brain.commands.networks import Network, load_classifier
 from xai_brain.commands.progress import say
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import fit_fold
@@ -42,12 +43,13 @@ def permuted_network(
 ) -> BrainClassifier:
     """Trained like `network` on its own subjects, with their labels permuted; kept beside it."""
     path = network.checkpoint.with_name(f"{network.checkpoint.stem}_permuted.ckpt")
-    if not path.exists():
+
+    def fit() -> None:
         say(f"train fold {network.fold + 1} with permuted labels")
         parts = parts_of(cfg, cohort, read_tsv(run.folds), network.fold)
         parts |= {name: permute_labels(parts[name]) for name in ("train", "validation")}
         fold_seed = 1000 * network.seed + network.fold
-        with tempfile.TemporaryDirectory() as work_dir:
+        with tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir:
             _, trainer, _ = fit_fold(
                 datamodule_of(cfg, parts, fold_seed),
                 classifier_settings(cfg, class_names(cohort)),
@@ -56,4 +58,7 @@ def permuted_network(
                 work_dir=Path(work_dir),
             )
             write_atomic(path, lambda temporary: trainer.save_checkpoint(temporary, weights_only=True))
-    return BrainClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+
+    if not path.exists():
+        alone(run.claims, path.stem, fit, path.exists)
+    return load_classifier(path)

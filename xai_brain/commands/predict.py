@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
+from xai_brain.claims import alone
 from xai_brain.commands.cohort import portable, prepared_cohort, synthetic_root
 from xai_brain.commands.explain_batch import load_volume
 from xai_brain.commands.networks import ALL, Network, trained_networks, trained_run
 from xai_brain.commands.progress import say, track
-from xai_brain.commands.setup import open_run
+from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError, check, compose
 from xai_brain.data.audit import content_hashes
 from xai_brain.data.problems import DataError, named
@@ -29,6 +30,7 @@ from xai_brain.runs import (
     write_json,
     write_tsv,
 )
+from xai_brain.volumes import file_hash
 
 LABELS = ("label", "class_names", "threshold", "bins")  # as at training unless they are given
 
@@ -85,6 +87,7 @@ def trained_class_names(trained: RunDirectory) -> list[str]:
     return [column.removeprefix("prob_") for column in columns if column.startswith("prob_")]
 
 
+@stage
 def predict(cfg: DictConfig) -> RunDirectory:
     """Predict new people; the mean of the calibrated probabilities of all networks counts.
 
@@ -103,6 +106,11 @@ def predict(cfg: DictConfig) -> RunDirectory:
     if run.predictions.exists():
         say(f"predict: nothing to do, {run.predictions} is complete")
         return run
+    alone(run.claims, "predictions", lambda: _predict(cfg, run), run.predictions.exists)
+    return run
+
+
+def _predict(cfg: DictConfig, run: RunDirectory) -> None:
     start = time.monotonic()
     networks = trained_networks(cfg)
     cohort = prepared_cohort(cfg, run)
@@ -113,7 +121,9 @@ def predict(cfg: DictConfig) -> RunDirectory:
     write_tsv(portable(cohort, root), run.participants)
     inputs = {Path(row.t1w_path).name: row.sha256 for row in cohort.itertuples()}
     about = provenance(list(cfg.seeds), inputs)
-    write_json({**about, "networks_sha256": {n.checkpoint.name: n.sha256 for n in networks}}, run.provenance)
+    about["networks_sha256"] = {n.checkpoint.name: n.sha256 for n in networks}
+    about["tables_sha256"] = {run.participants.name: file_hash(run.participants)}
+    write_json(about, run.provenance)
 
     names = list(cfg.data.class_names)
     probabilities = ensemble_probabilities(cfg, cohort, networks)  # (n_networks, N, n_classes)
@@ -135,7 +145,6 @@ def predict(cfg: DictConfig) -> RunDirectory:
     write_tsv(table, run.predictions)  # last: it says that prediction is complete
     add_seconds(run, "predict", time.monotonic() - start)
     say(f"predict: {len(table)} images by {len(networks)} networks together, see {run.predictions}")
-    return run
 
 
 def refuse_training_subjects(cfg: DictConfig, cohort: pd.DataFrame) -> None:

@@ -33,6 +33,8 @@ def one_line(error: Exception) -> str:
     """What an error says to the user."""
     first = str(error).strip().splitlines()
     text = first[0] if first else ""
+    if isinstance(error, OSError) and text.startswith("[Errno") and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     known = type(error).__module__.startswith("xai_brain") or isinstance(error, OSError)
     return text if known and text else f"{type(error).__name__}: {text} (XAI_BRAIN_DEBUG=1 shows where)"
 

@@ -3,25 +3,70 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
 
 from omegaconf import DictConfig
 
+import xai_brain
+from xai_brain.claims import alone
 from xai_brain.commands.progress import say
-from xai_brain.commands.setup import open_run
-from xai_brain.runs import RunDirectory, add_seconds
+from xai_brain.commands.setup import open_run, stage
+from xai_brain.runs import RunDirectory, add_seconds, read_json, versions, write_json
+from xai_brain.volumes import file_hash
 
 
+@stage
 def report(cfg: DictConfig) -> RunDirectory:
-    """Write the report, unless it is newer than all that it shows."""
-    from xai_brain.plotting.html_report import write_report
-
+    """Write the report, unless all that it shows is as it was."""
     run = open_run(cfg)
-    shown = [run.config, run.predictions, run.quarantine, *(run.path / "evaluation").glob("*.tsv")]
-    newest = max((path.stat().st_mtime for path in shown if path.exists()), default=0)
-    if run.report.exists() and run.report.stat().st_mtime >= newest:
+    if is_current(run):
         say(f"report: nothing to do, {run.report} is up to date")
         return run
     start = time.monotonic()
-    write_report(run)
+    alone(run.claims, "report", lambda: _write(run), lambda: is_current(run))
     add_seconds(run, "report", time.monotonic() - start)
     return run
+
+
+def _write(run: RunDirectory) -> None:
+    from xai_brain.plotting.html_report import write_report
+
+    shown = fingerprint(run)
+    write_report(run)
+    write_json({"shown": shown, "report": file_hash(run.report)}, _stamp(run))
+
+
+def is_current(run: RunDirectory) -> bool:
+    """Whether the report is that of these results, written by this version."""
+    if not (run.report.exists() and _stamp(run).exists()):
+        return False
+    return bool(read_json(_stamp(run)) == {"shown": fingerprint(run), "report": file_hash(run.report)})
+
+
+def fingerprint(run: RunDirectory) -> str:
+    """Hash of what the report follows from: results, but not how long they took; version and template."""
+    parts = [str(versions()["xai-brain"])]
+    parts += [file_hash(path) for path in sorted(_sources())]
+    parts += [f"{path.relative_to(run.path)} {file_hash(path)}" for path in sorted(_shown(run))]
+    if run.metrics.exists():
+        parts += [f"{k} {v}" for k, v in read_json(run.metrics).items() if not k.startswith("seconds/")]
+    return sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _sources() -> Iterator[Path]:
+    folder = Path(xai_brain.__file__).parent / "plotting"
+    for pattern in ("*.py", "*.j2"):
+        yield from folder.glob(pattern)
+
+
+def _shown(run: RunDirectory) -> Iterator[Path]:
+    single = (run.config, run.provenance, run.participants, run.folds, run.quarantine, run.predictions)
+    yield from (path for path in single if path.exists())
+    for pattern in ("checkpoints/*.tsv", "evaluation/*.tsv", "evaluation/inputs.json", "group/*_statmap.*"):
+        yield from run.path.glob(pattern)
+
+
+def _stamp(run: RunDirectory) -> Path:
+    return run.path / "figures" / "inputs.json"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from xai_brain.claims import alone, claim, others_at_work, remove_partial_files, this_process
 from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.config import (
     AugmentationConfig,
@@ -26,9 +31,11 @@ from xai_brain.planted_effect import PlantedEffect
 from xai_brain.runs import RunDirectory, sidecar
 from xai_brain.volumes import write_atomic
 
+AT_WORK = "at-work"  # claims of this name are of processes, not of units of work
+
 # Settings that trained networks depend on, and those that maps depend on.
 TRAINING = ("seeds", "data", "preprocessing", "planted", "folds", "augmentation", "model", "trainer")
-EXPLAINING = ("explain.target", "explain.output")
+EXPLAINING = ("explain.target", "explain.output", "explain.n_reference_volumes")
 # Settings that a stage may change.
 AFTER_TRAINING = ("explain", "attribution", "baselines", "morphometry", "evaluation", "trusted_modules")
 # Settings of where and how fast, not of what.
@@ -133,14 +140,48 @@ def saved_settings(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in saved.items()}
 
 
+def stage(work: Callable[[DictConfig], RunDirectory]) -> Callable[[DictConfig], RunDirectory]:
+    """Let other processes know that one works in the run directory, as long as it does."""
+
+    @wraps(work)
+    def known_to_others(cfg: DictConfig) -> RunDirectory:
+        run = RunDirectory(Path(cfg.run_dir))
+        _refuse_foreign_folder(cfg, run)
+        made_here = not run.path.exists()
+        presence = claim(run.claims, f"{AT_WORK}-{this_process()}")
+        try:
+            presence.__enter__()
+        except OSError:  # what is finished can be opened where nothing can be written
+            return work(cfg)
+        try:
+            return work(cfg)
+        finally:
+            presence.__exit__(None, None, None)
+            if made_here:
+                with suppress(OSError):  # nothing came of it
+                    run.path.rmdir()
+
+    return known_to_others
+
+
 def open_run(cfg: DictConfig) -> RunDirectory:
     """Create the run directory, or check that it is this run's.
 
     A change that contradicts what is there is refused with the difference; with ``overwrite=true``
-    what depends on it is removed. New methods are added.
+    what depends on it is removed, unless another process is at work there. New methods are added.
     """
     run = RunDirectory(Path(cfg.run_dir))
     _refuse_foreign_folder(cfg, run)
+    by_whom = os.access in os.supports_effective_ids
+    if run.config.exists() and not os.access(run.path, os.W_OK, effective_ids=by_whom):
+        _open(cfg, run)
+        return run
+    alone(run.claims, "settings", lambda: _open(cfg, run))
+    remove_partial_files(run.path)
+    return run
+
+
+def _open(cfg: DictConfig, run: RunDirectory) -> None:
     new = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(new, dict)
     # nothing in a run directory says where it lies
@@ -154,18 +195,19 @@ def open_run(cfg: DictConfig) -> RunDirectory:
             f"{run.path} holds {'predictions of new people' if old['networks'] else 'a trained run'}; "
             "use another run_dir"
         )
-    if old and (trained or run.predictions.exists()):
+    finished, others = trained or run.predictions.exists(), others_at_work(run.claims)
+    if old and (finished or others):
         if training := _differences(old, new, TRAINING):
             _refuse_or(cfg, run, training)
             _remove(run, everything=True)
             old = {}
-        elif any(old["data"].get(key) != new["data"].get(key) for key in ("root", "tables")):
+        elif finished and any(old["data"].get(key) != new["data"].get(key) for key in ("root", "tables")):
             same_cohort(prepared_cohort(cfg, run), run)
     # methods that have maps keep their settings
     explained = {
         label: method
         for label, method in old.get("attribution", {}).items()
-        if any((run.path / "attributions").rglob(f"*_desc-{label}_attribution.json"))
+        if others or any((run.path / "attributions").rglob(f"*_desc-{label}_attribution.json"))
     }
     if explained:
         explaining = _differences(old, new, EXPLAINING)
@@ -183,7 +225,6 @@ def open_run(cfg: DictConfig) -> RunDirectory:
         write_atomic(run.config, lambda temporary: temporary.write_text(text))
     for key in ("attribution", "baselines"):
         OmegaConf.update(cfg, key, new[key], merge=False, force_add=True)
-    return run
 
 
 def _fitted_baselines(cfg: DictConfig, run: RunDirectory, old: dict, new: dict) -> dict[str, Any]:
@@ -243,6 +284,11 @@ def _refuse_or(cfg: DictConfig, run: RunDirectory, differences: list[str]) -> No
         raise ConfigError(
             f"{run.path} holds a run with other settings ({'; '.join(differences)}); "
             "use another run_dir, or overwrite=true"
+        )
+    if others_at_work(run.claims):
+        raise ConfigError(
+            f"{run.path}: another process is at work there with other settings ({'; '.join(differences)}); "
+            "use another run_dir, or stop it first"
         )
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import tempfile
 import time
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
 from omegaconf import DictConfig
 
+from xai_brain.claims import alone, others_at_work, partial_prefix, share
 from xai_brain.commands.baselines import baselines, check_baselines
 from xai_brain.commands.cohort import class_names, portable, prepared_cohort, same_cohort, synthetic_root
 from xai_brain.commands.explain import check_methods
 from xai_brain.commands.fold_training import classifier_settings, datamodule_of
 from xai_brain.commands.folds import audit, folds_of, parts_of, tell_folds
 from xai_brain.commands.progress import say
-from xai_brain.commands.setup import open_run
+from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers, with_repeat
 from xai_brain.evaluation.classification import classification_metrics
@@ -26,15 +28,18 @@ from xai_brain.models.kan2020 import is_published
 from xai_brain.runs import (
     RunDirectory,
     add_seconds,
+    git_commit,
     provenance,
     read_tsv,
     update_metrics,
+    versions,
     write_json,
     write_tsv,
 )
-from xai_brain.volumes import write_atomic
+from xai_brain.volumes import file_hash, write_atomic
 
 
+@stage
 def train(cfg: DictConfig) -> RunDirectory:
     """Train all folds and seeds of a run; folds that are finished are kept.
 
@@ -54,7 +59,7 @@ def train(cfg: DictConfig) -> RunDirectory:
     if package := missing_package(cfg.model["_target_"]):
         raise ConfigError(f"model._target_={cfg.model['_target_']}: needs pip install '{package}'")
     run = open_run(cfg)
-    if run.predictions.exists():
+    if is_trained(cfg, run):
         say(f"train: nothing to do, {run.predictions} is complete")
     else:
         train_networks(cfg, run)
@@ -67,46 +72,81 @@ def train_networks(cfg: DictConfig, run: RunDirectory) -> None:
     warn_of_other_input(cfg)
     cohort = prepared_cohort(cfg, run)
     check_brain_size(cfg, cohort)
-    begun = run.folds.exists() and any((run.path / "checkpoints").glob("*.ckpt"))
-    if begun:  # folds that are trained stay true
-        cohort, folds = same_cohort(cohort, run), read_tsv(run.folds)
-    else:
-        folds = folds_of(cfg, cohort)
+    begun: list[pd.DataFrame] = []
+    alone(run.claims, "begin", lambda: begun.extend(_begin(cfg, run, cohort)))
+    cohort, folds = begun
+
+    share(
+        run.claims,
+        {run.checkpoint(k, s, list(cfg.seeds)).stem: (k, s) for s in cfg.seeds for k in fold_numbers(folds)},
+        done=lambda unit: _is_fitted(cfg, run, *unit),
+        do=lambda unit: train_fold(cfg, run, cohort, folds, *unit),
+        wait=lambda n: say(f"train: waiting for {n} folds that other processes train"),
+    )
+    alone(run.claims, "predictions", lambda: _finish(cfg, run, folds), run.predictions.exists)
+    add_seconds(run, "train", time.monotonic() - start)
+
+
+def is_trained(cfg: DictConfig, run: RunDirectory) -> bool:
+    """Whether predictions.tsv, all networks and the predictions of each are there."""
+    if not (run.predictions.exists() and run.folds.exists()):
+        return False
+    folds = fold_numbers(read_tsv(run.folds))
+    return all(_is_fitted(cfg, run, fold, seed) for seed in cfg.seeds for fold in folds)
+
+
+def _begin(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Who takes part and who is in which fold: decided once, by the first process."""
+    if not is_trained(cfg, run):  # a network that is gone is trained again, and its predictions with it
+        run.predictions.unlink(missing_ok=True)
+    at_work = others_at_work(run.claims) and run.provenance.exists()
+    if run.folds.exists() and (at_work or any((run.path / "checkpoints").glob("*.ckpt"))):
+        cohort, folds = same_cohort(cohort, run), read_tsv(run.folds)  # folds that are trained stay true
+        audit(cfg, cohort, folds)
+        return cohort, folds
+    folds = folds_of(cfg, cohort)
     audit(cfg, cohort, folds)
     root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
     write_tsv(portable(cohort, root), run.participants)
     write_tsv(folds, run.folds)
     tell_folds(cfg, run, cohort, folds)
     inputs = {Path(row.t1w_path).name: row.sha256 for row in cohort.itertuples()}
-    write_json(provenance(list(cfg.seeds), inputs), run.provenance)
+    tables = {path.name: file_hash(path) for path in (run.participants, run.folds)}
+    write_json({**provenance(list(cfg.seeds), inputs), "tables_sha256": tables}, run.provenance)
+    return cohort, folds
 
-    for seed in cfg.seeds:
-        for fold in fold_numbers(folds):
-            train_fold(cfg, run, cohort, folds, fold, seed)
+
+def _finish(cfg: DictConfig, run: RunDirectory, folds: pd.DataFrame) -> None:
+    """Figures and predictions.tsv of all folds."""
     tables = [read_tsv(_fold_predictions(run, k, s, cfg)) for s in cfg.seeds for k in fold_numbers(folds)]
     predictions = with_repeat(pd.concat(tables, ignore_index=True), folds)
     update_metrics(
         run, classification_metrics(predictions, "test", cfg.evaluation.n_bootstrap), replace=("test/",)
     )
     write_tsv(predictions, run.predictions)  # last: it says that training is complete
-    add_seconds(run, "train", time.monotonic() - start)
+
+
+def _is_fitted(cfg: DictConfig, run: RunDirectory, fold: int, seed: int) -> bool:
+    return (
+        run.checkpoint(fold, seed, list(cfg.seeds)).exists()
+        and _fold_predictions(run, fold, seed, cfg).exists()
+    )
 
 
 def train_fold(
     cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int
 ) -> None:
+    """Fit the network of one fold and predict its test part; the predictions say that it is complete."""
     seeds = list(cfg.seeds)
     checkpoint = run.checkpoint(fold, seed, seeds)
     done = _fold_predictions(run, fold, seed, cfg)
-    if checkpoint.exists() and done.exists():
-        return
     start = time.monotonic()
     parts = parts_of(cfg, cohort, folds, fold)
     fold_seed = 1000 * seed + fold
     datamodule = datamodule_of(cfg, parts, fold_seed)
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
     tell = EpochLines(what, cfg.trainer.max_epochs)
-    with tempfile.TemporaryDirectory() as work_dir:
+    with tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir:
         classifier, trainer, history = fit_fold(
             datamodule,
             classifier_settings(cfg, class_names(cohort)),
@@ -125,6 +165,14 @@ def train_fold(
     )
     for k, name in enumerate(class_names(cohort)):
         table[f"prob_{name}"] = probabilities[:, k]
+    of_subjects = (parts["train"]["sha256"], parts["validation"]["sha256"])
+    about = {
+        "CheckpointSHA256": file_hash(checkpoint),
+        "TrainingInputsSHA256": sha256("".join(sorted(pd.concat(of_subjects))).encode()).hexdigest(),
+        "Versions": versions(),
+        "GitCommit": git_commit(),
+    }
+    write_json(about, run.checkpoint_about(fold, seed, seeds))
     write_tsv(table, done)
     accuracy = (probabilities.argmax(1) == targets.numpy()).mean()
     say(f"{what}: test accuracy {accuracy:.3f} (n = {len(table)}), {time.monotonic() - start:.0f} s")

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xai_brain.claims import alone, claim
 from xai_brain.data.preprocessing import ALGORITHM, Preparation, preprocess_t1w
 from xai_brain.nifti_header import require_file
 from xai_brain.volumes import ImageError, file_hash, load_img, write_atomic
@@ -74,8 +75,21 @@ def find(source: Source, settings: Preparation, folder: Path) -> dict[str, str] 
     return _columns(entry, content) if is_sound(entry) else None
 
 
-def prepare(source: Source, settings: Preparation, folder: Path) -> dict[str, str]:
+def prepare(source: Source, settings: Preparation, folder: Path, *, wait: bool) -> dict[str, str] | None:
     """Prepare one image into the cache, unless it is there.
+
+    Parameters
+    ----------
+    source : Source
+    settings : Preparation
+    folder : Path
+    wait : bool
+        For another process that prepares this image.
+
+    Returns
+    -------
+    dict of str to str
+        Columns of the table; None when another process is at it and `wait` is False.
 
     Raises
     ------
@@ -87,26 +101,44 @@ def prepare(source: Source, settings: Preparation, folder: Path) -> dict[str, st
     content = content_hash(source.path, folder)
     mask_content = content_hash(source.mask_path, folder) if source.mask_path else None
     entry = entry_of(entry_key(content, mask_content, source.space, settings), folder)
-    if not is_sound(entry):
-        t1w_img = load_img(source.path)
-        prepared = preprocess_t1w(
-            t1w_img,
-            settings,
-            brain_mask_img=load_img(source.mask_path) if source.mask_path else None,
-            space=source.space,
-            path=source.path,
-        )
-        write_atomic(entry.mask, lambda temporary: np.save(temporary, prepared.brain_mask))
-        write_atomic(entry.volume, lambda temporary: np.save(temporary, prepared.volume))
-        if prepared.mni_to_native is not None:
-            alignment = {
-                "MNI152ToNative": prepared.mni_to_native.tolist(),
-                "NativeAffine": t1w_img.affine.tolist(),
-                "NativeShape": list(t1w_img.shape),
-            }
-            _write(entry.alignment, alignment)
-        _write_record(entry, source.path, asdict(settings))
+    if is_sound(entry):
+        return _columns(entry, content)
+    name = entry.record.name.removesuffix("_record.json")
+    if wait:
+        alone(claims(folder), name, lambda: _make(entry, source, settings), lambda: is_sound(entry))
+        return _columns(entry, content)
+    with claim(claims(folder), name) as mine:
+        if not mine:
+            return None
+        if not is_sound(entry):
+            _make(entry, source, settings)
     return _columns(entry, content)
+
+
+def claims(folder: Path) -> Path:
+    """What processes at work are preparing; gone when there are none."""
+    return folder / ".claims"
+
+
+def _make(entry: Entry, source: Source, settings: Preparation) -> None:
+    t1w_img = load_img(source.path)
+    prepared = preprocess_t1w(
+        t1w_img,
+        settings,
+        brain_mask_img=load_img(source.mask_path) if source.mask_path else None,
+        space=source.space,
+        path=source.path,
+    )
+    write_atomic(entry.mask, lambda temporary: np.save(temporary, prepared.brain_mask))
+    write_atomic(entry.volume, lambda temporary: np.save(temporary, prepared.volume))
+    if prepared.mni_to_native is not None:
+        alignment = {
+            "MNI152ToNative": prepared.mni_to_native.tolist(),
+            "NativeAffine": t1w_img.affine.tolist(),
+            "NativeShape": list(t1w_img.shape),
+        }
+        _write(entry.alignment, alignment)
+    _write_record(entry, source.path, asdict(settings))
 
 
 def _columns(entry: Entry, content: str) -> dict[str, str]:

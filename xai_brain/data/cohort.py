@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from xai_brain.claims import remove_partial_files
 from xai_brain.data.cache import Source, default_cache_dir, find, prepare
 from xai_brain.data.preprocessing import Preparation
 from xai_brain.data.problems import Problems
@@ -61,10 +62,19 @@ def prepare_cohort(
     found: list[dict[str, str] | ImageError | None] = [find(source, settings, folder) for source in sources]
     missing = [i for i, columns in enumerate(found) if columns is None]
     made = _prepare_all([sources[i] for i in missing], settings, folder, num_workers or available_cores())
-    for i in progress(missing) if missing else ():
-        outcome = found[i] = next(made)
+
+    def keep(i: int, outcome: dict[str, str] | ImageError | None) -> None:
+        found[i] = outcome
         if isinstance(outcome, ImageError):
             problems.add(rows[i]["participant_id"], outcome.path, outcome.reason)
+
+    if missing:
+        remove_partial_files(folder / "volumes")
+    for i in progress(missing) if missing else ():
+        keep(i, next(made))
+    for i in missing:
+        if found[i] is None:  # another process was at it
+            keep(i, _outcome(sources[i], settings, folder, wait=True))
     table = [
         {**row, **columns} for row, columns in zip(rows, found, strict=True) if isinstance(columns, dict)
     ]
@@ -86,7 +96,7 @@ def _source(row: dict, space: str | None) -> Source:
 
 def _prepare_all(
     sources: list[Source], settings: Preparation, folder: Path, num_workers: int
-) -> Iterator[dict[str, str] | ImageError]:
+) -> Iterator[dict[str, str] | ImageError | None]:
     """In the order of the sources; workers start when the work is long enough to pay for them."""
     start = time.monotonic()
     for done, source in enumerate(sources):
@@ -99,7 +109,7 @@ def _prepare_all(
 
 def _in_parallel(
     sources: list[Source], settings: Preparation, folder: Path, num_workers: int
-) -> Iterator[dict[str, str] | ImageError]:
+) -> Iterator[dict[str, str] | ImageError | None]:
     from joblib import Parallel, delayed
 
     workers = Parallel(
@@ -113,12 +123,14 @@ def _in_parallel(
     yield from workers(delayed(_outcome)(source, settings, folder) for source in sources)
 
 
-def _outcome(source: Source, settings: Preparation, folder: Path) -> dict[str, str] | ImageError:
-    """An unusable image is a result like others: the rest goes on."""
+def _outcome(
+    source: Source, settings: Preparation, folder: Path, wait: bool = False
+) -> dict[str, str] | ImageError | None:
+    """An unusable image is a result like others: the rest goes on. None: another process is at it."""
     from threadpoolctl import threadpool_limits
 
     try:
         with threadpool_limits(1):  # the last digits do not depend on how many work
-            return prepare(source, settings, folder)
+            return prepare(source, settings, folder, wait=wait)
     except ImageError as error:
         return error

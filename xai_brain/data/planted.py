@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xai_brain.data.cache import default_cache_dir
+from xai_brain.claims import remove_partial_files, share
+from xai_brain.data.cache import claims, default_cache_dir
 from xai_brain.data.lesions import lesion_shares
 from xai_brain.data.places import Place, place_of, sphere, world_mm
 from xai_brain.data.planted_changes import Deformation, SoftRegion, soft_region
@@ -89,10 +90,22 @@ def plant(
     keys = [planting.key(row) for row in rows]
     paths = [(folder / f"{key}_volume.npy", folder / f"{key}_truth.nii.gz") for key in keys]
     missing = [i for i, (volume, truth) in enumerate(paths) if not (volume.exists() and truth.exists())]
-    for i in progress(missing) if missing else ():
+
+    def make(i: int) -> None:
         volume, truth = planting.planted(rows[i])
         save_img(truth, grid.affine, paths[i][1])
         _save_volume(volume, paths[i][0])
+
+    if missing:
+        remove_partial_files(folder)
+    units = {keys[i]: i for i in missing}
+    share(
+        claims(folder.parent),
+        units,
+        done=lambda i: paths[i][0].exists() and paths[i][1].exists(),
+        do=make,
+        progress=progress,
+    )
 
     own = draws.loc[cohort["participant_id"]].reset_index(drop=True)
     table = cohort.reset_index(drop=True)

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+from xai_brain.claims import partial_prefix
 from xai_brain.data.local_change import falloff, scaled_about
 from xai_brain.data.smooth_fields import smooth_fields
 from xai_brain.runs import read_json, write_json, write_tsv
@@ -120,7 +121,7 @@ def make_synthetic_cohort(
         return root
     _check(settings)
     root.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=root.parent, prefix=".partial-") as folder:
+    with TemporaryDirectory(dir=root.parent, prefix=partial_prefix()) as folder:
         cohort = Path(folder) / "cohort"
         participants = []
         make = partial(make_synthetic_subject, settings=settings)

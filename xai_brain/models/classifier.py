@@ -13,6 +13,8 @@ from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
+NETWORK_PACKAGES = ("xai_brain.models.", "monai.networks.")  # whose functions make networks
+
 
 def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n_classes: int) -> nn.Module:
     """Make a network by its dotted name.
@@ -25,9 +27,18 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
     kwargs : dict
     input_shape : list of 3 int
     n_classes : int
+
+    Raises
+    ------
+    ValueError
+        It is neither a class of networks nor a function of a package of networks: a checkpoint names it too,
+        and may come from anywhere.
     """
     module, _, name = target.rpartition(".")
     factory = getattr(importlib.import_module(module), name)
+    is_class = inspect.isclass(factory) and issubclass(factory, nn.Module)
+    if not is_class and not f"{factory.__module__}.".startswith(NETWORK_PACKAGES):
+        raise ValueError(f"model._target_={target}: is not a class of torch.nn.Module")
     accepted = inspect.signature(factory).parameters
     known: dict[str, Any] = {"input_shape": input_shape}
     known |= dict.fromkeys(("n_classes", "num_classes", "out_channels"), n_classes)

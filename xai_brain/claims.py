@@ -1,0 +1,254 @@
+"""Who does what, when several processes work in one folder. No torch.
+
+A claim is a small file that says which process does a unit of work. It is renewed while the work goes on, so
+that the claim of a process that was killed is known to be stale: at once on the same machine, elsewhere after
+`STALE_SECONDS`. A stale claim is never removed by others, for two might do so at once and one of them remove
+the claim of the other: whoever takes over creates the next generation of it, which only one of them can.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+BEAT_SECONDS = 10.0  # how often a claim is renewed
+STALE_SECONDS = 120.0  # age at which the claim of another machine counts no more
+WRITING_SECONDS = 5.0  # age at which a claim that says nothing was left by a process killed while writing it
+POLL_SECONDS = (0.05, 2.0)  # between two looks at the claims of others: at first, and after a while
+PARTIAL = ".partial-"  # how names of files begin that are not complete
+
+_held: set[Path] = set()  # claims of this process
+
+
+def share(
+    folder: Path,
+    units: dict[str, T],
+    *,
+    done: Callable[[T], bool],
+    do: Callable[[T], object],
+    progress: Callable[[list[T]], Iterable[T]] = iter,
+    wait: Callable[[int], None] = lambda n: None,
+) -> None:
+    """Do every unit of work that is not done and that nobody else does; return when all are done.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the claims; it is gone when there are none.
+    units : dict of str to object
+        By names that are the same in every process and make file names.
+    done : function of a unit
+        Whether its results are there.
+    do : function of a unit
+        Makes its results. Where it fails the claim is given up, and the error goes on.
+    progress : function that wraps a list of units
+    wait : function of the number of units that others do, told once before waiting for them
+    """
+    left = {name: unit for name, unit in units.items() if not done(unit)}
+    pause, told = POLL_SECONDS[0], False
+    while left:
+        of_others: dict[str, T] = {}
+        names = iter(list(left))
+        for unit in progress(list(left.values())) if not told else list(left.values()):
+            name = next(names)
+            with claim(folder, name) as mine:
+                if not mine:
+                    of_others[name] = unit
+                elif not done(unit):
+                    do(unit)
+        if len(of_others) == len(left):
+            time.sleep(pause)
+            pause = min(2 * pause, POLL_SECONDS[1])
+        left = {name: unit for name, unit in of_others.items() if not done(unit)}
+        if left and not told:
+            wait(len(left))
+            told = True
+
+
+def alone(folder: Path, name: str, do: Callable[[], object], done: Callable[[], bool] | None = None) -> None:
+    """Do one thing while no other process does it; nothing when it is done meanwhile."""
+    finished = False
+
+    def work(_: None) -> None:
+        nonlocal finished
+        do()
+        finished = True
+
+    share(folder, {name: None}, done=lambda _: finished or (done is not None and done()), do=work)
+
+
+@contextmanager
+def claim(folder: Path, name: str) -> Iterator[bool]:
+    """Claim a unit of work for the time of the block.
+
+    Yields
+    ------
+    bool
+        Whether it is ours; False when a process that lives has it.
+    """
+    path = _take(folder, name)
+    if path is None:
+        yield False
+        return
+    stop = threading.Event()
+    renewal = threading.Thread(target=_renew, args=(path, stop), daemon=True)
+    renewal.start()
+    try:
+        yield True
+    finally:
+        stop.set()
+        renewal.join()
+        _release(path, name)
+
+
+def others_at_work(folder: Path) -> bool:
+    """Whether another process has a claim in this folder."""
+    return any(path not in _held and not is_stale(path) for path in folder.glob("*.*"))
+
+
+def _take(folder: Path, name: str) -> Path | None:
+    while True:
+        found = _generations(folder, name)
+        if found and not is_stale(found[-1]):
+            return None
+        path = folder / f"{name}.{_generation(found[-1]) + 1 if found else 0}"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(path, "x") as file:
+                file.write(this_process())
+        except FileExistsError:
+            return None
+        except FileNotFoundError:  # the last claim of another was given up, and the folder with it
+            continue
+        except OSError as error:
+            with suppress(OSError):
+                path.unlink()
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        _held.add(path)
+        return path
+
+
+def _release(path: Path, name: str) -> None:
+    """The stale ones before it go first, so that none of them is in force for a moment."""
+    for older in _generations(path.parent, name):
+        if _generation(older) < _generation(path):
+            older.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    _held.discard(path)
+    with suppress(OSError):  # others have claims there
+        path.parent.rmdir()
+
+
+def _generations(folder: Path, name: str) -> list[Path]:
+    try:
+        found = [path for path in folder.iterdir() if path.name.rpartition(".")[0] == name]
+    except FileNotFoundError:
+        return []
+    return sorted(found, key=_generation)
+
+
+def _generation(path: Path) -> int:
+    return int(path.name.rpartition(".")[2])
+
+
+def _renew(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(BEAT_SECONDS):
+        with suppress(OSError):  # a file server that is away for a moment
+            os.utime(path)
+
+
+def is_stale(path: Path) -> bool:
+    """Whether the process of a claim works no more."""
+    try:
+        process, age = path.read_text(), time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return True
+    if not process:
+        return age > WRITING_SECONDS
+    if process == this_process():
+        return path not in _held
+    gone = is_gone(process)
+    return age > STALE_SECONDS if gone is None else gone
+
+
+# --- processes
+
+
+def this_process() -> str:
+    """What tells this process from all others: machine, process id, time of its start."""
+    return _token(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _token(pid: int) -> str:
+    return f"{_machine()}-{pid}-{_started(pid) or 0}"
+
+
+def is_gone(process: str) -> bool | None:
+    """Whether a process has ended; None when it cannot be asked, for it is of another machine."""
+    try:
+        machine, pid, started = process.split("-")
+        if machine != _machine():
+            return None
+        now = _started(int(pid))
+    except ValueError:
+        return None
+    return None if now is None else now != started
+
+
+def _started(pid: int) -> str | None:
+    """Time of its start; "" when there is no such process, None where that cannot be known."""
+    if sys.platform.startswith("linux"):
+        try:
+            state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+        except OSError:
+            return None
+        return "" if state in "ZX" else rest[18]  # ended, and its parent has not asked how
+    if os.name != "posix":
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "0"
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """One boot of one machine or container, within which a process id means one process."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return sha256(" ".join(parts).encode()).hexdigest()[:8]
+
+
+def partial_prefix() -> str:
+    """Beginning of the name of a file that this process is writing."""
+    return f"{PARTIAL}{this_process()}-"
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove files and folders that processes left unfinished which have ended since."""
+    for path in list(folder.rglob(f"{PARTIAL}*")):
+        if is_gone(path.name.removeprefix(PARTIAL).rpartition("-")[0]):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

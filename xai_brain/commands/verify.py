@@ -1,0 +1,220 @@
+"""Whether a run is whole: ``xai-brain verify <run_dir>``. Nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.commands.cohort import synthetic_root
+from xai_brain.commands.explain_batch import SPACE
+from xai_brain.commands.native import NATIVE
+from xai_brain.commands.progress import say, track
+from xai_brain.commands.setup import saved_settings
+from xai_brain.config import ConfigError
+from xai_brain.data.fold_tables import fold_numbers
+from xai_brain.runs import RunDirectory, first_repeat, read_json, read_tsv, sidecar
+from xai_brain.volumes import file_hash
+
+
+@dataclass
+class Findings:
+    """What was looked at, and what is wrong."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+    def compare(self, kind: str, path: Path, expected: str | None, repair: str) -> None:
+        """Count one file; `expected` is its hash, None where an older version wrote none."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        if not path.is_file():
+            self.problems.append(f"{path}: is missing; {repair}")
+        elif expected is None:
+            self.unknown[kind] = self.unknown.get(kind, 0) + 1
+        elif file_hash(path) != expected:
+            self.problems.append(f"{path}: is altered; {repair}")
+
+
+def verify(arguments: list[str]) -> int:
+    """Check the hashes of everything that a run was made of and that it made; print what does not hold.
+
+    Parameters
+    ----------
+    arguments : list of str
+        The run directory; ``data.root=<folder>`` where the images are elsewhere now.
+
+    Returns
+    -------
+    int
+        1 when something is missing or altered, else 0.
+
+    Raises
+    ------
+    ConfigError
+        No run is named, or the folder holds none.
+    """
+    roots = [text.removeprefix("data.root=") for text in arguments if text.startswith("data.root=")]
+    folders = [text.removeprefix("run_dir=") for text in arguments if not text.startswith("data.root=")]
+    if len(folders) != 1 or "=" in folders[0] or len(roots) > 1:
+        raise ConfigError("what? xai-brain verify <run_dir> [data.root=<folder>]")
+    run = RunDirectory(Path(folders[0]).expanduser())
+    if not run.config.exists():
+        raise ConfigError(f"{run.config}: there is no run; name the folder of one")
+    cfg = OmegaConf.create(saved_settings(run.config))
+    if roots:
+        cfg.data.root = roots[0]
+    findings = check_run(cfg, run)
+    for problem in findings.problems:
+        say(problem)
+    told = ", ".join(f"{count} {kind}" for kind, count in findings.counts.items())
+    say(f"{run.path}: looked at {told or 'nothing'}; {len(findings.problems)} missing or altered")
+    if findings.unknown:
+        few = ", ".join(f"{count} {kind}" for kind, count in findings.unknown.items())
+        say(f"{run.path}: of {few} no hash is known: they are there, and were written by an older version")
+    return 1 if findings.problems else 0
+
+
+def check_run(cfg: DictConfig, run: RunDirectory) -> Findings:
+    """Compare every file of a run with the hash that was written beside it."""
+    findings = Findings()
+    _inputs(cfg, run, findings)
+    _tables(run, findings)
+    checkpoints = _checkpoints(cfg, run, findings)
+    _maps(cfg, run, findings, checkpoints)
+    _report(run, findings)
+    return findings
+
+
+def _inputs(cfg: DictConfig, run: RunDirectory, findings: Findings) -> None:
+    """Images of the cohort, by participants.tsv."""
+    if not run.participants.exists():
+        findings.problems.append(f"{run.participants}: is missing; nobody is known")
+        return
+    root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root or ".").expanduser()
+    if not root.is_dir():
+        findings.problems.append(f"{root}: is missing; give the folder of the images as data.root=<folder>")
+        return
+    for row in track(list(read_tsv(run.participants).itertuples()), "check images"):
+        content = str(row.sha256).split("+")[0]  # what was planted is known by the settings
+        findings.compare(
+            "images", root / str(row.t1w_path), content, f"the run knows another {row.participant_id}"
+        )
+
+
+def _tables(run: RunDirectory, findings: Findings) -> None:
+    """Who takes part and who is in which fold, by provenance.json."""
+    if not run.provenance.exists():
+        findings.problems.append(f"{run.provenance}: is missing; what the run was made of is not known")
+        return
+    told = read_json(run.provenance).get("tables_sha256", {})
+    for path in (run.participants, run.folds):
+        if path.exists() or path.name in told:
+            findings.compare(
+                "tables", path, told.get(path.name), "its networks were trained with another one"
+            )
+
+
+def _checkpoints(cfg: DictConfig, run: RunDirectory, findings: Findings) -> dict[tuple[int, int], str]:
+    """Hash of every network of the run by seed and fold; the predictions of each are looked at too."""
+    again = "remove it and run `xai-brain train` again"
+    if cfg.networks:
+        told = read_json(run.provenance).get("networks_sha256", {}) if run.provenance.exists() else {}
+        for name, expected in told.items():
+            path = Path(cfg.networks).expanduser() / "checkpoints" / name
+            findings.compare("networks", path, expected, "it made these predictions and maps")
+        return {}
+    if not run.folds.exists():
+        return {}
+    found, seeds = {}, list(cfg.seeds)
+    for seed in seeds:
+        for fold in fold_numbers(read_tsv(run.folds)):
+            path, beside = run.checkpoint(fold, seed, seeds), run.checkpoint_about(fold, seed, seeds)
+            expected = read_json(beside)["CheckpointSHA256"] if beside.exists() else None
+            findings.compare("networks", path, expected, again)
+            if expected or path.is_file():
+                found[seed, fold] = expected or file_hash(path)
+    if not run.predictions.exists():
+        findings.problems.append(f"{run.predictions}: is missing; run `xai-brain train` again")
+        return found
+    together = read_tsv(run.predictions)
+    for (seed, fold), rows in together.groupby(["seed", "fold"]):
+        beside = run.checkpoint(fold, seed, seeds)
+        beside = beside.with_name(f"{beside.stem}_predictions.tsv")
+        findings.counts["predictions"] = findings.counts.get("predictions", 0) + len(rows)
+        if not beside.exists():
+            findings.problems.append(f"{beside}: is missing; run `xai-brain train` again")
+        elif not _same_rows(rows.drop(columns="repeat", errors="ignore"), read_tsv(beside)):
+            findings.problems.append(f"{run.predictions}: differs from {beside.name} in fold {fold}; {again}")
+    return found
+
+
+def _same_rows(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
+    return bool(rows.reset_index(drop=True).equals(others))
+
+
+def _maps(
+    cfg: DictConfig, run: RunDirectory, findings: Findings, checkpoints: dict[tuple[int, int], str]
+) -> None:
+    """Every map that a finished run has, by its sidecar."""
+    if run.predictions.exists():
+        rows = first_repeat(read_tsv(run.predictions))
+    elif cfg.adopted and run.participants.exists():
+        rows = read_tsv(run.participants).assign(seed=cfg.seeds[0], fold=0)
+    else:
+        return
+    seeds = cfg.seeds if cfg.explain.seeds is None else cfg.explain.seeds
+    rows = rows[rows["seed"].isin(list(seeds))]
+    images = {
+        (row.participant_id, row.session_id): str(row.sha256)
+        for row in read_tsv(run.participants).itertuples()
+    }
+    for row in track(list(rows.itertuples()), "check maps"):
+        for label in [*cfg.attribution, *cfg.adopted]:
+            path = run.attribution(
+                row.participant_id, row.session_id, SPACE, label, row.seed, list(cfg.seeds)
+            )
+            adopted = label in cfg.adopted
+            if not sidecar(path).exists():
+                if not adopted:  # others may have made maps of some people only
+                    findings.compare("maps", sidecar(path), None, "run `xai-brain explain` again")
+                continue
+            about = read_json(sidecar(path))
+            again = "adopt it again" if adopted else "remove it and run `xai-brain explain` again"
+            findings.compare("maps", path, about.get("MapSHA256"), again)
+            if (native := run.native(path, NATIVE)).exists():
+                expected = read_json(sidecar(native)).get("MapSHA256") if sidecar(native).exists() else None
+                findings.compare("native maps", native, expected, again)
+            findings.problems += [
+                f"{sidecar(path)}: {what}; {again}"
+                for what in _contradictions(about, row, checkpoints, images, adopted)
+            ]
+
+
+def _contradictions(
+    about: dict[str, Any],
+    row: Any,
+    checkpoints: dict[tuple[int, int], str],
+    images: dict[tuple[str, str], str],
+    adopted: bool,
+) -> Iterator[str]:
+    """What a sidecar says of itself that the run does not."""
+    if about["ParticipantId"] != row.participant_id:
+        yield f"tells of {about['ParticipantId']}"
+    if adopted:
+        return
+    network = checkpoints.get((row.seed, row.fold))
+    if network is not None and about["CheckpointSHA256"] != network:
+        yield "is of another network than the one that is there"
+    if "InputSHA256" in about and about["InputSHA256"] != images.get((row.participant_id, row.session_id)):
+        yield "is of another image than participants.tsv tells"
+
+
+def _report(run: RunDirectory, findings: Findings) -> None:
+    stamp = run.path / "figures" / "inputs.json"
+    if run.report.exists() and stamp.exists():
+        findings.compare("report", run.report, read_json(stamp)["report"], "run `xai-brain report` again")
