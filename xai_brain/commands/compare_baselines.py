@@ -11,6 +11,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from xai_brain.analysis.baselines import brain_size_predictions
+from xai_brain.claims import alone
 from xai_brain.commands.cohort import class_names
 from xai_brain.commands.progress import say
 from xai_brain.config import ConfigError
@@ -52,25 +53,30 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
         return
     if run.predictions.exists():
         paths = {NETWORK: run.predictions, **paths}
-    done, stamp = run.evaluation("baselines"), run.path / "evaluation" / "baselines.json"
     inputs: dict[str, Any] = {name: file_hash(path) for name, path in paths.items()}
     inputs |= {"n_bootstrap": cfg.evaluation.n_bootstrap, "random_state": cfg.evaluation.random_state}
     inputs["brain_size_column"] = cfg.data.brain_size_column
-    if done.exists() and stamp.exists() and read_json(stamp) == inputs:
-        return
-    predictions = {name: read_tsv(path) for name, path in paths.items()}
-    pairs = _pairs(cfg, run)
-    table = comparison_table(
-        predictions,
-        pairs,
-        read_tsv(run.participants)["participant_id"].nunique(),
-        cfg.evaluation.n_bootstrap,
-        cfg.evaluation.random_state,
-    )
-    figures = _figures(table)
-    update_metrics(run, figures, replace=("baseline/", f"test/{MATCHED}", "test/n_pairs_size_matched"))
-    write_tsv(table, done)
-    write_json(inputs, stamp)
+    done, stamp = run.evaluation("baselines"), run.path / "evaluation" / "baselines.json"
+
+    def is_current() -> bool:
+        return done.exists() and stamp.exists() and bool(read_json(stamp) == inputs)
+
+    def compare() -> None:
+        pairs = _pairs(cfg, run)
+        table = comparison_table(
+            {name: read_tsv(path) for name, path in paths.items()},
+            pairs,
+            read_tsv(run.participants)["participant_id"].nunique(),
+            cfg.evaluation.n_bootstrap,
+            cfg.evaluation.random_state,
+        )
+        replaced = ("baseline/", f"test/{MATCHED}", "test/n_pairs_size_matched")
+        update_metrics(run, _figures(table), replace=replaced)
+        write_tsv(table, done)
+        write_json(inputs, stamp)
+
+    if not is_current():
+        alone(run.claims, "baselines", compare, is_current)
 
 
 def write_brain_size_predictions(cfg: DictConfig, run: RunDirectory) -> None:

@@ -57,7 +57,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     """
     run = open_run(cfg)
     maps = find_maps(cfg, run)
-    alone(run.claims, "baselines", lambda: compare_baselines(cfg, run))
+    compare_baselines(cfg, run)
     start, did = time.monotonic(), False
     if not is_evaluated(cfg, run, maps):
         judge_networks(cfg, run, pd.DataFrame(maps))  # shared with other processes, the rest is not

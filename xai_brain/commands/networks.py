@@ -24,6 +24,9 @@ from xai_brain.volumes import file_hash
 
 ALL = (0, 0)  # seed and fold of a new subject: the networks speak together
 
+# what reading a file that is no checkpoint ends with
+DAMAGED = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, ImportError)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -58,7 +61,18 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> BrainClas
             f"{path}: is damaged, or holds more than weights and settings, which could run code, and is not "
             "loaded; remove it and run `xai-brain train` again"
         ) from error
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
+    except PermissionError:
+        raise
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ImportError,
+    ) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
             f"{path}: cannot be used as a checkpoint ({reason[0]}); remove it and run `xai-brain train` again"

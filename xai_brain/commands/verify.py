@@ -11,9 +11,9 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.commands.cohort import synthetic_root
-from xai_brain.commands.explain_batch import SPACE
 from xai_brain.commands.native import NATIVE
 from xai_brain.commands.progress import say, track
+from xai_brain.commands.run_images import SPACE
 from xai_brain.commands.setup import saved_settings
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers

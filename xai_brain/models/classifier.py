@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
-
-NETWORK_PACKAGES = ("xai_brain.models.", "monai.networks.")  # whose functions make networks
 
 
 def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n_classes: int) -> nn.Module:
@@ -31,20 +29,30 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
     Raises
     ------
     ValueError
-        It is neither a class of networks nor a function of a package of networks: a checkpoint names it too,
-        and may come from anywhere.
+        It is neither a class of networks nor a function that is annotated to return one: a checkpoint names
+        it too, and may come from anywhere.
     """
     module, _, name = target.rpartition(".")
     factory = getattr(importlib.import_module(module), name)
-    is_class = inspect.isclass(factory) and issubclass(factory, nn.Module)
-    if not is_class and not f"{factory.__module__}.".startswith(NETWORK_PACKAGES):
-        raise ValueError(f"model._target_={target}: is not a class of torch.nn.Module")
+    made = factory if inspect.isclass(factory) else _returns(factory)
+    if not (inspect.isclass(made) and issubclass(made, nn.Module)):
+        raise ValueError(
+            f"model._target_={target}: is not a torch.nn.Module, nor a function annotated `-> nn.Module`"
+        )
     accepted = inspect.signature(factory).parameters
     known: dict[str, Any] = {"input_shape": input_shape}
     known |= dict.fromkeys(("n_classes", "num_classes", "out_channels"), n_classes)
     return factory(
         **{key: value for key, value in known.items() if key in accepted and key not in kwargs}, **kwargs
     )
+
+
+def _returns(function: Any) -> Any:
+    """Class that a function is annotated to return, if any."""
+    try:
+        return get_type_hints(function).get("return")
+    except (NameError, TypeError):
+        return None
 
 
 def missing_package(target: str) -> str | None:
