@@ -28,7 +28,7 @@ from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE
 from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
-from xai_brain.models.fitting import keep_freed_memory
+from xai_brain.models.fitting import keep_freed_memory, return_freed_memory
 from xai_brain.runs import (
     RunDirectory,
     add_seconds,
@@ -148,6 +148,7 @@ def _explain_with(
         ]
         for batch in track(batches, f"explain {who}, {label}"):
             explain_batch(cfg, run, cohort, batch, label, explainers, about)
+        return_freed_memory()
 
 
 def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:

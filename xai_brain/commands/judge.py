@@ -17,6 +17,7 @@ from xai_brain.commands.bench import Bench
 from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.commands.networks import networks_of
 from xai_brain.commands.progress import track
+from xai_brain.models.fitting import return_freed_memory
 from xai_brain.runs import RunDirectory, read_json, read_tsv, write_json, write_tsv
 from xai_brain.volumes import file_hash
 
@@ -63,6 +64,7 @@ def judge_networks(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> pd
         work = [(unit, label) for unit in units for label in labels]
         for unit, label in track(work, f"judge seed {seed} fold {fold + 1}"):
             tables.append(_judged(bench, unit, label))
+            return_freed_memory()
     table = pd.concat(tables, ignore_index=True)
     return table[table["judge"].isin(card.judges)]
 
