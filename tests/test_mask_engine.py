@@ -161,10 +161,14 @@ def test_out_of_memory_halves_the_chunk_and_gives_the_same(toy_net, inputs):
 
 
 def test_chunk_follows_the_memory(toy_net, inputs, monkeypatch):
+    memory = "xai_brain.attribution.memory"
     assert volumes_that_fit(toy_net, inputs[:1]) == 8
-    monkeypatch.setattr("xai_brain.attribution.memory._free_memory", lambda device: 1_000_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{memory}.MAX_BYTES", {"cpu": 1_000_000})  # a machine with much memory
+        assert 1 <= volumes_that_fit(toy_net, inputs[:1]) < 8
+    monkeypatch.setattr(f"{memory}._free_memory", lambda device: 1_000_000)
     assert 1 <= volumes_that_fit(toy_net, inputs[:1]) < 8
-    monkeypatch.setattr("xai_brain.attribution.memory._free_memory", lambda device: 0)
+    monkeypatch.setattr(f"{memory}._free_memory", lambda device: 0)
     assert volumes_that_fit(toy_net, inputs[:1]) == 1
 
 

@@ -13,6 +13,7 @@ from xai_brain.attribution.model_state import preserved
 
 MAX_VOLUMES = {"cpu": 8, "cuda": 256}  # more in one pass are no faster
 MEMORY_SHARE = 0.5  # of what is free
+MAX_BYTES = {"cpu": 2 * 1024**3}  # of one pass, also where more is free
 
 Result = TypeVar("Result")
 
@@ -111,8 +112,9 @@ def volumes_that_fit(network: nn.Module, volume: torch.Tensor) -> int:
     weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     per_volume = 2 * sum(size for place, size in kept.items() if place not in weights)  # and its gradients
     device = volume.device.type
-    most = int(MEMORY_SHARE * _free_memory(volume.device) / max(per_volume, 1))
-    return max(1, min(most, MAX_VOLUMES.get(device, 8)))
+    usable = MEMORY_SHARE * _free_memory(volume.device)
+    usable = min(usable, MAX_BYTES.get(device, usable))
+    return max(1, min(int(usable / max(per_volume, 1)), MAX_VOLUMES.get(device, 8)))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

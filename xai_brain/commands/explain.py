@@ -30,7 +30,7 @@ from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE
 from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError
-from xai_brain.models.fitting import keep_freed_memory
+from xai_brain.models.fitting import keep_freed_memory, return_freed_memory
 from xai_brain.runs import (
     RunDirectory,
     add_seconds,
@@ -165,6 +165,7 @@ def _explain_with(
             progress=partial(track, description=f"explain {who}, {label}"),
             wait=partial(_waiting, who, label),
         )
+        return_freed_memory()
 
 
 def _waiting(who: str, label: str, n: int) -> None:

@@ -19,6 +19,7 @@ from xai_brain.commands.bench import Bench
 from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.commands.networks import networks_of
 from xai_brain.commands.progress import say, track
+from xai_brain.models.fitting import return_freed_memory
 from xai_brain.runs import RunDirectory, read_json, read_tsv, write_json, write_tsv
 from xai_brain.volumes import file_hash
 
@@ -127,6 +128,7 @@ def _judge(bench: Bench, work: tuple[str, str]) -> None:
     ]
     write_tsv(pd.concat(tables, ignore_index=True), path)
     write_json({"Of": _stamp(bench, label)}, beside)
+    return_freed_memory()
 
 
 def _stamp(bench: Bench, label: str) -> str:
