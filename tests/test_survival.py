@@ -70,6 +70,17 @@ def test_the_claim_of_a_dead_process_is_taken_over_at_once_that_of_another_machi
         assert folder.exists() is not expected  # stale claims go with the one that took over
 
 
+def test_what_killed_processes_claimed_is_forgotten_when_nobody_is_at_work(tmp_path):
+    stale, living = put(tmp_path, "unit.2", ended_process()), put(tmp_path, "other.0", "00000000-1-1")
+    with claim(tmp_path, "at-work") as mine:
+        claims.forget_stale(tmp_path)
+        assert mine
+        assert stale.exists()  # the other machine might take it over
+        living.unlink()
+        claims.forget_stale(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["at-work.0"]
+
+
 def test_of_many_that_take_over_at_once_one_has_the_claim(tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 

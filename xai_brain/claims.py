@@ -118,6 +118,15 @@ def others_at_work(folder: Path) -> bool:
     return any(path not in _held and not is_stale(path) for path in folder.glob("*.*"))
 
 
+def forget_stale(folder: Path) -> None:
+    """Remove what killed processes claimed, when nobody else is at work who could take it over meanwhile."""
+    if others_at_work(folder):
+        return
+    for path in folder.glob("*.*"):
+        if path not in _held:
+            path.unlink(missing_ok=True)
+
+
 def _take(folder: Path, name: str) -> Path | None:
     while True:
         found = _generations(folder, name)

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.claims import alone, claim, others_at_work, remove_partial_files, this_process
+from xai_brain.claims import alone, claim, forget_stale, others_at_work, remove_partial_files, this_process
 from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.config import (
     AugmentationConfig,
@@ -156,6 +156,7 @@ def stage(work: Callable[[DictConfig], RunDirectory]) -> Callable[[DictConfig], 
         try:
             return work(cfg)
         finally:
+            forget_stale(run.claims)
             presence.__exit__(None, None, None)
             if made_here:
                 with suppress(OSError):  # nothing came of it
