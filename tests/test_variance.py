@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from conftest import awkward_affine
 
 from xai_brain.analysis.group import MapRows
 from xai_brain.analysis.variance import variance_components, variance_shares
+from xai_brain.commands.evaluate import find_maps
+from xai_brain.commands.evaluate_variance import evaluate_variance
+from xai_brain.config import ConfigError, compose
+from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
+from xai_brain.volumes import load_img, save_img
 
 
 def rows_of(tables):
@@ -129,3 +136,104 @@ def test_one_model_or_one_subject_is_refused():
     for shape in ((3, 1, 5), (1, 3, 5)):
         with pytest.raises(ValueError, match="at least two subjects and two models"):
             variance_shares(*rows_of([np.ones(shape)]))
+
+
+# -- in a run ------------------------------------------------------------------------------------
+SHAPE, SEEDS = (6, 7, 8), [0, 1, 2]
+BRAIN = np.zeros(SHAPE, bool)
+BRAIN[1:-1, 1:-1, 1:-1] = True
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDirectory:
+    """Two folds of six people, three seeds; GradCAM has 4, 1 and 2 of variance, Saliency the subjects' only.
+
+    The maps of Saliency by the second seed are 5 times as large as by the others.
+    """
+    rng, run = np.random.default_rng(0), RunDirectory(tmp_path / "run")
+    ids = [f"sub-{i:02d}" for i in range(12)]
+    people = {"participant_id": ids, "session_id": "", "label": ["a", "b"] * 6, "target": [0, 1] * 6}
+    write_tsv(pd.DataFrame(people), run.participants)
+    maps = {fold: simulated(rng, 6, 3, 6 * 7 * 8) for fold in (0, 1)}
+    rows = []
+    for i, participant_id in enumerate(ids):
+        save_img((200 * BRAIN).astype(np.uint8), awkward_affine(), run.image(participant_id, "", "MNI152"))
+        for seed in SEEDS:
+            rows.append({"participant_id": participant_id, "session_id": "", "seed": seed, "fold": i % 2})
+            own = maps[i % 2][i // 2, 0] * (5 if seed == 1 else 1)
+            for method, values in (("GradCAM", maps[i % 2][i // 2, seed]), ("Saliency", own)):
+                path = run.attribution(participant_id, "", "MNI152", method, seed, SEEDS)
+                save_img(values.reshape(SHAPE).astype(np.float32), awkward_affine(), path)
+                write_json({}, sidecar(path))
+    write_tsv(pd.DataFrame(rows), run.predictions)
+    return run
+
+
+def divided(run, *overrides):
+    common = ["data=synthetic", "attribution=[grad_cam,saliency]", f"seeds={SEEDS}"]
+    cfg = compose("run", [*common, "evaluation.n_bootstrap=50", *overrides])
+    evaluate_variance(cfg, run, pd.DataFrame(find_maps(cfg, run)))
+    return cfg
+
+
+def test_the_shares_of_a_run_are_written_with_what_they_were_made_of(run):
+    divided(run, "evaluation.variance_scaling=none")
+    table = read_tsv(run.evaluation("variance")).set_index(["method", "component"])
+    np.testing.assert_allclose(table.loc["GradCAM", "share"], [4 / 7, 1 / 7, 2 / 7], atol=0.08)
+    about = table.loc["GradCAM", "model"]
+    assert (about["n_subjects"], about["n_models"], about["n_seeds"], about["n_folds"]) == (12, 6, 3, 2)
+    assert about["scaling"] == "none"
+    assert not about["set_to_0"]
+    path = run.group_map("GradCAM", "variance-model", "share")
+    img = load_img(path)
+    np.testing.assert_allclose(img.affine, awkward_affine(), atol=1e-5)
+    values = img.get_fdata()
+    assert (values[~BRAIN] == 0).all()
+    assert 0 <= values.min() <= values.max() <= 1
+
+    def map_of(i, seed):
+        return load_img(run.attribution(f"sub-{i:02d}", "", "MNI152", "GradCAM", seed, SEEDS)).get_fdata()
+
+    maps = [
+        np.array([[map_of(i, seed)[BRAIN] for seed in SEEDS] for i in range(fold, 12, 2)]) for fold in (0, 1)
+    ]
+    components = np.maximum(np.mean([variance_components(one) for one in maps], axis=0), 0)
+    np.testing.assert_allclose(values[BRAIN], components[1] / components.sum(0), atol=1e-5)
+    assert read_json(sidecar(path))["SubjectScaling"] == "none"
+    assert read_json(run.metrics)["variance/GradCAM/model"] == pytest.approx(about["share"])
+    # a larger map by one seed is a change by the model, until every map is brought to one scale
+    assert table.loc[("Saliency", "subject"), "share"] < 0.9
+    divided(run)
+    table = read_tsv(run.evaluation("variance")).set_index(["method", "component"])
+    assert table.loc[("Saliency", "subject"), "share"] == pytest.approx(1)
+    assert read_json(sidecar(path))["SubjectScaling"] == "l2"
+
+
+def test_a_subject_with_an_empty_map_is_left_out_and_told(run, capsys):
+    path = run.attribution("sub-03", "", "MNI152", "GradCAM", 1, SEEDS)
+    save_img(np.zeros(SHAPE, np.float32), awkward_affine(), path)
+    divided(run)
+    table = read_tsv(run.evaluation("variance")).set_index(["method", "component"])
+    assert table.loc[("GradCAM", "model"), ["n_subjects", "n_left_out"]].tolist() == [11, 1]
+    assert table.loc[("Saliency", "model"), ["n_subjects", "n_left_out"]].tolist() == [12, 0]
+    assert "GradCAM: 1 subjects left out: a map is missing or empty" in capsys.readouterr().out
+
+
+def test_with_one_seed_there_is_nothing_but_the_reason(run, capsys):
+    divided(run)
+    for seed in (1, 2):
+        for path in (run.path / "attributions" / f"seed-{seed}").rglob("*.nii.gz"):
+            path.unlink()
+    capsys.readouterr()
+    divided(run)
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1
+    assert "these maps are of one seed; train and explain more, as with seeds=[0,1,2]" in told
+    assert not run.evaluation("variance").exists()
+    assert not run.group_map("GradCAM", "variance-model", "share").exists()
+    assert not [name for name in read_json(run.metrics) if name.startswith("variance/")]
+
+
+def test_an_unknown_scaling_is_refused():
+    with pytest.raises(ConfigError, match=r"evaluation\.variance_scaling=max: one of none, l2, rank"):
+        compose("run", ["data=synthetic", "evaluation.variance_scaling=max"])

@@ -159,7 +159,7 @@ def _pairs(maps: MapRows, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _draws(
     over_models: np.ndarray, over_pairs: np.ndarray, n_bootstrap: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Components of subjects drawn with replacement, (n_bootstrap, 3); NaN of a draw with one subject only."""
+    """Components of subjects drawn with replacement, (n_bootstrap, 3); NaN of a draw with one subject."""
     n = len(over_models)
     times = rng.multinomial(n, np.full(n, 1 / n), n_bootstrap).astype(float)
     own = np.diag(over_models)

@@ -33,18 +33,26 @@ def evaluate_variance(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) ->
     for path in (run.path / "group").glob(f"desc-*_{'_stat-'.join(MODEL_SHARE)}_statmap.*"):
         path.unlink()
     tables = []
-    if maps["seed"].nunique() < 2:
-        why = "maps of new people are means over networks" if cfg.networks else "there are maps of one seed"
-        say(f"evaluate: subject and model cannot be told apart in the maps' variance: {why}; seeds=[0,1,2]")
+    share, affine = brain_share(run, maps)
+    brain = share >= BRAIN_SHARE
+    if why := _why_not(cfg, maps, brain):
+        say(f"evaluate: what of the maps' variance comes from the network is not known: {why}")
     else:
-        share, affine = brain_share(run, maps)
         for method, rows in maps.groupby("method", sort=False):
-            tables.append(_of_method(cfg, run, str(method), rows, share >= BRAIN_SHARE, affine))
+            tables.append(_of_method(cfg, run, str(method), rows, brain, affine))
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     if len(table):
         write_tsv(table, run.evaluation("variance"))
     shares = {f"variance/{row.method}/{row.component}": float(row.share) for row in table.itertuples()}
     update_metrics(run, shares, replace=("variance/",))
+
+
+def _why_not(cfg: DictConfig, maps: pd.DataFrame, brain: np.ndarray) -> str | None:
+    if cfg.networks:
+        return "maps of new people are means over networks"
+    if maps["seed"].nunique() < 2:
+        return "these maps are of one seed; train and explain more, as with seeds=[0,1,2]"
+    return None if brain.any() else f"no voxel lies in {BRAIN_SHARE:.0%} of the brains"
 
 
 def _of_method(
@@ -108,7 +116,8 @@ def _tell(method: str, table: pd.DataFrame, n_left_out: int) -> None:
     for row in table[table["set_to_0"]].itertuples():
         say(f"evaluate: {method}: the variance of the {row.component} came out below 0; it is set to 0")
     if n_left_out:
-        say(f"evaluate: {method}: {n_left_out} subjects left out: a map is missing or empty, or alone in its fold")
+        why = "a map is missing or empty, or nobody else is left in the fold"
+        say(f"evaluate: {method}: {n_left_out} subjects left out: {why}")
 
 
 def _save(
@@ -126,8 +135,8 @@ def _save(
     content = {
         "Method": method,
         "Statistic": "share of the variance of the maps that comes from the model, in [0, 1]",
-        "Estimator": "two-way analysis of variance of subjects by seeds without replication, inside each fold; "
-        "negative components are set to 0",
+        "Estimator": "two-way analysis of variance of subjects by seeds without replication, inside each "
+        "fold; negative components are set to 0",
         "Brain": f"voxels in at least {BRAIN_SHARE:.0%} of the subjects' brains",
         "SubjectScaling": about["scaling"],
         "NumberOfSubjects": about["n_subjects"],

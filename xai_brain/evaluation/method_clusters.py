@@ -100,7 +100,7 @@ def _distances(means: np.ndarray, pairs: list[list[int]], n_methods: int) -> np.
 
 def _merges(distances: np.ndarray) -> list[tuple[frozenset[int], frozenset[int], float]]:
     """The two clusters of every step and their distance."""
-    n = int(round((1 + np.sqrt(1 + 8 * len(distances))) / 2))
+    n = len(squareform(distances))
     clusters = [frozenset([i]) for i in range(n)]
     merges = []
     for a, b, distance, _ in linkage(distances, "average"):
