@@ -84,7 +84,7 @@ def test_permuted_labels_seldom_give_a_channel_and_a_difference_gives_a_small_p(
     values, second = two_classes(shifts=(4.0,) * 6 + (0.0,) * 2)
     test = compare_channels(values, second, n_perm=200)
     assert test.n_different >= 6
-    assert test.p_of_count == pytest.approx(1 / 201)
+    assert test.p_of_count < 0.02
     assert test.null_counts.mean() < 0.05 * 8
     nothing, second = two_classes(shifts=(0.0,) * 8, seed=3)
     assert compare_channels(nothing, second, n_perm=100).p_of_count > 0.05

@@ -191,7 +191,7 @@ def test_group_maps_of_two_methods_are_compared_with_each_other(run):
     table = read_tsv(run.evaluation("group_agreement"))
     assert set(table["comparison"]) == {"male-minus-female"}
     assert set(zip(table["method_a"], table["method_b"], strict=True)) == {("GradCAM", "GuidedBackprop")}
-    found = table.set_index(["map", "metric", "top_percent"])["value"]
+    found = table.set_index(["map", "metric", "top_percent"])["value"].sort_index()
     from scipy.stats import spearmanr
 
     for what in ("t", "difference"):
