@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.cluster.hierarchy import linkage
 
 from xai_brain.evaluation.method_clusters import cluster_methods
+from xai_brain.plotting.cluster_figures import cluster_figure, linkage_of
 
 
 def table_of(rhos, n_subjects=6, spread=0.0, seeds=(0,)):
@@ -66,3 +68,22 @@ def test_below_three_methods_there_is_nothing_to_sort(table):
     merges, left_out = cluster_methods(table, 5)
     assert merges.empty
     assert left_out == []
+
+
+def test_the_figure_is_drawn_from_the_linkage_that_the_table_tells():
+    merges, _ = cluster_methods(table_of(THREE), 5)
+    links, methods = linkage_of(merges)
+    assert methods == ["GradCAM", "Occlusion", "Saliency"]
+    expected = linkage([1 - 0.3, 1 - 0.1, 1 - 0.8], "average")  # pairs in the order of the names
+    np.testing.assert_allclose(np.sort(links[:, :2]), np.sort(expected[:, :2]))
+    np.testing.assert_allclose(links[:, 2:], expected[:, 2:])
+
+    similarity = pd.DataFrame(np.eye(3), methods, methods)
+    for (a, b), rho in THREE.items():
+        similarity.loc[a, b] = similarity.loc[b, a] = rho
+    tree, heat = cluster_figure(merges, similarity).axes
+    names = [label.get_text() for label in heat.get_yticklabels()]
+    assert names.index("GradCAM") in (0, 2)  # those that were joined first are neighbours
+    assert heat.images[0].get_array()[names.index("Saliency"), names.index("Occlusion")] == 0.8
+    heights = sorted(line.get_xdata().max() for line in tree.lines)
+    np.testing.assert_allclose(heights, [0.2, 0.8])

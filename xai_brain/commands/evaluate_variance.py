@@ -68,10 +68,10 @@ def _of_method(
         complete = True
         for i, seed in enumerate(seeds):
             inside = [map_values(path)[brain] for path in paths.get((participant_id, seed), [])]
-            found = [scale(one.astype(np.float64), scaling) for one in inside if one.any()]
-            complete &= bool(found)
-            if found:
-                values[number * len(seeds) + i] = np.mean(found, axis=0)
+            scaled = [scale(one.astype(np.float64), scaling) for one in inside if one.any()]
+            complete &= bool(scaled)
+            if scaled:
+                values[number * len(seeds) + i] = np.mean(scaled, axis=0)
         if complete:
             of_fold.setdefault(people[participant_id], []).append(number)
     folds = [

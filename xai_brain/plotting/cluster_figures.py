@@ -52,7 +52,8 @@ def cluster_figure(merges: pd.DataFrame, similarity: pd.DataFrame) -> Figure:
     left.set_yticks([])
     left.spines["left"].set_visible(False)
 
-    values = similarity.loc[order, order].to_numpy(float)
+    values = similarity.loc[order, order].to_numpy(float, copy=True)
+    np.fill_diagonal(values, np.nan)  # of a method with itself: left white
     right.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     written = np.ndenumerate(values) if n <= 16 else ()
     for (row, column), value in written:

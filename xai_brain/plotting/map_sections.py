@@ -215,8 +215,7 @@ def _clusters(contents: RunContents, gallery: Gallery, pairs: pd.DataFrame) -> d
     if merges is None:
         return None
     one_way = pairs.set_index(["method_a", "method_b"])["mean"]
-    similarity = one_way.combine_first(one_way.swaplevel()).unstack()
-    np.fill_diagonal(similarity.values, 1)
+    similarity = one_way.combine_first(one_way.swaplevel()).unstack().fillna(1)  # of a method with itself
     fig = cluster_figures.cluster_figure(merges, similarity)
     return {"merges": merges.to_dict("records"), "figure": gallery.add("method-clusters", fig)}
 

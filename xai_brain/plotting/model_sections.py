@@ -38,6 +38,8 @@ def variance(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     known = [method for method in methods if number(rows[method]["subject"]["share"]) is not None]
     first = rows[known[0]] if known else None
     chart = comparison_figures.interval_figure(panels, figures.method_colours(contents.methods))
+    for ax in chart.axes:
+        ax.set_xlim(-0.03, 1.03)  # shares of one whole
     shown = gallery.add("variance", chart) if known else None
     return {
         "rows": rows,
@@ -76,6 +78,7 @@ def first_layer(contents: RunContents, gallery: Gallery) -> dict[str, Any] | Non
         (channels[["seed", "fold", "comparison"]] == first[["seed", "fold", "comparison"]]).all(axis=1)
     ]
     second, _, reference = str(first["comparison"]).partition("-minus-")
+    confounds = sorted({c for text in networks["confounds"].dropna() for c in str(text).split(", ")})
     fig = first_layer_figures.first_layer_figure(mine, (reference, second))
     return {
         "features": [
@@ -87,7 +90,8 @@ def first_layer(contents: RunContents, gallery: Gallery) -> dict[str, Any] | Non
         "layer": first["layer"],
         "shown": {"seed": first["seed"], "fold": int(first["fold"]) + 1, "a": reference, "b": second,
                   "n": int(first["n_a"] + first["n_b"])},
-        "confounds": sorted({c for text in networks["confounds"].dropna() for c in str(text).split(", ")}),
+        "confounds": confounds,
+        "size_known": contents.setting("data.brain_size_column") in confounds,
         "n_perm": int(first["n_perm"]),
         "figure": gallery.add("first-layer", fig),
     }  # fmt: skip
