@@ -125,6 +125,15 @@ def test_negative_estimates_are_set_to_0_and_counted():
     assert found.share.sum() == pytest.approx(1)
 
 
+def test_maps_that_no_network_changes_are_the_subjects_without_a_word_of_rounding():
+    values = np.random.default_rng(5).standard_normal((9, 1, 40))
+    found = variance_shares(*rows_of([np.repeat(values, 3, axis=1)]), n_bootstrap=20)
+    np.testing.assert_array_equal(found.variance[1:], 0)
+    np.testing.assert_array_equal(found.negative, 0)
+    np.testing.assert_allclose(found.share, [1, 0, 0])
+    np.testing.assert_allclose(found.interval, [[1, 0, 0]] * 2, atol=1e-12)
+
+
 def test_maps_without_variance_have_no_shares():
     found = variance_shares(*rows_of([np.ones((3, 2, 5))]), n_bootstrap=10)
     assert np.isnan(found.share).all()

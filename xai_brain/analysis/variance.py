@@ -107,6 +107,7 @@ def variance_shares(
     for fold, weight in zip(folds, weights / weights.sum(), strict=True):
         for part, values in maps.blocks(fold.ravel()):
             voxels[:, part] += weight * variance_components(values.reshape(*fold.shape, -1))
+    voxels[np.abs(voxels) < 1e-9 * np.abs(voxels).sum(0)] = 0  # what rounding leaves, of either sign
     rng = np.random.default_rng(random_state)
     drawn = np.array([_draws(*_pairs(maps, fold), n_bootstrap, rng) for fold in folds])  # (k, n, 3)
     known = np.isfinite(drawn).all(2) * weights[:, None]

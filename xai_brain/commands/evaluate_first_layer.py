@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from xai_brain.analysis.first_layer import ALPHA, FEATURES, ChannelTest, channel_features, compare_channels
 from xai_brain.analysis.group_design import Design, GroupError, make_design
 from xai_brain.attribution.first_block import feature_maps
+from xai_brain.attribution.model_state import AttributionError
 from xai_brain.commands.cohort import class_names, prepared_cohort, same_cohort
 from xai_brain.commands.evaluate_groups import default_confounds
 from xai_brain.commands.explain_batch import load_volume
@@ -109,7 +110,10 @@ def _features(
     for start in range(0, len(rows), size):
         ids = rows.iloc[start : start + size][["participant_id", "session_id"]].itertuples(index=False)
         inputs = torch.from_numpy(np.stack([load_volume(volumes.loc[tuple(who)]) for who in ids]))[:, None]
-        maps, layer = feature_maps(classifier, inputs.to(device))
+        try:
+            maps, layer = feature_maps(classifier, inputs.to(device))
+        except AttributionError as error:
+            raise ConfigError(f"evaluation.first_layer=true: {error}; set it to false") from error
         for subject in maps.numpy():
             for feature, values in channel_features(subject).items():
                 found[feature].append(values)

@@ -12,6 +12,7 @@ from xai_brain.analysis.group import BRAIN_SHARE, MapRows, scale
 from xai_brain.analysis.variance import COMPONENTS, variance_shares
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE, brain_share, map_values
+from xai_brain.config import ConfigError
 from xai_brain.runs import RunDirectory, sidecar, update_metrics, write_json, write_tsv
 from xai_brain.volumes import save_img
 
@@ -33,26 +34,28 @@ def evaluate_variance(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) ->
     for path in (run.path / "group").glob(f"desc-*_{'_stat-'.join(MODEL_SHARE)}_statmap.*"):
         path.unlink()
     tables = []
-    share, affine = brain_share(run, maps)
-    brain = share >= BRAIN_SHARE
-    if why := _why_not(cfg, maps, brain):
+    if why := _why_not(cfg, maps):
         say(f"evaluate: what of the maps' variance comes from the network is not known: {why}")
     else:
+        share, affine = brain_share(run, maps)
+        if not (brain := share >= BRAIN_SHARE).any():
+            raise ConfigError(f"no voxel lies in {BRAIN_SHARE:.0%} of the brains of {run.path / 'images'}")
         for method, rows in maps.groupby("method", sort=False):
             tables.append(_of_method(cfg, run, str(method), rows, brain, affine))
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     if len(table):
         write_tsv(table, run.evaluation("variance"))
+        table = table.dropna(subset=["share"])
     shares = {f"variance/{row.method}/{row.component}": float(row.share) for row in table.itertuples()}
     update_metrics(run, shares, replace=("variance/",))
 
 
-def _why_not(cfg: DictConfig, maps: pd.DataFrame, brain: np.ndarray) -> str | None:
+def _why_not(cfg: DictConfig, maps: pd.DataFrame) -> str | None:
     if cfg.networks:
         return "maps of new people are means over networks"
     if maps["seed"].nunique() < 2:
         return "these maps are of one seed; train and explain more, as with seeds=[0,1,2]"
-    return None if brain.any() else f"no voxel lies in {BRAIN_SHARE:.0%} of the brains"
+    return None
 
 
 def _of_method(
@@ -111,6 +114,9 @@ def _of_method(
 
 
 def _tell(method: str, table: pd.DataFrame, n_left_out: int) -> None:
+    if table["share"].isna().any():
+        say(f"evaluate: {method}: the maps of all subjects and seeds of a fold are the same")
+        return
     shares = ", ".join(f"{row.component} {row.share:.0%}" for row in table.itertuples())
     say(f"evaluate: {method}: of the maps' variance over the brain: {shares}")
     for row in table[table["set_to_0"]].itertuples():
