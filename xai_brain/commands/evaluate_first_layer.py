@@ -60,7 +60,9 @@ def _tests(cfg: DictConfig, run: RunDirectory) -> tuple[list[pd.DataFrame], list
     predictions = first_repeat(read_tsv(run.predictions))
     volumes = cohort.set_index(["participant_id", "session_id"])["volume_path"]
     people = cohort.drop_duplicates("participant_id").dropna(subset=["label"])
-    names = class_names(people)
+    if len(names := class_names(people)) < 2:
+        say("evaluate: the first layer is not looked at: fewer than two classes are known here")
+        return [], []
     given = cfg.evaluation.group.confounds
     confounds = default_confounds(cfg, people) if given is None else list(given)
     confounds = [name for name in confounds if name != "fold"]  # one network is of one fold
