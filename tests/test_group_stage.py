@@ -186,6 +186,29 @@ def test_the_images_are_tested_too_and_the_overlap_measured(run, tmp_path, monke
     assert rows.loc["GradCAM", "n_significant"] > 0
 
 
+def test_group_maps_of_two_methods_are_compared_with_each_other(run):
+    assert not run.evaluation("group_agreement").exists()
+    for path in run.path.rglob("*_desc-GuidedBackprop_attribution.json"):
+        write_json(COMMON, path)
+    evaluated(run, "evaluation.top_percents=[3,10]")
+    table = read_tsv(run.evaluation("group_agreement"))
+    assert set(table["comparison"]) == {"male-minus-female"}
+    assert set(zip(table["method_a"], table["method_b"], strict=True)) == {("GradCAM", "GuidedBackprop")}
+    found = table.set_index(["map", "metric", "top_percent"])["value"].sort_index()
+    from scipy.stats import spearmanr
+
+    for what in ("t", "difference"):
+        paths = (run.group_map(m, "male-minus-female", what) for m in ("GradCAM", "GuidedBackprop"))
+        a, b = (load_img(path).get_fdata()[BRAIN] for path in paths)
+        assert found.loc[what, "spearman"].item() == pytest.approx(
+            spearmanr(np.abs(a), np.abs(b))[0], abs=1e-4
+        )
+        expected = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+        assert found.loc[what, "cosine"].item() == pytest.approx(expected, abs=1e-5)
+    assert found["t", "dice", 3] > 0.9  # both hold the same planted place, 27 of 960 voxels
+    assert set(found.loc["t", "dice"].index) == {3, 10}
+
+
 def test_mean_spread_and_median_of_a_class(run):
     cfg = settings()
     means, brain_masks, n_empty = write_class_maps(run, find_maps(cfg, run))

@@ -119,7 +119,7 @@ def test_masks_and_truth_have_the_values_that_their_names_say(small_run):
 
 def test_comparison_tables_are_tidy(small_run):
     table = read_tsv(small_run.evaluation("agreement"))
-    assert set(table["metric"]) == {"dice", "iou", "spearman", "voxel_agreement"}
+    assert set(table["metric"]) == {"dice", "iou", "spearman", "cosine", "voxel_agreement"}
     assert set(table["level"]) == {"subject", "class"}
     dice = table[table["metric"] == "dice"]
     assert set(dice["top_percent"]) == {1, 2, 5, 10, 20, 50}

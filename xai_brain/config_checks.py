@@ -45,6 +45,7 @@ def check(cfg: DictConfig) -> None:
         "preprocessing.scaling": ("zscore", "percentile", "none"),
         "preprocessing.brain": ("image", "template"),
         "evaluation.group.scaling": ("none", "l2", "rank"),
+        "evaluation.variance_scaling": ("none", "l2", "rank"),
     }
     for key, allowed in choices.items():
         if (value := OmegaConf.select(cfg, key)) not in allowed:

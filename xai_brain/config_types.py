@@ -197,6 +197,8 @@ class EvaluationConfig:
     atlas_table: str | None = None  # names of its labels; default: the table beside the image
     top_regions: int = 5  # of each class, in the table and the figure
     n_perm: int = 10_000  # of the comparison of classes in regions
+    variance_scaling: str = "l2"  # of every map, before variance is divided: none | l2 | rank
+    first_layer: bool = False  # whether what the first layer makes of the images differs between classes
 
 
 @dataclass

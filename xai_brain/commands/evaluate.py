@@ -16,8 +16,10 @@ from xai_brain.commands.card import calibration_stamp, write_calibration, write_
 from xai_brain.commands.class_maps import write_class_maps, write_mean_truth
 from xai_brain.commands.cohort import class_names
 from xai_brain.commands.compare_baselines import compare_baselines
+from xai_brain.commands.evaluate_first_layer import evaluate_first_layer
 from xai_brain.commands.evaluate_groups import evaluate_groups, groups_are_compared
 from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp, evaluate_regions
+from xai_brain.commands.evaluate_variance import evaluate_variance
 from xai_brain.commands.judge import judge_networks
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE, map_values, truth_of
@@ -25,6 +27,7 @@ from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError
 from xai_brain.evaluation.agreement import compare, rank_map
 from xai_brain.evaluation.localization import localization
+from xai_brain.evaluation.method_clusters import cluster_methods
 from xai_brain.evaluation.resampling import bootstrap_mean
 from xai_brain.evaluation.true_effect import TrueEffect
 from xai_brain.runs import (
@@ -51,9 +54,10 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     Returns
     -------
     RunDirectory
-        With evaluation/agreement.tsv, localization.tsv (truth known), summary.tsv, group_tests.tsv (maps
-        that may be compared between classes), with an atlas regions.tsv, region_groups.tsv and
-        region_top.tsv, group/ and the figures in metrics.json.
+        With evaluation/agreement.tsv, localization.tsv (truth known), summary.tsv, method_clusters.tsv
+        (three methods or more), variance.tsv (two seeds or more), group_tests.tsv (maps that may be compared
+        between classes), with an atlas regions.tsv, region_groups.tsv and region_top.tsv, when asked for
+        first_layer.tsv, group/ and the figures in metrics.json.
     """
     run = open_run(cfg)
     maps = find_maps(cfg, run)
@@ -135,11 +139,14 @@ def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
         write_tsv(pd.DataFrame(localizations), run.evaluation("localization"))
     summary = summarise(agreements, localizations, settings.n_bootstrap, settings.random_state)
     write_tsv(summary, run.evaluation("summary"))
+    write_method_clusters(cfg, run, pd.DataFrame(agreements))
     figures = _figures(summary, localizations)
     figures |= {f"empty_maps/{method}": float(n) for method, n in n_empty.items()}
     update_metrics(run, figures, replace=("localization/", "empty_maps/"))
     write_card(cfg, run, table, localizations)
     write_calibration(cfg, run)
+    evaluate_variance(cfg, run, table)
+    evaluate_first_layer(cfg, run)
     write_json(tables_inputs(cfg, run, maps), run.path / "evaluation" / "inputs.json")
 
 
@@ -240,6 +247,17 @@ def summarise(
         mean, low, high = bootstrap_mean(subjects["value"].to_numpy(), n_bootstrap, random_state)
         result.append((*key, mean, low, high, subjects["chance"].mean(), len(subjects)))
     return pd.DataFrame(result, columns=columns)
+
+
+def write_method_clusters(cfg: DictConfig, run: RunDirectory, agreements: pd.DataFrame) -> None:
+    """Write evaluation/method_clusters.tsv; no file below three methods."""
+    run.evaluation("method_clusters").unlink(missing_ok=True)
+    settings = cfg.evaluation
+    merges, left_out = cluster_methods(agreements, settings.n_bootstrap, settings.random_state)
+    if left_out:
+        say(f"evaluate: not among the clusters of methods, for want of maps: {', '.join(left_out)}")
+    if len(merges):
+        write_tsv(merges, run.evaluation("method_clusters"))
 
 
 def _figures(summary: pd.DataFrame, localizations: list[dict[str, Any]]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from xai_brain.commands.run_images import SPACE, brain_share, map_values
 from xai_brain.config import ConfigError
 from xai_brain.data.cohort import available_cores
 from xai_brain.data.problems import DataError
-from xai_brain.evaluation.group_overlap import group_overlap
+from xai_brain.evaluation.group_overlap import group_agreement, group_overlap
 from xai_brain.runs import (
     RunDirectory,
     read_json,
@@ -56,7 +56,7 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
     Notes
     -----
     evaluation/ then holds group_tests.tsv (one row per comparison, with the reason where there is none),
-    group_clusters.tsv and group_overlap.tsv.
+    group_clusters.tsv, group_overlap.tsv (with the images) and group_agreement.tsv (of two methods).
     """
     _forget(run)
     if cfg.evaluation.group.n_perm:
@@ -75,6 +75,7 @@ def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
     return {
         "settings": OmegaConf.to_container(cfg.evaluation.group),
         "random_state": cfg.evaluation.random_state,
+        "top_percents": list(cfg.evaluation.top_percents),
         "brain_size_column": cfg.data.brain_size_column,
         "atlas": [cfg.evaluation.atlas, *atlas_stamp(cfg)],
         "participants": file_hash(run.participants),
@@ -85,7 +86,7 @@ def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
 def _forget(run: RunDirectory) -> None:
     for path in (run.path / "group").glob("desc-*-minus-*_statmap.*"):
         path.unlink()
-    for name in ("group_tests", "group_clusters", "group_overlap"):
+    for name in ("group_tests", "group_clusters", "group_overlap", "group_agreement"):
         run.evaluation(name).unlink(missing_ok=True)
     update_metrics(run, {}, replace=("group/", "group_overlap/"))
 
@@ -144,6 +145,7 @@ class Comparison:
             if not row["reason"]
             for name in ("n_significant", "largest_t")
         }
+        self._agreements()
         update_metrics(self.run, figures | self._overlaps())
 
     # -- what is compared ----------------------------------------------------------------------
@@ -318,6 +320,21 @@ class Comparison:
             f"p <= {row['alpha']:g} ({row['n_first']} and {row['n_second']} subjects, smallest p "
             f"{row['smallest_p']:.3g})"
         )
+
+    def _agreements(self) -> None:
+        """Agreement of the methods' group maps, two at a time."""
+        rows: list[dict[str, Any]] = []
+        for comparison in dict.fromkeys(comparison for _, comparison in self.results):
+            tests = {m: test for (m, c), test in self.results.items() if c == comparison and m != IMAGE}
+            for what in ("t", "difference"):
+                maps = {method: getattr(test, what) for method, test in tests.items()}
+                settings = self.cfg.evaluation
+                found = group_agreement(
+                    maps, self.brain_mask.size, settings.top_percents, settings.random_state
+                )
+                rows += [{"comparison": comparison, "map": what, **row} for row in found]
+        if rows:
+            write_tsv(pd.DataFrame(rows), self.run.evaluation("group_agreement"))
 
     def _overlaps(self) -> dict[str, float]:
         """Overlap of each method's group map with the test of the images."""

@@ -22,11 +22,14 @@ class RankedMap:
         0 for the highest voxel; equal values in random order.
     ranks : ndarray of shape (n_brain,)
         Mid-ranks with mean 0 and norm 1; NaN for a constant map.
+    direction : ndarray of shape (n_brain,)
+        The signed values with norm 1; 0 for an empty map.
     empty : bool
     """
 
     place: np.ndarray
     ranks: np.ndarray
+    direction: np.ndarray
     empty: bool
 
 
@@ -36,23 +39,27 @@ def rank_map(values: np.ndarray, random_state: int = 0) -> RankedMap:
     Parameters
     ----------
     values : ndarray of shape (n_brain,)
-        Raw and signed; absolute values count.
+        Raw and signed; absolute values count, but for the direction.
     random_state : int, default 0
         Order of equal values; maps that are compared need different ones.
     """
-    values = np.abs(values).astype(np.float64)
+    signed = values.astype(np.float64)
+    values = np.abs(signed)
+    signed /= values.max() or 1  # squares of small gradients would be 0
+    direction = signed / (np.linalg.norm(signed) or 1)
     place = np.empty(len(values), np.int64)
     place[ranked(values, random_state)] = np.arange(len(values))
     ranks = rankdata(values)
     ranks -= ranks.mean()
     norm = np.linalg.norm(ranks)
-    return RankedMap(place, ranks / norm if norm > 0 else np.full(len(values), np.nan), not values.any())
+    ranks = ranks / norm if norm > 0 else np.full(len(values), np.nan)
+    return RankedMap(place, ranks, direction, not values.any())
 
 
 def agreement(
     a: np.ndarray, b: np.ndarray, n_voxels: int, top_percents: Sequence[float], random_state: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Compare two maps inside the brain, by absolute value; see `compare`.
+    """Compare two maps inside the brain; see `compare`.
 
     Parameters
     ----------
@@ -83,10 +90,14 @@ def compare(
     Yields
     ------
     dict
-        metric, top_percent (None for spearman), value, chance (expectation of two random maps).
+        metric, top_percent (None for spearman and cosine), value, chance (expectation of two random maps).
 
     Notes
     -----
+    All go by absolute value except ``cosine``, that of the signed maps: -1 where one says against a class
+    what the other says for it. Its chance is the exact expectation when the voxels of one map are put
+    anywhere in the brain, and above 0 for maps without negative values.
+
     ``voxel_agreement`` is what Kan et al. 2020 call Dice: the share of voxels of the image, background
     included, on which two binary maps agree. It is high for maps without a voxel in common.
     """
@@ -106,6 +117,9 @@ def compare(
         yield {"metric": "iou", "top_percent": percent, "value": iou, "chance": expected_iou}
         yield {"metric": "voxel_agreement", "top_percent": percent, "value": same, "chance": expected_same}
     yield {"metric": "spearman", "top_percent": None, "value": float(a.ranks @ b.ranks), "chance": 0.0}
+    by_chance = n * float(a.direction.mean() * b.direction.mean())
+    cosine = float(a.direction @ b.direction)
+    yield {"metric": "cosine", "top_percent": None, "value": cosine, "chance": by_chance}
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:

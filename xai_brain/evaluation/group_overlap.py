@@ -1,13 +1,15 @@
-"""How far a group map of attributions overlaps with the voxel-wise test of the images themselves."""
+"""How far group maps overlap: with the voxel-wise test of the images themselves, and with each other."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from scipy.integrate import trapezoid
 
-from xai_brain.evaluation.agreement import agreement
+from xai_brain.evaluation.agreement import agreement, compare, rank_map
 
 PERCENTS = tuple(range(1, 51))
 
@@ -52,3 +54,31 @@ def group_overlap(
     span = curve[-1, 0] - curve[0, 0]
     value, chance = (float(trapezoid(curve[:, i], curve[:, 0]) / span) for i in (1, 2))
     return [*found, {"metric": "dice_auc", "top_percent": None, "value": value, "chance": chance}]
+
+
+def group_agreement(
+    group_maps: Mapping[str, np.ndarray], n_voxels: int, top_percents: Sequence[float], random_state: int = 0
+) -> list[dict[str, Any]]:
+    """Whether the group maps of two methods say the same, for every pair of methods.
+
+    Parameters
+    ----------
+    group_maps : mapping of method to ndarray of shape (n_brain,)
+        E.g. the t maps of one difference of classes.
+    n_voxels : int
+        Voxels of the whole image.
+    top_percents : sequence of float
+    random_state : int, default 0
+        Order of equal values.
+
+    Returns
+    -------
+    list of dict
+        method_a, method_b and what `xai_brain.evaluation.agreement.compare` yields. Nothing of empty maps.
+    """
+    maps = {name: rank_map(values, random_state + i) for i, (name, values) in enumerate(group_maps.items())}
+    return [
+        {"method_a": a, "method_b": b, **found}
+        for a, b in combinations(maps, 2)
+        for found in compare(maps[a], maps[b], n_voxels, top_percents)
+    ]

@@ -18,6 +18,7 @@ from xai_brain.plotting import (
     figures,
     group_sections,
     map_sections,
+    model_sections,
     people_sections,
     region_sections,
 )
@@ -96,6 +97,8 @@ def _context(contents: RunContents) -> dict[str, Any]:
         "card": card_sections.card(contents, gallery),
         "calibration": card_sections.calibration(contents),
         "agreement": map_sections.agreement(contents, gallery),
+        "variance": model_sections.variance(contents, gallery),
+        "first_layer": model_sections.first_layer(contents, gallery),
         "regions": region_sections.regions(contents, gallery),
         "methods": (methods := [map_sections.method(contents, name) for name in contents.methods]),
         "references": reference_list(_cited(methods, contents)),
