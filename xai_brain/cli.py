@@ -28,13 +28,8 @@ COMMANDS = {
     "collect": "Bring all jobs of a sweep into one table, a ranking and figures.",
 }
 TOOLS = ("view", "adopt", "cache", "collect")  # take arguments of their own instead of settings
-STAGES = (
-    "baselines",
-    "explain",
-    "evaluate",
-    "validate",
-    "report",
-)  # their settings are those of an existing run
+# their settings are those of an existing run
+STAGES = ("baselines", "explain", "evaluate", "validate", "report")
 
 USAGE = """\
 usage: xai-brain <command> [setting=value ...] [-m]

@@ -175,9 +175,10 @@ def _check_card(card: DictConfig) -> None:
 
 
 def _check_masks(masks: DictConfig) -> None:
-    if not masks.areas or not all(0 < area < 100 for area in masks.areas):
+    areas = list(masks.areas)
+    if not areas or len(set(areas)) != len(areas) or not all(0 < area < 100 for area in areas):
         raise ConfigError(
-            f"evaluation.masks.areas={list(masks.areas)}: one or more between 0 and 100 percent"
+            f"evaluation.masks.areas={areas}: different percentages between 0 and 100 are needed"
         )
     if masks.removal not in ("zero", "blur", "training_mean"):
         raise ConfigError(

@@ -56,9 +56,7 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     compare_baselines(cfg, run)
     stamp = run.path / "evaluation" / "inputs.json"
     inputs = {
-        "evaluation": str(
-            {key: value for key, value in cfg.evaluation.items() if key not in ("group", "masks")}
-        ),
+        "evaluation": str({key: v for key, v in cfg.evaluation.items() if key not in ("group", "masks")}),
         "atlas": atlas_stamp(cfg),
         "calibration": calibration_stamp(cfg),
         "maps": sorted(f"{m['path'].name} {m['stamp']}" for m in maps),

@@ -10,7 +10,7 @@ from xai_brain.commands.explain import explain
 from xai_brain.commands.progress import say
 from xai_brain.commands.report import report
 from xai_brain.commands.train import train
-from xai_brain.commands.validate import validate
+from xai_brain.commands.validate import methods_of, validate
 from xai_brain.runs import RunDirectory, read_json, read_tsv
 
 
@@ -27,6 +27,8 @@ def run(cfg: DictConfig) -> RunDirectory:
     RunDirectory
     """
     atlas_of(cfg)  # before hours of training, whether it can be used
+    if cfg.evaluation.masks.in_run:
+        methods_of(cfg)
     train(cfg)
     explain(cfg)
     evaluate(cfg)

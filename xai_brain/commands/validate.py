@@ -172,6 +172,8 @@ def write_shares(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
     for unit in units:
         orders = {mask: order for (mask, control), order in unit.orders().items() if control == "map"}
         for mask, order in orders.items():
+            if mask not in (cfg.evaluation.masks.which or [mask]):
+                continue
             for area in cfg.evaluation.masks.areas:
                 voxels = first_voxels(order, voxels_of(area, order > 0))
                 shares.setdefault((unit.label, mask, area), []).append(voxels)

@@ -141,7 +141,7 @@ def _draws(images: pd.DataFrame, n_bootstrap: int, random_state: int) -> np.ndar
 
 
 def _replicates(rows: pd.DataFrame, images: pd.Index) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (n_seeds x n_draws, n_there, n_classes) and which images they are of, (n_images,) bool."""
+    """Probabilities (n_seeds x n_draws, n_there, n_classes), and of which images they are, (n_images,)."""
     probabilities = rows.filter(regex="^prob_").columns
     arrays = [
         part.set_index(["participant_id", "session_id"])[probabilities].reindex(images).to_numpy(float)
