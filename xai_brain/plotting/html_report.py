@@ -18,6 +18,7 @@ from xai_brain.plotting import (
     figures,
     group_sections,
     map_sections,
+    mask_sections,
     people_sections,
     region_sections,
 )
@@ -97,6 +98,7 @@ def _context(contents: RunContents) -> dict[str, Any]:
         "calibration": card_sections.calibration(contents),
         "agreement": map_sections.agreement(contents, gallery),
         "regions": region_sections.regions(contents, gallery),
+        "masks": mask_sections.masks(contents, gallery),
         "methods": (methods := [map_sections.method(contents, name) for name in contents.methods]),
         "references": reference_list(_cited(methods, contents)),
         "grid": _grid(contents.setting("preprocessing.grid")),
@@ -126,4 +128,5 @@ def _cited(methods: Sequence[dict[str, Any]], contents: RunContents) -> list[str
         ("Freedman & Lane 1983", "Winkler 2014") if contents.evaluation("group_tests") is not None else ()
     )
     overlap = ("Wang 2023",) if contents.evaluation("group_overlap") is not None else ()
-    return [*always, *tested, *overlap, *(method["citation"] for method in methods)]
+    masked = ("Hooker 2019",) if contents.evaluation("mask_validation") is not None else ()
+    return [*always, *tested, *overlap, *masked, *(method["citation"] for method in methods)]
