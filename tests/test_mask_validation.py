@@ -38,7 +38,10 @@ from xai_brain.evaluation.masks import (
     region_places,
     voxels_of,
 )
-from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar
+from xai_brain.plotting.contents import RunContents
+from xai_brain.plotting.gallery import Gallery
+from xai_brain.plotting.mask_sections import masks
+from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar, write_tsv
 from xai_brain.volumes import load_img
 
 GRID = (40, 46, 36)
@@ -251,6 +254,35 @@ def test_explained_subjects_are_people_of_every_class():
     assert chosen["target"].value_counts().to_dict() == {0: 12, 1: 10}
     assert chosen.equals(explained_subjects(table, 12, 0))
     assert not chosen.equals(explained_subjects(table, 12, 1))
+
+
+@pytest.mark.parametrize(("joint", "enough", "needed"), [(0.95, True, True), (0.55, False, False)])
+def test_words_of_the_report_follow_from_the_figures(tmp_path, joint, enough, needed):
+    rng, targets = np.random.default_rng(0), np.arange(80) % 2
+
+    def told(right, **about):  # so many of the subjects are classified rightly
+        chosen = np.where(rng.permutation(80) < round(right * 80), targets, 1 - targets)
+        return rows_of(np.stack([1 - chosen, chosen], 1) * 0.8 + 0.1, targets, **about)
+
+    rows = [told(0.9, method="none", mask="none", area_percent=100.0, control="none")]
+    for area in (5.0, 10.0):
+        for kept, right in (("mask", joint), ("complement", 1 - joint)):
+            rows += [
+                told(right, area_percent=area, kept=kept),
+                told(right, area_percent=area, kept=kept, mask="0"),
+            ]
+            rows.append(told(0.5, area_percent=area, kept=kept, control="random"))
+    run = RunDirectory(tmp_path)
+    write_tsv(validation_table(pd.concat(rows, ignore_index=True), 100), run.evaluation("mask_validation"))
+    found = masks(RunContents(run), Gallery(tmp_path / "figures"))
+    assert found["whole"]["accuracy"]["value"] == pytest.approx(0.9)
+    assert found["trained"]["area"] == 10
+    assert "again" not in found
+    (row,) = found["trained"]["rows"]
+    assert row["alone"]["value"] == pytest.approx(joint)
+    assert row["without"]["value"] == pytest.approx(1 - joint)
+    assert (row["enough"], row["needed"]) == (enough, needed)
+    assert (tmp_path / "figures" / "masks.png").stat().st_size > 10_000
 
 
 # -- the stage -------------------------------------------------------------------------------------
