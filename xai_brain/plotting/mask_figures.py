@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from xai_brain.plotting.figures import CHANCE, INK, SOFT, WIDTH, class_colour, method_colours, shortened
+from xai_brain.plotting.figures import CHANCE, INK, SOFT, WIDTH, class_colour, shortened
 
 SIDES = {"mask": "the mask alone", "complement": "all but the mask"}
+JOINT, REGIONS = "#7b3294", "#5d4037"
 
 
 def mask_figure(
@@ -23,7 +24,8 @@ def mask_figure(
     table : pandas.DataFrame
         From `xai_brain.evaluation.mask_validation.validation_table`, of networks that were all trained
         again or all not; and the row of the whole image.
-    methods, class_names : sequence of str
+    methods : sequence of str
+    class_names : sequence of str
         Their order gives the colours.
     metric : str, default "balanced_accuracy"
     """
@@ -33,7 +35,7 @@ def mask_figure(
     whole = table[table["control"] == "none"].iloc[0]
     masked = table[table["control"] != "none"]
     areas = sorted(masked["area_percent"].unique())
-    colours = method_colours(methods)
+    lowest = min(0.4, masked["value"].min() - 0.03)
     for row, method in zip(axes, methods, strict=True):
         for ax, (kept, title) in zip(row, SIDES.items(), strict=True):
             rows = masked[(masked["method"] == method) & (masked["kept"] == kept)]
@@ -44,10 +46,10 @@ def mask_figure(
             for number, name in enumerate(class_names):
                 of_class = rows[(rows["control"] == "map") & (rows["mask"].astype(str) == name)]
                 _line(ax, of_class, f"mask of {shortened(name)}", class_colour(number), None)
-            _line(ax, rows[rows["control"] == "regions"], "regions", "#5d4037", None, "--")
+            _line(ax, rows[rows["control"] == "regions"], "regions", REGIONS, None, "--")
             joint = rows[(rows["control"] == "map") & (rows["mask"] == "joint")]
-            _line(ax, joint, "joint mask", colours[method], 1)
-            ax.set_title(f"{method}: {title}")
+            _line(ax, joint, "joint mask", JOINT, 1)
+            ax.set(title=f"{method}: {title}", ylim=(lowest, 1.02))
             ax.set_xticks(areas, [f"{area:g}" for area in areas])
             ax.tick_params(labelbottom=True)
             ax.grid(axis="y", color="#e6e9ec", linewidth=0.8)

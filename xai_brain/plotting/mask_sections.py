@@ -25,7 +25,7 @@ def masks(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     if not methods:
         return None
     whole = table[table["control"] == "none"]
-    told = {}
+    told: dict[str, Any] = {"trained": None, "again": None}
     for again in (False, True):
         rows = table[(table["control"] != "none") & (table["retrained"] == again)]
         if rows.empty:
