@@ -228,7 +228,16 @@ def test_subjects_that_are_drawn_twice_count_twice_in_the_auroc():
     counts = rng.integers(1, 4, (1, 30))
     found = _auroc(np.stack([1 - score, score], 1)[None], targets, np.ones(30, bool), counts)
     expected = roc_auc_score(np.repeat(targets, counts[0]), np.repeat(score, counts[0]))
-    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(found, [[expected]])
+
+
+def test_intervals_know_that_random_masks_differ():
+    targets = np.arange(20) % 2
+    right, blind = np.stack([1 - targets, targets], 1), np.full((20, 2), [0.6, 0.4])
+    told = [rows_of(p, targets, control="random", draw=draw) for draw, p in enumerate([right, blind])]
+    table = validation_table(pd.concat(told, ignore_index=True), n_bootstrap=100).set_index("metric")
+    # no subject makes a difference: either mask twice, or one of each
+    assert table.loc["auroc", ["value", "ci_low", "ci_high"]].tolist() == [0.75, 0.5, 1]
 
 
 def test_differences_from_random_masks_are_paired():

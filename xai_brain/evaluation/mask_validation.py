@@ -87,8 +87,8 @@ def validation_table(
         The columns of `CONDITION`, draw (number of the random mask, else 0), participant_id, session_id,
         seed, fold, target, prob_<class>...
     n_bootstrap : int, default 1000
-        Subjects are drawn within class and fold, the same ones for all masks; seeds and random masks are
-        averaged. ``auroc`` is the mean over folds.
+        Subjects are drawn within class and fold, the same ones for all masks, and random masks among
+        themselves; seeds are averaged. ``auroc`` is the mean over folds.
     random_state : int, default 0
 
     Returns
@@ -103,10 +103,15 @@ def validation_table(
     draws = _draws(images, n_bootstrap, random_state)
     found = {}
     for condition, rows in predictions.groupby(CONDITION, sort=False, dropna=False):
-        replicates, there = _replicates(rows, images.index)
+        replicates, numbers, there = _replicates(rows, images.index)
         targets, folds = (images[name].to_numpy()[there] for name in ("target", "fold"))
         people = images.index[there].get_level_values("participant_id").nunique()
-        found[condition] = (_figures(replicates, targets, folds, draws[:, there]), targets, people)
+        weights = _drawn_masks(numbers, n_bootstrap, random_state)
+        figures = {
+            metric: (values * weights).sum(1) / weights.sum(1)
+            for metric, values in _figures(replicates, targets, folds, draws[:, there]).items()
+        }
+        found[condition] = (figures, targets, people)
     table = []
     for condition, (figures, targets, n_subjects) in found.items():
         about = dict(zip(CONDITION, condition, strict=True))
@@ -140,33 +145,52 @@ def _draws(images: pd.DataFrame, n_bootstrap: int, random_state: int) -> np.ndar
     return np.concatenate([np.ones((1, len(images)), np.int64), counts[:, person]])
 
 
-def _replicates(rows: pd.DataFrame, images: pd.Index) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (n_seeds x n_draws, n_there, n_classes), and of which images they are, (n_images,)."""
-    probabilities = rows.filter(regex="^prob_").columns
-    arrays = [
-        part.set_index(["participant_id", "session_id"])[probabilities].reindex(images).to_numpy(float)
-        for _, part in rows.groupby(["seed", "draw"])
-    ]
+def _drawn_masks(numbers: np.ndarray, n_bootstrap: int, random_state: int) -> np.ndarray:
+    """How often each replicate counts by the random mask that it is of, (1 + n_bootstrap, n_replicates)."""
+    _, of = np.unique(numbers, return_inverse=True)
+    n_masks = of.max() + 1
+    rng = np.random.default_rng([random_state, 1])
+    counts = rng.multinomial(n_masks, np.full(n_masks, 1 / n_masks), n_bootstrap)
+    return np.concatenate([np.ones((1, n_masks), np.int64), counts])[:, of]
+
+
+def _replicates(rows: pd.DataFrame, images: pd.Index) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predictions of every seed and random mask.
+
+    Returns
+    -------
+    probabilities : ndarray of shape (n_replicates, n_there, n_classes)
+    numbers : int ndarray of shape (n_replicates,)
+        Of the random masks.
+    there : bool ndarray of shape (n_images,)
+        Images that all of them speak of.
+    """
+    columns = rows.filter(regex="^prob_").columns
+    keys, arrays = [], []
+    for (_, number), part in rows.groupby(["seed", "draw"]):
+        keys.append(number)
+        told = part.set_index(["participant_id", "session_id"])[columns]
+        arrays.append(told.reindex(images).to_numpy(float))
     stacked = np.stack(arrays)
     there = np.isfinite(stacked).all((0, 2))
-    return stacked[:, there], there
+    return stacked[:, there], np.array(keys), there
 
 
 def _figures(
     probabilities: np.ndarray, targets: np.ndarray, folds: np.ndarray, draws: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Each metric in every draw, (1 + n_bootstrap,); the mean over replicates."""
-    hit = (probabilities.argmax(2) == targets).mean(0)
+    """Each metric in every draw of subjects and for every replicate, (1 + n_bootstrap, n_replicates)."""
+    hit = (probabilities.argmax(2) == targets).T  # (n_images, n_replicates)
     of_class = [targets == k for k in np.unique(targets)]
-    recalls = [draws[:, rows] @ hit[rows] / draws[:, rows].sum(1) for rows in of_class]
+    recalls = [draws[:, rows] @ hit[rows] / draws[:, rows].sum(1)[:, None] for rows in of_class]
     areas = [
         area
         for fold in np.unique(folds)
         if (area := _auroc(probabilities, targets, folds == fold, draws)) is not None
     ]
-    unknown = np.full(len(draws), np.nan)
+    unknown = np.full((len(draws), len(probabilities)), np.nan)
     return {
-        "accuracy": draws @ hit / draws.sum(1),
+        "accuracy": draws @ hit / draws.sum(1)[:, None],
         "balanced_accuracy": np.mean(recalls, axis=0),
         "auroc": np.mean(areas, axis=0) if areas else unknown,
     }
@@ -175,7 +199,7 @@ def _figures(
 def _auroc(
     probabilities: np.ndarray, targets: np.ndarray, rows: np.ndarray, draws: np.ndarray
 ) -> np.ndarray | None:
-    """AUROC in one fold in every draw; of several classes the mean of one against the rest.
+    """AUROC in one fold, (1 + n_bootstrap, n_replicates); of several classes the mean of one against rest.
 
     The area is the share of pairs in the right order, so that a draw only changes the weights of pairs.
     None when a class is absent.
@@ -186,10 +210,13 @@ def _auroc(
         positive, negative = rows & (targets == k), rows & (targets != k)
         if not positive.any() or not negative.any():
             return None
-        a, b = probabilities[:, positive, k][:, :, None], probabilities[:, negative, k][:, None]
-        right = ((a > b) + 0.5 * (a == b)).mean(0)  # (n_positive, n_negative)
         one, other = draws[:, positive], draws[:, negative]
-        areas.append(((one @ right) * other).sum(1) / (one.sum(1) * other.sum(1)))
+        n_pairs, found = one.sum(1) * other.sum(1), []
+        for scores in probabilities[:, :, k]:
+            a, b = scores[positive][:, None], scores[negative]
+            right = (a > b) + 0.5 * (a == b)  # (n_positive, n_negative)
+            found.append(((one @ right) * other).sum(1) / n_pairs)
+        areas.append(np.stack(found, 1))
     return np.mean(areas, axis=0)
 
 
