@@ -402,12 +402,21 @@ def test_the_report_tells_of_the_masks(validated):
 
 def test_methods_and_classes_that_do_not_exist(validated):
     for text, told in [
+        ("methods=[]", "at least one is needed"),
         ("methods=[GradCam]", "no 'GradCam'"),
         ("which=[women]", "no 'women'; there are joint"),
     ]:
         cfg = stage_settings("validate", [f"run_dir={validated.path}", f"evaluation.masks.{text}"])
+        before = validated.config.read_bytes()
         with pytest.raises(ConfigError, match=told):
             validate(cfg)
+        assert validated.config.read_bytes() == before  # nothing of it is kept
+
+
+def test_a_run_without_networks_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="masks need those of `xai-brain train`"):
+        validate(compose("validate", ["data=synthetic", f"run_dir={tmp_path / 'nothing'}"]))
+    assert not (tmp_path / "nothing").exists()
 
 
 # -- training again --------------------------------------------------------------------------------

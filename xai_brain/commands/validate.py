@@ -7,6 +7,7 @@ training subjects of the fold, who are explained here for that purpose.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,13 @@ def validate(cfg: DictConfig) -> RunDirectory:
     ConfigError
         The run has no trained networks of its own; a method or class does not exist.
     """
-    check_methods(cfg)
-    labels = methods_of(cfg)
-    run = open_run(cfg)
+    run = RunDirectory(Path(cfg.run_dir))
     if cfg.networks or not run.predictions.exists() or not run.folds.exists():
         raise ConfigError(f"{run.path}: has no networks of its own; masks need those of `xai-brain train`")
+    check_methods(cfg)
+    labels = methods_of(cfg)
     check_classes(cfg, class_names(read_tsv(run.participants)))
+    open_run(cfg)
     units = [MaskUnit(cfg, run, one, label) for (one,) in networks_of(cfg, run).values() for label in labels]
     stamp = run.path / "evaluation" / "masks" / "inputs.json"
     inputs = _inputs(cfg, run, units)
