@@ -42,7 +42,7 @@ from xai_brain.plotting.contents import RunContents
 from xai_brain.plotting.gallery import Gallery
 from xai_brain.plotting.mask_sections import masks
 from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar, write_tsv
-from xai_brain.volumes import load_img
+from xai_brain.volumes import load_img, save_img
 
 GRID = (40, 46, 36)
 HEAD = (
@@ -321,7 +321,15 @@ def validated(small_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("masks") / "run"
     shutil.copytree(small_run.path, path)
     shutil.rmtree(path / "attributions")
-    return validate(stage_settings("validate", [f"run_dir={path}", *SETTINGS]))
+    img = load_img(next((path / "images").glob("*_T1w.nii.gz")))
+    labels = np.zeros(img.shape, np.uint8)
+    middle = img.shape[2] // 2
+    labels[:, :, middle : middle + 2], labels[:, :, middle + 2] = 1, 5  # a tenth of the brain
+    save_img(labels, img.affine, path.parent / "atlas.nii.gz")
+    (path.parent / "atlas.tsv").write_text("index\tname\n1\tlower\n5\tupper\n")
+    atlas = [f"evaluation.atlas={path.parent / 'atlas.nii.gz'}"]
+    atlas += [f"evaluation.atlas_table={path.parent / 'atlas.tsv'}"]
+    return validate(stage_settings("validate", [f"run_dir={path}", *SETTINGS, *atlas]))
 
 
 def bench_of(run):
@@ -360,6 +368,10 @@ def test_tables_images_and_figures(validated):
     assert len(maps) == 3 * 3 * 2 * 2 * 3  # methods, masks, areas, sides, metrics
     assert maps["above_random"].notna().all()
     assert not table["retrained"].any()
+    regions = table[table["control"] == "regions"]
+    assert set(regions["area_percent"]) == {5.0}  # the regions end before a fifth of the brain
+    assert len(regions) == 3 * 2 * 3  # methods, sides, metrics
+    assert regions["above_random"].notna().all()
     conditions = told.groupby([*CONDITION, "draw", "seed"])["participant_id"]
     assert (conditions.nunique() == predictions["participant_id"].nunique()).all()
     row = maps.query("method == 'GradCAM' and mask == 'joint' and kept == 'mask' and area_percent == 20")
@@ -452,7 +464,7 @@ def test_training_again_is_told_apart_and_not_repeated(validated, tmp_path, caps
         "evaluation.masks.methods=[GradCAM]",
         "evaluation.masks.areas=[20]",
     ]
-    more += ["evaluation.masks.which=[joint]"]
+    more += ["evaluation.masks.which=[joint]"]  # and no regions: they end before a fifth of the brain
     run = validate(stage_settings("validate", [f"run_dir={path}", *more]))
     table = read_tsv(run.evaluation("mask_validation"))
     again = table[table["retrained"]]

@@ -182,7 +182,7 @@ def write_shares(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
     affine = get_grid(cfg.preprocessing.grid).affine
     for (label, mask, area), masks in shares.items():
         path = run.group_map(label, f"mask-{mask}-top{area:g}", "share")
-        save_img(np.mean(masks, axis=0, dtype=np.float32), affine, path, space=SPACE)
+        save_img(np.asarray(np.mean(masks, axis=0, dtype=np.float32)), affine, path, space=SPACE)
         about = {"Method": label, "Mask": mask, "AreaPercent": area, "NumberOfNetworks": len(masks)}
         meaning = "share of the networks in whose mask, made from their training subjects, a voxel is"
         write_json({**about, "ValueMeaning": meaning}, sidecar(path))

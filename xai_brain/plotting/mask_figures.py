@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,11 +56,11 @@ def mask_figure(
             ax.grid(axis="y", color="#e6e9ec", linewidth=0.8)
     fig.supxlabel("voxels of the mask, % of the brain", fontsize=9.5)
     fig.supylabel(metric.replace("_", " "), fontsize=9.5)
-    found = {}
+    found: dict[str, Any] = {}
     for ax in axes.flat:
         handles, labels = ax.get_legend_handles_labels()
         found |= dict(zip(labels, handles, strict=True))
-    fig.legend(found.values(), found.keys(), loc="outside upper center", ncols=4)
+    fig.legend(list(found.values()), list(found), loc="outside upper center", ncols=4)
     return fig
 
 
