@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xai_brain.commands.report import report as report
     from xai_brain.commands.run import run as run
     from xai_brain.commands.train import train as train
+    from xai_brain.commands.validate import validate as validate
     from xai_brain.config import compose as compose
     from xai_brain.data.participants import load_participants as load_participants
     from xai_brain.data.preprocessing import preprocess_t1w as preprocess_t1w
@@ -45,6 +46,7 @@ _HOMES = {
     "report": "commands.report",
     "run": "commands.run",
     "train": "commands.train",
+    "validate": "commands.validate",
 }
 __all__ = sorted(_HOMES)
 

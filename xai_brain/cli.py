@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "Predict people who were not in a run, by all of its networks together.",
     "explain": "Explain every subject by the network that did not see it, with each configured method.",
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
+    "validate": "Test the networks on the voxels alone that maps of training subjects rank first.",
     "report": "Write the run's self-contained report.html.",
     "view": "Open JupyterLab on a notebook that looks at a run.",
     "adopt": "Bring maps that others made into a run, to be evaluated and shown with its own.",
@@ -28,7 +29,8 @@ COMMANDS = {
     "verify": "Check that nothing of a run is missing or altered: inputs, networks, maps.",
 }
 TOOLS = ("view", "adopt", "cache", "collect", "verify")  # take arguments of their own instead of settings
-STAGES = ("baselines", "explain", "evaluate", "report")  # their settings are those of an existing run
+# their settings are those of an existing run
+STAGES = ("baselines", "explain", "evaluate", "validate", "report")
 
 USAGE = """\
 usage: xai-brain <command> [setting=value ...] [-m]
@@ -68,6 +70,9 @@ DETAILS = {
     "explain": "Its settings are those of the run directory. Add a method with attribution=[grad_cam];\n"
     "choose what is explained with explain.target and explain.output.\n",
     "evaluate": "Its settings are those of the run directory; evaluation.top_percents can be changed.\n",
+    "validate": "Its settings are those of the run directory; those of evaluation.masks can be changed:\n"
+    "methods, which (joint, classes), areas, n_subjects, n_random, removal, retrain. With\n"
+    "evaluation.masks.in_run=true `xai-brain run` does it too.\n",
     "report": "Its settings are those of the run directory.\n",
 }
 

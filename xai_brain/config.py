@@ -37,7 +37,7 @@ from xai_brain.config_types import ConfigError as ConfigError
 from xai_brain.config_types import ExplainConfig as ExplainConfig
 from xai_brain.planted_effect import PlantedEffect
 
-COMMANDS = ("train", "baselines", "predict", "explain", "evaluate", "report", "run")
+COMMANDS = ("train", "baselines", "predict", "explain", "evaluate", "validate", "report", "run")
 
 
 def conf_dir() -> Path:
@@ -69,7 +69,8 @@ def compose(command: str = "run", overrides: list[str] | None = None, *, checked
 
     Parameters
     ----------
-    command : {"train", "baselines", "predict", "explain", "evaluate", "report", "run"}, default "run"
+    command : str, default "run"
+        One of `COMMANDS`.
     overrides : list of str, optional
         As on the command line, e.g. ``["experiment=demo", "trainer.max_epochs=2"]``.
     checked : bool, default True

@@ -78,6 +78,7 @@ def check(cfg: DictConfig) -> None:
         )
     _check_group(cfg.evaluation.group)
     _check_card(cfg.evaluation.card)
+    _check_masks(cfg.evaluation.masks)
     if cfg.evaluation.atlas_table and not cfg.evaluation.atlas:
         raise ConfigError("no value for evaluation.atlas: the labels image that evaluation.atlas_table names")
     if cfg.preprocessing.grid not in GRIDS:
@@ -172,3 +173,18 @@ def _check_card(card: DictConfig) -> None:
             raise ConfigError(f"evaluation.card.{key}={card[key]}: at least 1 is needed")
     if card.noise_sd <= 0:
         raise ConfigError(f"evaluation.card.noise_sd={card.noise_sd}: above 0 is needed")
+
+
+def _check_masks(masks: DictConfig) -> None:
+    areas = list(masks.areas)
+    if not areas or len(set(areas)) != len(areas) or not all(0 < area < 100 for area in areas):
+        raise ConfigError(
+            f"evaluation.masks.areas={areas}: different percentages between 0 and 100 are needed"
+        )
+    if masks.removal not in ("zero", "blur", "training_mean"):
+        raise ConfigError(
+            f"evaluation.masks.removal={masks.removal}: one of zero, blur, training_mean is needed"
+        )
+    for key in ("n_subjects", "n_random"):
+        if masks[key] < 1:
+            raise ConfigError(f"evaluation.masks.{key}={masks[key]}: at least 1 is needed")

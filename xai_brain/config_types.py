@@ -184,6 +184,20 @@ class GroupConfig:
 
 
 @dataclass
+class MaskValidationConfig:
+    """Test accuracy with the voxels alone that maps of training subjects rank first (xai-brain validate)."""
+
+    in_run: bool = False  # whether xai-brain run does it too
+    methods: list[str] | None = None  # default: those of the run that are no baselines
+    which: list[str] | None = None  # joint and names of classes; default: all
+    areas: list[float] = field(default_factory=lambda: [5, 10, 20])  # of a mask, in percent of the brain
+    n_subjects: int = 16  # training subjects of each class that are explained in each fold
+    n_random: int = 5  # random masks of each size and smoothness
+    removal: str = "training_mean"  # zero | blur | training_mean: what takes the place of voxels
+    retrain: bool = False  # also networks that are trained again on the masked images
+
+
+@dataclass
 class EvaluationConfig:
     """How maps are compared."""
 
@@ -199,6 +213,7 @@ class EvaluationConfig:
     n_perm: int = 10_000  # of the comparison of classes in regions
     variance_scaling: str = "l2"  # of every map, before variance is divided: none | l2 | rank
     first_layer: bool = False  # whether what the first layer makes of the images differs between classes
+    masks: MaskValidationConfig = field(default_factory=MaskValidationConfig)
 
 
 @dataclass

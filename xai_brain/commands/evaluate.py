@@ -96,7 +96,7 @@ def tables_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]
     images = (run.path / "images").glob("*.nii.gz")
     return {
         "version": versions().get("xai-brain"),
-        "evaluation": str({key: value for key, value in cfg.evaluation.items() if key != "group"}),
+        "evaluation": str({key: v for key, v in cfg.evaluation.items() if key not in ("group", "masks")}),
         "atlas": atlas_stamp(cfg),
         "calibration": calibration_stamp(cfg),
         "brain_size_column": cfg.data.brain_size_column,

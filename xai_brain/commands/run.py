@@ -1,4 +1,4 @@
-"""The whole path: train, explain, evaluate, report."""
+"""The whole path: train, explain, evaluate, validate when it is asked for, report."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from xai_brain.commands.explain import explain
 from xai_brain.commands.progress import say
 from xai_brain.commands.report import report
 from xai_brain.commands.train import train
+from xai_brain.commands.validate import methods_of, validate
 from xai_brain.runs import RunDirectory, read_json, read_tsv
 
 
@@ -26,9 +27,13 @@ def run(cfg: DictConfig) -> RunDirectory:
     RunDirectory
     """
     atlas_of(cfg)  # before hours of training, whether it can be used
+    if cfg.evaluation.masks.in_run:
+        methods_of(cfg)
     train(cfg)
     explain(cfg)
     evaluate(cfg)
+    if cfg.evaluation.masks.in_run:
+        validate(cfg)
     done = report(cfg)
     print_summary(done)
     return done

@@ -18,6 +18,7 @@ from xai_brain.plotting import (
     figures,
     group_sections,
     map_sections,
+    mask_sections,
     model_sections,
     people_sections,
     region_sections,
@@ -100,6 +101,7 @@ def _context(contents: RunContents) -> dict[str, Any]:
         "variance": model_sections.variance(contents, gallery),
         "first_layer": model_sections.first_layer(contents, gallery),
         "regions": region_sections.regions(contents, gallery),
+        "masks": mask_sections.masks(contents, gallery),
         "methods": (methods := [map_sections.method(contents, name) for name in contents.methods]),
         "references": reference_list(_cited(methods, contents)),
         "grid": _grid(contents.setting("preprocessing.grid")),
@@ -129,4 +131,5 @@ def _cited(methods: Sequence[dict[str, Any]], contents: RunContents) -> list[str
         ("Freedman & Lane 1983", "Winkler 2014") if contents.evaluation("group_tests") is not None else ()
     )
     overlap = ("Wang 2023",) if contents.evaluation("group_overlap") is not None else ()
-    return [*always, *tested, *overlap, *(method["citation"] for method in methods)]
+    masked = ("Hooker 2019",) if contents.evaluation("mask_validation") is not None else ()
+    return [*always, *tested, *overlap, *masked, *(method["citation"] for method in methods)]

@@ -25,6 +25,10 @@ REFERENCES = {
         "Guo C, Pleiss G, Sun Y, Weinberger KQ. On calibration of modern neural networks. ICML 2017. "
         "arXiv:1706.04599."
     ),
+    "Hooker 2019": (
+        "Hooker S, Erhan D, Kindermans PJ, Kim B. A benchmark for interpretability methods in deep neural "
+        "networks. NeurIPS 2019. arXiv:1806.10758."
+    ),
     "Kan 2020": (
         "Kan M, Aliev R, Rudenko A, et al. Interpretation of 3D CNNs for brain MRI data "
         "classification. AIST 2020. arXiv:2006.15969."
