@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,7 +82,12 @@ def explain(cfg: DictConfig) -> RunDirectory:
 
     start = time.monotonic()
     cohort = same_cohort(prepared_cohort(cfg, run), run)
-    alone(run.claims, "images", lambda: write_images(run, cohort, get_grid(cfg.preprocessing.grid)))
+    alone(
+        run.claims,
+        "images",
+        lambda: write_images(run, cohort, get_grid(cfg.preprocessing.grid)),
+        lambda: all(has_images(run, row) for row in cohort.to_dict("records")),
+    )
     write_dataset_description(run)
     keep_freed_memory()
     for key, those in networks.items():
@@ -180,15 +187,25 @@ def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:
                 read_json(Path(row["alignment_path"])),
                 run.alignment(row["participant_id"], row["session_id"]),
             )
-        path = run.image(row["participant_id"], row["session_id"], SPACE)
-        truth = run.image(row["participant_id"], row["session_id"], SPACE, "mask")
-        if path.exists() and (truth.exists() or not row["truth_path"]):
+        if has_images(run, row):
             continue
+        path, truth = image_paths(run, row)
         volume, mask = np.load(row["volume_path"]), np.load(row["volume_mask_path"])
         if row["truth_path"]:
             data = resample_to_grid(load_img(row["truth_path"]), grid, order=0) > 0.5
             save_img(data, grid.affine, truth, space=SPACE)
         save_img(for_looking(volume, mask), grid.affine, path, space=SPACE)
+
+
+def image_paths(run: RunDirectory, row: dict[Hashable, Any]) -> tuple[Path, Path]:
+    """Of the T1, and of the truth mask."""
+    about = (row["participant_id"], row["session_id"], SPACE)
+    return run.image(*about), run.image(*about, "mask")
+
+
+def has_images(run: RunDirectory, row: dict[Hashable, Any]) -> bool:
+    path, truth = image_paths(run, row)
+    return path.exists() and (truth.exists() or not row["truth_path"])
 
 
 def for_looking(volume: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
