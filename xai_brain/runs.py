@@ -12,6 +12,7 @@ import platform
 import re
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,7 @@ def provenance(seeds: list[int], inputs: dict[str, str]) -> dict[str, Any]:
     }
 
 
+@cache  # reading them takes as long as writing a map
 def versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
