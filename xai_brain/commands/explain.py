@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -139,6 +140,7 @@ def _explain_with(
         if len(networks) > 1
         else f"seed {networks[0].seed} fold {networks[0].fold + 1}"
     )
+    told: dict[int, torch.Tensor] = {}
     for label, batches in todo.items():
         if not batches:
             continue
@@ -147,7 +149,7 @@ def _explain_with(
             for classifier, reference in zip(classifiers, references, strict=True)
         ]
         for batch in track(batches, f"explain {who}, {label}"):
-            explain_batch(cfg, run, cohort, batch, label, explainers, about)
+            explain_batch(cfg, run, cohort, batch, label, explainers, about, told)
 
 
 def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:
