@@ -77,7 +77,7 @@ def published_epoch(
     train: Iterable[dict[str, Any]],
     validation: Iterable[dict[str, Any]],
 ) -> float:
-    """One pass over the training part, then both parts evaluated twice: for the loss, and for the accuracy."""
+    """A pass over the training part, then both parts evaluated twice: for the loss and for the accuracy."""
     layers.train()
     for batch in train:
         published_step(layers, optimizer, batch["volume"], batch["target"])
@@ -106,7 +106,7 @@ def published_grad_cam(layers: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
 
 
 def published_guided_backprop(layers: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
-    """For the predicted class, which takes a pass of its own. Hooks are removed: as published they pile up."""
+    """For the predicted class, which takes a pass of its own. Hooks are removed; as published they stay."""
     with torch.no_grad():
         target = layers(x).argmax()
 

@@ -6,8 +6,8 @@
 Without IXI the embedded cohort stands in for it, on the same grid. `--subjects` is the size of the cohort, of
 which the first of five folds is trained; 80 of them make a pair of epochs last about a minute on 2 cores.
 
-epoch  Ours is `fit_fold` as `xai-brain train` calls it: training, one validation pass, metrics, logs, the best
-       checkpoint. The published one trains, then evaluates training and validation part twice.
+epoch  Ours is `fit_fold` as `xai-brain train` calls it: training, one validation pass, metrics, logs, the
+       best checkpoint. The published one trains, then evaluates training and validation part twice.
 step   The same ten batches from the same weights, with the same dropout; losses are compared.
 
 Each side has a process of its own. The last line is JSON: `speedup_vs_published` of the epoch (bar: 4),
@@ -28,6 +28,7 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 from published import published_epoch, published_layers, published_step
+from torch import nn
 from torch.utils.data import DataLoader
 from turns import Side, in_turns, ratio, seconds_of, serve, show, tell, wait_for_turn
 from untrained import IXI, cohort_root, settings
@@ -110,7 +111,7 @@ def steps(side: str, cfg: DictConfig, parts: dict[str, pd.DataFrame], names: lis
     if side == "our step":
         keep_freed_memory()  # as `fit_fold` does
         step, optimizer = our_step, classifier.configure_optimizers()
-        network: torch.nn.Module = classifier
+        network: nn.Module = classifier
     else:
         network = published_layers(classifier.network)
         step, optimizer = published_step, torch.optim.Adam(network.parameters(), LR)
@@ -127,13 +128,13 @@ def steps(side: str, cfg: DictConfig, parts: dict[str, pd.DataFrame], names: lis
 
 
 def our_step(
-    classifier: torch.nn.Module,
+    classifier: nn.Module,
     optimizer: torch.optim.Optimizer,
     volumes: torch.Tensor,
     targets: torch.Tensor,
 ) -> float:
     """What Lightning does in a step."""
-    loss = torch.nn.functional.cross_entropy(classifier(volumes), targets)
+    loss = nn.functional.cross_entropy(classifier(volumes), targets)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -46,7 +46,7 @@ def untrained_run(root: Path, folder: Path, ids: range, batch_size: int = 8) -> 
     folder : Path
         Of the run.
     ids : range
-        Numbers of the subjects; subject i has image i of the cohort, from the beginning again at its end.
+        Numbers of the subjects; subject i has image i of the cohort, which begins again at its end.
     batch_size : int, default 8
     """
     cfg = compose("train", [*settings(root, folder, ids), f"explain.batch_size={batch_size}"])
@@ -77,17 +77,13 @@ def settings(root: Path, folder: Path, ids: range) -> list[str]:
 
 
 def _repeated(root: Path, ids: range) -> pd.DataFrame:
+    """Table of subjects; the sexes take turns, so that few subjects have both."""
     sex = read_tsv(root / "participants.tsv").set_index("participant_id")["sex"]
-    paths = sorted(root.glob(IMAGES))
-    own = [path.name.split("_")[0] for path in paths]
-    which = np.array(ids) % len(paths)
-    return pd.DataFrame(
-        {
-            "participant_id": [f"sub-{i:05d}" for i in ids],
-            "t1w_path": [str(paths[i]) for i in which],
-            "sex": [sex[own[i]] for i in which],
-        }
-    )
+    paths = sorted(str(path) for path in root.glob(IMAGES))
+    images = pd.DataFrame({"t1w_path": paths, "sex": [sex[Path(path).name.split("_")[0]] for path in paths]})
+    images = images.assign(rank=images.groupby("sex").cumcount()).sort_values(["rank", "sex"])
+    chosen = images.iloc[np.array(ids) % len(images)].drop(columns="rank")
+    return chosen.assign(participant_id=[f"sub-{i:05d}" for i in ids])
 
 
 def _save_network(cfg: DictConfig, names: list[str], path: Path) -> None:
