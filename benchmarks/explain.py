@@ -3,8 +3,8 @@
     python benchmarks/explain.py --data /path/to/ixi             # all three parts, an hour on 2 cores
     python benchmarks/explain.py --part overhead --subjects 32   # one of them, smaller
 
-Grad-CAM and guided backpropagation by the paper's network with random weights, five folds, images of IXI, or of
-the embedded cohort on the same grid; more subjects than there are images repeat them under new ids. The
+Grad-CAM and guided backpropagation by the paper's network with random weights, five folds, images of IXI, or
+of the embedded cohort on the same grid; more subjects than there are images repeat them under new ids. The
 volumes are in the cache before; maps and images of a run are removed before each of its turns.
 
 overhead  `xai-brain explain` from its start to its end, imports and NIfTI files included, against the methods
@@ -13,7 +13,8 @@ memory    The largest resident memory of one process for 50 and for 1,000 subjec
 two       160 subjects in one run by a process of one thread, against two runs of 80 at the same time by two
           such processes: seconds of the stage, and of the whole command.
 
-The last line is JSON: `overhead_ratio` (bar: 1.5), `rss_growth_mb` (bar: flat), `two_process_speedup` (bar: 1.8).
+The last line is JSON: `overhead_ratio` (bar: 1.5), `rss_growth_mb` (bar: flat), `two_process_speedup`
+(bar: 1.8).
 """
 
 from __future__ import annotations
@@ -90,10 +91,11 @@ def bare(run: RunDirectory) -> None:
     paths = prepared_cohort(cfg, run).set_index("participant_id")["volume_path"]
     keep_freed_memory()  # as the stage does
     work = []
+    predictions = read_tsv(run.predictions)
     for (_, fold), [network] in networks_of(cfg, run).items():
         classifier = network.load(cfg)
         methods = [build_method(cfg, label, classifier, None)[0] for label in cfg.attribution]
-        ids = read_tsv(run.predictions).query("fold == @fold")["participant_id"]
+        ids = predictions.loc[predictions["fold"] == fold, "participant_id"]
         volumes = torch.from_numpy(np.stack([np.load(paths[i]) for i in ids]))[:, None]
         work.append((classifier, methods, volumes))
 
