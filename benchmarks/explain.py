@@ -46,7 +46,7 @@ from xai_brain.models.fitting import keep_freed_memory
 from xai_brain.runs import RunDirectory, read_json, read_tsv
 
 PARTS = ("overhead", "memory", "two")
-N_FOLDS, BATCH_SIZE = 5, 8
+BATCH_SIZE = 8
 
 
 def cleared(run: RunDirectory) -> RunDirectory:
@@ -140,10 +140,8 @@ def memory(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, floa
         peaks[n] = explained([run])["peak_mb"]
         shutil.rmtree(run.path)
         print(f"{n} subjects: at most {peaks[n]:.0f} MB resident", flush=True)
-    return {
-        "rss_growth_mb": round(peaks[args.many] - peaks[args.few], 1),
-        "rss_mb": round(peaks[args.few], 1),
-    }
+    growth = peaks[args.many] - peaks[args.few]
+    return {"rss_growth_mb": round(growth, 1), "rss_mb": round(peaks[args.few], 1)}
 
 
 def two(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, float]:
