@@ -7,6 +7,7 @@ shift after another; all in the usual memory layout. This is what the library is
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,12 +19,15 @@ from torch import nn
 def published_layers(network: nn.Module) -> nn.Sequential:
     """The paper's network with the weights of ours, as anybody would write it; logits."""
     network = copy.deepcopy(network)
-    layers: list[nn.Module] = []
-    for block in (network.block1, network.block2, network.block3):
-        layers += [block.conv, block.norm, nn.ReLU(), nn.MaxPool3d(2)]
-    plain = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(), network.linear)
+    layers: dict[str, nn.Module] = {}
+    for k, block in enumerate((network.block1, network.block2, network.block3), 1):
+        layers |= {f"conv{k}": block.conv, f"norm{k}": block.norm}
+        layers |= {f"relu{k}": nn.ReLU(), f"pool{k}": nn.MaxPool3d(2)}
+    layers |= {"flatten": nn.Flatten(), "dropout": nn.Dropout(), "linear": network.linear}
+    plain = nn.Sequential(OrderedDict(layers))
     for parameter in plain.parameters():
-        parameter.data = parameter.data.contiguous()
+        # `contiguous` would leave the first convolution its strides, which say channels last to all that follow
+        parameter.data = torch.empty(parameter.shape).copy_(parameter.data)
     return plain
 
 
