@@ -26,7 +26,7 @@ def published_layers(network: nn.Module) -> nn.Sequential:
     layers |= {"flatten": nn.Flatten(), "dropout": nn.Dropout(), "linear": network.linear}
     plain = nn.Sequential(OrderedDict(layers))
     for parameter in plain.parameters():
-        # `contiguous` would leave the first convolution its strides, which say channels last to all that follow
+        # `contiguous` would leave the first one its strides, which say channels last to all that follow
         parameter.data = torch.empty(parameter.shape).copy_(parameter.data)
     return plain
 

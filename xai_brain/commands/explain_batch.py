@@ -142,25 +142,26 @@ def explain_batch(
     probabilities = told[first]
     targets = resolve_targets(cfg.explain.target, probabilities, batch.rows["target"].tolist(), class_names)
     maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))
-    affine = get_grid(cfg.preprocessing.grid).affine
+    affine, parameters = get_grid(cfg.preprocessing.grid).affine, parameters_of(cfg, label)
     for row, values, target, probability, detail in zip(
         batch.rows.itertuples(), maps, targets, probabilities, details, strict=True
     ):
         path = map_path(cfg, run, row, label)
         if is_current(cfg, run, row, label, {(batch.seed, batch.fold): about["CheckpointSHA256"]}):
             continue
-        save_img(values[0].numpy(), affine, path, space=SPACE)
+        voxels = values[0].numpy()
+        save_img(voxels, affine, path, space=SPACE)
         about_map = {
             "ParticipantId": row.participant_id,
             "Method": label,
             "Kind": getattr(explainers[0].method, "kind", "method"),
-            "Parameters": parameters_of(cfg, label),
+            "Parameters": parameters,
             "Target": int(target),
             "TargetName": class_names[int(target)],
             "TargetProbability": float(probability[target]),
             "TargetRule": cfg.explain.target,
             "Output": explainers[0].output,
-            "Empty": bool(not torch.isfinite(values).all() or not values.any()),
+            "Empty": bool(not np.isfinite(voxels).all() or not voxels.any()),
             "ValueMeaning": value_meaning(explainers[0].method, explainers[0].output),
             **({"Details": detail} if detail else {}),
             **about,
