@@ -30,7 +30,7 @@ def cohort_root(data: Path) -> Path:
     """Folder of the IXI cohort, or of the embedded one on the paper's grid where IXI is not there."""
     if (data / "participants.tsv").exists():
         print(f"images: {data}")
-        return data
+        return data.resolve()
     print(f"images: the embedded cohort, as {data} holds none")
     settings = SyntheticSettings(n_subjects=N_STAND_IN, grid="t1w_58x70x58")
     return make_synthetic_cohort(default_cache_dir() / "benchmarks" / "stand_in_58x70x58", settings)
