@@ -1,36 +1,133 @@
-"""Meaningful Perturbation as published for brain MRI, written plainly and apart from the library.
+"""The published way of training and explaining for brain MRI, written plainly and apart from the library.
 
-One subject, one shift after another, the blur computed anew for each, in the usual memory layout. This is
-what the engine is measured against.
+Training evaluates both parts twice an epoch; methods take one subject at a time, Meaningful Perturbation one
+shift after another; all in the usual memory layout. This is what the library is measured against.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 
+def published_layers(network: nn.Module) -> nn.Sequential:
+    """The paper's network with the weights of ours, as anybody would write it; logits."""
+    network = copy.deepcopy(network)
+    layers: dict[str, nn.Module] = {}
+    for k, block in enumerate((network.block1, network.block2, network.block3), 1):
+        layers |= {f"conv{k}": block.conv, f"norm{k}": block.norm}
+        layers |= {f"relu{k}": nn.ReLU(), f"pool{k}": nn.MaxPool3d(2)}
+    layers |= {"flatten": nn.Flatten(), "dropout": nn.Dropout(), "linear": network.linear}
+    plain = nn.Sequential(OrderedDict(layers))
+    for parameter in plain.parameters():
+        # `contiguous` would leave the first one its strides, which say channels last to all that follow
+        parameter.data = torch.empty(parameter.shape).copy_(parameter.data)
+    return plain
+
+
+LAST_RELU = 10  # of the layers: Grad-CAM looks at its output
+
+
 class PublishedNetwork(nn.Module):
-    """The network of the paper with a classifier's weights, as anybody would write it; probabilities."""
+    """The same with a classifier's temperature; probabilities, in eval mode."""
 
     def __init__(self, classifier: nn.Module):
         super().__init__()
-        network = copy.deepcopy(classifier.network)
-        layers: list[nn.Module] = []
-        for block in (network.block1, network.block2, network.block3):
-            layers += [block.conv, block.norm, nn.ReLU(), nn.MaxPool3d(2)]
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(), network.linear)
+        self.layers = published_layers(classifier.network)
         self.temperature = float(classifier.temperature)
-        for parameter in self.parameters():
-            parameter.data = parameter.data.contiguous()
-            parameter.requires_grad_(False)
+        self.requires_grad_(False)
         self.eval()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.softmax(self.layers(x) / self.temperature, dim=1)
+
+
+# -- training ----------------------------------------------------------------------------------------
+
+
+def published_step(
+    layers: nn.Module, optimizer: torch.optim.Optimizer, volumes: torch.Tensor, targets: torch.Tensor
+) -> float:
+    """Loss of one training step."""
+    optimizer.zero_grad()
+    loss = F.cross_entropy(layers(volumes), targets)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+@torch.no_grad()
+def published_evaluation(layers: nn.Module, batches: Iterable[dict[str, Any]]) -> tuple[float, float]:
+    """Mean loss and accuracy."""
+    layers.eval()
+    losses, right, n = 0.0, 0, 0
+    for batch in batches:
+        logits = layers(batch["volume"])
+        losses += F.cross_entropy(logits, batch["target"], reduction="sum").item()
+        right += int((logits.argmax(1) == batch["target"]).sum())
+        n += len(logits)
+    return losses / n, right / n
+
+
+def published_epoch(
+    layers: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: Iterable[dict[str, Any]],
+    validation: Iterable[dict[str, Any]],
+) -> float:
+    """A pass over the training part, then both parts evaluated twice: for the loss and for the accuracy."""
+    layers.train()
+    for batch in train:
+        published_step(layers, optimizer, batch["volume"], batch["target"])
+    for _ in range(2):
+        train_loss, _ = published_evaluation(layers, train)
+        published_evaluation(layers, validation)
+    return train_loss
+
+
+# -- Grad-CAM and guided backpropagation, one subject, (1, 1, X, Y, Z) --------------------------------
+
+
+def published_grad_cam(layers: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    """For the predicted class, before it is clipped and scaled; a second pass for the feature maps."""
+    convolutions, rest = layers[: LAST_RELU + 1], layers[LAST_RELU + 1 :]
+    gradients: list[torch.Tensor] = []
+    features = convolutions(x)
+    features.register_hook(gradients.append)
+    logits = rest(features)
+    layers.zero_grad()
+    logits[0, logits.argmax()].backward()
+    weights = gradients[0].mean((2, 3, 4), keepdim=True)
+    features = convolutions(x).detach()
+    coarse = (weights * features).sum(1, keepdim=True)
+    return F.interpolate(coarse, x.shape[2:], mode="trilinear", align_corners=False)
+
+
+def published_guided_backprop(layers: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    """For the predicted class, which takes a pass of its own. Hooks are removed; as published they stay."""
+    with torch.no_grad():
+        target = layers(x).argmax()
+
+    def positive(module: nn.Module, into: Any, out: Any) -> Any:
+        return (into[0].clamp_min(0),)
+
+    handles = [m.register_full_backward_hook(positive) for m in layers if isinstance(m, nn.ReLU)]
+    x = x.clone().requires_grad_()
+    layers.zero_grad()
+    layers(x)[0, target].backward()
+    for handle in handles:
+        handle.remove()
+    assert x.grad is not None
+    return x.grad
+
+
+# -- Meaningful Perturbation --------------------------------------------------------------------------
 
 
 def box_blur(x: torch.Tensor) -> torch.Tensor:

@@ -384,3 +384,21 @@ def test_same_maps_on_a_gpu(name, toy_net, inputs):
     on_cpu = METHODS[name](toy_net).attribute(inputs, target=1)
     on_gpu = METHODS[name](toy_net.cuda()).attribute(inputs.cuda(), target=1)
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=1e-2 * on_cpu.abs().max().item())
+
+
+def test_what_was_tried_on_a_model_is_tried_again_when_it_changes(inputs):
+    net, passes = ToyNet().eval(), []
+    net.register_forward_hook(lambda *_: passes.append(1))
+    method = GradCAM(net)
+    first = method.attribute(inputs, 0)
+    begun = len(passes)
+    torch.testing.assert_close(method.attribute(inputs, 0), first, rtol=0, atol=0)
+    assert (begun, len(passes) - begun) == (3, 1)  # the layer, the memory, the map; then the map alone
+    net.relu2 = nn.ReLU6()  # no layer to choose any more: the last ReLU is another
+    torch.testing.assert_close(method.attribute(inputs, 0), GradCAM(net, "relu1").attribute(inputs, 0))
+
+    guided = GuidedBackprop(net)
+    guided.attribute(inputs, 0)
+    net.relu1 = nn.Identity()
+    with pytest.raises(AttributionError, match=r"no torch\.nn\.ReLU module"):
+        guided.attribute(inputs, 0)

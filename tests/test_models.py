@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from xai_brain.models.classifier import BrainClassifier
-from xai_brain.models.fitting import fit_temperature
+from xai_brain.models.fitting import determinism_kept, fit_temperature
 from xai_brain.models.kan2020 import Kan2020
 
 SHAPE = (30, 34, 31)
@@ -162,3 +162,13 @@ def test_published_weights_want_the_published_input(tmp_path, capsys, key, prepr
     warn_of_other_input(compose("train", settings))
     told = capsys.readouterr().out
     assert ("preprocessing=kan2020 gives its input" in told) == warned
+
+
+def test_torch_is_as_it_was_after_training_and_fills_no_tensor_meanwhile():
+    settings = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
+    with determinism_kept():
+        torch.use_deterministic_algorithms(True)
+        assert not settings.fill_uninitialized_memory
+    assert (torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory) == before
+    assert before == (False, True)

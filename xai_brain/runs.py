@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -229,6 +229,7 @@ def provenance(seeds: list[int], inputs: dict[str, str]) -> dict[str, Any]:
     }
 
 
+@cache  # reading them takes as long as writing a map
 def versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
@@ -239,7 +240,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=1)
+@cache
 def git_commit() -> str | None:
     """Of a checkout; None of an installed package."""
     folder = Path(__file__).parent.parent

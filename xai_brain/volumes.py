@@ -20,7 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 from xai_brain.claims import partial_prefix
-from xai_brain.inflate import read_voxels
+from xai_brain.inflate import igzip, read_voxels
 from xai_brain.nifti_header import ImageError as ImageError
 from xai_brain.nifti_header import cannot_be_read, open_img
 from xai_brain.separable import parallel_axes, resample
@@ -32,6 +32,8 @@ NYQUIST_SIGMA = float(np.sqrt(2 * np.log(2)) / np.pi)
 _UMASK = os.umask(0)  # it can only be read by being set; once, before there are threads
 os.umask(_UMASK)
 FILE_MODE = 0o666 & ~_UMASK
+
+GZIP_LEVEL = 2  # maps are noise to gzip: higher levels take many times as long and save nothing
 
 
 @dataclass(frozen=True)
@@ -283,11 +285,8 @@ def save_img(data: np.ndarray, affine: np.ndarray, path: str | Path, *, space: s
 
 
 def _write_nifti(img: nib.Nifti1Image, path: Path) -> None:
-    import gzip
-
     if path.suffix != ".gz":
         img.to_filename(path)
         return
     # without name and time in the gzip header the same data are the same bytes
-    with open(path, "wb") as raw, gzip.GzipFile("", "wb", 3, raw, mtime=0) as file:
-        file.write(img.to_bytes())
+    path.write_bytes(igzip.compress(img.to_bytes(), GZIP_LEVEL, mtime=0))

@@ -9,7 +9,7 @@ from torch import nn
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.masks import upsampled
 from xai_brain.attribution.memory import in_chunks
-from xai_brain.attribution.model_state import AttributionError, preserved
+from xai_brain.attribution.model_state import AttributionError, Tried, preserved
 from xai_brain.attribution.outputs import ClassScore
 
 
@@ -36,6 +36,7 @@ class GradCAM:
 
     def __init__(self, model: nn.Module, layer: str | None = None):
         self.model, self.layer = model, layer
+        self._found = Tried(find_layer)
 
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
@@ -53,7 +54,7 @@ class GradCAM:
         """
         check_volumes(inputs)
         with preserved(self.model):
-            grad_cam = LayerGradCam(self.model, find_layer(self.model, inputs, self.layer))
+            grad_cam = LayerGradCam(self.model, self._found.on(self.model, inputs, self.layer))
 
             def explain(some: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
                 coarse = grad_cam.attribute(some, targets)

@@ -10,7 +10,7 @@ from torch import nn
 
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
-from xai_brain.attribution.model_state import preserved
+from xai_brain.attribution.model_state import Tried, preserved
 from xai_brain.attribution.nonlinearities import check_relu_modules
 
 
@@ -31,6 +31,7 @@ class GuidedBackprop:
 
     def __init__(self, model: nn.Module):
         self.model = model
+        self._checked = Tried(check_relu_modules)
 
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
@@ -53,7 +54,7 @@ class GuidedBackprop:
         """
         check_volumes(inputs)
         with preserved(self.model), warnings.catch_warnings():
-            check_relu_modules(self.model, inputs, "guided backpropagation")
+            self._checked.on(self.model, inputs, "guided backpropagation")
             # Captum tells of the hooks that it sets
             warnings.filterwarnings("ignore", "Setting (backward|forward).*hooks on ReLU")
             return in_chunks(self.model, inputs, target, CaptumGuidedBackprop(self.model).attribute)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -14,6 +15,8 @@ from xai_brain.attribution.model_state import preserved
 MAX_VOLUMES = {"cpu": 8, "cuda": 256}  # more in one pass are no faster
 MEMORY_SHARE = 0.5  # of what is free
 MAX_BYTES = {"cpu": 2 * 1024**3}  # of one pass, also where more is free
+# of networks that were asked before; were one of them changed since, `Chunks` would still halve in time
+_BYTES: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDictionary()
 
 Result = TypeVar("Result")
 
@@ -101,6 +104,18 @@ def volumes_that_fit(network: nn.Module, volume: torch.Tensor) -> int:
     network : torch.nn.Module
     volume : Tensor of shape (1, 1, X, Y, Z)
     """
+    known = _BYTES.setdefault(network, {})
+    size = (volume.shape, volume.dtype, volume.device)
+    if size not in known:
+        known[size] = _bytes_of(network, volume)
+    device = volume.device.type
+    usable = MEMORY_SHARE * _free_memory(volume.device)
+    usable = min(usable, MAX_BYTES.get(device, usable))
+    return max(1, min(int(usable / max(known[size], 1)), MAX_VOLUMES.get(device, 8)))
+
+
+def _bytes_of(network: nn.Module, volume: torch.Tensor) -> int:
+    """What one volume needs, its gradients too."""
     kept: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -110,11 +125,7 @@ def volumes_that_fit(network: nn.Module, volume: torch.Tensor) -> int:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         network(volume.detach().requires_grad_())
     weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    per_volume = 2 * sum(size for place, size in kept.items() if place not in weights)  # and its gradients
-    device = volume.device.type
-    usable = MEMORY_SHARE * _free_memory(volume.device)
-    usable = min(usable, MAX_BYTES.get(device, usable))
-    return max(1, min(int(usable / max(per_volume, 1)), MAX_VOLUMES.get(device, 8)))
+    return 2 * sum(size for place, size in kept.items() if place not in weights)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

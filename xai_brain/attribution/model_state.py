@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import torch
 from torch import nn
+
+Found = TypeVar("Found")
 
 HOOKS = (
     "_forward_hooks",
@@ -21,6 +24,27 @@ HOOKS = (
 
 class AttributionError(ValueError):
     """A model or input that a method cannot explain: why, and what to do."""
+
+
+class Tried(Generic[Found]):
+    """What a method found out about a model by trying it on a volume; tried again when the model changes.
+
+    Parameters
+    ----------
+    find : callable of (model, inputs, ...)
+        Its result follows from the modules of the model and the size of a volume, not from weights.
+    """
+
+    def __init__(self, find: Callable[..., Found]):
+        self.find = find
+        self.known: tuple[Any, Found] | None = None
+
+    def on(self, model: nn.Module, inputs: torch.Tensor, *more: Any) -> Found:
+        """``find(model, inputs, ...)``, or what it gave for these modules and this size."""
+        about = (tuple(model.modules()), inputs.shape[1:], inputs.device, more)
+        if self.known is None or self.known[0] != about:
+            self.known = about, self.find(model, inputs, *more)
+        return self.known[1]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -157,6 +158,7 @@ def _explain_with(
         if len(networks) > 1
         else f"seed {networks[0].seed} fold {networks[0].fold + 1}"
     )
+    told: dict[int, torch.Tensor] = {}
     for label, batches in todo.items():
         if not batches:
             continue
@@ -168,7 +170,9 @@ def _explain_with(
             run.claims,
             {f"{label}_seed-{b.seed}_fold-{b.fold}_row-{b.rows.index[0]}": b for b in batches},
             done=partial(done, label),
-            do=partial(explain_batch, cfg, run, cohort, label=label, explainers=explainers, about=about),
+            do=partial(
+                explain_batch, cfg, run, cohort, label=label, explainers=explainers, about=about, told=told
+            ),
             progress=partial(track, description=f"explain {who}, {label}"),
             wait=partial(_waiting, who, label),
         )

@@ -125,19 +125,24 @@ def explain_batch(
     label: str,
     explainers: list[Explainer],
     about: dict[str, Any],
+    told: dict[int, torch.Tensor],
 ) -> None:
-    """Save the maps of a batch; of several networks their mean, for the class that they choose together."""
+    """Save the maps of a batch; of several networks their mean, for the class that they choose together.
+
+    `told` keeps the class probabilities of batches, (N, n_classes), by their first row: methods share them.
+    """
     keys = cohort.set_index(["participant_id", "session_id"])
     rows = [keys.loc[(row.participant_id, row.session_id)] for row in batch.rows.itertuples()]
     inputs = torch.from_numpy(np.stack([load_volume(row["volume_path"]) for row in rows]))[:, None]
     inputs = inputs.to(next(explainers[0].classifier.parameters()).device)
     class_names = explainers[0].classifier.class_names
-    with torch.no_grad():
-        told = [explainer.classifier(inputs).softmax(1).cpu() for explainer in explainers]
-    probabilities = torch.stack(told).mean(0)
+    first = int(batch.rows.index[0])
+    if first not in told:
+        told[first] = _probabilities(explainers, inputs)
+    probabilities = told[first]
     targets = resolve_targets(cfg.explain.target, probabilities, batch.rows["target"].tolist(), class_names)
     maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))
-    affine = get_grid(cfg.preprocessing.grid).affine
+    affine, parameters = get_grid(cfg.preprocessing.grid).affine, parameters_of(cfg, label)
     for row, of_cohort, values, target, probability, detail in zip(
         batch.rows.itertuples(), rows, maps, targets, probabilities, details, strict=True
     ):
@@ -145,20 +150,21 @@ def explain_batch(
         if is_current(cfg, run, row, label, {(batch.seed, batch.fold): about["CheckpointSHA256"]}):
             continue
         sidecar(path).unlink(missing_ok=True)  # of another network; a map without one is not there
-        save_img(values[0].numpy(), affine, path, space=SPACE)
+        voxels = values[0].numpy()
+        save_img(voxels, affine, path, space=SPACE)
         about_map = {
             "ParticipantId": row.participant_id,
             "MapSHA256": file_hash(path),
             "InputSHA256": str(of_cohort["sha256"]),
             "Method": label,
             "Kind": getattr(explainers[0].method, "kind", "method"),
-            "Parameters": parameters_of(cfg, label),
+            "Parameters": parameters,
             "Target": int(target),
             "TargetName": class_names[int(target)],
             "TargetProbability": float(probability[target]),
             "TargetRule": cfg.explain.target,
             "Output": explainers[0].output,
-            "Empty": bool(not torch.isfinite(values).all() or not values.any()),
+            "Empty": bool(not np.isfinite(voxels).all() or not voxels.any()),
             "ValueMeaning": value_meaning(explainers[0].method, explainers[0].output),
             **({"Details": detail} if detail else {}),
             **about,
@@ -166,6 +172,12 @@ def explain_batch(
             "GitCommit": git_commit(),
         }
         write_json(about_map, sidecar(path))
+
+
+@torch.no_grad()
+def _probabilities(explainers: list[Explainer], inputs: torch.Tensor) -> torch.Tensor:
+    """Of the classes, (N, n_classes), by all networks together."""
+    return torch.stack([each.classifier(inputs).softmax(1).cpu() for each in explainers]).mean(0)
 
 
 def _seed_of(batch: Batch) -> int:

@@ -1,0 +1,194 @@
+"""The explain stage end to end: its cost beside the bare methods, its memory, and two processes.
+
+    python benchmarks/explain.py --data /path/to/ixi             # all three parts, an hour on 2 cores
+    python benchmarks/explain.py --part overhead --subjects 32   # one of them, smaller
+
+Grad-CAM and guided backpropagation by the paper's network with random weights, five folds, images of IXI, or
+of the embedded cohort on the same grid; more subjects than there are images repeat them under new ids. The
+volumes are in the cache before; maps and images of a run are removed before each of its turns.
+
+overhead  `xai-brain explain` from its start to its end, imports and NIfTI files included, against the methods
+          alone: volumes in memory, networks loaded, the class predicted once for both methods. Batches of 8.
+memory    The largest resident memory of one process for 50 and for 1,000 subjects, once each.
+two       160 subjects in one run by a process of one thread, against two runs of 80 at the same time by two
+          such processes: seconds of the stage, and of the whole command.
+
+The last line is JSON: `overhead_ratio` (bar: 1.5), `rss_growth_mb` (bar: flat), `two_process_speedup`
+(bar: 1.8).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from turns import Side, in_turns, ratio, seconds_of, serve, show
+from untrained import IXI, cohort_root, untrained_run
+
+from xai_brain.attribution import preserved
+from xai_brain.commands.cohort import prepared_cohort
+from xai_brain.commands.explain_batch import build_method
+from xai_brain.commands.networks import networks_of
+from xai_brain.commands.setup import stage_settings
+from xai_brain.models.fitting import keep_freed_memory
+from xai_brain.runs import RunDirectory, read_json, read_tsv
+
+PARTS = ("overhead", "memory", "two")
+BATCH_SIZE = 8
+
+
+def cleared(run: RunDirectory) -> RunDirectory:
+    """The run before its first explanation."""
+    for folder in ("attributions", "images"):
+        shutil.rmtree(run.path / folder, ignore_errors=True)
+    run.metrics.unlink(missing_ok=True)
+    return run
+
+
+def start(run: RunDirectory, threads: int | None = None) -> subprocess.Popen[bytes]:
+    limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "xai_brain", "explain", f"run_dir={run.path}"]
+    return subprocess.Popen(command, env={**os.environ, **limit}, stdout=subprocess.DEVNULL)
+
+
+def explained(runs: list[RunDirectory], threads: int | None = None) -> dict[str, float]:
+    """Explain these runs at the same time, a process each.
+
+    ``seconds`` from the start of the commands to the end of the last; ``stage`` of the slowest of them,
+    without what Python needs to start and to import; ``peak_mb`` of the last, resident.
+    """
+    for run in runs:
+        cleared(run)
+    begin = time.perf_counter()
+    processes = [start(run, threads) for run in runs]
+    peak_mb = 0.0
+    for process in processes:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(map(str, process.args))}: failed")  # type: ignore[arg-type]
+        peak_mb = usage.ru_maxrss / 1024
+    seconds = time.perf_counter() - begin
+    stages = [read_json(run.metrics)["seconds/explain"] for run in runs]
+    return {"seconds": seconds, "stage": max(stages), "peak_mb": peak_mb}
+
+
+def bare(run: RunDirectory) -> None:
+    """In a process of its own: at every turn the methods of a run, on its volumes in memory."""
+    cfg = stage_settings("explain", [f"run_dir={run.path}"])
+    paths = prepared_cohort(cfg, run).set_index("participant_id")["volume_path"]
+    keep_freed_memory()  # as the stage does
+    work = []
+    predictions = read_tsv(run.predictions)
+    for (_, fold), [network] in networks_of(cfg, run).items():
+        classifier = network.load(cfg)
+        methods = [build_method(cfg, label, classifier, None)[0] for label in cfg.attribution]
+        ids = predictions.loc[predictions["fold"] == fold, "participant_id"]
+        volumes = torch.from_numpy(np.stack([np.load(paths[i]) for i in ids]))[:, None]
+        work.append((classifier, methods, volumes))
+
+    def turn() -> dict[str, float]:
+        begin = time.perf_counter()
+        for classifier, methods, volumes in work:
+            for batch in volumes.split(BATCH_SIZE):
+                with torch.no_grad():
+                    targets = classifier(batch).argmax(1)
+                for method in methods:
+                    with preserved(classifier):
+                        method.attribute(batch, target=targets)
+        return {"seconds": time.perf_counter() - begin}
+
+    serve(turn)
+
+
+def overhead(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, float]:
+    run = untrained_run(root, folder / "overhead", range(args.subjects), BATCH_SIZE)
+    methods = Side([__file__, "--bare", str(run.path)])
+    ways: dict[str, Callable[[], dict[str, Any]]] = {
+        "xai-brain explain": partial(explained, [run]),
+        "methods alone": methods.turn,
+    }
+    told = in_turns(ways, args.turns)
+    methods.close()
+    seconds = seconds_of(told)
+    stage = [turn["stage"] for turn in told["xai-brain explain"]]
+    show(f"{args.subjects} subjects, two methods", {**seconds, "of it, the stage": stage})
+    n_maps = len(list((run.path / "attributions").rglob("*_attribution.nii.gz")))
+    assert n_maps == 2 * args.subjects, f"{n_maps} maps"
+    return {
+        "overhead_ratio": ratio(seconds["xai-brain explain"], seconds["methods alone"]),
+        "overhead_ratio_of_the_stage": ratio(stage, seconds["methods alone"]),
+    }
+
+
+def memory(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, float]:
+    peaks = {}
+    for n in (args.few, args.many):
+        run = untrained_run(root, folder / f"of_{n}", range(n), BATCH_SIZE)
+        peaks[n] = explained([run])["peak_mb"]
+        shutil.rmtree(run.path)
+        print(f"{n} subjects: at most {peaks[n]:.0f} MB resident", flush=True)
+    growth = peaks[args.many] - peaks[args.few]
+    return {"rss_growth_mb": round(growth, 1), "rss_mb": round(peaks[args.few], 1)}
+
+
+def two(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, float]:
+    half = args.half
+    whole = untrained_run(root, folder / "whole", range(2 * half), BATCH_SIZE)
+    halves = [
+        untrained_run(root, folder / f"half_{k}", range(k * half, (k + 1) * half), BATCH_SIZE) for k in (0, 1)
+    ]
+    ways: dict[str, Callable[[], dict[str, Any]]] = {
+        "one process": partial(explained, [whole], threads=1),
+        "two processes": partial(explained, halves, threads=1),
+    }
+    told = in_turns(ways, args.turns, warm_up=False)
+    seconds = seconds_of(told)
+    stages = {name: [turn["stage"] for turn in turns] for name, turns in told.items()}
+    show(f"{2 * half} subjects, one thread a process, the stage", stages)
+    show("the whole command", seconds)
+    return {
+        "two_process_speedup": ratio(stages["one process"], stages["two processes"]),
+        "two_process_speedup_with_start_up": ratio(seconds["one process"], seconds["two processes"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=IXI, help="folder of the IXI cohort")
+    parser.add_argument("--part", action="append", choices=PARTS)
+    parser.add_argument("--subjects", type=int, default=181, help="of the overhead; at least 20")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--few", type=int, default=50, help="subjects of the memory; at least 20")
+    parser.add_argument("--many", type=int, default=1000)
+    parser.add_argument("--half", type=int, default=80, help="subjects of each of two processes; at least 20")
+    parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.bare:
+        bare(RunDirectory(args.bare))
+        return
+    root = cohort_root(args.data)
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for part in args.part or PARTS:
+            work = {"overhead": overhead, "memory": memory, "two": two}[part]
+            figures |= work(args, root, Path(name))
+    print(json.dumps({**figures, "threads": torch.get_num_threads()}))
+
+
+if __name__ == "__main__":
+    main()
