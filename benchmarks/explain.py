@@ -42,7 +42,7 @@ from xai_brain.commands.cohort import prepared_cohort
 from xai_brain.commands.explain_batch import build_method
 from xai_brain.commands.networks import networks_of
 from xai_brain.commands.setup import stage_settings
-from xai_brain.models.fitting import keep_freed_memory
+from xai_brain.freed_memory import keep_freed_memory
 from xai_brain.runs import RunDirectory, read_json, read_tsv
 
 PARTS = ("overhead", "memory", "two")

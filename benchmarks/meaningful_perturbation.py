@@ -30,7 +30,7 @@ from xai_brain.attribution import ClassScore
 from xai_brain.data.cache import default_cache_dir
 from xai_brain.evaluation.faithfulness import area_under, deletion_insertion
 from xai_brain.evaluation.localization import ranked
-from xai_brain.models.fitting import keep_freed_memory
+from xai_brain.freed_memory import keep_freed_memory
 
 AREAS = (0.01, 0.05, 0.10)
 PRESETS = {

@@ -21,7 +21,7 @@ from xai_brain.attribution import (
 )
 from xai_brain.evaluation.localization import localization
 from xai_brain.evaluation.resampling import bootstrap_mean
-from xai_brain.models.fitting import keep_freed_memory
+from xai_brain.freed_memory import keep_freed_memory
 
 N_TEST, N_GROUP, N_PERMUTED = 16, 32, 3
 FILLS: dict[str, Any] = {

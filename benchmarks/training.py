@@ -39,8 +39,9 @@ from xai_brain.commands.fold_training import classifier_settings, datamodule_of
 from xai_brain.commands.folds import folds_of, parts_of
 from xai_brain.commands.setup import open_run
 from xai_brain.data.datamodule import VolumeDataset
+from xai_brain.freed_memory import keep_freed_memory
 from xai_brain.models.classifier import BrainClassifier
-from xai_brain.models.fitting import fit_fold, keep_freed_memory
+from xai_brain.models.fitting import fit_fold
 
 LR, N_STEPS = 3e-4, 10
 

@@ -11,10 +11,12 @@ from torch import nn
 
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.model_state import preserved
+from xai_brain.freed_memory import return_freed_memory
 
 MAX_VOLUMES = {"cpu": 8, "cuda": 256}  # more in one pass are no faster
 MEMORY_SHARE = 0.5  # of what is free
-MAX_BYTES = {"cpu": 2 * 1024**3}  # of one pass, also where more is free
+MAX_BYTES = {"cpu": 1280 * 1024**2}  # of one pass, also where more is free
+GROWTH = 1792 * 1024**2  # bytes by which freed memory may grow on a CPU: one pass, and what is cut up
 # of networks that were asked before; were one of them changed since, `Chunks` would still halve in time
 _BYTES: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]] = WeakKeyDictionary()
 
@@ -37,7 +39,9 @@ class Chunks:
         """Result of ``work(size)``, tried again with half of the size as long as memory is out."""
         while True:
             try:
-                return work(self.size)
+                result = work(self.size)
+                return_freed_memory(GROWTH)
+                return result
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if self.size == 1 or not _is_out_of_memory(error):
                     raise

@@ -33,7 +33,7 @@ from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE
 from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError
-from xai_brain.models.fitting import keep_freed_memory, return_freed_memory
+from xai_brain.freed_memory import keep_freed_memory, return_freed_memory
 from xai_brain.runs import (
     RunDirectory,
     add_seconds,

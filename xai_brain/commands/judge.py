@@ -19,7 +19,7 @@ from xai_brain.commands.bench import Bench
 from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.commands.networks import networks_of
 from xai_brain.commands.progress import say, track
-from xai_brain.models.fitting import return_freed_memory
+from xai_brain.freed_memory import return_freed_memory
 from xai_brain.runs import RunDirectory, read_json, read_tsv, write_json, write_tsv
 from xai_brain.volumes import file_hash
 

@@ -30,7 +30,7 @@ from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError
 from xai_brain.evaluation.mask_validation import figures_of_joint_masks, validation_table
 from xai_brain.evaluation.masks import first_voxels, voxels_of
-from xai_brain.models.fitting import keep_freed_memory, return_freed_memory
+from xai_brain.freed_memory import keep_freed_memory, return_freed_memory
 from xai_brain.runs import (
     RunDirectory,
     add_seconds,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +17,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
+from xai_brain.freed_memory import keep_freed_memory, return_freed_memory
 from xai_brain.models.classifier import BrainClassifier
 
 
@@ -182,36 +180,6 @@ def determinism_kept() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of returning them to the kernel after every tensor.
-
-    Activations of 3-D networks are tens of megabytes; mapping and clearing them anew for each layer
-    takes about a third of the time of a training step on CPUs.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # musl and others have no such switch
-        return
-    m_mmap_max, m_trim_threshold = -4, -1
-    mallopt(m_mmap_max, 0)
-    mallopt(m_trim_threshold, 2**31 - 1)
-
-
-def return_freed_memory() -> None:
-    """Give what is free back to the kernel, between two pieces of work.
-
-    Blocks that are kept are cut up by smaller ones, so that the next network or method finds none that is
-    large enough and asks for more: without this a run of many methods grows to several times its need.
-    """
-    gc.collect()
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):  # not glibc
-        return
 
 
 class quiet_lightning(warnings.catch_warnings):
