@@ -124,7 +124,7 @@ def _bytes_of(network: nn.Module, volume: torch.Tensor) -> int:
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # an output that is kept with its graph would keep itself, for ever
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         network(volume.detach().requires_grad_())
