@@ -140,6 +140,22 @@ def test_an_experiment_brings_back_no_method_that_was_not_chosen():
     assert compose("run", ["experiment=ixi_sex", ROOT]).attribution.MeaningfulPerturbation.n_iter == 40
 
 
+def test_the_whole_study_of_ixi_can_compare_its_classes():
+    cfg = compose("run", ["experiment=ixi_sex_full", ROOT, "evaluation.atlas=labels.nii.gz"])
+    assert (cfg.name, cfg.run_dir, list(cfg.seeds)) == ("ixi_sex_full", "outputs/ixi_sex_full", [0, 1])
+    assert (cfg.explain.target, cfg.explain.output) == ("male", "logit_difference")  # of everybody
+    assert cfg.explain.target in cfg.data.class_names
+    assert cfg.explain.seeds is None  # all that are trained
+    assert list(cfg.attribution) == ["GradCAM", "GuidedBackprop", "MeaningfulPerturbation"]
+    without_table = {path.stem for path in (conf_dir() / "baselines").glob("*.yaml")}
+    without_table = {name for name in without_table if not name.startswith("morphometry")}
+    assert set(cfg.baselines) == without_table
+    assert list(cfg.evaluation.group.confounds) == ["age", cfg.data.brain_size_column]
+    assert (cfg.evaluation.first_layer, cfg.evaluation.masks.in_run) == (True, True)
+    assert cfg.evaluation.atlas == "labels.nii.gz"
+    assert cfg.augmentation == compose("run", ["data=synthetic", "augmentation=full"]).augmentation
+
+
 def test_own_modules_can_be_trusted():
     overrides = ["data=synthetic", "attribution.GradCAM._target_=mine.Method"]
     with pytest.raises(ConfigError, match=r"trusted_modules=\[mine\]"):
