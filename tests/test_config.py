@@ -98,7 +98,7 @@ def test_the_published_protocol():
         (["trainr.lr=1"], "did you mean 'trainer.lr'"),
         (["trainer.max_epochs=many"], "trainer.max_epochs: Value 'many'"),
         (["model=kan2021"], "no model=kan2021; one of custom, densenet121, kan2020, resnet18, sfcn"),
-        (["experiment=dmo"], "no experiment=dmo; one of demo, ixi_sex, kan2020"),
+        (["experiment=dmo"], "no experiment=dmo; one of demo, ixi_sex, ixi_sex_full, kan2020"),
         (["attribution=[cam]"], "no attribution=cam; one of amortized_masker"),
         (["data.on_error=ignore"], "data.on_error=ignore: one of raise, skip"),
         (["folds.n_folds=1"], "folds.n_folds=1: at least 2"),
@@ -138,6 +138,23 @@ def test_an_experiment_brings_back_no_method_that_was_not_chosen():
     cfg = compose("run", ["experiment=ixi_sex", ROOT, "attribution=[grad_cam]"])
     assert list(cfg.attribution) == ["GradCAM"]
     assert compose("run", ["experiment=ixi_sex", ROOT]).attribution.MeaningfulPerturbation.n_iter == 40
+
+
+def test_the_whole_study_of_ixi_can_compare_its_classes():
+    cfg = compose("run", ["experiment=ixi_sex_full", ROOT, "evaluation.atlas=labels.nii.gz"])
+    assert (cfg.name, cfg.run_dir, list(cfg.seeds)) == ("ixi_sex_full", "outputs/ixi_sex_full", [0, 1])
+    assert (cfg.explain.target, cfg.explain.output) == ("male", "logit_difference")  # of everybody
+    assert cfg.explain.target in cfg.data.class_names
+    assert cfg.explain.seeds is None  # all that are trained
+    assert list(cfg.attribution) == ["GradCAM", "GuidedBackprop", "MeaningfulPerturbation"]
+    without_table = {path.stem for path in (conf_dir() / "baselines").glob("*.yaml")}
+    without_table = {name for name in without_table if not name.startswith("morphometry")}
+    assert set(cfg.baselines) == without_table
+    assert cfg.data.brain_size_column == "icv_ml"  # a confound, as age and site are, unless others are named
+    assert cfg.evaluation.group.confounds is None
+    assert (cfg.evaluation.first_layer, cfg.evaluation.masks.in_run) == (True, True)
+    assert cfg.evaluation.atlas == "labels.nii.gz"
+    assert cfg.augmentation == compose("run", ["data=synthetic", "augmentation=full"]).augmentation
 
 
 def test_own_modules_can_be_trusted():

@@ -10,6 +10,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import SMALL
 from hydra.errors import MissingConfigException
 
@@ -114,6 +115,10 @@ def test_collect_writes_tables_and_a_picture_and_fails_for_what_is_missing(sweep
         (["collect"], "what? xai-brain collect <sweep_dir>"),
         (["collect", "nowhere"], "nowhere: there is no sweep"),
         (["run", "sweep=grid", "experiment=demo"], "sweep=grid is for several jobs: add -m"),
+        (
+            ["run", "-m", "experiment=demo", "--cfg", "job"],
+            "--cfg shows the settings of one job: leave out -m",
+        ),
         (["run", "-m", "experiment=demo", "name=a,b"], "name cannot be swept"),
         (["run", "-m", "experiment=demo", "sweep=gird"], "there is no sweep=gird; one of detection_curve"),
     ],
@@ -125,6 +130,24 @@ def test_mistakes_are_told_in_one_line(arguments, told, capsys, tmp_path, monkey
     err = capsys.readouterr().err
     assert told in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("submitit") is None, reason="the extra sweeps is not installed")
+def test_what_a_launcher_would_ask_for_is_shown_without_starting_anything(tmp_path):
+    slurm = [
+        "launcher=slurm",
+        "hydra.launcher.partition=gpu",
+        "--cfg",
+        "hydra",
+        "--package",
+        "hydra.launcher",
+    ]
+    done = xai_brain("run", "experiment=demo", "name=there", *slurm, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = yaml.safe_load(done.stdout)
+    assert (told["partition"], told["timeout_min"]) == ("gpu", 1440)
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_without_the_extra_one_line_says_what_to_install():

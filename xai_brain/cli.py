@@ -191,13 +191,17 @@ def _start_hydra(command: str, rest: list[str]) -> int:
 
     multirun = bool({"-m", "--multirun"} & set(rest))
     given = [text for text in rest if "=" in text and not text.startswith("-")]
-    if not multirun and (alone := [text for text in given if text.startswith(("sweep=", "launcher="))]):
+    shown = bool({"--cfg", "-c"} & set(rest))
+    if multirun and shown:
+        raise ConfigError("--cfg shows the settings of one job: leave out -m")
+    alone = [text for text in given if text.startswith(("sweep=", "launcher="))]
+    if alone and not multirun and not shown:
         raise ConfigError(f"{alone[0]} is for several jobs: add -m")
     if command not in STAGES:
         compose(command, [first_value(text) for text in given], checked=False)
     more: list[str] = []
     start = time.time()
-    if multirun and "--cfg" not in rest and "-c" not in rest:
+    if multirun:
         if command in STAGES and not any(text.startswith("hydra.sweep.dir=") for text in given):
             more = [f"hydra.sweep.dir=outputs/{command}_jobs"]  # the runs lie elsewhere
         folder, also = plan_sweep(command, [*given, *more])
