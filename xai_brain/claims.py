@@ -2,8 +2,9 @@
 
 A claim is a small file that says which process does a unit of work. It is renewed while the work goes on, so
 that the claim of a process that was killed is known to be stale: at once on the same machine, elsewhere after
-`STALE_SECONDS`. A stale claim is never removed by others, for two might do so at once and one of them remove
-the claim of the other: whoever takes over creates the next generation of it, which only one of them can.
+`STALE_SECONDS`. Who takes over a stale claim does not remove it, for two might do so at once and one of them
+remove the claim of the other: it creates the next generation of it, which only one of them can. Stale claims
+are removed when nobody else is at work.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def share(
     *,
     done: Callable[[T], bool],
     do: Callable[[T], object],
-    progress: Callable[[list[T]], Iterable[T]] = iter,
+    progress: Callable[[list[str]], Iterable[str]] = iter,
     wait: Callable[[int], None] = lambda n: None,
 ) -> None:
     """Do every unit of work that is not done and that nobody else does; return when all are done.
@@ -53,16 +54,15 @@ def share(
         Whether its results are there.
     do : function of a unit
         Makes its results. Where it fails the claim is given up, and the error goes on.
-    progress : function that wraps a list of units
+    progress : function that wraps the list of names
     wait : function of the number of units that others do, told once before waiting for them
     """
     left = {name: unit for name, unit in units.items() if not done(unit)}
     pause, told = POLL_SECONDS[0], False
     while left:
         of_others: dict[str, T] = {}
-        names = iter(list(left))
-        for unit in progress(list(left.values())) if not told else list(left.values()):
-            name = next(names)
+        for name in list(left) if told else progress(list(left)):
+            unit = left[name]
             with claim(folder, name) as mine:
                 if not mine:
                     of_others[name] = unit

@@ -11,6 +11,7 @@ import json
 import platform
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -189,29 +190,38 @@ def update_metrics(
     run: RunDirectory, new: dict[str, float], *, replace: tuple[str, ...] = ()
 ) -> dict[str, float]:
     """Merge figures into metrics.json; keys that begin with one of `replace` are dropped first."""
-    metrics: dict[str, float] = {}
 
-    def merge() -> None:
-        before = read_json(run.metrics) if run.metrics.exists() else {}
+    def merged(before: dict[str, float]) -> dict[str, float]:
         kept = {key: value for key, value in before.items() if not key.startswith(replace or ("\0",))}
-        metrics.update(sorted({**kept, **new}.items()))
-        if metrics != before:
-            write_json(metrics, run.metrics)
+        return {**kept, **new}
 
-    alone(run.claims, "metrics", merge)  # others may add theirs
-    return metrics
+    return _change_metrics(run, merged)
 
 
 def add_seconds(run: RunDirectory, stage: str, seconds: float) -> None:
     """Add to the time that a stage has taken in all its starts, by all processes."""
     key = f"seconds/{stage}"
+    _change_metrics(run, lambda before: {**before, key: round(before.get(key, 0.0) + seconds, 2)})
 
-    def add() -> None:
+
+def _change_metrics(
+    run: RunDirectory, change: Callable[[dict[str, float]], dict[str, float]]
+) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+
+    def write() -> None:
         before = read_json(run.metrics) if run.metrics.exists() else {}
-        total = {**before, key: round(before.get(key, 0.0) + seconds, 2)}
-        write_json(dict(sorted(total.items())), run.metrics)
+        metrics.update(sorted(change(before).items()))
+        if metrics != before:
+            write_json(metrics, run.metrics)
 
-    alone(run.claims, "metrics", add)
+    alone(run.claims, "metrics", write)  # other processes may add theirs
+    return metrics
+
+
+def is_made_of(stamp: Path, inputs: Any) -> bool:
+    """Whether results follow from these inputs: their stamp is written last, and says from which."""
+    return stamp.exists() and bool(read_json(stamp) == inputs)
 
 
 def provenance(seeds: list[int], inputs: dict[str, str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from xai_brain.evaluation.matching import TOLERANCE, matched_auroc, size_matched
 from xai_brain.runs import (
     RunDirectory,
     first_repeat,
-    read_json,
+    is_made_of,
     read_tsv,
     update_metrics,
     write_json,
@@ -59,7 +59,7 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
     done, stamp = run.evaluation("baselines"), run.path / "evaluation" / "baselines.json"
 
     def is_current() -> bool:
-        return done.exists() and stamp.exists() and bool(read_json(stamp) == inputs)
+        return done.exists() and is_made_of(stamp, inputs)
 
     def compare() -> None:
         pairs = _pairs(cfg, run)

@@ -34,7 +34,7 @@ from xai_brain.runs import (
     RunDirectory,
     add_seconds,
     first_repeat,
-    read_json,
+    is_made_of,
     read_tsv,
     sidecar,
     update_metrics,
@@ -88,7 +88,7 @@ def is_evaluated(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
     """Whether the tables are those of these maps, people and settings."""
     stamp = run.path / "evaluation" / "inputs.json"
     there = run.evaluation("summary").exists() and run.metrics.exists()
-    return there and stamp.exists() and read_json(stamp) == tables_inputs(cfg, run, maps)
+    return there and is_made_of(stamp, tables_inputs(cfg, run, maps))
 
 
 def tables_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:

@@ -16,14 +16,23 @@ from xai_brain.analysis.group import BRAIN_SHARE, GroupTest, MapRows, compare_cl
 from xai_brain.analysis.group_design import Design, GroupError, common_output, make_design
 from xai_brain.commands.cohort import class_names, prepared_cohort, same_cohort
 from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp
+from xai_brain.commands.group_records import (
+    IMAGE,
+    MEANING,
+    agreements_of,
+    figures_of_overlaps,
+    overlaps_of,
+    record_of,
+    row_of,
+)
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE, brain_share, map_values
 from xai_brain.config import ConfigError
 from xai_brain.data.cohort import available_cores
 from xai_brain.data.problems import DataError
-from xai_brain.evaluation.group_overlap import group_agreement, group_overlap
 from xai_brain.runs import (
     RunDirectory,
+    is_made_of,
     read_json,
     read_tsv,
     sidecar,
@@ -33,13 +42,6 @@ from xai_brain.runs import (
     write_tsv,
 )
 from xai_brain.volumes import file_hash, save_img
-
-IMAGE = "image"  # in the place of a method's name: the prepared images themselves
-MEANING = {
-    True: "the prepared images of the classes differ at this voxel, given the confounds",
-    False: "the evidence that these networks take from this voxel differs between the classes, given the "
-    "confounds; not that the brains differ",
-}
 
 
 def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
@@ -67,7 +69,7 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
 def groups_are_compared(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
     """Whether the comparisons that are there follow from these maps, people and settings."""
     stamp = run.path / "group" / "inputs.json"
-    return stamp.exists() and read_json(stamp) == group_inputs(cfg, run, maps)
+    return is_made_of(stamp, group_inputs(cfg, run, maps))
 
 
 def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -145,8 +147,12 @@ class Comparison:
             if not row["reason"]
             for name in ("n_significant", "largest_t")
         }
-        self._agreements()
-        update_metrics(self.run, figures | self._overlaps())
+        settings = self.cfg.evaluation
+        if agreements := agreements_of(self.results, int(self.brain_mask.size), settings):
+            write_tsv(pd.DataFrame(agreements), self.run.evaluation("group_agreement"))
+        if overlaps := overlaps_of(self.results, settings.random_state):
+            write_tsv(pd.DataFrame(overlaps), self.run.evaluation("group_overlap"))
+        update_metrics(self.run, figures | figures_of_overlaps(overlaps))
 
     # -- what is compared ----------------------------------------------------------------------
     def _method(self, method: str, rows: pd.DataFrame) -> None:
@@ -242,53 +248,15 @@ class Comparison:
         n_empty: int,
         about: dict[str, Any],
     ) -> None:
-        settings, threshold = self.settings, test.threshold(self.settings.alpha)
-        n = [int((design.tested == k).sum()) for k in (0, 1)]
-        row = {
-            "method": name,
-            "comparison": comparison,
-            "reason": "",
-            "explains": about.get("TargetName", ""),
-            "n_first": n[0],
-            "n_second": n[1],
-            "n_empty": n_empty,
-            "n_left_out": len(design.left_out),
-            "confounds": ", ".join(design.names),
-            "dropped": "; ".join(f"{column}: {why}" for column, why in design.dropped.items()),
-            "dof": design.dof,
-            "n_voxels": len(test.t),
-            "n_constant": test.n_constant,
-            "n_perm": settings.n_perm,
-            "alpha": settings.alpha,
-            "threshold_t": threshold,
-            "largest_t": float(np.abs(test.t).max()),
-            "smallest_p": float(10 ** -test.logp_fwe.max()),
-            "n_significant": int((np.abs(test.t) > threshold).sum()),
-        }
+        threshold = test.threshold(self.settings.alpha)
+        row = row_of(name, comparison, design, test, n_empty, self.settings)
+        row["explains"] = about.get("TargetName", "")
         self.tests.append(row)
         self._tell(row, design)
         sidecar_of = {
             **about,
-            "Difference": f"{classes[1]} minus {classes[0]}",
-            "NumberOfSubjects": dict(zip(classes, n, strict=True)),
-            "NumberOfEmptyMaps": n_empty,
-            "LeftOut": design.left_out,
-            "Confounds": design.names,
-            "DroppedConfounds": design.dropped,
-            "DegreesOfFreedom": design.dof,
-            "Smoothing": f"{settings.fwhm_mm:g} mm FWHM inside the brain" if settings.fwhm_mm else "none",
-            "Brain": f"voxels in at least {BRAIN_SHARE:.0%} of the subjects' brains",
-            "NumberOfVoxels": len(test.t),
-            "NumberOfConstantVoxels": test.n_constant,
-            "Test": "two-sided, permuted residuals (nilearn.mass_univariate.permuted_ols)",
-            "NumberOfPermutations": settings.n_perm,
+            **record_of(classes, design, test, n_empty, self.settings),
             "RandomState": self.cfg.evaluation.random_state,
-            "Correction": "family-wise over voxels, by the largest |t| of each permutation",
-            "Alpha": settings.alpha,
-            "ThresholdT": threshold if np.isfinite(threshold) else None,
-            "ClusterFormingP": settings.cluster_p,
-            "Exchangeability": "subjects are permuted as a whole, over folds and sites; their means are "
-            "confounds, differences of spread are not",
             "MeaningOfP": MEANING[name == IMAGE],
             "Versions": versions(),
         }
@@ -320,37 +288,3 @@ class Comparison:
             f"p <= {row['alpha']:g} ({row['n_first']} and {row['n_second']} subjects, smallest p "
             f"{row['smallest_p']:.3g})"
         )
-
-    def _agreements(self) -> None:
-        """Agreement of the methods' group maps, two at a time."""
-        rows: list[dict[str, Any]] = []
-        for comparison in dict.fromkeys(comparison for _, comparison in self.results):
-            tests = {m: test for (m, c), test in self.results.items() if c == comparison and m != IMAGE}
-            for what in ("t", "difference"):
-                maps = {method: getattr(test, what) for method, test in tests.items()}
-                settings = self.cfg.evaluation
-                found = group_agreement(
-                    maps, self.brain_mask.size, settings.top_percents, settings.random_state
-                )
-                rows += [{"comparison": comparison, "map": what, **row} for row in found]
-        if rows:
-            write_tsv(pd.DataFrame(rows), self.run.evaluation("group_agreement"))
-
-    def _overlaps(self) -> dict[str, float]:
-        """Overlap of each method's group map with the test of the images."""
-        rows: list[dict[str, Any]] = []
-        for (name, comparison), test in self.results.items():
-            reference = self.results.get((IMAGE, comparison))
-            if name == IMAGE or reference is None:
-                continue
-            for what, values in (("t", test.t), ("difference", test.difference)):
-                about = {"method": name, "comparison": comparison, "map": what}
-                found = group_overlap(values, reference.t, self.cfg.evaluation.random_state)
-                rows += [{**about, **row} for row in found]
-        if rows:
-            write_tsv(pd.DataFrame(rows), self.run.evaluation("group_overlap"))
-        return {
-            f"group_overlap/{r['method']}/{r['comparison']}/{r['map']}/{r['metric']}": float(r["value"])
-            for r in rows
-            if r["metric"] in ("dice_auc", "spearman")
-        }

@@ -112,7 +112,9 @@ def explained_subjects(training: pd.DataFrame, n_per_class: int, seed: int | lis
 
 def training_brain(bench: Bench) -> np.ndarray:
     """Voxels in more than half of the brains of the training subjects, (X, Y, Z) bool."""
-    if "training brain" not in bench.shared:
+
+    def count() -> np.ndarray:
         brains = [np.load(path, mmap_mode="r") for path in bench.training["volume_mask_path"]]
-        bench.shared["training brain"] = np.sum(brains, axis=0, dtype=np.int32) * 2 > len(brains)
-    return bench.shared["training brain"]
+        return np.asarray(np.sum(brains, axis=0, dtype=np.int32) * 2 > len(brains))
+
+    return bench.once("training brain", count)

@@ -20,7 +20,7 @@ from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.commands.networks import networks_of
 from xai_brain.commands.progress import say, track
 from xai_brain.freed_memory import return_freed_memory
-from xai_brain.runs import RunDirectory, read_json, read_tsv, write_json, write_tsv
+from xai_brain.runs import RunDirectory, is_made_of, read_tsv, write_json, write_tsv
 from xai_brain.volumes import file_hash
 
 # unit of work: the judges that come of it, the setting of how many subjects, the function
@@ -103,9 +103,7 @@ def _is_judged(bench: Bench, work: tuple[str, str]) -> bool:
     bench = _asked(bench, unit)
     path = _path(bench, unit, label)
     beside = path.with_suffix(".json")
-    return bench.rows.empty or (
-        path.exists() and beside.exists() and read_json(beside) == {"Of": _stamp(bench, label)}
-    )
+    return bench.rows.empty or (path.exists() and is_made_of(beside, {"Of": _stamp(bench, label)}))
 
 
 def _table(bench: Bench, unit: str, label: str) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import xai_brain
 from xai_brain.claims import alone
 from xai_brain.commands.progress import say
 from xai_brain.commands.setup import open_run, stage
-from xai_brain.runs import RunDirectory, add_seconds, read_json, versions, write_json
+from xai_brain.runs import RunDirectory, add_seconds, is_made_of, read_json, versions, write_json
 from xai_brain.volumes import file_hash
 
 
@@ -40,9 +40,9 @@ def _write(run: RunDirectory) -> None:
 
 def is_current(run: RunDirectory) -> bool:
     """Whether the report is that of these results, written by this version."""
-    if not (run.report.exists() and _stamp(run).exists()):
-        return False
-    return bool(read_json(_stamp(run)) == {"shown": fingerprint(run), "report": file_hash(run.report)})
+    return run.report.exists() and is_made_of(
+        _stamp(run), {"shown": fingerprint(run), "report": file_hash(run.report)}
+    )
 
 
 def fingerprint(run: RunDirectory) -> str:

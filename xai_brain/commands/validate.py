@@ -35,7 +35,7 @@ from xai_brain.runs import (
     RunDirectory,
     add_seconds,
     first_repeat,
-    read_json,
+    is_made_of,
     read_tsv,
     sidecar,
     update_metrics,
@@ -79,8 +79,8 @@ def validate(cfg: DictConfig) -> RunDirectory:
     stamp = run.path / "evaluation" / "masks" / "inputs.json"
 
     def is_current() -> bool:
-        there = run.evaluation("mask_validation").exists() and stamp.exists()
-        return there and bool(read_json(stamp) == _inputs(cfg, run, units))
+        there = run.evaluation("mask_validation").exists()
+        return there and is_made_of(stamp, _inputs(cfg, run, units))
 
     def finish() -> None:
         gather(cfg, run, units)
