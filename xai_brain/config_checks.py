@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.config_types import JUDGES, ConfigError, OnError, TrainerConfig
 from xai_brain.planted_effect import PlantedEffect, PlantedError, check_planted
+from xai_brain.shards import read_shard
 from xai_brain.volumes import GRIDS
 
 # `_target_` runs code: only these packages may be named, unless `trusted_modules` adds others.
@@ -91,6 +92,11 @@ def check(cfg: DictConfig) -> None:
         )
     if cfg.data.num_workers is not None and cfg.data.num_workers < 1:
         raise ConfigError(f"data.num_workers={cfg.data.num_workers}: at least 1 is needed")
+    if cfg.shard is not None:
+        try:
+            read_shard(cfg.shard)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     if len(set(cfg.seeds)) != len(cfg.seeds) or not len(cfg.seeds):
         raise ConfigError(f"seeds={list(cfg.seeds)}: one or more different numbers are needed")
     try:

@@ -224,6 +224,7 @@ class Config:
     run_dir: str = "outputs/${name}"
     seeds: list[int] = field(default_factory=lambda: [0])
     overwrite: bool = False
+    shard: str | None = None  # 3/8: of units of explain, evaluate, validate the third, and every eighth after
     networks: str | None = None  # a run whose networks speak of these people, who were not in it
     trusted_modules: list[str] = field(default_factory=list)
     data: DataConfig = MISSING
