@@ -70,6 +70,7 @@ def whole(tmp_path_factory) -> Path:
 def trained_only(whole: Path, folder: Path) -> Path:
     """A copy of the run as it was before its maps."""
     shutil.copytree(whole / "run", folder / "run")
+    (folder / "cache").symlink_to(whole / "cache")
     for name in ("attributions", "images", "evaluation", "group", "figures"):
         shutil.rmtree(folder / "run" / name)
     (folder / "run" / "report.html").unlink()
@@ -105,14 +106,14 @@ def test_shards_make_together_what_one_process_makes(whole, tmp_path, capsys):
     out = told(evaluate, "evaluate", run_dir, capsys, "shard=3/3")  # the last: the tables too
     assert "left to" not in out
     assert (run_dir / "config.yaml").read_text() == before
-    run(compose("run", [*SETTINGS, f"run_dir={run_dir}", f"data.cache_dir={whole / 'cache'}"]))
+    run(compose("run", [*SETTINGS, f"run_dir={run_dir}", f"data.cache_dir={tmp_path / 'cache'}"]))
     compare(tmp_path, whole)
 
 
 @pytest.mark.slow
 def test_a_start_without_a_shard_does_what_shards_left(whole, tmp_path, capsys):
     run_dir = trained_only(whole, tmp_path)
-    settings = [*SETTINGS, f"run_dir={run_dir}", f"data.cache_dir={whole / 'cache'}"]
+    settings = [*SETTINGS, f"run_dir={run_dir}", f"data.cache_dir={tmp_path / 'cache'}"]
     run(compose("run", [*settings, "shard=1/2"]))
     out = capsys.readouterr().out
     assert "run shard 1/2: done; evaluate and report are left to a start when all maps are there" in out

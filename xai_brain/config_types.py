@@ -135,6 +135,7 @@ class TrainerConfig:
     subtract_mean: bool = False  # the mean training volume of the fold, inside the network
     calibrate: bool = True
     accelerator: str = "auto"
+    devices: int = 1  # of this machine, GPUs or CPU processes, that train one network together
     precision: str = "32-true"
     num_workers: int = 0
     tensorboard: bool = True

@@ -51,6 +51,7 @@ INDIFFERENT = (
     "data.brain_size_column",
     "trainer.num_workers",
     "trainer.accelerator",
+    "trainer.devices",
 )
 OURS = (
     "participants.tsv",

@@ -134,15 +134,16 @@ class BrainClassifier(pl.LightningModule):
         return self.network(volumes) / self.temperature
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
-        loss = nn.functional.cross_entropy(self(batch["volume"]), batch["target"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]))
-        return loss
+        loss, n = nn.functional.cross_entropy(self(batch["volume"]), batch["target"]), len(batch["target"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=n)
+        # of several processes the gradients are averaged: each weighs as many subjects as it has
+        return loss * (n * self.trainer.world_size / batch["n_all"]) if "n_all" in batch else loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         logits = self(batch["volume"])
         self.val_metrics.update(logits.softmax(1), batch["target"])
         loss = nn.functional.cross_entropy(logits, batch["target"])
-        self.log("val/loss", loss, batch_size=len(batch["target"]))
+        self.log("val/loss", loss, sync_dist=True, batch_size=len(batch["target"]))
         self.log_dict(self.val_metrics, batch_size=len(batch["target"]))
 
     def configure_optimizers(self) -> Any:
