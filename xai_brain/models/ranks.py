@@ -18,6 +18,13 @@ from torch.nn.parallel import DistributedDataParallel
 from xai_brain.models.batch_statistics import StatisticsOverRanks
 
 
+class OfStartedProcesses(DDPStrategy):
+    """Lightning starts no process, and asks for no script that it could start: notebooks have none."""
+
+    def _configure_launcher(self) -> None:
+        """There is none."""
+
+
 @dataclass(frozen=True)
 class Rank(ClusterEnvironment):
     """The place of this process among those that fit a network.
@@ -76,7 +83,7 @@ class Rank(ClusterEnvironment):
         # where one of them may have a batch more
         known = signature(DistributedDataParallel.__init__).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        strategy = DDPStrategy(process_group_backend="nccl" if gpu else "gloo", **{buffers: False})
+        strategy = OfStartedProcesses(process_group_backend="nccl" if gpu else "gloo", **{buffers: False})
         return {
             "accelerator": self.accelerator,
             "devices": self.n_ranks,
