@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
 
@@ -122,6 +122,9 @@ class BrainClassifier(pl.LightningModule):
             }
         )
         self.val_metrics = metrics.clone(prefix="val/")
+        # of losses too: Lightning's own mean over processes with different numbers of subjects is wrong
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.val_loss = MeanMetric(nan_strategy="disable")
 
     @property
     def class_names(self) -> list[str]:
@@ -135,7 +138,8 @@ class BrainClassifier(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         loss, n = nn.functional.cross_entropy(self(batch["volume"]), batch["target"]), len(batch["target"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=n)
+        self.train_loss.update(loss.detach(), n)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, batch_size=n)
         # of several processes the gradients are averaged: each weighs as many subjects as it has
         return loss * (n * self.trainer.world_size / batch["n_all"]) if "n_all" in batch else loss
 
@@ -143,7 +147,8 @@ class BrainClassifier(pl.LightningModule):
         logits = self(batch["volume"])
         self.val_metrics.update(logits.softmax(1), batch["target"])
         loss = nn.functional.cross_entropy(logits, batch["target"])
-        self.log("val/loss", loss, sync_dist=True, batch_size=len(batch["target"]))
+        self.val_loss.update(loss, len(batch["target"]))
+        self.log("val/loss", self.val_loss, batch_size=len(batch["target"]))
         self.log_dict(self.val_metrics, batch_size=len(batch["target"]))
 
     def configure_optimizers(self) -> Any:
