@@ -122,9 +122,10 @@ class BrainClassifier(pl.LightningModule):
             }
         )
         self.val_metrics = metrics.clone(prefix="val/")
-        # of losses too: Lightning's own mean over processes with different numbers of subjects is wrong
-        self.train_loss = MeanMetric(nan_strategy="disable")
-        self.val_loss = MeanMetric(nan_strategy="disable")
+        # of losses too: Lightning's own mean over processes with different numbers of subjects is wrong; what
+        # is no number stays so (with "disable" torchmetrics would forget the weights)
+        self.train_loss = MeanMetric(nan_strategy=float("nan"))
+        self.val_loss = MeanMetric(nan_strategy=float("nan"))
 
     @property
     def class_names(self) -> list[str]:
@@ -138,7 +139,7 @@ class BrainClassifier(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         loss, n = nn.functional.cross_entropy(self(batch["volume"]), batch["target"]), len(batch["target"])
-        self.train_loss.update(loss.detach(), n)
+        self.train_loss.update(loss.detach().clone(), n)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, batch_size=n)
         # of several processes the gradients are averaged: each weighs as many subjects as it has
         return loss * (n * self.trainer.world_size / batch["n_all"]) if "n_all" in batch else loss
@@ -147,7 +148,7 @@ class BrainClassifier(pl.LightningModule):
         logits = self(batch["volume"])
         self.val_metrics.update(logits.softmax(1), batch["target"])
         loss = nn.functional.cross_entropy(logits, batch["target"])
-        self.val_loss.update(loss, len(batch["target"]))
+        self.val_loss.update(loss.clone(), len(batch["target"]))
         self.log("val/loss", self.val_loss, batch_size=len(batch["target"]))
         self.log_dict(self.val_metrics, batch_size=len(batch["target"]))
 
