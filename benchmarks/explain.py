@@ -10,8 +10,9 @@ volumes are in the cache before; maps and images of a run are removed before eac
 overhead  `xai-brain explain` from its start to its end, imports and NIfTI files included, against the methods
           alone: volumes in memory, networks loaded, the class predicted once for both methods. Batches of 8.
 memory    The largest resident memory of one process for 50 and for 1,000 subjects, once each.
-two       160 subjects in one run by a process of one thread, against two runs of 80 at the same time by two
-          such processes: seconds of the stage, and of the whole command.
+two       160 subjects in one run by a process of one thread, against two such processes at the same time,
+          with shard=1/2 and 2/2 of the same run: seconds of the stage (of two their mean), and from the start
+          of the command to the end of the last.
 
 The last line is JSON: `overhead_ratio` (bar: 1.5), `rss_growth_mb` (bar: flat), `two_process_speedup`
 (bar: 1.8).
@@ -57,22 +58,24 @@ def cleared(run: RunDirectory) -> RunDirectory:
     return run
 
 
-def start(run: RunDirectory, threads: int | None = None) -> subprocess.Popen[bytes]:
+def start(run: RunDirectory, shard: str | None, threads: int | None) -> subprocess.Popen[bytes]:
     limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "xai_brain", "explain", f"run_dir={run.path}"]
+    command += [f"shard={shard}"] if shard else []
     return subprocess.Popen(command, env={**os.environ, **limit}, stdout=subprocess.DEVNULL)
 
 
-def explained(runs: list[RunDirectory], threads: int | None = None) -> dict[str, float]:
-    """Explain these runs at the same time, a process each.
+def explained(
+    run: RunDirectory, shards: tuple[str | None, ...] = (None,), threads: int | None = None
+) -> dict[str, float]:
+    """Explain a run by a process for each of these shards, at the same time.
 
-    ``seconds`` from the start of the commands to the end of the last; ``stage`` of the slowest of them,
-    without what Python needs to start and to import; ``peak_mb`` of the last, resident.
+    ``seconds`` from the start of the commands to the end of the last; ``stage`` the mean of them, without
+    what Python needs to start and to import; ``peak_mb`` of the last, resident.
     """
-    for run in runs:
-        cleared(run)
+    cleared(run)
     begin = time.perf_counter()
-    processes = [start(run, threads) for run in runs]
+    processes = [start(run, shard, threads) for shard in shards]
     peak_mb = 0.0
     for process in processes:
         _, status, usage = os.wait4(process.pid, 0)
@@ -81,8 +84,8 @@ def explained(runs: list[RunDirectory], threads: int | None = None) -> dict[str,
             raise SystemExit(f"{' '.join(map(str, process.args))}: failed")  # type: ignore[arg-type]
         peak_mb = usage.ru_maxrss / 1024
     seconds = time.perf_counter() - begin
-    stages = [read_json(run.metrics)["seconds/explain"] for run in runs]
-    return {"seconds": seconds, "stage": max(stages), "peak_mb": peak_mb}
+    stage = read_json(run.metrics)["seconds/explain"] / len(shards)  # all processes add their own
+    return {"seconds": seconds, "stage": stage, "peak_mb": peak_mb}
 
 
 def bare(run: RunDirectory) -> None:
@@ -117,7 +120,7 @@ def overhead(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, fl
     run = untrained_run(root, folder / "overhead", range(args.subjects), BATCH_SIZE)
     methods = Side([__file__, "--bare", str(run.path)])
     ways: dict[str, Callable[[], dict[str, Any]]] = {
-        "xai-brain explain": partial(explained, [run]),
+        "xai-brain explain": partial(explained, run),
         "methods alone": methods.turn,
     }
     told = in_turns(ways, args.turns)
@@ -137,7 +140,7 @@ def memory(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, floa
     peaks = {}
     for n in (args.few, args.many):
         run = untrained_run(root, folder / f"of_{n}", range(n), BATCH_SIZE)
-        peaks[n] = explained([run])["peak_mb"]
+        peaks[n] = explained(run)["peak_mb"]
         shutil.rmtree(run.path)
         print(f"{n} subjects: at most {peaks[n]:.0f} MB resident", flush=True)
     growth = peaks[args.many] - peaks[args.few]
@@ -146,15 +149,14 @@ def memory(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, floa
 
 def two(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, float]:
     half = args.half
-    whole = untrained_run(root, folder / "whole", range(2 * half), BATCH_SIZE)
-    halves = [
-        untrained_run(root, folder / f"half_{k}", range(k * half, (k + 1) * half), BATCH_SIZE) for k in (0, 1)
-    ]
+    run = untrained_run(root, folder / "whole", range(2 * half), BATCH_SIZE)
     ways: dict[str, Callable[[], dict[str, Any]]] = {
-        "one process": partial(explained, [whole], threads=1),
-        "two processes": partial(explained, halves, threads=1),
+        "one process": partial(explained, run, threads=1),
+        "two processes": partial(explained, run, ("1/2", "2/2"), threads=1),
     }
     told = in_turns(ways, args.turns, warm_up=False)
+    n_maps = len(list((run.path / "attributions").rglob("*_attribution.nii.gz")))
+    assert n_maps == 2 * 2 * half, f"{n_maps} maps"
     seconds = seconds_of(told)
     stages = {name: [turn["stage"] for turn in turns] for name, turns in told.items()}
     show(f"{2 * half} subjects, one thread a process, the stage", stages)

@@ -41,6 +41,7 @@ def share(
     do: Callable[[T], object],
     progress: Callable[[list[str]], Iterable[str]] = iter,
     wait: Callable[[int], None] = lambda n: None,
+    stay: bool = True,
 ) -> None:
     """Do every unit of work that is not done and that nobody else does; return when all are done.
 
@@ -56,6 +57,8 @@ def share(
         Makes its results. Where it fails the claim is given up, and the error goes on.
     progress : function that wraps the list of names
     wait : function of the number of units that others do, told once before waiting for them
+    stay : bool, default True
+        Wait for what others do; without, return when there is nothing more to be done here.
     """
     left = {name: unit for name, unit in units.items() if not done(unit)}
     pause, told = POLL_SECONDS[0], False
@@ -68,6 +71,8 @@ def share(
                     of_others[name] = unit
                 elif not done(unit):
                     do(unit)
+        if not stay:
+            return
         if len(of_others) == len(left):
             time.sleep(pause)
             pause = min(2 * pause, POLL_SECONDS[1])
@@ -77,7 +82,13 @@ def share(
             told = True
 
 
-def alone(folder: Path, name: str, do: Callable[[], object], done: Callable[[], bool] | None = None) -> None:
+def alone(
+    folder: Path,
+    name: str,
+    do: Callable[[], object],
+    done: Callable[[], bool] | None = None,
+    stay: bool = True,
+) -> None:
     """Do one thing while no other process does it; nothing when it is done meanwhile."""
     finished = False
 
@@ -86,7 +97,7 @@ def alone(folder: Path, name: str, do: Callable[[], object], done: Callable[[], 
         do()
         finished = True
 
-    share(folder, {name: None}, done=lambda _: finished or (done is not None and done()), do=work)
+    share(folder, {name: None}, done=lambda _: finished or (done is not None and done()), do=work, stay=stay)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from xai_brain.config_types import ExplainConfig as ExplainConfig
 from xai_brain.planted_effect import PlantedEffect
 
 COMMANDS = ("train", "baselines", "predict", "explain", "evaluate", "validate", "report", "run")
+SHARDED = ("explain", "evaluate", "validate", "run")  # commands of which a shard can be asked
 
 
 def conf_dir() -> Path:
@@ -99,6 +100,8 @@ def compose(command: str = "run", overrides: list[str] | None = None, *, checked
             drop_unchosen_methods(cfg, overrides or [])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(told_in_one_line(error, command, overrides or [])) from error
+    if cfg.shard is not None and command not in SHARDED:
+        raise ConfigError(f"shard={cfg.shard}: `xai-brain {command}` has none; for {', '.join(SHARDED)} only")
     if checked:
         check(cfg)
     return cfg

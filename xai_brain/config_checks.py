@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.config_types import JUDGES, ConfigError, OnError, TrainerConfig
 from xai_brain.planted_effect import PlantedEffect, PlantedError, check_planted
+from xai_brain.shards import read_shard
 from xai_brain.volumes import GRIDS
 
 # `_target_` runs code: only these packages may be named, unless `trusted_modules` adds others.
@@ -51,6 +52,7 @@ def check(cfg: DictConfig) -> None:
         if (value := OmegaConf.select(cfg, key)) not in allowed:
             raise ConfigError(f"{key}={value}: one of {', '.join(str(a) for a in allowed if a)} is needed")
     at_least = {"folds.n_folds": 2, "trainer.max_epochs": 1, "trainer.batch_size": 1, "explain.batch_size": 1}
+    at_least |= {"trainer.devices": 1}
     at_least |= {"evaluation.n_bootstrap": 1, "folds.n_repeats": 1}
     at_least |= {"evaluation.group.n_perm": 0, "evaluation.group.fwhm_mm": 0}
     at_least |= {"evaluation.top_regions": 1, "evaluation.n_perm": 1}
@@ -58,6 +60,11 @@ def check(cfg: DictConfig) -> None:
     for key, least in at_least.items():
         if (value := OmegaConf.select(cfg, key)) < least:
             raise ConfigError(f"{key}={value}: at least {least} is needed")
+    if cfg.trainer.batch_size % cfg.trainer.devices:
+        raise ConfigError(
+            f"trainer.batch_size={cfg.trainer.batch_size}: cannot be divided evenly over "
+            f"trainer.devices={cfg.trainer.devices}"
+        )
     for key in ("validation_fraction", "test_fraction"):
         if not 0 < cfg.folds[key] < 1:
             raise ConfigError(f"folds.{key}={cfg.folds[key]}: between 0 and 1 is needed")
@@ -91,6 +98,11 @@ def check(cfg: DictConfig) -> None:
         )
     if cfg.data.num_workers is not None and cfg.data.num_workers < 1:
         raise ConfigError(f"data.num_workers={cfg.data.num_workers}: at least 1 is needed")
+    if cfg.shard is not None:
+        try:
+            read_shard(cfg.shard)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     if len(set(cfg.seeds)) != len(cfg.seeds) or not len(cfg.seeds):
         raise ConfigError(f"seeds={list(cfg.seeds)}: one or more different numbers are needed")
     try:
@@ -109,7 +121,7 @@ BASELINES = {  # what each kind of baseline needs, and what it may have
 
 
 def _check_baselines(baselines: DictConfig) -> None:
-    trainer = {field.name for field in fields(TrainerConfig)}
+    trainer = {field.name for field in fields(TrainerConfig)} - {"devices"}
     for name, settings in baselines.items():
         where = f"baselines.{name!s}"
         features = settings.get("features") if isinstance(settings, DictConfig) else None

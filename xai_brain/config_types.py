@@ -135,6 +135,7 @@ class TrainerConfig:
     subtract_mean: bool = False  # the mean training volume of the fold, inside the network
     calibrate: bool = True
     accelerator: str = "auto"
+    devices: int = 1  # of this machine, GPUs or CPU processes, that train one network together
     precision: str = "32-true"
     num_workers: int = 0
     tensorboard: bool = True
@@ -224,6 +225,7 @@ class Config:
     run_dir: str = "outputs/${name}"
     seeds: list[int] = field(default_factory=lambda: [0])
     overwrite: bool = False
+    shard: str | None = None  # 3/8: of units of explain, evaluate, validate the third, and every eighth after
     networks: str | None = None  # a run whose networks speak of these people, who were not in it
     trusted_modules: list[str] = field(default_factory=list)
     data: DataConfig = MISSING

@@ -49,7 +49,7 @@ def write_card(
     tables = [pd.DataFrame(row for row in _place(localizations) if row["judge"] in judges)]
     if "reseed_stability" in judges:
         tables.append(pd.DataFrame(_reseeded(run, maps)))
-    tables.append(judge_networks(cfg, run, maps))
+    tables.append(judge_networks(cfg, run, maps)[0])
     tables = [table for table in tables if not table.empty]
     if not tables:
         say(f"report card: no judge has anything to say here ({_why(cfg, judges)})")

@@ -20,6 +20,7 @@ from xai_brain.commands.evaluate_first_layer import evaluate_first_layer
 from xai_brain.commands.evaluate_groups import evaluate_groups, groups_are_compared
 from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp, evaluate_regions
 from xai_brain.commands.evaluate_variance import evaluate_variance
+from xai_brain.commands.explain import n_maps_missing
 from xai_brain.commands.judge import judge_networks
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE, map_values, truth_of
@@ -61,8 +62,14 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     """
     run = open_run(cfg)
     maps = find_maps(cfg, run)
-    compare_baselines(cfg, run)
     start, did = time.monotonic(), False
+    if cfg.shard:
+        if n := n_maps_missing(cfg, run):
+            raise ConfigError(f"shard={cfg.shard}: {n} maps are missing; let all shards of explain end first")
+        if not _shard_judged(cfg, run, maps):
+            add_seconds(run, "evaluate", time.monotonic() - start)
+            return run
+    compare_baselines(cfg, run)
     if not is_evaluated(cfg, run, maps):
         judge_networks(cfg, run, pd.DataFrame(maps))  # shared with other processes, the rest is not
         alone(
@@ -82,6 +89,22 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     else:
         say("evaluate: nothing to do, all maps are compared")
     return run
+
+
+def _shard_judged(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+    """Do what a shard has to judge; whether all judges have spoken, so that the tables can be made."""
+    if is_evaluated(cfg, run, maps):
+        return True
+    _, n_left = judge_networks(cfg, run, pd.DataFrame(maps))
+    if n_left:
+        say(f"evaluate shard {cfg.shard}: done; {n_left} judgements and the tables are left to other starts")
+    return not n_left
+
+
+def is_complete(cfg: DictConfig, run: RunDirectory) -> bool:
+    """Whether there is nothing that this stage would do."""
+    maps = find_maps(cfg, run)
+    return is_evaluated(cfg, run, maps) and groups_are_compared(cfg, run, maps)
 
 
 def is_evaluated(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:

@@ -43,6 +43,7 @@ from xai_brain.runs import (
     versions,
     write_json,
 )
+from xai_brain.shards import of_shard
 from xai_brain.volumes import Grid, get_grid, load_img, resample_to_grid, save_img
 
 
@@ -68,16 +69,13 @@ def explain(cfg: DictConfig) -> RunDirectory:
     networks = networks_of(cfg, run)
     batches = _batches(cfg, first_repeat(read_tsv(run.predictions)), networks)
     hashes = {key: fingerprint(found) for key, found in networks.items()}
+    mine = of_shard((_name(label, b) for label in cfg.attribution for b in batches), cfg.shard)
     plan = {
-        label: [
-            b
-            for b in batches
-            if not all(is_current(cfg, run, row, label, hashes) for row in b.rows.itertuples())
-        ]
+        label: [b for b in batches if _name(label, b) in mine and not _is_done(cfg, run, hashes, label, b)]
         for label in cfg.attribution
     }
-    if not any(plan.values()):
-        say(f"explain: nothing to do, all maps of {', '.join(cfg.attribution)} are there")
+    if not any(plan.values()) and has_all_images(run):
+        say(f"explain{_of(cfg)}: nothing to do, all maps of {', '.join(cfg.attribution)} are there")
         _bring_back(cfg, run, batches)
         return run
 
@@ -88,6 +86,7 @@ def explain(cfg: DictConfig) -> RunDirectory:
         "images",
         lambda: write_images(run, cohort, get_grid(cfg.preprocessing.grid)),
         lambda: all(has_images(run, row) for row in cohort.to_dict("records")),
+        stay=cfg.shard is None,
     )
     write_dataset_description(run)
     keep_freed_memory()
@@ -101,9 +100,40 @@ def explain(cfg: DictConfig) -> RunDirectory:
 
 
 def _bring_back(cfg: DictConfig, run: RunDirectory, batches: list[Batch]) -> None:
-    if cfg.explain.output_space == "native":
+    if cfg.shard and (n := n_maps_missing(cfg, run)):
+        say(f"explain{_of(cfg)}: done; {n} maps are left to other shards")
+    elif cfg.explain.output_space == "native":
         rows = pd.concat([batch.rows for batch in batches])
         alone(run.claims, "native", lambda: write_native_maps(cfg, run, rows))
+
+
+def n_maps_missing(cfg: DictConfig, run: RunDirectory) -> int:
+    """Maps of the methods and people of a run that are not there yet."""
+    if not cfg.attribution:  # maps of others, without a network
+        return 0
+    networks = networks_of(cfg, run)
+    hashes = {key: fingerprint(found) for key, found in networks.items()}
+    return sum(
+        not is_current(cfg, run, row, label, hashes)
+        for batch in _batches(cfg, first_repeat(read_tsv(run.predictions)), networks)
+        for row in batch.rows.itertuples()
+        for label in cfg.attribution
+    )
+
+
+def _of(cfg: DictConfig) -> str:
+    return f" shard {cfg.shard}" if cfg.shard else ""
+
+
+def _name(label: str, batch: Batch) -> str:
+    """Of a unit of work: a method and a batch."""
+    return f"{label}_seed-{batch.seed}_fold-{batch.fold}_row-{batch.rows.index[0]}"
+
+
+def _is_done(
+    cfg: DictConfig, run: RunDirectory, hashes: dict[tuple[int, int], str], label: str, batch: Batch
+) -> bool:
+    return all(is_current(cfg, run, row, label, hashes) for row in batch.rows.itertuples())
 
 
 def check_methods(cfg: DictConfig) -> None:
@@ -137,10 +167,7 @@ def _explain_with(
     hashes: dict[tuple[int, int], str],
 ) -> None:
     """Maps of the subjects of whom these networks speak, but those that other processes make."""
-
-    def done(label: str, batch: Batch) -> bool:
-        return all(is_current(cfg, run, row, label, hashes) for row in batch.rows.itertuples())
-
+    done = partial(_is_done, cfg, run, hashes)
     if all(done(label, batch) for label, batches in todo.items() for batch in batches):
         return  # another process was faster
     classifiers = [network.load(cfg) for network in networks]
@@ -168,13 +195,14 @@ def _explain_with(
         ]
         share(
             run.claims,
-            {f"{label}_seed-{b.seed}_fold-{b.fold}_row-{b.rows.index[0]}": b for b in batches},
+            {_name(label, b): b for b in batches},
             done=partial(done, label),
             do=partial(
                 explain_batch, cfg, run, cohort, label=label, explainers=explainers, about=about, told=told
             ),
             progress=partial(track, description=f"explain {who}, {label}"),
             wait=partial(_waiting, who, label),
+            stay=cfg.shard is None,
         )
         return_freed_memory()
 
@@ -210,6 +238,12 @@ def image_paths(run: RunDirectory, row: dict[Hashable, Any]) -> tuple[Path, Path
 def has_images(run: RunDirectory, row: dict[Hashable, Any]) -> bool:
     path, truth = image_paths(run, row)
     return path.exists() and (truth.exists() or not row["truth_path"])
+
+
+def has_all_images(run: RunDirectory) -> bool:
+    """Whether everybody's image for looking is there; that of a true place is written before it."""
+    people = read_tsv(run.participants).itertuples()
+    return all(run.image(row.participant_id, row.session_id, SPACE).exists() for row in people)
 
 
 def for_looking(volume: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from xai_brain.commands.networks import networks_of
 from xai_brain.commands.progress import say, track
 from xai_brain.freed_memory import return_freed_memory
 from xai_brain.runs import RunDirectory, is_made_of, read_tsv, write_json, write_tsv
+from xai_brain.shards import of_shard
 from xai_brain.volumes import file_hash
 
 # unit of work: the judges that come of it, the setting of how many subjects, the function
@@ -35,7 +36,7 @@ UNITS = {
 }
 
 
-def judge_networks(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> pd.DataFrame:
+def judge_networks(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Ask the networks of the first seed about the maps of some subjects.
 
     Parameters
@@ -47,36 +48,49 @@ def judge_networks(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> pd
 
     Returns
     -------
-    pandas.DataFrame
+    judged : pandas.DataFrame
         participant_id, session_id, seed, fold, method, kind, judge, value, chance.
+    n_left : int
+        Units of work that are left to other shards.
     """
     card = cfg.evaluation.card
     units = [unit for unit, (judges, _, _) in UNITS.items() if set(judges) & set(card.judges)]
     labels = [label for label in dict.fromkeys(maps["method"]) if label in cfg.attribution]
     if not units or not labels or cfg.networks:  # a mean map of many networks is judged by none of them
-        return pd.DataFrame()
+        return pd.DataFrame(), 0
     chosen = choose_subjects(maps, max(card[UNITS[unit][1]] for unit in units))
     cohort = same_cohort(prepared_cohort(cfg, run), run)
-    tables = []
-    for (seed, fold), (network,) in networks_of(cfg, run).items():
+    networks = networks_of(cfg, run)
+    work_of = {
+        (seed, fold): {
+            f"{label}_seed-{seed}_fold-{fold}_{unit}": (unit, label) for unit in units for label in labels
+        }
+        for seed, fold in networks
+    }
+    mine = of_shard((name for work in work_of.values() for name in work), cfg.shard)
+    tables, n_left = [], 0
+    for (seed, fold), (network,) in networks.items():
         rows = chosen[(chosen["seed"] == seed) & (chosen["fold"] == fold)]
         if rows.empty:
             continue
         bench = Bench(cfg, run, cohort, network, network.load(cfg), rows)
-        work = {
-            f"{label}_seed-{seed}_fold-{fold}_{unit}": (unit, label) for unit in units for label in labels
-        }
+        work = work_of[seed, fold]
         share(
             run.claims,
-            work,
+            {name: one for name, one in work.items() if name in mine},
             done=partial(_is_judged, bench),
             do=partial(_judge, bench),
             progress=partial(track, description=f"judge seed {seed} fold {fold + 1}"),
             wait=lambda n: say(f"judge: waiting for {n} units that other processes judge"),
+            stay=cfg.shard is None,
         )
-        tables += [_table(bench, *one) for one in work.values()]
+        judged = [one for one in work.values() if cfg.shard is None or _is_judged(bench, one)]
+        n_left += len(work) - len(judged)
+        tables += [_table(bench, *one) for one in judged]
+    if not any(len(table) for table in tables):  # all are left to others
+        return pd.DataFrame(), n_left
     table = pd.concat(tables, ignore_index=True)
-    return table[table["judge"].isin(card.judges)]
+    return table[table["judge"].isin(card.judges)], n_left
 
 
 def choose_subjects(maps: pd.DataFrame, n: int) -> pd.DataFrame:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from xai_brain.commands.evaluate import evaluate
+from xai_brain.commands.evaluate import evaluate, is_complete
 from xai_brain.commands.evaluate_regions import atlas_of
-from xai_brain.commands.explain import explain
+from xai_brain.commands.explain import explain, n_maps_missing
 from xai_brain.commands.progress import say
 from xai_brain.commands.report import report
 from xai_brain.commands.train import train
@@ -16,6 +16,8 @@ from xai_brain.runs import RunDirectory, read_json, read_tsv
 
 def run(cfg: DictConfig) -> RunDirectory:
     """Run all stages; what is finished is not done again.
+
+    Of a shard each stage does its part, and what needs all parts only when they are there.
 
     Parameters
     ----------
@@ -30,8 +32,13 @@ def run(cfg: DictConfig) -> RunDirectory:
     if cfg.evaluation.masks.in_run:
         methods_of(cfg)
     train(cfg)
-    explain(cfg)
+    done = explain(cfg)
+    if cfg.shard and n_maps_missing(cfg, done):
+        say(f"run shard {cfg.shard}: done; evaluate and report are left to a start when all maps are there")
+        return done
     evaluate(cfg)
+    if cfg.shard and not is_complete(cfg, done):
+        return done
     if cfg.evaluation.masks.in_run:
         validate(cfg)
     done = report(cfg)

@@ -40,6 +40,7 @@ EXPLAINING = ("explain.target", "explain.output", "explain.n_reference_volumes")
 AFTER_TRAINING = ("explain", "attribution", "baselines", "morphometry", "evaluation", "trusted_modules")
 # Settings of where and how fast, not of what.
 INDIFFERENT = (
+    "shard",  # of one start: it is never saved
     "networks",  # checked by the content of the checkpoints
     "data.root",  # checked by content: the cohort may move
     "data.tables",
@@ -50,6 +51,7 @@ INDIFFERENT = (
     "data.brain_size_column",
     "trainer.num_workers",
     "trainer.accelerator",
+    "trainer.devices",
 )
 OURS = (
     "participants.tsv",
@@ -117,6 +119,7 @@ def saved_settings(path: Path) -> dict[str, Any]:
     saved = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(saved, dict)
     saved.setdefault("networks", None)
+    saved.setdefault("shard", None)
     saved.setdefault("adopted", [])
     saved.setdefault("baselines", {})
     saved.setdefault("morphometry", None)
@@ -185,8 +188,8 @@ def open_run(cfg: DictConfig) -> RunDirectory:
 def _open(cfg: DictConfig, run: RunDirectory) -> None:
     new = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(new, dict)
-    # nothing in a run directory says where it lies
-    new = {key: value for key, value in new.items() if key not in ("run_dir", "overwrite")}
+    # nothing in a run directory says where it lies, nor what one start of many was to do
+    new = {key: value for key, value in new.items() if key not in ("run_dir", "overwrite", "shard")}
     old: dict = {}
     if run.config.exists():
         old = saved_settings(run.config)

@@ -72,6 +72,11 @@ def plan_sweep(command: str, overrides: list[str]) -> tuple[Path, list[str]]:
             raise ConfigError(
                 f"{key} cannot be swept: all jobs lie below one folder; sweep what they differ in"
             )
+        if command == "run" and key == "shard":
+            raise ConfigError(
+                f"{text}: the jobs of `xai-brain run -m` are runs of their own; shards are of one run, "
+                "as in xai-brain explain -m run_dir=<run> shard=1/2,2/2"
+            )
     full = _full_settings(command, [first_value(text) for text in overrides])
     folder, sweeper = Path(full.hydra.sweep.dir), full.hydra.sweeper
     if "study_name" in sweeper:

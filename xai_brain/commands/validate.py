@@ -42,6 +42,7 @@ from xai_brain.runs import (
     write_json,
     write_tsv,
 )
+from xai_brain.shards import of_shard
 from xai_brain.volumes import file_hash, get_grid, save_img
 
 WHOLE = {"method": "none", "mask": "none", "area_percent": 100.0, "kept": "mask", "control": "none"}
@@ -90,8 +91,12 @@ def validate(cfg: DictConfig) -> RunDirectory:
         say("validate: nothing to do, all masks are tested")
         return run
     start = time.monotonic()
-    make_missing(cfg, run, units)
-    alone(run.claims, "masks", finish, is_current)
+    mine = of_shard((unit.path.stem for unit in units), cfg.shard)
+    make_missing(cfg, run, [unit for unit in units if unit.path.stem in mine])
+    if cfg.shard and (n_left := sum(map(is_missing, units))):
+        say(f"validate shard {cfg.shard}: done; {n_left} units and the tables are left to other starts")
+    else:
+        alone(run.claims, "masks", finish, is_current, stay=cfg.shard is None)
     add_seconds(run, "validate", time.monotonic() - start)
     return run
 
@@ -147,9 +152,15 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
             do=partial(validate_fold, bench=bench),
             progress=partial(track, description=f"validate {where}"),
             wait=partial(_waiting, where),
+            stay=cfg.shard is None,
         )
         if cfg.evaluation.masks.retrain:
-            again = {path: masked.left(kept) for unit in own for masked, kept, path in unit.trainings()}
+            again = {
+                path: masked.left(kept)
+                for unit in own
+                if unit.is_done()
+                for masked, kept, path in unit.trainings()
+            }
             share(
                 run.claims,
                 {path.stem: path for path in again},
@@ -157,6 +168,7 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
                 do=partial(_train_again, bench, again),
                 progress=partial(track, description=f"train again {where}"),
                 wait=partial(_waiting, where),
+                stay=cfg.shard is None,
             )
         return_freed_memory()
 

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
 
@@ -122,6 +122,10 @@ class BrainClassifier(pl.LightningModule):
             }
         )
         self.val_metrics = metrics.clone(prefix="val/")
+        # of losses too: Lightning's own mean over processes with different numbers of subjects is wrong; what
+        # is no number stays so (with "disable" torchmetrics would forget the weights)
+        self.train_loss = MeanMetric(nan_strategy=float("nan"))
+        self.val_loss = MeanMetric(nan_strategy=float("nan"))
 
     @property
     def class_names(self) -> list[str]:
@@ -134,15 +138,18 @@ class BrainClassifier(pl.LightningModule):
         return self.network(volumes) / self.temperature
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
-        loss = nn.functional.cross_entropy(self(batch["volume"]), batch["target"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["target"]))
-        return loss
+        loss, n = nn.functional.cross_entropy(self(batch["volume"]), batch["target"]), len(batch["target"])
+        self.train_loss.update(loss.detach().clone(), n)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, batch_size=n)
+        # of several processes the gradients are averaged: each weighs as many subjects as it has
+        return loss * (n * self.trainer.world_size / batch["n_all"]) if "n_all" in batch else loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         logits = self(batch["volume"])
         self.val_metrics.update(logits.softmax(1), batch["target"])
         loss = nn.functional.cross_entropy(logits, batch["target"])
-        self.log("val/loss", loss, batch_size=len(batch["target"]))
+        self.val_loss.update(loss.clone(), len(batch["target"]))
+        self.log("val/loss", self.val_loss, batch_size=len(batch["target"]))
         self.log_dict(self.val_metrics, batch_size=len(batch["target"]))
 
     def configure_optimizers(self) -> Any:

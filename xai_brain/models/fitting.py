@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import nn
 
 from xai_brain.freed_memory import keep_freed_memory, return_freed_memory
 from xai_brain.models.classifier import BrainClassifier
+from xai_brain.models.ranks import ChanceOf, Rank
 
 
 class History(Callback):
@@ -53,6 +54,7 @@ def fit_fold(
     seed: int,
     work_dir: Path,
     tell: Any = lambda epoch, metrics: None,
+    rank: Rank | None = None,
 ) -> tuple[BrainClassifier, pl.Trainer, pd.DataFrame]:
     """Train one network, keep its best epoch, calibrate it on the validation part.
 
@@ -67,6 +69,8 @@ def fit_fold(
     work_dir : Path
         For logs and intermediate checkpoints.
     tell : callable(epoch, metrics), optional
+    rank : Rank, optional
+        That of this process, when several fit together (see `fit_together`).
 
     Returns
     -------
@@ -76,6 +80,37 @@ def fit_fold(
     history : pandas.DataFrame
         epoch, metric, value.
     """
+    classifier, trainer, best, history = fit_epochs(
+        datamodule,
+        classifier_settings,
+        trainer_settings,
+        seed=seed,
+        work_dir=work_dir,
+        tell=tell,
+        rank=rank,
+    )
+    if best.best_model_path:
+        state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+        classifier.load_state_dict(state)
+    classifier.eval()
+    if trainer_settings["calibrate"]:
+        logits, targets = predict_logits(classifier, datamodule.val_dataloader())
+        classifier.temperature.fill_(fit_temperature(logits, targets))
+    return_freed_memory()
+    return classifier, trainer, history.table()
+
+
+def fit_epochs(
+    datamodule: pl.LightningDataModule,
+    classifier_settings: dict[str, Any],
+    trainer_settings: dict[str, Any],
+    *,
+    seed: int,
+    work_dir: Path,
+    tell: Any = lambda epoch, metrics: None,
+    rank: Rank | None = None,
+) -> tuple[BrainClassifier, pl.Trainer, ModelCheckpoint, History]:
+    """The training of `fit_fold`: the network as the last epoch left it, and where the best epoch is."""
     settings = trainer_settings
     pl.seed_everything(seed, workers=True, verbose=False)
     keep_freed_memory()
@@ -86,16 +121,20 @@ def fit_fold(
     best = ModelCheckpoint(work_dir, "best", monitor=settings["monitor"], mode=mode)
     history = History()
     callbacks: list[Callback] = [history, EpochReport(tell), best]
+    if rank is not None:
+        callbacks.append(ChanceOf(rank, seed))
     if settings["patience"] is not None:
         callbacks.append(EarlyStopping(settings["monitor"], mode=mode, patience=settings["patience"]))
     loggers: list[Any] = [CSVLogger(work_dir, name="csv", version="")]
     if settings["tensorboard"]:
         loggers.append(TensorBoardLogger(work_dir, name="tensorboard", version=""))
+    places: dict[str, Any] = {"accelerator": settings["accelerator"], "devices": 1}
+    if rank is not None:
+        places = rank.trainer_settings()
     with quiet_lightning(), determinism_kept():
         trainer = pl.Trainer(
             max_epochs=settings["max_epochs"],
-            accelerator=settings["accelerator"],
-            devices=1,
+            **places,
             precision=settings["precision"],
             callbacks=callbacks,
             logger=loggers,
@@ -107,18 +146,11 @@ def fit_fold(
             log_every_n_steps=1,
         )
         try:
-            trainer.fit(classifier, datamodule)
+            with nullcontext() if rank is None else rank.taken(datamodule):
+                trainer.fit(classifier, datamodule)
         except SystemExit as stop:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from stop
-    if best.best_model_path:
-        state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-        classifier.load_state_dict(state)
-    classifier.eval()
-    if settings["calibrate"]:
-        logits, targets = predict_logits(classifier, datamodule.val_dataloader())
-        classifier.temperature.fill_(fit_temperature(logits, targets))
-    return_freed_memory()
-    return classifier, trainer, history.table()
+    return classifier, trainer, best, history
 
 
 def mean_volume(datamodule: pl.LightningDataModule) -> torch.Tensor:

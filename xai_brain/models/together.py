@@ -1,0 +1,201 @@
+"""One network fitted by several processes at once, a part of every batch each (Lightning's DDP).
+
+The first process is the one that the user started. It starts the others for the time of one fit, so that
+this works in the same way from the command line, in a sweep and in a notebook, and so that they know nothing
+of the run: they read volumes, and write nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+
+from xai_brain.models.classifier import BrainClassifier
+from xai_brain.models.fitting import fit_epochs, fit_fold
+from xai_brain.models.ranks import Rank
+
+READY = b"ready\n"
+SECONDS_TO_END = 60.0  # for the others, when the first has ended
+
+
+class RankError(RuntimeError):
+    """A process that fits with others has failed, or there cannot be so many."""
+
+
+def fit_together(
+    datamodule: pl.LightningDataModule,
+    classifier_settings: dict[str, Any],
+    trainer_settings: dict[str, Any],
+    *,
+    devices: int,
+    seed: int,
+    work_dir: Path,
+    tell: Any = lambda epoch, metrics: None,
+) -> tuple[BrainClassifier, pl.Trainer, pd.DataFrame]:
+    """`fit_fold` by several processes of this machine, a GPU or a share of the CPU's cores each.
+
+    Every step sees the subjects that it would see in one process, in which batch statistics and random
+    changes of images are the same too. What remains are rounding errors, and dropout, which is drawn anew.
+
+    Parameters
+    ----------
+    devices : int
+        Processes; they divide ``datamodule.batch_size``. For the others see `fit_fold`.
+
+    Raises
+    ------
+    RankError
+        There are fewer GPUs or validation subjects than processes, or one of the processes has failed.
+    """
+    n_validation = len(datamodule.val_dataloader().dataset)
+    if n_validation < devices:
+        raise RankError(f"trainer.devices={devices}: there are {n_validation} validation subjects only")
+    accelerator = _accelerator(trainer_settings["accelerator"], devices)
+    threads = max(1, torch.get_num_threads() // devices) if accelerator == "cpu" else torch.get_num_threads()
+    rank = Rank(0, devices, _free_port(), accelerator)
+    job = (datamodule, classifier_settings, trainer_settings, seed, work_dir, threads)
+    with _environment(threads), _others(rank, job) as others:
+        try:
+            return fit_fold(
+                datamodule,
+                classifier_settings,
+                trainer_settings,
+                seed=seed,
+                work_dir=work_dir,
+                tell=tell,
+                rank=rank,
+            )
+        except RuntimeError as error:
+            if told := _why_ended(others):  # what the first noticed is only that the other is gone
+                raise RankError(told) from error
+            raise
+
+
+def _accelerator(setting: str, devices: int) -> str:
+    if setting == "cpu" or (setting == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if (n_gpus := torch.cuda.device_count()) < devices:
+        raise RankError(f"trainer.devices={devices}: there are {n_gpus} GPUs; trainer.accelerator=cpu")
+    return "cuda"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """Lightning and torch put where they meet, and how many threads there are, into the environment."""
+    names = ("MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
+    before, threads_before = {name: os.environ.get(name) for name in names}, torch.get_num_threads()
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads_before)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@dataclass
+class _Other:
+    process: subprocess.Popen[bytes]
+    errors: IO[bytes]
+    rank: int
+
+
+@contextmanager
+def _others(first: Rank, job: tuple[Any, ...]) -> Iterator[list[_Other]]:
+    """The other processes, ready to fit; they end when they have, when we end, or at the end of the block."""
+    others: list[_Other] = []
+    try:
+        for number in range(1, first.n_ranks):
+            errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
+            command = [sys.executable, "-c", "from xai_brain.models.together import main; main()"]
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(
+                command,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=errors,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            )
+            others.append(_Other(process, errors, number))
+        for other in others:
+            own = Rank(other.rank, first.n_ranks, first.port, first.accelerator)
+            assert other.process.stdin is not None
+            try:
+                pickle.dump((own, *job), other.process.stdin)
+                other.process.stdin.flush()
+            except BrokenPipeError:
+                other.process.wait()
+                raise RankError(_why_ended(others)) from None
+        for other in others:
+            assert other.process.stdout is not None
+            if other.process.stdout.readline() != READY:
+                other.process.wait()
+                raise RankError(_why_ended(others))
+        yield others
+        for other in others:
+            with suppress(subprocess.TimeoutExpired):  # the first has all that comes of it
+                other.process.wait(SECONDS_TO_END)
+    finally:
+        for other in others:
+            other.process.kill()
+            for file in (other.process.stdin, other.process.stdout, other.errors):
+                if file is not None:
+                    with suppress(BrokenPipeError):  # what it did not read
+                        file.close()
+            other.process.wait()
+
+
+def _why_ended(others: list[_Other]) -> str:
+    """One line about the first of them that has failed; none when none has."""
+    for other in others:
+        try:
+            code = other.process.wait(10)
+        except subprocess.TimeoutExpired:
+            continue
+        if code:
+            other.errors.seek(0)
+            lines = other.errors.read().decode(errors="replace").strip().splitlines() or [f"code {code}"]
+            return f"process {other.rank + 1} of trainer.devices={len(others) + 1} has ended: {lines[-1]}"
+    return ""
+
+
+def main() -> None:
+    """What another process does: its part of one fit."""
+    to_first = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the first process alone speaks
+
+    rank, datamodule, classifier_settings, trainer_settings, seed, work_dir, threads = pickle.load(
+        sys.stdin.buffer
+    )
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_first, daemon=True).start()
+    os.write(to_first, READY)
+    fit_epochs(datamodule, classifier_settings, trainer_settings, seed=seed, work_dir=work_dir, rank=rank)
+
+
+def _end_with_first() -> None:
+    os.read(0, 1)  # nothing comes; it returns when the first process is gone
+    os._exit(1)
