@@ -1,4 +1,4 @@
-"""The explain stage end to end: its cost beside the bare methods, its memory, and two processes.
+"""The explain stage end to end: its cost beside the bare methods, how it grows, and two processes.
 
     python benchmarks/explain.py --data /path/to/ixi             # all three parts, an hour on 2 cores
     python benchmarks/explain.py --part overhead --subjects 32   # one of them, smaller
@@ -9,7 +9,8 @@ volumes are in the cache before; maps and images of a run are removed before eac
 
 overhead  `xai-brain explain` from its start to its end, imports and NIfTI files included, against the methods
           alone: volumes in memory, networks loaded, the class predicted once for both methods. Batches of 8.
-memory    The largest resident memory of one process for 50 and for 1,000 subjects, once each.
+growth    Seconds a subject and the largest resident memory of the stages prepare (one process, nothing in the
+          cache), explain, evaluate and report, for 50, 200 and 1,000 subjects, once each.
 two       160 subjects in one run by a process of one thread, against two such processes at the same time,
           with shard=1/2 and 2/2 of the same run: seconds of the stage (of two their mean), and from the start
           of the command to the end of the last.
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from turns import Side, in_turns, ratio, seconds_of, serve, show
 from untrained import IXI, cohort_root, untrained_run
@@ -46,7 +48,7 @@ from xai_brain.commands.setup import stage_settings
 from xai_brain.freed_memory import keep_freed_memory
 from xai_brain.runs import RunDirectory, read_json, read_tsv
 
-PARTS = ("overhead", "memory", "two")
+PARTS = ("overhead", "growth", "two")
 BATCH_SIZE = 8
 
 
@@ -58,11 +60,22 @@ def cleared(run: RunDirectory) -> RunDirectory:
     return run
 
 
-def start(run: RunDirectory, shard: str | None, threads: int | None) -> subprocess.Popen[bytes]:
+def start(
+    stage: str, run: RunDirectory, shard: str | None = None, threads: int | None = None
+) -> subprocess.Popen[bytes]:
     limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "xai_brain", "explain", f"run_dir={run.path}"]
+    command = [sys.executable, "-m", "xai_brain", stage, f"run_dir={run.path}"]
     command += [f"shard={shard}"] if shard else []
     return subprocess.Popen(command, env={**os.environ, **limit}, stdout=subprocess.DEVNULL)
+
+
+def ended(process: subprocess.Popen[bytes]) -> float:
+    """Wait for the end of a process; its largest resident memory in MB."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(map(str, process.args))}: failed")  # type: ignore[arg-type]
+    return usage.ru_maxrss / 1024
 
 
 def explained(
@@ -71,18 +84,12 @@ def explained(
     """Explain a run by a process for each of these shards, at the same time.
 
     ``seconds`` from the start of the commands to the end of the last; ``stage`` the mean of them, without
-    what Python needs to start and to import; ``peak_mb`` of the last, resident.
+    what Python needs to start and to import; ``peak_mb`` of the largest.
     """
     cleared(run)
     begin = time.perf_counter()
-    processes = [start(run, shard, threads) for shard in shards]
-    peak_mb = 0.0
-    for process in processes:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{' '.join(map(str, process.args))}: failed")  # type: ignore[arg-type]
-        peak_mb = usage.ru_maxrss / 1024
+    processes = [start("explain", run, shard, threads) for shard in shards]
+    peak_mb = max(map(ended, processes))
     seconds = time.perf_counter() - begin
     stage = read_json(run.metrics)["seconds/explain"] / len(shards)  # all processes add their own
     return {"seconds": seconds, "stage": stage, "peak_mb": peak_mb}
@@ -136,15 +143,27 @@ def overhead(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, fl
     }
 
 
-def memory(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, float]:
-    peaks = {}
-    for n in (args.few, args.many):
-        run = untrained_run(root, folder / f"of_{n}", range(n), BATCH_SIZE)
-        peaks[n] = explained(run)["peak_mb"]
+def growth(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, float]:
+    rows = []
+    for n in args.sizes:
+        work = [sys.executable, __file__, "--prepare", str(n), "--data", str(root), "--folder", str(folder)]
+        begin = time.perf_counter()
+        peak_mb = ended(subprocess.Popen(work, stdout=subprocess.DEVNULL))
+        rows.append((n, "prepare", time.perf_counter() - begin, peak_mb))
+        run = RunDirectory(folder / f"of_{n}")
+        for stage in ("explain", "evaluate", "report"):
+            begin = time.perf_counter()
+            peak_mb = ended(start(stage, run))
+            rows.append((n, stage, time.perf_counter() - begin, peak_mb))
+        n_bytes = sum(path.stat().st_size for path in (run.path / "attributions").rglob("*.nii.gz"))
+        print(f"{n} subjects: {n_bytes / n / 2 / 1e6:.2f} MB a map", flush=True)
         shutil.rmtree(run.path)
-        print(f"{n} subjects: at most {peaks[n]:.0f} MB resident", flush=True)
-    growth = peaks[args.many] - peaks[args.few]
-    return {"rss_growth_mb": round(growth, 1), "rss_mb": round(peaks[args.few], 1)}
+    table = pd.DataFrame(rows, columns=["subjects", "stage", "seconds", "peak_mb"])
+    table["seconds_per_subject"] = table["seconds"] / table["subjects"]
+    print(table.round({"seconds": 1, "peak_mb": 0, "seconds_per_subject": 3}).to_string(index=False))
+    peaks = table.query("stage == 'explain'").set_index("subjects")["peak_mb"]
+    few, many = min(args.sizes), max(args.sizes)
+    return {"rss_growth_mb": round(peaks[many] - peaks[few], 1), "rss_mb": round(peaks[few], 1)}
 
 
 def two(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, float]:
@@ -175,19 +194,24 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS)
     parser.add_argument("--subjects", type=int, default=181, help="of the overhead; at least 20")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--few", type=int, default=50, help="subjects of the memory; at least 20")
-    parser.add_argument("--many", type=int, default=1000)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[50, 200, 1000], help="at least 20 each")
     parser.add_argument("--half", type=int, default=80, help="subjects of each of two processes; at least 20")
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--prepare", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.bare:
         bare(RunDirectory(args.bare))
+        return
+    if args.prepare:
+        cold = [f"data.cache_dir={args.folder / f'cache_{args.prepare}'}", "data.num_workers=1"]
+        untrained_run(args.data, args.folder / f"of_{args.prepare}", range(args.prepare), BATCH_SIZE, cold)
         return
     root = cohort_root(args.data)
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         for part in args.part or PARTS:
-            work = {"overhead": overhead, "memory": memory, "two": two}[part]
+            work = {"overhead": overhead, "growth": growth, "two": two}[part]
             figures |= work(args, root, Path(name))
     print(json.dumps({**figures, "threads": torch.get_num_threads()}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,9 @@ def cohort_root(data: Path) -> Path:
     return make_synthetic_cohort(default_cache_dir() / "benchmarks" / "stand_in_58x70x58", settings)
 
 
-def untrained_run(root: Path, folder: Path, ids: range, batch_size: int = 8) -> RunDirectory:
+def untrained_run(
+    root: Path, folder: Path, ids: range, batch_size: int = 8, more: Sequence[str] = ()
+) -> RunDirectory:
     """A run of five folds by the paper's network with random weights; images repeat as often as needed.
 
     Parameters
@@ -48,8 +51,10 @@ def untrained_run(root: Path, folder: Path, ids: range, batch_size: int = 8) -> 
     ids : range
         Numbers of the subjects; subject i has image i of the cohort, which begins again at its end.
     batch_size : int, default 8
+    more : sequence of str
+        Settings.
     """
-    cfg = compose("train", [*settings(root, folder, ids), f"explain.batch_size={batch_size}"])
+    cfg = compose("train", [*settings(root, folder, ids), f"explain.batch_size={batch_size}", *more])
     run = open_run(cfg)
     cohort = prepared_cohort(cfg, run)
     folds = make_folds(cohort, cfg.folds.n_folds, cfg.folds.random_state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import types
@@ -169,3 +170,42 @@ def test_a_run_trained_by_two_processes_has_the_figures_and_files_of_one(tmp_pat
     again = [*settings, f"run_dir={two.path}", "trainer.devices=1"]
     before = two.predictions.stat().st_mtime_ns
     assert train(compose("train", again)).predictions.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_processes_of_torchrun_train_the_run_of_one(tmp_path, nodes):
+    """Two processes of one machine; and two machines with a process each, which are both this one."""
+    settings = [*SETTINGS, "model.dropout=0", "trainer.accelerator=cpu", "trainer.max_epochs=2"]
+    settings += [f"data.cache_dir={tmp_path / 'cache'}"]
+    one = train(compose("train", [*settings, f"run_dir={tmp_path / 'one'}"]))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}"]
+    torchrun += [f"--nproc-per-node={2 // nodes}", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    command = ["-m", "xai_brain", "train", *settings, f"run_dir={tmp_path / 'two'}"]
+    machines = [
+        subprocess.Popen(
+            [*torchrun, f"--node-rank={node}", *command],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for node in range(nodes)
+    ]  # fmt: skip
+    try:
+        told = [machine.communicate(timeout=300) for machine in machines]
+    finally:
+        for machine in machines:
+            machine.terminate()  # torchrun ends what it has started
+    assert [machine.returncode for machine in machines] == [0] * nodes, told
+    assert sum(out.count("epoch 2/2") for out, _ in told) == 2  # folds: the first process alone speaks
+    two = RunDirectory(tmp_path / "two")
+    found, expected = read_tsv(two.predictions), read_tsv(one.predictions)
+    assert found["participant_id"].equals(expected["participant_id"])
+    np.testing.assert_allclose(found["prob_male"], expected["prob_male"], atol=1e-4)
+    refused = subprocess.run(
+        [*torchrun[:3], "--nproc-per-node=2", "-m", "xai_brain", "explain", f"run_dir={two.path}"],
+        capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert refused.returncode != 0
+    assert "xai-brain: torchrun starts processes that train networks together" in refused.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ optuna or detection_curve brings its own, launcher=joblib or slurm runs them at 
 
 DETAILS = {
     "run": "Settings that matter first: experiment, data, data.root, data.label, run_dir, seeds.\n",
-    "train": "Settings that matter first: experiment, data, model, trainer.max_epochs, seeds.\n",
+    "train": "Settings that matter first: experiment, data, model, trainer.max_epochs, seeds.\n"
+    "trainer.devices=4 trains each network on four GPUs (or CPU processes) of this machine; on several\n"
+    "machines start it there with torchrun ... -m xai_brain train.\n",
     "baselines": "Its settings are those of the run directory. Name files of conf/baselines with\n"
     "baselines=[pca_logistic,slabs3]; morphometry=<table> gives those on regional volumes their table.\n",
     "predict": "networks=<run_dir> names the trained run, whose preparation is used; data, data.root and\n"
@@ -156,11 +159,36 @@ def main(arguments: list[str] | None = None) -> int:
 def _start(command: str, rest: list[str]) -> int:
     from xai_brain.config import ConfigError, compose
 
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:  # of torchrun
+        return _start_with_others(command, rest)
     if any(argument.startswith("-") for argument in rest):
         return _start_hydra(command, rest)
     if alone := [text for text in rest if text.startswith(("sweep=", "launcher="))]:
         raise ConfigError(f"{alone[0]} is for several jobs: add -m")
     _execute(command, _settings_of_a_run(command, rest) or compose(command, rest))
+    return 0
+
+
+def _start_with_others(command: str, rest: list[str]) -> int:
+    """One of the processes that torchrun has started."""
+    from xai_brain.commands.progress import say
+    from xai_brain.config import ConfigError, compose
+    from xai_brain.models.launched import with_others
+
+    if command != "train" or any(argument.startswith("-") for argument in rest):
+        raise ConfigError(
+            "torchrun starts processes that train networks together: it is for `xai-brain train` without "
+            "flags; other stages are divided with shard=1/8"
+        )
+
+    def work() -> None:
+        cfg = compose(command, rest)
+        if cfg.baselines:
+            say(f"train: its baselines ({', '.join(cfg.baselines)}) are left to a start without torchrun")
+            cfg.baselines = {}
+        _execute(command, cfg)
+
+    with_others(work)
     return 0
 
 
@@ -204,7 +232,9 @@ def _start_hydra(command: str, rest: list[str]) -> int:
     start = time.time()
     if multirun:
         if command in STAGES and not any(text.startswith("hydra.sweep.dir=") for text in given):
-            more = [f"hydra.sweep.dir=outputs/{command}_jobs"]  # the runs lie elsewhere
+            runs = [text.partition("=")[2] for text in given if text.startswith("run_dir=")]
+            one = f"/{Path(runs[0]).name}" if runs and "," not in runs[0] else ""
+            more = [f"hydra.sweep.dir=outputs/{command}_jobs{one}"]  # the runs lie elsewhere
         folder, also = plan_sweep(command, [*given, *more])
         more += also
         told = {text.split("=")[0] for text in also}

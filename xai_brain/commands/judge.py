@@ -68,7 +68,7 @@ def judge_networks(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> tu
         for seed, fold in networks
     }
     mine = of_shard((name for work in work_of.values() for name in work), cfg.shard)
-    tables, n_left = [], 0
+    asked = []
     for (seed, fold), (network,) in networks.items():
         rows = chosen[(chosen["seed"] == seed) & (chosen["fold"] == fold)]
         if rows.empty:
@@ -84,9 +84,10 @@ def judge_networks(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> tu
             wait=lambda n: say(f"judge: waiting for {n} units that other processes judge"),
             stay=cfg.shard is None,
         )
-        judged = [one for one in work.values() if cfg.shard is None or _is_judged(bench, one)]
-        n_left += len(work) - len(judged)
-        tables += [_table(bench, *one) for one in judged]
+        asked += [(bench, one) for one in work.values()]
+    judged = [(bench, one) for bench, one in asked if cfg.shard is None or _is_judged(bench, one)]
+    n_left = len(asked) - len(judged)
+    tables = [_table(bench, *one) for bench, one in judged]
     if not any(len(table) for table in tables):  # all are left to others
         return pd.DataFrame(), n_left
     table = pd.concat(tables, ignore_index=True)

@@ -10,7 +10,7 @@ from xai_brain.commands.explain import explain, n_maps_missing
 from xai_brain.commands.progress import say
 from xai_brain.commands.report import report
 from xai_brain.commands.train import train
-from xai_brain.commands.validate import methods_of, validate
+from xai_brain.commands.validate import is_validated, methods_of, validate
 from xai_brain.runs import RunDirectory, read_json, read_tsv
 
 
@@ -41,6 +41,8 @@ def run(cfg: DictConfig) -> RunDirectory:
         return done
     if cfg.evaluation.masks.in_run:
         validate(cfg)
+        if cfg.shard and not is_validated(cfg, done):
+            return done
     done = report(cfg)
     print_summary(done)
     return done

@@ -87,7 +87,11 @@ def plan_sweep(command: str, overrides: list[str]) -> tuple[Path, list[str]]:
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     parsed = OverridesParser.create().parse_overrides([*params, *task])
     jobs = {str(k): job for k, job in enumerate(BasicSweeper.split_arguments(parsed, None)[0])}
-    if not full.overwrite:
+    if not full.overwrite and command in (
+        "run",
+        "train",
+        "predict",
+    ):  # others are always done
         _refuse_other_grid(folder, jobs)
     write_json({"command": command, "jobs": jobs}, folder / PLAN)
     return folder, []

@@ -25,6 +25,7 @@ from xai_brain.evaluation.classification import classification_metrics
 from xai_brain.models.classifier import missing_package
 from xai_brain.models.fitting import fit_fold, predict_logits
 from xai_brain.models.kan2020 import is_published
+from xai_brain.models.launched import is_launched
 from xai_brain.models.together import fit_together
 from xai_brain.runs import (
     RunDirectory,
@@ -148,7 +149,7 @@ def train_fold(
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
     tell = EpochLines(what, cfg.trainer.max_epochs)
     devices = cfg.trainer.devices
-    fit = fit_fold if devices == 1 else partial(fit_together, devices=devices)
+    fit = fit_fold if devices == 1 and not is_launched() else partial(fit_together, devices=devices)
     with tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir:
         classifier, trainer, history = fit(
             datamodule,

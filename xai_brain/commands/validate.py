@@ -73,19 +73,14 @@ def validate(cfg: DictConfig) -> RunDirectory:
     if cfg.networks or not run.predictions.exists() or not run.folds.exists():
         raise ConfigError(f"{run.path}: has no networks of its own; masks need those of `xai-brain train`")
     check_methods(cfg)
-    labels = methods_of(cfg)
     check_classes(cfg, class_names(read_tsv(run.participants)))
     open_run(cfg)
-    units = [MaskUnit(cfg, run, one, label) for (one,) in networks_of(cfg, run).values() for label in labels]
-    stamp = run.path / "evaluation" / "masks" / "inputs.json"
-
-    def is_current() -> bool:
-        there = run.evaluation("mask_validation").exists()
-        return there and is_made_of(stamp, _inputs(cfg, run, units))
+    units = _units(cfg, run)
+    is_current = partial(_is_gathered, cfg, run, units)
 
     def finish() -> None:
         gather(cfg, run, units)
-        write_json(_inputs(cfg, run, units), stamp)
+        write_json(_inputs(cfg, run, units), _stamp(run))
 
     if not any(map(is_missing, units)) and is_current():
         say("validate: nothing to do, all masks are tested")
@@ -99,6 +94,26 @@ def validate(cfg: DictConfig) -> RunDirectory:
         alone(run.claims, "masks", finish, is_current, stay=cfg.shard is None)
     add_seconds(run, "validate", time.monotonic() - start)
     return run
+
+
+def is_validated(cfg: DictConfig, run: RunDirectory) -> bool:
+    """Whether there is nothing that this stage would do."""
+    units = _units(cfg, run)
+    return not any(map(is_missing, units)) and _is_gathered(cfg, run, units)
+
+
+def _units(cfg: DictConfig, run: RunDirectory) -> list[MaskUnit]:
+    networks = networks_of(cfg, run).values()
+    return [MaskUnit(cfg, run, one, label) for (one,) in networks for label in methods_of(cfg)]
+
+
+def _stamp(run: RunDirectory) -> Path:
+    return run.path / "evaluation" / "masks" / "inputs.json"
+
+
+def _is_gathered(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> bool:
+    there = run.evaluation("mask_validation").exists()
+    return there and is_made_of(_stamp(run), _inputs(cfg, run, units))
 
 
 def methods_of(cfg: DictConfig) -> list[str]:

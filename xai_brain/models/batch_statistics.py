@@ -41,8 +41,9 @@ def normalised(layer: Any, values: torch.Tensor) -> torch.Tensor:
     -------
     Tensor of shape (N, C, ...)
     """
-    if not (layer.training or layer.running_mean is None):
+    if not layer.training:
         return type(layer).forward(layer, values)
+    given, values = values.dtype, values.float()  # which is another with autocast
     axes = [0, *range(2, values.dim())]
     shape = (1, -1, *[1] * (values.dim() - 2))
     count = torch.full((), values.numel() / values.shape[1], dtype=values.dtype)
@@ -50,12 +51,12 @@ def normalised(layer: Any, values: torch.Tensor) -> torch.Tensor:
     mean = _SumOverRanks.apply(values.sum(axes)) / count
     centred = values - mean.view(shape)
     variance = _SumOverRanks.apply(centred.square().sum(axes)) / count
-    if layer.training and layer.running_mean is not None:
+    if layer.running_mean is not None:
         _remember(layer, mean.detach(), variance.detach() * count / (count - 1))
     scale = (variance + layer.eps).rsqrt()
     if layer.affine:
-        return centred * (scale * layer.weight).view(shape) + layer.bias.view(shape)
-    return centred * scale.view(shape)
+        return (centred * (scale * layer.weight).view(shape) + layer.bias.view(shape)).to(given)
+    return (centred * scale.view(shape)).to(given)
 
 
 @torch.no_grad()
@@ -77,7 +78,7 @@ class _SumOverRanks(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         total = gradient.clone(memory_format=torch.contiguous_format)
         torch.distributed.all_reduce(total)
         return total

@@ -19,7 +19,7 @@ from torch import nn
 
 from xai_brain.freed_memory import keep_freed_memory, return_freed_memory
 from xai_brain.models.classifier import BrainClassifier
-from xai_brain.models.ranks import ChanceOf, Rank
+from xai_brain.models.ranks import AsRank, Rank
 
 
 class History(Callback):
@@ -122,7 +122,7 @@ def fit_epochs(
     history = History()
     callbacks: list[Callback] = [history, EpochReport(tell), best]
     if rank is not None:
-        callbacks.append(ChanceOf(rank, seed))
+        callbacks.append(AsRank(rank, seed))
     if settings["patience"] is not None:
         callbacks.append(EarlyStopping(settings["monitor"], mode=mode, patience=settings["patience"]))
     loggers: list[Any] = [CSVLogger(work_dir, name="csv", version="")]

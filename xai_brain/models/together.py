@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,18 +27,15 @@ import torch
 
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import fit_epochs, fit_fold
-from xai_brain.models.ranks import Rank
+from xai_brain.models.launched import is_launched, launched_rank, tell_others
+from xai_brain.models.ranks import Rank, RankError, accelerator_of
 
 READY = b"ready\n"
 SECONDS_TO_END = 60.0  # for the others, when the first has ended
 
 
-class RankError(RuntimeError):
-    """A process that fits with others has failed, or there cannot be so many."""
-
-
 def fit_together(
-    datamodule: pl.LightningDataModule,
+    datamodule: Any,
     classifier_settings: dict[str, Any],
     trainer_settings: dict[str, Any],
     *,
@@ -49,48 +47,44 @@ def fit_together(
     """`fit_fold` by several processes of this machine, a GPU or a share of the CPU's cores each.
 
     Every step sees the subjects that it would see in one process, in which batch statistics and random
-    changes of images are the same too. What remains are rounding errors, and dropout, which is drawn anew.
+    changes of images are the same too. What remains are rounding errors, and dropout, which is drawn anew;
+    and a last batch with fewer subjects than there are processes is left out.
 
     Parameters
     ----------
+    datamodule : BrainDataModule
     devices : int
-        Processes; they divide ``datamodule.batch_size``. For the others see `fit_fold`.
+        Processes; they divide ``datamodule.batch_size``. Where torchrun has started some it is those. For the
+        other parameters see `fit_fold`.
 
     Raises
     ------
     RankError
         There are fewer GPUs or validation subjects than processes, or one of the processes has failed.
     """
+    launched = launched_rank(trainer_settings["accelerator"]) if is_launched() else None
+    n_ranks = devices if launched is None else launched.n_ranks
+    asked = f"trainer.devices={devices}" if launched is None else f"{n_ranks} processes of torchrun"
     n_validation = len(datamodule.val_dataloader().dataset)
-    if n_validation < devices:
-        raise RankError(f"trainer.devices={devices}: there are {n_validation} validation subjects only")
-    accelerator = _accelerator(trainer_settings["accelerator"], devices)
+    if n_validation < n_ranks:
+        raise RankError(f"{asked}: there are {n_validation} validation subjects only")
+    if datamodule.batch_size % n_ranks:
+        raise RankError(f"{asked}: trainer.batch_size={datamodule.batch_size} cannot be divided by it")
+    arguments = (datamodule, classifier_settings, trainer_settings)
+    fit = partial(fit_fold, *arguments, seed=seed, work_dir=work_dir, tell=tell)
+    if launched is not None:
+        tell_others((*arguments, seed, work_dir))
+        return fit(rank=launched)
+    accelerator = accelerator_of(trainer_settings["accelerator"], devices, asked)
     threads = max(1, torch.get_num_threads() // devices) if accelerator == "cpu" else torch.get_num_threads()
     rank = Rank(0, devices, _free_port(), accelerator)
-    job = (datamodule, classifier_settings, trainer_settings, seed, work_dir, threads)
-    with _environment(threads), _others(rank, job) as others:
+    with _environment(threads), _others(rank, (*arguments, seed, work_dir, threads)) as others:
         try:
-            return fit_fold(
-                datamodule,
-                classifier_settings,
-                trainer_settings,
-                seed=seed,
-                work_dir=work_dir,
-                tell=tell,
-                rank=rank,
-            )
+            return fit(rank=rank)
         except RuntimeError as error:
             if told := _why_ended(others):  # what the first noticed is only that the other is gone
                 raise RankError(told) from error
             raise
-
-
-def _accelerator(setting: str, devices: int) -> str:
-    if setting == "cpu" or (setting == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if (n_gpus := torch.cuda.device_count()) < devices:
-        raise RankError(f"trainer.devices={devices}: there are {n_gpus} GPUs; trainer.accelerator=cpu")
-    return "cuda"
 
 
 def _free_port() -> int:
