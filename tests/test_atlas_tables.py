@@ -347,3 +347,25 @@ def test_tables_need_no_torch():
     code = "import sys, xai_brain.analysis.atlas; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     assert said.strip() == "False"
+
+
+def test_difference_is_within_folds_whose_classes_are_of_different_number():
+    """Two sites: 18 men and 2 women far above 2 men and 18 women; in each the men are lower by 1."""
+    rng = np.random.default_rng(0)
+    site = np.repeat([0, 1], 20)
+    man = np.r_[np.ones(18), np.zeros(2), np.ones(2), np.zeros(18)].astype(bool)
+    values = 10.0 * (site == 0) - man + rng.normal(0, 0.1, 40)
+    table = pd.DataFrame(
+        {
+            "participant_id": [f"sub-{i:02d}" for i in range(40)],
+            "class": np.where(man, "male", "female"),
+            "method": "A", "index": 1, "region": "one", "fold": site, "mean": values,
+        }
+    )  # fmt: skip
+    [row] = compare_classes(
+        table, ["male", "female"], measures=["mean"], n_perm=999, n_bootstrap=500
+    ).to_dict("records")
+    assert row["mean_a"] > row["mean_b"] + 6  # by the sites alone
+    assert row["difference"] == pytest.approx(-1, abs=0.1)
+    assert -1.2 < row["ci_low"] < row["difference"] < row["ci_high"] < -0.8
+    assert row["p"] < 0.01

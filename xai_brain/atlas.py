@@ -220,13 +220,19 @@ def _check_space(path: Path, space: str) -> None:
 def _table_beside(path: Path | None, name: str) -> Path:
     if path is None:
         raise AtlasError(f"{name}: names of its labels are needed; give a table")
+    if found := tables_beside(path):
+        return found[0]
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    raise AtlasError(f"{path}: there is no table of names beside it ({stem}.tsv); give its path")
+
+
+def tables_beside(path: Path) -> list[Path]:
+    """Tables of names that lie beside a label image; the first is taken."""
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     # one table may serve all resolutions of an atlas (BIDS, TemplateFlow)
     stems = dict.fromkeys([stem, re.sub(r"_res-[^_]+", "", stem)])
-    for candidate in (path.with_name(f"{s}{ending}") for s in stems for ending in TABLE_ENDINGS):
-        if candidate.is_file():
-            return candidate
-    raise AtlasError(f"{path}: there is no table of names beside it ({stem}.tsv); give its path")
+    candidates = (path.with_name(f"{s}{ending}") for s in stems for ending in TABLE_ENDINGS)
+    return [candidate for candidate in candidates if candidate.is_file()]
 
 
 def _lut(names: pd.DataFrame, codes: np.ndarray, where: object) -> pd.DataFrame:

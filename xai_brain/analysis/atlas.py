@@ -119,7 +119,9 @@ def compare_classes(
     """Differences and ratios of class means in every region, with intervals and p-values.
 
     Labels are permuted, and subjects drawn for the intervals, within the folds of the cross-validation
-    (Winkler 2015): maps of one fold come from one model, whose scale is not that of the others.
+    (Winkler 2015): maps of one fold come from one model, whose scale is not that of the others. So is the
+    difference: that of the class means of each fold, weighted as least squares with the folds as covariates
+    would. It is that of the class means where every fold holds the classes in the same proportion.
 
     Parameters
     ----------
@@ -168,7 +170,8 @@ def _comparison(
     rng = np.random.default_rng(random_state)
     mean_a, mean_b = (values[own].mean(0) for own in (first, ~first))
     draws_a, draws_b = (bootstrap_means(values[own], folds[own], n_bootstrap, rng) for own in (first, ~first))
-    difference, (low, high) = mean_a - mean_b, np.quantile(draws_a - draws_b, [0.025, 0.975], axis=0)
+    difference, draws = _within_folds(values, first, folds, n_bootstrap, rng)
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     sure = (mean_a * mean_b > 0) & ((draws_b * np.sign(mean_b)) > 0).all(0)
     ratios = draws_a / np.where(sure, draws_b, np.nan)
     ratio_low, ratio_high = np.quantile(ratios, [0.025, 0.975], axis=0)
@@ -187,6 +190,21 @@ def _comparison(
         "n_a": int(first.sum()),
         "n_b": int((~first).sum()),
     }
+
+
+def _within_folds(
+    values: np.ndarray, first: np.ndarray, folds: np.ndarray, n_bootstrap: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Difference of the classes within folds, and draws of it; NaN when no fold has both."""
+    difference, draws, total = np.zeros(values.shape[1]), np.zeros((n_bootstrap, values.shape[1])), 0.0
+    for fold in np.unique(folds):
+        own = [values[(folds == fold) & which] for which in (first, ~first)]
+        if weight := np.prod([len(part) for part in own]) / sum(map(len, own)):
+            difference += weight * (own[0].mean(0) - own[1].mean(0))
+            drawn = [bootstrap_means(part, np.zeros(len(part)), n_bootstrap, rng) for part in own]
+            draws += weight * (drawn[0] - drawn[1])
+            total += weight
+    return difference / (total or np.nan), draws / (total or np.nan)
 
 
 def bootstrap_means(
@@ -208,7 +226,10 @@ def bootstrap_means(
     counts = np.empty((n_bootstrap, len(values)))
     for block in np.unique(blocks):
         own = np.flatnonzero(blocks == block)
-        counts[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), n_bootstrap)
+        n = len(own)
+        drawn = rng.multinomial(n, np.full(n, 1 / n), n_bootstrap)
+        # draws of few subjects vary too little, by (n - 1) / n; of one not at all
+        counts[:, own] = 1 + (drawn - 1) * np.sqrt(n / max(n - 1, 1))
     return counts @ values / len(values)
 
 
@@ -220,7 +241,7 @@ def permutation_p(
     *,
     blocks: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Two-sided p-value of the difference of two means, by permuted labels.
+    """Two-sided p-value of the difference of two means within blocks, by permuted labels.
 
     Parameters
     ----------
@@ -238,16 +259,15 @@ def permutation_p(
         At least 1 / (n_perm + 1): what was observed is one of the permutations (Phipson & Smyth 2010,
         Stat Appl Genet Mol Biol 9:39).
     """
-    centred = values - values.mean(0)
-    scale = (
-        1 / first.sum() + 1 / (~first).sum()
-    )  # sum over the first class of centred values, to the difference
-    observed = np.abs(first @ centred) * scale
     blocks = np.zeros(len(first), int) if blocks is None else np.unique(blocks, return_inverse=True)[1]
-    tolerance = 1e-10 * np.abs(centred).sum(0) * scale  # ties that rounding has parted
+    sizes = np.bincount(blocks)
+    means = np.stack([values[blocks == block].mean(0) for block in range(len(sizes))])
+    centred = values - means[blocks]  # its sum over the first class is a multiple of the difference
+    observed = np.abs(first @ centred)
+    tolerance = 1e-10 * np.abs(centred).sum(0)  # ties that rounding has parted
     hits = np.ones(values.shape[1])
     for labels in _permuted(first, blocks, n_perm, np.random.default_rng(random_state)):
-        hits += (np.abs(labels @ centred) * scale >= observed - tolerance).sum(0)
+        hits += (np.abs(labels @ centred) >= observed - tolerance).sum(0)
     return hits / (n_perm + 1)
 
 

@@ -19,7 +19,8 @@ from xai_brain.runs import RunDirectory, read_json
 PLAN, RECORD = "sweep.json", "job.json"
 COMPLETE, FAILED, MISSING = "complete", "failed", "missing"
 REPLICATES = ("seeds", "folds.only", "data.cohort.seed", "folds.random_state")  # the same asked again
-LESS_IS_BETTER = ("loss", "brier", "ece", "emd_mm", "infidelity", "seconds", "peak_mb")
+LESS_IS_BETTER = ("loss", "brier", "ece", "emd_mm", "infidelity", "max_sensitivity", "seconds", "peak_mb")
+LESS_IS_BETTER += ("false_positive", "empty_maps")  # ends of a part of a figure's name
 UNFINISHED = "begun, not finished: it is running, or was killed"
 WHERE = ("sweep", "launcher", "overwrite", "run_dir")  # of how jobs are started, not of what they are
 
@@ -128,7 +129,7 @@ def ranking(table: pd.DataFrame, metrics: list[str] | None = None, level: float 
     Returns
     -------
     pandas.DataFrame
-        metric, rank, the settings, value, ci_low, ci_high (NaN of one job), n_jobs.
+        metric, rank, the settings, value, ci_low, ci_high (NaN of one job, and of several folds), n_jobs.
 
     Raises
     ------
@@ -145,15 +146,23 @@ def ranking(table: pd.DataFrame, metrics: list[str] | None = None, level: float 
         found = []
         for values, part in groups:
             mean, low, high = t_interval(part[metric].to_numpy(float), level)
+            if "folds.only" in part and part["folds.only"].nunique() > 1:
+                low = high = float("nan")  # folds of one cohort share their training subjects
             about = dict(zip(parameters, values, strict=True))
             found.append({**about, "value": mean, "ci_low": low, "ci_high": high, "n_jobs": len(part)})
-        rising = any(metric.endswith(word) for word in LESS_IS_BETTER) or (
+        rising = less_is_better(metric) or (
             metric == "objective" and table.attrs.get("direction") == "minimize"
         )
         found.sort(key=lambda row: row["value"], reverse=not rising)
         rows += [{"metric": metric, "rank": rank, **row} for rank, row in enumerate(found, 1)]
     columns = ["metric", "rank", *parameters, "value", "ci_low", "ci_high", "n_jobs"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def less_is_better(metric: str) -> bool:
+    """Whether the lowest value of a figure is the best: test/brier, masks/GradCAM/remove_10/auroc."""
+    parts = metric.split("/")
+    return any(part.endswith(LESS_IS_BETTER) or part.startswith("remove_") for part in parts)
 
 
 def _examples(table: pd.DataFrame) -> str:

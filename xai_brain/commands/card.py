@@ -98,7 +98,16 @@ def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
         raise ConfigError(f"{where}: holds {share:.0%} of the images of this run; plant into the same cohort")
     planted = theirs.planted
     text = f"{planted.kind}, size {planted.size:g}"
-    write_tsv(read_tsv(other.evaluation("report_card")).assign(planted=text), run.evaluation("calibration"))
+    card = read_tsv(other.evaluation("report_card"))
+    differ = [
+        name for name, method in cfg.attribution.items() if theirs.attribution.get(name, method) != method
+    ]
+    if differ := [name for name in differ if name in set(card["method"])]:
+        say(
+            f"evaluate: {where} judged {', '.join(differ)} with other settings of the method: left out; "
+            f"give both runs the same attribution.{differ[0]}"
+        )
+    write_tsv(card[~card["method"].isin(differ)].assign(planted=text), run.evaluation("calibration"))
 
 
 def _why(cfg: DictConfig, absent: list[str]) -> str:

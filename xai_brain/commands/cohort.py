@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from xai_brain.data.cache import claims, default_cache_dir
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants, require_classes
 from xai_brain.data.preprocessing import Preparation
-from xai_brain.data.problems import DataError, Problems
+from xai_brain.data.problems import DataError, Problems, named
 from xai_brain.planted_effect import PlantedEffect
 from xai_brain.runs import RunDirectory, read_tsv, write_tsv
 from xai_brain.volumes import get_grid
@@ -154,6 +155,21 @@ def _relative(path: Any, root: Path | None) -> str | None:
     if path is None or pd.isna(path):
         return None
     return str(Path(path).relative_to(root)) if root else Path(path).name
+
+
+def of_one_class(
+    participants: pd.DataFrame, tell: Callable[[str], object] = lambda line: None
+) -> pd.DataFrame:
+    """One row per participant, without those whose sessions are of different classes."""
+    classes = participants.groupby("participant_id", sort=False)["label"].nunique()
+    if several := classes.index[classes > 1].tolist():
+        tell(f"evaluate: {named(several)}: of several classes; left out where classes are compared")
+    return participants[~participants["participant_id"].isin(several)].drop_duplicates("participant_id")
+
+
+def is_readable(cfg: DictConfig) -> bool:
+    """Whether the folder of the cohort is there."""
+    return cfg.data.layout == "synthetic" or Path(cfg.data.root or "").expanduser().exists()
 
 
 def class_names(table: pd.DataFrame) -> list[str]:

@@ -23,6 +23,7 @@ from xai_brain.runs import (
     RunDirectory,
     first_repeat,
     is_made_of,
+    read_json,
     read_tsv,
     update_metrics,
     write_json,
@@ -44,9 +45,11 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
     """
     if not run.folds.exists():  # new people, maps of others
         return
-    if cfg.data.brain_size_column:
+    done, stamp = run.evaluation("baselines"), run.path / "evaluation" / "baselines.json"
+    column = cfg.data.brain_size_column
+    if column and not (stamp.exists() and read_json(stamp).get("brain_size_column") == column):
         write_brain_size_predictions(cfg, run)
-    paths = {BRAIN_SIZE: run.evaluation("brain_size_predictions")} if cfg.data.brain_size_column else {}
+    paths = {BRAIN_SIZE: run.evaluation("brain_size_predictions")} if column else {}
     paths |= {name: run.baseline(name) for name in cfg.baselines}
     paths = {name: path for name, path in paths.items() if path.exists()}
     if not paths:
@@ -55,8 +58,7 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
         paths = {NETWORK: run.predictions, **paths}
     inputs: dict[str, Any] = {name: file_hash(path) for name, path in paths.items()}
     inputs |= {"n_bootstrap": cfg.evaluation.n_bootstrap, "random_state": cfg.evaluation.random_state}
-    inputs["brain_size_column"] = cfg.data.brain_size_column
-    done, stamp = run.evaluation("baselines"), run.path / "evaluation" / "baselines.json"
+    inputs["brain_size_column"] = column
 
     def is_current() -> bool:
         return done.exists() and is_made_of(stamp, inputs)
@@ -81,14 +83,12 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
 
 def write_brain_size_predictions(cfg: DictConfig, run: RunDirectory) -> None:
     """What brain size alone says, on the folds of the network."""
-    done = run.evaluation("brain_size_predictions")
-    if done.exists():
-        return
     column, participants = cfg.data.brain_size_column, read_tsv(run.participants)
     if column not in participants:
         raise ConfigError(f"data.brain_size_column={column}: {run.participants} has no such column")
     names = class_names(participants)
-    write_tsv(brain_size_predictions(participants, read_tsv(run.folds), column, names), done)
+    table = brain_size_predictions(participants, read_tsv(run.folds), column, names)
+    write_tsv(table, run.evaluation("brain_size_predictions"))
 
 
 def comparison_table(

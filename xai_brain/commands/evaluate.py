@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from xai_brain.claims import alone
 from xai_brain.commands.card import calibration_stamp, write_calibration, write_card
 from xai_brain.commands.class_maps import write_class_maps, write_mean_truth
-from xai_brain.commands.cohort import class_names
+from xai_brain.commands.cohort import class_names, is_readable
 from xai_brain.commands.compare_baselines import compare_baselines
 from xai_brain.commands.evaluate_first_layer import evaluate_first_layer
 from xai_brain.commands.evaluate_groups import evaluate_groups, groups_are_compared
@@ -121,6 +121,8 @@ def tables_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]
         "version": versions().get("xai-brain"),
         "evaluation": str({key: v for key, v in cfg.evaluation.items() if key not in ("group", "masks")}),
         "atlas": atlas_stamp(cfg),
+        "confounds": list(cfg.evaluation.group.confounds or []) if cfg.evaluation.first_layer else [],
+        "cohort": is_readable(cfg) if cfg.evaluation.first_layer else None,
         "calibration": calibration_stamp(cfg),
         "brain_size_column": cfg.data.brain_size_column,
         "people": [file_hash(path) for path in (run.participants, run.folds) if path.exists()],
@@ -182,7 +184,8 @@ def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
     else:
         first = "predict" if cfg.networks else "train"
         raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain {first}` first")
-    labels = read_tsv(run.participants).drop_duplicates("participant_id").set_index("participant_id")["label"]
+    people = read_tsv(run.participants)
+    labels = people.set_index(["participant_id", "session_id"])["label"].to_dict()
     found = []
     for row in rows.itertuples():
         for method in [*cfg.attribution, *cfg.adopted]:
@@ -192,7 +195,7 @@ def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
             if not path.exists() or not sidecar(path).exists():
                 continue
             about = {"participant_id": row.participant_id, "session_id": row.session_id, "seed": row.seed}
-            about |= {"fold": row.fold, "label": labels[row.participant_id]}
+            about |= {"fold": row.fold, "label": labels[row.participant_id, row.session_id]}
             found.append(
                 {
                     **about,

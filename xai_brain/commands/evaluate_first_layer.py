@@ -14,7 +14,7 @@ from xai_brain.analysis.first_layer import ALPHA, FEATURES, ChannelTest, channel
 from xai_brain.analysis.group_design import Design, GroupError, make_design
 from xai_brain.attribution.first_block import feature_maps
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.commands.cohort import class_names, prepared_cohort, same_cohort
+from xai_brain.commands.cohort import class_names, of_one_class, prepared_cohort, same_cohort
 from xai_brain.commands.evaluate_groups import default_confounds
 from xai_brain.commands.explain_batch import load_volume
 from xai_brain.commands.networks import Network, networks_of
@@ -59,7 +59,7 @@ def _tests(cfg: DictConfig, run: RunDirectory) -> tuple[list[pd.DataFrame], list
         return [], []
     predictions = first_repeat(read_tsv(run.predictions))
     volumes = cohort.set_index(["participant_id", "session_id"])["volume_path"]
-    people = cohort.drop_duplicates("participant_id").dropna(subset=["label"])
+    people = of_one_class(read_tsv(run.participants)).dropna(subset=["label"])
     if len(names := class_names(people)) < 2:
         say("evaluate: the first layer is not looked at: fewer than two classes are known here")
         return [], []

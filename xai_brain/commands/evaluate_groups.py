@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from xai_brain.analysis.cluster_tables import cluster_table
 from xai_brain.analysis.group import BRAIN_SHARE, GroupTest, MapRows, compare_classes, scale, smooth
 from xai_brain.analysis.group_design import Design, GroupError, common_output, make_design
-from xai_brain.commands.cohort import class_names, prepared_cohort, same_cohort
+from xai_brain.commands.cohort import class_names, is_readable, of_one_class, prepared_cohort, same_cohort
 from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp
 from xai_brain.commands.group_records import (
     IMAGE,
@@ -29,6 +29,7 @@ from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE, brain_share, map_values
 from xai_brain.config import ConfigError
 from xai_brain.data.cohort import available_cores
+from xai_brain.data.labels import is_label
 from xai_brain.data.problems import DataError
 from xai_brain.runs import (
     RunDirectory,
@@ -81,6 +82,7 @@ def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
         "brain_size_column": cfg.data.brain_size_column,
         "atlas": [cfg.evaluation.atlas, *atlas_stamp(cfg)],
         "participants": file_hash(run.participants),
+        "cohort": is_readable(cfg) if cfg.evaluation.group.images else None,
         "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['stamp']}" for m in maps),
     }
 
@@ -97,7 +99,7 @@ def default_confounds(cfg: DictConfig, participants: pd.DataFrame) -> list[str]:
     """Columns that are there of age, sex, brain size and site, but not what the classes are made of."""
     names = ["age", "sex", cfg.data.brain_size_column, "site"]
     there = [name for name in names if name in participants and participants[name].notna().any()]
-    return [name for name in there if name != cfg.data.label]
+    return [name for name in there if not is_label(name, cfg.data.label)]
 
 
 class Comparison:
@@ -113,7 +115,7 @@ class Comparison:
 
     def __init__(self, cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame):
         self.cfg, self.run, self.maps, self.settings = cfg, run, maps, cfg.evaluation.group
-        participants = read_tsv(run.participants).drop_duplicates("participant_id")
+        participants = of_one_class(read_tsv(run.participants), tell=say)
         self.classes = class_names(participants)
         given = self.settings.confounds
         self.confounds = default_confounds(cfg, participants) if given is None else list(given)

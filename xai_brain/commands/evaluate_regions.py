@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 
 from xai_brain.analysis.atlas import compare_classes, region_values, top_regions
 from xai_brain.analysis.group_design import GroupError, common_output
-from xai_brain.atlas import Atlas, AtlasError, load_atlas
+from xai_brain.atlas import Atlas, AtlasError, load_atlas, tables_beside
+from xai_brain.commands.cohort import of_one_class
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE, brain_share, map_values
-from xai_brain.runs import RunDirectory, read_json, sidecar, write_json, write_tsv
+from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.volumes import load_img, save_img
 
 TABLES = ("regions", "region_groups", "region_top")
@@ -31,6 +32,8 @@ def atlas_of(cfg: DictConfig) -> Atlas | None:
 def atlas_stamp(cfg: DictConfig) -> list[str]:
     """What changes when the files of the atlas do."""
     paths = [Path(name).expanduser() for name in (cfg.evaluation.atlas, cfg.evaluation.atlas_table) if name]
+    if paths and not cfg.evaluation.atlas_table:
+        paths += tables_beside(paths[0])
     return [f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths if path.is_file()]
 
 
@@ -70,8 +73,9 @@ def evaluate_regions(
     explained = {
         method: explained_output(rows) for method, rows in pd.DataFrame(maps).groupby("method", sort=False)
     }
+    compared = of_one_class(read_tsv(run.participants))["participant_id"]
     groups = compare_classes(
-        table,
+        table[table["participant_id"].isin(compared)],
         names,
         n_bootstrap=settings.n_bootstrap,
         n_perm=settings.n_perm,

@@ -11,6 +11,7 @@ from xai_brain.config import ConfigError
 from xai_brain.data.audit import audit_split, content_hashes
 from xai_brain.data.fold_summary import confound_differences, summarise_folds, tell_confounds
 from xai_brain.data.fold_tables import NEVER_TESTED, fold_numbers, read_folds
+from xai_brain.data.labels import is_label
 from xai_brain.data.problems import named
 from xai_brain.data.splits import make_folds, split_fold
 from xai_brain.runs import RunDirectory, update_metrics, write_tsv
@@ -72,7 +73,9 @@ def audit(cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
 def tell_folds(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
     """Write who is in which fold; say what else than the label tells the classes apart."""
     label = cfg.data.label if cfg.planted.kind is None else f"planted {cfg.planted.kind}"
-    confounds = [c for c in ("age", "sex", "site", cfg.data.brain_size_column) if c and c != label]
+    confounds = [
+        c for c in ("age", "sex", "site", cfg.data.brain_size_column) if c and not is_label(c, label)
+    ]
     write_tsv(summarise_folds(cohort, folds, confounds), run.fold_summary)
     figures = {
         f"confound/{name}": value

@@ -74,7 +74,7 @@ def record_of(
         "ThresholdT": threshold if np.isfinite(threshold) else None,
         "ClusterFormingP": settings.cluster_p,
         "Exchangeability": "subjects are permuted as a whole, over folds and sites; their means are "
-        "confounds, differences of spread are not",
+        "confounds, differences of spread are not; members of a family count as independent",
     }
 
 

@@ -28,7 +28,7 @@ from xai_brain.config import (
 )
 from xai_brain.data.preprocessing import read_preparation
 from xai_brain.planted_effect import PlantedEffect
-from xai_brain.runs import RunDirectory, sidecar
+from xai_brain.runs import RunDirectory, sidecar, update_metrics
 from xai_brain.volumes import write_atomic
 
 AT_WORK = "at-work"  # claims of this name are of processes, not of units of work
@@ -316,3 +316,5 @@ def _remove(run: RunDirectory, *, everything: bool, methods: list[str] | None = 
     ]
     for path in files:
         path.unlink(missing_ok=True)
+    if run.metrics.exists():
+        update_metrics(run, {}, replace=("masks/",))

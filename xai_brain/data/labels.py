@@ -85,6 +85,12 @@ def find_column(table: pd.DataFrame, label: str, where: str) -> str:
     raise DataError(f"{where}: has no column {label!r}{hint}; set data.label to the column of the classes")
 
 
+def is_label(name: str, label: str | None) -> bool:
+    """Whether a column in the spelling of `load_participants` (age, sex, site) is that of the classes."""
+    written = (label or "").lower()
+    return name.lower() in (written, SAME_MEANING.get(written))
+
+
 def sex_spelling(values: pd.Series) -> pd.Series:
     """M, m, Male, man ... as male, likewise female; other values stay."""
     return values.str.lower().map(SEXES).fillna(values)
