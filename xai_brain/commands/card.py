@@ -11,7 +11,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.commands.judge import judge_networks
-from xai_brain.commands.progress import say, track
+from xai_brain.commands.progress import in_threads, say
 from xai_brain.commands.run_images import brain_of, map_values
 from xai_brain.commands.setup import saved_settings
 from xai_brain.config import ConfigError
@@ -125,11 +125,14 @@ def _place(localizations: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _reseeded(run: RunDirectory, maps: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Similarity of the maps of one subject by networks of different seeds."""
-    groups = [rows for _, rows in maps.groupby(["participant_id", "session_id", "method"], sort=False)]
-    for rows in track([rows for rows in groups if len(rows) > 1], "compare seeds"):
+
+    def compare(rows: pd.DataFrame) -> dict[str, Any]:
         first = rows.iloc[0]
         brain = brain_of(run, first["participant_id"], first["session_id"])
         arrays = np.stack([map_values(path) for path in rows["path"]])
         about = {key: first[key] for key in ("participant_id", "session_id", "fold", "method")}
         value = reseed_stability(arrays, brain)["spearman"]
-        yield {**about, "seed": "all", "judge": "reseed_stability", "value": value, "chance": 0.0}
+        return {**about, "seed": "all", "judge": "reseed_stability", "value": value, "chance": 0.0}
+
+    groups = [rows for _, rows in maps.groupby(["participant_id", "session_id", "method"], sort=False)]
+    yield from in_threads(compare, [rows for rows in groups if len(rows) > 1], "compare seeds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -22,7 +23,7 @@ from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp, evaluate_
 from xai_brain.commands.evaluate_variance import evaluate_variance
 from xai_brain.commands.explain import n_maps_missing
 from xai_brain.commands.judge import judge_networks
-from xai_brain.commands.progress import say, track
+from xai_brain.commands.progress import in_threads, say
 from xai_brain.commands.run_images import SPACE, map_values, truth_of
 from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError
@@ -138,21 +139,11 @@ def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
     settings = cfg.evaluation
     atlas = atlas_of(cfg)
     labels = atlas.on_grid(load_img(maps[0]["path"])) if atlas else None
-    agreements: list[dict[str, Any]] = []
-    localizations: list[dict[str, Any]] = []
-    subjects = list(table.groupby(["participant_id", "session_id", "seed"], sort=False))
-    for (participant_id, session_id, seed), rows in track(subjects, "compare maps"):
-        t1w_img = load_img(run.image(participant_id, session_id, SPACE))
-        brain_mask = np.asanyarray(t1w_img.dataobj) > 0
-        arrays = {row.method: map_values(row.path) for row in rows.itertuples()}
-        truth = truth_of(run, participant_id, session_id)
-        about = {"level": "subject", "name": participant_id, "session_id": session_id, "seed": seed}
-        agreements += _agreements(arrays, brain_mask, about, settings)
-        if truth is not None:
-            about = {"participant_id": participant_id, "session_id": session_id, "seed": seed}
-            about["fold"] = rows.iloc[0]["fold"]
-            found = localizations_of(arrays, truth, t1w_img, labels, settings)
-            localizations += [{**about, **row} for row in found]
+    subjects = [rows for _, rows in table.groupby(["participant_id", "session_id", "seed"], sort=False)]
+    judge = partial(_judge_subject, run, labels, settings)
+    judged = list(in_threads(judge, subjects, "compare maps"))
+    agreements = [row for agreements, _ in judged for row in agreements]
+    localizations = [row for _, localizations in judged for row in localizations]
     means, brain_masks, n_empty = write_class_maps(run, maps)
     for label, brain_mask in brain_masks.items():
         about = {"level": "class", "name": label, "session_id": "", "seed": "all"}
@@ -207,6 +198,25 @@ def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
     if not found:
         raise ConfigError(f"{run.path / 'attributions'}: there are no maps; run `xai-brain explain` first")
     return found
+
+
+def _judge_subject(
+    run: RunDirectory, labels: np.ndarray | None, settings: DictConfig, rows: pd.DataFrame
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Agreements and, where the truth is known, localisations of one subject's maps of one seed."""
+    first = rows.iloc[0]
+    about = {key: first[key] for key in ("participant_id", "session_id", "seed", "fold")}
+    t1w_img = load_img(run.image(first["participant_id"], first["session_id"], SPACE))
+    brain_mask = np.asanyarray(t1w_img.dataobj) > 0
+    arrays = {row.method: map_values(row.path) for row in rows.itertuples()}
+    named = {"level": "subject", "name": about["participant_id"]}
+    named |= {key: about[key] for key in ("session_id", "seed")}
+    agreements = _agreements(arrays, brain_mask, named, settings)
+    if (truth := truth_of(run, first["participant_id"], first["session_id"])) is None:
+        return agreements, []
+    return agreements, [
+        {**about, **row} for row in localizations_of(arrays, truth, t1w_img, labels, settings)
+    ]
 
 
 def _agreements(

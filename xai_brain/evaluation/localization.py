@@ -11,12 +11,16 @@ def ranked(values: np.ndarray, random_state: int = 0) -> np.ndarray:
     Masks have thousands of equal values. In the order of the array they would favour one corner of
     the brain, the same for every method.
     """
-    jitter = np.random.default_rng(random_state).permutation(len(values))
-    return np.lexsort((jitter, -values))
+    shuffled = np.argsort(np.random.default_rng(random_state).permutation(len(values)))
+    return shuffled[np.argsort(-values[shuffled], kind="stable")]
 
 
 def localization(
-    attribution: np.ndarray, truth: np.ndarray, brain_mask: np.ndarray, random_state: int = 0
+    attribution: np.ndarray,
+    truth: np.ndarray,
+    brain_mask: np.ndarray,
+    random_state: int = 0,
+    order: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Judge one map against the true voxels.
 
@@ -28,6 +32,8 @@ def localization(
     brain_mask : bool ndarray of shape (X, Y, Z)
     random_state : int, default 0
         Order of equal values.
+    order : ndarray of shape (n_brain,), optional
+        That of `ranked`, when it is known.
 
     Returns
     -------
@@ -48,7 +54,7 @@ def localization(
     total = values.sum()
     if total == 0 or n_true == 0:
         return {"rma": 0.0, "rra": 0.0, "pointing": 0.0, "chance": chance}
-    order = ranked(values, random_state)
+    order = ranked(values, random_state) if order is None else order
     return {
         "rma": float(values[true].sum() / total),
         "rra": float(true[order[:n_true]].mean()),

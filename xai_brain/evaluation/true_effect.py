@@ -98,12 +98,12 @@ class TrueEffect:
             ``false_positive``: 0 for a perfect map, 1 when a voxel farther away than the tolerance is above
             the 99th percentile (the next value up) of those within. An empty map scores 0 everywhere.
         """
-        scores = localization(attribution, self.truth, self.brain_mask, random_state)
-        del scores["chance"]
         values = np.abs(attribution[self.brain_mask]).astype(np.float64)
+        order = ranked(values, random_state)
+        scores = localization(attribution, self.truth, self.brain_mask, order=order)
+        del scores["chance"]
         if not values.any():
             return scores | {name: 0.0 for name in self.names if name not in scores}
-        order = ranked(values, random_state)
         distance = earth_movers_distance(self._weights(values), self.true_weights, self.centers_mm)
         within = np.quantile(values[self.near], FALSE_POSITIVE_QUANTILE, method="higher")
         scores |= {
