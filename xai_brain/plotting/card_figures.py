@@ -13,9 +13,9 @@ from xai_brain.evaluation.report_card import Verdict
 from xai_brain.plotting.figures import CHANCE, INK, SOFT, WIDTH, method_colours, shortened
 
 TITLES = {
-    "rra": "rank\nin place",
-    "rma": "mass\nin place",
-    "pointing": "peak\nin place",
+    "rra": "rank\ninside",
+    "rma": "mass\ninside",
+    "pointing": "peak\ninside",
     "auprc": "AUPRC",
     "emd": "near-\nness",
     "region_hit": "region\nhit",
