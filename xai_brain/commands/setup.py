@@ -40,7 +40,7 @@ EXPLAINING = ("explain.target", "explain.output", "explain.n_reference_volumes")
 AFTER_TRAINING = ("explain", "attribution", "baselines", "morphometry", "evaluation", "trusted_modules")
 # Settings of where and how fast, not of what.
 INDIFFERENT = (
-    "shard",  # of one start: it is never saved
+    "shard",  # of one start
     "networks",  # checked by the content of the checkpoints
     "data.root",  # checked by content: the cohort may move
     "data.tables",
@@ -189,7 +189,7 @@ def _open(cfg: DictConfig, run: RunDirectory) -> None:
     new = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(new, dict)
     # nothing in a run directory says where it lies, nor what one start of many was to do
-    new = {key: value for key, value in new.items() if key not in ("run_dir", "overwrite", "shard")}
+    new = {key: value for key, value in new.items() if key not in ("run_dir", "overwrite")} | {"shard": None}
     old: dict = {}
     if run.config.exists():
         old = saved_settings(run.config)

@@ -73,6 +73,7 @@ def validate(cfg: DictConfig) -> RunDirectory:
     if cfg.networks or not run.predictions.exists() or not run.folds.exists():
         raise ConfigError(f"{run.path}: has no networks of its own; masks need those of `xai-brain train`")
     check_methods(cfg)
+    methods_of(cfg)  # refuses, before anything is kept
     check_classes(cfg, class_names(read_tsv(run.participants)))
     open_run(cfg)
     units = _units(cfg, run)

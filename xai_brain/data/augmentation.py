@@ -162,7 +162,7 @@ class Augmentation:
     def _of_part(self, draw: Any, like: torch.Tensor, shape: tuple[int, ...], axis: int = 0) -> torch.Tensor:
         """Drawn for the whole batch, whose volumes lie along `axis`, and those of our part of it."""
         rank, n, n_all = self._part
-        whole = (*shape[:axis], n_all, *shape[axis + 1 :])
+        whole = shape if n == 1 else (*shape[:axis], n_all, *shape[axis + 1 :])
         drawn = draw(whole, generator=self._generator, device=like.device, dtype=like.dtype)
         return drawn[(slice(None),) * axis + (slice(rank, None, n),)]
 
