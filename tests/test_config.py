@@ -154,7 +154,9 @@ def test_the_whole_study_of_ixi_can_compare_its_classes():
     assert cfg.evaluation.group.confounds is None
     assert (cfg.evaluation.first_layer, cfg.evaluation.masks.in_run) == (True, True)
     assert cfg.evaluation.atlas == "labels.nii.gz"
-    assert cfg.augmentation == compose("run", ["data=synthetic", "augmentation=none"]).augmentation  # measured
+    assert (
+        cfg.augmentation == compose("run", ["data=synthetic", "augmentation=none"]).augmentation
+    )  # measured
 
 
 def test_own_modules_can_be_trusted():
