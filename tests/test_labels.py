@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xai_brain.data.labels import LabelRule, find_column, make_labels
+from xai_brain.commands.cohort import of_one_class
+from xai_brain.data.labels import LabelRule, find_column, is_label, make_labels
 from xai_brain.data.problems import DataError
 from xai_brain.data.tables import bounds, numbers
 
@@ -103,3 +104,20 @@ def test_a_column_is_found_in_another_case_and_as_gender():
     assert find_column(table, "sex", "x.tsv") == "gender"
     with pytest.raises(DataError, match=r"x\.tsv: has no column 'diagnose'; did you mean 'Diagnosis'\?; set"):
         find_column(table, "diagnose", "x.tsv")
+
+
+def test_the_column_of_the_classes_by_its_other_names():
+    assert is_label("sex", "gender")
+    assert is_label("age", "Age")
+    assert not is_label("age", "sex")
+    assert not is_label("site", None)
+
+
+def test_people_whose_sessions_are_of_different_classes_are_left_out_and_named():
+    table = pd.DataFrame(
+        {"participant_id": ["sub-1", "sub-1", "sub-2", "sub-2"], "label": ["CN", "AD", "CN", "CN"]}
+    )
+    lines = []
+    assert of_one_class(table, lines.append)["participant_id"].tolist() == ["sub-2"]
+    assert len(lines) == 1
+    assert "sub-1: of several classes" in lines[0]

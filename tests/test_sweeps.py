@@ -14,7 +14,15 @@ import yaml
 from conftest import SMALL
 from hydra.errors import MissingConfigException
 
-from xai_brain.analysis.sweeps import SweepError, ranking, read_sweep, settings_of, swept_keys, t_interval
+from xai_brain.analysis.sweeps import (
+    SweepError,
+    less_is_better,
+    ranking,
+    read_sweep,
+    settings_of,
+    swept_keys,
+    t_interval,
+)
 from xai_brain.cli import main
 from xai_brain.commands.folds import one_fold
 from xai_brain.commands.sweep import first_value, plan_sweep
@@ -287,3 +295,19 @@ def test_a_study_goes_on_where_it_stopped(tmp_path):
     assert ranks["value"].is_monotonic_increasing  # a loss
     done = xai_brain(*sweep, "trainer.monitor=val/auroc", cwd=tmp_path)
     assert "hydra.sweeper.direction=maximize" in done.stderr
+
+
+def test_figures_of_which_less_is_better():
+    less = ("test/brier", "val/loss", "seconds/train", "localization/GradCAM/false_positive")
+    less += ("masks/GradCAM/remove_10/auroc", "empty_maps/GradCAM")
+    assert all(map(less_is_better, less))
+    assert not any(map(less_is_better, ("test/auroc", "masks/GradCAM/keep_10/auroc", "localization/LRP/rra")))
+
+
+def test_folds_of_one_cohort_have_no_interval():
+    rows = {"job": ["0", "1"], "state": ["complete"] * 2, "folds.only": [0, 1], "test/auroc": [0.8, 0.9]}
+    table = pd.DataFrame(rows)
+    table.attrs = {"parameters": ["folds.only"]}
+    [row] = ranking(table, ["test/auroc"]).to_dict("records")
+    assert row["value"] == pytest.approx(0.85)
+    assert np.isnan([row["ci_low"], row["ci_high"]]).all()

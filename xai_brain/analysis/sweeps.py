@@ -19,7 +19,7 @@ from xai_brain.runs import RunDirectory, read_json
 PLAN, RECORD = "sweep.json", "job.json"
 COMPLETE, FAILED, MISSING = "complete", "failed", "missing"
 REPLICATES = ("seeds", "folds.only", "data.cohort.seed", "folds.random_state")  # the same asked again
-LESS_IS_BETTER: tuple[str, ...] = (
+LESS_IS_BETTER = (  # ends of a part of a figure's name
     "loss",
     "brier",
     "ece",
@@ -28,8 +28,9 @@ LESS_IS_BETTER: tuple[str, ...] = (
     "max_sensitivity",
     "seconds",
     "peak_mb",
+    "false_positive",
+    "empty_maps",
 )
-LESS_IS_BETTER += ("false_positive", "empty_maps")  # ends of a part of a figure's name
 UNFINISHED = "begun, not finished: it is running, or was killed"
 WHERE = ("sweep", "launcher", "overwrite", "run_dir")  # of how jobs are started, not of what they are
 

@@ -99,10 +99,8 @@ def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
     planted = theirs.planted
     text = f"{planted.kind}, size {planted.size:g}"
     card = read_tsv(other.evaluation("report_card"))
-    differ = [
-        name for name, method in cfg.attribution.items() if theirs.attribution.get(name, method) != method
-    ]
-    if differ := [name for name in differ if name in set(card["method"])]:
+    shared = set(card["method"]) & set(cfg.attribution) & set(theirs.attribution)
+    if differ := sorted(name for name in shared if theirs.attribution[name] != cfg.attribution[name]):
         say(
             f"evaluate: {where} judged {', '.join(differ)} with other settings of the method: left out; "
             f"give both runs the same attribution.{differ[0]}"

@@ -47,9 +47,11 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
         return
     done, stamp = run.evaluation("baselines"), run.path / "evaluation" / "baselines.json"
     column = cfg.data.brain_size_column
-    if column and not (stamp.exists() and read_json(stamp).get("brain_size_column") == column):
+    of_size = run.evaluation("brain_size_predictions")
+    of_column = read_json(stamp).get("brain_size_column") if stamp.exists() else None
+    if column and not (of_size.exists() and of_column == column):
         write_brain_size_predictions(cfg, run)
-    paths = {BRAIN_SIZE: run.evaluation("brain_size_predictions")} if column else {}
+    paths = {BRAIN_SIZE: of_size} if column else {}
     paths |= {name: run.baseline(name) for name in cfg.baselines}
     paths = {name: path for name, path in paths.items() if path.exists()}
     if not paths:

@@ -5,6 +5,7 @@ One file per method, network and judge lies below evaluation/judges.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -84,6 +85,7 @@ def judge_networks(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> tu
             wait=lambda n: say(f"judge: waiting for {n} units that other processes judge"),
             stay=cfg.shard is None,
         )
+        bench = replace(bench, shared={})  # what the judges made of one network is not kept for the next
         asked += [(bench, one) for one in work.values()]
     judged = [(bench, one) for bench, one in asked if cfg.shard is None or _is_judged(bench, one)]
     n_left = len(asked) - len(judged)
