@@ -23,9 +23,9 @@ from xai_brain.models.fitting import fit_fold, predict_logits
 from xai_brain.models.together import RankError, fit_together
 from xai_brain.runs import RunDirectory, read_tsv
 
-# Of figures of whole runs: in one process torch sums the statistics of a batch in the layout channels-last so
-# that variances are off by up to 4e-4; several processes sum them more exactly.
-TOLERANCE = 2e-3
+# In single precision rounding errors grow from step to step; double shows what two processes compute.
+EXACT = ["trainer.precision=64-true"]
+TOLERANCE = 1e-6
 
 
 def test_parts_of_batches_are_together_those_of_one_process():
@@ -150,14 +150,15 @@ def test_a_process_that_fails_is_told_of_in_one_line(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_trained_by_two_processes_has_the_figures_and_files_of_one(tmp_path):
-    settings = [*SETTINGS, "model.dropout=0", "trainer.accelerator=cpu", "trainer.max_epochs=2"]
+    settings = [*SETTINGS, "model.dropout=0", "trainer.accelerator=cpu", "trainer.max_epochs=2", *EXACT]
     settings += [f"data.cache_dir={tmp_path / 'cache'}"]
     one = train(compose("train", [*settings, f"run_dir={tmp_path / 'one'}"]))
     command = [sys.executable, "-m", "xai_brain", "train", *settings, f"run_dir={tmp_path / 'two'}"]
     done = subprocess.run([*command, "trainer.devices=2"], capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("epoch 2/2") == 2  # folds: the first process alone speaks
-    assert "Warning" not in done.stderr
+    # convolutions in double precision leave gradients in the layout that channels-last networks do not have
+    assert "Warning" not in done.stderr.replace("UserWarning: Grad strides do not match", "")
     two = RunDirectory(tmp_path / "two")
 
     def files(run):
@@ -180,7 +181,7 @@ def test_a_run_trained_by_two_processes_has_the_figures_and_files_of_one(tmp_pat
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_processes_of_torchrun_train_the_run_of_one(tmp_path, nodes):
     """Two processes of one machine; and two machines with a process each, which are both this one."""
-    settings = [*SETTINGS, "model.dropout=0", "trainer.accelerator=cpu", "trainer.max_epochs=2"]
+    settings = [*SETTINGS, "model.dropout=0", "trainer.accelerator=cpu", "trainer.max_epochs=2", *EXACT]
     settings += [f"data.cache_dir={tmp_path / 'cache'}"]
     one = train(compose("train", [*settings, f"run_dir={tmp_path / 'one'}"]))
     with socket.socket() as probe:

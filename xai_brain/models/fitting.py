@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
 from xai_brain.freed_memory import keep_freed_memory, return_freed_memory
+from xai_brain.models.batch_statistics import exact_batch_statistics
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.ranks import AsRank, Rank
 
@@ -75,7 +76,7 @@ def fit_fold(
     Returns
     -------
     classifier : BrainClassifier
-        In eval mode, at the best epoch by the monitored metric, calibrated.
+        In eval mode and single precision, at the best epoch by the monitored metric, calibrated.
     trainer : pytorch_lightning.Trainer
     history : pandas.DataFrame
         epoch, metric, value.
@@ -92,7 +93,7 @@ def fit_fold(
     if best.best_model_path:
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         classifier.load_state_dict(state)
-    classifier.eval()
+    classifier.float().eval()  # it may have been trained in double precision
     if trainer_settings["calibrate"]:
         logits, targets = predict_logits(classifier, datamodule.val_dataloader())
         classifier.temperature.fill_(fit_temperature(logits, targets))
@@ -146,7 +147,8 @@ def fit_epochs(
             log_every_n_steps=1,
         )
         try:
-            with nullcontext() if rank is None else rank.taken(datamodule):
+            taken = nullcontext() if rank is None else rank.taken(datamodule)
+            with taken, exact_batch_statistics(classifier, over_ranks=rank is not None):
                 trainer.fit(classifier, datamodule)
         except SystemExit as stop:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from stop

@@ -18,8 +18,6 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
-from xai_brain.models.batch_statistics import StatisticsOverRanks
-
 
 class RankError(RuntimeError):
     """A process that fits with others has failed, or there cannot be so many."""
@@ -135,8 +133,8 @@ class Rank(ClusterEnvironment):
             "devices": self.n_ranks // self.n_nodes,
             "num_nodes": self.n_nodes,
             "strategy": strategy,
-            "plugins": [self] if gpu else [self, StatisticsOverRanks()],
-            "sync_batchnorm": gpu,
+            "plugins": [self],
+            "sync_batchnorm": gpu,  # on CPUs `exact_batch_statistics` are those of all
             "use_distributed_sampler": False,  # the datamodule knows its part
         }
 
