@@ -12,7 +12,8 @@ from conftest import SMALL
 from test_baselines import cohort_of_volumes
 
 from xai_brain import RunDirectory, compose, train
-from xai_brain.commands.baselines import baselines
+from xai_brain.commands.baselines import baselines, fit_classifier
+from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.commands.setup import stage_settings
 from xai_brain.config import ConfigError
 from xai_brain.data.slabs import SlabDataModule, brain_slabs
@@ -81,6 +82,23 @@ def test_networks_of_monai(choice):
         assert network(torch.zeros(2, 1, 33, 40, 36)).shape == (2, 3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sfcn", "resnet18", "densenet121"])
+def test_networks_on_whole_volumes_are_trained_and_compared(name, small_run, tmp_path, capsys):
+    if name != "sfcn":
+        pytest.importorskip("monai", reason="pip install 'xai-brain[models]'")
+    shutil.copytree(small_run.path, tmp_path / "run")
+    settings = [f"run_dir={tmp_path}/run", f"baselines=[{name}]", f"+baselines.{name}.trainer.max_epochs=1"]
+    run = baselines(stage_settings("baselines", settings))
+    told = capsys.readouterr().out
+    assert f"{name} seed 0 fold 1/2: epoch 1/1, train/loss" in told
+    table = read_tsv(run.baseline(name))
+    assert sorted(table["participant_id"]) == sorted(read_tsv(run.folds)["participant_id"])
+    np.testing.assert_allclose(table.filter(regex="^prob_").sum(axis=1), 1, atol=1e-6)
+    assert {"network", name, "chosen_network"} == set(read_tsv(run.evaluation("baselines"))["name"])
+    assert np.isfinite(read_json(run.metrics)[f"baseline/{name}/auroc"])
+
+
 def test_what_is_missing_is_named():
     assert missing_package("torch.nn.Linear") is None
     assert missing_package("surely_not_there.Net") == "surely_not_there"
@@ -133,11 +151,62 @@ def test_baselines_use_the_folds_of_the_run(with_baselines):
         "pca_logistic",
         "slabs3",
         "morphometry_logistic",
+        "chosen_network",
     ]
+    choices = read_tsv(run.evaluation("chosen_network"))
+    assert set(choices["name"]) == {"network", "slabs3"}  # what is no network has no validation part
+    chosen = choices[choices["chosen"]].set_index("fold")
+    assert (choices.groupby("fold")["log_loss"].min() == chosen["log_loss"]).all()
+    for fold in (0, 1):  # nobody who validates is tested
+        assert not set(read_tsv(run.validation(fold, 0, [0]))["participant_id"]) & set(
+            folds.index[folds == fold]
+        )
     metrics = read_json(run.metrics)
     row = found.set_index(["name", "metric"])
     assert metrics["baseline/morphometry_logistic/auroc"] == 1
     assert metrics["test/auroc"] == pytest.approx(row.loc[("network", "auroc"), "value"])
+
+
+@pytest.mark.parametrize("name", ["pca_logistic", "rbf_svm"])
+def test_test_subjects_play_no_part_in_a_fit(name, with_baselines, tmp_path):
+    run = with_baselines
+    choices = {"pca_logistic": "pca__n_components=[2,5]", "rbf_svm": "svc__C=[0.1,10]"}[name]
+    chosen = [f"baselines=[{name}]", f"baselines.{name}.choices.{choices}"]
+    cfg = compose("baselines", [*SMALL, *chosen, f"run_dir={run.path}"])
+    cohort = same_cohort(prepared_cohort(cfg, run), run).reset_index(drop=True)
+    folds, target = read_tsv(run.folds), cohort["target"].to_numpy()
+    features = np.random.default_rng(0).normal(size=(len(cohort), 20)) + target[:, None]
+    tested = cohort["participant_id"].isin(folds.loc[folds["fold"] == 0, "participant_id"]).to_numpy()
+    rest = tested & (tested.cumsum() > 1)  # all of the test part but the first
+    other = cohort.assign(target=np.where(rest, 1 - target, target))
+    changed = np.where(rest[:, None], 1e3 * np.random.default_rng(1).random(features.shape), features)
+    found = {}
+    for key, people, values in (("as they are", cohort, features), ("changed", other, changed)):
+        found[key] = RunDirectory(tmp_path / key)
+        fit_classifier(cfg, found[key], people, folds, name, values)
+    first, second = (
+        read_tsv(each.baseline(name, "fold-0")).filter(regex="^prob_") for each in found.values()
+    )
+    assert first.iloc[0].tolist() == second.iloc[0].tolist()
+    in_fold = [each.baseline(name, "fold-0").with_suffix(".json").read_bytes() for each in found.values()]
+    assert in_fold[0] == in_fold[1]
+    # in the other fold they are among those that it learns from
+    first, second = (
+        read_tsv(each.baseline(name, "fold-1")).filter(regex="^prob_") for each in found.values()
+    )
+    assert not np.allclose(first, second, atol=1e-3)
+
+
+def test_figures_of_equal_brain_size_outlive_the_same_predictions(with_baselines):
+    run, before = with_baselines, read_json(with_baselines.metrics)
+    assert any(key.startswith("test/auroc_size_matched") for key in before)
+    lost = run.checkpoint(0, 0, [0])
+    lost.unlink()
+    train(stage_settings("train", [f"run_dir={run.path}"]))
+    assert lost.exists()
+    after = read_json(run.metrics)
+    figures = [key for key in before if key.startswith(("test/", "baseline/"))]
+    assert {key: after.get(key) for key in figures} == {key: before[key] for key in figures}
 
 
 def test_a_second_start_does_only_what_is_missing(with_baselines, capsys):

@@ -142,7 +142,7 @@ def test_an_experiment_brings_back_no_method_that_was_not_chosen():
 
 def test_the_whole_study_of_ixi_can_compare_its_classes():
     cfg = compose("run", ["experiment=ixi_sex_full", ROOT, "evaluation.atlas=labels.nii.gz"])
-    assert (cfg.name, cfg.run_dir, list(cfg.seeds)) == ("ixi_sex_full", "outputs/ixi_sex_full", [0, 1])
+    assert (cfg.name, cfg.run_dir, list(cfg.seeds)) == ("ixi_sex_full", "outputs/ixi_sex_full", [0, 1, 2])
     assert (cfg.explain.target, cfg.explain.output) == ("male", "logit_difference")  # of everybody
     assert cfg.explain.target in cfg.data.class_names
     assert cfg.explain.seeds is None  # all that are trained

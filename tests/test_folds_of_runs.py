@@ -12,6 +12,7 @@ from conftest import SMALL, add_subject
 from omegaconf import OmegaConf
 
 from xai_brain import RunDirectory, compose, evaluate, explain, report, train
+from xai_brain.commands.folds import parts_of
 from xai_brain.commands.setup import saved_settings, stage_settings
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.datamodule import BrainDataModule
@@ -86,6 +87,29 @@ def test_confounds_travel_with_the_run_and_differences_are_told(cohort, tmp_path
 
 
 @pytest.mark.slow
+def test_seeds_may_validate_with_others():
+    people = pd.DataFrame(
+        {"participant_id": [f"sub-{i:02d}" for i in range(40)], "target": np.arange(40) % 2}
+    )
+    folds = people[["participant_id"]].assign(fold=np.arange(40) // 10)
+    found = {}
+    for by_seed in ("false", "true"):
+        cfg = compose("train", ["data=synthetic", f"folds.validation_by_seed={by_seed}"])
+        found[by_seed] = [parts_of(cfg, people, folds, 0, seed) for seed in (0, 1, 2)]
+    ids = {
+        key: [frozenset(part["validation"]["participant_id"]) for part in parts]
+        for key, parts in found.items()
+    }
+    assert ids["false"] == 3 * ids["true"][:1]
+    assert len(set(ids["true"])) == 3
+    for parts in found["true"]:
+        assert parts["test"]["participant_id"].tolist() == people["participant_id"][:10].tolist()
+        assert not set(people["participant_id"][:10]) & {
+            *parts["train"]["participant_id"],
+            *parts["validation"]["participant_id"],
+        }
+
+
 def test_a_hold_out_run_explains_whom_it_tests(cohort, tmp_path):
     cfg = settings(cohort, tmp_path / "run", "folds=hold_out", "folds.test_fraction=0.25", ACCEPTED)
     done = train(cfg)

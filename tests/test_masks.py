@@ -66,6 +66,26 @@ def test_every_mode_finds_a_planted_box(mode):
             assert result.score_preserved > 0.7
 
 
+def test_masks_of_logits_do_not_depend_on_the_scale_of_a_network():
+    class Scaled(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.network, self.factor = BoxDetector(), factor
+
+        def forward(self, x):
+            return self.factor * self.network(x)
+
+    maps, details = {}, {}
+    for factor in (1, 20):
+        model = ClassScore(Scaled(factor), "logit_difference")
+        method = MeaningfulPerturbation(model, boxed_reference(), tv_weight=0.8, **BOX_SETTINGS)
+        maps[factor], details[factor] = method.attribute_with_details(subjects(), target=1)
+    torch.testing.assert_close(maps[1], maps[20], atol=1e-3, rtol=0)
+    assert min(share_in_box(maps[20])) > 0.6
+    assert details[20][0]["ScoreUnit"] == pytest.approx(20 * details[1][0]["ScoreUnit"], rel=1e-3)
+    assert 0.02 < details[20][0]["Area"] < 0.3  # neither nothing nor everything
+
+
 def test_finished_subjects_leave_the_batch():
     sizes = []
 

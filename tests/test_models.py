@@ -8,6 +8,7 @@ from torch import nn
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import determinism_kept, fit_temperature
 from xai_brain.models.kan2020 import Kan2020
+from xai_brain.models.sfcn import SFCN
 
 SHAPE = (30, 34, 31)
 
@@ -129,6 +130,19 @@ def test_any_network_can_be_named():
     network = {"_target_": "conftest.ToyNet", "inplace": False}
     classifier = BrainClassifier(**settings(network=network)).eval()
     assert classifier(torch.randn(2, 1, *SHAPE)).shape == (2, 2)
+
+
+def test_convolutions_of_every_network_have_the_fast_layout():
+    settings = {"_target_": "xai_brain.models.sfcn.SFCN", "channels": [2, 3, 4], "dropout": 0.0}
+    torch.manual_seed(0)
+    classifier = BrainClassifier(settings, ["a", "b"], [12, 13, 14]).eval()
+    torch.manual_seed(0)
+    plain = SFCN((12, 13, 14), channels=[2, 3, 4], dropout=0.0).eval()
+    volumes = torch.randn(2, 1, 12, 13, 14)
+    features = classifier.network.features[0](volumes)
+    assert features.is_contiguous(memory_format=torch.channels_last_3d)
+    assert not plain.features[0](volumes).is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(classifier(volumes), plain(volumes))
 
 
 def test_temperature_restores_calibrated_logits():

@@ -115,8 +115,8 @@ def check(cfg: DictConfig) -> None:
 BASELINES = {  # what each kind of baseline needs, and what it may have
     "voxels": ({"steps", "block_voxels"}, {"choices"}),
     "morphometry": ({"steps"}, {"choices"}),
-    "slabs": ({"network", "n_slices"}, {"trainer"}),
-    "volumes": ({"network"}, {"trainer"}),
+    "slabs": ({"network", "n_slices"}, {"trainer", "n_seeds"}),
+    "volumes": ({"network"}, {"trainer", "n_seeds"}),
 }
 
 
@@ -127,7 +127,7 @@ def _check_baselines(baselines: DictConfig) -> None:
         features = settings.get("features") if isinstance(settings, DictConfig) else None
         if features not in BASELINES:
             raise ConfigError(f"{where}.features={features}: one of {', '.join(BASELINES)} is needed")
-        if name in ("brain_size", "network"):
+        if name in ("brain_size", "network", "chosen_network") or str(name).endswith("_ensemble"):
             raise ConfigError(f"{where}: this name is taken; choose another")
         needed, optional = BASELINES[features]
         if missing := sorted(key for key in needed if not settings.get(key)):
@@ -137,7 +137,7 @@ def _check_baselines(baselines: DictConfig) -> None:
             raise ConfigError(f"there is no setting {where}.{unknown[0]}; it has features, {known}")
         if unknown := sorted(set(settings.get("trainer") or {}) - trainer):
             raise ConfigError(f"there is no setting {where}.trainer.{unknown[0]}; see conf/trainer")
-        for key in ("block_voxels", "n_slices"):
+        for key in ("block_voxels", "n_slices", "n_seeds"):
             if key in settings and not (isinstance(settings[key], int) and settings[key] >= 1):
                 raise ConfigError(f"{where}.{key}={settings[key]!r}: a whole number from 1 on is needed")
         if "network" in settings and not settings.network.get("_target_"):

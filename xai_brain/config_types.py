@@ -99,6 +99,7 @@ class FoldsConfig:
     balance_on: list[str] = field(default_factory=list)  # e.g. [age, icv_ml]
     allow_shared: list[str] = field(default_factory=list)  # e.g. [family_id]: may be on both sides
     validation_fraction: float = 0.15
+    validation_by_seed: bool = False  # every seed its own validation part: more of the people, in the mean
     random_state: int = 0
 
 

@@ -107,6 +107,11 @@ class RunDirectory:
         """Training curve of one fold: epoch, metric, value."""
         return self.checkpoint(fold, seed, seeds).with_suffix(".tsv")
 
+    def validation(self, fold: int, seed: int, seeds: list[int]) -> Path:
+        """Predictions of the validation part of one fold, by which networks can be chosen."""
+        checkpoint = self.checkpoint(fold, seed, seeds)
+        return checkpoint.with_name(f"{checkpoint.stem}_validation.tsv")
+
     def image(self, participant_id: str, session_id: str | None, space: str, suffix: str = "T1w") -> Path:
         """Prepared T1 (`suffix` T1w, uint8, 0 outside the brain) or truth of a planted effect (`mask`)."""
         entities = {"desc": "truth"} if suffix == "mask" else {"desc": "prepared"}

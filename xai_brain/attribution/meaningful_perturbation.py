@@ -40,6 +40,9 @@ class MeaningfulPerturbation(PerturbationAttribution):
     score(x + e (fill - x)) + area_weight mean(e) + tv_weight TV(e). It starts in the middle, e = 1/2: there
     the score still has a gradient, which it lacks where the network is certain.
 
+    Scores that are no probabilities are divided by twice their standard deviation over the volumes of the
+    reference, so that the classes are about 1 apart, as probabilities are, whatever a network's scale is.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -129,6 +132,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
         self.score_floor, self.mask_spacing_voxels = score_floor, mask_spacing_voxels
         self.n_shifts, self.shift_voxels, self.moving = n_shifts, shift_voxels, moving
         self.restrict_to_brain, self.random_state = restrict_to_brain, random_state
+        self.is_probability = getattr(model, "output", "probability") == "probability"
+        self._units: dict[int, float] = {}
 
     def attribute(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
@@ -160,6 +165,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
         for evidence, result in zip(maps, self._results(inputs, target), strict=True):
             evidence.copy_(result.evidence)
             details.append(result.details())
+        for detail, unit in zip(details, self._units_of(as_targets(target, inputs)).tolist(), strict=True):
+            detail["ScoreUnit"] = unit
         return maps, details
 
     def optimize(
@@ -348,9 +355,22 @@ class MeaningfulPerturbation(PerturbationAttribution):
         if self.mode != "deletion":
             kept = self.engine.gradients(fills, images, applied, targets, shifts, None, self.moving)
             score, gradient = score - kept[0], gradient - kept[1]
+        units = self._units_of(targets)
+        score, gradient = score / units, gradient / units.view(-1, 1, 1, 1, 1)
         regulariser = self.area_weight * mean_in(evidence, brain) + self.tv_weight * total_variation(
             coarse, self.mask_spacing_voxels, self.tv_beta
         )
         share = len(coarse) / len(images)  # of a mask that several subjects share, the mean over them
         (share * (evidence * gradient).sum() + regulariser.sum()).backward()
         return (score.view(len(coarse), -1).mean(1) + regulariser).detach()
+
+    @torch.no_grad()
+    def _units_of(self, targets: torch.Tensor) -> torch.Tensor:
+        """What counts as a score of 1 for the class of each subject, (N,)."""
+        if self.is_probability or self.reference is None:
+            return torch.ones(len(targets), device=targets.device)
+        volumes = self.reference.volumes.to(targets.device)
+        for k in set(targets.tolist()) - set(self._units):
+            scores = self.engine.scores(volumes, torch.full((len(volumes),), k, device=targets.device))
+            self._units[k] = max(2 * float(scores.std()), 1e-6)
+        return torch.tensor([self._units[k] for k in targets.tolist()], device=targets.device)

@@ -10,6 +10,8 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.commands.fold_training import classifier_settings, datamodule_of
+from xai_brain.commands.progress import EpochLines
+from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.data.slabs import SlabDataModule
 from xai_brain.models.fitting import fit_fold, predict_logits
 from xai_brain.models.slices2d import calibrated_votes
@@ -17,9 +19,14 @@ from xai_brain.volumes import get_grid
 
 
 def fold_probabilities(
-    cfg: DictConfig, settings: DictConfig, parts: dict[str, pd.DataFrame], names: list[str], seed: int
-) -> np.ndarray:
-    """Train a network on a fold, calibrate it on its validation part, predict its test part.
+    cfg: DictConfig,
+    settings: DictConfig,
+    parts: dict[str, pd.DataFrame],
+    names: list[str],
+    seed: int,
+    what: str = "",
+) -> dict[str, np.ndarray]:
+    """Train a network on a fold, calibrate it on its validation part, predict that and its test part.
 
     Parameters
     ----------
@@ -32,33 +39,37 @@ def fold_probabilities(
     names : list of str
         Classes.
     seed : int
+    what : str, optional
+        Begins the lines that tell of epochs.
 
     Returns
     -------
-    ndarray of shape (n_test, n_classes)
+    dict of ndarray
+        ``validation`` (n_validation, n_classes) and ``test`` (n_test, n_classes).
     """
     own = cfg.copy()
     own.model = settings.network
     own.trainer = OmegaConf.merge(cfg.trainer, settings.get("trainer") or {})
-    slabs = settings.features == "slabs"
-    if slabs:
+    data: SlabDataModule | BrainDataModule
+    if settings.features == "slabs":
         own.trainer.subtract_mean = False  # it is a mean of volumes
         data = SlabDataModule(parts, settings.n_slices, own.trainer.batch_size)
-    classifier_kwargs = classifier_settings(own, names)
-    if slabs:
         x, _, z = get_grid(cfg.preprocessing.grid).shape
-        classifier_kwargs["input_shape"] = [settings.n_slices, x, z]
+        classifier_kwargs = classifier_settings(own, names) | {"input_shape": [settings.n_slices, x, z]}
+    else:
+        data, classifier_kwargs = datamodule_of(own, parts, seed), classifier_settings(own, names)
     with tempfile.TemporaryDirectory() as work_dir:
         classifier, _, _ = fit_fold(
-            data if slabs else datamodule_of(own, parts, seed),
+            data,
             classifier_kwargs,
             dict(own.trainer),
             seed=seed,
             work_dir=Path(work_dir),
+            tell=EpochLines(what, own.trainer.max_epochs),
         )
-    if not slabs:
-        logits, _ = predict_logits(classifier, datamodule_of(own, parts, seed).test_dataloader())
-        return logits.softmax(1).numpy()
     validation, targets = predict_logits(classifier, data.val_dataloader())
-    test, _ = predict_logits(classifier, data.test_dataloader())
-    return calibrated_votes(validation, targets, test, data.n_slabs).softmax(1).numpy()
+    logits = {"validation": validation, "test": predict_logits(classifier, data.test_dataloader())[0]}
+    if isinstance(data, SlabDataModule):
+        n_slabs = data.n_slabs
+        logits = {part: calibrated_votes(validation, targets, of, n_slabs) for part, of in logits.items()}
+    return {part: values.softmax(1).numpy() for part, values in logits.items()}

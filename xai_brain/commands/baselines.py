@@ -21,6 +21,7 @@ from xai_brain.analysis.baselines import (
 )
 from xai_brain.analysis.morphometry import morphometry_features
 from xai_brain.analysis.voxel_features import voxel_features
+from xai_brain.claims import share
 from xai_brain.commands.baseline_networks import fold_probabilities
 from xai_brain.commands.cohort import class_names, prepared_cohort, same_cohort
 from xai_brain.commands.compare_baselines import compare_baselines
@@ -144,15 +145,14 @@ def fit_classifier(
     choices = OmegaConf.to_container(settings.get("choices") or OmegaConf.create({}))
     assert isinstance(choices, dict)
     usable = ~np.isnan(features).all(1)
-    for fold in fold_numbers(folds):
+
+    def fit(fold: int) -> None:
         done, start = run.baseline(name, f"fold-{fold}"), time.monotonic()
-        if done.exists():
-            continue
         parts = parts_of(cfg, cohort, folds, fold)
         train = pd.concat([parts["train"], parts["validation"]]).sort_index()
         train, test = (table[usable[table.index]] for table in (train, parts["test"]))
         if test.empty:
-            continue
+            return
         groups = train["participant_id"]
         if column := cfg.folds.group_column:
             groups = train[column].astype(str).where(train[column].notna(), groups)
@@ -172,41 +172,62 @@ def fit_classifier(
         probabilities = class_probabilities(model, features[test.index], len(names))
         table = prediction_table(test, probabilities, names, fold=fold, seed=seed)
         write_tsv(table, done)
-        _tell(name, table, fold, folds, start)
-    _gather(run, folds, name)
+        _tell(f"{name} fold {fold + 1}/{max(fold_numbers(folds)) + 1}", table, start)
+
+    share(
+        run.claims,
+        {f"{name}_fold-{fold}": fold for fold in fold_numbers(folds)},
+        done=lambda fold: run.baseline(name, f"fold-{fold}").exists(),
+        do=fit,
+        wait=lambda n: say(f"{name}: waiting for {n} folds that other processes fit"),
+    )
+    _gather(run, folds, name, [run.baseline(name, f"fold-{fold}") for fold in fold_numbers(folds)])
 
 
 def fit_network_baseline(
     cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame, name: str
 ) -> None:
     """Out-of-fold predictions of another network, trained with the seeds and parts of the run's own."""
-    names = class_names(cohort)
-    for seed in cfg.seeds:
-        for fold in fold_numbers(folds):
-            done, start = run.baseline(name, f"seed-{seed}_fold-{fold}"), time.monotonic()
-            if done.exists():
-                continue
-            parts = parts_of(cfg, cohort, folds, fold)
-            probabilities = fold_probabilities(cfg, cfg.baselines[name], parts, names, 1000 * seed + fold)
-            table = prediction_table(parts["test"], probabilities, names, fold=fold, seed=seed)
-            write_tsv(table, done)
-            _tell(f"{name} seed {seed}", table, fold, folds, start)
-    _gather(run, folds, name)
+    settings, names = cfg.baselines[name], class_names(cohort)
+
+    def fit(seed: int, fold: int) -> None:
+        start, what = time.monotonic(), f"{name} seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
+        parts = parts_of(cfg, cohort, folds, fold, seed)
+        probabilities = fold_probabilities(cfg, settings, parts, names, 1000 * seed + fold, what)
+        tables = {
+            part: prediction_table(parts[part], values, names, fold=fold, seed=seed)
+            for part, values in probabilities.items()
+        }
+        write_tsv(tables["validation"], run.baseline(name, f"validation_{of_network(seed, fold)}"))
+        write_tsv(tables["test"], run.baseline(name, of_network(seed, fold)))  # last: it says that it is done
+        _tell(what, tables["test"], start)
+
+    seeds = list(cfg.seeds)[: settings.get("n_seeds")]
+    units = {of_network(seed, fold): (seed, fold) for seed in seeds for fold in fold_numbers(folds)}
+    share(
+        run.claims,
+        {f"{name}_{unit}": of for unit, of in units.items()},
+        done=lambda of: run.baseline(name, of_network(*of)).exists(),
+        do=lambda of: fit(*of),
+        wait=lambda n: say(f"{name}: waiting for {n} folds that other processes fit"),
+    )
+    _gather(run, folds, name, [run.baseline(name, unit) for unit in units])
 
 
-def _tell(what: str, table: pd.DataFrame, fold: int, folds: pd.DataFrame, start: float) -> None:
+def of_network(seed: int, fold: int) -> str:
+    """Name of the table of what one network predicts."""
+    return f"seed-{seed}_fold-{fold}"
+
+
+def _tell(what: str, table: pd.DataFrame, start: float) -> None:
     probabilities = table.filter(regex="^prob_").to_numpy()
     accuracy = (probabilities.argmax(1) == table["target"]).mean()
-    say(
-        f"{what} fold {fold + 1}/{max(fold_numbers(folds)) + 1}: test accuracy {accuracy:.3f} "
-        f"(n = {len(table)}), {time.monotonic() - start:.0f} s"
-    )
+    say(f"{what}: test accuracy {accuracy:.3f} (n = {len(table)}), {time.monotonic() - start:.0f} s")
 
 
-def _gather(run: RunDirectory, folds: pd.DataFrame, name: str) -> None:
+def _gather(run: RunDirectory, folds: pd.DataFrame, name: str, files: list[Path]) -> None:
     """One table of all folds, and what was chosen in each; the predictions are written last."""
-    folder = run.baseline(name).parent
-    files = sorted(folder.glob("*fold-*.tsv"))
+    folder, files = run.baseline(name).parent, [path for path in files if path.exists()]
     if not files:
         raise BaselineError(f"baselines.{name}: no test subject has features")
     predictions = pd.concat([read_tsv(path) for path in files], ignore_index=True)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from xai_brain.analysis.baselines import brain_size_predictions
 from xai_brain.claims import alone
 from xai_brain.commands.cohort import class_names
+from xai_brain.commands.ensembles import NETWORK, with_ensembles
 from xai_brain.commands.progress import say
 from xai_brain.config import ConfigError
 from xai_brain.evaluation.classification import classification_metrics
@@ -31,7 +32,6 @@ from xai_brain.runs import (
 )
 from xai_brain.volumes import file_hash
 
-NETWORK = "network"
 BRAIN_SIZE = "brain_size"
 METRICS = ("auroc", "auroc_pooled", "balanced_accuracy", "accuracy", "brier")
 MATCHED = "auroc_size_matched"
@@ -68,7 +68,7 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
     def compare() -> None:
         pairs = _pairs(cfg, run)
         table = comparison_table(
-            {name: read_tsv(path) for name, path in paths.items()},
+            with_ensembles(cfg, run, {name: read_tsv(path) for name, path in paths.items()}),
             pairs,
             read_tsv(run.participants)["participant_id"].nunique(),
             cfg.evaluation.n_bootstrap,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +18,8 @@ from xai_brain.data.problems import named
 from xai_brain.data.splits import make_folds, split_fold
 from xai_brain.runs import RunDirectory, update_metrics, write_tsv
 
+OF_PARTS = ("allow_shared", "validation_fraction", "validation_by_seed")  # not of who is tested when
+
 
 def folds_of(cfg: DictConfig, cohort: pd.DataFrame) -> pd.DataFrame:
     """The folds that the settings ask for, or the table that they name."""
@@ -27,7 +31,7 @@ def folds_of(cfg: DictConfig, cohort: pd.DataFrame) -> pd.DataFrame:
         if strangers:
             say(f"{path}: {named(strangers)} not in the cohort, left out")
     else:
-        made = {str(k): v for k, v in settings.items() if k not in ("allow_shared", "validation_fraction")}
+        made = {str(k): v for k, v in settings.items() if k not in OF_PARTS}
         folds = make_folds(cohort, **made)
     return folds if only is None else one_fold(folds, only)
 
@@ -49,13 +53,12 @@ def one_fold(folds: pd.DataFrame, fold: int) -> pd.DataFrame:
 
 
 def parts_of(
-    cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int
+    cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """Training, validation and test rows of a fold of a run."""
+    """Training, validation and test rows of a fold of a run; who validates may depend on the seed."""
     settings = cfg.folds
-    return split_fold(
-        cohort, folds, fold, settings.validation_fraction, settings.random_state, settings.group_column
-    )
+    random_state = settings.random_state + (1000 * seed if settings.validation_by_seed else 0)
+    return split_fold(cohort, folds, fold, settings.validation_fraction, random_state, settings.group_column)
 
 
 def audit(cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
@@ -66,8 +69,9 @@ def audit(cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
         content=content_hashes(volume_paths), sha256=cohort["sha256"].str.partition("+")[0]
     )
     shared = {"group_column": cfg.folds.group_column, "allow_shared": list(cfg.folds.allow_shared)}
-    for fold in fold_numbers(folds):
-        audit_split(parts_of(cfg, hashed, folds, fold), where=f"fold {fold}", **shared)
+    seeds = cfg.seeds if cfg.folds.validation_by_seed else [0]
+    for fold, seed in product(fold_numbers(folds), seeds):
+        audit_split(parts_of(cfg, hashed, folds, fold, seed), where=f"fold {fold}", **shared)
 
 
 def tell_folds(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:

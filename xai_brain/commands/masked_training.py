@@ -35,7 +35,7 @@ def train_again(bench: Bench, left: np.ndarray, path: Path) -> None:
         Table of participant_id, session_id, prob_<class>... to write.
     """
     cfg, network, names = bench.cfg, bench.network, bench.classifier.class_names
-    parts = parts_of(cfg, bench.cohort, read_tsv(bench.run.folds), network.fold)
+    parts = parts_of(cfg, bench.cohort, read_tsv(bench.run.folds), network.fold, network.seed)
     seed = 1000 * network.seed + network.fold
     with tempfile.TemporaryDirectory() as folder:
         masked = {

@@ -146,7 +146,7 @@ def training_subjects(
         cohort = same_cohort(prepared_cohort(cfg, run), run)
     folds = read_tsv(run.folds)
     for network in networks:
-        yield parts_of(cfg, cohort, folds, network.fold)["train"]
+        yield parts_of(cfg, cohort, folds, network.fold, network.seed)["train"]
 
 
 def fingerprint(networks: list[Network]) -> str:

@@ -46,7 +46,7 @@ def permuted_network(
 
     def fit() -> None:
         say(f"train fold {network.fold + 1} with permuted labels")
-        parts = parts_of(cfg, cohort, read_tsv(run.folds), network.fold)
+        parts = parts_of(cfg, cohort, read_tsv(run.folds), network.fold, network.seed)
         parts |= {name: permute_labels(parts[name]) for name in ("train", "validation")}
         fold_seed = 1000 * network.seed + network.fold
         with tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir:

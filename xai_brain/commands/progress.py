@@ -95,3 +95,19 @@ def _plain(items: Iterable[T], description: str, total: int) -> Iterator[T]:
             say(f"{description}: {done}/{total}, {rate}")
         yield item
     say(f"{description}: {total}/{total}, {time.monotonic() - start:.1f} s")
+
+
+class EpochLines:
+    """One line at the first, every fifth and the last epoch."""
+
+    def __init__(self, what: str, n_epochs: int):
+        self.what, self.n_epochs = what, n_epochs
+
+    def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
+        if epoch % 5 == 0 or epoch in (1, self.n_epochs):
+            shown = [
+                f"{key} {metrics[key]:.3f}"
+                for key in ("train/loss", "val/loss", "val/auroc")
+                if key in metrics
+            ]
+            say(f"{self.what}: epoch {epoch}/{self.n_epochs}, {', '.join(shown)}")

@@ -11,13 +11,14 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig
 
+from xai_brain.analysis.baselines import prediction_table
 from xai_brain.claims import alone, others_at_work, partial_prefix, share
 from xai_brain.commands.baselines import baselines, check_baselines
 from xai_brain.commands.cohort import class_names, portable, prepared_cohort, same_cohort, synthetic_root
 from xai_brain.commands.explain import check_methods
 from xai_brain.commands.fold_training import classifier_settings, datamodule_of
 from xai_brain.commands.folds import audit, folds_of, parts_of, tell_folds
-from xai_brain.commands.progress import say
+from xai_brain.commands.progress import EpochLines, say
 from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers, with_repeat
@@ -122,9 +123,8 @@ def _finish(cfg: DictConfig, run: RunDirectory, folds: pd.DataFrame) -> None:
     """Figures and predictions.tsv of all folds."""
     tables = [read_tsv(_fold_predictions(run, k, s, cfg)) for s in cfg.seeds for k in fold_numbers(folds)]
     predictions = with_repeat(pd.concat(tables, ignore_index=True), folds)
-    update_metrics(
-        run, classification_metrics(predictions, "test", cfg.evaluation.n_bootstrap), replace=("test/",)
-    )
+    # the figures in pairs of equal brain size stay: who has them looks whether predictions have changed
+    update_metrics(run, classification_metrics(predictions, "test", cfg.evaluation.n_bootstrap))
     write_tsv(predictions, run.predictions)  # last: it says that training is complete
 
 
@@ -143,7 +143,7 @@ def train_fold(
     checkpoint = run.checkpoint(fold, seed, seeds)
     done = _fold_predictions(run, fold, seed, cfg)
     start = time.monotonic()
-    parts = parts_of(cfg, cohort, folds, fold)
+    parts = parts_of(cfg, cohort, folds, fold, seed)
     fold_seed = 1000 * seed + fold
     datamodule = datamodule_of(cfg, parts, fold_seed)
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
@@ -160,15 +160,16 @@ def train_fold(
             tell=tell,
         )
         _keep_logs(Path(work_dir), run.path / "logs" / checkpoint.stem)
-        logits, targets = predict_logits(classifier, datamodule.test_dataloader())
+        probabilities = {
+            "validation": predict_logits(classifier, datamodule.val_dataloader())[0].softmax(1).numpy(),
+            "test": predict_logits(classifier, datamodule.test_dataloader())[0].softmax(1).numpy(),
+        }
         write_atomic(checkpoint, lambda temporary: trainer.save_checkpoint(temporary, weights_only=True))
     write_tsv(history, run.history(fold, seed, seeds))
-    probabilities = logits.softmax(1).numpy()
-    table = parts["test"][["participant_id", "session_id"]].assign(
-        seed=seed, fold=fold, target=targets.numpy()
-    )
-    for k, name in enumerate(class_names(cohort)):
-        table[f"prob_{name}"] = probabilities[:, k]
+    tables = {
+        part: prediction_table(parts[part], values, class_names(cohort), fold=fold, seed=seed)
+        for part, values in probabilities.items()
+    }
     of_subjects = (parts["train"]["sha256"], parts["validation"]["sha256"])
     about = {
         "CheckpointSHA256": file_hash(checkpoint),
@@ -177,25 +178,10 @@ def train_fold(
         "GitCommit": git_commit(),
     }
     write_json(about, run.checkpoint_about(fold, seed, seeds))
-    write_tsv(table, done)
-    accuracy = (probabilities.argmax(1) == targets.numpy()).mean()
-    say(f"{what}: test accuracy {accuracy:.3f} (n = {len(table)}), {time.monotonic() - start:.0f} s")
-
-
-class EpochLines:
-    """One line at the first, every fifth and the last epoch."""
-
-    def __init__(self, what: str, n_epochs: int):
-        self.what, self.n_epochs = what, n_epochs
-
-    def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
-        if epoch % 5 == 0 or epoch in (1, self.n_epochs):
-            shown = [
-                f"{key} {metrics[key]:.3f}"
-                for key in ("train/loss", "val/loss", "val/auroc")
-                if key in metrics
-            ]
-            say(f"{self.what}: epoch {epoch}/{self.n_epochs}, {', '.join(shown)}")
+    write_tsv(tables["validation"], run.validation(fold, seed, seeds))
+    write_tsv(tables["test"], done)
+    accuracy = (probabilities["test"].argmax(1) == tables["test"]["target"]).mean()
+    say(f"{what}: test accuracy {accuracy:.3f} (n = {len(tables['test'])}), {time.monotonic() - start:.0f} s")
 
 
 def _fold_predictions(run: RunDirectory, fold: int, seed: int, cfg: DictConfig) -> Path:

@@ -85,8 +85,6 @@ class Kan2020(nn.Module):
             )
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(c3 * size[0] * size[1] * size[2], n_classes)
-        # nearly half of the time on CPUs goes into layouts otherwise
-        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         if weights is not None:
             try:
                 self.load_state_dict(read_weights(weights))
@@ -98,8 +96,7 @@ class Kan2020(nn.Module):
 
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         """Logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""
-        x = volumes.contiguous(memory_format=torch.channels_last_3d)
-        x = self.block3(self.block2(self.block1(x)))
+        x = self.block3(self.block2(self.block1(volumes)))
         return self.linear(self.dropout(x.flatten(1)))  # (N, channels x X' x Y' x Z')
 
 

@@ -148,9 +148,10 @@ def baseline(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     if table is None:
         return None
     names = [name for name in table["name"].unique() if name != "network"]
-    if not names:
+    others = [name for name in names if name not in ("network_ensemble", "chosen_network")]
+    if not others:
         return None
-    best = max(names, key=lambda name: _cell(table, name, "auroc").value)
+    best = max(others, key=lambda name: _cell(table, name, "auroc").value)
     titles = {
         "auroc": "AUROC, mean over folds",
         "balanced_accuracy": "Balanced accuracy",
@@ -161,10 +162,9 @@ def baseline(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     chance = {"auroc": 0.5, "auroc_size_matched": 0.5}
     chance["balanced_accuracy"] = 1 / max(len(contents.class_names), 2)
     there = [name for name in ("network", *names) if name in set(table["name"])]
-    shown = {
-        name: "network" if name == "network" else BASELINE_WORDS.get(name, name.replace("_", " "))
-        for name in there
-    }
+    shown = {name: _in_words(name) for name in there}
+    choices = contents.evaluation("chosen_network")
+    chosen = None if choices is None else choices[choices["chosen"]]["name"].value_counts()
     panels = {
         title: [
             {"name": shown[name], **asdict(_cell(table, name, metric, chance.get(metric)))}
@@ -195,10 +195,20 @@ def baseline(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         "best": {"name": shown[best], "estimate": _cell(table, best, "auroc", 0.5),
                  "test": _difference(table, best, "auroc")},
         "tested": "network" in there,
+        "averaged": any(name.endswith("_ensemble") for name in names),
+        "chosen": None if chosen is None
+        else ", ".join(f"{_in_words(str(name))} in {n}" for name, n in chosen.items()),
         "n_pairs": int(n_matched // 2) if number(n_matched) else None,
         "matched": _cell(table, "network", "auroc_size_matched", 0.5)
         if _has(table, "network", "auroc_size_matched") else None,
     }  # fmt: skip
+
+
+def _in_words(name: str) -> str:
+    """A classifier as the page calls it."""
+    if name.endswith("_ensemble"):
+        return f"{_in_words(name.removesuffix('_ensemble'))}, mean of seeds"
+    return BASELINE_WORDS.get(name, name.replace("_", " "))
 
 
 def _has(table: pd.DataFrame, name: str, metric: str) -> bool:
