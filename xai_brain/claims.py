@@ -134,7 +134,7 @@ def forget_stale(folder: Path) -> None:
     if others_at_work(folder):
         return
     for path in folder.glob("*.*"):
-        if path not in _held:
+        if path not in _held and is_stale(path):  # one that came meanwhile is not
             path.unlink(missing_ok=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -11,10 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from xai_brain.config_types import JUDGES, ConfigError, OnError, TrainerConfig
 from xai_brain.planted_effect import PlantedEffect, PlantedError, check_planted
 from xai_brain.shards import read_shard
+from xai_brain.trust import KINDS, KNOWN_PACKAGES, import_trusted, is_known_kind
 from xai_brain.volumes import GRIDS
-
-# `_target_` runs code: only these packages may be named, unless `trusted_modules` adds others.
-TRUSTED_MODULES = ("xai_brain", "torch", "pytorch_lightning", "captum", "monai", "sklearn", "nilearn")
 
 
 def check(cfg: DictConfig) -> None:
@@ -109,7 +108,11 @@ def check(cfg: DictConfig) -> None:
         check_planted(PlantedEffect(**cfg.planted))
     except PlantedError as error:
         raise ConfigError(str(error)) from error
-    _check_targets(OmegaConf.to_container(cfg), (*TRUSTED_MODULES, *cfg.trusted_modules))
+    for section in ("attribution", "baselines"):
+        if unfit := [name for name in cfg[section] if not re.fullmatch(r"\w+", str(name), re.ASCII)]:
+            raise ConfigError(f"{section}.{unfit[0]}: a name can hold letters, digits and _ only")
+    import_trusted(cfg.trusted_modules)
+    _check_targets(OmegaConf.to_container(cfg), list(cfg.trusted_modules))
 
 
 BASELINES = {  # what each kind of baseline needs, and what it may have
@@ -156,17 +159,18 @@ def _check_group(group: DictConfig) -> None:
         )
 
 
-def _check_targets(node: Any, trusted: tuple[str, ...], where: str = "") -> None:
+def _check_targets(node: Any, trusted: list[str], where: str = "") -> None:
     if isinstance(node, list):
         node = dict(enumerate(node))
     if not isinstance(node, dict):
         return
-    target = node.get("_target_")
-    if target is not None and str(target).split(".")[0] not in trusted:
-        raise ConfigError(
-            f"{where}._target_={target}: its package is not trusted; "
-            f"if it is yours, add trusted_modules=[{str(target).split('.')[0]}]"
-        )
+    if (target := node.get("_target_")) is not None:
+        package = str(target).split(".")[0]
+        hint = f"if it is yours, add trusted_modules=[{package}]"
+        if package not in (*KNOWN_PACKAGES, *trusted):
+            raise ConfigError(f"{where}._target_={target}: its package is not trusted; {hint}")
+        if package not in trusted and not is_known_kind(str(target)):
+            raise ConfigError(f"{where}._target_={target}: is not {KINDS}; {hint}")
     for key, value in node.items():
         _check_targets(value, trusted, f"{where}.{key}".lstrip("."))
 

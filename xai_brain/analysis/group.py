@@ -6,11 +6,12 @@ does not grow with the number of subjects.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 
 import nibabel as nib
 import numpy as np
@@ -38,6 +39,11 @@ class MapRows:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder) as file:  # gone with the last reference, also after a crash
+            if hasattr(os, "posix_fallocate"):  # a disk that is full says so here, not by a signal later on
+                try:
+                    os.posix_fallocate(file.fileno(), 0, 4 * n_subjects * n_voxels)
+                except OSError as error:
+                    raise OSError(error.errno, error.strerror, str(folder or gettempdir())) from error
             self.values = np.memmap(file, np.float32, "w+", shape=(n_subjects, n_voxels))
 
     def __setitem__(self, row: int, values: np.ndarray) -> None:

@@ -74,7 +74,11 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     if not is_evaluated(cfg, run, maps):
         judge_networks(cfg, run, pd.DataFrame(maps))  # shared with other processes, the rest is not
         alone(
-            run.claims, "tables", lambda: write_tables(cfg, run, maps), lambda: is_evaluated(cfg, run, maps)
+            run.claims,
+            "tables",
+            lambda: write_tables(cfg, run, maps),
+            lambda: is_evaluated(cfg, run, maps),
+            stay=cfg.shard is None,
         )
         did = True
     if not groups_are_compared(cfg, run, maps):
@@ -83,8 +87,11 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
             "groups",
             lambda: evaluate_groups(cfg, run, maps),
             lambda: groups_are_compared(cfg, run, maps),
+            stay=cfg.shard is None,
         )
         did = True
+    if cfg.shard and not is_complete(cfg, run):
+        say(f"evaluate shard {cfg.shard}: done; another process makes the tables")
     if did:
         add_seconds(run, "evaluate", time.monotonic() - start)
     else:

@@ -87,6 +87,7 @@ def stage_settings(command: str, overrides: list[str]) -> DictConfig:
     if not saved.exists():
         raise ConfigError(f"{saved}: there is no run; start with `xai-brain train` or `xai-brain run`")
     cfg = OmegaConf.create(saved_settings(saved))
+    saved_trust = list(cfg.trusted_modules)
     for key in given:
         if key in ("run_dir", "name", "experiment"):  # they say which run is meant
             continue
@@ -104,6 +105,11 @@ def stage_settings(command: str, overrides: list[str]) -> DictConfig:
         elif key != "overwrite":
             raise ConfigError(f"{key} cannot be changed by `xai-brain {command}`: it belongs to training")
     cfg.run_dir, cfg.overwrite = composed.run_dir, composed.overwrite
+    if unknown := sorted(set(saved_trust) - set(composed.trusted_modules)):  # a run may come from anywhere
+        raise ConfigError(
+            f"{saved}: runs code of {', '.join(unknown)}; if you trust it, add "
+            f"trusted_modules=[{','.join(saved_trust)}]"
+        )
     check(cfg)
     return cfg
 

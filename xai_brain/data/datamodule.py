@@ -130,8 +130,5 @@ class BrainDataModule(pl.LightningDataModule):
         return {**batch, "volume": volumes, "n_all": int(n_all)}
 
     def _loader(self, dataset: VolumeDataset, **kwargs: Any) -> DataLoader:
-        workers: dict[str, Any] = {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-        }
-        return DataLoader(dataset, **workers, **kwargs)
+        # workers that stay would draw fewer random numbers than none do, and so train another network
+        return DataLoader(dataset, num_workers=self.num_workers, **kwargs)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from xai_brain.data.problems import Problems
-from xai_brain.data.tables import VALID_ID
+from xai_brain.data.tables import VALID_ID, VALID_SESSION
 
 IMAGE_COLUMNS = ["participant_id", "session_id", "t1w_path", "brain_mask_path", "truth_path", "space"]
 
@@ -101,6 +101,10 @@ def _unique_lines(
             problems.add(participant_id, where, "an id can hold letters, digits and hyphens only; rename it")
         elif "session_id" in keys and pd.isna(row["session_id"]):
             problems.add(participant_id, where, "has no session_id; give the session of its image")
+        elif "session_id" in keys and not VALID_SESSION.fullmatch(row["session_id"]):
+            problems.add(
+                participant_id, where, "a session_id can hold letters, digits and hyphens only; rename it"
+            )
         else:
             lines[tuple(row[name] for name in keys)] = row
     return lines

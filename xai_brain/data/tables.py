@@ -15,6 +15,7 @@ from xai_brain.data.problems import DataError
 
 MISSING = ("", "n/a", "na", "nan", "#n/a")
 VALID_ID = re.compile(r"sub-[^\W_](?:[^\W_]|-)*")  # letters, digits and hyphens, as in BIDS file names
+VALID_SESSION = re.compile(r"ses-[^\W_](?:[^\W_]|-)*")
 NUMBER = r"[+-]?\d+(?:\.\d*)?(?:e[+-]?\d+)?"
 YEARS = r"\s*(?:y|yrs?|years?)?\.?"
 

@@ -21,15 +21,15 @@ SLAB = 2**14  # voxels; sums of more are less exact, and fewer take longer
 
 @contextmanager
 def exact_batch_statistics(model: nn.Module, over_ranks: bool) -> Iterator[None]:
-    """For the time of a fit, layers of batch normalisation are computed by `normalised`."""
+    """For the time of a fit, torch's layers of batch normalisation are computed by `normalised`."""
     for layer in model.modules():
-        if isinstance(layer, NORMS):
+        if type(layer) in NORMS:  # what is made of them does something else
             layer.forward = partial(normalised, layer, over_ranks)  # type: ignore[method-assign]
     try:
         yield
     finally:
         for layer in model.modules():
-            if isinstance(layer, NORMS):
+            if type(layer) in NORMS:
                 layer.__dict__.pop("forward", None)
 
 
@@ -46,6 +46,11 @@ def normalised(layer: Any, over_ranks: bool, values: torch.Tensor) -> torch.Tens
     Returns
     -------
     Tensor of shape (N, C, ...)
+
+    Raises
+    ------
+    ValueError
+        The whole batch has one value in each channel.
     """
     if not (layer.training and values.is_cpu):
         return type(layer).forward(layer, values)
@@ -82,6 +87,10 @@ class _Normalised(torch.autograd.Function):
         of_slabs = [torch.batch_norm_update_stats(slab, None, None, 0.0) for slab in slabs]
         means, variances = (torch.stack(each).double() for each in zip(*of_slabs, strict=True))
         count = _total(sizes.sum(), over_ranks)
+        if count < 2:
+            raise ValueError(
+                "one value in each channel of a batch has no variance; trainer.batch_size=2 or more"
+            )
         mean = _total((sizes * means).sum(0), over_ranks) / count
         squares = (sizes * (variances + (means - mean).square())).sum(0)
         variance = _total(squares, over_ranks) / count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import sys
 from typing import Any, get_type_hints
 
 import pytorch_lightning as pl
@@ -12,6 +13,8 @@ import torch
 from torch import nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
+
+from xai_brain.trust import KNOWN_PACKAGES
 
 
 def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n_classes: int) -> nn.Module:
@@ -29,10 +32,15 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
     Raises
     ------
     ValueError
-        It is neither a class of networks nor a function that is annotated to return one: a checkpoint names
-        it too, and may come from anywhere.
+        It is neither a class of networks nor a function that is annotated to return one, or of a package that
+        is neither known nor imported: a checkpoint names it too, and may come from anywhere.
     """
     module, _, name = target.rpartition(".")
+    package = module.split(".")[0]
+    if package not in KNOWN_PACKAGES and package not in sys.modules:
+        raise ValueError(
+            f"model._target_={target}: its package is not trusted; if it is yours, import it first"
+        )
     factory = getattr(importlib.import_module(module), name)
     made = factory if inspect.isclass(factory) else _returns(factory)
     if not (inspect.isclass(made) and issubclass(made, nn.Module)):

@@ -16,6 +16,7 @@ from torch import distributed
 
 from xai_brain.models.fitting import fit_epochs
 from xai_brain.models.ranks import Rank, accelerator_of
+from xai_brain.trust import import_trusted
 
 PATIENCE = timedelta(days=20)  # of the others, while the first prepares volumes
 _waiting: list[Any] = []  # the group in which they wait, besides that in which they fit
@@ -63,6 +64,7 @@ def with_others(command: Callable[[], None]) -> None:
     else:
         while (job := _told()) is not None:
             datamodule, classifier_settings, trainer_settings, seed, work_dir = job
+            import_trusted([classifier_settings["network"]["_target_"]])  # as the first process has
             rank = launched_rank(trainer_settings["accelerator"])
             fit_epochs(
                 datamodule, classifier_settings, trainer_settings, seed=seed, work_dir=work_dir, rank=rank

@@ -29,6 +29,7 @@ from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import fit_epochs, fit_fold
 from xai_brain.models.launched import is_launched, launched_rank, tell_others
 from xai_brain.models.ranks import Rank, RankError, accelerator_of
+from xai_brain.trust import import_trusted
 
 READY = b"ready\n"
 SECONDS_TO_END = 60.0  # for the others, when the first has ended
@@ -184,6 +185,7 @@ def main() -> None:
     rank, datamodule, classifier_settings, trainer_settings, seed, work_dir, threads = pickle.load(
         sys.stdin.buffer
     )
+    import_trusted([classifier_settings["network"]["_target_"]])  # as the first process has
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_first, daemon=True).start()
     os.write(to_first, READY)

@@ -1,0 +1,36 @@
+"""Which code settings and checkpoints may name: both may come from anywhere. No torch."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Iterable
+from contextlib import suppress
+
+KNOWN_PACKAGES = ("xai_brain", "torch", "captum", "monai", "sklearn")
+KINDS = "a torch.nn.Module, a method with `attribute` or an estimator with `fit`"
+
+
+def is_known_kind(target: str) -> bool:
+    """Whether a dotted name of a known package is a class of one of the `KINDS`.
+
+    True also when it cannot be found: whoever needs it says so. Looking it up imports the package.
+    """
+    module, _, name = target.rpartition(".")
+    if importlib.util.find_spec(target.split(".")[0]) is None:
+        return True
+    try:
+        made = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return True
+    if not inspect.isclass(made) or made.__module__.split(".")[0] not in KNOWN_PACKAGES:
+        return False
+    return any(hasattr(made, use) for use in ("attribute", "fit", "register_forward_hook"))
+
+
+def import_trusted(names: Iterable[str]) -> None:
+    """Import what the user trusts, so that networks of it can be made; what is not there is told of later."""
+    for name in names:
+        with suppress(ImportError):
+            importlib.import_module(name.split(".")[0])
