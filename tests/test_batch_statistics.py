@@ -73,6 +73,25 @@ def test_heads_without_space_are_normalised_too(shape):
         torch.testing.assert_close(passed(ours, values, values), passed(layer, values, values))
 
 
+def test_one_value_has_no_variance():
+    layer = nn.BatchNorm1d(3)
+    with exact_batch_statistics(layer, over_ranks=False), pytest.raises(ValueError, match="has no variance"):
+        layer(torch.randn(1, 3))
+    assert torch.equal(layer.running_var, torch.ones(3))
+
+
+def test_layers_made_of_torchs_do_what_they_do():
+    class Doubled(nn.BatchNorm3d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    torch.manual_seed(0)
+    values, layer = torch.randn(2, 3, 4, 4, 4), Doubled(3)
+    expected = 2 * nn.BatchNorm3d(3)(values)
+    with exact_batch_statistics(layer, over_ranks=False):
+        torch.testing.assert_close(layer(values), expected)
+
+
 def test_after_a_fit_the_layers_are_what_they_were():
     network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2))
     with exact_batch_statistics(network, over_ranks=False):

@@ -185,13 +185,13 @@ def test_training_batches_alone_are_augmented_and_one_seed_gives_one_network(tmp
             seen.append(volumes)
             return super().__call__(volumes)
 
-    def weights(augmentation):
+    def weights(augmentation, num_workers=0):
         model = {"network": {"_target_": "xai_brain.models.kan2020.Kan2020", "channels": [2, 2, 2]}}
         model |= {"class_names": ["a", "b"], "input_shape": [24, 24, 24], "lr": 1e-2}
         model["network"] = {"_target_": "conftest.ToyNet"}
         trainer = dict(compose("train", ["data=synthetic", "trainer.tensorboard=false"]).trainer)
         trainer |= {"max_epochs": 2, "accelerator": "cpu"}
-        data = BrainDataModule(parts, 4, augmentation=augmentation)
+        data = BrainDataModule(parts, 4, augmentation=augmentation, num_workers=num_workers)
         classifier, *_ = fit_fold(data, model, trainer, seed=5, work_dir=tmp_path / "work")
         return torch.cat([value.flatten() for value in classifier.network.parameters()])
 
@@ -203,6 +203,7 @@ def test_training_batches_alone_are_augmented_and_one_seed_gives_one_network(tmp
     plain = weights(None)
     assert not torch.equal(first, plain)
     assert torch.equal(plain, weights(Augmentation()))  # all at 0 is as good as none
+    assert torch.equal(plain, weights(None, num_workers=2))  # of how fast, not of what
 
 
 def test_the_mean_that_is_subtracted_is_of_the_training_volumes(tmp_path):

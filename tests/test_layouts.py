@@ -158,6 +158,18 @@ def test_bids_derivative_with_sessions(tmp_path):
     assert set(native["space"]) == {""}
 
 
+def test_a_session_that_leads_out_of_the_tree_is_never_made_a_path(tmp_path):
+    make_table(tmp_path, fake)
+    lines = (tmp_path / "cohort.csv").read_text().splitlines()
+    sessions = ["session_id", "x/../../../../evil", *["b"] * (len(lines) - 2)]
+    lines = [f"{line},{session}" for line, session in zip(lines, sessions, strict=True)]
+    (tmp_path / "cohort.csv").write_text("\n".join(lines))
+    with pytest.raises(
+        DataError, match="P0: a session_id can hold letters, digits and hyphens only; rename it"
+    ):
+        load_participants("table", tmp_path, tables=["cohort.csv"], label="Sex")
+
+
 def test_bids_values_of_a_session_go_before_those_of_the_person(tmp_path):
     make_bids_sessions(tmp_path, fake)
     for i in range(8):

@@ -22,6 +22,7 @@ from xai_brain.commands.explain_batch import Batch, _seed_of
 from xai_brain.commands.networks import load_classifier
 from xai_brain.commands.setup import stage_settings
 from xai_brain.config import ConfigError
+from xai_brain.config_checks import check
 from xai_brain.runs import read_json, read_tsv, sidecar, write_json
 from xai_brain.volumes import WriteError, file_hash, write_atomic
 
@@ -214,7 +215,46 @@ def test_settings_of_a_stranger_run_nothing(copied, tmp_path, capsys):
     copied.config.write_text(OmegaConf.to_yaml(cfg))
     assert main(["explain", f"run_dir={copied.path}"]) == 1
     assert "os.mkdir: its package is not trusted" in capsys.readouterr().err
+    cfg.trusted_modules = ["os"]  # it cannot trust itself
+    copied.config.write_text(OmegaConf.to_yaml(cfg))
+    assert main(["explain", f"run_dir={copied.path}"]) == 1
+    assert (
+        f"{copied.config}: runs code of os; if you trust it, add trusted_modules=[os]"
+        in capsys.readouterr().err
+    )
     assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["torch.load", "torch.hub.load_state_dict_from_url", "xai_brain.runs.os.mkdir",
+     "sklearn.datasets.load_files",
+     "torch.distributed.elastic.multiprocessing.subprocess_handler.SubprocessHandler",
+     "xai_brain.models.together.subprocess.Popen"],
+)  # fmt: skip
+def test_of_known_packages_only_methods_networks_and_estimators_are_made(target):
+    method = f"+attribution.Mine={{_target_: {target}}}"
+    with pytest.raises(
+        ConfigError, match=r"attribution\.Mine\._target_=.*: is not a torch\.nn\.Module, a method"
+    ):
+        compose("run", [*SMALL, method])
+
+
+@pytest.mark.parametrize("section", ["attribution", "baselines"])
+def test_names_of_settings_cannot_lead_out_of_the_run(section):
+    cfg = compose("run", SMALL)
+    cfg[section] = {"../../x": {"_target_": "xai_brain.attribution.GradCAM", "_partial_": True}}
+    with pytest.raises(ConfigError, match=r"a name can hold letters, digits and _ only|features=None"):
+        check(cfg)
+
+
+def test_a_checkpoint_imports_no_package_that_nobody_has_trusted(tmp_path, monkeypatch):
+    (tmp_path / "evil_package.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"evil_package\.Net: its package is not trusted; if it is yours, import it"
+    ):
+        BrainClassifier({"_target_": "evil_package.Net"}, ["a", "b"], [4, 4, 4])
 
 
 # -- no room, no right, no input ----------------------------------------------------------------------

@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Iterable
 from contextlib import suppress
 
+from hydra.utils import get_object
+
 KNOWN_PACKAGES = ("xai_brain", "torch", "captum", "monai", "sklearn")
 KINDS = "a torch.nn.Module, a method with `attribute` or an estimator with `fit`"
 
@@ -17,12 +19,11 @@ def is_known_kind(target: str) -> bool:
 
     True also when it cannot be found: whoever needs it says so. Looking it up imports the package.
     """
-    module, _, name = target.rpartition(".")
     if importlib.util.find_spec(target.split(".")[0]) is None:
         return True
     try:
-        made = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
+        made = get_object(target)  # as it is found when it is used
+    except Exception:
         return True
     if not inspect.isclass(made) or made.__module__.split(".")[0] not in KNOWN_PACKAGES:
         return False
