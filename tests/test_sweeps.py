@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import yaml
 from conftest import SMALL
 from hydra.errors import MissingConfigException
 
+from xai_brain import compose
 from xai_brain.analysis.sweeps import (
     SweepError,
     less_is_better,
@@ -194,8 +194,9 @@ def test_jobs_of_a_sweep_file_with_what_is_given_on_top(tmp_path, monkeypatch):
     jobs = read_json(tmp_path / "there" / "sweep.json")["jobs"]
     assert (str(folder), more, list(jobs)) == ("there", [], ["0", "1", "2", "3"])
     assert [settings_of(job)["seeds"] for job in jobs.values()] == ["[5]", "[6]", "[5]", "[6]"]
-    channels = [json.loads(settings_of(job)["model.channels"]) for job in jobs.values()]
-    assert channels == [[8, 16, 32], [8, 16, 32], [16, 32, 64], [16, 32, 64]]
+    assert [settings_of(job)["model"] for job in jobs.values()] == ["kan2020", "kan2020", "sfcn", "sfcn"]
+    for model in ("kan2020", "sfcn"):
+        assert compose("run", ["experiment=demo", f"model={model}"])
 
 
 def test_another_grid_does_not_take_over_the_jobs_of_a_first(tmp_path, monkeypatch):

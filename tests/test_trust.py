@@ -227,7 +227,7 @@ def test_settings_of_a_stranger_run_nothing(copied, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "target",
-    ["torch.load", "torch.hub.load_state_dict_from_url", "xai_brain.runs.os.mkdir",
+    ["torch.load", "torch.hub.load_state_dict_from_url", "xai_brain.claims.os.mkdir",
      "sklearn.datasets.load_files",
      "torch.distributed.elastic.multiprocessing.subprocess_handler.SubprocessHandler",
      "xai_brain.models.together.subprocess.Popen"],

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 from collections.abc import Iterable
 from contextlib import suppress
-
-from hydra.utils import get_object
+from typing import Any
 
 KNOWN_PACKAGES = ("xai_brain", "torch", "captum", "monai", "sklearn")
 KINDS = "a torch.nn.Module, a method with `attribute` or an estimator with `fit`"
@@ -19,15 +17,24 @@ def is_known_kind(target: str) -> bool:
 
     True also when it cannot be found: whoever needs it says so. Looking it up imports the package.
     """
-    if importlib.util.find_spec(target.split(".")[0]) is None:
-        return True
     try:
-        made = get_object(target)  # as it is found when it is used
-    except Exception:
+        made = _found(target)
+    except (ImportError, AttributeError):
         return True
     if not inspect.isclass(made) or made.__module__.split(".")[0] not in KNOWN_PACKAGES:
         return False
     return any(hasattr(made, use) for use in ("attribute", "fit", "register_forward_hook"))
+
+
+def _found(target: str) -> Any:
+    """What a dotted name stands for, also by way of what a module has imported."""
+    parts = target.split(".")
+    made: Any = importlib.import_module(parts[0])
+    for n, part in enumerate(parts[1:], 2):
+        if not hasattr(made, part):
+            importlib.import_module(".".join(parts[:n]))
+        made = getattr(made, part)
+    return made
 
 
 def import_trusted(names: Iterable[str]) -> None:

@@ -24,7 +24,7 @@ def exact_batch_statistics(model: nn.Module, over_ranks: bool) -> Iterator[None]
     """For the time of a fit, torch's layers of batch normalisation are computed by `normalised`."""
     for layer in model.modules():
         if type(layer) in NORMS:  # what is made of them does something else
-            layer.forward = partial(normalised, layer, over_ranks)  # type: ignore[method-assign]
+            layer.forward = partial(normalised, layer, over_ranks)
     try:
         yield
     finally:
