@@ -45,6 +45,7 @@ from xai_brain.attribution.masks import upsampled
 from xai_brain.commands.cohort import prepared_cohort
 from xai_brain.commands.setup import open_run
 from xai_brain.freed_memory import keep_freed_memory
+from xai_brain.models.classifier import channels_last
 from xai_brain.models.kan2020 import Kan2020
 
 BATCH_SIZE = 8
@@ -116,7 +117,7 @@ SIDES: dict[str, Callable[[nn.Module], tuple[int, Explain]]] = {
 
 def first_weights() -> Kan2020:
     torch.manual_seed(0)
-    return Kan2020().eval()
+    return channels_last(Kan2020()).eval()
 
 
 def side(args: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from xai_brain import compose, train
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.cache import default_cache_dir
 from xai_brain.freed_memory import keep_freed_memory
+from xai_brain.models.classifier import channels_last
 from xai_brain.models.kan2020 import Kan2020
 from xai_brain.runs import read_json
 from xai_brain.volumes import get_grid, template_brain_mask
@@ -42,7 +43,7 @@ def volumes() -> torch.Tensor:
 def share(n_steps: int) -> float:
     """Median time of augmentation as a share of the median step that it is part of."""
     torch.manual_seed(0)
-    network = Kan2020().train()
+    network = channels_last(Kan2020()).train()
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     inputs, targets = volumes(), torch.arange(BATCH_SIZE) % 2
     augment = augmentation("full")

@@ -22,6 +22,7 @@ from xai_brain.attribution import ClassScore
 from xai_brain.attribution.eval_copy import eval_copy
 from xai_brain.evaluation.faithfulness import deletion_insertion, removal_baselines
 from xai_brain.freed_memory import keep_freed_memory
+from xai_brain.models.classifier import channels_last
 from xai_brain.models.kan2020 import Kan2020
 from xai_brain.volumes import template_brain_mask
 
@@ -42,7 +43,7 @@ def main() -> None:
     brain_mask = template_brain_mask("t1w_58x70x58")
     volumes = torch.randn(args.subjects, 1, *brain_mask.shape) * torch.from_numpy(brain_mask)
     maps = torch.randn_like(volumes)
-    model = ClassScore(Kan2020().eval(), "probability")
+    model = ClassScore(channels_last(Kan2020()).eval(), "probability")
     fused = eval_copy(model, volumes)
     target = torch.zeros(1, dtype=torch.long)
 
