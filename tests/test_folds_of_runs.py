@@ -206,20 +206,35 @@ def test_training_batches_alone_are_augmented_and_one_seed_gives_one_network(tmp
     assert torch.equal(plain, weights(None, num_workers=2))  # of how fast, not of what
 
 
-def test_the_mean_that_is_subtracted_is_of_the_training_volumes(tmp_path):
+@pytest.mark.parametrize("how", ["mean", "zscore"])
+def test_inputs_are_standardized_by_the_training_volumes(tmp_path, how):
     table = volumes_on_disk(tmp_path)
+    for path in table["volume_path"][:5]:  # one corner is brain in 5 of 8, another in none
+        volume = np.load(path)
+        volume[0, 0, 0] = volume[1, 1, 1]
+        np.save(path, volume)
+    for path in table["volume_path"]:
+        volume = np.load(path)
+        volume[-1, -1, -1] = 0
+        np.save(path, volume)
     parts = {"train": table.iloc[:8], "validation": table.iloc[8:], "test": table.iloc[8:]}
     model = {"network": {"_target_": "conftest.ToyNet"}, "class_names": ["a", "b"], "lr": 1e-2}
-    model |= {"input_shape": list(np.load(table["volume_path"][0]).shape), "subtract_mean": True}
+    model |= {"input_shape": list(np.load(table["volume_path"][0]).shape), "standardize": how}
     trainer = dict(compose("train", ["data=synthetic", "trainer.tensorboard=false"]).trainer)
     trainer |= {"max_epochs": 1, "accelerator": "cpu"}
     classifier, *_ = fit_fold(BrainDataModule(parts, 4), model, trainer, seed=5, work_dir=tmp_path / "work")
-    mean = np.mean([np.load(path) for path in table["volume_path"][:8]], 0)
-    np.testing.assert_allclose(classifier.mean_volume[0], mean, atol=1e-6)
-    volumes = torch.from_numpy(np.stack([np.load(path) for path in table["volume_path"][8:]]))[:, None]
+    train = np.stack([np.load(path) for path in table["volume_path"][:8]]).astype(float)
+    test = np.stack([np.load(path) for path in table["volume_path"][8:]])
+    standardized = test - train.mean(0)
+    if how == "zscore":
+        with np.errstate(divide="ignore"):
+            standardized *= np.where((train != 0).sum(0) > 4, 1 / train.std(0), 0)
+        assert (standardized[:, -1, -1, -1] == 0).all()
+        assert np.isfinite(standardized).all()
+    expected = torch.from_numpy(standardized.astype(np.float32))[:, None]
     with torch.no_grad():
-        by_hand = classifier.network(volumes - torch.from_numpy(mean)) / classifier.temperature
-        torch.testing.assert_close(classifier(volumes), by_hand)
+        by_hand = classifier.network(expected) / classifier.temperature
+        torch.testing.assert_close(classifier(torch.from_numpy(test)[:, None]), by_hand, atol=1e-4, rtol=1e-4)
 
 
 def test_all_rows_of_a_person_are_drawn_together_in_the_bootstrap_of_repeats():

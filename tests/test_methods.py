@@ -28,6 +28,7 @@ from xai_brain.attribution import (
 )
 from xai_brain.attribution.lrp import folded
 from xai_brain.attribution.model_state import AttributionError
+from xai_brain.models.classifier import BrainClassifier
 
 WEIGHTS = torch.arange(4 * 6 * 8, dtype=torch.float32).view(1, 4, 6, 8).cos()
 
@@ -76,6 +77,25 @@ def test_gradient_methods_are_autograds(toy_net, inputs):
     torch.testing.assert_close(InputXGradient(toy_net).attribute(inputs, 1), gradient * inputs)
     one = SmoothGrad(toy_net, n_samples=1, noise=0.0).attribute(inputs, 1)
     torch.testing.assert_close(one, gradient, rtol=0, atol=1e-5 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Saliency, InputXGradient, SmoothGrad, IntegratedGradients, GradientShap, GuidedBackprop, DeepLift, LRP],
+)
+def test_where_a_standardized_network_sees_nothing_there_is_nothing(make, inputs, training):
+    network = {"_target_": "xai_brain.models.shallow.ShallowNet", "channels": 3}
+    classifier = BrainClassifier(network, ["a", "b"], list(SHAPE), standardize="zscore").eval()
+    torch.nn.init.normal_(classifier.network.linear.weight, generator=torch.Generator().manual_seed(1))
+    classifier.mean_volume.normal_(generator=torch.Generator().manual_seed(2))
+    classifier.inverse_sd[:, 3:] = 0
+    needs = (
+        {"reference": reference_of(training)} if make in (IntegratedGradients, GradientShap, DeepLift) else {}
+    )
+    attributions = make(classifier, **needs).attribute(inputs, target=1)
+    assert attributions.shape == inputs.shape
+    assert (attributions[:, :, 3:] == 0).all()
+    assert (attributions[:, :, :2] != 0).float().mean() > 0.9
 
 
 def test_smooth_grad_approaches_the_smoothed_gradient():

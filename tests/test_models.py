@@ -9,6 +9,7 @@ from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import determinism_kept, fit_temperature
 from xai_brain.models.kan2020 import Kan2020
 from xai_brain.models.sfcn import SFCN
+from xai_brain.models.shallow import ShallowNet
 
 SHAPE = (30, 34, 31)
 
@@ -143,6 +144,19 @@ def test_convolutions_of_every_network_have_the_fast_layout():
     assert features.is_contiguous(memory_format=torch.channels_last_3d)
     assert not plain.features[0](volumes).is_contiguous(memory_format=torch.channels_last_3d)
     torch.testing.assert_close(classifier(volumes), plain(volumes))
+
+
+def test_shallow_network_reads_places():
+    network = ShallowNet((9, 10, 12), n_classes=3, channels=2).eval()
+    volumes = torch.randn(2, 1, 9, 10, 12)
+    assert torch.equal(network(volumes), network.linear.bias.expand(2, 3))  # before anything is learned
+    torch.nn.init.normal_(network.linear.weight)
+    one_place = torch.zeros(1, 1, 9, 10, 12)
+    one_place[..., :2, :2, :2] = 3
+    elsewhere = one_place.roll(4, dims=3)  # the same thing one place further is another thing
+    assert not torch.allclose(network(one_place), network(elsewhere), atol=1e-3)
+    with pytest.raises(ValueError, match="at least 4 voxels per axis"):
+        ShallowNet((3, 10, 12))
 
 
 def test_temperature_restores_calibrated_logits():

@@ -88,7 +88,7 @@ def toy(folder, n=23):
     table = pd.DataFrame(rows, columns=["participant_id", "target", "volume_path"])
     parts = {"train": table.iloc[:15], "validation": table.iloc[15:20], "test": table.iloc[20:]}
     model = {"network": {"_target_": "conftest.ToyNet"}, "class_names": ["a", "b"]}
-    model |= {"input_shape": list(SHAPE), "lr": 1e-3, "subtract_mean": True}
+    model |= {"input_shape": list(SHAPE), "lr": 1e-3, "standardize": "mean"}
     settings = dict(compose("train", ["data=synthetic", "trainer.tensorboard=false"]).trainer)
     settings |= {"max_epochs": 3, "accelerator": "cpu"}
 
@@ -134,7 +134,7 @@ def test_a_process_that_fails_is_told_of_in_one_line(tmp_path, monkeypatch):
     data, model, settings = toy(tmp_path)
     broken = data()
     broken.parts["train"] = broken.parts["train"].assign(volume_path=str(tmp_path / "gone.npy"))
-    model |= {"subtract_mean": False}
+    model |= {"standardize": None}
     with pytest.raises((RankError, FileNotFoundError)) as caught:
         fit_together(broken, model, settings, devices=2, seed=5, work_dir=tmp_path / "a")
     assert "gone.npy" in str(caught.value)

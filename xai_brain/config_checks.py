@@ -40,6 +40,7 @@ def check(cfg: DictConfig) -> None:
         "folds.kind": ("stratified", "hold_out", "column"),
         "trainer.scheduler": ("one_cycle", "multistep", "constant"),
         "trainer.mode": (None, "min", "max"),
+        "trainer.standardize": (None, "mean", "zscore"),
         "explain.output_space": ("MNI152", "native"),
         "explain.output": (None, "logit", "logit_difference", "probability"),
         "preprocessing.scaling": ("zscore", "percentile", "none"),

@@ -133,7 +133,8 @@ class TrainerConfig:
     monitor: str = "val/loss"
     mode: str | None = None  # min or max; by default max, but min for losses
     patience: int | None = None
-    subtract_mean: bool = False  # the mean training volume of the fold, inside the network
+    # inside the network, voxel by voxel, of the training volumes of the fold: mean (is subtracted) or zscore
+    standardize: str | None = None
     calibrate: bool = True
     accelerator: str = "auto"
     devices: int = 1  # of this machine, GPUs or CPU processes, that train one network together

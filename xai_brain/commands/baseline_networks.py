@@ -52,7 +52,7 @@ def fold_probabilities(
     own.trainer = OmegaConf.merge(cfg.trainer, settings.get("trainer") or {})
     data: SlabDataModule | BrainDataModule
     if settings.features == "slabs":
-        own.trainer.subtract_mean = False  # it is a mean of volumes
+        own.trainer.standardize = None  # that is done to volumes
         data = SlabDataModule(parts, settings.n_slices, own.trainer.batch_size)
         x, _, z = get_grid(cfg.preprocessing.grid).shape
         classifier_kwargs = classifier_settings(own, names) | {"input_shape": [settings.n_slices, x, z]}

@@ -30,6 +30,6 @@ def classifier_settings(cfg: DictConfig, names: list[str]) -> dict[str, Any]:
         "class_names": names,
         "input_shape": list(get_grid(cfg.preprocessing.grid).shape),
         "preprocessing": OmegaConf.to_container(cfg.preprocessing),
-        **{key: cfg.trainer[key] for key in ("lr", "weight_decay", "scheduler", "gamma", "subtract_mean")},
+        **{key: cfg.trainer[key] for key in ("lr", "weight_decay", "scheduler", "gamma", "standardize")},
         "milestones": list(cfg.trainer.milestones),
     }

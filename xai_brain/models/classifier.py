@@ -99,13 +99,14 @@ class BrainClassifier(pl.LightningModule):
     milestones : list of int, default ()
         Epochs at which multistep multiplies the rate by `gamma`.
     gamma : float, default 0.1
-    subtract_mean : bool, default False
-        Subtract `mean_volume`, (1, X, Y, Z), from every input; `fit_fold` sets it to the mean of the
-        training volumes.
+    standardize : {"mean", "zscore"}, optional
+        Subtract `mean_volume`, (1, X, Y, Z), from every input; for zscore also divide by the standard
+        deviation at each voxel (multiply by `inverse_sd`). `fit_fold` takes both from the training volumes.
     """
 
     temperature: torch.Tensor
     mean_volume: torch.Tensor
+    inverse_sd: torch.Tensor
 
     def __init__(
         self,
@@ -118,7 +119,7 @@ class BrainClassifier(pl.LightningModule):
         scheduler: str = "one_cycle",
         milestones: list[int] | None = None,
         gamma: float = 0.1,
-        subtract_mean: bool = False,
+        standardize: str | None = None,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -129,8 +130,10 @@ class BrainClassifier(pl.LightningModule):
         # weights are inside a checkpoint: nothing in it may point to a file of another machine
         self.hparams["network"] = {key: value for key, value in network.items() if key != "weights"}
         self.register_buffer("temperature", torch.ones(()))
-        if subtract_mean:
+        if standardize is not None:
             self.register_buffer("mean_volume", torch.zeros(1, *input_shape))
+        if standardize == "zscore":
+            self.register_buffer("inverse_sd", torch.ones(1, *input_shape))
         n_classes = len(class_names)
         metrics = MetricCollection(
             {
@@ -151,8 +154,10 @@ class BrainClassifier(pl.LightningModule):
 
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         """Calibrated logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""
-        if self.hparams["subtract_mean"]:
+        if self.hparams["standardize"] is not None:
             volumes = volumes - self.mean_volume
+        if self.hparams["standardize"] == "zscore":
+            volumes = volumes * self.inverse_sd
         return self.network(volumes) / self.temperature
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:

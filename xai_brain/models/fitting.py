@@ -116,8 +116,11 @@ def fit_epochs(
     pl.seed_everything(seed, workers=True, verbose=False)
     keep_freed_memory()
     classifier = BrainClassifier(**classifier_settings)
-    if classifier.hparams["subtract_mean"]:
-        classifier.mean_volume.copy_(mean_volume(datamodule))
+    if how := classifier.hparams["standardize"]:
+        mean, inverse_sd = training_statistics(datamodule)
+        classifier.mean_volume.copy_(mean)
+        if how == "zscore":
+            classifier.inverse_sd.copy_(inverse_sd)
     mode = settings["mode"] or ("min" if "loss" in settings["monitor"] else "max")
     best = ModelCheckpoint(work_dir, "best", monitor=settings["monitor"], mode=mode)
     history = History()
@@ -155,13 +158,25 @@ def fit_epochs(
     return classifier, trainer, best, history
 
 
-def mean_volume(datamodule: pl.LightningDataModule) -> torch.Tensor:
-    """Mean of the training volumes as they are, (1, X, Y, Z); one in memory at a time."""
+def training_statistics(datamodule: pl.LightningDataModule) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of the training volumes as they are, and one over their standard deviation, (1, X, Y, Z) each.
+
+    The latter is 0 where half of the volumes or more have no brain: at the rim a standard deviation tells
+    who ends where. One volume is in memory at a time.
+    """
     dataset = datamodule.train_dataloader().dataset
     total = torch.zeros_like(dataset[0]["volume"], dtype=torch.float64)
+    squares, n_in_brain = total.clone(), total.clone()
     for index in range(len(dataset)):
-        total += dataset[index]["volume"]
-    return (total / len(dataset)).float()
+        volume = dataset[index]["volume"].double()
+        total += volume
+        squares += volume.square()
+        n_in_brain += volume != 0
+    mean = total / len(dataset)
+    variance = (squares / len(dataset) - mean.square()).clamp(min=0)
+    usable = (n_in_brain > len(dataset) / 2) & (variance > 1e-12)
+    inverse_sd = torch.where(usable, variance.clamp(min=1e-12).rsqrt(), 0.0)
+    return mean.float(), inverse_sd.float()
 
 
 @torch.no_grad()
