@@ -145,7 +145,8 @@ def outputs(folder: Path) -> dict[str, str]:
             times = [key for key in content if key == "created" or key.startswith("seconds/")]
             found[name] = json.dumps({key: content[key] for key in content if key not in times})
         elif path.name == "config.yaml":
-            found[name] = path.read_text().replace(str(folder), "<folder>")
+            settings = path.read_text().partition("\n")[2]  # without the hash, for the folder differs
+            found[name] = settings.replace(str(folder), "<folder>")
         else:
             found[name] = file_hash(path)
     return found

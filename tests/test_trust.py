@@ -67,7 +67,8 @@ def test_a_map_tells_its_model_data_settings_code_and_class(small_run):
 def test_verify_finds_a_whole_run_whole_and_names_what_is_not(copied, capsys):
     assert main(["verify", str(copied.path)]) == 0
     told = capsys.readouterr().out
-    assert "looked at 24 images, 2 tables, 2 networks, 24 predictions, 72 maps, 1 report; 0 missing" in told
+    assert "looked at 1 settings, 24 images, 6 tables, 2 networks, 24 predictions, 72 maps, " in told
+    assert "; 0 missing" in told
 
     altered, gone, other = (map_of(copied, "GuidedBackprop", number) for number in range(3))
     content = bytearray(altered.read_bytes())
@@ -92,9 +93,58 @@ def test_verify_finds_a_whole_run_whole_and_names_what_is_not(copied, capsys):
         f"{copied.checkpoint(1, 0, [0])}: is altered; remove it",
         f"{copied.predictions}: differs from fold-",
         f"{copied.participants}: is altered",
+        f"{copied.metrics}: test/brier is not that of predictions.tsv",
+        f"{copied.report}: is missing; remove {copied.path / 'figures' / 'inputs.json'} and run",
     ):
         assert line in told, line
-    assert told.rstrip().endswith("6 missing or altered")
+
+
+RESULTS = (
+    *("evaluation/summary.tsv", "evaluation/agreement.tsv", "figures/", "group/", "images/", "report.html"),
+    *("config.yaml", "metrics.json", "checkpoints/fold-0.tsv", "checkpoints/fold-1_validation.tsv"),
+)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_verify_names_any_result_that_is_altered_or_gone(name, copied, capsys):
+    files = sorted((copied.path / name).glob("[!.i]*")) if name.endswith("/") else [copied.path / name]
+    path = next(file for file in files if file.is_file())
+    content = path.read_bytes()
+    last = max(i for i, byte in enumerate(content) if chr(byte).isdigit())
+    path.write_bytes(
+        content[:last] + (b"1" if content[last : last + 1] != b"1" else b"2") + content[last + 1 :]
+    )
+    assert main(["verify", str(copied.path)]) == 1
+    told = capsys.readouterr().out.splitlines()
+    problems = [line for line in told if line.startswith(str(copied.path))][:-1]
+    assert problems
+    assert all(line.startswith(f"{path}: ") for line in problems)
+    path.unlink()
+    if path != copied.config:  # without it there is no run
+        assert main(["verify", str(copied.path)]) == 1
+        assert f"{path}: is missing; remove " in capsys.readouterr().out
+    path.write_bytes(content)
+    assert main(["verify", str(copied.path)]) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["attributions", "checkpoints", "evaluation", "provenance.json", "metrics.json"]
+)
+def test_verify_goes_on_after_a_damaged_file(name, copied, capsys):
+    path = copied.path / name
+    path = next(path.rglob("[!d]*.json")) if path.is_dir() else path
+    path.write_text(path.read_text()[:20])
+    assert main(["verify", str(copied.path)]) == 1
+    told = capsys.readouterr().out
+    assert f"{path}: is damaged; " in told
+    assert "looked at" in told
+
+
+def test_maps_of_groups_say_what_made_them(small_run):
+    about = read_json(next((small_run.path / "group").glob("desc-GradCAM_class-*_stat-mean_statmap.json")))
+    assert set(about["CheckpointsSHA256"]) == {file_hash(small_run.checkpoint(k, 0, [0])) for k in (0, 1)}
+    assert about["Parameters"]["_target_"] == "xai_brain.attribution.GradCAM"
+    assert about["Versions"]["torch"] == torch.__version__
 
 
 def test_verify_reads_runs_of_older_versions(copied, capsys):
@@ -104,7 +154,7 @@ def test_verify_reads_runs_of_older_versions(copied, capsys):
     for fold in (0, 1):
         copied.checkpoint_about(fold, 0, [0]).unlink()
     assert main(["verify", str(copied.path)]) == 0
-    assert "of 2 networks, 72 maps no hash is known" in capsys.readouterr().out
+    assert "72 maps no hash is known" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["trainer.lr=1"], ["nowhere"]])

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -22,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.claims import alone
-from xai_brain.volumes import bids_name, write_atomic
+from xai_brain.volumes import bids_name, file_hash, write_atomic
 
 PACKAGES = (
     "xai-brain",
@@ -224,9 +225,22 @@ def _change_metrics(
     return metrics
 
 
+def write_stamp(stamp: Path, inputs: Any, made: Iterable[Path], **more: Any) -> None:
+    """Say from which inputs results follow, and the hash of each file that was made; written last."""
+    there = {os.path.relpath(path, stamp.parent): path for path in made if path.is_file()}
+    files = {name: file_hash(path) for name, path in sorted(there.items())}
+    write_json({"Of": inputs, **more, "Files": files}, stamp)
+
+
 def is_made_of(stamp: Path, inputs: Any) -> bool:
-    """Whether results follow from these inputs: their stamp is written last, and says from which."""
-    return stamp.exists() and bool(read_json(stamp) == inputs)
+    """Whether the results beside a stamp follow from these inputs."""
+    return stamp.exists() and read_json(stamp).get("Of") == json.loads(json.dumps(inputs, default=_plain))
+
+
+def files_of(stamp: Path) -> dict[Path, str]:
+    """Hash of each file that a stamp tells of."""
+    files = read_json(stamp).get("Files", {})
+    return {Path(os.path.normpath(stamp.parent / name)): content for name, content in files.items()}
 
 
 def provenance(seeds: list[int], inputs: dict[str, str]) -> dict[str, Any]:

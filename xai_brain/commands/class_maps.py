@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.analysis.group import MapRows, describe
-from xai_brain.commands.run_images import SPACE, brain_share, map_values, truth_of
+from xai_brain.commands.run_images import SPACE, brain_share, made_by, map_values, truth_of
 from xai_brain.runs import RunDirectory, sidecar, write_json
 from xai_brain.volumes import load_img, save_img
 
@@ -53,6 +53,7 @@ def write_class_maps(
             n_empty[method] += n_left_out
             if not n_rows:
                 continue
+            source = made_by(of_method["path"])
             for stat, values in describe(rows, np.arange(n_rows)).items():
                 path = run.group_map(str(method), f"class-{label}", stat)
                 save_img(values.reshape(share.shape), affine, path, space=SPACE)
@@ -64,6 +65,7 @@ def write_class_maps(
                     "NumberOfMaps": len(of_method) - n_left_out,
                     "NumberOfEmptyMaps": n_left_out,
                     "Scaling": "none, raw values",
+                    **source,
                 }
                 write_json(about, sidecar(path))
                 if stat == "mean":

@@ -27,7 +27,7 @@ from xai_brain.runs import (
     read_json,
     read_tsv,
     update_metrics,
-    write_json,
+    write_stamp,
     write_tsv,
 )
 from xai_brain.volumes import file_hash
@@ -48,7 +48,7 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
     done, stamp = run.evaluation("baselines"), run.path / "evaluation" / "baselines.json"
     column = cfg.data.brain_size_column
     of_size = run.evaluation("brain_size_predictions")
-    of_column = read_json(stamp).get("brain_size_column") if stamp.exists() else None
+    of_column = read_json(stamp).get("Of", {}).get("brain_size_column") if stamp.exists() else None
     if column and not (of_size.exists() and of_column == column):
         write_brain_size_predictions(cfg, run)
     paths = {BRAIN_SIZE: of_size} if column else {}
@@ -77,7 +77,8 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
         replaced = ("baseline/", f"test/{MATCHED}", "test/n_pairs_size_matched")
         update_metrics(run, _figures(table), replace=replaced)
         write_tsv(table, done)
-        write_json(inputs, stamp)
+        names = ("baselines", "brain_size_predictions", "chosen_network", "size_matched_pairs")
+        write_stamp(stamp, inputs, [*map(run.evaluation, names), *(run.path / "baselines").rglob("[!.]*")])
 
     if not is_current():
         alone(run.claims, "baselines", compare, is_current)

@@ -17,11 +17,14 @@ from xai_brain.commands.card import calibration_stamp, write_calibration, write_
 from xai_brain.commands.class_maps import write_class_maps, write_mean_truth
 from xai_brain.commands.cohort import class_names, is_readable
 from xai_brain.commands.compare_baselines import compare_baselines
+from xai_brain.commands.evaluate_first_layer import TABLES as FIRST_LAYER
 from xai_brain.commands.evaluate_first_layer import evaluate_first_layer
 from xai_brain.commands.evaluate_groups import evaluate_groups, groups_are_compared
+from xai_brain.commands.evaluate_regions import TABLES as REGIONS
 from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp, evaluate_regions
 from xai_brain.commands.evaluate_variance import evaluate_variance
 from xai_brain.commands.explain import n_maps_missing
+from xai_brain.commands.group_records import COMPARISONS, SHARES
 from xai_brain.commands.judge import judge_networks
 from xai_brain.commands.progress import in_threads, say
 from xai_brain.commands.run_images import SPACE, map_values, truth_of
@@ -41,11 +44,15 @@ from xai_brain.runs import (
     sidecar,
     update_metrics,
     versions,
-    write_json,
+    write_stamp,
     write_tsv,
 )
 from xai_brain.volumes import file_hash, load_img
 
+TABLES = (
+    *("agreement", "localization", "summary", "method_clusters", "judges", "report_card", "calibration"),
+    *("variance", *FIRST_LAYER, *REGIONS),
+)
 SLOW_JUDGES = {"auprc", "emd", "region_hit"}
 
 
@@ -170,7 +177,10 @@ def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
     write_calibration(cfg, run)
     evaluate_variance(cfg, run, table)
     evaluate_first_layer(cfg, run)
-    write_json(tables_inputs(cfg, run, maps), run.path / "evaluation" / "inputs.json")
+    of_others = set((run.path / "group").glob(COMPARISONS)) | set((run.path / "group").glob(SHARES))
+    made = [*map(run.evaluation, TABLES), *(run.path / "images").glob("[!.]*")]
+    made += [path for path in (run.path / "group").glob("*_statmap.*") if path not in of_others]
+    write_stamp(run.path / "evaluation" / "inputs.json", tables_inputs(cfg, run, maps), made)
 
 
 def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from xai_brain.analysis.group_design import Design, GroupError, common_output, m
 from xai_brain.commands.cohort import class_names, is_readable, of_one_class, prepared_cohort, same_cohort
 from xai_brain.commands.evaluate_regions import atlas_of, atlas_stamp
 from xai_brain.commands.group_records import (
+    COMPARISONS,
     IMAGE,
     MEANING,
     agreements_of,
@@ -26,7 +27,7 @@ from xai_brain.commands.group_records import (
     row_of,
 )
 from xai_brain.commands.progress import say, track
-from xai_brain.commands.run_images import SPACE, brain_share, map_values
+from xai_brain.commands.run_images import SPACE, brain_share, made_by, map_values
 from xai_brain.config import ConfigError
 from xai_brain.data.cohort import available_cores
 from xai_brain.data.labels import is_label
@@ -40,9 +41,12 @@ from xai_brain.runs import (
     update_metrics,
     versions,
     write_json,
+    write_stamp,
     write_tsv,
 )
 from xai_brain.volumes import file_hash, save_img
+
+TABLES = ("group_tests", "group_clusters", "group_overlap", "group_agreement")
 
 
 def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
@@ -64,7 +68,8 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
     _forget(run)
     if cfg.evaluation.group.n_perm:
         Comparison(cfg, run, pd.DataFrame(maps)).write()
-    write_json(group_inputs(cfg, run, maps), run.path / "group" / "inputs.json")
+    made = [*(run.path / "group").glob(COMPARISONS), *map(run.evaluation, TABLES)]
+    write_stamp(run.path / "group" / "inputs.json", group_inputs(cfg, run, maps), made)
 
 
 def groups_are_compared(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
@@ -88,9 +93,9 @@ def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
 
 
 def _forget(run: RunDirectory) -> None:
-    for path in (run.path / "group").glob("desc-*-minus-*_statmap.*"):
+    for path in (run.path / "group").glob(COMPARISONS):
         path.unlink()
-    for name in ("group_tests", "group_clusters", "group_overlap", "group_agreement"):
+    for name in TABLES:
         run.evaluation(name).unlink(missing_ok=True)
     update_metrics(run, {}, replace=("group/", "group_overlap/"))
 
@@ -176,6 +181,7 @@ class Comparison:
             "TargetName": target,
             "Output": "logit_difference",
             "SubjectScaling": self.settings.scaling,
+            **made_by(rows["path"]),
         }
         self._compare(method, read, confounds, self.settings.scaling, about)
 
@@ -260,7 +266,7 @@ class Comparison:
             **record_of(classes, design, test, n_empty, self.settings),
             "RandomState": self.cfg.evaluation.random_state,
             "MeaningOfP": MEANING[name == IMAGE],
-            "Versions": versions(),
+            "StatisticVersions": versions(),
         }
         images = {}
         found = {"difference": test.difference, "t": test.t, "logpfwe": test.logp_fwe, **test.more}

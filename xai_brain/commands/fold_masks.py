@@ -20,7 +20,7 @@ from xai_brain.evaluation.faithfulness import removal_baselines
 from xai_brain.evaluation.maps import maps_of
 from xai_brain.evaluation.mask_validation import masked_probabilities
 from xai_brain.evaluation.masks import places, region_places
-from xai_brain.runs import write_json, write_tsv
+from xai_brain.runs import write_stamp, write_tsv
 from xai_brain.volumes import get_grid, save_img
 
 
@@ -42,7 +42,8 @@ def validate_fold(unit: MaskUnit, bench: Bench) -> None:
         ]
         table = pd.concat(tables, ignore_index=True)
     write_tsv(table, unit.path)
-    write_json({"Of": unit.stamp, "Method": unit.label, **about}, unit.record)
+    orders = unit.path.parent.glob(f"{unit.path.stem}_mask-*_place.nii.gz")
+    write_stamp(unit.record, unit.stamp, [unit.path, *orders], Method=unit.label, **about)
 
 
 def make_orders(unit: MaskUnit, bench: Bench) -> dict[str, Any]:

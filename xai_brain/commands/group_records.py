@@ -12,6 +12,7 @@ from xai_brain.analysis.group import BRAIN_SHARE, GroupTest
 from xai_brain.analysis.group_design import Design
 from xai_brain.evaluation.group_overlap import group_agreement, group_overlap
 
+COMPARISONS, SHARES = "desc-*-minus-*_statmap.*", "desc-*_mask-*_stat-share_statmap.*"  # files of group/
 IMAGE = "image"  # in the place of a method's name: the prepared images themselves
 MEANING = {
     True: "the prepared images of the classes differ at this voxel, given the confounds",

@@ -21,7 +21,7 @@ from xai_brain.commands.cohort import prepared_cohort, same_cohort
 from xai_brain.commands.networks import networks_of
 from xai_brain.commands.progress import say, track
 from xai_brain.freed_memory import return_freed_memory
-from xai_brain.runs import RunDirectory, is_made_of, read_tsv, write_json, write_tsv
+from xai_brain.runs import RunDirectory, is_made_of, read_tsv, write_stamp, write_tsv
 from xai_brain.shards import of_shard
 from xai_brain.volumes import file_hash
 
@@ -120,7 +120,7 @@ def _is_judged(bench: Bench, work: tuple[str, str]) -> bool:
     bench = _asked(bench, unit)
     path = _path(bench, unit, label)
     beside = path.with_suffix(".json")
-    return bench.rows.empty or (path.exists() and is_made_of(beside, {"Of": _stamp(bench, label)}))
+    return bench.rows.empty or (path.exists() and is_made_of(beside, _stamp(bench, label)))
 
 
 def _table(bench: Bench, unit: str, label: str) -> pd.DataFrame:
@@ -142,7 +142,7 @@ def _judge(bench: Bench, work: tuple[str, str]) -> None:
         for judge_name, (value, chance) in judge(bench, label).items()
     ]
     write_tsv(pd.concat(tables, ignore_index=True), path)
-    write_json({"Of": _stamp(bench, label)}, beside)
+    write_stamp(beside, _stamp(bench, label), [path])
     return_freed_memory()
 
 

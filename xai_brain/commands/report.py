@@ -13,7 +13,15 @@ import xai_brain
 from xai_brain.claims import alone
 from xai_brain.commands.progress import say
 from xai_brain.commands.setup import open_run, stage
-from xai_brain.runs import RunDirectory, add_seconds, is_made_of, read_json, versions, write_json
+from xai_brain.runs import (
+    RunDirectory,
+    add_seconds,
+    files_of,
+    is_made_of,
+    read_json,
+    versions,
+    write_stamp,
+)
 from xai_brain.volumes import file_hash
 
 
@@ -35,14 +43,14 @@ def _write(run: RunDirectory) -> None:
 
     shown = fingerprint(run)
     write_report(run)
-    write_json({"shown": shown, "report": file_hash(run.report)}, _stamp(run))
+    write_stamp(_stamp(run), shown, [run.report, *(run.path / "figures").glob("[!.]*.png")])
 
 
 def is_current(run: RunDirectory) -> bool:
     """Whether the report is that of these results, written by this version."""
-    return run.report.exists() and is_made_of(
-        _stamp(run), {"shown": fingerprint(run), "report": file_hash(run.report)}
-    )
+    stamp = _stamp(run)
+    there = run.report.exists() and is_made_of(stamp, fingerprint(run))
+    return there and files_of(stamp).get(run.report) == file_hash(run.report)
 
 
 def fingerprint(run: RunDirectory) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from xai_brain.runs import RunDirectory
+from xai_brain.runs import RunDirectory, read_json, sidecar
 from xai_brain.volumes import load_img
 
 SPACE = "MNI152"  # of everything that was prepared
@@ -18,6 +19,18 @@ def map_values(path: Path) -> np.ndarray:
     """Voxels of a map, (X, Y, Z) float32; one that holds NaN or infinities counts as empty."""
     values = np.asanyarray(load_img(path).dataobj)
     return values if np.isfinite(values).all() else np.zeros_like(values)
+
+
+def made_by(paths: Iterable[Path]) -> dict[str, Any]:
+    """Settings, networks and code that made these maps, by their sidecars: for what is made of them."""
+    told = [read_json(sidecar(path)) for path in paths]
+    networks = {about["CheckpointSHA256"] for about in told if "CheckpointSHA256" in about}
+    return {
+        "Parameters": told[0].get("Parameters"),
+        "CheckpointsSHA256": sorted(networks),
+        "Versions": told[0].get("Versions"),
+        "GitCommits": sorted({str(about["GitCommit"]) for about in told if about.get("GitCommit")}),
+    }
 
 
 def brain_of(run: RunDirectory, participant_id: str, session_id: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import wraps
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from xai_brain.planted_effect import PlantedEffect
 from xai_brain.runs import RunDirectory, sidecar, update_metrics
 from xai_brain.volumes import write_atomic
 
+HASH_LINE = "# sha256 of the lines below: "
 AT_WORK = "at-work"  # claims of this name are of processes, not of units of work
 
 # Settings that trained networks depend on, and those that maps depend on.
@@ -230,11 +232,22 @@ def _open(cfg: DictConfig, run: RunDirectory) -> None:
             )
     new["attribution"] = {**explained, **new["attribution"]}
     new["baselines"] = {**_fitted_baselines(cfg, run, old, new), **new["baselines"]}
-    text = OmegaConf.to_yaml(OmegaConf.create(new))
+    text = with_hash(OmegaConf.to_yaml(OmegaConf.create(new)))
     if not run.config.exists() or run.config.read_text() != text:
         write_atomic(run.config, lambda temporary: temporary.write_text(text))
     for key in ("attribution", "baselines"):
         OmegaConf.update(cfg, key, new[key], merge=False, force_add=True)
+
+
+def with_hash(settings: str) -> str:
+    """The text of config.yaml: its first line tells the hash of the others."""
+    return f"{HASH_LINE}{sha256(settings.encode()).hexdigest()}\n{settings}"
+
+
+def is_unaltered(text: str) -> bool | None:
+    """Whether config.yaml is as it was written; None of an older version, which did not tell a hash."""
+    first, _, settings = text.partition("\n")
+    return with_hash(settings) == text if first.startswith(HASH_LINE) else None
 
 
 def _fitted_baselines(cfg: DictConfig, run: RunDirectory, old: dict, new: dict) -> dict[str, Any]:

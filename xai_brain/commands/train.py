@@ -171,14 +171,16 @@ def train_fold(
         for part, values in probabilities.items()
     }
     of_subjects = (parts["train"]["sha256"], parts["validation"]["sha256"])
+    write_tsv(tables["validation"], run.validation(fold, seed, seeds))
+    beside = (run.history(fold, seed, seeds), run.validation(fold, seed, seeds))
     about = {
         "CheckpointSHA256": file_hash(checkpoint),
+        "TablesSHA256": {path.name: file_hash(path) for path in beside},
         "TrainingInputsSHA256": sha256("".join(sorted(pd.concat(of_subjects))).encode()).hexdigest(),
         "Versions": versions(),
         "GitCommit": git_commit(),
     }
     write_json(about, run.checkpoint_about(fold, seed, seeds))
-    write_tsv(tables["validation"], run.validation(fold, seed, seeds))
     write_tsv(tables["test"], done)
     accuracy = (probabilities["test"].argmax(1) == tables["test"]["target"]).mean()
     say(f"{what}: test accuracy {accuracy:.3f} (n = {len(tables['test'])}), {time.monotonic() - start:.0f} s")

@@ -21,6 +21,7 @@ from xai_brain.commands.bench import Bench
 from xai_brain.commands.cohort import class_names, prepared_cohort, same_cohort
 from xai_brain.commands.explain import check_methods
 from xai_brain.commands.fold_masks import validate_fold
+from xai_brain.commands.group_records import SHARES
 from xai_brain.commands.mask_unit import JOINT, MaskUnit
 from xai_brain.commands.masked_training import told_again, train_again
 from xai_brain.commands.networks import networks_of
@@ -40,6 +41,7 @@ from xai_brain.runs import (
     sidecar,
     update_metrics,
     write_json,
+    write_stamp,
     write_tsv,
 )
 from xai_brain.shards import of_shard
@@ -81,7 +83,9 @@ def validate(cfg: DictConfig) -> RunDirectory:
 
     def finish() -> None:
         gather(cfg, run, units)
-        write_json(_inputs(cfg, run, units), _stamp(run))
+        tables = [run.evaluation(name) for name in ("mask_predictions", "mask_validation")]
+        shares = (run.path / "group").glob(SHARES)
+        write_stamp(_stamp(run), _inputs(cfg, run, units), [*tables, *shares])
 
     if not any(map(is_missing, units)) and is_current():
         say("validate: nothing to do, all masks are tested")
@@ -225,7 +229,7 @@ def gather(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> None:
 
 def write_shares(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> None:
     """Write, for every mask of a method, the share of networks in whose mask a voxel is."""
-    for path in (run.path / "group").glob("desc-*_mask-*_stat-share_statmap.*"):
+    for path in (run.path / "group").glob(SHARES):
         path.unlink()
     shares: dict[tuple[str, str, float], list[np.ndarray]] = {}
     for unit in units:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,10 +15,11 @@ from xai_brain.commands.cohort import synthetic_root
 from xai_brain.commands.native import NATIVE
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE
-from xai_brain.commands.setup import saved_settings
+from xai_brain.commands.setup import is_unaltered, saved_settings
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers
-from xai_brain.runs import RunDirectory, first_repeat, read_json, read_tsv, sidecar
+from xai_brain.evaluation.classification import classification_metrics
+from xai_brain.runs import RunDirectory, files_of, first_repeat, read_json, read_tsv, sidecar
 from xai_brain.volumes import file_hash
 
 
@@ -28,6 +30,17 @@ class Findings:
     counts: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+
+    def read(self, path: Path, repair: str) -> dict[str, Any]:
+        """A JSON file; nothing, and a problem, where it is damaged; nothing where there is none."""
+        try:
+            found = read_json(path) if path.exists() else {}
+        except ValueError:
+            found = None
+        if isinstance(found, dict):
+            return found
+        self.problems.append(f"{path}: is damaged; {repair}")
+        return {}
 
     def compare(self, kind: str, path: Path, expected: str | None, repair: str) -> None:
         """Count one file; `expected` is its hash, None where an older version wrote none."""
@@ -82,12 +95,24 @@ def verify(arguments: list[str]) -> int:
 def check_run(cfg: DictConfig, run: RunDirectory) -> Findings:
     """Compare every file of a run with the hash that was written beside it."""
     findings = Findings()
+    _settings(run, findings)
     _inputs(cfg, run, findings)
     _tables(run, findings)
     checkpoints = _checkpoints(cfg, run, findings)
     _maps(cfg, run, findings, checkpoints)
-    _report(run, findings)
+    _results(run, findings)
+    _figures(run, findings)
     return findings
+
+
+def _settings(run: RunDirectory, findings: Findings) -> None:
+    """config.yaml, by its first line."""
+    findings.counts["settings"] = 1
+    unaltered = is_unaltered(run.config.read_text())
+    if unaltered is None:
+        findings.unknown["settings"] = 1
+    elif not unaltered:
+        findings.problems.append(f"{run.config}: is altered; what the run was made with is not known")
 
 
 def _inputs(cfg: DictConfig, run: RunDirectory, findings: Findings) -> None:
@@ -111,7 +136,7 @@ def _tables(run: RunDirectory, findings: Findings) -> None:
     if not run.provenance.exists():
         findings.problems.append(f"{run.provenance}: is missing; what the run was made of is not known")
         return
-    told = read_json(run.provenance).get("tables_sha256", {})
+    told = findings.read(run.provenance, "the hashes of its inputs are lost").get("tables_sha256", {})
     for path in (run.participants, run.folds):
         if path.exists() or path.name in told:
             findings.compare(
@@ -123,7 +148,8 @@ def _checkpoints(cfg: DictConfig, run: RunDirectory, findings: Findings) -> dict
     """Hash of every network of the run by seed and fold; the predictions of each are looked at too."""
     again = "remove it and run `xai-brain train` again"
     if cfg.networks:
-        told = read_json(run.provenance).get("networks_sha256", {}) if run.provenance.exists() else {}
+        about = findings.read(run.provenance, "the hashes of its networks are lost")
+        told = about.get("networks_sha256", {})
         for name, expected in told.items():
             path = Path(cfg.networks).expanduser() / "checkpoints" / name
             findings.compare("networks", path, expected, "it made these predictions and maps")
@@ -134,8 +160,11 @@ def _checkpoints(cfg: DictConfig, run: RunDirectory, findings: Findings) -> dict
     for seed in seeds:
         for fold in fold_numbers(read_tsv(run.folds)):
             path, beside = run.checkpoint(fold, seed, seeds), run.checkpoint_about(fold, seed, seeds)
-            expected = read_json(beside)["CheckpointSHA256"] if beside.exists() else None
+            about = findings.read(beside, again)
+            expected = about.get("CheckpointSHA256")
             findings.compare("networks", path, expected, again)
+            for name, content in about.get("TablesSHA256", {}).items():
+                findings.compare("tables", path.with_name(name), content, again)
             if expected or path.is_file():
                 found[seed, fold] = expected or file_hash(path)
     if not run.predictions.exists():
@@ -183,11 +212,13 @@ def _maps(
                 if not adopted:  # others may have made maps of some people only
                     findings.compare("maps", sidecar(path), None, "run `xai-brain explain` again")
                 continue
-            about = read_json(sidecar(path))
             again = "adopt it again" if adopted else "remove it and run `xai-brain explain` again"
+            about = findings.read(sidecar(path), again)
+            if not about:
+                continue
             findings.compare("maps", path, about.get("MapSHA256"), again)
             if (native := run.native(path, NATIVE)).exists():
-                expected = read_json(sidecar(native)).get("MapSHA256") if sidecar(native).exists() else None
+                expected = findings.read(sidecar(native), again).get("MapSHA256")
                 findings.compare("native maps", native, expected, again)
             findings.problems += [
                 f"{sidecar(path)}: {what}; {again}"
@@ -203,18 +234,48 @@ def _contradictions(
     adopted: bool,
 ) -> Iterator[str]:
     """What a sidecar says of itself that the run does not."""
-    if about["ParticipantId"] != row.participant_id:
-        yield f"tells of {about['ParticipantId']}"
+    if about.get("ParticipantId") != row.participant_id:
+        yield f"tells of {about.get('ParticipantId')}"
     if adopted:
         return
     network = checkpoints.get((row.seed, row.fold))
-    if network is not None and about["CheckpointSHA256"] != network:
+    if network is not None and about.get("CheckpointSHA256") != network:
         yield "is of another network than the one that is there"
     if "InputSHA256" in about and about["InputSHA256"] != images.get((row.participant_id, row.session_id)):
         yield "is of another image than participants.tsv tells"
 
 
-def _report(run: RunDirectory, findings: Findings) -> None:
-    stamp = run.path / "figures" / "inputs.json"
-    if run.report.exists() and stamp.exists():
-        findings.compare("report", run.report, read_json(stamp)["report"], "run `xai-brain report` again")
+# Stages leave a stamp when they are done: from what their results follow, and the hash of each.
+STAMPS = {
+    "evaluation/baselines.json": "baselines",
+    "evaluation/judges/*.json": "evaluate",
+    "evaluation/inputs.json": "evaluate",
+    "group/inputs.json": "evaluate",
+    "evaluation/masks/*.json": "validate",
+    "figures/inputs.json": "report",
+}
+
+
+def _results(run: RunDirectory, findings: Findings) -> None:
+    """Tables, maps of groups, figures and the report, by the stamps of their stages."""
+    for pattern, command in STAMPS.items():
+        for stamp in sorted(run.path.glob(pattern)):
+            repair = f"remove {stamp} and run `xai-brain {command}` again"
+            if findings.read(stamp, repair):
+                for path, expected in files_of(stamp).items():
+                    findings.compare("results", path, expected, repair)
+
+
+def _figures(run: RunDirectory, findings: Findings) -> None:
+    """metrics.json: what it says of the test subjects is counted again from predictions.tsv."""
+    if not (run.predictions.exists() and run.folds.exists()):
+        return
+    repair = f"remove {run.predictions} and run `xai-brain train` again"
+    if not run.metrics.exists():
+        findings.problems.append(f"{run.metrics}: is missing; {repair}")
+    elif told := findings.read(run.metrics, repair):
+        for name, value in classification_metrics(read_tsv(run.predictions), n_bootstrap=1).items():
+            if "_ci_" not in name and not np.isclose(told.get(name, np.nan), value, equal_nan=True):
+                findings.problems.append(
+                    f"{run.metrics}: {name} is not that of {run.predictions.name}; {repair}"
+                )
