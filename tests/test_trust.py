@@ -101,7 +101,7 @@ def test_verify_finds_a_whole_run_whole_and_names_what_is_not(copied, capsys):
 
 RESULTS = (
     *("evaluation/summary.tsv", "evaluation/agreement.tsv", "figures/", "group/", "images/", "report.html"),
-    *("config.yaml", "metrics.json", "checkpoints/fold-0.tsv", "checkpoints/fold-1_validation.tsv"),
+    *("config.yaml", "checkpoints/fold-0.tsv", "checkpoints/fold-1_validation.tsv"),
 )
 
 
