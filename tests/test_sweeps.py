@@ -142,6 +142,33 @@ def test_mistakes_are_told_in_one_line(arguments, told, capsys, tmp_path, monkey
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("submitit") is None, reason="the extra sweeps is not installed")
+@pytest.mark.parametrize("launcher", ["submitit", "joblib"])
+def test_a_job_that_ends_badly_does_not_end_the_others(launcher, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import os, signal\n"
+        "from conftest import ToyNet\n"
+        "class Net(ToyNet):\n"
+        "    def __init__(self, how, **others):\n"
+        "        super().__init__()\n"
+        "        if how == 'killed': os.kill(os.getpid(), signal.SIGKILL)  # as by a system out of memory\n"
+        "        if how == 'failed': raise ValueError('no such network')\n"
+    )
+    bad = {"submitit": "killed", "joblib": "failed"}[launcher]
+    small = [text for text in TINY if not text.startswith("model.")]
+    given = [*small, "name=jobs"]
+    model = ["model=custom", "model._target_=own.Net", f"+model.how={bad},none", "trusted_modules=[own]"]
+    path = os.pathsep.join([str(tmp_path), os.path.dirname(__file__)])
+    done = xai_brain("train", "-m", f"launcher={launcher}", *given, *model, cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 1
+    assert "1 of 2 jobs complete" in done.stdout, done.stdout + done.stderr
+    told = {"submitit": "job 0 missing: it did not finish", "joblib": "job 0 failed"}[launcher]
+    assert told in done.stderr
+    table = pd.read_csv(tmp_path / "outputs" / "jobs" / "1" / "predictions.tsv", sep="\t")
+    assert len(table) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("submitit") is None, reason="the extra sweeps is not installed")
 def test_what_a_launcher_would_ask_for_is_shown_without_starting_anything(tmp_path):
     slurm = [
         "launcher=slurm",
@@ -236,13 +263,13 @@ TINY = [
 ]
 
 
-def xai_brain(*arguments, cwd):
+def xai_brain(*arguments, cwd, **env):
     return subprocess.run(
         [sys.executable, "-m", "xai_brain", *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, "XAI_BRAIN_DEBUG": ""},
+        env={**os.environ, "XAI_BRAIN_DEBUG": "", **env},
         timeout=800,
     )
 

@@ -215,7 +215,7 @@ def _start_hydra(command: str, rest: list[str]) -> int:
 
     import hydra
 
-    from xai_brain.commands.sweep import first_value, plan_sweep, tell_sweep
+    from xai_brain.commands.sweep import first_value, plan_sweep, tell_sweep, waiting_for_all
     from xai_brain.config import ConfigError, compose, conf_dir, register_schemas
 
     multirun = bool({"-m", "--multirun"} & set(rest))
@@ -246,7 +246,8 @@ def _start_hydra(command: str, rest: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in one line
     main_of_hydra = hydra.main(version_base="1.3", config_path=str(conf_dir().resolve()), config_name=command)
     try:
-        main_of_hydra(_job)()
+        with waiting_for_all():
+            main_of_hydra(_job)()
     except Exception as error:
         if folder is None or os.environ.get("XAI_BRAIN_DEBUG"):
             raise

@@ -9,6 +9,8 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -225,6 +228,33 @@ def _objective(folder: Path) -> float:
     if not best:
         raise ConfigError(f"trainer.monitor={settings.monitor}: not in the training curves of {folder}")
     return float(sum(best) / len(best))
+
+
+@contextmanager
+def waiting_for_all() -> Iterator[None]:
+    """A job that ends without a word, killed or out of memory, does not end the waiting for the others.
+
+    submitit raises where its result is asked for. Here it has none, as a job that has failed; what the
+    record in its folder says is told at the end.
+    """
+    try:
+        from submitit.core import core, utils
+    except ImportError:  # launchers without it
+        yield
+        return
+    asked = core.Job.results
+
+    def results(job: Any) -> list[Any]:
+        try:
+            return asked(job)
+        except (utils.UncompletedJobError, utils.FailedJobError):
+            return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
+
+    core.Job.results = results  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        core.Job.results = asked  # type: ignore[method-assign]
 
 
 def tell_sweep(folder: Path, since: float) -> int:
