@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from xai_brain import BrainClassifier, RunDirectory, compose, explain, report, run
 from xai_brain.cli import main
 from xai_brain.commands import report as report_stage
+from xai_brain.commands import train as train_stage
 from xai_brain.commands.explain_batch import Batch, _seed_of
 from xai_brain.commands.networks import load_classifier
 from xai_brain.commands.setup import stage_settings
@@ -348,6 +349,17 @@ def test_a_full_disk_is_one_line_and_what_is_finished_is_kept(copied, small_run)
     explain(stage_settings("explain", [f"run_dir={copied.path}"]))
     for name in names:
         assert file_hash(copied.path / name) == file_hash(small_run.path / name)
+
+
+def test_a_disk_that_is_full_while_a_network_learns_is_told_by_the_run(tmp_path, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/tmpl3dubhmd")  # as of a checkpoint
+
+    monkeypatch.setattr(train_stage, "fit_fold", full)
+    assert main(["train", *SMALL, f"run_dir={tmp_path / 'run'}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'run'}: cannot be written (No space left on device); make room" in line
+    assert not list((tmp_path / "run").rglob(".partial-*"))
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="permissions of POSIX")

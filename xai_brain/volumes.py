@@ -6,9 +6,11 @@ through affines only, so that a voxel keeps its place whatever the axes of the f
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -220,6 +222,17 @@ class WriteError(OSError):
             f"{self.path}: cannot be written ({self.reason}); make room or give the right to write, "
             "then start again: what is finished is kept"
         )
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """What fails inside because no room is left names this folder, and what to do; libraries name neither."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, WriteError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise WriteError(folder, error) from error
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> Path:

@@ -18,6 +18,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from xai_brain.analysis.group_design import Design, GroupError
+from xai_brain.volumes import full_disk_told
 
 SCALINGS = ("none", "l2", "rank")
 BRAIN_SHARE = 0.95  # of the subjects, whose brains must hold a voxel for it to be compared
@@ -40,10 +41,8 @@ class MapRows:
             folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder) as file:  # gone with the last reference, also after a crash
             if hasattr(os, "posix_fallocate"):  # a disk that is full says so here, not by a signal later on
-                try:
+                with full_disk_told(folder or Path(gettempdir())):
                     os.posix_fallocate(file.fileno(), 0, 4 * n_subjects * n_voxels)
-                except OSError as error:
-                    raise OSError(error.errno, error.strerror, str(folder or gettempdir())) from error
             self.values = np.memmap(file, np.float32, "w+", shape=(n_subjects, n_voxels))
 
     def __setitem__(self, row: int, values: np.ndarray) -> None:

@@ -39,7 +39,7 @@ from xai_brain.runs import (
     write_json,
     write_tsv,
 )
-from xai_brain.volumes import file_hash, write_atomic
+from xai_brain.volumes import file_hash, full_disk_told, write_atomic
 
 
 @stage
@@ -150,7 +150,10 @@ def train_fold(
     tell = EpochLines(what, cfg.trainer.max_epochs)
     devices = cfg.trainer.devices
     fit = fit_fold if devices == 1 and not is_launched() else partial(fit_together, devices=devices)
-    with tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir:
+    with (
+        full_disk_told(run.path),
+        tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir,
+    ):
         classifier, trainer, history = fit(
             datamodule,
             classifier_settings(cfg, class_names(cohort)),
