@@ -33,7 +33,7 @@ from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE
 from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError
-from xai_brain.freed_memory import keep_freed_memory, return_freed_memory
+from xai_brain.freed_memory import keep_freed_memory
 from xai_brain.runs import (
     RunDirectory,
     add_seconds,
@@ -204,7 +204,6 @@ def _explain_with(
             wait=partial(_waiting, who, label),
             stay=cfg.shard is None,
         )
-        return_freed_memory()
 
 
 def _waiting(who: str, label: str, n: int) -> None:

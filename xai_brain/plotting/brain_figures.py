@@ -167,7 +167,7 @@ def slice_figure(
     fig, board = _board(width_inches, head + height)
     for row, (label, img) in enumerate(maps.items()):
         middle, at = head + (row + 0.5) * row_height, left
-        board.text(0.13, middle, label, rotation=90, fontsize=9.5, fontweight="bold", **CENTRED)
+        board.text(0.15, middle, rotation=90, **_heading(label, row_height), **CENTRED)
         for cut, (wide, tall) in zip(cuts, extents, strict=True):
             box = at, middle - tall * inches_per_mm / 2, wide * inches_per_mm, tall * inches_per_mm
             _draw_slice(board, box, underlay, img, scale, truth, cut, bounds)
@@ -220,9 +220,7 @@ def subject_figure(
     for number, column in ((n, c) for n, block in enumerate(blocks) for c in range(len(block))):
         name, img = blocks[number][column]
         middle, down = left + (column + 0.5) * width, number * block_height + head
-        lines = _two_lines(name) if len(name) > 11 * width else name
-        fits = min(9.5, 106 * width / max(map(len, lines.split("\n"))))
-        board.text(middle, down - 0.2, lines, fontsize=fits, fontweight="bold", linespacing=1.1, **CENTRED)
+        board.text(middle, down - 0.2, **_heading(name, width), **CENTRED)
         scale = Scale(0, False) if img is None else Scale.of(brain_values(img, t1w_img))
         for cut, (wide, tall) in zip(cuts, sizes, strict=True):
             box = middle - wide / 2, down, wide, tall
@@ -235,6 +233,13 @@ def subject_figure(
         elif img is not None:
             board.text(middle, down + 0.14, "empty map", fontsize=8, color="#a33b3b", **CENTRED)
     return fig, point
+
+
+def _heading(name: str, inches: float) -> dict[str, Any]:
+    """Name of a row or column in the room that there is for it."""
+    lines = _two_lines(name) if len(name) > 11 * inches else name
+    fits = min(9.5, 106 * inches / max(map(len, lines.split("\n"))))
+    return {"s": lines, "fontsize": fits, "fontweight": "bold", "linespacing": 1.1}
 
 
 def _two_lines(name: str) -> str:

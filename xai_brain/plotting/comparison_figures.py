@@ -123,5 +123,5 @@ def curve_figure(
     ax.set(xlabel="voxels kept in each map: the top k % of |value| in the brain", ylabel="Dice")
     ax.set_ylim(0, None)
     ax.grid(axis="y", color="#e6e9ec", linewidth=0.8)
-    ax.legend(loc="upper left")
+    fig.legend(loc="outside right upper")
     return fig

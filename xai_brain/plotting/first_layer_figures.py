@@ -46,7 +46,7 @@ def first_layer_figure(channels: pd.DataFrame, class_names: Sequence[str]) -> Fi
         sizes.axhline(0, color=SOFT, linewidth=0.8)
         sizes.margins(y=0.15)
         sizes.set_ylabel("d")
-    axes[0].legend(loc="upper right", ncols=2, frameon=True, edgecolor="white", framealpha=0.9)
+    axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     axes[-1].set_xlabel("channel of the first layer")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return fig

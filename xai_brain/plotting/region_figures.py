@@ -41,7 +41,8 @@ def top_regions_figure(top: pd.DataFrame, methods: Sequence[str], class_names: S
                     xerr=np.clip([low, high], 0, None), error_kw={"elinewidth": 1.3})  # fmt: skip
             ax.axvline(0, color=SOFT, linewidth=0.8)
             ax.set_yticks(bars["rank"], [shortened(region, 36) for region in bars["region"]], fontsize=8.5)
-            ax.set(ylim=(n_bars + 0.6, 0.4), title=f"{method}, {shortened(name)}")
+            ax.set(ylim=(n_bars + 0.6, 0.4))
+            ax.set_title(f"{method}, {shortened(name)}", x=1, ha="right")  # above the names of regions too
             ax.tick_params(axis="y", length=0)
             ax.tick_params(axis="x", labelsize=8)
             ax.xaxis.set_major_locator(MaxNLocator(4))
