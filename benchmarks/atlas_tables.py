@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 
 from xai_brain.commands.evaluate_regions import SPACE, evaluate_regions
 from xai_brain.config import EvaluationConfig
-from xai_brain.runs import RunDirectory, sidecar, write_json
+from xai_brain.runs import RunDirectory, sidecar, write_json, write_tsv
 from xai_brain.volumes import get_grid, save_img, template_brain_mask
 
 GRID = get_grid("t1w_58x70x58")
@@ -55,6 +55,8 @@ def write_maps(run: RunDirectory, n_subjects: int, n_methods: int) -> list[dict[
             write_json({"Output": "logit_difference", "TargetRule": "male"}, sidecar(path))
             about = {"participant_id": participant_id, "session_id": "", "seed": 0, "fold": i % 5}
             maps.append({**about, "label": CLASSES[i // 5 % 2], "method": f"Method{k}", "path": path})
+    people = pd.DataFrame(maps)[["participant_id", "session_id", "label"]].drop_duplicates()
+    write_tsv(people, run.participants)
     return maps
 
 

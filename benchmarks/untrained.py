@@ -60,9 +60,11 @@ def untrained_run(
     folds = make_folds(cohort, cfg.folds.n_folds, cfg.folds.random_state)
     write_tsv(portable(cohort, root), run.participants)
     write_tsv(folds, run.folds)
+    names = class_names(cohort)
     for fold in fold_numbers(folds):
-        _save_network(cfg, class_names(cohort), run.checkpoint(fold, 0, [0]))
-    rows = cohort[["participant_id", "session_id", "target"]].assign(seed=0)
+        _save_network(cfg, names, run.checkpoint(fold, 0, [0]))
+    told = {f"prob_{name}": 1 / len(names) for name in names}  # nobody was predicted
+    rows = cohort[["participant_id", "session_id", "target"]].assign(seed=0, **told)
     write_tsv(rows.merge(folds[["participant_id", "fold"]]), run.predictions)
     return run
 
