@@ -128,6 +128,15 @@ def test_verify_names_any_result_that_is_altered_or_gone(name, copied, capsys):
     assert main(["verify", str(copied.path)]) == 0
 
 
+def test_settings_that_were_altered_stay_altered(copied, capsys):
+    text = copied.config.read_text()
+    copied.config.write_text(text.replace("top_percents:", "top_percents:  # by hand"))
+    assert main(["evaluate", f"run_dir={copied.path}", "evaluation.n_bootstrap=20"]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(copied.path)]) == 1
+    assert f"{copied.config}: is altered" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "name", ["attributions", "checkpoints", "evaluation", "provenance.json", "metrics.json"]
 )

@@ -148,6 +148,8 @@ def tables_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]
 
 def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
     """All tables of evaluation/ but those of the comparison of classes, and the mean maps of group/."""
+    stamp = run.path / "evaluation" / "inputs.json"
+    stamp.unlink(missing_ok=True)
     evaluate_regions(cfg, run, maps, class_names(read_tsv(run.participants)))
     table = pd.DataFrame(maps)
     settings = cfg.evaluation
@@ -177,10 +179,10 @@ def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
     write_calibration(cfg, run)
     evaluate_variance(cfg, run, table)
     evaluate_first_layer(cfg, run)
-    of_others = set((run.path / "group").glob(COMPARISONS)) | set((run.path / "group").glob(SHARES))
     made = [*map(run.evaluation, TABLES), *(run.path / "images").glob("[!.]*")]
-    made += [path for path in (run.path / "group").glob("*_statmap.*") if path not in of_others]
-    write_stamp(run.path / "evaluation" / "inputs.json", tables_inputs(cfg, run, maps), made)
+    maps_of_group = (run.path / "group").glob("*_statmap.*")
+    made += [path for path in maps_of_group if not (path.match(COMPARISONS) or path.match(SHARES))]
+    write_stamp(stamp, tables_inputs(cfg, run, maps), made)
 
 
 def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:

@@ -93,6 +93,7 @@ def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
 
 
 def _forget(run: RunDirectory) -> None:
+    (run.path / "group" / "inputs.json").unlink(missing_ok=True)  # first: what follows is not of it
     for path in (run.path / "group").glob(COMPARISONS):
         path.unlink()
     for name in TABLES:

@@ -142,7 +142,9 @@ def _judge(bench: Bench, work: tuple[str, str]) -> None:
         for judge_name, (value, chance) in judge(bench, label).items()
     ]
     write_tsv(pd.concat(tables, ignore_index=True), path)
-    write_stamp(beside, _stamp(bench, label), [path])
+    cascade = path.with_name(f"{path.stem.removesuffix(unit)}cascade.tsv")  # of random weights
+    made = [path, cascade] if unit == "weights" else [path]
+    write_stamp(beside, _stamp(bench, label), made)
     return_freed_memory()
 
 

@@ -42,6 +42,7 @@ def _write(run: RunDirectory) -> None:
     from xai_brain.plotting.html_report import write_report
 
     shown = fingerprint(run)
+    _stamp(run).unlink(missing_ok=True)
     write_report(run)
     write_stamp(_stamp(run), shown, [run.report, *(run.path / "figures").glob("[!.]*.png")])
 

@@ -24,7 +24,7 @@ def map_values(path: Path) -> np.ndarray:
 def made_by(paths: Iterable[Path]) -> dict[str, Any]:
     """Settings, networks and code that made these maps, by their sidecars: for what is made of them."""
     told = [read_json(sidecar(path)) for path in paths]
-    networks = {about["CheckpointSHA256"] for about in told if "CheckpointSHA256" in about}
+    networks = {str(about["CheckpointSHA256"]) for about in told if "CheckpointSHA256" in about}
     return {
         "Parameters": told[0].get("Parameters"),
         "CheckpointsSHA256": sorted(networks),

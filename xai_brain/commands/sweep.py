@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -237,17 +238,19 @@ def waiting_for_all() -> Iterator[None]:
     submitit raises where its result is asked for. Here it has none, as a job that has failed; what the
     record in its folder says is told at the end.
     """
-    try:
-        from submitit.core import core, utils
-    except ImportError:  # launchers without it
+    if find_spec("submitit") is None:  # launchers without it
         yield
         return
+    from submitit.core import core, utils
+
     asked = core.Job.results
 
     def results(job: Any) -> list[Any]:
         try:
             return asked(job)
-        except (utils.UncompletedJobError, utils.FailedJobError):
+        except (utils.UncompletedJobError, utils.FailedJobError) as error:
+            told = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            print(f"xai-brain: job {job.job_id}: {told[0]}; see {job.paths.stderr}", file=sys.stderr)
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
 
     core.Job.results = results  # type: ignore[method-assign,assignment]

@@ -82,6 +82,7 @@ def validate(cfg: DictConfig) -> RunDirectory:
     is_current = partial(_is_gathered, cfg, run, units)
 
     def finish() -> None:
+        _stamp(run).unlink(missing_ok=True)
         gather(cfg, run, units)
         tables = [run.evaluation(name) for name in ("mask_predictions", "mask_validation")]
         shares = (run.path / "group").glob(SHARES)

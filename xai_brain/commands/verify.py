@@ -260,10 +260,24 @@ def _results(run: RunDirectory, findings: Findings) -> None:
     """Tables, maps of groups, figures and the report, by the stamps of their stages."""
     for pattern, command in STAMPS.items():
         for stamp in sorted(run.path.glob(pattern)):
-            repair = f"remove {stamp} and run `xai-brain {command}` again"
-            if findings.read(stamp, repair):
-                for path, expected in files_of(stamp).items():
-                    findings.compare("results", path, expected, repair)
+            content = findings.read(stamp, f"remove it and run `xai-brain {command}` again")
+            if content and "Files" not in content:  # of an older version
+                findings.unknown["results"] = findings.unknown.get("results", 0) + 1
+                continue
+            for path, expected in files_of(stamp).items() if content else ():
+                findings.compare("results", path, expected, _remade(run, path, stamp, command))
+
+
+def _remade(run: RunDirectory, path: Path, stamp: Path, command: str) -> str:
+    """What makes a result again; a stage that has its stamp does nothing."""
+    if path.parent.name == "images":
+        return "remove it and run `xai-brain explain` again"
+    if path.parent.parent.name == "baselines":
+        return f"remove {path.parent} and run `xai-brain baselines` again"
+    stamps = [stamp]
+    if stamp.parent.name == "judges":
+        stamps.append(run.path / "evaluation" / "inputs.json")
+    return f"remove {' and '.join(map(str, stamps))} and run `xai-brain {command}` again"
 
 
 def _figures(run: RunDirectory, findings: Findings) -> None:
@@ -275,7 +289,9 @@ def _figures(run: RunDirectory, findings: Findings) -> None:
         findings.problems.append(f"{run.metrics}: is missing; {repair}")
     elif told := findings.read(run.metrics, repair):
         for name, value in classification_metrics(read_tsv(run.predictions), n_bootstrap=1).items():
-            if "_ci_" not in name and not np.isclose(told.get(name, np.nan), value, equal_nan=True):
+            if "_ci_" in name or name not in told:  # an older version had fewer
+                continue
+            if not np.isclose(float(told[name]), value, equal_nan=True):
                 findings.problems.append(
                     f"{run.metrics}: {name} is not that of {run.predictions.name}; {repair}"
                 )
