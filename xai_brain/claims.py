@@ -147,16 +147,17 @@ def _take(folder: Path, name: str) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with open(path, "x") as file:
+                _held.add(path)  # before it says whose it is: another thread of ours would take it for stale
                 file.write(this_process())
         except FileExistsError:
             return None
         except FileNotFoundError:  # the last claim of another was given up, and the folder with it
             continue
         except OSError as error:
+            _held.discard(path)
             with suppress(OSError):
                 path.unlink()
             raise OSError(error.errno, error.strerror, str(path)) from error
-        _held.add(path)
         return path
 
 
