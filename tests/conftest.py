@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -158,6 +161,27 @@ def small_run(tmp_path_factory):
 
     run_dir = tmp_path_factory.mktemp("runs") / "small"
     return run(compose("run", [*SMALL, f"run_dir={run_dir}"]))
+
+
+@pytest.fixture
+def copied(small_run, tmp_path):
+    """A copy of the finished run, to be changed."""
+    from xai_brain import RunDirectory
+
+    shutil.copytree(small_run.path, tmp_path / "moved")
+    return RunDirectory(tmp_path / "moved")
+
+
+def map_of(folder, method="GradCAM", number=0):
+    """Path of one of the maps of a run."""
+    return sorted((folder.path / "attributions").rglob(f"*desc-{method}_attribution.nii.gz"))[number]
+
+
+def in_another_process(code, **env):
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True, text=True, timeout=300, env={**os.environ, **env},
+    )  # fmt: skip
 
 
 @pytest.fixture

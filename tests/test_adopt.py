@@ -43,12 +43,6 @@ def ids_of(run: RunDirectory) -> list[str]:
     return read_tsv(run.participants)["participant_id"].tolist()
 
 
-@pytest.fixture
-def copied(small_run, tmp_path) -> RunDirectory:
-    shutil.copytree(small_run.path, tmp_path / "run")
-    return RunDirectory(tmp_path / "run")
-
-
 def test_maps_on_another_grid_are_judged_at_their_place(copied, tmp_path):
     maps = write_maps(tmp_path / "maps", [*ids_of(copied), "sub-stranger"])
     assert main(["adopt", f"maps={maps}", f"run_dir={copied.path}"]) == 0

@@ -14,7 +14,7 @@ import torch
 from conftest import SMALL, add_subject
 from omegaconf import OmegaConf
 
-from xai_brain import BrainClassifier, RunDirectory, compose, evaluate, explain, report, run, train
+from xai_brain import BrainClassifier, compose, evaluate, explain, report, run, train
 from xai_brain.config import ConfigError
 from xai_brain.data.problems import DataError
 from xai_brain.runs import read_json, read_tsv, sidecar, write_json
@@ -31,12 +31,6 @@ def times(folder):
     return {
         str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
     }
-
-
-@pytest.fixture
-def copied(small_run, tmp_path) -> RunDirectory:
-    shutil.copytree(small_run.path, tmp_path / "moved")
-    return RunDirectory(tmp_path / "moved")
 
 
 def again(run_dir, *overrides):

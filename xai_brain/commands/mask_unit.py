@@ -14,7 +14,7 @@ from xai_brain.commands.cohort import class_names
 from xai_brain.commands.evaluate_regions import atlas_stamp
 from xai_brain.commands.networks import Network
 from xai_brain.evaluation.masks import first_voxels, mask_smoothness, random_mask, voxels_of
-from xai_brain.runs import RunDirectory, read_json, read_tsv
+from xai_brain.runs import RunDirectory, is_made_of, read_tsv
 from xai_brain.volumes import load_img
 
 JOINT = "joint"
@@ -89,7 +89,7 @@ class MaskUnit:
 
     def is_done(self) -> bool:
         """Whether the files are there, and of this network and these settings."""
-        return self.record.exists() and self.path.exists() and read_json(self.record)["Of"] == self.stamp
+        return self.path.exists() and is_made_of(self.record, self.stamp)
 
     def orders(self) -> dict[tuple[str, str], np.ndarray]:
         """The saved orders by mask and control; none when all maps were empty."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -51,7 +52,7 @@ def is_current(run: RunDirectory) -> bool:
     """Whether the report is that of these results, written by this version."""
     stamp = _stamp(run)
     there = run.report.exists() and is_made_of(stamp, fingerprint(run))
-    return there and files_of(stamp).get(run.report) == file_hash(run.report)
+    return there and files_of(stamp).get(Path(os.path.normpath(run.report))) == file_hash(run.report)
 
 
 def fingerprint(run: RunDirectory) -> str:

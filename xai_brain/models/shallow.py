@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -42,9 +43,7 @@ class ShallowNet(nn.Module):
         self.relu = nn.ReLU()
         self.pool = nn.AvgPool3d(2)
         self.dropout = nn.Dropout(dropout)
-        n_places = 1
-        for n in input_shape:
-            n_places *= int(n) // 4
+        n_places = math.prod(n // 4 for n in input_shape)
         self.linear = nn.Linear(channels * n_places, n_classes)
         nn.init.zeros_(self.linear.weight)  # what the first subjects teach is not added to noise
 
