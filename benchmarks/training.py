@@ -121,7 +121,7 @@ def steps(side: str, cfg: DictConfig, parts: dict[str, pd.DataFrame], names: lis
         step, optimizer = our_step, classifier.configure_optimizers()
         network: nn.Module = classifier
     else:
-        network = published_layers(classifier.network)
+        network = published_layers(classifier.network).to(dtype)
         step, optimizer = published_step, torch.optim.Adam(network.parameters(), LR)
     batches = full_batches(parts["train"], cfg.trainer.batch_size)
 
