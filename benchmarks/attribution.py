@@ -45,7 +45,7 @@ from xai_brain.attribution.masks import upsampled
 from xai_brain.commands.cohort import prepared_cohort
 from xai_brain.commands.setup import open_run
 from xai_brain.freed_memory import keep_freed_memory
-from xai_brain.models.classifier import channels_last
+from xai_brain.models.calibrated import channels_last
 from xai_brain.models.kan2020 import Kan2020
 
 BATCH_SIZE = 8

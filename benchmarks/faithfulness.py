@@ -22,7 +22,7 @@ from xai_brain.attribution import ClassScore
 from xai_brain.attribution.eval_copy import eval_copy
 from xai_brain.evaluation.faithfulness import deletion_insertion, removal_baselines
 from xai_brain.freed_memory import keep_freed_memory
-from xai_brain.models.classifier import channels_last
+from xai_brain.models.calibrated import channels_last
 from xai_brain.models.kan2020 import Kan2020
 from xai_brain.volumes import template_brain_mask
 

@@ -18,7 +18,7 @@ from xai_brain.commands.setup import stage_settings
 from xai_brain.config import ConfigError
 from xai_brain.data.slabs import SlabDataModule, brain_slabs
 from xai_brain.evaluation.classification import auroc
-from xai_brain.models.classifier import build_network, missing_package
+from xai_brain.models.calibrated import build_network, missing_package
 from xai_brain.models.sfcn import SFCN
 from xai_brain.models.slices2d import SlabNet, calibrated_votes, vote
 from xai_brain.runs import read_json, read_tsv, update_metrics

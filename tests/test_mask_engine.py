@@ -8,13 +8,13 @@ import torch
 from conftest import ToyNet
 from torch import nn
 
-from xai_brain.attribution import (
-    ClassScore,
-)
-from xai_brain.attribution.eval_copy import eval_copy
+from xai_brain.attribution import ClassScore, GuidedBackprop, InputXGradient, Saliency
+from xai_brain.attribution.eval_copy import _same_function, eval_copy
 from xai_brain.attribution.first_convolution import FirstConvolution
 from xai_brain.attribution.mask_engine import MaskEngine, moved
 from xai_brain.attribution.memory import volumes_that_fit
+from xai_brain.models.calibrated import channels_last
+from xai_brain.models.kan2020 import Kan2020
 
 
 @pytest.fixture
@@ -87,6 +87,40 @@ def test_a_model_that_cannot_be_copied_faithfully_is_used_itself(make, inputs):
     torch.manual_seed(0)
     model = make()
     assert eval_copy(model, inputs) is model
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_near_ties_that_rounding_turns_do_not_refuse_the_fast_copy(seed):
+    """Of millions of feature voxels some are always nearly 0, or nearly the largest of their pool."""
+    torch.manual_seed(seed)
+    model = channels_last(Kan2020(dropout=0.0)).eval()
+    volumes = torch.rand(1, 1, 58, 70, 58)
+    fast = eval_copy(model, volumes)
+    assert fast is not model
+    torch.testing.assert_close(fast(volumes), model(volumes), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.9, 1.0])
+def test_a_copy_of_the_same_output_and_another_gradient_is_not_the_same(awkward_net, inputs, share):
+    class Weaker(nn.Module):
+        def forward(self, x):
+            return awkward_net(share * x + (1 - share) * x.detach())
+
+    assert _same_function(awkward_net, Weaker(), inputs[:1], 1e-4) is (share == 1)
+
+
+@pytest.mark.parametrize("method", [GuidedBackprop, Saliency, InputXGradient])
+def test_the_quick_way_back_is_used_and_taken_off_again(method, monkeypatch):
+    torch.manual_seed(0)
+    model = Kan2020((30, 34, 31), channels=(4, 4, 4)).eval()
+    volumes = torch.randn(2, 1, 30, 34, 31)
+    maps, calls = method(model).attribute(volumes, 1), []
+    monkeypatch.setattr(FirstConvolution, "fits", staticmethod(lambda module: calls.append(module)))
+    usual = method(model).attribute(volumes, 1)
+    assert calls
+    assert (maps - usual).abs().max() <= 1e-5 * usual.abs().max()
+    assert not torch.equal(maps, usual)  # another order of sums
+    assert "forward" not in vars(model.block1.conv)
 
 
 def test_a_shared_layer_is_not_folded(inputs):

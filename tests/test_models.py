@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from xai_brain.models.calibrated import read_checkpoint
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import determinism_kept, fit_temperature
 from xai_brain.models.kan2020 import Kan2020
@@ -113,8 +114,10 @@ def settings(**kwargs):
 def test_checkpoint_loads_without_configuration_and_safely(tmp_path):
     import pytorch_lightning as pl
 
-    classifier = BrainClassifier(**settings()).eval()
+    classifier = BrainClassifier(**settings(standardize="zscore")).eval()
     classifier.temperature.fill_(2.0)
+    classifier.mean_volume.normal_()
+    classifier.inverse_sd.uniform_(0.5, 2)
     trainer = pl.Trainer(
         logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu"
     )
@@ -123,8 +126,12 @@ def test_checkpoint_loads_without_configuration_and_safely(tmp_path):
     loaded = BrainClassifier.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True).eval()
     volumes = torch.randn(2, 1, *SHAPE)
     torch.testing.assert_close(loaded(volumes), classifier(volumes))
-    torch.testing.assert_close(loaded(volumes), loaded.network(volumes) / 2)
-    assert loaded.class_names == ["female", "male"]
+    standardized = (volumes - loaded.mean_volume) * loaded.inverse_sd
+    torch.testing.assert_close(loaded(volumes), loaded.network(standardized) / 2)
+    without_lightning = read_checkpoint(tmp_path / "x.ckpt")
+    assert not isinstance(without_lightning, pl.LightningModule)
+    assert torch.equal(without_lightning(volumes), loaded(volumes))
+    assert without_lightning.class_names == loaded.class_names == ["female", "male"]
 
 
 def test_any_network_can_be_named():

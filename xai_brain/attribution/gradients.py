@@ -7,8 +7,10 @@ from captum.attr import InputXGradient as CaptumInputXGradient
 from captum.attr import Saliency as CaptumSaliency
 from torch import nn
 
+from xai_brain.attribution.first_convolution import quicken
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
+from xai_brain.attribution.model_state import preserved
 
 
 class Saliency:
@@ -44,7 +46,9 @@ class Saliency:
         """
         check_volumes(inputs)
         gradient = CaptumSaliency(self.model)
-        return in_chunks(self.model, inputs, target, lambda x, t: gradient.attribute(x, t, abs=False))
+        with preserved(self.model):
+            quicken(self.model)
+            return in_chunks(self.model, inputs, target, lambda x, t: gradient.attribute(x, t, abs=False))
 
 
 class InputXGradient:
@@ -79,4 +83,6 @@ class InputXGradient:
         Tensor of shape (N, 1, X, Y, Z)
         """
         check_volumes(inputs)
-        return in_chunks(self.model, inputs, target, CaptumInputXGradient(self.model).attribute)
+        with preserved(self.model):
+            quicken(self.model)
+            return in_chunks(self.model, inputs, target, CaptumInputXGradient(self.model).attribute)

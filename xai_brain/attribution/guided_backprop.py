@@ -8,6 +8,7 @@ import torch
 from captum.attr import GuidedBackprop as CaptumGuidedBackprop
 from torch import nn
 
+from xai_brain.attribution.first_convolution import quicken
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
 from xai_brain.attribution.model_state import Tried, preserved
@@ -55,6 +56,7 @@ class GuidedBackprop:
         check_volumes(inputs)
         with preserved(self.model), warnings.catch_warnings():
             self._checked.on(self.model, inputs, "guided backpropagation")
+            quicken(self.model)
             # Captum tells of the hooks that it sets
             warnings.filterwarnings("ignore", "Setting (backward|forward).*hooks on ReLU")
             return in_chunks(self.model, inputs, target, CaptumGuidedBackprop(self.model).attribute)

@@ -30,7 +30,7 @@ from xai_brain.commands.progress import say
 from xai_brain.commands.setup import open_run
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers, with_repeat
-from xai_brain.models.classifier import missing_package
+from xai_brain.models.calibrated import missing_package
 from xai_brain.runs import RunDirectory, add_seconds, read_json, read_tsv, write_json, write_tsv
 from xai_brain.volumes import file_hash
 

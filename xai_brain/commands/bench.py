@@ -17,7 +17,7 @@ from xai_brain.attribution.reference import Reference
 from xai_brain.commands.explain_batch import build_method, build_reference, load_volume
 from xai_brain.commands.networks import Network, training_subjects
 from xai_brain.commands.run_images import SPACE, brain_of, map_values, truth_of
-from xai_brain.models.classifier import BrainClassifier
+from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.runs import RunDirectory, read_json, sidecar
 from xai_brain.volumes import get_grid
 
@@ -33,7 +33,7 @@ class Bench:
     cohort : pandas.DataFrame
         Prepared.
     network : Network
-    classifier : BrainClassifier
+    classifier : CalibratedNetwork
     rows : pandas.DataFrame
         participant_id, session_id and seed of the subjects, as in predictions.tsv.
     shared : dict
@@ -44,7 +44,7 @@ class Bench:
     run: RunDirectory
     cohort: pd.DataFrame
     network: Network
-    classifier: BrainClassifier
+    classifier: CalibratedNetwork
     rows: pd.DataFrame
     shared: dict[Any, Any] = field(default_factory=dict)
 

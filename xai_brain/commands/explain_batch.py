@@ -18,7 +18,7 @@ from xai_brain.attribution.outputs import OUTPUTS, ClassScore
 from xai_brain.attribution.reference import Reference
 from xai_brain.commands.run_images import SPACE
 from xai_brain.config import ConfigError
-from xai_brain.models.classifier import BrainClassifier
+from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.runs import RunDirectory, git_commit, read_json, sidecar, versions, write_json
 from xai_brain.volumes import Grid, file_hash, get_grid, save_img
 
@@ -88,7 +88,7 @@ def load_volume(path: str) -> np.ndarray:
 class Explainer:
     """A method on one network."""
 
-    classifier: BrainClassifier
+    classifier: CalibratedNetwork
     method: Any  # object with ``attribute(inputs, target)``
     output: str  # logit, logit_difference or probability
 

@@ -18,7 +18,7 @@ from xai_brain.commands.folds import parts_of
 from xai_brain.commands.setup import saved_settings
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers
-from xai_brain.models.classifier import BrainClassifier
+from xai_brain.models.calibrated import CalibratedNetwork, read_checkpoint
 from xai_brain.runs import RunDirectory, first_repeat, read_json, read_tsv
 from xai_brain.volumes import file_hash
 
@@ -37,14 +37,14 @@ class Network:
     fold: int
     sha256: str
 
-    def load(self, cfg: DictConfig) -> BrainClassifier:
+    def load(self, cfg: DictConfig) -> CalibratedNetwork:
         """In eval mode, on the device of the settings."""
         gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
         device = torch.device("cuda" if gpu else "cpu")
         return load_classifier(self.checkpoint, device)
 
 
-def load_classifier(path: Path, device: torch.device | str = "cpu") -> BrainClassifier:
+def load_classifier(path: Path, device: torch.device | str = "cpu") -> CalibratedNetwork:
     """A checkpoint in eval mode; nothing in it is run.
 
     Raises
@@ -53,7 +53,7 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> BrainClas
         It is damaged, no checkpoint of a `BrainClassifier`, or holds more than numbers and settings.
     """
     try:
-        found = BrainClassifier.load_from_checkpoint(path, map_location=device, weights_only=True)
+        return read_checkpoint(path, device)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: does not exist; run `xai-brain train` again") from error
     except pickle.UnpicklingError as error:
@@ -77,7 +77,6 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> BrainClas
         raise ConfigError(
             f"{path}: cannot be used as a checkpoint ({reason[0]}); remove it and run `xai-brain train` again"
         ) from error
-    return found.eval()
 
 
 def networks_of(cfg: DictConfig, run: RunDirectory) -> dict[tuple[int, int], list[Network]]:

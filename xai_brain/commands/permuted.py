@@ -15,7 +15,7 @@ from xai_brain.commands.fold_training import classifier_settings, datamodule_of
 from xai_brain.commands.folds import parts_of
 from xai_brain.commands.networks import Network, load_classifier
 from xai_brain.commands.progress import say
-from xai_brain.models.classifier import BrainClassifier
+from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.models.fitting import fit_fold
 from xai_brain.runs import RunDirectory, read_tsv
 from xai_brain.volumes import write_atomic
@@ -40,7 +40,7 @@ def permute_labels(table: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
 
 def permuted_network(
     cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, network: Network
-) -> BrainClassifier:
+) -> CalibratedNetwork:
     """Trained like `network` on its own subjects, with their labels permuted; kept beside it."""
     path = network.checkpoint.with_name(f"{network.checkpoint.stem}_permuted.ckpt")
 

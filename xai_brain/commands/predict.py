@@ -188,10 +188,9 @@ def ensemble_probabilities(cfg: DictConfig, cohort: pd.DataFrame, networks: list
     told = []
     for network in track(networks, "predict, networks"):
         classifier = network.load(cfg)
+        device = next(classifier.parameters()).device
         batches = _batches(cohort["volume_path"].tolist(), cfg.explain.batch_size)
-        told.append(
-            torch.cat([classifier(batch.to(classifier.device)).softmax(1).cpu() for batch in batches])
-        )
+        told.append(torch.cat([classifier(batch.to(device)).softmax(1).cpu() for batch in batches]))
     return torch.stack(told).numpy()
 
 

@@ -23,7 +23,7 @@ from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers, with_repeat
 from xai_brain.evaluation.classification import classification_metrics
-from xai_brain.models.classifier import missing_package
+from xai_brain.models.calibrated import missing_package
 from xai_brain.models.fitting import fit_fold, predict_logits
 from xai_brain.models.kan2020 import is_published
 from xai_brain.models.launched import is_launched

@@ -8,7 +8,6 @@ from fractions import Fraction
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from xai_brain.data.fold_tables import NEVER_TESTED, require_classes
 from xai_brain.data.problems import DataError, named
@@ -144,6 +143,8 @@ def split_fold(
             )
         validation_ids = people["participant_id"][chosen]
     else:
+        from sklearn.model_selection import train_test_split
+
         n_validation = max(round(validation_fraction * len(people)), people["target"].nunique())
         _, validation_ids = train_test_split(
             people["participant_id"], test_size=n_validation, stratify=people["target"], random_state=seed
@@ -217,6 +218,8 @@ def _k_folds(
     random_state: int | np.random.RandomState,
 ) -> np.ndarray:
     """Fold of every participant."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     order = np.arange(len(strata))
     if len(np.unique(strata)) > target.nunique():

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
-import sys
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -14,72 +10,10 @@ from torch import nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
-from xai_brain.trust import KNOWN_PACKAGES
+from xai_brain.models.calibrated import CalibratedNetwork
 
 
-def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n_classes: int) -> nn.Module:
-    """Make a network by its dotted name.
-
-    Parameters
-    ----------
-    target : str
-        E.g. ``xai_brain.models.kan2020.Kan2020``. ``input_shape`` and the number of classes (as
-        ``n_classes``, ``num_classes`` or ``out_channels``) are passed to it where its signature has them.
-    kwargs : dict
-    input_shape : list of 3 int
-    n_classes : int
-
-    Raises
-    ------
-    ValueError
-        It is neither a class of networks nor a function that is annotated to return one, or of a package that
-        is neither known nor imported: a checkpoint names it too, and may come from anywhere.
-    """
-    module, _, name = target.rpartition(".")
-    package = module.split(".")[0]
-    if package not in KNOWN_PACKAGES and package not in sys.modules:
-        raise ValueError(
-            f"model._target_={target}: its package is not trusted; if it is yours, import it first"
-        )
-    factory = getattr(importlib.import_module(module), name)
-    made = factory if inspect.isclass(factory) else _returns(factory)
-    if not (inspect.isclass(made) and issubclass(made, nn.Module)):
-        raise ValueError(
-            f"model._target_={target}: is not a torch.nn.Module, nor a function annotated `-> nn.Module`"
-        )
-    accepted = inspect.signature(factory).parameters
-    known: dict[str, Any] = {"input_shape": input_shape}
-    known |= dict.fromkeys(("n_classes", "num_classes", "out_channels"), n_classes)
-    return factory(
-        **{key: value for key, value in known.items() if key in accepted and key not in kwargs}, **kwargs
-    )
-
-
-def _returns(function: Any) -> Any:
-    """Class that a function is annotated to return, if any."""
-    try:
-        return get_type_hints(function).get("return")
-    except (NameError, TypeError):
-        return None
-
-
-def channels_last(network: nn.Module) -> nn.Module:
-    """The network, whose 3-D convolutions work channels last: half of their time on CPUs is layouts else."""
-    for weight in network.parameters():
-        if weight.dim() == 5:
-            weight.data = weight.data.to(memory_format=torch.channels_last_3d)
-    return network
-
-
-def missing_package(target: str) -> str | None:
-    """What to install before the network of this dotted name can be made; None when it is there."""
-    package = target.partition(".")[0]
-    if importlib.util.find_spec(package) is not None:
-        return None
-    return "xai-brain[models]" if package == "monai" else package
-
-
-class BrainClassifier(pl.LightningModule):
+class BrainClassifier(CalibratedNetwork, pl.LightningModule):
     """A network, its loss, metrics and optimiser.
 
     All hyper-parameters are primitive, so that ``BrainClassifier.load_from_checkpoint(path)`` works
@@ -104,10 +38,6 @@ class BrainClassifier(pl.LightningModule):
         deviation at each voxel (multiply by `inverse_sd`). `fit_fold` takes both from the training volumes.
     """
 
-    temperature: torch.Tensor
-    mean_volume: torch.Tensor
-    inverse_sd: torch.Tensor
-
     def __init__(
         self,
         network: dict[str, Any],
@@ -121,19 +51,10 @@ class BrainClassifier(pl.LightningModule):
         gamma: float = 0.1,
         standardize: str | None = None,
     ):
-        super().__init__()
+        super().__init__(network, class_names, input_shape, standardize)
         self.save_hyperparameters()
-        kwargs = {key: value for key, value in network.items() if key != "_target_"}
-        self.network = channels_last(
-            build_network(network["_target_"], kwargs, input_shape, len(class_names))
-        )
         # weights are inside a checkpoint: nothing in it may point to a file of another machine
         self.hparams["network"] = {key: value for key, value in network.items() if key != "weights"}
-        self.register_buffer("temperature", torch.ones(()))
-        if standardize is not None:
-            self.register_buffer("mean_volume", torch.zeros(1, *input_shape))
-        if standardize == "zscore":
-            self.register_buffer("inverse_sd", torch.ones(1, *input_shape))
         n_classes = len(class_names)
         metrics = MetricCollection(
             {
@@ -147,18 +68,6 @@ class BrainClassifier(pl.LightningModule):
         # is no number stays so (with "disable" torchmetrics would forget the weights)
         self.train_loss = MeanMetric(nan_strategy=float("nan"))
         self.val_loss = MeanMetric(nan_strategy=float("nan"))
-
-    @property
-    def class_names(self) -> list[str]:
-        return list(self.hparams["class_names"])
-
-    def forward(self, volumes: torch.Tensor) -> torch.Tensor:
-        """Calibrated logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""
-        if self.hparams["standardize"] is not None:
-            volumes = volumes - self.mean_volume
-        if self.hparams["standardize"] == "zscore":
-            volumes = volumes * self.inverse_sd
-        return self.network(volumes) / self.temperature
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         loss, n = nn.functional.cross_entropy(self(batch["volume"]), batch["target"]), len(batch["target"])

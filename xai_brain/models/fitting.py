@@ -116,7 +116,7 @@ def fit_epochs(
     pl.seed_everything(seed, workers=True, verbose=False)
     keep_freed_memory()
     classifier = BrainClassifier(**classifier_settings)
-    if how := classifier.hparams["standardize"]:
+    if how := classifier.standardize:
         mean, inverse_sd = training_statistics(datamodule)
         classifier.mean_volume.copy_(mean)
         if how == "zscore":

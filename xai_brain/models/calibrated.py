@@ -1,0 +1,136 @@
+"""What is saved and explained: a network, what its inputs are standardised by, its temperature."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from torch import nn
+
+from xai_brain.trust import KNOWN_PACKAGES
+
+
+class CalibratedNetwork(nn.Module):
+    """A network between the standardisation of its inputs and the temperature of its logits.
+
+    Parameters
+    ----------
+    network : dict
+        ``_target_`` and keyword arguments of the network, which returns logits (N, n_classes).
+    class_names : list of str
+        In the order of the class index.
+    input_shape : list of 3 int
+    standardize : {"mean", "zscore"}, optional
+        Subtract `mean_volume`, (1, X, Y, Z), from every input; for zscore also divide by the standard
+        deviation at each voxel (multiply by `inverse_sd`).
+    """
+
+    temperature: torch.Tensor
+    mean_volume: torch.Tensor
+    inverse_sd: torch.Tensor
+
+    def __init__(
+        self,
+        network: dict[str, Any],
+        class_names: list[str],
+        input_shape: list[int],
+        standardize: str | None = None,
+    ):
+        super().__init__()
+        self.class_names, self.standardize = list(class_names), standardize
+        kwargs = {key: value for key, value in network.items() if key != "_target_"}
+        self.network = channels_last(
+            build_network(network["_target_"], kwargs, input_shape, len(class_names))
+        )
+        self.register_buffer("temperature", torch.ones(()))
+        if standardize is not None:
+            self.register_buffer("mean_volume", torch.zeros(1, *input_shape))
+        if standardize == "zscore":
+            self.register_buffer("inverse_sd", torch.ones(1, *input_shape))
+
+    def forward(self, volumes: torch.Tensor) -> torch.Tensor:
+        """Calibrated logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""
+        if self.standardize is not None:
+            volumes = volumes - self.mean_volume
+        if self.standardize == "zscore":
+            volumes = volumes * self.inverse_sd
+        return self.network(volumes) / self.temperature
+
+
+def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> CalibratedNetwork:
+    """What a checkpoint of a `BrainClassifier` predicts with, in eval mode, without Lightning.
+
+    Nothing in the file is run. What cannot be read raises what `torch.load` and torch.nn raise.
+    """
+    saved = torch.load(path, map_location=device, weights_only=True)
+    names = ("network", "class_names", "input_shape", "standardize")
+    found = CalibratedNetwork(**{name: saved["hyper_parameters"][name] for name in names})
+    found.load_state_dict(saved["state_dict"])
+    return found.to(device).eval()
+
+
+def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n_classes: int) -> nn.Module:
+    """Make a network by its dotted name.
+
+    Parameters
+    ----------
+    target : str
+        E.g. ``xai_brain.models.kan2020.Kan2020``. ``input_shape`` and the number of classes (as
+        ``n_classes``, ``num_classes`` or ``out_channels``) are passed to it where its signature has them.
+    kwargs : dict
+    input_shape : list of 3 int
+    n_classes : int
+
+    Raises
+    ------
+    ValueError
+        It is neither a class of networks nor a function that is annotated to return one, or of a package that
+        is neither known nor imported: a checkpoint names it too, and may come from anywhere.
+    """
+    module, _, name = target.rpartition(".")
+    package = module.split(".")[0]
+    if package not in KNOWN_PACKAGES and package not in sys.modules:
+        raise ValueError(
+            f"model._target_={target}: its package is not trusted; if it is yours, import it first"
+        )
+    factory = getattr(importlib.import_module(module), name)
+    made = factory if inspect.isclass(factory) else _returns(factory)
+    if not (inspect.isclass(made) and issubclass(made, nn.Module)):
+        raise ValueError(
+            f"model._target_={target}: is not a torch.nn.Module, nor a function annotated `-> nn.Module`"
+        )
+    accepted = inspect.signature(factory).parameters
+    known: dict[str, Any] = {"input_shape": input_shape}
+    known |= dict.fromkeys(("n_classes", "num_classes", "out_channels"), n_classes)
+    return factory(
+        **{key: value for key, value in known.items() if key in accepted and key not in kwargs}, **kwargs
+    )
+
+
+def _returns(function: Any) -> Any:
+    """Class that a function is annotated to return, if any."""
+    try:
+        return get_type_hints(function).get("return")
+    except (NameError, TypeError):
+        return None
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network, whose 3-D convolutions work channels last: half of their time on CPUs is layouts else."""
+    for weight in network.parameters():
+        if weight.dim() == 5:
+            weight.data = weight.data.to(memory_format=torch.channels_last_3d)
+    return network
+
+
+def missing_package(target: str) -> str | None:
+    """What to install before the network of this dotted name can be made; None when it is there."""
+    package = target.partition(".")[0]
+    if importlib.util.find_spec(package) is not None:
+        return None
+    return "xai-brain[models]" if package == "monai" else package
