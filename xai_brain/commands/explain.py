@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -185,7 +184,6 @@ def _explain_with(
         if len(networks) > 1
         else f"seed {networks[0].seed} fold {networks[0].fold + 1}"
     )
-    told: dict[int, torch.Tensor] = {}
     for label, batches in todo.items():
         if not batches:
             continue
@@ -197,9 +195,7 @@ def _explain_with(
             run.claims,
             {_name(label, b): b for b in batches},
             done=partial(done, label),
-            do=partial(
-                explain_batch, cfg, run, cohort, label=label, explainers=explainers, about=about, told=told
-            ),
+            do=partial(explain_batch, cfg, run, cohort, label=label, explainers=explainers, about=about),
             progress=partial(track, description=f"explain {who}, {label}"),
             wait=partial(_waiting, who, label),
             stay=cfg.shard is None,

@@ -125,21 +125,18 @@ def explain_batch(
     label: str,
     explainers: list[Explainer],
     about: dict[str, Any],
-    told: dict[int, torch.Tensor],
 ) -> None:
     """Save the maps of a batch; of several networks their mean, for the class that they choose together.
 
-    `told` keeps the class probabilities of batches, (N, n_classes), by their first row: methods share them.
+    What these networks predicted stands in predictions.tsv: no pass finds it again, and no map is of another
+    class because batches of another size round otherwise.
     """
     keys = cohort.set_index(["participant_id", "session_id"])
     rows = [keys.loc[(row.participant_id, row.session_id)] for row in batch.rows.itertuples()]
     inputs = torch.from_numpy(np.stack([load_volume(row["volume_path"]) for row in rows]))[:, None]
     inputs = inputs.to(next(explainers[0].classifier.parameters()).device)
     class_names = explainers[0].classifier.class_names
-    first = int(batch.rows.index[0])
-    if first not in told:
-        told[first] = _probabilities(explainers, inputs)
-    probabilities = told[first]
+    probabilities = torch.from_numpy(batch.rows[[f"prob_{name}" for name in class_names]].to_numpy(float))
     targets = resolve_targets(cfg.explain.target, probabilities, batch.rows["target"].tolist(), class_names)
     maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))
     affine, parameters = get_grid(cfg.preprocessing.grid).affine, parameters_of(cfg, label)
@@ -172,12 +169,6 @@ def explain_batch(
             "GitCommit": git_commit(),
         }
         write_json(about_map, sidecar(path))
-
-
-@torch.no_grad()
-def _probabilities(explainers: list[Explainer], inputs: torch.Tensor) -> torch.Tensor:
-    """Of the classes, (N, n_classes), by all networks together."""
-    return torch.stack([each.classifier(inputs).softmax(1).cpu() for each in explainers]).mean(0)
 
 
 def _seed_of(batch: Batch) -> int:
