@@ -9,7 +9,8 @@ volumes are in the cache before; maps and images of a run are removed before eac
 
 overhead  `xai-brain explain` from its start to its end, imports and NIfTI files included, against the methods
           alone, at their second turn and later: volumes in memory, networks loaded, the class predicted once
-          for both methods (the command takes it from predictions.tsv; "the maps of it": without that). Batches of 8.
+          for both methods (the command takes it from predictions.tsv; "the maps of it": without that).
+          Batches of 8.
 growth    Seconds a subject and the largest resident memory of the stages prepare (one process, nothing in the
           cache), explain, evaluate and report, for 50, 200 and 1,000 subjects, once each.
 two       160 subjects in one run by a process of one thread, against two such processes at the same time,
