@@ -31,6 +31,7 @@ from xai_brain.commands.networks import Network, described, fingerprint, network
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE
 from xai_brain.commands.setup import open_run, stage
+from xai_brain.commands.writing import write_all
 from xai_brain.config import ConfigError
 from xai_brain.freed_memory import keep_freed_memory
 from xai_brain.runs import (
@@ -208,20 +209,23 @@ def _waiting(who: str, label: str, n: int) -> None:
 
 def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:
     """Prepared T1 for looking (uint8, 0 outside the brain), and truth masks of planted effects."""
-    for row in cohort.to_dict("records"):
+
+    def write(row: dict[Hashable, Any]) -> None:
         if row.get("alignment_path"):
             write_json(
                 read_json(Path(row["alignment_path"])),
                 run.alignment(row["participant_id"], row["session_id"]),
             )
         if has_images(run, row):
-            continue
+            return
         path, truth = image_paths(run, row)
         volume, mask = np.load(row["volume_path"]), np.load(row["volume_mask_path"])
         if row["truth_path"]:
             data = resample_to_grid(load_img(row["truth_path"]), grid, order=0) > 0.5
             save_img(data, grid.affine, truth, space=SPACE)
         save_img(for_looking(volume, mask), grid.affine, path, space=SPACE)
+
+    write_all(write, cohort.to_dict("records"))
 
 
 def image_paths(run: RunDirectory, row: dict[Hashable, Any]) -> tuple[Path, Path]:

@@ -17,6 +17,7 @@ from xai_brain.attribution.model_state import preserved
 from xai_brain.attribution.outputs import OUTPUTS, ClassScore
 from xai_brain.attribution.reference import Reference
 from xai_brain.commands.run_images import SPACE
+from xai_brain.commands.writing import write_all
 from xai_brain.config import ConfigError
 from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.runs import RunDirectory, git_commit, read_json, sidecar, versions, write_json
@@ -140,12 +141,12 @@ def explain_batch(
     targets = resolve_targets(cfg.explain.target, probabilities, batch.rows["target"].tolist(), class_names)
     maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))
     affine, parameters = get_grid(cfg.preprocessing.grid).affine, parameters_of(cfg, label)
-    for row, of_cohort, values, target, probability, detail in zip(
-        batch.rows.itertuples(), rows, maps, targets, probabilities, details, strict=True
-    ):
+
+    def save(each: tuple[Any, ...]) -> None:
+        row, of_cohort, values, target, probability, detail = each
         path = map_path(cfg, run, row, label)
         if is_current(cfg, run, row, label, {(batch.seed, batch.fold): about["CheckpointSHA256"]}):
-            continue
+            return
         sidecar(path).unlink(missing_ok=True)  # of another network; a map without one is not there
         voxels = values[0].numpy()
         save_img(voxels, affine, path, space=SPACE)
@@ -169,6 +170,9 @@ def explain_batch(
             "GitCommit": git_commit(),
         }
         write_json(about_map, sidecar(path))
+
+    of_each = (batch.rows.itertuples(), rows, maps, targets, probabilities, details)
+    write_all(save, zip(*of_each, strict=True))
 
 
 def _seed_of(batch: Batch) -> int:
