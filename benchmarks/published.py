@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -131,37 +131,35 @@ def published_guided_backprop(layers: nn.Sequential, x: torch.Tensor) -> torch.T
 
 
 def box_blur(x: torch.Tensor) -> torch.Tensor:
-    """Size 5, sigma 10: nearly a box; one voxel off, zeros outside."""
-    weights = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])
-    weights = torch.exp(-(weights**2) / (2 * 10.0**2))
-    weights = weights / weights.sum()
-    kernel = weights[:, None, None] * weights[None, :, None] * weights[None, None, :]
-    return F.conv3d(F.pad(x, (1, 3, 1, 3, 1, 3)), kernel[None, None])
+    """The kernel of 5x5x5 equal weights that the published code calls a Gaussian; zeros outside."""
+    return F.conv3d(x, torch.full((1, 1, 5, 5, 5), 1 / 125, dtype=x.dtype), padding=2)
 
 
-def shifted(x: torch.Tensor, shift: list[int]) -> torch.Tensor:
-    """Moved to higher indices, zeros coming in."""
+def shifted(x: torch.Tensor, shift: Sequence[int]) -> torch.Tensor:
+    """Padded with zeros at the end of each axis and cropped: the content moves to lower indices."""
     a, b, c = shift
-    result = torch.zeros_like(x)
-    result[:, :, a:, b:, c:] = x[:, :, : x.shape[2] - a, : x.shape[3] - b, : x.shape[4] - c]
-    return result
+    return F.pad(x, (0, c, 0, b, 0, a))[:, :, a:, b:, c:]
 
 
 def total_variation(mask: torch.Tensor, beta: float = 7) -> torch.Tensor:
     return sum(mask.diff(dim=axis).abs().pow(beta).mean() for axis in (2, 3, 4))
 
 
+def published_shifts(n_iter: int = 300, n_shifts: int = 10, seed: int = 0) -> torch.Tensor:
+    """0 to 4 voxels per axis, (n_iter, n_shifts, 3)."""
+    return torch.randint(0, 5, (n_iter, n_shifts, 3), generator=torch.Generator().manual_seed(seed))
+
+
 def published_perturbation(
     network: nn.Module,
     x: torch.Tensor,
     target: int,
-    n_iter: int = 300,
-    n_shifts: int = 10,
-    seed: int = 0,
+    shifts: torch.Tensor,
+    first_kept_iteration: int = 51,
     stop: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One subject, (1, 1, X, Y, Z): the map, and the mask that was applied. `stop` ends early, for timing."""
-    generator = torch.Generator().manual_seed(seed)
+    n_iter, n_shifts = len(shifts), len(shifts[0])
     size = x.shape[2:]
     mask = torch.ones(1, 1, *(n // 4 for n in size), requires_grad=True)
     optimizer = torch.optim.Adam([mask], lr=0.3, betas=(0.9, 0.99), amsgrad=True)
@@ -169,18 +167,16 @@ def published_perturbation(
     best, best_mask = float("inf"), mask.detach().clone()
     for iteration in range(n_iter if stop is None else stop):
         optimizer.zero_grad()
-        up = F.interpolate(mask, size, mode="trilinear", align_corners=False)
-        applied = box_blur(up)
-        shifts = torch.randint(0, 5, (n_shifts, 3), generator=generator).tolist()
+        applied = box_blur(F.interpolate(mask, size, mode="trilinear", align_corners=False))
         score = 0.0
-        for shift in shifts:
-            moved = shifted(x.clone(), shift)
-            perturbed = moved * applied + box_blur(moved) * (1 - applied)
+        for shift in shifts[iteration].tolist():
+            image = shifted(x.clone(), shift)
+            perturbed = image * applied + box_blur(image) * (1 - applied)
             score = score + F.relu(network(perturbed)[0, target] - 0.05) / n_shifts
-        weight = min(1.0, iteration / (n_iter / 5))
-        loss = score + weight * (3 * (1 - mask).abs().mean() + total_variation(up))
+        weight = min(1.0, iteration / max(n_iter // 5, 1))
+        loss = score + weight * (3 * (1 - mask).abs().mean() + total_variation(applied))
         loss.backward()
-        if iteration > n_iter / 6 and loss.item() < best:
+        if iteration >= first_kept_iteration and loss.item() <= best:
             best, best_mask = loss.item(), mask.detach().clone()
         optimizer.step()
         scheduler.step()
@@ -190,11 +186,16 @@ def published_perturbation(
 
 
 @torch.no_grad()
-def published_objective(network: nn.Module, x: torch.Tensor, applied: torch.Tensor, target: int) -> float:
-    """Full-weight objective of a mask on 27 fixed shifts."""
+def published_objective(
+    network: nn.Module, x: torch.Tensor, map_: torch.Tensor, applied: torch.Tensor, target: int
+) -> float:
+    """Full-weight objective of a mask on 27 fixed shifts.
+
+    As published, the area is that of the mask before it is blurred (1 - `map_`), the total variation that of
+    the mask that is applied: the blur lowers the mask at the edges of the volume, which is no area.
+    """
     shifts = [[a, b, c] for a in (0, 2, 4) for b in (0, 2, 4) for c in (0, 2, 4)]
-    blurred = box_blur(x)
-    volumes = torch.cat([shifted(x, s) * applied + shifted(blurred, s) * (1 - applied) for s in shifts])
+    images = torch.cat([shifted(x, shift) for shift in shifts])
+    volumes = images * applied + box_blur(images) * (1 - applied)
     scores = torch.cat([network(part)[:, target] for part in volumes.split(9)])
-    area = (1 - applied).abs().mean()
-    return float(F.relu(scores - 0.05).mean() + 3 * area + total_variation(applied))
+    return float(F.relu(scores - 0.05).mean() + 3 * map_.abs().mean() + total_variation(applied))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import BOX, SHAPE, boxed_reference
+from torch import nn
 
 from xai_brain.attribution import (
     MeaningfulPerturbation,
@@ -39,16 +40,18 @@ def test_blur_is_in_mm(inputs):
     assert sd_mm == pytest.approx([6, 6, 6], rel=0.01)
 
 
-def test_the_published_blur_is_a_box_one_voxel_off():
-    point = torch.zeros(1, 1, 15, 15, 15)
-    point[..., 7, 7, 7] = 1
+def test_the_published_blur_is_a_centred_box_with_zeros_outside(inputs):
+    point = torch.zeros(1, 1, 15, 16, 17)
+    point[..., 7, 8, 9] = 1
     blurred = kan2020_blur(point)[0, 0].double()
-    axis = torch.arange(15.0)
-    weights = blurred.sum((1, 2))
-    mean = (weights * axis).sum() / weights.sum()
-    sd = ((weights * (axis - mean) ** 2).sum() / weights.sum()).sqrt()
-    assert abs(float(mean) - 7) == pytest.approx(1, abs=0.02)
-    assert float(sd) == pytest.approx(1.41, abs=0.01)
+    for axis, place in enumerate((7, 8, 9)):
+        positions = torch.arange(point.shape[axis + 2])
+        weights = blurred.sum([other for other in range(3) if other != axis])
+        mean = (weights * positions).sum() / weights.sum()
+        sd = ((weights * (positions - mean) ** 2).sum() / weights.sum()).sqrt()
+        assert (float(mean), float(sd)) == pytest.approx((place, 2**0.5), abs=1e-5)
+    kernel = torch.full((1, 1, 5, 5, 5), 1 / 125)
+    torch.testing.assert_close(kan2020_blur(inputs), nn.functional.conv3d(inputs, kernel, padding=2))
 
 
 def test_nearest_counterfactual_is_of_the_other_class_and_near():
@@ -77,3 +80,7 @@ def test_fill_that_cannot_be_made_is_refused(toy_net):
         MeaningfulPerturbation(toy_net, fill="bluur")
     with pytest.raises(AttributionError, match="one of deletion, preservation, both"):
         MeaningfulPerturbation(toy_net, mode="deletoin")
+    with pytest.raises(AttributionError, match="only fill='kan2020_blur' with mode='deletion'"):
+        MeaningfulPerturbation(toy_net, fill="zero", moving="image")
+    with pytest.raises(AttributionError, match="only fill='kan2020_blur' with mode='deletion'"):
+        MeaningfulPerturbation(toy_net, fill="kan2020_blur", mode="preservation", moving="image")

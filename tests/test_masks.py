@@ -188,22 +188,87 @@ def test_area_constrained_masks_find_the_box_and_their_curve_falls():
 # -- the published algorithm -------------------------------------------------------------------------
 
 
-def test_the_preset_repeats_the_published_algorithm():
-    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-    from published import published_perturbation
+GOLDEN = Path(__file__).parent / "data" / "kan2020_mask.npz"
 
-    torch.manual_seed(0)
-    net = ClassScore(ToyNet().eval(), "probability")
-    with torch.no_grad():
-        net.model.linear.weight *= 20
-    # as in a brain image there is nothing at the edge, where the published blur and shifts do not commute
-    x = torch.zeros(2, 1, 20, 24, 20)
-    x[:, :, 5:-8, 5:-8, 5:-8] = torch.randn(2, 1, 7, 11, 7, generator=torch.Generator().manual_seed(1))
-    maps = Kan2020Perturbation(net, n_iter=30, n_shifts=3, random_state=7).attribute(x, target=1)
+
+def published():
+    """The slow, literal implementation of the benchmarks."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    import published
+
+    return published
+
+
+def small_network(shape, channels=4):
+    """The kind of network of the golden file; probabilities."""
+    n_features = channels * int(np.prod([(n - 2) // 4 for n in shape]))
+    return nn.Sequential(
+        *(nn.Conv3d(1, channels, 3), nn.ReLU(), nn.MaxPool3d(4), nn.Flatten()),
+        *(nn.Linear(n_features, 2), nn.Softmax(1)),
+    ).requires_grad_(False)
+
+
+def pearson(a, b):
+    return np.corrcoef(np.ravel(a), np.ravel(b))[0, 1]
+
+
+@pytest.mark.parametrize("implementation", ["preset", "benchmark"])
+def test_the_published_algorithm_gives_the_map_of_the_published_code(implementation):
+    golden = np.load(GOLDEN)
+    image = torch.from_numpy(golden["image"])[None, None]
+    network = small_network(image.shape[2:])
+    for place, name in ((0, "conv"), (4, "linear")):
+        network[place].weight.copy_(torch.from_numpy(golden[f"{name}_weight"]))
+        network[place].bias.copy_(torch.from_numpy(golden[f"{name}_bias"]))
+    target, first_kept = int(golden["target"]), int(golden["first_kept_iteration"])
+    assert network(image)[0, target] == pytest.approx(0.997, abs=5e-4)
+    if implementation == "preset":
+        assert first_kept == Kan2020Perturbation(network).first_kept_iteration
+        attribution = Kan2020Perturbation(network, shifts=golden["shifts"]).attribute(image, target)
+    else:
+        shifts = torch.from_numpy(golden["shifts"])
+        attribution, _ = published().published_perturbation(network, image, target, shifts)
+    assert pearson(attribution[0, 0], golden["attribution"]) >= 0.9999
+    assert np.abs(attribution[0, 0].numpy() - golden["attribution"]).max() < 1e-3
+
+
+@pytest.mark.parametrize(("shape", "channels", "seed"), [((17, 20, 23), 3, 1), ((24, 19, 18), 6, 2)])
+def test_the_preset_is_the_published_algorithm_for_other_volumes_and_networks(shape, channels, seed):
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    network = small_network(shape, channels)
+    network[4].weight.mul_(4)
+    images = torch.rand(2, 1, *shape, generator=generator)  # not 0 at the edges, where zeros come in
+    targets = network(images).argmax(1)
+    shifts = published().published_shifts(54, 2, seed)
+    maps = Kan2020Perturbation(network, shifts=shifts, chunk_size=4).attribute(images, targets)
     for i in range(2):
-        expected, _ = published_perturbation(net, x[i : i + 1], 1, n_iter=30, n_shifts=3, seed=7)
+        expected, _ = published().published_perturbation(network, images[i : i + 1], int(targets[i]), shifts)
         assert maps[i].std() > 0
-        assert np.corrcoef(maps[i].numpy().ravel(), expected.numpy().ravel())[0, 1] > 0.999
+        assert pearson(maps[i], expected[0]) >= 0.9999
+
+
+def test_the_preset_explains_the_papers_kind_of_network_as_published():
+    torch.manual_seed(0)
+    network = ClassScore(ToyNet().eval(), "probability")
+    with torch.no_grad():
+        network.model.linear.weight *= 20
+    images = torch.randn(2, 1, 20, 24, 21, generator=torch.Generator().manual_seed(1))
+    maps = Kan2020Perturbation(network, n_iter=54, n_shifts=2, random_state=7).attribute(images, target=1)
+    shifts = published().published_shifts(54, 2, 7)
+    for i in range(2):
+        expected, _ = published().published_perturbation(network, images[i : i + 1], 1, shifts)
+        assert maps[i].std() > 0
+        assert pearson(maps[i], expected[0]) >= 0.9999
+
+
+def test_settings_with_which_the_published_algorithm_gives_no_mask_are_refused(toy_net):
+    with pytest.raises(AttributionError, match="set n_iter to 52 or more"):
+        Kan2020Perturbation(toy_net, n_iter=51)
+    with pytest.raises(AttributionError, match="of shape \\(n_iter, n_shifts, 3\\)"):
+        Kan2020Perturbation(toy_net, shifts=np.zeros((60, 3), int))
+    with pytest.raises(AttributionError, match="whole numbers of 0 or more"):
+        Kan2020Perturbation(toy_net, shifts=np.full((60, 2, 3), -1))
 
 
 # -- the masker --------------------------------------------------------------------------------------
@@ -227,7 +292,7 @@ def test_masker_finds_the_box_in_new_subjects():
         lambda m: MeaningfulPerturbation(m, boxed_reference()),
         lambda m: AreaConstrainedPerturbation(m, boxed_reference()),
         lambda m: AmortizedMasker(m, boxed_reference()),
-        lambda m: Kan2020Perturbation(m, n_iter=20),
+        lambda m: Kan2020Perturbation(m, n_iter=60),
     ],
 )
 def test_cuda_gives_what_the_cpu_gives(make, toy_net):

@@ -26,8 +26,8 @@ class Fills:
         ``counterfactual_mean``: mean training image of the other classes. ``nearest_counterfactual``: mean
         of the five nearest training subjects of the other classes. ``training_mean``: of all classes.
         ``blur``: the image, blurred by a Gaussian. ``brain_mean``: the mean of its brain. ``zero``.
-        ``noise``: normal, with mean and standard deviation of its brain. ``kan2020_blur``: what the
-        published code does instead of a blur, a 5x5x5 box one voxel off.
+        ``noise``: normal, with mean and standard deviation of its brain. ``kan2020_blur``: the blur of the
+        published code, a box of 5x5x5 voxels with zeros outside the volume.
     reference : Reference, optional
         Of the first three.
     blur_sigma_mm : float
@@ -136,20 +136,28 @@ def gaussian_blur(inputs: torch.Tensor, sigma_voxels: float | Sequence[float]) -
 
 
 def kan2020_blur(inputs: torch.Tensor) -> torch.Tensor:
-    """The blur of the published code: of size 5 with sigma 10, that is a box, one voxel off, zero padded.
+    """Mean of the 5x5x5 voxels around each voxel, with zeros outside the volume: the published blur.
 
     Parameters
     ----------
-    inputs : Tensor of shape (N, 1, X, Y, Z)
+    inputs : Tensor of shape (N, C, X, Y, Z)
 
     Notes
     -----
-    A faithful fault (see `gaussian_blur`): its effective standard deviation is 1.41 voxels.
+    The published code asks for a Gaussian of 10 voxels, but its kernel has 5 voxels along each axis and equal
+    weights: the effective standard deviation is 1.41 voxels. See `gaussian_blur` for a true Gaussian.
     """
-    kernel = torch.exp(-((torch.arange(5, dtype=inputs.dtype, device=inputs.device) - 2) ** 2) / 200)
-    for axis in (2, 3, 4):
-        inputs = _along(inputs, kernel / kernel.sum(), axis, (1, 3), "constant")
-    return inputs
+    n, c, x, y, z = inputs.shape
+    # one product with a banded matrix per axis is ten times as fast on CPUs as a convolution of one channel
+    band_x, band_y, band_z = (_band(size, inputs) for size in (x, y, z))
+    blurred = band_y @ (inputs @ band_z)
+    return (band_x @ blurred.reshape(n, c, x, y * z)).view(n, c, x, y, z)
+
+
+def _band(size: int, like: torch.Tensor) -> torch.Tensor:
+    """Matrix (size, size) that averages 5 neighbours along an axis; outside there are zeros."""
+    places = torch.arange(size, device=like.device)
+    return ((places[:, None] - places).abs() <= 2).to(like) / 5
 
 
 def _along(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from captum.attr import PerturbationAttribution
 from torch import nn
@@ -11,21 +13,21 @@ from xai_brain.attribution.fills import kan2020_blur
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.mask_engine import MaskEngine
 from xai_brain.attribution.masks import total_variation, upsampled
+from xai_brain.attribution.model_state import AttributionError
 
 SPACING = 4  # voxels of one node of the coarse mask
 FLOOR, AREA_WEIGHT, TV_BETA = 0.05, 3.0, 7.0
-RAMP = 0.2  # share of the iterations in which the regulariser reaches its weight
-FIRST_KEPT = 1 / 6  # share of the iterations before which no mask is kept
+LARGEST_SHIFT = 4  # voxels per axis
 
 
 class Kan2020Perturbation(PerturbationAttribution):
     """The published algorithm, on the batched engine.
 
-    Each of its known faults is here on purpose: shifts go one way, with zeros coming in, and the mask stays;
-    the blur is a small box; the exponent 7 switches the total variation off; losses of different weights are
-    compared to choose the best mask; the learning rate has nearly vanished when the regulariser reaches its
-    full weight; the map is not the mask that was applied, which was blurred once more. Use
-    `MeaningfulPerturbation` to explain, and this to compare with the paper.
+    Its known faults are reproduced on purpose: the image is shifted in one direction only, zeros come in, and
+    the mask does not move; the blur is a small box; the exponent 7 makes the total variation negligible;
+    losses with different weights are compared to choose the best mask; the learning rate is already very
+    small when the regulariser reaches its full weight; the map is not the mask that was applied, which was
+    blurred once more. Use `MeaningfulPerturbation` to explain, and this class to compare with the paper.
 
     Parameters
     ----------
@@ -35,7 +37,12 @@ class Kan2020Perturbation(PerturbationAttribution):
     n_shifts : int, default 10
         Per iteration.
     random_state : int, default 0
-        Of the shifts, 0 to 4 voxels per axis.
+        Seed of the shifts.
+    shifts : int array of shape (n_iter, n_shifts, 3), optional
+        The shifts of every iteration in voxels, 0 or more: the content moves to lower indices by so many.
+        They define `n_iter` and `n_shifts`. Default: drawn from 0 to 4 per axis.
+    first_kept_iteration : int, default 51
+        Masks of earlier iterations, counted from 0, are not candidates for the best one.
     chunk_size : int, optional
         See `MaskEngine`.
 
@@ -55,11 +62,19 @@ class Kan2020Perturbation(PerturbationAttribution):
         n_iter: int = 300,
         n_shifts: int = 10,
         random_state: int = 0,
+        shifts: npt.ArrayLike | None = None,
+        first_kept_iteration: int = 51,
         chunk_size: int | None = None,
     ):
         super().__init__(model)
         self.engine = MaskEngine(model, chunk_size)
-        self.n_iter, self.n_shifts, self.random_state = n_iter, n_shifts, random_state
+        self.shifts = _drawn(n_iter, n_shifts, random_state) if shifts is None else _checked(shifts)
+        self.n_iter, self.first_kept_iteration = len(self.shifts), first_kept_iteration
+        if self.n_iter <= first_kept_iteration:
+            raise AttributionError(
+                f"n_iter={self.n_iter}: no mask of the first {first_kept_iteration} iterations is kept; set "
+                f"n_iter to {first_kept_iteration + 1} or more, or first_kept_iteration to a lower number"
+            )
 
     def attribute(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
@@ -88,31 +103,42 @@ class Kan2020Perturbation(PerturbationAttribution):
         return torch.cat(maps)
 
     def _optimize_together(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(self.random_state)
         shape = [n // SPACING for n in images.shape[2:]]
         coarse = torch.ones(len(images), 1, *shape, device=images.device, requires_grad=True)
         optimizer = torch.optim.Adam([coarse], lr=0.3, betas=(0.9, 0.99), amsgrad=True)
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, 30, 0.1)
-        blurred = kan2020_blur(images)
         kept, lowest = coarse.detach().clone(), torch.full((len(images),), torch.inf, device=images.device)
-        for iteration in range(self.n_iter):
-            weight = min(1.0, iteration / max(RAMP * self.n_iter, 1))
-            shifts = torch.randint(0, 5, (self.n_shifts, 3), generator=generator)
+        for iteration, shifts in enumerate(self.shifts):
+            weight = min(1.0, iteration / max(self.n_iter // 5, 1))
             optimizer.zero_grad()
-            up = upsampled(coarse, images.shape)
-            applied = kan2020_blur(up)
+            applied = kan2020_blur(upsampled(coarse, images.shape))
             score, gradient = self.engine.gradients(
-                images, blurred, 1 - applied.detach(), targets, shifts, FLOOR, moving="image"
+                images, images, 1 - applied.detach(), targets, -shifts, FLOOR, moving="image"
             )
-            regulariser = AREA_WEIGHT * (1 - coarse).abs().mean((1, 2, 3, 4)) + total_variation(
-                up, 1, TV_BETA
-            )
+            area = (1 - coarse).abs().mean((1, 2, 3, 4))
+            regulariser = AREA_WEIGHT * area + total_variation(applied, 1, TV_BETA)
             ((1 - applied) * gradient).sum().add((weight * regulariser).sum()).backward()
             loss = (score + weight * regulariser).detach()
-            better = (loss < lowest) & (iteration > FIRST_KEPT * self.n_iter)
-            lowest = torch.where(better, loss, lowest)
-            kept[better] = coarse.detach()[better]
+            if iteration >= self.first_kept_iteration:
+                better = loss <= lowest  # the later of equal losses
+                lowest = torch.where(better, loss, lowest)
+                kept[better] = coarse.detach()[better]
             optimizer.step()
             schedule.step()
             coarse.data.clamp_(0, 1)
         return upsampled(kept, images.shape)
+
+
+def _drawn(n_iter: int, n_shifts: int, random_state: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(random_state)
+    return torch.randint(0, LARGEST_SHIFT + 1, (n_iter, n_shifts, 3), generator=generator)
+
+
+def _checked(shifts: npt.ArrayLike) -> torch.Tensor:
+    array = np.asarray(shifts)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind not in "iu" or array.min() < 0:
+        raise AttributionError(
+            f"shifts of shape {array.shape} and type {array.dtype}: whole numbers of 0 or more are expected, "
+            "of shape (n_iter, n_shifts, 3)"
+        )
+    return torch.from_numpy(array.astype(np.int64))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from xai_brain.attribution.eval_copy import eval_copy
+from xai_brain.attribution.fills import kan2020_blur
 from xai_brain.attribution.memory import Chunks, volumes_that_fit
 from xai_brain.attribution.model_state import AttributionError, preserved
 
@@ -88,8 +89,9 @@ class MaskEngine:
         floor : float, optional
             Only what of the score lies above it counts.
         moving : {"volume", "image"}, default "volume"
-            The perturbed volume moves, mask and all, with replicated edges; or image and fill move below a
-            mask that stays, with zeros coming in, as published.
+            ``volume``: the perturbed volume moves with its mask, edges are replicated. ``image``: as
+            published, the image moves and the mask does not, zeros come in, and the fill is the blur of the
+            moved image (`kan2020_blur`), so that `fills` is not used.
 
         Returns
         -------
@@ -104,10 +106,12 @@ class MaskEngine:
         def run(rows: slice) -> None:
             of = subjects[rows]
             mask = replaced[of].detach().requires_grad_()
-            image, fill = images[of], fills[of]
             by = None if shifts is None else shifts[torch.arange(rows.start, rows.stop) % n_shifts]
             if by is not None and moving == "image":
-                image, fill = moved(image, by, "constant"), moved(fill, by, "constant")
+                image = moved(images[of], by, "constant")
+                fill = kan2020_blur(image)
+            else:
+                image, fill = images[of], fills[of]
             volumes = torch.lerp(image, fill, mask)
             if by is not None and moving == "volume":
                 volumes = moved(volumes, by)

@@ -72,7 +72,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         Smallest and largest move along each axis. Moves blur what a change of shape tells the network: give
         them where the images are not aligned.
     moving : {"volume", "image"}, default "volume"
-        See `MaskEngine.gradients`.
+        See `MaskEngine.gradients`; ``image`` needs ``fill="kan2020_blur"`` and ``mode="deletion"``.
     mask_spacing_voxels : int, default 4
         Distance of the coarse grid's nodes.
     restrict_to_brain : bool, default True
@@ -123,6 +123,11 @@ class MeaningfulPerturbation(PerturbationAttribution):
         super().__init__(model)
         if mode not in MODES:
             raise AttributionError(f"mode={mode!r}: one of {', '.join(MODES)}")
+        if moving == "image" and (fill != "kan2020_blur" or mode != "deletion"):
+            raise AttributionError(
+                f"moving='image' with fill={fill!r} and mode={mode!r}: only fill='kan2020_blur' with "
+                "mode='deletion' is defined when the image moves below the mask; set moving='volume'"
+            )
         fill = fill or ("counterfactual_mean" if reference else "blur")
         self.reference, self.mode, self.value_meaning = reference, mode, MODES[mode]
         self.fills = Fills(fill, reference, blur_sigma_mm, voxel_size_mm)
