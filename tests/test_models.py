@@ -59,44 +59,6 @@ def test_equal_to_the_published_order_in_values_and_gradients(training):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("convolution", "norm", "linear"),
-    [
-        (("hidden1.0", "hidden2.0", "hidden3.0"), ("hidden1.1", "hidden2.1", "hidden3.1"), "linear"),
-        (
-            ("features.0", "features.4", "features.8"),
-            ("features.1", "features.5", "features.9"),
-            "classifier.3",
-        ),
-    ],
-)
-def test_both_published_state_dicts_load(tmp_path, convolution, norm, linear):
-    torch.manual_seed(0)
-    source = Kan2020().eval()
-    randomise_norms(source)
-    names = {f"block{i + 1}.conv": name for i, name in enumerate(convolution)}
-    names |= {f"block{i + 1}.norm": name for i, name in enumerate(norm)} | {"linear": linear}
-    state = {}
-    for key, value in source.state_dict().items():
-        module, _, leaf = key.rpartition(".")
-        state[f"{names[module]}.{leaf}"] = value
-    torch.save(state, tmp_path / "best_model")
-    loaded = Kan2020(weights=str(tmp_path / "best_model")).eval()
-    volumes = torch.randn(1, 1, 58, 70, 58)
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(volumes), source(volumes))
-
-
-def test_only_tensors_are_read_from_a_weights_file(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (print, ("code was run",))
-
-    torch.save({"linear.weight": Evil()}, tmp_path / "evil")
-    with pytest.raises(Exception, match=r"[Ww]eights.only"):
-        Kan2020(weights=str(tmp_path / "evil"))
-
-
 def test_too_small_an_input_is_refused():
     with pytest.raises(ValueError, match="too small"):
         Kan2020((12, 40, 40))
@@ -188,13 +150,13 @@ def test_temperature_stays_moderate_where_nothing_is_wrong():
     ],
 )
 def test_published_weights_want_the_published_input(tmp_path, capsys, key, preprocessing, warned):
-    from xai_brain.commands.train import warn_of_other_input
+    from xai_brain.commands.train import check_weights
     from xai_brain.config import compose
 
     path = tmp_path / "best_model.pt"
     torch.save({key: torch.zeros(1)}, path)
     settings = ["data=synthetic", f"preprocessing={preprocessing}", f"model.weights={path}"]
-    warn_of_other_input(compose("train", settings))
+    check_weights(compose("train", settings))
     told = capsys.readouterr().out
     assert ("preprocessing=kan2020 gives its input" in told) == warned
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,13 +18,14 @@ from xai_brain.commands.setup import saved_settings
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers
 from xai_brain.models.calibrated import CalibratedNetwork, read_checkpoint
+from xai_brain.models.weights import WeightsError
 from xai_brain.runs import RunDirectory, first_repeat, read_json, read_tsv
 from xai_brain.volumes import file_hash
 
 ALL = (0, 0)  # seed and fold of a new subject: the networks speak together
 
-# what reading a file that is no checkpoint ends with
-DAMAGED = (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, ImportError)
+# errors of a file that can be read but is no checkpoint of a `BrainClassifier`
+NOT_A_CHECKPOINT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ImportError)
 
 
 @dataclass(frozen=True)
@@ -52,30 +52,19 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> Calibrate
     ConfigError
         It is damaged, no checkpoint of a `BrainClassifier`, or holds more than numbers and settings.
     """
+    again = "run `xai-brain train` again"
+    if not path.exists():
+        raise ConfigError(f"{path}: does not exist; {again}")
     try:
         return read_checkpoint(path, device)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: does not exist; run `xai-brain train` again") from error
-    except pickle.UnpicklingError as error:
-        raise ConfigError(
-            f"{path}: is damaged, or holds more than weights and settings, which could run code, and is not "
-            "loaded; remove it and run `xai-brain train` again"
-        ) from error
     except PermissionError:
         raise
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        ImportError,
-    ) as error:
+    except WeightsError as error:
+        raise ConfigError(f"{error}; remove it and {again}") from error
+    except NOT_A_CHECKPOINT as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"{path}: cannot be used as a checkpoint ({reason[0]}); remove it and run `xai-brain train` again"
+            f"{path}: cannot be used as a checkpoint ({reason[0]}); remove it and {again}"
         ) from error
 
 

@@ -28,6 +28,7 @@ from xai_brain.models.fitting import fit_fold, predict_logits
 from xai_brain.models.kan2020 import is_published
 from xai_brain.models.launched import is_launched
 from xai_brain.models.together import fit_together
+from xai_brain.models.weights import read_state_dict
 from xai_brain.runs import (
     RunDirectory,
     add_seconds,
@@ -72,7 +73,7 @@ def train(cfg: DictConfig) -> RunDirectory:
 def train_networks(cfg: DictConfig, run: RunDirectory) -> None:
     """Folds, a network for each and seed, their predictions."""
     start = time.monotonic()
-    warn_of_other_input(cfg)
+    check_weights(cfg)
     cohort = prepared_cohort(cfg, run)
     check_brain_size(cfg, cohort)
     begun: list[pd.DataFrame] = []
@@ -206,13 +207,15 @@ def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def warn_of_other_input(cfg: DictConfig) -> None:
-    """Published weights expect the published input."""
-    weights = cfg.model.get("weights")
-    if not weights or not cfg.model.get("_target_", "").endswith(".Kan2020") or not Path(weights).is_file():
+def check_weights(cfg: DictConfig) -> None:
+    """Read `model.weights` before any work, and warn where published weights get another input."""
+    if not (weights := cfg.model.get("weights")):
         return
+    read_state_dict(weights)
     settings = cfg.preprocessing
-    if (settings.grid, settings.scaling) != ("kan2020_58x70x58", "none") and is_published(weights):
+    if (settings.grid, settings.scaling) == ("kan2020_58x70x58", "none"):
+        return
+    if cfg.model["_target_"].endswith(".Kan2020") and is_published(weights):
         say(
             f"warning: {weights} was trained on raw intensities of the grid kan2020_58x70x58, not on "
             f"{settings.grid} with scaling={settings.scaling}; preprocessing=kan2020 gives its input"

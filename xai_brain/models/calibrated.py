@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
+from xai_brain.models.weights import load_weights, read_weights_file
 from xai_brain.trust import KNOWN_PACKAGES
 
 
@@ -65,9 +66,16 @@ class CalibratedNetwork(nn.Module):
 def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> CalibratedNetwork:
     """What a checkpoint of a `BrainClassifier` predicts with, in eval mode, without Lightning.
 
-    Nothing in the file is run. What cannot be read raises what `torch.load` and torch.nn raise.
+    Nothing in the file is executed.
+
+    Raises
+    ------
+    WeightsError
+        The file cannot be read (see `xai_brain.models.weights.read_weights_file`).
+    LookupError, TypeError, ValueError, RuntimeError
+        It is no checkpoint of a `BrainClassifier`.
     """
-    saved = torch.load(path, map_location=device, weights_only=True)
+    saved = read_weights_file(path)
     names = ("network", "class_names", "input_shape", "standardize")
     found = CalibratedNetwork(**{name: saved["hyper_parameters"][name] for name in names})
     found.load_state_dict(saved["state_dict"])
@@ -83,6 +91,7 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
         E.g. ``xai_brain.models.kan2020.Kan2020``. ``input_shape`` and the number of classes (as
         ``n_classes``, ``num_classes`` or ``out_channels``) are passed to it where its signature has them.
     kwargs : dict
+        ``weights``, a file, is loaded into any network (see `xai_brain.models.weights.load_weights`).
     input_shape : list of 3 int
     n_classes : int
 
@@ -107,9 +116,12 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
     accepted = inspect.signature(factory).parameters
     known: dict[str, Any] = {"input_shape": input_shape}
     known |= dict.fromkeys(("n_classes", "num_classes", "out_channels"), n_classes)
-    return factory(
-        **{key: value for key, value in known.items() if key in accepted and key not in kwargs}, **kwargs
-    )
+    kwargs = {**{key: value for key, value in known.items() if key in accepted}, **kwargs}
+    weights = None if "weights" in accepted else kwargs.pop("weights", None)
+    network = factory(**kwargs)
+    if weights is not None:
+        load_weights(network, weights)
+    return network
 
 
 def _returns(function: Any) -> Any:

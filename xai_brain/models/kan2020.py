@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from xai_brain.models.weights import load_weights, read_state_dict
+
 # Two published state dicts exist; both name the same tensors.
 PUBLISHED_KEYS = (
     (re.compile(r"^hidden(\d)\.0\."), lambda m: f"block{m[1]}.conv."),
@@ -18,6 +20,7 @@ PUBLISHED_KEYS = (
     (re.compile(r"^features\.(1|5|9)\."), lambda m: f"block{int(m[1]) // 4 + 1}.norm."),
     (re.compile(r"^classifier\.3\."), lambda m: "linear."),
 )
+PUBLISHED_NAME = re.compile(r"(^|\.)(hidden[123]\.[01]|features\.\d+|classifier\.3)\.")
 
 
 class ConvBlock(nn.Module):
@@ -56,7 +59,7 @@ class Kan2020(nn.Module):
     channels : sequence of 3 int, default (32, 64, 128)
     dropout : float, default 0.5
     weights : str, optional
-        Path of a state dict: one of the two published ones, or of this class.
+        A weights file: one of the two published state dicts, or of this class (see `load_weights`).
 
     References
     ----------
@@ -86,13 +89,7 @@ class Kan2020(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(c3 * size[0] * size[1] * size[2], n_classes)
         if weights is not None:
-            try:
-                self.load_state_dict(read_weights(weights))
-            except RuntimeError as error:
-                reason = " ".join(str(error).split("\n")[1:2]).strip()
-                raise ValueError(
-                    f"{weights}: does not fit this network at {tuple(input_shape)}: {reason}"
-                ) from error
+            load_weights(self, weights, own_key)
 
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         """Logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""
@@ -101,23 +98,16 @@ class Kan2020(nn.Module):
 
 
 def is_published(path: str | Path) -> bool:
-    """Whether a file holds published weights, not those of this class, by the names of its tensors."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return not any(key.startswith("block") for key in state.get("state_dict", state))
+    """Whether a file holds weights in one of the two published layouts, by the names of its tensors."""
+    return any(PUBLISHED_NAME.search(key) for key in read_state_dict(path))
 
 
-def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a state dict and bring published key names to those of `Kan2020`.
+def own_key(key: str) -> str:
+    """Key of `Kan2020` for a key of a published state dict; other keys are returned as they are.
 
-    The published ``best_model_all`` ends in a log-softmax; its logits differ by a constant per subject,
-    which no probability notices.
+    The published ``best_model_all`` ends in a log-softmax; its logits differ by a constant per participant,
+    which does not change the probabilities.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state)
-    return {_own_name(key): value for key, value in state.items()}
-
-
-def _own_name(key: str) -> str:
     for pattern, name in PUBLISHED_KEYS:
         if pattern.match(key):
             return pattern.sub(name, key)
