@@ -70,7 +70,9 @@ def test_1000_subjects_open_with_the_images_of_one(make_run, monkeypatch, sent):
     run = make_run(1000, n_written=1)
     read = []
     load_img = loading.load_img
-    monkeypatch.setattr(loading, "load_img", lambda path: (read.append(path), load_img(path))[1])
+    monkeypatch.setattr(
+        loading, "load_img", lambda path, *more: (read.append(path), load_img(path, *more))[1]
+    )
     viewer = SliceViewer(run)
     assert len(viewer.chooser.list.options) == 1000
     assert len(read) == 1 + len(METHODS)

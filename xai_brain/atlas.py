@@ -126,6 +126,7 @@ def load_atlas(
     name: str | None = None,
     *,
     space: str = "MNI152",
+    orientation: str | None = None,
 ) -> Atlas:
     """Read an atlas and check that names, labels, sides and space belong together.
 
@@ -141,6 +142,9 @@ def load_atlas(
     space : str, default "MNI152"
         Space of the maps. An atlas whose file name says another is refused; all variants of MNI152,
         which differ by millimetres, count as one.
+    orientation : str, optional
+        Directions in which the voxel indices increase, such as ``LAS``, if the file does not contain them;
+        without it, such a file is refused.
 
     Returns
     -------
@@ -160,7 +164,7 @@ def load_atlas(
         _check_space(path, space)
         name = name or parse_entities(path).get("atlas") or path.name.split(".")[0]
     name = name or "atlas"
-    img = read_labels(labels_img if path is None else path, name)
+    img = read_labels(labels_img if path is None else path, name, orientation)
     codes, centroids_mm = centroids(img)
     if not len(codes):
         raise AtlasError(f"{path or name}: holds no labels, only 0")

@@ -8,7 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from xai_brain.nifti_header import ImageError, cannot_be_read, open_img
+from xai_brain.nifti_header import ImageError, cannot_be_read, open_img, refuse_unknown_orientation
 
 FOUR_D = (
     "is probabilistic (one volume per region), a single 3-D image of labels is needed; use the "
@@ -16,7 +16,9 @@ FOUR_D = (
 )
 
 
-def read_labels(labels_img: str | Path | nib.Nifti1Image, name: str = "atlas") -> nib.Nifti1Image:
+def read_labels(
+    labels_img: str | Path | nib.Nifti1Image, name: str = "atlas", orientation: str | None = None
+) -> nib.Nifti1Image:
     """A label image as integers, whatever it is stored as; float32 would round labels above 2^24.
 
     Parameters
@@ -25,6 +27,8 @@ def read_labels(labels_img: str | Path | nib.Nifti1Image, name: str = "atlas") -
         3-D, whole numbers; NaN is background.
     name : str, default "atlas"
         For messages about an image without a path.
+    orientation : str, optional
+        Of a file that does not contain it, see `xai_brain.nifti_header.open_img`.
 
     Returns
     -------
@@ -34,11 +38,16 @@ def read_labels(labels_img: str | Path | nib.Nifti1Image, name: str = "atlas") -
     Raises
     ------
     ImageError
-        The file cannot be read, is probabilistic (4-D), or holds fractions or negative numbers.
+        The file cannot be read, is probabilistic (4-D), or holds fractions or negative numbers, or
+        contains no orientation and none is given.
     """
     where = labels_img if isinstance(labels_img, str | Path) else name
     try:
-        img: Any = open_img(labels_img) if isinstance(labels_img, str | Path) else labels_img
+        if isinstance(labels_img, str | Path):
+            img: Any = open_img(labels_img, orientation)
+        else:
+            img = labels_img
+            refuse_unknown_orientation(img, name)
     except ImageError as error:
         if "3-D volume" in error.reason:
             raise ImageError(where, FOUR_D) from error

@@ -11,11 +11,22 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from xai_brain.orientation import lacks_orientation, stated_affine
+
 MAX_BYTES = 2**30  # of memory for reading one image
 MAX_DEFLATE = 1040  # no gzip file grows by more than this
 VOXEL_MM = (0.01, 100.0)
 HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 BROKEN = (OSError, EOFError, zlib.error)
+NO_ORIENTATION = (
+    "the file contains no orientation (in NIfTI: sform_code and qform_code are 0), so left and right are "
+    "unknown; store the right sform in the file, or state the directions in which its voxel indices increase "
+    '(images of a cohort: data.orientation=LAS; in code: orientation="LAS")'
+)
+
+NO_VOXEL_SIZES = (
+    "the file contains no orientation and no voxel sizes (goodRASFlag is 0); convert the original image again"
+)
 
 
 class ImageError(ValueError):
@@ -55,12 +66,15 @@ def require_file(path: str | Path) -> None:
         raise ImageError(path, "is empty (0 bytes); copy it again")
 
 
-def open_img(path: str | Path) -> Any:
+def open_img(path: str | Path, orientation: str | None = None) -> Any:
     """An image whose data are not read yet, with a header that can be true.
 
     Parameters
     ----------
     path : path of a NIfTI file, or of another format that nibabel reads
+    orientation : str, optional
+        Directions of the voxel axes, such as ``LAS``, of a file that does not contain them; no other file is
+        affected.
 
     Returns
     -------
@@ -80,13 +94,32 @@ def open_img(path: str | Path) -> Any:
         with np.errstate(all="ignore"):
             img: Any = nib.load(path)
             shape, dtype, affine = tuple(img.shape), img.get_data_dtype(), img.affine
+            unknown = lacks_orientation(img)
     except Exception as error:  # nibabel, zlib and the OS each raise their own kinds for a broken file
         raise ImageError(path, cannot_be_read(error)) from error
     _check_shape(path, shape)
     _check_dtype(path, dtype)
     _check_size(path, shape, dtype.itemsize, offset=0)
     _check_affine(path, affine)
+    if unknown:
+        if isinstance(img, nib.MGHImage):
+            raise ImageError(path, NO_VOXEL_SIZES)
+        if orientation is None:
+            raise ImageError(path, NO_ORIENTATION)
+        img = type(img)(img.dataobj, stated_affine(img, orientation), img.header, file_map=img.file_map)
     return img
+
+
+def refuse_unknown_orientation(img: Any, name: str | Path) -> None:
+    """Refuse an image object whose affine was guessed because its file contains none.
+
+    Raises
+    ------
+    ImageError
+        Its orientation is unknown.
+    """
+    if getattr(img, "header", None) is not None and lacks_orientation(img):
+        raise ImageError(name, NO_ORIENTATION)
 
 
 def cannot_be_read(error: Exception) -> str:
@@ -131,8 +164,12 @@ def _check_bytes(path: Path) -> None:
         raise ImageError(path, f"its header has an unknown data type ({code}); convert it again") from error
     _check_dtype(path, dtype)
     offset = float(header["vox_offset"])
-    if not (np.isfinite(offset) and offset >= 0):
-        raise ImageError(path, f"its header places the voxels at byte {offset:g}; convert it again")
+    if not (np.isfinite(offset) and offset >= size + 4):
+        raise ImageError(
+            path,
+            f"its header places the voxels at byte {offset:g}, inside the header itself, which ends at byte "
+            f"{size + 4}; correct vox_offset in the header (mostly to {size + 4}), or convert it again",
+        )
     _check_size(path, shape, dtype.itemsize, offset=int(offset), compressed=compressed)
     zooms = header["pixdim"][1:4]
     if (zooms < 0).any():

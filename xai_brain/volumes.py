@@ -92,7 +92,7 @@ def get_grid(name: str) -> Grid:
     return GRIDS[name]
 
 
-def load_img(path: str | Path) -> nib.Nifti1Image:
+def load_img(path: str | Path, orientation: str | None = None) -> nib.Nifti1Image:
     """Read one 3-D image into memory as float32, or say what is wrong with it.
 
     A trailing axis of length 1 is dropped; header scaling is applied.
@@ -100,6 +100,8 @@ def load_img(path: str | Path) -> nib.Nifti1Image:
     Parameters
     ----------
     path : path of a NIfTI file
+    orientation : str, optional
+        See `xai_brain.nifti_header.open_img`.
 
     Returns
     -------
@@ -110,9 +112,9 @@ def load_img(path: str | Path) -> nib.Nifti1Image:
     ------
     ImageError
         The file is missing, truncated or not an image, holds several volumes or other than real numbers,
-        has no usable affine, or claims more voxels than it can hold or 1 GB of memory can.
+        has no usable affine or no orientation, or claims more voxels than it can hold or 1 GB of memory can.
     """
-    img = open_img(path)
+    img = open_img(path, orientation)
     try:
         with np.errstate(all="ignore"):
             data = read_voxels(img)

@@ -40,12 +40,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Images:
-    """Files or images behind one entry; several backgrounds are shown as their mean."""
+    """Files or images behind one entry; several backgrounds are shown as their mean.
+
+    `orientation` is that of files that contain none, see `xai_brain.orientation`.
+    """
 
     title: str
     background: list[Image]
     maps: Mapping[str, Image]
     truth: Image | None = None
+    orientation: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from xai_brain.nifti_header import refuse_unknown_orientation
 from xai_brain.viewer.catalogue import Image, Images
 from xai_brain.viewer.layers import Layer, brain_of
 from xai_brain.viewer.scene import Scene
@@ -25,10 +27,11 @@ def load_scene(
     Scene, or list of str when there is nothing to show
     """
     messages: list[str] = []
+    read_one = partial(_read, orientation=images.orientation)
     with ThreadPoolExecutor(4) as pool:  # unzipping lets other threads run
-        behind = [pool.submit(_read, image, "background") for image in images.background]
-        waiting = {name: pool.submit(_read, image, name) for name, image in images.maps.items()}
-        truth_read = pool.submit(_read, images.truth, "truth") if images.truth is not None else None
+        behind = [pool.submit(read_one, image, "background") for image in images.background]
+        waiting = {name: pool.submit(read_one, image, name) for name, image in images.maps.items()}
+        truth_read = pool.submit(read_one, images.truth, "truth") if images.truth is not None else None
     backgrounds = [read for future in behind if not isinstance(read := future.result(), str)]
     messages += [text for future in behind if isinstance(text := future.result(), str)][:1]
     maps: dict[str, nib.Nifti1Image] = {}
@@ -68,11 +71,12 @@ def load_scene(
     return Scene(images.title, background, original, layers, truth, labels, regions, messages)
 
 
-def _read(image: Image, name: str) -> nib.Nifti1Image | str:
+def _read(image: Image, name: str, orientation: str | None = None) -> nib.Nifti1Image | str:
     """A 3-D image, or why there is none."""
     try:
         if isinstance(image, str | Path):
-            return load_img(image)
+            return load_img(image, orientation)
+        refuse_unknown_orientation(image, name)
         data = np.asanyarray(image.dataobj).astype(np.float32)
         while data.ndim > 3 and data.shape[-1] == 1:
             data = data[..., 0]
@@ -80,7 +84,8 @@ def _read(image: Image, name: str) -> nib.Nifti1Image | str:
             return f"{name}: has shape {data.shape}; a single 3-D volume is needed"
         return nib.Nifti1Image(data, image.affine)
     except ImageError as error:
-        return f"{name}: {Path(error.path).name}: {error.reason}"
+        where = "" if error.path == name else f"{Path(error.path).name}: "
+        return f"{name}: {where}{error.reason}"
     except Exception as error:  # an image object of others can fail in any way when its data are read
         return f"{name}: cannot be read ({type(error).__name__}: {error})"
 

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from xai_brain.orientation import validate_orientation
 from xai_brain.runs import RunDirectory
 from xai_brain.viewer.canvas import DIALS, SliceCanvas
 from xai_brain.viewer.catalogue import Entry, GivenImages, Image, Images, RunCatalogue
@@ -87,6 +88,7 @@ class SliceViewer(widgets.VBox):
         *,
         truth_img: Image | None = None,
         title: str = "images",
+        orientation: str | None = None,
     ) -> SliceViewer:
         """Look at maps made by anyone.
 
@@ -100,8 +102,13 @@ class SliceViewer(widgets.VBox):
         truth_img : image or path, optional
             Outlined at half of its maximum.
         title : str, default "images"
+        orientation : str, optional
+            Directions in which the voxel indices increase, such as ``LAS``, in files that do not say so;
+            without it, such files are not shown.
         """
-        given = GivenImages(Images(title, [background_img], maps, truth_img))
+        if orientation is not None:
+            validate_orientation(orientation)
+        given = GivenImages(Images(title, [background_img], maps, truth_img, orientation))
         return cls(given, labels_img=labels_img, lut=lut)
 
     # -- for code ------------------------------------------------------------------------------
