@@ -84,7 +84,10 @@ def _with(img, change):
         (lambda d: np.full_like(d, 7), "is constant"),
         (lambda d: np.zeros_like(d), "is constant"),
         (lambda d: np.full_like(d, np.nan), "no finite voxel"),
-        (lambda d: d + 10, "not skull-stripped"),
+        (
+            lambda d: d + np.random.default_rng(0).uniform(1, 9, d.shape).astype(np.float32),
+            "not skull-stripped",
+        ),
         (lambda d: np.where(d > 0, 5, 0).astype(np.float32), "constant inside the brain"),
     ],
 )
@@ -181,7 +184,8 @@ def density_map(shape, affine, shift_mm=0.0):
     """Like smoothed grey matter: a shell with no edge, small numbers everywhere."""
     mm = world_coordinates(shape, affine) - [shift_mm, 0, 0]
     radius = np.sqrt((((mm - [0, -18, 10]) / [70, 88, 65]) ** 2).sum(-1))
-    return nib.Nifti1Image((0.8 * np.exp(-(((radius - 0.75) / 0.12) ** 2)) + 1e-6).astype(np.float32), affine)
+    density = 0.8 * np.exp(-(((radius - 0.75) / 0.12) ** 2)) + 1e-6 * radius
+    return nib.Nifti1Image(density.astype(np.float32), affine)
 
 
 VBM = Preparation("t1w_4mm", scaling="none", brain="template")

@@ -13,13 +13,14 @@ from nibabel.affines import apply_affine, from_matvec
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from synthetic_heads import BACKGROUNDS, synthetic_head, with_background
 
 from xai_brain import compose, explain, train
 from xai_brain.data import raw_heads
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w
 from xai_brain.data.raw_heads import align_to_mni, correct_bias, extract_brain, in_mni, in_native
 from xai_brain.runs import read_json, read_tsv
-from xai_brain.volumes import Grid, ImageError, get_grid, load_img, template_brain_mask
+from xai_brain.volumes import Grid, ImageError, get_grid, load_img, resample_to_grid, template_brain_mask
 
 LANDMARKS_MM = np.array([[0, 0, 0], [-34, -20, -14], [34, -20, -14], [0, 50, 0], [0, -95, 0]])
 COLIN27 = Path("/usr/share/mricron/templates")
@@ -40,6 +41,10 @@ def template():
     img = load_mni152_template(resolution=4)
     inside = np.asarray(load_mni152_brain_mask(resolution=4).dataobj) > 0
     return nib.Nifti1Image(np.where(inside, np.asarray(img.dataobj), 0).astype(np.float32), img.affine)
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
 def placed(img, matrix):
@@ -91,13 +96,13 @@ def test_a_point_of_a_map_lies_at_its_place_in_the_native_image():
 def test_a_raw_image_is_prepared_in_mni_and_knows_its_way_back(template):
     needs("ants")
     known = from_matvec(Rotation.from_euler("xz", [10, 6], degrees=True).as_matrix() * 1.05, [25, -30, 18])
-    prepared = preprocess_t1w(placed(template, known), Preparation("t1w_4mm", raw=True))
-    there = template_brain_mask("t1w_4mm")
-    both = prepared.brain_mask & there
-    assert 2 * both.sum() / (prepared.brain_mask.sum() + there.sum()) > 0.93
+    raw, name = Preparation("t1w_4mm", raw=True), "sub-01_desc-brain_T1w.nii.gz"
+    prepared = preprocess_t1w(placed(template, known), raw, path=name)
+    assert dice(prepared.brain_mask, template_brain_mask("t1w_4mm")) > 0.93
     places = [apply_affine(matrix, LANDMARKS_MM) for matrix in (prepared.mni_to_native, known)]
     assert np.linalg.norm(places[0] - places[1], axis=1).max() < 2
-    assert preprocess_t1w(template, Preparation("t1w_4mm", raw=True)).mni_to_native is None, "it was there"
+    there = preprocess_t1w(template, raw, space="MNI152", path=name)
+    assert there.mni_to_native is None, "it was in MNI152"
 
 
 @pytest.mark.slow
@@ -183,19 +188,56 @@ def test_landmarks_of_real_brains_against_an_independent_alignment(real_data):
     assert np.median(worst) < 5
 
 
-@pytest.mark.slow
-def test_a_whole_head_of_colin27():
+@pytest.fixture(scope="module")
+def heads(real_data):
+    """A head and the mask of its brain, by name: Colin27, and a brain of IXI inside a synthetic head."""
     needs("deepbet")
     if not (COLIN27 / "ch2.nii.gz").exists():
-        if os.environ.get("XAI_BRAIN_RAW") == "1":
-            pytest.fail(f"{COLIN27} is not there (apt-get install mricron-data)")
-        pytest.skip(f"{COLIN27} is not there (apt-get install mricron-data)")
-    head = load_img(COLIN27 / "ch2.nii.gz")
-    published = np.asarray(nib.load(COLIN27 / "ch2bet.nii.gz").dataobj) > 0
-    inside = np.asarray(extract_brain(head).dataobj) > 0
-    dice = 2 * (inside & published).sum() / (inside.sum() + published.sum())
-    print(f"Dice with ch2bet: {dice:.3f}")
-    assert dice >= 0.95
+        message = f"{COLIN27} is not there (apt-get install mricron-data)"
+        (pytest.fail if os.environ.get("XAI_BRAIN_RAW") == "1" else pytest.skip)(message)
+    brain_mask = nib.load(COLIN27 / "ch2bet.nii.gz")
+    inside = np.asarray(brain_mask.dataobj) > 0
+    (ixi_path,) = (real_data / "ixi_native" / "sub-IXI128").rglob("*_T1w.nii.gz")
+    ixi = load_img(ixi_path)
+    return {
+        "Colin27": (
+            load_img(COLIN27 / "ch2.nii.gz"),
+            nib.Nifti1Image(inside.astype(np.uint8), brain_mask.affine),
+        ),
+        "IXI": (
+            synthetic_head(ixi),
+            nib.Nifti1Image((np.asarray(ixi.dataobj) > 0).astype(np.uint8), ixi.affine),
+        ),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("background", BACKGROUNDS)
+@pytest.mark.parametrize("name", ["Colin27", "IXI"])
+def test_the_brain_of_a_head_is_found_whatever_surrounds_it(heads, name, background):
+    needs("ants")
+    head, brain_mask = with_background(*heads[name], background)
+    grid = get_grid("t1w_58x70x58")
+    prepared = preprocess_t1w(head, Preparation(grid.name, raw=True), path="sub-01_T1w.nii.gz")
+    moved = nib.Nifti1Image(brain_mask.dataobj, np.linalg.inv(prepared.mni_to_native) @ brain_mask.affine)
+    truth = resample_to_grid(moved, grid) > 0.5
+    overlap, volume = dice(prepared.brain_mask, truth), prepared.brain_mask.sum() / truth.sum()
+    of_template = prepared.brain_mask.sum() / template_brain_mask(grid.name).sum()
+    print(f"{name}, {background}: Dice {overlap:.3f}, volume {volume:.3f}, of the template {of_template:.2f}")
+    assert overlap >= 0.93
+    assert volume == pytest.approx(1, abs=0.15)
+    assert of_template == pytest.approx(1, abs=0.2), "alignment did not scale a head to a brain"
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_the_mask_of_colin27_agrees_with_the_published_one(heads):
+    head, brain_mask = heads["Colin27"]
+    found = np.asarray(extract_brain(head).dataobj) > 0
+    overlap = dice(found, np.asarray(brain_mask.dataobj) > 0)
+    print(f"Dice with ch2bet: {overlap:.3f}")
+    assert overlap >= 0.95
 
 
 def test_no_brain_in_an_empty_image():

@@ -45,6 +45,7 @@ def check(cfg: DictConfig) -> None:
         "explain.output": (None, "logit", "logit_difference", "probability"),
         "preprocessing.scaling": ("zscore", "percentile", "none"),
         "preprocessing.brain": ("image", "template"),
+        "preprocessing.alignment": ("affine", "rigid"),
         "evaluation.group.scaling": ("none", "l2", "rank"),
         "evaluation.variance_scaling": ("none", "l2", "rank"),
     }

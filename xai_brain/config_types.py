@@ -79,9 +79,13 @@ class PreprocessingConfig:
     grid: str = "t1w_58x70x58"
     scaling: str = "zscore"  # zscore | percentile | none
     antialias: bool = True
-    brain: str = "image"  # image: its brain mask, or where it is not 0; template: for maps without an edge
+    brain: str = (
+        "image"  # image: its brain mask, or what is not background; template: for maps without an edge
+    )
     brain_median: float | None = None  # with scaling=none: intensities are scaled to this median
     raw: bool = False  # extract brains, correct bias fields and align to MNI152 where it is needed
+    skull_stripped: bool = False  # with raw: images contain only brain, whatever their names are
+    alignment: str = "affine"  # with raw: affine | rigid, which keeps brain size
 
 
 @dataclass

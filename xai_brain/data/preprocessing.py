@@ -11,21 +11,21 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from xai_brain.data.raw_heads import align_to_mni, correct_bias, extract_brain, in_mni
+from xai_brain.data.brain_masks import find_brain
+from xai_brain.data.raw_images import prepare_raw
 from xai_brain.volumes import (
     ImageError,
     get_grid,
     resample_to_grid,
-    same_grid,
     template_brain_mask,
 )
 
-ALGORITHM = 2  # part of every cache key; raise it when the same settings give other numbers
+ALGORITHM = 3  # part of every cache key; raise it when the same settings give other numbers
 MIN_TEMPLATE_DICE = 0.85
-MOST_BRAIN = 0.8  # a larger share of voxels that are not 0 is a head, or a brain with noise around it
 MIN_TEMPLATE_SHARE = 0.8  # of what a map without an edge holds
 SCALINGS = ("zscore", "percentile", "none")
 BRAINS = ("image", "template")
+ALIGNMENTS = ("affine", "rigid")
 PERCENTILES = (1.0, 99.0)
 TO_MNI = "align it with preprocessing.raw=true (extra `raw`), or set data.space=MNI152 if it is there"
 
@@ -44,13 +44,19 @@ class Preparation:
         Outside the brain it is 0 always.
     antialias : bool, default True
     brain : {"image", "template"}, default "image"
-        Where the brain is. ``image``: in the image's own brain mask, or where it is not 0. ``template``:
+        Where the brain is. ``image``: in the image's own brain mask, or where it is not background (a
+        constant, mostly 0; see `xai_brain.data.brain_masks`). ``template``:
         in the MNI152 template's brain, for maps such as grey-matter density that have no edge.
     brain_median : float, optional
         With ``scaling="none"``: intensities are multiplied such that the brain's median is this number.
     raw : bool, default False
-        Images as they come from the scanner: brains are extracted where there is no brain mask, bias
-        fields corrected, and what is not in MNI152 is aligned to it (see `xai_brain.data.raw_heads`).
+        Images as they come from the scanner: brains are extracted, bias fields corrected, and images that
+        are not in MNI152 by their name or ``data.space`` are aligned to it (see `xai_brain.data.raw_images`).
+    skull_stripped : bool, default False
+        With `raw`: the images contain only brain, whatever their names are, and nothing is extracted.
+        Without it, this is assumed only of images with a brain mask and of files named ``desc-brain``.
+    alignment : {"affine", "rigid"}, default "affine"
+        With `raw`: ``affine`` removes differences in brain size, ``rigid`` keeps them.
     """
 
     grid: str = "t1w_58x70x58"
@@ -59,9 +65,16 @@ class Preparation:
     brain: str = "image"
     brain_median: float | None = None
     raw: bool = False
+    skull_stripped: bool = False
+    alignment: str = "affine"
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (("scaling", self.scaling, SCALINGS), ("brain", self.brain, BRAINS)):
+        choices = (
+            ("scaling", self.scaling, SCALINGS),
+            ("brain", self.brain, BRAINS),
+            ("alignment", self.alignment, ALIGNMENTS),
+        )
+        for name, value, allowed in choices:
             if value not in allowed:
                 raise ValueError(f"preprocessing.{name}={value}: one of {', '.join(allowed)} is needed")
         if self.brain_median is not None and (self.scaling != "none" or self.brain_median <= 0):
@@ -115,7 +128,7 @@ def preprocess_t1w(
         Any axes, spacing and obliquity.
     settings : Preparation
     brain_mask_img : nibabel.Nifti1Image, optional
-        On the grid of the image. Without it, the voxels that are not exactly 0 are the brain.
+        On the grid of the image. Without it, the voxels that are not background are the brain.
     space : str, optional
         Name of the image's space, when it is known; otherwise the overlap of its brain with the
         template's decides whether it is MNI152.
@@ -135,8 +148,13 @@ def preprocess_t1w(
     grid = get_grid(settings.grid)
     mni_to_native = None
     if settings.raw:
-        t1w_img, brain_mask_img, mni_to_native = _from_scanner(
-            _like(t1w_img, data), brain_mask_img, grid.name, space, path
+        t1w_img, brain_mask_img, mni_to_native = prepare_raw(
+            _like(t1w_img, data),
+            brain_mask_img,
+            alignment=settings.alignment,
+            skull_stripped=settings.skull_stripped,
+            in_mni152=_says_mni(space),
+            path=path,
         )
         data, _ = _numbers(t1w_img, path)
         space = space if mni_to_native is None else "MNI152"
@@ -146,10 +164,9 @@ def preprocess_t1w(
         _require_mni_map(volume, brain_mask, space, path)
         volume = np.where(brain_mask, volume, 0)
     else:
-        inside = _brain(data, t1w_img, brain_mask_img, path)
+        inside = find_brain(data, t1w_img, brain_mask_img, path)
         _require_finite(damaged, inside, path)
-        if brain_mask_img is not None:
-            data = data * inside
+        data = np.where(inside, data, np.float32(0))
         weight = resample_to_grid(_like(t1w_img, inside), grid, antialias=settings.antialias)
         volume = resample_to_grid(_like(t1w_img, data), grid, antialias=settings.antialias)
         brain_mask = weight > 0.5
@@ -157,28 +174,6 @@ def preprocess_t1w(
         # dividing by the weight keeps the rim of the brain from being darkened by the zeros around it
         volume = np.divide(volume, weight, out=np.zeros_like(volume), where=brain_mask)
     return Prepared(_scaled(volume, brain_mask, settings, path), brain_mask, grid.affine, mni_to_native)
-
-
-def _from_scanner(
-    t1w_img: nib.Nifti1Image,
-    brain_mask_img: nib.Nifti1Image | None,
-    grid: str,
-    space: str | None,
-    path: str | Path,
-) -> tuple[nib.Nifti1Image, nib.Nifti1Image, np.ndarray | None]:
-    """Brain without its bias field, its mask, both in MNI152; and the way back, if they were not there."""
-    data = np.asanyarray(t1w_img.dataobj)
-    if brain_mask_img is None and (data != 0).mean() > MOST_BRAIN:
-        brain_mask_img = extract_brain(t1w_img, path)
-    inside = _brain(data, t1w_img, brain_mask_img, path)
-    brain_img = correct_bias(_like(t1w_img, np.where(inside, data, 0)), path)
-    mask_img = _like(t1w_img, inside)
-    on_grid = resample_to_grid(mask_img, get_grid(grid)) > 0.5
-    known = space is not None
-    if (known and _says_mni(space)) or (not known and _template_dice(on_grid, grid) >= MIN_TEMPLATE_DICE):
-        return brain_img, mask_img, None
-    mni_to_native = align_to_mni(brain_img, path)
-    return in_mni(brain_img, mni_to_native), in_mni(mask_img, mni_to_native), mni_to_native
 
 
 def _numbers(t1w_img: nib.Nifti1Image, path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -219,29 +214,6 @@ def _scaled(
     scaled = np.zeros(volume.shape, np.float32)
     scaled[brain_mask] = values
     return scaled
-
-
-def _brain(
-    data: np.ndarray, t1w_img: nib.Nifti1Image, brain_mask_img: nib.Nifti1Image | None, path: str | Path
-) -> np.ndarray:
-    if brain_mask_img is not None:
-        if not same_grid(brain_mask_img, t1w_img):
-            raise ImageError(
-                path,
-                f"its brain mask has another grid (shape {brain_mask_img.shape}, or affine)",
-            )
-        inside = np.asanyarray(brain_mask_img.dataobj) > 0.5
-        if not inside.any():
-            raise ImageError(path, "its brain mask is empty")
-        return inside
-    inside = data != 0
-    if inside.mean() > MOST_BRAIN:
-        raise ImageError(
-            path,
-            "is not skull-stripped and has no brain mask (a file ..._desc-brain_mask.nii.gz beside it); "
-            "give it one, or set preprocessing.raw=true",
-        )
-    return inside
 
 
 def _require_finite(damaged: np.ndarray | None, inside: np.ndarray, path: str | Path) -> None:

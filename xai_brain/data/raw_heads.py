@@ -19,6 +19,8 @@ from scipy import ndimage
 from xai_brain.volumes import Grid, ImageError, resample_to_grid, same_grid
 
 RIM_MM = 1.0  # deepbet's mask ends at the dura; without this rim it ends nearer to the cortex
+# in MNI152: anterior commissure, posterior commissure, and a point of the midsagittal plane above them
+ACPC_MM = np.array([[0.0, 3.0, -5.0], [0.0, -26.0, -2.0], [0.0, -9.0, 21.0]])
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # the world of ITK, which is that of ANTs
 
 
@@ -64,14 +66,14 @@ def extract_brain(head_img: nib.Nifti1Image, path: str | Path = "image") -> nib.
 
 
 def correct_bias(brain_img: nib.Nifti1Image, path: str | Path = "image") -> nib.Nifti1Image:
-    """Divide a slowly varying field out of a brain by N4; what is 0 stays 0.
+    """Divide a slowly varying field out of a brain by N4; intensities of 0 and below become 0.
 
     References
     ----------
     Tustison et al., "N4ITK: improved N3 bias correction", IEEE Transactions on Medical Imaging 2010.
     """
     ants = _needed("ants", path)
-    image, inside = _to_ants(ants, brain_img), np.asanyarray(brain_img.dataobj) != 0
+    image, inside = _to_ants(ants, brain_img), np.asanyarray(brain_img.dataobj) > 0
     mask = _to_ants(ants, nib.Nifti1Image(inside.astype(np.float32), brain_img.affine))
     data = ants.n4_bias_field_correction(image, mask=mask).numpy()
     return nib.Nifti1Image(np.where(inside, data, 0).astype(np.float32), brain_img.affine)
@@ -119,6 +121,36 @@ def align_to_mni(brain_img: nib.Nifti1Image, path: str | Path = "image") -> np.n
     centre = np.asarray(transform.fixed_parameters)
     matrix = nib.affines.from_matvec(linear, offset + centre - linear @ centre)
     return LPS @ matrix @ LPS
+
+
+def rigid_part(mni_to_native: np.ndarray) -> np.ndarray:
+    """Rotation and translation of an affine alignment; the size of the brain is kept.
+
+    As in the published data of the Human Connectome Project, the anterior commissure is at the same place
+    as in MNI152, the posterior commissure lies behind it in the same direction, and the midsagittal plane is
+    the same.
+
+    Parameters
+    ----------
+    mni_to_native : ndarray of shape (4, 4)
+        Affine from MNI152 mm to the image's mm, RAS+.
+
+    Returns
+    -------
+    ndarray of shape (4, 4)
+        From MNI152 mm to the image's mm; its linear part is a rotation.
+    """
+    native_mm = nib.affines.apply_affine(mni_to_native, ACPC_MM)
+    rotation = _axes_of(native_mm) @ _axes_of(ACPC_MM).T
+    return nib.affines.from_matvec(rotation, native_mm[0] - rotation @ ACPC_MM[0])
+
+
+def _axes_of(points_mm: np.ndarray) -> np.ndarray:
+    """Orthonormal axes (3, 3), in columns, of the plane through three points; the first along an edge."""
+    along, across = points_mm[1] - points_mm[0], points_mm[2] - points_mm[0]
+    normal = np.cross(along, across)
+    axes = np.stack([along, np.cross(normal, along), normal], 1)
+    return axes / np.linalg.norm(axes, axis=0)
 
 
 def in_mni(img: nib.Nifti1Image, mni_to_native: np.ndarray) -> nib.Nifti1Image:
