@@ -136,7 +136,7 @@ class TestContract:
         assert torch.equal(method.attribute(inputs, target=1), method.attribute(inputs, target=1))
 
     def test_inputs_that_are_no_volumes_are_refused(self, name, toy_net, inputs):
-        with pytest.raises(AttributionError, match=r"inputs of shape \(3, 12, 14, 16\): \(N, 1, X, Y, Z\)"):
+        with pytest.raises(AttributionError, match=r"shape \(3, 12, 14, 16\): .* \(N, C, X, Y, Z\)"):
             METHODS[name](toy_net).attribute(inputs[:, 0], target=1)
 
     def test_it_says_what_it_is(self, name, toy_net):
@@ -152,7 +152,7 @@ class TestContractOfTargets:
         assert not torch.allclose(method.attribute(inputs, target=0), method.attribute(inputs, target=1))
 
     def test_without_a_target_it_refuses(self, name, toy_net, inputs):
-        with pytest.raises(ValueError, match="target is needed"):
+        with pytest.raises(AttributionError, match="target is needed"):
             METHODS[name](toy_net).attribute(inputs)
 
 
@@ -291,16 +291,10 @@ def test_guided_backprop_differs_from_the_gradient(toy_net, inputs):
     assert not torch.allclose(GuidedBackprop(toy_net).attribute(inputs, target=1), gradient)
 
 
-def test_functional_relu_is_refused(toy_net, inputs):
-    class Functional(ToyNet):
-        def forward(self, x):
-            x = self.pool(self.relu1(self.norm(self.conv1(x))))
-            return self.linear(torch.relu(self.conv2(x)).mean((2, 3, 4)))
-
-    with pytest.raises(AttributionError, match="1 of 2 ReLUs are functional"):
-        GuidedBackprop(Functional()).attribute(inputs, target=0)
-    with pytest.raises(AttributionError, match=r"no torch\.nn\.ReLU module"):
-        GuidedBackprop(nn.Sequential(nn.Flatten(), nn.Linear(12 * 14 * 16, 2))).attribute(inputs, target=0)
+def test_guided_backprop_without_a_relu_is_refused(inputs):
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(12 * 14 * 16, 2))
+    with pytest.raises(AttributionError, match="applies no ReLU: guided backpropagation would be"):
+        GuidedBackprop(linear).attribute(inputs, target=0)
 
 
 # -- meaningful perturbation -------------------------------------------------------------------------
@@ -394,11 +388,12 @@ def test_what_was_tried_on_a_model_is_tried_again_when_it_changes(inputs):
     begun = len(passes)
     torch.testing.assert_close(method.attribute(inputs, 0), first, rtol=0, atol=0)
     assert (begun, len(passes) - begun) == (3, 1)  # the layer, the memory, the map; then the map alone
-    net.relu2 = nn.ReLU6()  # no layer to choose any more: the last ReLU is another
-    torch.testing.assert_close(method.attribute(inputs, 0), GradCAM(net, "relu1").attribute(inputs, 0))
+    net.relu2 = nn.ReLU6()  # no layer to choose any more: the last one is the convolution
+    torch.testing.assert_close(method.attribute(inputs, 0), GradCAM(net, "conv2").attribute(inputs, 0))
 
+    net.relu2 = nn.ReLU()
     guided = GuidedBackprop(net)
     guided.attribute(inputs, 0)
-    net.relu1 = nn.Identity()
-    with pytest.raises(AttributionError, match=r"no torch\.nn\.ReLU module"):
+    net.relu1 = net.relu2 = nn.Identity()
+    with pytest.raises(AttributionError, match="applies no ReLU"):
         guided.attribute(inputs, 0)

@@ -1,16 +1,15 @@
-"""Grad-CAM on volumes, on Captum's LayerGradCam."""
+"""Grad-CAM on volumes."""
 
 from __future__ import annotations
 
 import torch
-from captum.attr import LayerGradCam
 from torch import nn
 
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.masks import upsampled
 from xai_brain.attribution.memory import in_chunks
 from xai_brain.attribution.model_state import AttributionError, Tried, preserved
-from xai_brain.attribution.outputs import ClassScore
+from xai_brain.attribution.outputs import ClassScore, select_outputs
 
 
 class GradCAM:
@@ -24,8 +23,8 @@ class GradCAM:
     model : torch.nn.Module
         Returns (N, n_classes).
     layer : str, optional
-        Dotted name of a module. Default: the last ReLU whose output is a volume, else the last
-        convolution; found by a forward pass.
+        Dotted name of a module. Default: of the convolutions and ReLUs whose output is a volume, the one that
+        runs last; found by a forward pass. Of a module that runs several times, the last volume counts.
 
     References
     ----------
@@ -54,18 +53,39 @@ class GradCAM:
         """
         check_volumes(inputs)
         with preserved(self.model):
-            grad_cam = LayerGradCam(self.model, self._found.on(self.model, inputs, self.layer))
+            layer = self._found.on(self.model, inputs, self.layer)
 
-            def explain(some: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-                coarse = grad_cam.attribute(some, targets)
-                if coarse.ndim != 5:
-                    raise AttributionError(
-                        f"layer {self.layer!r} gives shape {tuple(coarse.shape)}: "
-                        "Grad-CAM needs one whose output is a volume"
-                    )
-                return upsampled(coarse, some.shape)
+            def explain(volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+                features, scores = _features_and_scores(self.model, layer, volumes, targets)
+                gradient = torch.autograd.grad(scores.sum(), features)[0]
+                weights = gradient.mean((2, 3, 4), keepdim=True)  # (N, K, 1, 1, 1)
+                return upsampled((weights * features).sum(1, keepdim=True), volumes.shape)
 
             return in_chunks(self.model, inputs, target, explain)
+
+
+def _features_and_scores(
+    model: nn.Module, layer: nn.Module, volumes: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output of the layer, (N, K, X', Y', Z'), with its graph, and output for the targets, (N,)."""
+    outputs: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
+        outputs.append(output)
+        return output.clone()  # operations in place that follow leave `output` as it is
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        scores = select_outputs(model(volumes), targets)
+    finally:
+        handle.remove()
+    features = [output for output in outputs if output.ndim == 5]
+    if not features:
+        shapes = ", ".join(str(tuple(output.shape)) for output in outputs) or "nothing"
+        raise AttributionError(
+            f"the layer of Grad-CAM gives {shapes}: a volume (N, K, X, Y, Z) is needed; choose another layer="
+        )
+    return features[-1], scores
 
 
 def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) -> nn.Module:
@@ -87,21 +107,23 @@ def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) 
                 )
             name = ends[0]
         return modules[name]
-    volumes: list[nn.Module] = []
+    found: list[nn.Module] = []  # in the order in which they run
 
     def note(module: nn.Module, _: object, output: object) -> None:
         if isinstance(output, torch.Tensor) and output.ndim == inputs.ndim and max(output.shape[2:]) > 1:
-            volumes.append(module)
+            found.append(module)
 
-    candidates = [m for m in modules.values() if isinstance(m, nn.ReLU | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
-    handles = [module.register_forward_hook(note) for module in candidates]
+    handles = [
+        module.register_forward_hook(note)
+        for module in modules.values()
+        if isinstance(module, nn.ReLU | nn.Conv3d)
+    ]
     try:
         with torch.no_grad():
             model(inputs[:1])
     finally:
         for handle in handles:
             handle.remove()
-    relus = [module for module in volumes if isinstance(module, nn.ReLU)]
-    if not volumes:
+    if not found:
         raise AttributionError("no convolution of the model gives a volume: Grad-CAM has no layer to work on")
-    return (relus or volumes)[-1]
+    return found[-1]

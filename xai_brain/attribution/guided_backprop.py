@@ -1,27 +1,34 @@
-"""Guided backpropagation, on Captum's, after a check of the model."""
+"""Guided backpropagation, for ReLUs wherever a network calls them."""
 
 from __future__ import annotations
 
-import warnings
+from typing import Any
 
 import torch
-from captum.attr import GuidedBackprop as CaptumGuidedBackprop
 from torch import nn
 
 from xai_brain.attribution.first_convolution import quicken
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
-from xai_brain.attribution.model_state import Tried, preserved
-from xai_brain.attribution.nonlinearities import check_relu_modules
+from xai_brain.attribution.model_state import AttributionError, Tried, preserved
+from xai_brain.attribution.operations import GENERAL_METHODS, check_operations
+from xai_brain.attribution.outputs import ClassScore, select_outputs
+from xai_brain.attribution.rules import Rules
+
+ALLOWED = ("shape", "linear", "affine", "max", "normalisation")  # beside ReLU
+NAME = "guided backpropagation"
 
 
 class GuidedBackprop:
     """Gradient of the output in which ReLUs let only positive gradients pass backwards.
 
+    Linear operations, max pooling and normalisation keep their gradient. Networks with other gates (GELU,
+    clamp, products of two activations, ...) are refused, because the method has no rule for them.
+
     Parameters
     ----------
     model : torch.nn.Module
-        Returns (N, n_classes); its ReLUs are ``torch.nn.ReLU`` modules.
+        Returns (N, n_classes). Functional, in-place and reused ReLUs are explained as well.
 
     References
     ----------
@@ -32,31 +39,53 @@ class GuidedBackprop:
 
     def __init__(self, model: nn.Module):
         self.model = model
-        self._checked = Tried(check_relu_modules)
+        self._checked = Tried(_check)
 
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 
         Parameters
         ----------
-        inputs : Tensor of shape (N, 1, X, Y, Z)
+        inputs : Tensor of shape (N, C, X, Y, Z)
         target : int or Tensor of shape (N,)
             Class index.
 
         Returns
         -------
-        Tensor of shape (N, 1, X, Y, Z)
+        Tensor of shape (N, C, X, Y, Z)
             Raw and signed.
 
         Raises
         ------
         AttributionError
-            The model has no ReLU module, or functional ReLUs; or the inputs are not volumes.
+            The network applies no ReLU, or other gates; or the inputs are not volumes.
         """
         check_volumes(inputs)
-        with preserved(self.model), warnings.catch_warnings():
-            self._checked.on(self.model, inputs, "guided backpropagation")
+        with preserved(self.model):
+            self._checked.on(self.model, inputs)
             quicken(self.model)
-            # Captum tells of the hooks that it sets
-            warnings.filterwarnings("ignore", "Setting (backward|forward).*hooks on ReLU")
-            return in_chunks(self.model, inputs, target, CaptumGuidedBackprop(self.model).attribute)
+
+            def explain(volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+                with Rules({"relu": _guided}):
+                    scores = select_outputs(self.model(volumes), targets)
+                return torch.autograd.grad(scores.sum(), volumes)[0]
+
+            return in_chunks(self.model, inputs, target, explain)
+
+
+def _guided(function: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    out = function(*args, **kwargs)
+    if out.requires_grad:
+        out.register_hook(lambda gradient: gradient.clamp_min(0))
+    return out
+
+
+def _check(model: nn.Module, inputs: torch.Tensor) -> None:
+    rules = Rules({"relu": _guided})
+    inner = model.model if isinstance(model, ClassScore) else model  # softmax of the output is no gate
+    check_operations(inner, inputs[:1], NAME, ALLOWED, rules)
+    if not rules.n_applied:
+        raise AttributionError(
+            f"the network applies no ReLU: {NAME} would be the plain gradient; use another method "
+            f"({GENERAL_METHODS})"
+        )

@@ -15,7 +15,7 @@ class GuidedGradCAM:
     Parameters
     ----------
     model : torch.nn.Module
-        Returns (N, n_classes); its ReLUs are ``torch.nn.ReLU`` modules.
+        Returns (N, n_classes); see `GuidedBackprop`.
     layer : str, optional
         Of Grad-CAM; see `GradCAM`.
     positive_gate : bool, default True

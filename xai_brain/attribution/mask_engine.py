@@ -12,6 +12,7 @@ from xai_brain.attribution.eval_copy import eval_copy
 from xai_brain.attribution.fills import kan2020_blur
 from xai_brain.attribution.memory import Chunks, volumes_that_fit
 from xai_brain.attribution.model_state import AttributionError, preserved
+from xai_brain.attribution.outputs import select_outputs
 
 
 class MaskEngine:
@@ -128,7 +129,7 @@ class MaskEngine:
         low = self.precision == "bfloat16"
         with torch.autocast(volumes.device.type, torch.bfloat16, enabled=low):
             outputs = self.network(volumes)
-        return outputs.float().gather(1, targets[:, None])[:, 0]
+        return select_outputs(outputs, targets).float()
 
 
 def moved(volumes: torch.Tensor, shifts: torch.Tensor, mode: str = "replicate") -> torch.Tensor:

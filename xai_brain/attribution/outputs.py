@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import fx, nn
+
+from xai_brain.attribution.model_state import AttributionError
 
 OUTPUTS = ("logit", "logit_difference", "probability")
 
@@ -18,6 +22,12 @@ class ClassScore(nn.Module):
     output : {"logit", "logit_difference", "probability"}, default "logit"
         ``logit_difference`` is the logit minus the mean of the other classes' logits: it is the same
         evidence for everybody, whatever was predicted.
+
+    Raises
+    ------
+    AttributionError
+        When called: the model returns something else, or a single logit, of which there is neither a
+        difference nor a softmax.
     """
 
     def __init__(self, model: nn.Module, output: str = "logit"):
@@ -27,10 +37,74 @@ class ClassScore(nn.Module):
         self.model, self.output = model, output
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        logits = self.model(inputs)
+        logits = check_logits_of(self.model(inputs), self.output)
         if self.output == "probability":
             return logits.softmax(1)
         if self.output == "logit_difference":
             others = (logits.sum(1, keepdim=True) - logits) / (logits.shape[1] - 1)
             return logits - others
         return logits
+
+
+def check_outputs(outputs: Any) -> torch.Tensor:
+    """Refuse outputs of a network that are not a tensor of shape (N, n_classes).
+
+    Raises
+    ------
+    AttributionError
+    """
+    if isinstance(outputs, torch.Tensor) and outputs.ndim == 2 and outputs.shape[1]:
+        return outputs
+    kind = type(outputs).__name__
+    what = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else f"a {kind}"
+    raise AttributionError(
+        f"the network returns {what}: one tensor of shape (N, n_classes) is needed; "
+        "wrap the network in a torch.nn.Module that returns its logits"
+    )
+
+
+def check_logits_of(outputs: Any, output: str) -> torch.Tensor:
+    """Refuse outputs of which `output` cannot be computed.
+
+    Raises
+    ------
+    AttributionError
+    """
+    logits = check_outputs(outputs)
+    if output != "logit" and logits.shape[1] == 1:
+        raise AttributionError(
+            f"the network returns one logit: output={output!r} needs one logit per class, (N, n_classes) "
+            "with n_classes of at least 2; use output='logit', or a network with two outputs"
+        )
+    return logits
+
+
+fx.wrap("check_logits_of")  # a value decides: kept as one call in a traced copy of the network
+
+
+def check_targets(targets: torch.Tensor, n_classes: int, what: str = "the network") -> None:
+    """Refuse class indices that something does not have.
+
+    Raises
+    ------
+    AttributionError
+    """
+    wrong = (targets < 0) | (targets >= n_classes)
+    if bool(wrong.any()):
+        raise AttributionError(
+            f"target {int(targets[wrong][0])}: {what} has {n_classes} "
+            f"{'class' if n_classes == 1 else 'classes'}, so that 0 to {n_classes - 1} are possible"
+        )
+
+
+def select_outputs(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
+    """Output for the target of every volume, (N,), of outputs (N, n_classes) and targets (N,).
+
+    Raises
+    ------
+    AttributionError
+        The outputs have another shape, or a target is not one of the classes.
+    """
+    outputs = check_outputs(outputs)
+    check_targets(targets, outputs.shape[1])
+    return outputs.gather(1, targets[:, None])[:, 0]
