@@ -124,7 +124,8 @@ class AmortizedMasker(PerturbationAttribution):
             1 - mask, in [0, 1].
         """
         inputs = inputs.detach()
-        targets = as_targets(target, inputs)
+        targets = as_targets(target, inputs, one_channel="AmortizedMasker")
+        self.reference.check(inputs, targets)
         if self.network is None:
             self.fit(inputs.device)
         assert self.network is not None

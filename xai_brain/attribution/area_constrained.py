@@ -142,7 +142,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         list of AreaScoreCurve
         """
         inputs = inputs.detach()
-        targets = as_targets(target, inputs)
+        targets = as_targets(target, inputs, one_channel="AreaConstrainedPerturbation")
         brain = brain_of(inputs, self.reference)
         curves: list[AreaScoreCurve] = []
         with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:

@@ -77,7 +77,7 @@ class Edges:
 
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """One map per volume (N, 1, X, Y, Z); `target` is not used."""
-        check_volumes(inputs)
+        check_volumes(inputs, one_channel="Edges")
         edges = [
             ndimage.generic_gradient_magnitude(volume[0], ndimage.sobel, mode="nearest")
             for volume in inputs.detach().cpu().numpy()
@@ -99,11 +99,12 @@ class MeanDifference:
     value_meaning = "|image - mean of the training subjects|: a baseline that does not know the model"
 
     def __init__(self, model: nn.Module, reference: Reference):
-        self.mean = reference.mean
+        self.reference, self.mean = reference, reference.mean
 
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """One map per volume (N, 1, X, Y, Z); `target` is not used."""
         check_volumes(inputs)
+        self.reference.check(inputs)
         return (inputs.detach() - self.mean.to(inputs)).abs()
 
 
@@ -132,9 +133,11 @@ class TMap:
     value_meaning = "Welch's t of the training subjects, class explained minus the rest, per voxel"
 
     def __init__(self, model: nn.Module, reference: Reference):
+        self.reference = reference
         self.statistics = [reference.welch_t(k) for k in range(len(reference.class_means))]
 
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """The map of each volume's target, (N, 1, X, Y, Z), 0 outside the brain."""
-        targets = as_targets(target, inputs).tolist()
-        return torch.stack([self.statistics[k] for k in targets]).to(inputs)
+        targets = as_targets(target, inputs)
+        self.reference.check(inputs, targets)
+        return torch.stack([self.statistics[k] for k in targets.tolist()]).to(inputs)

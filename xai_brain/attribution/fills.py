@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.reference import Reference
 
@@ -76,6 +77,8 @@ class Fills:
         generator : torch.Generator
             On the CPU; for noise.
         """
+        if self.reference is not None and set(self.names) & set(OF_TRAINING_SUBJECTS):
+            self.reference.check(inputs, targets)
         return torch.stack([self._make(name, inputs, targets, brain, generator) for name in self.names])
 
     @staticmethod
@@ -96,6 +99,8 @@ class Fills:
     ) -> torch.Tensor:
         if name == "zero":
             return torch.zeros_like(inputs)
+        if "blur" in name:
+            check_volumes(inputs, f"fill={name!r}")
         if name == "kan2020_blur":
             return kan2020_blur(inputs)
         if name == "blur":

@@ -94,7 +94,7 @@ class Kan2020Perturbation(PerturbationAttribution):
             1 - upsampled mask, in [0, 1].
         """
         inputs = inputs.detach()
-        targets = as_targets(target, inputs)
+        targets = as_targets(target, inputs, one_channel="Kan2020Perturbation")
         maps = []
         with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:
             for rows in torch.arange(len(inputs)).split(self.engine.chunks.size):

@@ -13,13 +13,14 @@ from xai_brain.attribution.reference import Reference
 def brain_of(inputs: torch.Tensor, reference: Reference | None, restrict: bool = True) -> torch.Tensor:
     """Where a mask may act: 1 or 0, (1 or N, 1, X, Y, Z).
 
-    The brain of the training subjects; without a reference, where a volume is not exactly 0.
+    The brain of the training subjects; without a reference, where a volume is not exactly 0 in all channels.
     """
     if not restrict:
         return torch.ones_like(inputs[:1])
     if reference is not None:
+        reference.check(inputs)
         return reference.brain_mask.to(inputs)[None, None]
-    return (inputs != 0).to(inputs)
+    return (inputs != 0).any(1, keepdim=True).to(inputs)
 
 
 def coarse_shape(shape: torch.Size, spacing_voxels: int) -> list[int]:

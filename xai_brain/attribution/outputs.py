@@ -55,8 +55,9 @@ def check_outputs(outputs: Any) -> torch.Tensor:
     """
     if isinstance(outputs, torch.Tensor) and outputs.ndim == 2 and outputs.shape[1]:
         return outputs
-    kind = type(outputs).__name__
-    what = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else f"a {kind}"
+    what = "None" if outputs is None else f"a {type(outputs).__name__}"
+    if isinstance(outputs, torch.Tensor):
+        what = f"a tensor of shape {tuple(outputs.shape)}"
     raise AttributionError(
         f"the network returns {what}: one tensor of shape (N, n_classes) is needed; "
         "wrap the network in a torch.nn.Module that returns its logits"
@@ -91,10 +92,8 @@ def check_targets(targets: torch.Tensor, n_classes: int, what: str = "the networ
     """
     wrong = (targets < 0) | (targets >= n_classes)
     if bool(wrong.any()):
-        raise AttributionError(
-            f"target {int(targets[wrong][0])}: {what} has {n_classes} "
-            f"{'class' if n_classes == 1 else 'classes'}, so that 0 to {n_classes - 1} are possible"
-        )
+        possible = "one output, target 0" if n_classes == 1 else f"{n_classes} classes, 0 to {n_classes - 1}"
+        raise AttributionError(f"target {int(targets[wrong][0])}: {what} has {possible}")
 
 
 def select_outputs(outputs: Any, targets: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.outputs import check_targets
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,27 @@ class Reference:
             return self.class_means.mean(0)
         weights = (self.class_counts / self.class_counts.sum()).to(self.class_means)
         return torch.einsum("k,k...->...", weights, self.class_means)
+
+    def check(self, inputs: torch.Tensor, targets: torch.Tensor | None = None) -> None:
+        """Refuse inputs of another shape than the training volumes, and targets of other classes.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, C, X, Y, Z)
+        targets : Tensor of shape (N,), optional
+
+        Raises
+        ------
+        AttributionError
+        """
+        shape = self.class_means.shape[1:]
+        if inputs.shape[1:] != shape:
+            raise AttributionError(
+                f"inputs of shape {tuple(inputs.shape)}: the reference is made of volumes of shape "
+                f"{tuple(shape)} (channels and voxels); both have to be equal"
+            )
+        if targets is not None:
+            check_targets(targets, len(self.class_means), "the reference")
 
     def welch_t(self, target: int) -> torch.Tensor:
         """Welch's t of a class against all others together, (1, X, Y, Z).

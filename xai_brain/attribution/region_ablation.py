@@ -93,7 +93,8 @@ class RegionAblation:
         Tensor of shape (N, 1, X, Y, Z)
         """
         inputs = inputs.detach()
-        targets = as_targets(target, inputs)
+        targets = as_targets(target, inputs, one_channel="RegionAblation")
+        self.reference.check(inputs)
         fills = baseline_volumes(self.fill, self.reference, inputs, targets)
         labels = self.labels.to(inputs.device)[None]
         maps = torch.zeros_like(inputs)

@@ -140,6 +140,7 @@ class GradientShap:
         """
         inputs = inputs.detach()
         targets = as_targets(target, inputs)
+        self.reference.check(inputs)
         maps = torch.zeros_like(inputs)
         with self.engine.prepared(inputs):
             for i, volume in enumerate(inputs):
