@@ -29,7 +29,9 @@ SLOWER = {
         ClassScore(model, "probability"), REFERENCE, n_iter=2
     ),
     "Amortized": lambda model: AmortizedMasker(ClassScore(model, "probability"), REFERENCE, n_steps=2),
-    "Kan2020": lambda model: Kan2020Perturbation(ClassScore(model, "probability"), n_iter=2, n_shifts=1),
+    "Kan2020": lambda model: Kan2020Perturbation(
+        ClassScore(model, "probability"), n_iter=2, n_shifts=1, first_kept_iteration=0
+    ),
 }
 ALL = METHODS | SLOWER
 OF_MODELS, OF_CLASSES = [*OF_A_MODEL, *SLOWER], [*OF_A_CLASS, *SLOWER]

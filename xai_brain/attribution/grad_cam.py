@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -10,6 +12,7 @@ from xai_brain.attribution.masks import upsampled
 from xai_brain.attribution.memory import in_chunks
 from xai_brain.attribution.model_state import AttributionError, Tried, preserved
 from xai_brain.attribution.outputs import ClassScore, select_outputs
+from xai_brain.attribution.rules import Rules
 
 
 class GradCAM:
@@ -23,8 +26,9 @@ class GradCAM:
     model : torch.nn.Module
         Returns (N, n_classes).
     layer : str, optional
-        Dotted name of a module. Default: of the convolutions and ReLUs whose output is a volume, the one that
-        runs last; found by a forward pass. Of a module that runs several times, the last volume counts.
+        Dotted name of a module. Default: the last ReLU whose output is a volume; if that is a function or
+        there is none, the last convolution; found by a forward pass. Of a module that runs several times, the
+        last volume counts.
 
     References
     ----------
@@ -107,23 +111,39 @@ def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) 
                 )
             name = ends[0]
         return modules[name]
-    found: list[nn.Module] = []  # in the order in which they run
+    convolutions: list[nn.Module] = []
+    relus: list[nn.Module | None] = []  # None: a function
 
-    def note(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, torch.Tensor) and output.ndim == inputs.ndim and max(output.shape[2:]) > 1:
-            found.append(module)
+    def is_volume(output: object) -> bool:
+        return isinstance(output, torch.Tensor) and output.ndim == 5 and max(output.shape[2:]) > 1
+
+    def note_convolution(module: nn.Module, _: object, output: object) -> None:
+        if is_volume(output):
+            convolutions.append(module)
+
+    def note_relu(module: nn.Module, _: object, output: object) -> None:
+        if is_volume(output):
+            relus[-1] = module  # the function that it called is there already
+
+    def note_function(function: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        output = function(*args, **kwargs)
+        if is_volume(output):
+            relus.append(None)
+        return output
 
     handles = [
-        module.register_forward_hook(note)
+        module.register_forward_hook(note_relu if isinstance(module, nn.ReLU) else note_convolution)
         for module in modules.values()
         if isinstance(module, nn.ReLU | nn.Conv3d)
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), Rules({"relu": note_function}):
             model(inputs[:1])
     finally:
         for handle in handles:
             handle.remove()
-    if not found:
+    if relus and relus[-1] is not None:
+        return relus[-1]
+    if not convolutions:
         raise AttributionError("no convolution of the model gives a volume: Grad-CAM has no layer to work on")
-    return found[-1]
+    return convolutions[-1]
