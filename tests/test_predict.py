@@ -14,7 +14,8 @@ from conftest import SMALL
 from xai_brain import BrainClassifier, RunDirectory, compose, evaluate, explain, report, train
 from xai_brain.attribution import ClassScore, GradCAM
 from xai_brain.cli import main
-from xai_brain.commands.predict import predict, predict_settings
+from xai_brain.commands.predict import predict
+from xai_brain.commands.predict_settings import predict_settings
 from xai_brain.commands.setup import stage_settings
 from xai_brain.config import ConfigError
 from xai_brain.data.problems import DataError
@@ -140,7 +141,7 @@ def test_people_of_the_training_cohort_are_refused(small_run, tmp_path):
 def test_what_belongs_to_training_cannot_be_changed(new_people, small_run, tmp_path):
     with pytest.raises(ConfigError, match="belongs to training"):
         predict_settings([*new_people, "preprocessing=t1w_2mm"])
-    with pytest.raises(ConfigError, match="no value for networks"):
+    with pytest.raises(ConfigError, match=r"one of networks and model\.weights is needed"):
         predict_settings(new_people[1:])
     with pytest.raises(ConfigError, match="holds a trained run"):
         predict(predict_settings([*new_people[:-1], f"run_dir={small_run.path}"]))

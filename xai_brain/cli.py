@@ -18,7 +18,7 @@ COMMANDS = {
     "run": "Everything: train, explain, evaluate and report. What is finished is not done again.",
     "train": "Train one network per fold and predict every subject out of fold.",
     "baselines": "Fit classifiers on the folds of a run, to compare its networks with.",
-    "predict": "Predict people who were not in a run, by all of its networks together.",
+    "predict": "Predict new participants with all networks of a run, or with a file of weights.",
     "explain": "Explain every subject by the network that did not see it, with each configured method.",
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
     "validate": "Test the networks on the voxels alone that maps of training subjects rank first.",
@@ -195,7 +195,7 @@ def _start_with_others(command: str, rest: list[str]) -> int:
 def _settings_of_a_run(command: str, overrides: list[str]) -> object | None:
     """Settings that begin with those of an existing run; None of commands that begin anew."""
     if command == "predict":
-        from xai_brain.commands.predict import predict_settings
+        from xai_brain.commands.predict_settings import predict_settings
 
         return predict_settings(overrides)
     if command in STAGES:

@@ -22,12 +22,20 @@ from xai_brain.commands.explain_batch import (
     Explainer,
     build_method,
     build_reference,
+    check_references,
     explain_batch,
     is_current,
     takes_reference,
 )
 from xai_brain.commands.native import write_native_maps
-from xai_brain.commands.networks import Network, described, fingerprint, networks_of, training_subjects
+from xai_brain.commands.networks import (
+    Network,
+    described,
+    fingerprint,
+    is_weights_file,
+    networks_of,
+    training_subjects,
+)
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE
 from xai_brain.commands.setup import open_run, stage
@@ -67,6 +75,7 @@ def explain(cfg: DictConfig) -> RunDirectory:
         first = "predict" if cfg.networks else "train"
         raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain {first}` first")
     networks = networks_of(cfg, run)
+    check_references(cfg)
     batches = _batches(cfg, first_repeat(read_tsv(run.predictions)), networks)
     hashes = {key: fingerprint(found) for key, found in networks.items()}
     mine = of_shard((_name(label, b) for label in cfg.attribution for b in batches), cfg.shard)
@@ -172,7 +181,8 @@ def _explain_with(
         return  # another process was faster
     classifiers = [network.load(cfg) for network in networks]
     references: list[Reference | None] = [None] * len(networks)
-    if any(takes_reference(cfg, label) for label, batches in todo.items() if batches):
+    known = not is_weights_file(cfg)  # the participants that they were trained on
+    if known and any(takes_reference(cfg, label) for label, batches in todo.items() if batches):
         grid = get_grid(cfg.preprocessing.grid)
         names, n_volumes = classifiers[0].class_names, cfg.explain.n_reference_volumes
         references = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from xai_brain.attribution.fills import OF_TRAINING_SUBJECTS
 from xai_brain.attribution.model_state import preserved
 from xai_brain.attribution.outputs import OUTPUTS, ClassScore
 from xai_brain.attribution.reference import Reference
+from xai_brain.commands.networks import is_weights_file
 from xai_brain.commands.run_images import SPACE
 from xai_brain.commands.writing import write_all
 from xai_brain.config import ConfigError
@@ -96,8 +98,40 @@ class Explainer:
 
 def takes_reference(cfg: DictConfig, label: str) -> bool:
     """Whether a method asks for what is known of the training subjects."""
+    return "reference" in _parameters(cfg, label)
+
+
+def _parameters(cfg: DictConfig, label: str) -> Mapping[str, inspect.Parameter]:
+    """Of the class or function that makes a method."""
     factory = instantiate(cfg.attribution[label])
-    return "reference" in inspect.signature(getattr(factory, "func", factory)).parameters
+    return inspect.signature(getattr(factory, "func", factory)).parameters
+
+
+def check_references(cfg: DictConfig) -> None:
+    """Refuse methods that need images of training participants where these are not known.
+
+    Raises
+    ------
+    ConfigError
+        The network comes from a file of weights.
+    """
+    if not is_weights_file(cfg):
+        return
+    unknown = f"needs images of training participants, and those of {cfg.networks} are not known"
+    for label, method in cfg.attribution.items():
+        parameters = _parameters(cfg, label)
+        needs = "reference" in parameters and parameters["reference"].default is inspect.Parameter.empty
+        if needs:
+            raise ConfigError(
+                f"attribution.{label}: {unknown}; choose other methods, as in attribution=[lrp]"
+            )
+        for key in ("fill", "baseline"):
+            chosen = method.get(key) or []
+            if wrong := {*([chosen] if isinstance(chosen, str) else chosen)} & {*OF_TRAINING_SUBJECTS}:
+                raise ConfigError(
+                    f"attribution.{label}.{key}={wrong.pop()}: {unknown}; choose attribution.{label}.{key}="
+                    f"{'blur' if 'voxel_size_mm' in parameters else 'zero'}"
+                )
 
 
 def build_method(
@@ -114,7 +148,10 @@ def build_method(
     factory: Callable[..., Any] = instantiate(cfg.attribution[label])
     make = getattr(factory, "func", factory)
     output = cfg.explain.output or getattr(make, "default_output", OUTPUTS[0])
-    extra = {"reference": reference} if takes_reference(cfg, label) else {}
+    extra: dict[str, Any] = {"reference": reference} if takes_reference(cfg, label) else {}
+    if reference is None and "voxel_size_mm" in _parameters(cfg, label):
+        spacing = cfg.attribution[label].get("voxel_size_mm") or get_grid(cfg.preprocessing.grid).spacing_mm
+        extra["voxel_size_mm"] = [float(mm) for mm in spacing]
     return factory(ClassScore(classifier, output), **extra), output
 
 

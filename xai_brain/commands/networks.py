@@ -18,9 +18,9 @@ from xai_brain.commands.setup import saved_settings
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers
 from xai_brain.models.calibrated import CalibratedNetwork, read_checkpoint
-from xai_brain.models.weights import WeightsError
+from xai_brain.models.weights import WeightsError, is_calibrated, read_weights_file
 from xai_brain.runs import RunDirectory, first_repeat, read_json, read_tsv
-from xai_brain.volumes import file_hash
+from xai_brain.volumes import file_hash, get_grid
 
 ALL = (0, 0)  # seed and fold of a new subject: the networks speak together
 
@@ -30,7 +30,7 @@ NOT_A_CHECKPOINT = (RuntimeError, LookupError, TypeError, ValueError, AttributeE
 
 @dataclass(frozen=True)
 class Network:
-    """One checkpoint of a run."""
+    """One checkpoint of a run, or a file of weights."""
 
     checkpoint: Path
     seed: int
@@ -41,7 +41,30 @@ class Network:
         """In eval mode, on the device of the settings."""
         gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
         device = torch.device("cuda" if gpu else "cpu")
+        if is_weights_file(cfg) and not is_checkpoint(self.checkpoint):
+            return _load_weights(self.checkpoint, cfg).to(device)
         return load_classifier(self.checkpoint, device)
+
+
+def is_weights_file(cfg: DictConfig) -> bool:
+    """Whether `cfg.networks` names a file of weights, not the folder of a run."""
+    return bool(cfg.networks) and Path(cfg.networks).expanduser().is_file()
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file of weights is a checkpoint of this project, with its settings."""
+    content = read_weights_file(path)
+    return is_calibrated(path) and "hyper_parameters" in content
+
+
+def _load_weights(path: Path, cfg: DictConfig) -> CalibratedNetwork:
+    """The network of the settings with the weights of a file; its temperature is 1."""
+    network = {**cfg.model, "weights": str(path)}
+    shape = list(get_grid(cfg.preprocessing.grid).shape)
+    try:
+        return CalibratedNetwork(network, list(cfg.data.class_names), shape).eval()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"networks={path}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def load_classifier(path: Path, device: torch.device | str = "cpu") -> CalibratedNetwork:
@@ -89,7 +112,10 @@ def networks_of(cfg: DictConfig, run: RunDirectory) -> dict[tuple[int, int], lis
 
 
 def trained_networks(cfg: DictConfig) -> list[Network]:
-    """All networks of the run that `cfg.networks` names, of every seed, repeat and fold."""
+    """Networks of the run that `cfg.networks` names, of every seed, repeat and fold; or that of a file."""
+    if is_weights_file(cfg):
+        path = Path(cfg.networks).expanduser()
+        return [Network(path, *ALL, file_hash(path))]
     settings, run = trained_run(cfg)
     seeds = list(settings.seeds)
     return list(_checkpoints(run, seeds, seeds, fold_numbers(read_tsv(run.folds))))

@@ -1,4 +1,4 @@
-"""Predict people who were not in a run, by all of its networks together."""
+"""Predict new participants with the ensemble of all networks of a run, or with the weights of a file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from omegaconf import DictConfig
 from xai_brain.claims import alone
 from xai_brain.commands.cohort import portable, prepared_cohort, synthetic_root
 from xai_brain.commands.explain_batch import load_volume
-from xai_brain.commands.networks import ALL, Network, trained_networks, trained_run
+from xai_brain.commands.networks import ALL, Network, is_weights_file, trained_networks, trained_run
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run, stage
-from xai_brain.config import ConfigError, check, compose
 from xai_brain.data.audit import content_hashes
 from xai_brain.data.problems import DataError, named
 from xai_brain.evaluation.classification import classification_metrics
@@ -32,59 +31,8 @@ from xai_brain.runs import (
 )
 from xai_brain.volumes import file_hash
 
-LABELS = ("label", "class_names", "threshold", "bins")  # as at training unless they are given
-
-
-def predict_settings(overrides: list[str]) -> DictConfig:
-    """Settings of the trained run with the new people's data.
-
-    Parameters
-    ----------
-    overrides : list of str
-        ``networks=<run>``, ``data=...``, ``data.root=...``, ``run_dir=...``. Preparation and network are
-        those of the trained run.
-
-    Raises
-    ------
-    ConfigError
-        ``networks`` is missing or no run, or a setting belongs to training.
-    """
-    composed = compose("predict", overrides, checked=False)
-    if not composed.networks:
-        raise ConfigError(
-            "no value for networks: the folder of the run that was trained, networks=outputs/demo"
-        )
-    given = [override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides]
-    free = ("run_dir", "name", "networks", "overwrite", "data", "explain", "attribution", "evaluation")
-    for key in given:
-        if key.split(".")[0] not in free:
-            raise ConfigError(f"{key} cannot be changed by `xai-brain predict`: it belongs to training")
-    cfg, trained = trained_run(composed)
-    if cfg.planted.kind:
-        raise ConfigError(
-            f"networks={composed.networks}: its classes were planted and mean nothing for others"
-        )
-    labels = {key: cfg.data[key] for key in LABELS}
-    cfg.data = composed.data
-    for key, value in labels.items():
-        if f"data.{key}" not in given:
-            cfg.data[key] = value
-    if cfg.data.brain_size_column and "data.brain_size_column" not in given:
-        cfg.data.brain_size_column = None  # needs folds
-    cfg.data.class_names = trained_class_names(trained)
-    for key in ("explain", "evaluation", "attribution"):
-        if any(name.split(".")[0] == key for name in given):
-            cfg[key] = composed[key]
-    cfg.name, cfg.run_dir, cfg.overwrite = composed.name, composed.run_dir, composed.overwrite
-    cfg.networks, cfg.seeds = composed.networks, [ALL[0]]
-    check(cfg)
-    return cfg
-
-
-def trained_class_names(trained: RunDirectory) -> list[str]:
-    """In the order of the network's outputs."""
-    columns = read_tsv(trained.predictions).columns
-    return [column.removeprefix("prob_") for column in columns if column.startswith("prob_")]
+LEAST_VARIATION = 0.05  # of brain size, SD by mean: 0.10 between adults, 0.02 to 0.03 after affine alignment
+FEWEST_SIZES = 10  # of which a variation is judged
 
 
 @stage
@@ -116,7 +64,14 @@ def _predict(cfg: DictConfig, run: RunDirectory) -> None:
     cohort = prepared_cohort(cfg, run)
     if cohort.empty:
         raise DataError(f"{cfg.data.root}: no image of it can be used; see {run.quarantine}")
-    refuse_training_subjects(cfg, cohort)
+    if is_weights_file(cfg):
+        check_brain_sizes(cfg, cohort)
+        say(
+            f"predict: the participants that {cfg.networks} was trained on are not known, and its "
+            "probabilities are not calibrated for this cohort: accuracy depends on that, AUROC does not"
+        )
+    else:
+        refuse_training_subjects(cfg, cohort)
     root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
     write_tsv(portable(cohort, root), run.participants)
     inputs = {Path(row.t1w_path).name: row.sha256 for row in cohort.itertuples()}
@@ -144,7 +99,22 @@ def _predict(cfg: DictConfig, run: RunDirectory) -> None:
         say("predict: without people of every class there are no test figures")
     write_tsv(table, run.predictions)  # last: it says that prediction is complete
     add_seconds(run, "predict", time.monotonic() - start)
-    say(f"predict: {len(table)} images by {len(networks)} networks together, see {run.predictions}")
+    how = f"the mean of {len(networks)} networks" if len(networks) > 1 else "one network"
+    say(f"predict: {len(table)} images by {how}, see {run.predictions}")
+
+
+def check_brain_sizes(cfg: DictConfig, cohort: pd.DataFrame) -> None:
+    """Warn if alignment has removed the differences in brain size, although the network relies on them."""
+    if cfg.preprocessing.alignment != "rigid" or len(cohort) < FEWEST_SIZES:
+        return
+    sizes = np.array([np.count_nonzero(np.load(path)) for path in cohort["volume_mask_path"]], float)
+    variation = sizes.std() / sizes.mean()
+    if variation < LEAST_VARIATION:
+        say(
+            f"warning: brain sizes differ by {100 * variation:.1f} % only (SD; about 10 % between adults): "
+            "these images were aligned such that their sizes are equal, but the network was trained on "
+            "images that keep brain size; give it images in their own space with preprocessing.raw=true"
+        )
 
 
 def refuse_training_subjects(cfg: DictConfig, cohort: pd.DataFrame) -> None:

@@ -151,7 +151,8 @@ def _checkpoints(cfg: DictConfig, run: RunDirectory, findings: Findings) -> dict
         about = findings.read(run.provenance, "the hashes of its networks are lost")
         told = about.get("networks_sha256", {})
         for name, expected in told.items():
-            path = Path(cfg.networks).expanduser() / "checkpoints" / name
+            path = Path(cfg.networks).expanduser()
+            path = path if path.name == name and not path.is_dir() else path / "checkpoints" / name
             findings.compare("networks", path, expected, "it made these predictions and maps")
         return {}
     if not run.folds.exists():
