@@ -103,6 +103,17 @@ def test_corrected_t_is_the_t_test_with_more_variance():
     assert found.p == pytest.approx(2 * student.sf(abs(t), 4))
     assert found.ci_low < found.difference < found.ci_high
     assert np.isnan(corrected_t_test(first.assign(fold=0), second.assign(fold=0), 400).p)
+    without_a_fold = second[second["fold"] != 3]
+    assert np.isnan(corrected_t_test(first, without_a_fold, 200).difference)
+
+
+def test_delong_needs_both_classes_in_every_fold():
+    first, second = two_classifiers(80)
+    folds = np.arange(80) // 2 % 4
+    first, second = first.assign(fold=folds), second.assign(fold=folds)
+    assert np.isfinite(delong_test(first, second).p)
+    one_class = ~((folds == 1) & (first["target"] == 0).to_numpy())
+    assert np.isnan(delong_test(first[one_class], second[one_class]).difference)
 
 
 def test_brier_is_sklearns():

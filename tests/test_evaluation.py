@@ -8,7 +8,13 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from xai_brain.analysis.baselines import brain_size_predictions
 from xai_brain.evaluation.agreement import agreement, spearman
-from xai_brain.evaluation.classification import auroc, balanced_accuracy, classification_metrics
+from xai_brain.evaluation.classification import (
+    PredictionError,
+    auroc,
+    balanced_accuracy,
+    classification_metrics,
+    defined_figures,
+)
 from xai_brain.evaluation.localization import localization
 from xai_brain.evaluation.resampling import bootstrap_mean
 
@@ -158,6 +164,19 @@ def test_metrics_are_means_over_folds_and_seeds_with_an_interval_around_them():
     assert found["test/auroc_pooled"] < found["test/auroc"]
     for name in ("auroc", "auroc_pooled", "accuracy", "balanced_accuracy"):
         assert found[f"test/{name}_ci_low"] < found[f"test/{name}"] < found[f"test/{name}_ci_high"]
+
+
+def test_no_mean_over_an_incomplete_set_of_folds():
+    table = predictions()
+    broken = table.copy()
+    broken.loc[(broken["fold"] == 2) & (broken["seed"] == 1), ["prob_a", "prob_b"]] = np.nan
+    with pytest.raises(PredictionError, match=r"24 of 120 .* NaN .*participant_id sub-004, seed 1, fold 2"):
+        classification_metrics(broken, n_bootstrap=2)
+    one_class = table.assign(target=table["target"].where(table["fold"] != 3, 1))
+    found = classification_metrics(one_class, n_bootstrap=2)
+    assert np.isnan(found["test/auroc"])
+    assert np.isfinite(found["test/auroc_pooled"])
+    assert "test/auroc" not in defined_figures(found)
 
 
 def test_images_of_one_participant_are_drawn_together():

@@ -72,13 +72,14 @@ def test_one_row_per_job_with_what_differs_and_how_it_ended(sweep):
 
 def test_ranking_has_an_interval_over_seeds(sweep):
     ranks = ranking(read_sweep(sweep))
-    assert ranks["trainer.lr"].tolist() == [0.01, 0.001]
-    assert ranks["rank"].tolist() == [1, 2]
-    assert ranks["n_jobs"].tolist() == [1, 2]
-    assert ranks["value"].tolist() == pytest.approx([0.9, 0.7])
-    assert np.isnan(ranks["ci_low"][0])
+    # the job of one seed of the second has failed, those of the third have no figures
+    assert ranks["trainer.lr"].tolist() == [0.001, 0.01, 0.1]
+    np.testing.assert_array_equal(ranks["rank"], [1, np.nan, np.nan])
+    assert ranks["n_jobs"].tolist() == [2, 1, 0]
+    assert ranks["n_planned"].tolist() == [2, 2, 2]
+    np.testing.assert_allclose(ranks["value"], [0.7, np.nan, np.nan])
     # Student's t of one degree of freedom: 12.706 times the standard error, 0.1
-    assert ranks["ci_high"][1] == pytest.approx(0.7 + 1.2706, abs=1e-4)
+    assert ranks["ci_high"][0] == pytest.approx(0.7 + 1.2706, abs=1e-4)
     assert "seeds" not in ranks
     with pytest.raises(SweepError, match=r"metric=test/f1: no job has it; figures are, .*test/auroc"):
         ranking(read_sweep(sweep), ["test/f1"])
@@ -106,10 +107,11 @@ def test_collect_writes_tables_and_a_picture_and_fails_for_what_is_missing(sweep
     assert "3 of 6 jobs complete" in out
     assert "job 3 failed: no space left" in out
     assert "job 5 missing" in out
-    assert "best by test/auroc: trainer.lr=0.01 (0.900, 1 job)" in out
+    assert "trainer.lr=0.01: no rank, because 1 of 2 jobs are complete" in out
+    assert "best by test/auroc: trainer.lr=0.001 (0.700, 95 % CI" in out
     assert "17" in out
     assert read_tsv(sweep / "sweep.tsv")["state"].tolist()[3:] == ["failed", "missing", "missing"]
-    assert len(read_tsv(sweep / "ranking.tsv")) == 2
+    assert read_tsv(sweep / "ranking.tsv")["rank"].notna().tolist() == [True, False, False]
     picture = matplotlib.image.imread(sweep / "figures" / "ranking.png")[..., :3]
     assert (picture < 0.9).any(2).mean() > 0.005
     for number in "345":

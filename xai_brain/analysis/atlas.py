@@ -91,11 +91,15 @@ def subject_means(table: pd.DataFrame, measure: str) -> tuple[np.ndarray, pd.Dat
     Returns
     -------
     values : ndarray of shape (n_subjects, n_regions)
-        Without subjects whose maps are all empty and regions without voxels.
+        Without subjects that have an empty map, in one seed or session, and regions without voxels.
     subjects : DataFrame with participant_id, class, fold
     regions : DataFrame with index, region
     """
     known = table.dropna(subset=[measure])
+    of_map = [name for name in ("participant_id", "session_id", "seed") if name in table]
+    n_maps = [rows.drop_duplicates(of_map).groupby("participant_id").size() for rows in (table, known)]
+    whole = n_maps[0].index[n_maps[0].eq(n_maps[1].reindex(n_maps[0].index))]
+    known = known[known["participant_id"].isin(whole)]
     wide = known.pivot_table(
         index="participant_id", columns="index", values=measure, aggfunc="mean", sort=False
     )

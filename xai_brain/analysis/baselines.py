@@ -46,6 +46,11 @@ def brain_size_predictions(
     -------
     pandas.DataFrame
         Like predictions.tsv, seed 0; subjects without a brain size are left out.
+
+    Raises
+    ------
+    BaselineError
+        No participant that a fold tests has a brain size.
     """
     size = pd.to_numeric(participants[column], errors="coerce")
     table = participants.assign(brain_size=size)[size.notna().to_numpy()]
@@ -55,7 +60,10 @@ def brain_size_predictions(
         is_test = table["participant_id"].isin(row["participant_id"])
         train, test = table[~is_test], table[is_test]
         if test.empty:
-            continue
+            raise BaselineError(
+                f"{column}: no number for any test participant of fold {fold + 1}, so that a mean over folds "
+                "would be incomplete; add numbers, or leave out data.brain_size_column"
+            )
         model = make_pipeline(StandardScaler(), LogisticRegression())
         model.fit(train[["brain_size"]].to_numpy(), train["target"])
         probabilities = class_probabilities(model, test[["brain_size"]].to_numpy(), len(class_names))

@@ -92,6 +92,14 @@ def read_sweep(folder: Path) -> pd.DataFrame:
     return table
 
 
+def is_whole(table: pd.DataFrame) -> pd.Series:
+    """Whether all jobs of a job's setting, which differ in seed or fold only, are complete."""
+    parameters = [key for key in table.attrs["parameters"] if key not in REPLICATES]
+    complete = table["state"] == COMPLETE
+    keys = [table[key] for key in parameters] or [pd.Series(0, index=table.index)]
+    return complete.groupby(keys, dropna=False).transform("all")
+
+
 def _outcome(record: dict[str, Any]) -> dict[str, Any]:
     state = record.get("state")
     error = record.get("error", "") if state == FAILED else UNFINISHED if state == "running" else ""
@@ -139,7 +147,9 @@ def ranking(table: pd.DataFrame, metrics: list[str] | None = None, level: float 
     Returns
     -------
     pandas.DataFrame
-        metric, rank, the settings, value, ci_low, ci_high (NaN of one job, and of several folds), n_jobs.
+        metric, rank, the settings, value, ci_low, ci_high (NaN of one job, and of several folds), n_jobs
+        (complete) and n_planned. A setting with jobs that are not complete has neither rank nor value, since
+        the mean over its other seeds or folds cannot be compared with that of other settings.
 
     Raises
     ------
@@ -151,21 +161,26 @@ def ranking(table: pd.DataFrame, metrics: list[str] | None = None, level: float 
     for metric in ranked_metrics(table) if metrics is None else metrics:
         if metric not in table or not table[metric].notna().any():
             raise SweepError(f"metric={metric}: no job has it; figures are, for example, {_examples(table)}")
-        known = table[(table["state"] == COMPLETE) & table[metric].notna()]
-        groups = known.groupby(parameters, dropna=False, sort=False) if parameters else [((), known)]
+        groups = table.groupby(parameters, dropna=False, sort=False) if parameters else [((), table)]
         found = []
         for values, part in groups:
-            mean, low, high = t_interval(part[metric].to_numpy(float), level)
+            complete = (part["state"] == COMPLETE) & part[metric].notna()
+            if not part[metric].notna().any() and (part["state"] == COMPLETE).all():
+                continue  # these jobs have no such figure
+            mean, low, high = t_interval(part[metric].where(complete).to_numpy(float), level)
             if "folds.only" in part and part["folds.only"].nunique() > 1:
                 low = high = float("nan")  # folds of one cohort share their training subjects
             about = dict(zip(parameters, values, strict=True))
-            found.append({**about, "value": mean, "ci_low": low, "ci_high": high, "n_jobs": len(part)})
+            figures = {"value": mean, "ci_low": low, "ci_high": high}
+            found.append({**about, **figures, "n_jobs": int(complete.sum()), "n_planned": len(part)})
         rising = less_is_better(metric) or (
             metric == "objective" and table.attrs.get("direction") == "minimize"
         )
-        found.sort(key=lambda row: row["value"], reverse=not rising)
-        rows += [{"metric": metric, "rank": rank, **row} for rank, row in enumerate(found, 1)]
-    columns = ["metric", "rank", *parameters, "value", "ci_low", "ci_high", "n_jobs"]
+        ranked = [row for row in found if np.isfinite(row["value"])]
+        ranked.sort(key=lambda row: row["value"], reverse=not rising)
+        rows += [{"metric": metric, "rank": rank, **row} for rank, row in enumerate(ranked, 1)]
+        rows += [{"metric": metric, **row} for row in found if not np.isfinite(row["value"])]
+    columns = ["metric", "rank", *parameters, "value", "ci_low", "ci_high", "n_jobs", "n_planned"]
     return pd.DataFrame(rows, columns=columns)
 
 

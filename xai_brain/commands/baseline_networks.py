@@ -13,7 +13,7 @@ from xai_brain.commands.fold_training import classifier_settings, datamodule_of
 from xai_brain.commands.progress import EpochLines
 from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.data.slabs import SlabDataModule
-from xai_brain.models.fitting import fit_fold, predict_logits
+from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
 from xai_brain.models.slices2d import calibrated_votes
 from xai_brain.volumes import get_grid
 
@@ -58,7 +58,7 @@ def fold_probabilities(
         classifier_kwargs = classifier_settings(own, names) | {"input_shape": [settings.n_slices, x, z]}
     else:
         data, classifier_kwargs = datamodule_of(own, parts, seed), classifier_settings(own, names)
-    with tempfile.TemporaryDirectory() as work_dir:
+    with tempfile.TemporaryDirectory() as work_dir, naming_network(what):
         classifier, _, _ = fit_fold(
             data,
             classifier_kwargs,
@@ -67,8 +67,9 @@ def fold_probabilities(
             work_dir=Path(work_dir),
             tell=EpochLines(what, own.trainer.max_epochs),
         )
-    validation, targets = predict_logits(classifier, data.val_dataloader())
-    logits = {"validation": validation, "test": predict_logits(classifier, data.test_dataloader())[0]}
+        validation, targets = predict_logits(classifier, data.val_dataloader())
+        test, _ = predict_logits(classifier, data.test_dataloader())
+    logits = {"validation": validation, "test": test}
     if isinstance(data, SlabDataModule):
         n_slabs = data.n_slabs
         logits = {part: calibrated_votes(validation, targets, of, n_slabs) for part, of in logits.items()}

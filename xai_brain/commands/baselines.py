@@ -152,7 +152,10 @@ def fit_classifier(
         train = pd.concat([parts["train"], parts["validation"]]).sort_index()
         train, test = (table[usable[table.index]] for table in (train, parts["test"]))
         if test.empty:
-            return
+            raise BaselineError(
+                f"baselines.{name}: no test participant of fold {fold + 1} has features, so that a mean over "
+                f"folds would be incomplete; add their lines to the table, or remove baselines.{name}"
+            )
         groups = train["participant_id"]
         if column := cfg.folds.group_column:
             groups = train[column].astype(str).where(train[column].notna(), groups)
@@ -167,9 +170,11 @@ def fit_classifier(
                 random_state=1000 * seed + fold,
             )
         except (BaselineError, ValueError) as error:
-            raise BaselineError(f"baselines.{name}: fold {fold}: {str(error).splitlines()[0]}") from error
+            raise BaselineError(f"baselines.{name}: fold {fold + 1}: {str(error).splitlines()[0]}") from error
         write_json(chosen, done.with_suffix(".json"))
         probabilities = class_probabilities(model, features[test.index], len(names))
+        if not np.isfinite(probabilities).all():
+            raise BaselineError(f"baselines.{name}: fold {fold + 1}: predictions are NaN or infinite")
         table = prediction_table(test, probabilities, names, fold=fold, seed=seed)
         write_tsv(table, done)
         _tell(f"{name} fold {fold + 1}/{max(fold_numbers(folds)) + 1}", table, start)
@@ -227,9 +232,7 @@ def _tell(what: str, table: pd.DataFrame, start: float) -> None:
 
 def _gather(run: RunDirectory, folds: pd.DataFrame, name: str, files: list[Path]) -> None:
     """One table of all folds, and what was chosen in each; the predictions are written last."""
-    folder, files = run.baseline(name).parent, [path for path in files if path.exists()]
-    if not files:
-        raise BaselineError(f"baselines.{name}: no test subject has features")
+    folder = run.baseline(name).parent
     predictions = pd.concat([read_tsv(path) for path in files], ignore_index=True)
     chosen: list[dict[str, Any]] = [
         {"fold": int(path.stem.rpartition("-")[2]), "setting": key, "value": value}

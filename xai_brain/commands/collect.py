@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from xai_brain.analysis.sweeps import COMPLETE, PLAN, REPLICATES, SweepError, ranking, read_sweep
+from xai_brain.analysis.sweeps import COMPLETE, PLAN, REPLICATES, SweepError, is_whole, ranking, read_sweep
 from xai_brain.commands.progress import say
 from xai_brain.evaluation.detection import detection_curve, found_effects, smallest_effects
 from xai_brain.plotting.figures import style
@@ -49,18 +49,26 @@ def collect(arguments: list[str]) -> int:
         ranks = ranking(table, given["metric"].split(",") if "metric" in given else None)
         if len(ranks):
             write_tsv(ranks, folder / "ranking.tsv")
-            tell_best(ranks)
-            save_figure(ranking_figure, folder / "figures" / "ranking.png", ranks)
+            tell_ranks(ranks)
+            if len(ranked := ranks.dropna(subset=["rank"])):
+                save_figure(ranking_figure, folder / "figures" / "ranking.png", ranked)
+        complete = table[is_whole(table)]
         others = [k for k in table.attrs["parameters"] if k not in REPLICATES and not k.startswith("planted")]
         about = [", ".join(f"{key}={row[key]}" for key in others) for _, row in complete.iterrows()]
         collect_detection(folder, dict(zip(complete["job"], about, strict=True)))
     return int(len(complete) < len(table))
 
 
-def tell_best(ranks: pd.DataFrame) -> None:
-    """The best setting by the first figure that was ranked."""
-    best = ranks.iloc[0]
+def tell_ranks(ranks: pd.DataFrame) -> None:
+    """The best setting by the first figure that was ranked, and settings without a rank."""
     about = list(ranks.columns[2 : ranks.columns.get_loc("value")])
+    first = ranks[ranks["metric"] == ranks["metric"].iloc[0]]
+    for row in first[first["rank"].isna()].to_dict("records"):
+        named = ", ".join(f"{key}={row[key]}" for key in about) or "this sweep"
+        say(f"{named}: no rank, because {row['n_jobs']} of {row['n_planned']} jobs are complete")
+    if (ranked := first.dropna(subset=["rank"])).empty:
+        return
+    best = ranked.iloc[0]
     named = ", ".join(f"{key}={best[key]}" for key in about) or "all jobs"
     interval = f", 95 % CI {best['ci_low']:.3f} to {best['ci_high']:.3f}" if best["n_jobs"] > 1 else ""
     jobs = f"{best['n_jobs']} job{'s' if best['n_jobs'] > 1 else ''}"
@@ -74,7 +82,8 @@ def collect_detection(folder: Path, jobs: dict[str, str]) -> None:
     ----------
     folder : Path
     jobs : dict
-        Of every complete job what else than the effect and the seed it differs in.
+        Of the jobs of every setting whose jobs are all complete: what else than the effect and the seed it
+        differs in.
     """
     read = (found_effects(folder / job, about) for job, about in jobs.items())
     rows = [found for found in read if found is not None]

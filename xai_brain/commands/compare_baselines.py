@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
@@ -16,7 +15,7 @@ from xai_brain.commands.cohort import class_names
 from xai_brain.commands.ensembles import NETWORK, with_ensembles
 from xai_brain.commands.progress import say
 from xai_brain.config import ConfigError
-from xai_brain.evaluation.classification import classification_metrics
+from xai_brain.evaluation.classification import classification_metrics, defined_figures
 from xai_brain.evaluation.corrected_t import corrected_t_test
 from xai_brain.evaluation.delong import delong_test
 from xai_brain.evaluation.matching import TOLERANCE, matched_auroc, size_matched_pairs
@@ -174,4 +173,4 @@ def _figures(table: pd.DataFrame) -> dict[str, float]:
             figures |= {key: row["value"], f"{key}_ci_low": row["ci_low"], f"{key}_ci_high": row["ci_high"]}
         if row["name"] == NETWORK and row["metric"] == MATCHED:
             figures["test/n_pairs_size_matched"] = row["n_subjects"] / 2
-    return {key: float(value) for key, value in figures.items() if np.isfinite(value)}
+    return defined_figures(figures)

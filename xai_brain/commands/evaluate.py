@@ -285,7 +285,11 @@ def localizations_of(
 def summarise(
     agreements: list[dict[str, Any]], localizations: list[dict[str, Any]], n_bootstrap: int, random_state: int
 ) -> pd.DataFrame:
-    """Means over subjects with bootstrap intervals; seeds of one subject are averaged first."""
+    """Means over subjects with bootstrap intervals; seeds of one subject are averaged first.
+
+    A subject without a value for one of its seeds or sessions (an empty map) is left out and not counted in
+    ``n``.
+    """
     rows = []
     if agreements:
         table = pd.DataFrame(agreements).query("level == 'subject'")
@@ -296,9 +300,15 @@ def summarise(
     columns = ["table", "method", "metric", "top_percent", "mean", "ci_low", "ci_high", "chance", "n"]
     if not rows:
         return pd.DataFrame(columns=columns)
-    result = []
-    for key, group in pd.concat(rows).groupby(columns[:4], dropna=False, sort=False):
-        subjects = group.groupby("participant_id")[["value", "chance"]].mean()
+    result, table = [], pd.concat(rows)
+    n_sessions = table.groupby("participant_id")["session_id"].nunique()
+    for key, group in table.groupby(columns[:4], dropna=False, sort=False):
+        known = group.dropna(subset=["value"])
+        n_known = known.groupby("participant_id").size()
+        whole = n_known.index[n_known == n_sessions[n_known.index] * group["seed"].nunique()]
+        subjects = (
+            known[known["participant_id"].isin(whole)].groupby("participant_id")[["value", "chance"]].mean()
+        )
         mean, low, high = bootstrap_mean(subjects["value"].to_numpy(), n_bootstrap, random_state)
         result.append((*key, mean, low, high, subjects["chance"].mean(), len(subjects)))
     return pd.DataFrame(result, columns=columns)

@@ -21,6 +21,7 @@ from xai_brain.commands.networks import is_weights_file
 from xai_brain.commands.run_images import SPACE
 from xai_brain.commands.writing import write_all
 from xai_brain.config import ConfigError
+from xai_brain.data.problems import DataError, named
 from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.runs import RunDirectory, git_commit, read_json, sidecar, versions, write_json
 from xai_brain.volumes import Grid, file_hash, get_grid, save_img
@@ -177,6 +178,7 @@ def explain_batch(
     probabilities = torch.from_numpy(batch.rows[[f"prob_{name}" for name in class_names]].to_numpy(float))
     targets = resolve_targets(cfg.explain.target, probabilities, batch.rows["target"].tolist(), class_names)
     maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))
+    _refuse_non_finite(maps, batch, label)
     affine, parameters = get_grid(cfg.preprocessing.grid).affine, parameters_of(cfg, label)
 
     def save(each: tuple[Any, ...]) -> None:
@@ -199,7 +201,7 @@ def explain_batch(
             "TargetProbability": float(probability[target]),
             "TargetRule": cfg.explain.target,
             "Output": explainers[0].output,
-            "Empty": bool(not np.isfinite(voxels).all() or not voxels.any()),
+            "Empty": not voxels.any(),
             "ValueMeaning": value_meaning(explainers[0].method, explainers[0].output),
             **({"Details": detail} if detail else {}),
             **about,
@@ -210,6 +212,17 @@ def explain_batch(
 
     of_each = (batch.rows.itertuples(), rows, maps, targets, probabilities, details)
     write_all(save, zip(*of_each, strict=True))
+
+
+def _refuse_non_finite(maps: torch.Tensor, batch: Batch, label: str) -> None:
+    broken = (~maps.isfinite()).flatten(1).any(1).numpy()
+    if broken.any():
+        participants = named(batch.rows["participant_id"][broken].tolist())
+        raise DataError(
+            f"attribution.{label}: the maps of {participants} hold NaN or infinite values (network of seed "
+            f"{batch.seed}, fold {batch.fold + 1}); leave the method out with ~attribution.{label}, or train "
+            "the network again"
+        )
 
 
 def _seed_of(batch: Batch) -> int:

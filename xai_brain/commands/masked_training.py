@@ -19,7 +19,7 @@ from xai_brain.commands.explain_batch import load_volume
 from xai_brain.commands.fold_training import classifier_settings, datamodule_of
 from xai_brain.commands.folds import parts_of
 from xai_brain.evaluation.faithfulness import removal_baselines
-from xai_brain.models.fitting import fit_fold, predict_logits
+from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
 from xai_brain.runs import read_tsv, write_tsv
 
 
@@ -37,7 +37,8 @@ def train_again(bench: Bench, left: np.ndarray, path: Path) -> None:
     cfg, network, names = bench.cfg, bench.network, bench.classifier.class_names
     parts = parts_of(cfg, bench.cohort, read_tsv(bench.run.folds), network.fold, network.seed)
     seed = 1000 * network.seed + network.fold
-    with tempfile.TemporaryDirectory() as folder:
+    name = f"retraining on masked images, seed {network.seed} fold {network.fold + 1}"
+    with tempfile.TemporaryDirectory() as folder, naming_network(name):
         masked = {
             name: masked_volumes(bench, part, left, Path(folder) / name) for name, part in parts.items()
         }

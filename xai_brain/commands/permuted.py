@@ -16,7 +16,7 @@ from xai_brain.commands.folds import parts_of
 from xai_brain.commands.networks import Network, load_classifier
 from xai_brain.commands.progress import say
 from xai_brain.models.calibrated import CalibratedNetwork
-from xai_brain.models.fitting import fit_fold
+from xai_brain.models.fitting import fit_fold, naming_network
 from xai_brain.runs import RunDirectory, read_tsv
 from xai_brain.volumes import write_atomic
 
@@ -49,7 +49,11 @@ def permuted_network(
         parts = parts_of(cfg, cohort, read_tsv(run.folds), network.fold, network.seed)
         parts |= {name: permute_labels(parts[name]) for name in ("train", "validation")}
         fold_seed = 1000 * network.seed + network.fold
-        with tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir:
+        name = f"training with permuted labels, seed {network.seed} fold {network.fold + 1}"
+        with (
+            tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir,
+            naming_network(name),
+        ):
             _, trainer, _ = fit_fold(
                 datamodule_of(cfg, parts, fold_seed),
                 classifier_settings(cfg, class_names(cohort)),

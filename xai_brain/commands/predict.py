@@ -19,7 +19,7 @@ from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run, stage
 from xai_brain.data.audit import content_hashes
 from xai_brain.data.problems import DataError, named
-from xai_brain.evaluation.classification import classification_metrics
+from xai_brain.evaluation.classification import classification_metrics, defined_figures
 from xai_brain.runs import (
     RunDirectory,
     add_seconds,
@@ -94,7 +94,7 @@ def _predict(cfg: DictConfig, run: RunDirectory) -> None:
     )
     if set(table["target"]) == set(range(len(names))):
         figures = classification_metrics(table, "test", cfg.evaluation.n_bootstrap)
-        update_metrics(run, figures, replace=("test/",))
+        update_metrics(run, defined_figures(figures), replace=("test/",))
     else:
         say("predict: without people of every class there are no test figures")
     write_tsv(table, run.predictions)  # last: it says that prediction is complete
@@ -154,13 +154,24 @@ def _same_content(settings: DictConfig, cohort: pd.DataFrame, run: RunDirectory)
 
 @torch.no_grad()
 def ensemble_probabilities(cfg: DictConfig, cohort: pd.DataFrame, networks: list[Network]) -> np.ndarray:
-    """Calibrated probabilities, (n_networks, N, n_classes)."""
+    """Calibrated probabilities, (n_networks, N, n_classes).
+
+    Raises
+    ------
+    DataError
+        A probability is NaN or infinite.
+    """
     told = []
     for network in track(networks, "predict, networks"):
         classifier = network.load(cfg)
         device = next(classifier.parameters()).device
         batches = _batches(cohort["volume_path"].tolist(), cfg.explain.batch_size)
         told.append(torch.cat([classifier(batch.to(device)).softmax(1).cpu() for batch in batches]))
+        if broken := cohort["participant_id"][(~told[-1].isfinite()).any(1).numpy()].tolist():
+            raise DataError(
+                f"{named(broken)}: the output of the network {network.checkpoint} is NaN or infinite; look "
+                "for extreme intensities in the image, or train the network again"
+            )
     return torch.stack(told).numpy()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xai_brain.data.problems import DataError
 from xai_brain.runs import RunDirectory, read_json, sidecar
 from xai_brain.volumes import load_img
 
@@ -16,9 +17,17 @@ SPACE = "MNI152"  # of everything that was prepared
 
 
 def map_values(path: Path) -> np.ndarray:
-    """Voxels of a map, (X, Y, Z) float32; one that holds NaN or infinities counts as empty."""
+    """Voxels of a map, (X, Y, Z) float32.
+
+    Raises
+    ------
+    DataError
+        The map holds NaN or infinite values.
+    """
     values = np.asanyarray(load_img(path).dataobj)
-    return values if np.isfinite(values).all() else np.zeros_like(values)
+    if not np.isfinite(values).all():
+        raise DataError(f"{path}: holds NaN or infinite values; remove it and run `xai-brain explain` again")
+    return values
 
 
 def made_by(paths: Iterable[Path]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -224,6 +225,8 @@ def _objective(folder: Path) -> float:
         if "metric" not in history:  # predictions of the fold
             continue
         values = history.loc[history["metric"] == settings.monitor, "value"]
+        if not np.isfinite(values).all():
+            raise ConfigError(f"{path}: {settings.monitor} is NaN or infinite in some epoch")
         lower = settings.mode == "min" if settings.mode else "loss" in settings.monitor
         best.append(values.min() if lower else values.max())
     if not best:

@@ -22,9 +22,9 @@ from xai_brain.commands.progress import EpochLines, say
 from xai_brain.commands.setup import open_run, stage
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers, with_repeat
-from xai_brain.evaluation.classification import classification_metrics
+from xai_brain.evaluation.classification import classification_metrics, defined_figures
 from xai_brain.models.calibrated import missing_package
-from xai_brain.models.fitting import fit_fold, predict_logits
+from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
 from xai_brain.models.kan2020 import is_published
 from xai_brain.models.launched import is_launched
 from xai_brain.models.together import fit_together
@@ -124,8 +124,16 @@ def _finish(cfg: DictConfig, run: RunDirectory, folds: pd.DataFrame) -> None:
     """Figures and predictions.tsv of all folds."""
     tables = [read_tsv(_fold_predictions(run, k, s, cfg)) for s in cfg.seeds for k in fold_numbers(folds)]
     predictions = with_repeat(pd.concat(tables, ignore_index=True), folds)
+    figures = defined_figures(classification_metrics(predictions, "test", cfg.evaluation.n_bootstrap))
+    if "test/auroc" not in figures:
+        n_tested = predictions.groupby("fold")["target"].nunique()
+        incomplete = n_tested.index[n_tested < predictions["target"].nunique()]
+        say(
+            "train: test/auroc is not defined, because not every class is tested in fold "
+            f"{', '.join(str(fold + 1) for fold in incomplete)}; test/auroc_pooled ranks all folds together"
+        )
     # the figures in pairs of equal brain size stay: who has them looks whether predictions have changed
-    update_metrics(run, classification_metrics(predictions, "test", cfg.evaluation.n_bootstrap))
+    update_metrics(run, figures)
     write_tsv(predictions, run.predictions)  # last: it says that training is complete
 
 
@@ -153,6 +161,7 @@ def train_fold(
     fit = fit_fold if devices == 1 and not is_launched() else partial(fit_together, devices=devices)
     with (
         full_disk_told(run.path),
+        naming_network(what),
         tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir,
     ):
         classifier, trainer, history = fit(

@@ -9,6 +9,34 @@ import pandas as pd
 from scipy.stats import rankdata
 
 
+class PredictionError(ValueError):
+    """Predictions that no figure can be computed from."""
+
+
+def probabilities_of(predictions: pd.DataFrame) -> np.ndarray:
+    """Columns ``prob_<class>`` of a table of predictions, (n, n_classes).
+
+    Raises
+    ------
+    PredictionError
+        A probability is missing, NaN or infinite: a figure of the others would be one of fewer participants
+        and folds than it seems.
+    """
+    columns = [column for column in predictions if str(column).startswith("prob_")]
+    values = predictions[columns].to_numpy(float)
+    broken = ~np.isfinite(values).all(1)
+    if broken.any():
+        first = predictions[broken].iloc[0]
+        about = ", ".join(
+            f"{name} {first[name]}" for name in ("participant_id", "seed", "fold") if name in first
+        )
+        raise PredictionError(
+            f"{broken.sum()} of {len(values)} predictions are NaN or infinite (the first: {about}); train "
+            "the networks again"
+        )
+    return values
+
+
 def auroc(targets: np.ndarray, probabilities: np.ndarray) -> float:
     """Area under the ROC curve; for several classes the mean of one against the rest.
 
@@ -33,6 +61,11 @@ def auroc(targets: np.ndarray, probabilities: np.ndarray) -> float:
         rank_sum = rankdata(probabilities[:, k])[positive].sum()
         areas.append((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
     return float(np.mean(areas))
+
+
+def defined_figures(figures: dict[str, float]) -> dict[str, float]:
+    """Figures for metrics.json, without those that are not defined."""
+    return {name: float(value) for name, value in figures.items() if np.isfinite(value)}
 
 
 def balanced_accuracy(targets: np.ndarray, probabilities: np.ndarray) -> float:
@@ -65,7 +98,8 @@ def classification_metrics(
     """Figures of predictions.tsv.
 
     Accuracies and the Brier score pool all subjects of a seed and are averaged over seeds. ``auroc`` is
-    the mean over folds and seeds, since scores of different networks need not share a scale;
+    the mean over folds and seeds, since scores of different networks need not share a scale (NaN when a
+    fold tests one class only: a mean over the other folds would be one of another cohort);
     ``auroc_pooled`` ranks all subjects of a seed together. The bootstrap draws subjects within class and
     fold, the same subjects for all seeds. Repeats of the folds count as further seeds; strata are those
     of the first.
@@ -81,16 +115,18 @@ def classification_metrics(
     -------
     dict
         ``<prefix>/<metric>``, ``<prefix>/<metric>_ci_low`` and ``..._ci_high``.
+
+    Raises
+    ------
+    PredictionError
+        A probability is NaN or infinite.
     """
-    probability_columns = [column for column in predictions if str(column).startswith("prob_")]
     session = "session_id" if "session_id" in predictions else "participant_id"
     order = ["participant_id", session, "seed"]
     table = predictions.sort_values(list(dict.fromkeys(order)), kind="stable")
     trained = ["seed", "repeat"] if "repeat" in table else ["seed"]
     per_seed = [part.reset_index(drop=True) for _, part in table.groupby(trained, sort=False)]
-    arrays = [
-        (t["target"].to_numpy(), t[probability_columns].to_numpy(), t["fold"].to_numpy()) for t in per_seed
-    ]
+    arrays = [(t["target"].to_numpy(), probabilities_of(t), t["fold"].to_numpy()) for t in per_seed]
 
     def figures(rows: np.ndarray) -> dict[str, float]:
         found: dict[str, list[float]] = {
@@ -107,7 +143,7 @@ def classification_metrics(
             found["auroc_pooled"].append(auroc(t, p))
             found["brier"].append(brier_score(t, p))
             found["auroc"] += [auroc(t[f == k], p[f == k]) for k in np.unique(f)]
-        return {name: float(np.nanmean(values)) for name, values in found.items()}
+        return {name: float(np.mean(values)) for name, values in found.items()}
 
     targets = arrays[0][0]
     # a participant with several images is drawn with all of them

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from xai_brain.evaluation.classification import probabilities_of
 from xai_brain.evaluation.delong import Comparison
 
 
@@ -26,7 +27,7 @@ def corrected_t_test(first: pd.DataFrame, second: pd.DataFrame, n_participants: 
     Returns
     -------
     Comparison
-        NaN with fewer than two folds.
+        NaN with fewer than two folds, or when one of the classifiers has no participant in some fold.
 
     References
     ----------
@@ -34,11 +35,12 @@ def corrected_t_test(first: pd.DataFrame, second: pd.DataFrame, n_participants: 
     """
     shared = set(first["participant_id"]) & set(second["participant_id"])
     hits_1, hits_2 = (_accuracies(table[table["participant_id"].isin(shared)]) for table in (first, second))
-    differences = (hits_1 - hits_2).dropna()
+    differences = hits_1 - hits_2
     n_folds = len(differences)
+    if differences.isna().any() or n_folds < first["fold"].nunique():
+        return Comparison(*(float("nan"),) * 4)
     if n_folds < 2:
-        mean = float(differences.mean()) if n_folds else float("nan")
-        return Comparison(mean, *(float("nan"),) * 3)
+        return Comparison(float(differences.mean()), *(float("nan"),) * 3)
     n_test = first.drop_duplicates(["fold", "participant_id"]).groupby("fold").size()[differences.index]
     ratio = float(np.mean(n_test / (n_participants - n_test)))
     mean = float(differences.mean())
@@ -51,6 +53,5 @@ def corrected_t_test(first: pd.DataFrame, second: pd.DataFrame, n_participants: 
 
 
 def _accuracies(predictions: pd.DataFrame) -> pd.Series:
-    columns = [column for column in predictions if str(column).startswith("prob_")]
-    hit = predictions[columns].to_numpy().argmax(1) == predictions["target"].to_numpy()
+    hit = probabilities_of(predictions).argmax(1) == predictions["target"].to_numpy()
     return predictions.assign(hit=hit).groupby(["fold", "seed"])["hit"].mean().groupby("fold").mean()

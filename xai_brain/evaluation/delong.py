@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata
 
+from xai_brain.evaluation.classification import probabilities_of
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -33,9 +35,10 @@ def auroc_influence(predictions: pd.DataFrame) -> tuple[float, pd.Series]:
     Returns
     -------
     auroc : float
-        NaN when no fold holds two classes.
+        NaN when a fold lacks a class.
     contributions : pandas.Series
-        By participant_id; of several classes the mean of one against the rest.
+        By participant_id; of several classes the mean of one against the rest. Empty when a fold lacks a
+        class.
 
     References
     ----------
@@ -44,17 +47,16 @@ def auroc_influence(predictions: pd.DataFrame) -> tuple[float, pd.Series]:
     """
     columns = [column for column in predictions if str(column).startswith("prob_")]
     classes = [1] if len(columns) == 2 else list(range(len(columns)))
+    probabilities_of(predictions)
     areas, parts = [], []
     for _, part in predictions.groupby(["seed", "fold"], sort=False):
         targets = part["target"].to_numpy()
         found = [_contributions(targets == k, part[columns[k]].to_numpy(float)) for k in classes]
         known = [pair for pair in found if pair is not None]
         if len(known) < len(classes):
-            continue
+            return float("nan"), pd.Series(dtype=float)
         areas.append(np.mean([area for area, _ in known]))
         parts.append(pd.Series(np.mean([values for _, values in known], axis=0), part["participant_id"]))
-    if not areas:
-        return float("nan"), pd.Series(dtype=float)
     contributions = pd.concat(parts).groupby(level=0).sum() / len(areas)
     return float(np.mean(areas)), contributions
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from xai_brain.evaluation.classification import probabilities_of
+
 
 def mean_over_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
     """Predictions of the networks of all seeds together: the mean of their logits, image by image.
@@ -22,6 +24,7 @@ def mean_over_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
         The same columns; seed is 0.
     """
     columns = [column for column in predictions if str(column).startswith("prob_")]
+    probabilities_of(predictions)
     images = [name for name in predictions if name not in (*columns, "seed")]
     # the logarithm of a probability is its logit but for what all classes share
     logits = predictions.assign(**np.log(predictions[columns].clip(lower=1e-12)))
@@ -32,8 +35,7 @@ def mean_over_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def log_loss(predictions: pd.DataFrame) -> float:
     """Mean negative logarithm of the probability of the true class."""
-    columns = [column for column in predictions if str(column).startswith("prob_")]
-    true = predictions[columns].to_numpy()[np.arange(len(predictions)), predictions["target"]]
+    true = probabilities_of(predictions)[np.arange(len(predictions)), predictions["target"]]
     return float(-np.log(np.clip(true, 1e-12, None)).mean())
 
 

@@ -11,6 +11,10 @@ import torch
 from xai_brain.attribution.inputs import as_targets
 
 
+class MapError(ValueError):
+    """A map that no figure can be computed from."""
+
+
 class Method(Protocol):
     """Captum's interface: whatever has it can be judged."""
 
@@ -42,7 +46,12 @@ def maps_of(
     Returns
     -------
     Tensor of shape (N, 1, X, Y, Z)
-        On the CPU, float32. Values that are not finite make a map empty, as in `evaluate`.
+        On the CPU, float32.
+
+    Raises
+    ------
+    MapError
+        A map holds NaN or infinite values.
     """
     targets = as_targets(target, inputs)
     with seeded(inputs.device, random_state):
@@ -51,8 +60,9 @@ def maps_of(
             for volumes, part in zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
         ]
     maps = torch.cat(parts)
-    finite = maps.isfinite().flatten(1).all(1)
-    return torch.where(finite.view(-1, 1, 1, 1, 1), maps, 0.0)
+    if n_broken := int((~maps.isfinite()).flatten(1).any(1).sum()):
+        raise MapError(f"{type(method).__name__}: {n_broken} of {len(maps)} maps hold NaN or infinite values")
+    return maps
 
 
 @contextmanager

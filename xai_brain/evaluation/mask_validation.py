@@ -29,6 +29,7 @@ from torch import nn
 
 from xai_brain.attribution.eval_copy import eval_copy
 from xai_brain.attribution.model_state import preserved
+from xai_brain.evaluation.classification import probabilities_of
 
 CONDITION = ["method", "mask", "area_percent", "kept", "control", "retrained"]
 METRICS = ("accuracy", "balanced_accuracy", "auroc")
@@ -98,6 +99,7 @@ def validation_table(
         tested. ``above_random`` is the paired difference from the mean of the random masks of the same
         method, area, side and training; below 0 for a complement is what a good map gives.
     """
+    probabilities_of(predictions)
     images = predictions.drop_duplicates(["participant_id", "session_id"])
     images = images.set_index(["participant_id", "session_id"])[["target", "fold"]]
     draws = _draws(images, n_bootstrap, random_state)
@@ -183,16 +185,12 @@ def _figures(
     hit = (probabilities.argmax(2) == targets).T  # (n_images, n_replicates)
     of_class = [targets == k for k in np.unique(targets)]
     recalls = [draws[:, rows] @ hit[rows] / draws[:, rows].sum(1)[:, None] for rows in of_class]
-    areas = [
-        area
-        for fold in np.unique(folds)
-        if (area := _auroc(probabilities, targets, folds == fold, draws)) is not None
-    ]
-    unknown = np.full((len(draws), len(probabilities)), np.nan)
+    unknown = np.full((len(draws), len(probabilities)), np.nan)  # of a fold that lacks a class
+    areas = [_auroc(probabilities, targets, folds == fold, draws) for fold in np.unique(folds)]
     return {
         "accuracy": draws @ hit / draws.sum(1)[:, None],
         "balanced_accuracy": np.mean(recalls, axis=0),
-        "auroc": np.mean(areas, axis=0) if areas else unknown,
+        "auroc": np.mean([unknown if area is None else area for area in areas], axis=0),
     }
 
 

@@ -40,7 +40,7 @@ def reseed_stability(
     -------
     dict
         ``spearman``, ``dice`` (chance ``top_percent`` / 100) and with labels ``regions`` (Pearson): means
-        over pairs of maps. Pairs with an empty map are left out; NaN when none remains.
+        over pairs of maps; NaN when one of the maps is empty.
 
     Raises
     ------
@@ -59,15 +59,17 @@ def reseed_stability(
     found: dict[str, list[float]] = {"spearman": [], "dice": []}
     if labels is not None:
         found["regions"] = []
+    if not values.any(axis=1).all():
+        return dict.fromkeys(found, np.nan)
     for a, b in combinations(values, 2):
         for row in agreement(a, b, brain_mask.size, [top_percent], random_state):
             if row["metric"] in found:
                 found[row["metric"]].append(row["value"])
-        if labels is not None and a.any() and b.any():
+        if labels is not None:
             first, second = (region_means(one, labels[brain_mask])[1] for one in (a, b))
             varied = np.ptp(first) > 0 and np.ptp(second) > 0
             found["regions"].append(np.corrcoef(first, second)[0, 1] if varied else np.nan)
-    return {name: _mean(pairs) for name, pairs in found.items()}
+    return {name: float(np.mean(pairs)) for name, pairs in found.items()}
 
 
 def noise_stability(
@@ -171,8 +173,3 @@ def with_noise(inputs: torch.Tensor, noise: np.ndarray, brain_mask: np.ndarray) 
     brain = torch.from_numpy(brain_mask).to(inputs.device)
     sd = inputs.detach()[:, 0, brain].std(1, correction=0).view(-1, 1, 1, 1, 1)
     return inputs.detach() + sd * torch.from_numpy(np.where(brain_mask, noise, 0)).to(inputs)
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else np.nan

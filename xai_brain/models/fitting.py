@@ -37,6 +37,42 @@ class History(Callback):
         return pd.DataFrame(self.rows, columns=["epoch", "metric", "value"])
 
 
+class TrainingError(ValueError):
+    """A training whose loss, monitored figure or outputs are not finite."""
+
+
+class StopAtNonFinite(Callback):
+    """Raises `TrainingError` after an epoch whose losses or monitored figure are NaN or infinite.
+
+    A network with such weights predicts NaN for every participant, and later epochs cannot repair them.
+    """
+
+    def __init__(self, settings: dict[str, Any]):
+        self.settings = settings
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name in ("train/loss", "val/loss", self.settings["monitor"]):
+            value = float(trainer.callback_metrics.get(name, 0.0))
+            if not np.isfinite(value):
+                remedies = f"use a lower trainer.lr (now {self.settings['lr']:g})"
+                if self.settings["precision"] != "32-true":
+                    remedies += f", trainer.precision=32-true (now {self.settings['precision']})"
+                raise TrainingError(
+                    f"{name} is {'NaN' if np.isnan(value) else 'infinite'} in epoch "
+                    f"{trainer.current_epoch + 1} of {self.settings['max_epochs']}; {remedies}, or look for "
+                    "images with extreme intensities"
+                )
+
+
+@contextmanager
+def naming_network(name: str) -> Iterator[None]:
+    """Errors of training begin with the name of the network: fold, seed and purpose."""
+    try:
+        yield
+    except TrainingError as error:
+        raise TrainingError(f"{name}: {error}") from error
+
+
 class EpochReport(Callback):
     """Tells a progress function of every epoch."""
 
@@ -80,6 +116,11 @@ def fit_fold(
     trainer : pytorch_lightning.Trainer
     history : pandas.DataFrame
         epoch, metric, value.
+
+    Raises
+    ------
+    TrainingError
+        A loss, the monitored figure or a logit of the validation part is NaN or infinite.
     """
     classifier, trainer, best, history = fit_epochs(
         datamodule,
@@ -124,7 +165,7 @@ def fit_epochs(
     mode = settings["mode"] or ("min" if "loss" in settings["monitor"] else "max")
     best = ModelCheckpoint(work_dir, "best", monitor=settings["monitor"], mode=mode)
     history = History()
-    callbacks: list[Callback] = [history, EpochReport(tell), best]
+    callbacks: list[Callback] = [history, EpochReport(tell), StopAtNonFinite(settings), best]
     if rank is not None:
         callbacks.append(AsRank(rank, seed))
     if settings["patience"] is not None:
@@ -181,10 +222,22 @@ def training_statistics(datamodule: pl.LightningDataModule) -> tuple[torch.Tenso
 
 @torch.no_grad()
 def predict_logits(classifier: nn.Module, loader: Any, device: str | torch.device = "cpu") -> tuple[Any, Any]:
-    """Logits (N, n_classes) and targets (N,) of all batches of a loader, on the CPU."""
+    """Logits (N, n_classes) and targets (N,) of all batches of a loader, on the CPU.
+
+    Raises
+    ------
+    TrainingError
+        A logit is NaN or infinite.
+    """
     classifier.to(device).eval()
     batches = [(classifier(batch["volume"].to(device)).cpu(), batch["target"]) for batch in loader]
-    return torch.cat([logits for logits, _ in batches]), torch.cat([targets for _, targets in batches])
+    logits = torch.cat([logits for logits, _ in batches])
+    if n_broken := int((~logits.isfinite()).any(1).sum()):
+        raise TrainingError(
+            f"the outputs for {n_broken} of {len(logits)} images are NaN or infinite; use a lower "
+            "trainer.lr, or look for images with extreme intensities"
+        )
+    return logits, torch.cat([targets for _, targets in batches])
 
 
 def fit_temperature(logits: torch.Tensor, targets: torch.Tensor, log_sd: float = 0.5) -> float:
