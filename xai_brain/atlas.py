@@ -87,7 +87,7 @@ class Atlas:
         return self._last[key]
 
     def index_of(self, name: str) -> int:
-        """Label of a region by its name; upper and lower case are the same.
+        """Label of a region by its name, or by the label itself, written out; case does not matter.
 
         Raises
         ------
@@ -98,6 +98,8 @@ class Atlas:
         found = self.lut.loc[same, "index"].tolist()
         if len(found) == 1:
             return int(found[0])
+        if not found and name.strip().isdecimal() and int(name) in set(self.lut["index"]):
+            return int(name)
         if found:
             raise AtlasError(
                 f"{self.name}: labels {', '.join(map(str, found))} are all named {name!r}; give one"

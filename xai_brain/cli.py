@@ -217,8 +217,10 @@ def _start_hydra(command: str, rest: list[str]) -> int:
 
     from xai_brain.commands.sweep import first_value, plan_sweep, tell_sweep, waiting_for_all
     from xai_brain.config import ConfigError, compose, conf_dir, register_schemas
+    from xai_brain.overrides import literal, quoted, split_commas, unquoted
 
     multirun = bool({"-m", "--multirun"} & set(rest))
+    rest = [literal(text, multirun) for text in rest]
     given = [text for text in rest if "=" in text and not text.startswith("-")]
     shown = bool({"--cfg", "-c"} & set(rest))
     if multirun and shown:
@@ -233,8 +235,8 @@ def _start_hydra(command: str, rest: list[str]) -> int:
     if multirun:
         if command in STAGES and not any(text.startswith("hydra.sweep.dir=") for text in given):
             runs = [text.partition("=")[2] for text in given if text.startswith("run_dir=")]
-            one = f"/{Path(runs[0]).name}" if runs and "," not in runs[0] else ""
-            more = [f"hydra.sweep.dir=outputs/{command}_jobs{one}"]  # the runs lie elsewhere
+            one = f"/{Path(unquoted(runs[0])).name}" if runs and len(split_commas(runs[0])) == 1 else ""
+            more = [f"hydra.sweep.dir={quoted(f'outputs/{command}_jobs{one}')}"]  # the runs lie elsewhere
         folder, also = plan_sweep(command, [*given, *more])
         more += also
         told = {text.split("=")[0] for text in also}
@@ -261,10 +263,9 @@ def _job(cfg: DictConfig) -> float | None:
     """What Hydra calls, here or in a process of a launcher."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import OmegaConf
 
     from xai_brain.commands.sweep import run_recorded
-    from xai_brain.config import check, drop_unchosen_methods
+    from xai_brain.config import check, complete
 
     command = HydraConfig.get().job.config_name
     assert command is not None
@@ -275,8 +276,7 @@ def _job(cfg: DictConfig) -> float | None:
         if settings := _settings_of_a_run(command, given):
             _execute(command, settings)
             return None
-        OmegaConf.resolve(cfg)
-        drop_unchosen_methods(cfg, given)
+        complete(cfg, given)
         check(cfg)
         _execute(command, cfg)
         return None
@@ -285,8 +285,7 @@ def _job(cfg: DictConfig) -> float | None:
         own = [*given, f"run_dir={cfg.run_dir}"] if command == "predict" else given
         settings = _settings_of_a_run(command, own)
         if settings is None:
-            OmegaConf.resolve(cfg)
-            drop_unchosen_methods(cfg, given)
+            complete(cfg, given)
             check(cfg)
         _execute(command, settings or cfg)
 

@@ -35,6 +35,7 @@ from xai_brain.config_types import (
 )
 from xai_brain.config_types import ConfigError as ConfigError
 from xai_brain.config_types import ExplainConfig as ExplainConfig
+from xai_brain.overrides import finish, literal
 from xai_brain.planted_effect import PlantedEffect
 
 COMMANDS = ("train", "baselines", "predict", "explain", "evaluate", "validate", "report", "run")
@@ -93,18 +94,25 @@ def compose(command: str = "run", overrides: list[str] | None = None, *, checked
     """
     register_schemas()
     GlobalHydra.instance().clear()
+    overrides = [literal(override) for override in overrides or []]
     try:
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-            cfg = hydra_compose(command, overrides or [])
-            OmegaConf.resolve(cfg)
-            drop_unchosen_methods(cfg, overrides or [])
+            cfg = hydra_compose(command, overrides)
+            complete(cfg, overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(told_in_one_line(error, command, overrides or [])) from error
+        raise ConfigError(told_in_one_line(error, command, overrides)) from error
     if cfg.shard is not None and command not in SHARDED:
         raise ConfigError(f"shard={cfg.shard}: `xai-brain {command}` has none; for {', '.join(SHARDED)} only")
     if checked:
         check(cfg)
     return cfg
+
+
+def complete(cfg: DictConfig, overrides: list[str]) -> None:
+    """Prepare composed settings for use: resolve them, drop unchosen methods, expand paths."""
+    OmegaConf.resolve(cfg)
+    drop_unchosen_methods(cfg, overrides)
+    finish(cfg)
 
 
 def drop_unchosen_methods(cfg: DictConfig, overrides: list[str]) -> None:
@@ -142,6 +150,8 @@ def told_in_one_line(error: Exception, command: str, overrides: list[str]) -> st
     if match := re.search(r"Could not load '([^']+)/([^'/]+)'", text):
         choices = sorted(path.stem for path in (conf_dir() / match.group(1)).glob("*.yaml"))
         return f"there is no {match.group(1)}={match.group(2)}; one of {', '.join(choices)}"
+    if match := re.search(r"Ambiguous value for argument '(.*)'", text):
+        return f"{match.group(1)}: several values need -m (a sweep); a list is written in brackets, [a,b]"
     if match := re.search(r"full_key: (\S+)", text):
         return f"{match.group(1)}: {texts[-1].splitlines()[0]}"
     return texts[0].splitlines()[0]

@@ -27,8 +27,6 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(
             f"data.entities={cfg.data.entities}: names and values are needed, as in {{desc: brain}}"
         )
-    if cfg.explain.target == "True":  # what YAML makes of explain.target=true
-        cfg.explain.target = "true"
     if not cfg.model.get("_target_"):
         raise ConfigError("no value for model._target_: the dotted name of a torch.nn.Module")
     _check_baselines(cfg.baselines)

@@ -17,6 +17,10 @@ JUDGES = (  # of the report card, see xai_brain.evaluation.report_card
 )
 
 
+# Roles of settings: ``~`` is expanded in a path, and a label is compared with the text of a table.
+PATH, LABEL = {"role": "path"}, {"role": "label"}
+
+
 class ConfigError(ValueError):
     """A setting that does not exist, has the wrong type or contradicts another."""
 
@@ -33,19 +37,22 @@ class DataConfig:
     """Where the images and labels are."""
 
     layout: str = MISSING
-    root: str | None = None
+    root: str | None = field(default=None, metadata=PATH)
     label: str | None = "sex"  # null: none is known, for predict
-    class_names: list[str] | None = None  # order = class index; sorted when not given
+    # order = class index; sorted when not given
+    class_names: list[Any] | None = field(default=None, metadata=LABEL)
     threshold: float | None = None  # two classes of a number: up to it, above it
     bins: list[float] | None = None  # classes of a number: upper ends of all but the last
-    tables: list[str] | None = None  # of people; relative to root. The second and further add columns
+    # of people; relative to root. The second and further add columns
+    tables: list[str] | None = field(default=None, metadata=PATH)
     entities: Any = field(  # which of several T1w, e.g. {desc: brain}; any key can be given
-        default_factory=lambda: DictConfig({}, flags={"struct": False})
+        default_factory=lambda: DictConfig({}, flags={"struct": False}), metadata=LABEL
     )
     space: str | None = None
     brain_size_column: str | None = None
     on_error: str = "raise"
-    cache_dir: str | None = None  # default: $XAI_BRAIN_CACHE, else ~/.cache/xai_brain
+    # default: $XAI_BRAIN_CACHE, else ~/.cache/xai_brain
+    cache_dir: str | None = field(default=None, metadata=PATH)
     num_workers: int | None = None  # processes that prepare images; default: one per core
 
 
@@ -97,7 +104,7 @@ class FoldsConfig:
     n_repeats: int = 1  # of stratified
     test_fraction: float = 0.2  # of hold_out
     column: str | None = None  # of column: one fold per value, e.g. site
-    path: str | None = None  # a folds.tsv to take instead
+    path: str | None = field(default=None, metadata=PATH)  # a folds.tsv to take instead
     only: int | None = None  # one fold of them, the others being another job's
     group_column: str | None = None  # kept together, e.g. family_id
     balance_on: list[str] = field(default_factory=list)  # e.g. [age, icv_ml]
@@ -152,7 +159,8 @@ class TrainerConfig:
 class ExplainConfig:
     """What is explained, for whom."""
 
-    target: str = "predicted"  # predicted | true | a class name
+    # predicted | true | a class name; label:true where a class is called like one of the two
+    target: Any = field(default="predicted", metadata=LABEL)
     output: str | None = None  # logit | logit_difference | probability; default: that of the method
     batch_size: int = 8
     seeds: list[int] | None = None  # default: all that were trained
@@ -196,7 +204,8 @@ class MaskValidationConfig:
 
     in_run: bool = False  # whether xai-brain run does it too
     methods: list[str] | None = None  # default: those of the run that are no baselines
-    which: list[str] | None = None  # joint and names of classes; default: all
+    # joint and names of classes; default: all
+    which: list[Any] | None = field(default=None, metadata=LABEL)
     areas: list[float] = field(default_factory=lambda: [5, 10, 20])  # of a mask, in percent of the brain
     n_subjects: int = 16  # training subjects of each class that are explained in each fold
     n_random: int = 5  # random masks of each size and smoothness
@@ -212,10 +221,13 @@ class EvaluationConfig:
     n_bootstrap: int = 1000
     random_state: int = 0
     card: CardConfig = field(default_factory=CardConfig)
-    calibration: str | None = None  # run_dir of a report card of planted effects in the same cohort
+    # run_dir of a report card of planted effects in the same cohort
+    calibration: str | None = field(default=None, metadata=PATH)
     group: GroupConfig = field(default_factory=GroupConfig)
-    atlas: str | None = None  # labels image in MNI152, or a name that nilearn can download, e.g. aal
-    atlas_table: str | None = None  # names of its labels; default: the table beside the image
+    # labels image in MNI152, or a name that nilearn can download, e.g. aal
+    atlas: str | None = field(default=None, metadata=PATH)
+    # names of its labels; default: the table beside the image
+    atlas_table: str | None = field(default=None, metadata=PATH)
     top_regions: int = 5  # of each class, in the table and the figure
     n_perm: int = 10_000  # of the comparison of classes in regions
     variance_scaling: str = "l2"  # of every map, before variance is divided: none | l2 | rank
@@ -228,11 +240,12 @@ class Config:
     """All settings of a run."""
 
     name: str = "run"
-    run_dir: str = "outputs/${name}"
+    run_dir: str = field(default="outputs/${name}", metadata=PATH)
     seeds: list[int] = field(default_factory=lambda: [0])
     overwrite: bool = False
     shard: str | None = None  # 3/8: of units of explain, evaluate, validate the third, and every eighth after
-    networks: str | None = None  # a run whose networks speak of these people, who were not in it
+    # a run whose networks predict these participants, who were not in it
+    networks: str | None = field(default=None, metadata=PATH)
     trusted_modules: list[str] = field(default_factory=list)
     data: DataConfig = MISSING
     preprocessing: PreprocessingConfig = MISSING
@@ -244,6 +257,7 @@ class Config:
     explain: ExplainConfig = MISSING
     attribution: dict[str, Any] = field(default_factory=dict)
     baselines: dict[str, Any] = field(default_factory=dict)  # classifiers to compare the networks with
-    morphometry: str | None = None  # table of regional volumes or thickness, for baselines on it
+    # table of regional volumes or thickness, for baselines on it
+    morphometry: str | None = field(default=None, metadata=PATH)
     adopted: list[str] = field(default_factory=list)  # methods whose maps others made (xai-brain adopt)
     evaluation: EvaluationConfig = MISSING

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
 
@@ -86,10 +86,10 @@ class PlantedEffect:
     variation: float = 0.2
     center_mm: list[float] | None = None
     radius_mm: float = 10.0
-    mask_img: str | None = None
-    labels_img: str | None = None
-    table: str | None = None
-    region: Any = None
+    mask_img: str | None = field(default=None, metadata={"role": "path"})
+    labels_img: str | None = field(default=None, metadata={"role": "path"})
+    table: str | None = field(default=None, metadata={"role": "path"})
+    region: Any = field(default=None, metadata={"role": "label"})
     edge_mm: float | None = None
     lesion_volume_ml: float = 1.0
     lesion_count: int = 3

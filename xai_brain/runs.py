@@ -37,6 +37,11 @@ PACKAGES = (
 )
 
 
+TEXTS = dict.fromkeys(  # columns of ids, labels of classes and names
+    ("participant_id", "session_id", "label", "class", "class_a", "class_b", "mask", "name", "region"), str
+)
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """Paths and tables of one run.
@@ -176,10 +181,9 @@ def write_tsv(table: pd.DataFrame, path: Path) -> Path:
 
 
 def read_tsv(path: Path) -> pd.DataFrame:
-    text = {"participant_id": str, "session_id": str, "label": str}
-    # not pandas' own list of missing values: a class may be called None
+    # labels such as 01 are texts; not pandas' own list of missing values: a class may be called None
     table = pd.read_csv(
-        path, sep="\t", na_values=["n/a", ""], keep_default_na=False, dtype=text, low_memory=False
+        path, sep="\t", na_values=["n/a", ""], keep_default_na=False, dtype=TEXTS, low_memory=False
     )
     return table.fillna({"session_id": ""}) if "session_id" in table else table
 

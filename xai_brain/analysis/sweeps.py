@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from xai_brain.overrides import unquoted
 from xai_brain.runs import RunDirectory, read_json
 
 PLAN, RECORD = "sweep.json", "job.json"
@@ -42,7 +43,7 @@ class SweepError(ValueError):
 def settings_of(overrides: list[str]) -> dict[str, str]:
     """Settings of a job by name, without those of where it runs."""
     found = dict(text.split("=", 1) for text in overrides if "=" in text)
-    named = {key.lstrip("+~"): value for key, value in found.items()}
+    named = {key.lstrip("+~"): unquoted(value) for key, value in found.items()}
     return {k: v for k, v in named.items() if k not in WHERE and not k.startswith(("hydra.", "hydra/"))}
 
 

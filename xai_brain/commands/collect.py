@@ -30,11 +30,11 @@ def collect(arguments: list[str]) -> int:
     int
         1 when a job failed or is missing, else 0.
     """
-    given = dict(text.split("=", 1) for text in arguments if "=" in text)
-    words = [text for text in arguments if "=" not in text]
-    if len(words) != 1 or set(given) - {"metric"}:
+    given = dict(text.split("=", 1) for text in arguments if text.startswith("metric="))
+    words = [text for text in arguments if not text.startswith("metric=")]
+    if len(words) != 1:
         raise SweepError("what? xai-brain collect <sweep_dir> [metric=<name>,...]")
-    folder = Path(words[0])
+    folder = Path(words[0]).expanduser()
     table = read_sweep(folder)
     plan = read_json(folder / PLAN) if (folder / PLAN).exists() else {}
     table.attrs["direction"] = str(plan.get("direction", "")).rpartition(".")[2]

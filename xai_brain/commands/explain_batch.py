@@ -19,6 +19,7 @@ from xai_brain.attribution.outputs import OUTPUTS, ClassScore
 from xai_brain.attribution.reference import Reference
 from xai_brain.commands.networks import is_weights_file
 from xai_brain.commands.run_images import SPACE
+from xai_brain.commands.target_rule import read_target, target_rule
 from xai_brain.commands.writing import write_all
 from xai_brain.config import ConfigError
 from xai_brain.data.problems import DataError, named
@@ -199,7 +200,7 @@ def explain_batch(
             "Target": int(target),
             "TargetName": class_names[int(target)],
             "TargetProbability": float(probability[target]),
-            "TargetRule": cfg.explain.target,
+            "TargetRule": target_rule(cfg.explain.target, class_names),
             "Output": explainers[0].output,
             "Empty": not voxels.any(),
             "ValueMeaning": value_meaning(explainers[0].method, explainers[0].output),
@@ -265,17 +266,14 @@ def resolve_targets(
     rule: str, probabilities: torch.Tensor, true: list[int], class_names: list[str]
 ) -> torch.Tensor:
     """Class index that is explained for each subject, (N,)."""
-    if rule == "predicted":
+    target = read_target(rule, class_names)
+    if isinstance(target, int):
+        return torch.full((len(true),), target)
+    if target == "predicted":
         return probabilities.argmax(1)
-    if rule == "true":
-        if min(true) < 0:
-            raise ConfigError(
-                "explain.target=true: there are people without a label; use predicted or a class"
-            )
-        return torch.tensor(true)
-    if rule not in class_names:
-        raise ConfigError(f"explain.target={rule}: one of predicted, true, {', '.join(class_names)}")
-    return torch.full((len(true),), class_names.index(rule))
+    if min(true) < 0:
+        raise ConfigError("explain.target=true: there are people without a label; use predicted or a class")
+    return torch.tensor(true)
 
 
 def parameters_of(cfg: DictConfig, label: str) -> dict[str, Any]:

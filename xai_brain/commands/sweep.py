@@ -75,7 +75,8 @@ def plan_sweep(command: str, overrides: list[str]) -> tuple[Path, list[str]]:
         key = text.split("=")[0].lstrip("+~")
         if command in ("run", "train") and key in FIXED and first_value(text) != text:
             raise ConfigError(
-                f"{key} cannot be swept: all jobs lie below one folder; sweep what they differ in"
+                f"{text}: {key} cannot be swept, because all jobs lie below one folder; sweep what they "
+                f"""differ in, or put a name with a comma into quotes of its own: '{key}="a,b"'"""
             )
         if command == "run" and key == "shard":
             raise ConfigError(

@@ -20,6 +20,7 @@ from xai_brain.commands.fold_training import classifier_settings, datamodule_of
 from xai_brain.commands.folds import audit, folds_of, parts_of, tell_folds
 from xai_brain.commands.progress import EpochLines, say
 from xai_brain.commands.setup import open_run, stage
+from xai_brain.commands.target_rule import read_target
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers, with_repeat
 from xai_brain.evaluation.classification import classification_metrics, defined_figures
@@ -76,6 +77,7 @@ def train_networks(cfg: DictConfig, run: RunDirectory) -> None:
     check_weights(cfg)
     cohort = prepared_cohort(cfg, run)
     check_brain_size(cfg, cohort)
+    read_target(cfg.explain.target, class_names(cohort))  # before hours of training
     begun: list[pd.DataFrame] = []
     alone(run.claims, "begin", lambda: begun.extend(_begin(cfg, run, cohort)))
     cohort, folds = begun

@@ -19,6 +19,7 @@ from xai_brain.commands.setup import is_unaltered, saved_settings
 from xai_brain.config import ConfigError
 from xai_brain.data.fold_tables import fold_numbers
 from xai_brain.evaluation.classification import classification_metrics
+from xai_brain.overrides import expanded
 from xai_brain.runs import RunDirectory, files_of, first_repeat, read_json, read_tsv, sidecar
 from xai_brain.volumes import file_hash
 
@@ -73,14 +74,14 @@ def verify(arguments: list[str]) -> int:
     """
     roots = [text.removeprefix("data.root=") for text in arguments if text.startswith("data.root=")]
     folders = [text.removeprefix("run_dir=") for text in arguments if not text.startswith("data.root=")]
-    if len(folders) != 1 or "=" in folders[0] or len(roots) > 1:
+    if len(folders) != 1 or len(roots) > 1:
         raise ConfigError("what? xai-brain verify <run_dir> [data.root=<folder>]")
     run = RunDirectory(Path(folders[0]).expanduser())
     if not run.config.exists():
         raise ConfigError(f"{run.config}: there is no run; name the folder of one")
     cfg = OmegaConf.create(saved_settings(run.config))
     if roots:
-        cfg.data.root = roots[0]
+        cfg.data.root = expanded(roots[0])
     findings = check_run(cfg, run)
     for problem in findings.problems:
         say(problem)

@@ -43,7 +43,7 @@ def view(arguments: list[str]) -> int:
     folders = [text.removeprefix("run_dir=") for text in arguments if not text.startswith("-")]
     if len(folders) != 1:
         raise ViewError("which run? xai-brain view <run_dir> [--no-browser]")
-    notebook = write_notebook(Path(folders[0]))
+    notebook = write_notebook(Path(folders[0]).expanduser())
     if find_spec("jupyterlab") is None:
         raise ViewError("JupyterLab is not installed: pip install 'xai-brain[lab]'")
     flags = [text for text in arguments if text.startswith("-")]
