@@ -118,7 +118,7 @@ def test_the_published_protocol():
         (["seeds=[1,1]"], "seeds=.*different numbers"),
         (["attribution.GradCAM._target_=os.system"], "package is not trusted"),
         (["attribution=[grad_cam]", "+attribution.Other.n_iter=3"], r"attribution\.Other has no _target_"),
-        (["trainer.max_epochs=="], "trainer.max_epochs=="),
+        (["trainer.max_epochs=="], "trainer.max_epochs: Value '='"),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_nearest_right_one(overrides, told):

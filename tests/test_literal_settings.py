@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import COARSE, COARSE_SHAPE, add_subject, fake_brain
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -154,10 +155,12 @@ WEIRD = "Müller's Study (2020), a=b & R&D #1"
 def weird(bids_tree, tmp_path):
     """The small BIDS tree in a folder with an awkward name; labels TRUE and FALSE in an awkward column."""
     root = tmp_path / WEIRD
+    for number in range(6, 12):
+        add_subject(bids_tree, number, "MF"[number % 2])
     shutil.move(bids_tree, root)
     table = pd.read_csv(root / "participants.tsv", sep="\t", dtype=str)
     table["Sex (M/F), self-reported"] = ["TRUE" if sex == "M" else "FALSE" for sex in table["sex"]]
-    table["site"] = ["01", "02"] * 3
+    table["site"] = ["01", "02"] * 6
     table.to_csv(root / "participants.tsv", sep="\t", index=False)
     return root
 
@@ -197,7 +200,7 @@ def test_the_command_line_in_a_folder_with_an_awkward_name(weird, tmp_path):
     assert set(read_tsv(run.participants)["label"]) == {"TRUE", "FALSE"}
     started("explain", f"run_dir={run_dir}", "explain.target=TRUE", "explain.output=logit_difference")
     about = [read_json(path) for path in run.path.rglob("*_attribution.json")]
-    assert len(about) == 6
+    assert len(about) == 12
     assert {(a["TargetName"], a["TargetRule"]) for a in about} == {("TRUE", "TRUE")}
     started("verify", str(run_dir))
     new = tmp_path / "new, (2)"
@@ -207,8 +210,6 @@ def test_the_command_line_in_a_folder_with_an_awkward_name(weird, tmp_path):
 
 def renamed(root):
     """The same participants with other ids and images."""
-    from conftest import COARSE, COARSE_SHAPE, fake_brain
-
     other = root.parent / "O'Neil & 50% = [x]"
     shutil.copytree(root, other)
     for i, path in enumerate(sorted(other.rglob("*_T1w.nii.gz"))):

@@ -143,6 +143,8 @@ def finish(cfg: DictConfig) -> None:
         A label that YAML has read as a boolean: how it was written is not known any more.
     """
     for name, text in text_settings().items():
+        if OmegaConf.is_missing(cfg, name.partition(".")[0]):  # no choice was made, as of data
+            continue
         value = OmegaConf.select(cfg, name, default=None)
         if value is None or not (text.is_path or text.is_label):
             continue
