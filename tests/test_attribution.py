@@ -143,6 +143,8 @@ class TestContract:
         method = METHODS[name](toy_net)
         assert getattr(method, "kind", "method") == ("baseline" if name in OF_NO_MODEL else "method")
         assert method.value_meaning
+        gradients = ("Saliency", "SmoothGrad", "GuidedBackprop", "GuidedGradCAM")
+        assert method.multiplies_by_inputs is (name not in gradients)
 
 
 @pytest.mark.parametrize("name", OF_A_CLASS)

@@ -9,10 +9,16 @@ import torch
 from captum.attr import InputXGradient
 from captum.metrics import infidelity_perturb_func_decorator
 from conftest import SHAPE, boxed_reference
-from judged_toys import BRAIN, TARGETS, VOXEL_MM, Linear
+from judged_toys import BRAIN, TARGETS, VOXEL_MM, Linear, OfWeights
 from torch import nn
 
+from xai_brain import attribution
+from xai_brain.attribution import ClassScore
 from xai_brain.attribution.model_state import AttributionError
+from xai_brain.commands.explain_batch import multiplies_by_inputs
+from xai_brain.commands.network_judges import by_blocks
+from xai_brain.config import ConfigError
+from xai_brain.config_types import CardConfig
 from xai_brain.evaluation.faithfulness import (
     area_under,
     deletion_insertion,
@@ -148,6 +154,55 @@ def test_contributions_of_a_linear_model_foretell_every_block(inputs):
     assert ((chance > 0.1) & (chance <= 1)).all()
     drawn = np.mean([infidelity(torch.rand_like(inputs), of_linear) for _ in range(20)], 0)
     np.testing.assert_allclose(chance, drawn, atol=0.02)
+
+
+class FakeBench:
+    """A linear network as one side of the report card: what the infidelity asks of a bench."""
+
+    def __init__(self, inputs, method, removal):
+        self.inputs, self.removal, self.classifier = inputs, removal, Linear()
+        self.card = CardConfig(removal=removal, n_blocks=24)
+        self.reference = boxed_reference()
+        self._method = method(ClassScore(self.classifier))
+
+    def common_brain(self):
+        return BRAIN
+
+    def method(self, label):
+        return self._method
+
+    def output(self, label):
+        return "logit"
+
+    def saved(self, label):
+        return maps_of(self._method, self.inputs, TARGETS), TARGETS
+
+    def once(self, key, make):
+        return make()
+
+
+@pytest.mark.parametrize(
+    ("method", "removal"),
+    [
+        (attribution.Saliency, "zero"),
+        (attribution.Saliency, "training_mean"),
+        (lambda model: attribution.SmoothGrad(model, n_samples=2), "training_mean"),
+        (attribution.InputXGradient, "zero"),
+        (InputXGradient, "zero"),  # Captum's
+        (lambda model: attribution.IntegratedGradients(model, boxed_reference(), n_steps=3), "training_mean"),
+        (lambda model: attribution.DeepLift(model, boxed_reference()), "training_mean"),
+    ],
+)
+def test_the_card_finds_no_infidelity_in_maps_of_a_linear_model(method, removal, inputs):
+    values, chance = by_blocks(FakeBench(inputs, method, removal), "Method")["infidelity"]
+    np.testing.assert_allclose(values, 0, atol=1e-5)
+    assert chance.mean() > 0.3
+
+
+def test_the_card_does_not_guess_whether_a_method_multiplies_by_the_input(inputs):
+    method = OfWeights(lambda model, volumes, targets: volumes)
+    with pytest.raises(ConfigError, match=r"attribution\.Mine: OfWeights does not state whether its values"):
+        multiplies_by_inputs(method, "Mine")
 
 
 def test_infidelity_by_hand_and_of_an_empty_map():

@@ -9,6 +9,7 @@ import torch
 from captum.attr import PerturbationAttribution
 from torch import nn
 
+from xai_brain.attribution.calling_context import float32_with_gradients, in_float32
 from xai_brain.attribution.fills import Fills
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.mask_engine import MaskEngine
@@ -101,6 +102,7 @@ class AmortizedMasker(PerturbationAttribution):
         chunk_size: int | None = None,
     ):
         super().__init__(model)
+        self.model = model
         self.reference = reference
         self.fills = Fills(fill, reference, blur_sigma_mm)
         self.engine = MaskEngine(model, chunk_size)
@@ -109,6 +111,7 @@ class AmortizedMasker(PerturbationAttribution):
         self.random_state = random_state
         self.network: MaskNetwork | None = None
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 
@@ -141,6 +144,10 @@ class AmortizedMasker(PerturbationAttribution):
         device : torch.device or str, default "cpu"
             That of the model.
         """
+        with float32_with_gradients(self.model, device):
+            self._fit(device)
+
+    def _fit(self, device: torch.device | str) -> None:
         volumes = self.reference.volumes.to(device)
         brain = brain_of(volumes, self.reference)
         generator = torch.Generator().manual_seed(self.random_state)

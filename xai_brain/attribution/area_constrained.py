@@ -11,6 +11,7 @@ from captum.attr import PerturbationAttribution
 from torch import nn
 from tqdm.auto import tqdm
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.fills import Fills
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.mask_engine import MaskEngine
@@ -93,6 +94,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         precision: str = "float32",
     ):
         super().__init__(model)
+        self.model = model
         fill = fill or ("counterfactual_mean" if reference else "blur")
         self.reference, self.areas = reference, list(areas)
         self.fills = Fills(fill, reference, blur_sigma_mm, voxel_size_mm)
@@ -100,6 +102,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         self.n_iter, self.lr, self.shift_voxels = n_iter, lr, shift_voxels
         self.mask_spacing_voxels, self.random_state = mask_spacing_voxels, random_state
 
+    @in_float32
     def attribute(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
     ) -> torch.Tensor:
@@ -119,6 +122,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         """
         return torch.stack([curve.integrated for curve in self.optimize(inputs, target, show_progress)])
 
+    @in_float32
     def attribute_with_details(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None
     ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
@@ -127,6 +131,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         details = [{"ScoreBefore": c.score_before, "Areas": c.areas, "ScoresAfter": c.scores} for c in curves]
         return torch.stack([curve.integrated for curve in curves]), details
 
+    @in_float32
     def optimize(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
     ) -> list[AreaScoreCurve]:

@@ -7,6 +7,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets, check_volumes, seed_of
 from xai_brain.attribution.masks import brain_of
 from xai_brain.attribution.reference import Reference
@@ -27,10 +28,13 @@ class RandomMap:
 
     kind = "baseline"
     value_meaning = "random numbers: a baseline that knows neither model nor image"
+    multiplies_by_inputs = True
 
     def __init__(self, model: nn.Module, reference: Reference | None = None, random_state: int = 0):
+        self.model = model
         self.reference, self.random_state = reference, random_state
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """One map per volume (N, 1, X, Y, Z); `target` is not used."""
         check_volumes(inputs)
@@ -50,10 +54,12 @@ class Intensity:
 
     kind = "baseline"
     value_meaning = "|image| as the network sees it: a baseline that does not know the model"
+    multiplies_by_inputs = True
 
     def __init__(self, model: nn.Module):
-        pass
+        self.model = model
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """One map per volume (N, 1, X, Y, Z); `target` is not used."""
         check_volumes(inputs)
@@ -71,10 +77,12 @@ class Edges:
 
     kind = "baseline"
     value_meaning = "3-D Sobel magnitude of the image: a baseline that does not know the model"
+    multiplies_by_inputs = True
 
     def __init__(self, model: nn.Module):
-        pass
+        self.model = model
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """One map per volume (N, 1, X, Y, Z); `target` is not used."""
         check_volumes(inputs, one_channel="Edges")
@@ -97,10 +105,13 @@ class MeanDifference:
 
     kind = "baseline"
     value_meaning = "|image - mean of the training subjects|: a baseline that does not know the model"
+    multiplies_by_inputs = True
 
     def __init__(self, model: nn.Module, reference: Reference):
         self.reference, self.mean = reference, reference.mean
+        self.model = model
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """One map per volume (N, 1, X, Y, Z); `target` is not used."""
         check_volumes(inputs)
@@ -131,11 +142,14 @@ class TMap:
 
     kind = "baseline"
     value_meaning = "Welch's t of the training subjects, class explained minus the rest, per voxel"
+    multiplies_by_inputs = True
 
     def __init__(self, model: nn.Module, reference: Reference):
         self.reference = reference
+        self.model = model
         self.statistics = [reference.welch_t(k) for k in range(len(reference.class_means))]
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """The map of each volume's target, (N, 1, X, Y, Z), 0 outside the brain."""
         targets = as_targets(target, inputs)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.completeness import check_completeness, sums
 from xai_brain.attribution.fills import Fills
 from xai_brain.attribution.inputs import as_targets
@@ -56,6 +57,7 @@ class DeepLift:
     """
 
     value_meaning = "raw and signed: share of the voxel in the output's difference from the baseline"
+    multiplies_by_inputs = True
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class DeepLift:
         self.baseline = Fills(baseline or default_baseline(reference), reference, blur_sigma_mm)
         self._checked = Tried(_check)
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 

@@ -9,6 +9,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from xai_brain.attribution.first_convolution import FirstConvolution
+from xai_brain.attribution.reduced_precision import full_float32, output_and_gradient
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -22,8 +23,9 @@ def eval_copy(model: nn.Module, inputs: torch.Tensor, tolerance: float = 1e-4) -
 
     On CPUs the first convolution also gets a faster way back to the image. All this keeps the function: an
     affine map after a linear one is linear, and ReLU is monotone, so that it commutes with max pooling.
-    The copy is compared with the original, output and gradient, before it is given away; where they differ,
-    or where the model cannot be traced, the model itself is returned.
+    The copy is compared with the original, output and gradient, in float32 before it is returned; where they
+    differ, or where the model cannot be traced, the model itself is returned. Whether both may be used in a
+    reduced precision is another question, see `reliable_precision`.
 
     Parameters
     ----------
@@ -81,13 +83,9 @@ def _is_shared(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _same_function(model: nn.Module, fast: nn.Module, volume: torch.Tensor, tolerance: float) -> bool:
-    results = []
-    for network in (model, fast):
-        leaf = volume.clone().requires_grad_()
-        output = network(leaf)
-        gradient = torch.autograd.grad(output.sum(0)[0], leaf)[0]
-        results.append((output.detach(), gradient))
-    (output, gradient), (of_copy, gradient_of_copy) = results
+    with full_float32():
+        output, gradient = output_and_gradient(model, volume)
+        of_copy, gradient_of_copy = output_and_gradient(fast, volume)
     return bool(
         (output - of_copy).abs().max() <= tolerance * output.abs().max()
         and (gradient - gradient_of_copy).norm() <= GRADIENT_TOLERANCE * gradient.norm()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.masks import upsampled
 from xai_brain.attribution.memory import in_chunks
@@ -36,11 +37,13 @@ class GradCAM:
     """
 
     value_meaning = "raw and signed: positive values speak for the class"
+    multiplies_by_inputs = True
 
     def __init__(self, model: nn.Module, layer: str | None = None):
         self.model, self.layer = model, layer
         self._found = Tried(find_layer)
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 

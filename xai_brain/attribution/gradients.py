@@ -7,6 +7,7 @@ from captum.attr import InputXGradient as CaptumInputXGradient
 from captum.attr import Saliency as CaptumSaliency
 from torch import nn
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.first_convolution import quicken
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
@@ -27,10 +28,12 @@ class Saliency:
     """
 
     value_meaning = "raw and signed: gradient of the output explained, per unit of the input"
+    multiplies_by_inputs = False
 
     def __init__(self, model: nn.Module):
         self.model = model
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 
@@ -65,10 +68,12 @@ class InputXGradient:
     """
 
     value_meaning = "raw and signed: gradient of the output explained times the input"
+    multiplies_by_inputs = True
 
     def __init__(self, model: nn.Module):
         self.model = model
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.first_convolution import quicken
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
@@ -36,11 +37,13 @@ class GuidedBackprop:
     """
 
     value_meaning = "raw and signed: guided gradient of the output explained"
+    multiplies_by_inputs = False
 
     def __init__(self, model: nn.Module):
         self.model = model
         self._checked = Tried(_check)
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 

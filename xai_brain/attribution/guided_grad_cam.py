@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.grad_cam import GradCAM
 from xai_brain.attribution.guided_backprop import GuidedBackprop
 
@@ -29,11 +30,14 @@ class GuidedGradCAM:
     """
 
     value_meaning = "guided gradient of the output explained, times Grad-CAM"
+    multiplies_by_inputs = False
 
     def __init__(self, model: nn.Module, layer: str | None = None, positive_gate: bool = True):
+        self.model = model
         self.grad_cam, self.guided = GradCAM(model, layer), GuidedBackprop(model)
         self.positive_gate = positive_gate
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.completeness import TOLERANCE, check_completeness, completeness_error, sums
 from xai_brain.attribution.fills import Fills
 from xai_brain.attribution.inputs import as_targets
@@ -45,6 +46,7 @@ class IntegratedGradients:
     """
 
     value_meaning = "raw and signed: share of the voxel in the output's change from the baseline"
+    multiplies_by_inputs = True
 
     def __init__(
         self,
@@ -55,10 +57,12 @@ class IntegratedGradients:
         blur_sigma_mm: float = 12.0,
         chunk_size: int | None = None,
     ):
+        self.model = model
         self.engine = MaskEngine(model, chunk_size)
         self.reference, self.n_steps = reference, n_steps
         self.baseline = Fills(baseline or default_baseline(reference), reference, blur_sigma_mm)
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 

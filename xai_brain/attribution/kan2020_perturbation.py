@@ -9,6 +9,7 @@ from captum.attr import PerturbationAttribution
 from torch import nn
 from tqdm.auto import tqdm
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.fills import kan2020_blur
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.mask_engine import MaskEngine
@@ -67,6 +68,7 @@ class Kan2020Perturbation(PerturbationAttribution):
         chunk_size: int | None = None,
     ):
         super().__init__(model)
+        self.model = model
         self.engine = MaskEngine(model, chunk_size)
         self.shifts = _drawn(n_iter, n_shifts, random_state) if shifts is None else _checked(shifts)
         self.n_iter, self.first_kept_iteration = len(self.shifts), first_kept_iteration
@@ -76,6 +78,7 @@ class Kan2020Perturbation(PerturbationAttribution):
                 f"n_iter to {first_kept_iteration + 1} or more, or first_kept_iteration to a lower number"
             )
 
+    @in_float32
     def attribute(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
     ) -> torch.Tensor:

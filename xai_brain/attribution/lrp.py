@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.completeness import check_completeness, sums
 from xai_brain.attribution.eval_copy import BATCH_NORMS, CONVOLUTIONS
 from xai_brain.attribution.inputs import check_volumes
@@ -59,6 +60,7 @@ class LRP:
     """
 
     value_meaning = "raw and signed: relevance, the share of the voxel in the output explained"
+    multiplies_by_inputs = True
 
     def __init__(
         self,
@@ -71,6 +73,7 @@ class LRP:
         self.model, self.gamma, self.epsilon, self.chunk_size = model, gamma, epsilon, chunk_size
         self._checked = Tried(_check)
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 

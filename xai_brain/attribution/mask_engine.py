@@ -13,6 +13,7 @@ from xai_brain.attribution.fills import kan2020_blur
 from xai_brain.attribution.memory import Chunks, volumes_that_fit
 from xai_brain.attribution.model_state import AttributionError, preserved
 from xai_brain.attribution.outputs import select_outputs
+from xai_brain.attribution.reduced_precision import reliable_precision
 
 
 class MaskEngine:
@@ -26,14 +27,15 @@ class MaskEngine:
         Volumes in one forward and backward pass; default: what fits into half of the free memory. It is
         halved when the memory is out nevertheless.
     precision : {"float32", "bfloat16"}, default "float32"
-        Of the network's arithmetic; masks are float32 always.
+        Precision of the network's arithmetic, if it is correct there (see `reliable_precision`); masks are
+        always float32.
     """
 
     def __init__(self, model: nn.Module, chunk_size: int | None = None, precision: str = "float32"):
         if precision not in ("float32", "bfloat16"):
             raise AttributionError(f"precision={precision!r}: one of float32, bfloat16")
         self.model, self.chunk_size, self.precision = model, chunk_size, precision
-        self.network, self.chunks = model, Chunks(chunk_size or 1)
+        self.network, self.chunks, self._autocast = model, Chunks(chunk_size or 1), False
 
     @contextmanager
     def prepared(self, inputs: torch.Tensor) -> Iterator[None]:
@@ -47,10 +49,13 @@ class MaskEngine:
         with preserved(self.model):
             self.network = eval_copy(self.model, inputs)
             self.chunks = Chunks(self.chunk_size or volumes_that_fit(self.network, inputs[:1]))
-            try:
-                yield
-            finally:
-                self.network = self.model
+            size = self.chunks.size
+            with reliable_precision(self.model, self.network, inputs[:1], size, self.precision) as autocast:
+                self._autocast = autocast
+                try:
+                    yield
+                finally:
+                    self.network, self._autocast = self.model, False
 
     def scores(self, volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Output for the targets, (N,), without gradients."""
@@ -126,8 +131,7 @@ class MaskEngine:
         return scores, gradients
 
     def _score(self, volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        low = self.precision == "bfloat16"
-        with torch.autocast(volumes.device.type, torch.bfloat16, enabled=low):
+        with torch.autocast(volumes.device.type, torch.bfloat16, enabled=self._autocast):
             outputs = self.network(volumes)
         return select_outputs(outputs, targets).float()
 

@@ -10,6 +10,7 @@ from captum.attr import PerturbationAttribution
 from torch import nn
 from tqdm.auto import tqdm
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.fills import Fills
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.mask_engine import MaskEngine
@@ -121,6 +122,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         precision: str = "float32",
     ):
         super().__init__(model)
+        self.model = model
         if mode not in MODES:
             raise AttributionError(f"mode={mode!r}: one of {', '.join(MODES)}")
         if moving == "image" and (fill != "kan2020_blur" or mode != "deletion"):
@@ -140,6 +142,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         self.is_probability = getattr(model, "output", "probability") == "probability"
         self._units: dict[int, float] = {}
 
+    @in_float32
     def attribute(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
     ) -> torch.Tensor:
@@ -162,6 +165,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
             evidence.copy_(result.evidence)
         return maps
 
+    @in_float32
     def attribute_with_details(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None
     ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
@@ -174,6 +178,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
             detail["ScoreUnit"] = unit
         return maps, details
 
+    @in_float32
     def optimize(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
     ) -> list[PerturbationResult]:
@@ -203,6 +208,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
                 yield from self._optimize_together(inputs[rows], targets[rows], its_brain)
                 bar.update(len(rows))
 
+    @in_float32
     def optimize_group(
         self,
         inputs: torch.Tensor,

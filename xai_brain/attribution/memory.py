@@ -12,6 +12,7 @@ from torch import nn
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.model_state import preserved
 from xai_brain.attribution.outputs import check_outputs, check_targets
+from xai_brain.attribution.reduced_precision import reliable_precision
 from xai_brain.freed_memory import return_freed_memory
 
 MAX_VOLUMES = {"cpu": 8, "cuda": 256}  # more in one pass are no faster
@@ -100,7 +101,8 @@ def in_chunks(
         def work(rows: slice) -> None:
             maps[rows] = explain(inputs[rows].clone().requires_grad_(), targets[rows]).detach()
 
-        chunks.run(len(inputs), work)
+        with reliable_precision(model, model, inputs[:1], chunks.size):
+            chunks.run(len(inputs), work)
     return maps
 
 

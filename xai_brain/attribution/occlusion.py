@@ -8,6 +8,7 @@ from itertools import pairwise, product
 import torch
 from torch import nn
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.fills import Fills
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.integrated_gradients import baseline_volumes
@@ -49,6 +50,7 @@ class Occlusion:
     """
 
     value_meaning = "raw and signed: fall of the output when a box around the voxel is replaced, per voxel"
+    multiplies_by_inputs = True
 
     def __init__(
         self,
@@ -67,11 +69,13 @@ class Occlusion:
             raise AttributionError(f"window_mm={window_mm:g} is in mm: give voxel_size_mm or a reference")
         if min(n_levels, n_refined) < 1 or window_mm <= 0:
             raise AttributionError("n_levels and n_refined of Occlusion are at least 1, window_mm above 0")
+        self.model = model
         self.engine, self.reference = MaskEngine(model, chunk_size), reference
         self.fill = Fills(fill or default_fill(reference), reference, blur_sigma_mm, sizes)
         self.window_voxels = [max(window_mm / size, 1.0) for size in sizes]
         self.n_levels, self.n_refined = n_levels, n_refined
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 

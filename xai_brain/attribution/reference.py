@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -41,6 +41,14 @@ class Reference:
     class_variances: torch.Tensor | None = None
     class_counts: torch.Tensor | None = None
     affine: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        # tensors that were made in inference mode cannot be kept for a backward pass, their clones can
+        with torch.inference_mode(False):
+            for field in fields(self):
+                value = getattr(self, field.name)
+                if isinstance(value, torch.Tensor) and value.is_inference():
+                    object.__setattr__(self, field.name, value.clone())
 
     @property
     def mean(self) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from xai_brain.atlas import load_atlas
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.fills import Fills
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.integrated_gradients import baseline_volumes
@@ -53,6 +54,7 @@ class RegionAblation:
     """
 
     value_meaning = "raw and signed: fall of the output when the region is replaced, per voxel of the region"
+    multiplies_by_inputs = True
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class RegionAblation:
     ):
         if reference.affine is None:
             raise AttributionError("RegionAblation needs Reference(..., affine=...) to place the atlas")
+        self.model = model
         self.engine, self.reference = MaskEngine(model, chunk_size), reference
         self.fill = Fills(fill or default_fill(reference), reference, blur_sigma_mm)
         x, y, z = reference.brain_mask.shape
@@ -79,6 +82,7 @@ class RegionAblation:
                 f"atlas {atlas.name}: no region lies in the brain of the volumes; is it in their space?"
             )
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 

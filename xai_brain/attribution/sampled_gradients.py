@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets, seed_of
 from xai_brain.attribution.mask_engine import MaskEngine
 from xai_brain.attribution.masks import brain_of, mean_in
@@ -38,6 +39,7 @@ class SmoothGrad:
     """
 
     value_meaning = "raw and signed: mean gradient of the output explained over noisy copies"
+    multiplies_by_inputs = False
 
     def __init__(
         self,
@@ -48,10 +50,12 @@ class SmoothGrad:
         random_state: int = 0,
         chunk_size: int | None = None,
     ):
+        self.model = model
         self.engine = MaskEngine(model, chunk_size)
         self.reference = reference
         self.n_samples, self.noise, self.random_state = n_samples, noise, random_state
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 
@@ -109,6 +113,7 @@ class GradientShap:
     """
 
     value_meaning = "raw and signed: expected share of the voxel in the change from training subjects"
+    multiplies_by_inputs = True
 
     def __init__(
         self,
@@ -122,9 +127,11 @@ class GradientShap:
             raise AttributionError(
                 "the reference holds no volumes to draw from; set explain.n_reference_volumes to 1 or more"
             )
+        self.model = model
         self.engine = MaskEngine(model, chunk_size)
         self.reference, self.n_samples, self.random_state = reference, n_samples, random_state
 
+    @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """Explain a batch.
 

@@ -299,3 +299,21 @@ def value_meaning(method: Any, output: str) -> str:
         known
         or f"raw values of {type(method).__module__}.{type(method).__name__} (output explained: {output})"
     )
+
+
+def multiplies_by_inputs(method: Any, label: str) -> bool:
+    """Whether the values of a method are contributions of voxels; otherwise they are per unit of intensity.
+
+    Raises
+    ------
+    ConfigError
+        The class does not state it.
+    """
+    stated = getattr(method, "multiplies_by_inputs", None)
+    if not isinstance(stated, bool):
+        raise ConfigError(
+            f"attribution.{label}: {type(method).__name__} does not state whether its values are multiplied "
+            "by the input, which infidelity depends on; give the class the attribute multiplies_by_inputs = "
+            "True or False, or remove infidelity from evaluation.card.judges"
+        )
+    return stated

@@ -9,6 +9,7 @@ import torch
 
 from xai_brain.attribution.outputs import ClassScore
 from xai_brain.commands.bench import Bench
+from xai_brain.commands.explain_batch import multiplies_by_inputs
 from xai_brain.commands.permuted import permute_labels, permuted_network
 from xai_brain.evaluation.cost import cost
 from xai_brain.evaluation.faithfulness import area_under, deletion_insertion, random_order, removal_baselines
@@ -52,8 +53,9 @@ def by_blocks(bench: Bench, label: str) -> Judged:
         return block_changes(model, bench.inputs, baselines, targets, brain, blocks)
 
     found = bench.once(("blocks", output, tuple(targets.tolist())), changes)
-    contributes = getattr(method, "multiplies_by_inputs", True)
-    return {"infidelity": (infidelity(maps, found, contributes), infidelity_of_chance(found, contributes))}
+    contributions = multiplies_by_inputs(method, label)
+    values = infidelity(maps, found, contributions)
+    return {"infidelity": (values, infidelity_of_chance(found, contributions))}
 
 
 def by_random_weights(bench: Bench, label: str) -> Judged:

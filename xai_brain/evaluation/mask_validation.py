@@ -29,6 +29,7 @@ from torch import nn
 
 from xai_brain.attribution.eval_copy import eval_copy
 from xai_brain.attribution.model_state import preserved
+from xai_brain.attribution.reduced_precision import reliable_precision
 from xai_brain.evaluation.classification import probabilities_of
 
 CONDITION = ["method", "mask", "area_percent", "kept", "control", "retrained"]
@@ -64,16 +65,15 @@ def masked_probabilities(
     ndarray of shape (n_masks, N, n_classes)
     """
     found = []
+    size = min(batch_size, len(inputs))
     with preserved(model):
-        with torch.enable_grad():  # the copy is compared with the model by its gradient, too
-            network = eval_copy(model, inputs)
-        for mask in masks:
-            kept = torch.from_numpy(mask).to(inputs.device)
-            parts = [
-                network(torch.where(kept, volumes, fill)).softmax(1).cpu().numpy()
-                for volumes, fill in zip(inputs.split(batch_size), baselines.split(batch_size), strict=True)
-            ]
-            found.append(np.concatenate(parts))
+        network = eval_copy(model, inputs)
+        with reliable_precision(model, network, inputs[:1], size):
+            for mask in masks:
+                kept = torch.from_numpy(mask).to(inputs.device)
+                batches = zip(inputs.split(size), baselines.split(size), strict=True)
+                volumes = (torch.where(kept, image, fill) for image, fill in batches)
+                found.append(np.concatenate([network(x).softmax(1).cpu().numpy() for x in volumes]))
     return np.stack(found)
 
 
