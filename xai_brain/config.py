@@ -141,6 +141,8 @@ def told_in_one_line(error: Exception, command: str, overrides: list[str]) -> st
         return f"there is no setting {key!r}{_nearest(key, known_keys(command))}"
     if match := re.search(r"Could not (?:override|append to config).*?'([^']+)'", text):
         return f"there is no setting {match.group(1)!r}{_nearest(match.group(1), known_keys(command))}"
+    if match := re.search(r"Could not delete from config.*?'([^']+)'", text):
+        return f"~{match.group(1)}: there is no such setting{_nearest(match.group(1), known_keys(command))}"
     if match := re.search(r"Could not find 'hydra/(launcher|sweeper)/([^']+)'", text):
         return f"{match.group(1)} {match.group(2)} is not installed: pip install 'xai-brain[sweeps]'"
     if match := re.search(r"Could not find '([^']+)'", text):

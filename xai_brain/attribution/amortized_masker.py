@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from captum.attr import PerturbationAttribution
@@ -84,6 +84,7 @@ class AmortizedMasker(PerturbationAttribution):
     """
 
     default_output = "probability"
+    trial_settings: ClassVar = {"n_steps": 1}
     value_meaning = "1 - perturbation mask, in [0, 1], predicted by a network in one pass"
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from captum.attr import PerturbationAttribution
@@ -75,6 +75,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
     """
 
     default_output = "probability"
+    trial_settings: ClassVar = {"n_iter": 1}
     value_meaning = "mean of 1 - perturbation mask over masks of fixed areas, in [0, 1]"
 
     def __init__(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -53,6 +55,7 @@ class Kan2020Perturbation(PerturbationAttribution):
     """
 
     default_output = "probability"
+    trial_settings: ClassVar = {"n_iter": 1, "n_shifts": 1, "first_kept_iteration": 0}
     value_meaning = (
         "1 - upsampled mask, in [0, 1]; the mask that was applied is blurred (published algorithm)"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from captum.attr import PerturbationAttribution
@@ -96,6 +96,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
     """
 
     default_output = "probability"
+    trial_settings: ClassVar = {"n_iter": 1}
 
     def __init__(
         self,

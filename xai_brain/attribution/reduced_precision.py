@@ -60,8 +60,8 @@ def reliable_precision(
         yield reduced == "bfloat16"
         return
     warnings.warn(
-        f"{reduced} arithmetic is incorrect on {volume.device} for this network ({known[key]}): float32 is used "
-        f"and is slower; another version of cuDNN may help (installed: {torch.backends.cudnn.version()})",
+        f"{reduced} arithmetic is incorrect on {volume.device} for this network ({known[key]}): float32 is "
+        f"used and is slower; another cuDNN may help (installed: {torch.backends.cudnn.version()})",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.attribution.fills import OF_TRAINING_SUBJECTS
-from xai_brain.attribution.model_state import preserved
+from xai_brain.attribution.model_state import AttributionError, preserved
 from xai_brain.attribution.outputs import OUTPUTS, ClassScore
 from xai_brain.attribution.reference import Reference
 from xai_brain.commands.networks import is_weights_file
@@ -238,8 +238,13 @@ def _mean_maps(
     total, told = torch.zeros(inputs.shape), []
     for explainer in explainers:
         torch.manual_seed(seed)
-        with preserved(explainer.classifier):  # methods of others may leave something behind
-            maps, details = _attribute(explainer.method, inputs.detach().requires_grad_(), targets)
+        try:
+            with preserved(explainer.classifier):  # methods of others may leave something behind
+                maps, details = _attribute(explainer.method, inputs.detach().requires_grad_(), targets)
+        except AttributionError as error:
+            raise AttributionError(
+                f"attribution.{label}: {error}; '~attribution.{label}' removes the method"
+            ) from error
         if maps.shape != inputs.shape:
             raise ConfigError(
                 f"attribution.{label}: gave shape {tuple(maps.shape)} for inputs {tuple(inputs.shape)}"

@@ -81,6 +81,8 @@ def stage_settings(command: str, overrides: list[str]) -> DictConfig:
     ConfigError
         The run directory holds no run.
     """
+    removed = [text.removeprefix("~attribution.") for text in overrides if text.startswith("~attribution.")]
+    overrides = [text for text in overrides if not text.startswith("~attribution.")]
     given = [override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides]
     # values are read from here, the rest from the run; some cohort must be there for data.* to be settings
     cohort = [] if {"data", "experiment"} & set(given) else ["data=synthetic"]
@@ -106,6 +108,8 @@ def stage_settings(command: str, overrides: list[str]) -> DictConfig:
             OmegaConf.update(cfg, key, OmegaConf.select(composed, key), merge=True, force_add=True)
         elif key != "overwrite":
             raise ConfigError(f"{key} cannot be changed by `xai-brain {command}`: it belongs to training")
+    for label in removed:
+        _remove_method(cfg, saved, label)
     cfg.run_dir, cfg.overwrite = composed.run_dir, composed.overwrite
     if unknown := sorted(set(saved_trust) - set(composed.trusted_modules)):  # a run may come from anywhere
         raise ConfigError(
@@ -114,6 +118,19 @@ def stage_settings(command: str, overrides: list[str]) -> DictConfig:
         )
     check(cfg)
     return cfg
+
+
+def _remove_method(cfg: DictConfig, saved: Path, label: str) -> None:
+    """For ``~attribution.<label>``."""
+    if label not in cfg.attribution:
+        methods = ", ".join(cfg.attribution)
+        raise ConfigError(f"~attribution.{label}: {saved} has no such method; its methods are {methods}")
+    if any((saved.parent / "attributions").rglob(f"*_desc-{label}_attribution.json")):
+        raise ConfigError(
+            f"~attribution.{label}: {saved.parent / 'attributions'} contains maps of {label}; remove the "
+            f"files *_desc-{label}_attribution.* first"
+        )
+    del cfg.attribution[label]
 
 
 def saved_settings(path: Path) -> dict[str, Any]:

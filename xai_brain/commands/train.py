@@ -18,6 +18,7 @@ from xai_brain.commands.cohort import class_names, portable, prepared_cohort, sa
 from xai_brain.commands.explain import check_methods
 from xai_brain.commands.fold_training import classifier_settings, datamodule_of
 from xai_brain.commands.folds import audit, folds_of, parts_of, tell_folds
+from xai_brain.commands.method_trial import try_methods
 from xai_brain.commands.progress import EpochLines, say
 from xai_brain.commands.setup import open_run, stage
 from xai_brain.commands.target_rule import read_target
@@ -81,6 +82,7 @@ def train_networks(cfg: DictConfig, run: RunDirectory) -> None:
     begun: list[pd.DataFrame] = []
     alone(run.claims, "begin", lambda: begun.extend(_begin(cfg, run, cohort)))
     cohort, folds = begun
+    try_methods(cfg, cohort)
 
     share(
         run.claims,
