@@ -62,8 +62,9 @@ def test_methods_that_cannot_explain_the_network_are_named_with_what_removes_the
     reshaping = "+attribution.Mine={_target_: test_method_trial.Reshaping, _partial_: true}"
     cfg = compose("run", settings(reshaping))
     message = (
-        r"GeluNet cannot be explained by GuidedBackprop, Mine \(attribution\.GuidedBackprop: .*GELU.*; "
-        r"attribution\.Mine: gave shape \(1, 1, 46, 55\).*'~attribution\.GuidedBackprop' '~attribution\.Mine'"
+        r"GeluNet cannot be explained by GuidedBackprop, Mine \(attribution\.GuidedBackprop: .*; "
+        r"attribution\.Mine: its maps have the shape \(1, 1, 46, 55\).*"
+        r"'~attribution\.GuidedBackprop' '~attribution\.Mine'"
     )
     with pytest.raises(ConfigError, match=message):
         try_methods(cfg, cohort)

@@ -86,6 +86,6 @@ def _try_method(
         method, _ = build_method(trial, label, classifier, reference)
         maps = method.attribute(volume.clone().requires_grad_(), target=torch.tensor([0]))
     if maps.shape != volume.shape:
-        raise ConfigError(f"gave shape {tuple(maps.shape)} for inputs {tuple(volume.shape)}")
+        raise ConfigError(f"its maps have the shape {tuple(maps.shape)}, inputs {tuple(volume.shape)}")
     if "infidelity" in cfg.evaluation.card.judges:
         multiplies_by_inputs(method, label)
