@@ -66,8 +66,9 @@ def trained_fold(name: str, overrides: list[str], fold: int = 0) -> TrainedFold:
     run = open_run(cfg)
     cohort = prepared_cohort(cfg, run)
     folds = make_folds(cohort, cfg.folds.n_folds, cfg.folds.random_state)
-    train_fold(cfg, run, cohort, folds, fold, 0)
     checkpoint = run.checkpoint(fold, 0, [0])
+    if not checkpoint.exists():
+        train_fold(cfg, run, cohort, folds, fold, 0)
     classifier = BrainClassifier.load_from_checkpoint(
         checkpoint, map_location="cpu", weights_only=True
     ).eval()
