@@ -18,6 +18,7 @@ from xai_brain.attribution.memory import Chunks
 from xai_brain.attribution.model_state import AttributionError, Tried, preserved
 from xai_brain.attribution.operations import GENERAL_METHODS, check_logits, check_operations
 from xai_brain.attribution.outputs import select_outputs
+from xai_brain.attribution.reduced_precision import reliable_precision
 from xai_brain.attribution.reference import Reference
 from xai_brain.attribution.rules import Rules, with_gradient_of
 
@@ -108,7 +109,8 @@ class DeepLift:
 
         with preserved(self.model):
             self._checked.on(self.model, inputs)
-            Chunks(1).run(len(inputs), explain)  # a volume takes several times the memory of a gradient
+            with reliable_precision(self.model, self.model, inputs[:1], 1):
+                Chunks(1).run(len(inputs), explain)  # a volume takes several times the memory of a gradient
         return maps
 
 
