@@ -81,6 +81,7 @@ def _try_method(
     factory = instantiate(cfg.attribution[label])
     quick = getattr(getattr(factory, "func", factory), "trial_settings", {})
     trial = OmegaConf.create(OmegaConf.to_container(cfg))
+    assert isinstance(trial, DictConfig)
     trial.attribution[label] = {**trial.attribution[label], **quick}
     with preserved(classifier):
         method, _ = build_method(trial, label, classifier, reference)
