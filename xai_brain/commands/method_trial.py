@@ -88,5 +88,7 @@ def _try_method(
         maps = method.attribute(volume.clone().requires_grad_(), target=torch.tensor([0]))
     if maps.shape != volume.shape:
         raise ConfigError(f"its maps have the shape {tuple(maps.shape)}, inputs {tuple(volume.shape)}")
+    if not bool(maps.isfinite().all()):
+        raise ConfigError("its maps hold NaN or infinite values")
     if "infidelity" in cfg.evaluation.card.judges:
         multiplies_by_inputs(method, label)
