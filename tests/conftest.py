@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nilearn.datasets import load_mni152_template
+from scipy import ndimage
 from torch import nn
 
 REAL_DATA = Path(os.environ.get("XAI_BRAIN_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -50,11 +53,27 @@ def world_coordinates(shape, affine) -> np.ndarray:
     return nib.affines.apply_affine(affine, np.stack(np.indices(shape), -1))
 
 
+@lru_cache(maxsize=1)
+def mni_brain() -> nib.Nifti1Image:
+    """The MNI152 template, 0 outside the brain, with a median of 100 in it."""
+    img = load_mni152_template(resolution=1)
+    data = np.asarray(img.dataobj, dtype=np.float32)
+    data = np.where(data > 0.2, data, 0)  # as in nilearn's load_mni152_brain_mask
+    return nib.Nifti1Image(100 * data / np.median(data[data > 0]), img.affine)
+
+
+def template_values(mm, order=1) -> np.ndarray:
+    """Intensities of `mni_brain` at places (..., 3) in mm."""
+    voxels = nib.affines.apply_affine(np.linalg.inv(mni_brain().affine), mm)
+    return ndimage.map_coordinates(mni_brain().dataobj, np.moveaxis(voxels, -1, 0), order=order)
+
+
 def fake_brain(shape, affine, seed=0, blob_mm=None) -> nib.Nifti1Image:
-    """An ellipsoid like the MNI brain, textured, exactly 0 outside; `blob_mm` adds a bright spot."""
+    """The MNI152 template with noise, exactly 0 outside the brain; `blob_mm` adds a bright spot."""
     mm = world_coordinates(shape, affine)
-    inside = (((mm - [0, -18, 10]) / [70, 88, 65]) ** 2).sum(-1) < 1
-    data = 100 + 5 * np.random.default_rng(seed).standard_normal(shape)
+    data = template_values(mm)
+    inside = data > 20
+    data = 100 * data / np.median(data[inside]) + 5 * np.random.default_rng(seed).standard_normal(shape)
     if blob_mm is not None:
         data = data + 400 * np.exp(-((mm - blob_mm) ** 2).sum(-1) / (2 * 6.0**2))
     return nib.Nifti1Image(np.where(inside, data, 0).astype(np.float32), affine)

@@ -7,12 +7,13 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import fake_brain
 
 from xai_brain import RunDirectory
 from xai_brain.cli import main
 from xai_brain.config import ConfigError
 from xai_brain.runs import read_json, read_tsv, sidecar
-from xai_brain.volumes import load_img
+from xai_brain.volumes import get_grid, load_img
 
 CENTRE_MM = np.array([-34.0, -20.0, -14.0])  # of the effect of the embedded cohort
 
@@ -83,7 +84,10 @@ def test_maps_without_any_network_make_a_report(bids_tree, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("space", "space-T1w: maps in MNI152 are needed"),
+        ("space", "space-T1w is not an MNI152 template"),
+        ("children", "space-MNIPediatricAsym is not an MNI152 template"),
+        ("orientation", "contains no orientation"),
+        ("flipped brain", "outline of a brain that is not in MNI152"),
         ("affine", "its affine is not one of MNI152"),
         ("nan", "holds NaN"),
         ("own name", "has maps of its own named GradCAM"),
@@ -104,7 +108,13 @@ def test_maps_that_cannot_be_adopted(small_run, tmp_path, change, told, capsys):
         img = nib.Nifti1Image(
             np.where(np.asarray(img.dataobj) > 0.5, np.nan, 0).astype(np.float32), img.affine
         )
-    space = "_space-T1w" if change == "space" else space
+    if change == "orientation":
+        img.set_sform(None, 0)
+        img.set_qform(None, 0)
+    if change == "flipped brain":
+        img = fake_brain((46, 55, 46), get_grid("t1w_4mm").affine)
+        img = nib.Nifti1Image(np.asarray(img.dataobj)[:, ::-1], img.affine)
+    space = {"space": "_space-T1w", "children": "_space-MNIPediatricAsym"}.get(change, space)
     name = "GradCAM" if change == "own name" else name
     ids = ["sub-nobody"] if change == "strangers" else ids
     maps = write_maps(tmp_path / "maps", ids, name, img, space)
@@ -127,3 +137,9 @@ def test_no_folder_of_maps(small_run, tmp_path):
         adopt([f"run_dir={small_run.path}"])
     with pytest.raises(ConfigError, match="there is no such folder"):
         adopt([f"maps={tmp_path / 'nowhere'}", f"run_dir={small_run.path}"])
+
+
+def test_a_map_with_the_outline_of_a_brain_in_mni152_is_adopted(copied, tmp_path):
+    brain = fake_brain((46, 55, 46), get_grid("t1w_4mm").affine)
+    maps = write_maps(tmp_path / "maps", ids_of(copied)[:1], img=brain)
+    assert main(["adopt", f"maps={maps}", f"run_dir={copied.path}"]) == 0

@@ -259,7 +259,10 @@ BAD = {
     "far from the template": Bad(
         put(lambda d: d, COARSE + np.pad([[500]], ((0, 3), (3, 0)))), "none of its brain lies in the grid"
     ),
-    "not skull-stripped": Bad(put(lambda d: d + 1), "is not skull-stripped and has no brain mask"),
+    "not skull-stripped": Bad(
+        put(lambda d: d + np.linspace(1, 2, d.size).reshape(d.shape)),
+        "is not skull-stripped and has no brain mask",
+    ),
     "empty brain mask": Bad(save_mask(np.zeros(COARSE_SHAPE)), "its brain mask is empty"),
     "mask of another grid": Bad(save_mask(np.ones((5, 6, 7))), "brain mask has another grid"),
     "truncated mask": Bad(

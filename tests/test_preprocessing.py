@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from functools import lru_cache
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import AWKWARD_SHAPE, awkward_affine, fake_brain, world_coordinates
+from conftest import AWKWARD_SHAPE, awkward_affine, fake_brain, template_values, world_coordinates
+from nilearn.datasets import load_mni152_gm_template
+from scipy import ndimage
 from test_volumes import centre_of_mass_mm
 
 from xai_brain.data.cohort import prepare_cohort
@@ -48,11 +52,11 @@ def test_mean_0_and_sd_1_in_the_brain_and_0_outside():
 def test_the_rim_is_not_darkened_by_the_background():
     affine = GRIDS["t1w_2mm"].affine
     mm = world_coordinates(GRIDS["t1w_2mm"].shape, affine)
-    inside = (((mm - [0, -18, 10]) / [70, 88, 65]) ** 2).sum(-1) < 1
-    ramp = np.where(inside, 100 + mm[..., 1], 0).astype(np.float32)  # intensity is a function of y only
+    inside = template_values(mm) > 20
+    ramp = np.where(inside, 200 + mm[..., 1], 0).astype(np.float32)  # intensity is a function of y only
     prepared = prepare(nib.Nifti1Image(ramp, affine), Preparation("t1w_4mm", scaling="none"))
     grid = GRIDS["t1w_4mm"]
-    expected = 100 + world_coordinates(grid.shape, grid.affine)[..., 1]
+    expected = 200 + world_coordinates(grid.shape, grid.affine)[..., 1]
     assert (
         np.abs(prepared.volume - expected)[prepared.brain_mask].max() < 4.0
     )  # darkening would cost up to half
@@ -69,7 +73,10 @@ def test_a_brain_mask_is_used():
     img = fake_brain(AWKWARD_SHAPE, awkward_affine())
     left = world_coordinates(AWKWARD_SHAPE, img.affine)[..., 0] < 0
     mask_img = nib.Nifti1Image((left & (img.get_fdata() > 0)).astype(np.uint8), img.affine)
-    prepared = prepare(img, brain_mask_img=mask_img)
+    with pytest.raises(ImageError, match=r"in MNI152 by its name .*; data\.space_check=warn accepts"):
+        prepare(img, brain_mask_img=mask_img)
+    prepared = prepare(img, brain_mask_img=mask_img, space_check="warn")
+    assert "template" in prepared.space_warning
     x_mm = world_coordinates(prepared.volume.shape, prepared.affine)[..., 0]
     assert x_mm[prepared.brain_mask].max() <= 2
 
@@ -173,7 +180,7 @@ def test_percentiles_of_the_brain_become_0_and_1():
 def test_raw_intensities_stay_and_can_be_scaled_to_a_median():
     img = fake_brain(AWKWARD_SHAPE, awkward_affine())
     raw = prepare(img, Preparation("t1w_4mm", scaling="none"))
-    assert np.median(raw.volume[raw.brain_mask]) == pytest.approx(100, abs=0.5)
+    assert np.median(raw.volume[raw.brain_mask]) == pytest.approx(100, abs=1)
     scaled = prepare(img, Preparation("t1w_4mm", scaling="none", brain_median=700))
     assert np.median(scaled.volume[scaled.brain_mask]) == pytest.approx(700, rel=1e-5)
     factor = scaled.volume[scaled.brain_mask] / raw.volume[raw.brain_mask]
@@ -181,11 +188,20 @@ def test_raw_intensities_stay_and_can_be_scaled_to_a_median():
 
 
 def density_map(shape, affine, shift_mm=0.0):
-    """Like smoothed grey matter: a shell with no edge, small numbers everywhere."""
+    """Smoothed grey matter: no edge, small numbers everywhere."""
     mm = world_coordinates(shape, affine) - [shift_mm, 0, 0]
-    radius = np.sqrt((((mm - [0, -18, 10]) / [70, 88, 65]) ** 2).sum(-1))
-    density = 0.8 * np.exp(-(((radius - 0.75) / 0.12) ** 2)) + 1e-6 * radius
+    voxels = nib.affines.apply_affine(np.linalg.inv(grey_matter().affine), mm)
+    density = ndimage.map_coordinates(grey_matter().dataobj, np.moveaxis(voxels, -1, 0), order=1)
+    density += 1e-6 * np.linalg.norm(mm, axis=-1)
     return nib.Nifti1Image(density.astype(np.float32), affine)
+
+
+@lru_cache(maxsize=1)
+def grey_matter():
+    """The template's grey matter, smoothed by 8 mm (FWHM)."""
+    img = load_mni152_gm_template(resolution=2)
+    data = ndimage.gaussian_filter(np.asarray(img.dataobj, dtype=np.float32), 8 / 2.355 / 2)
+    return nib.Nifti1Image(data, img.affine)
 
 
 VBM = Preparation("t1w_4mm", scaling="none", brain="template")

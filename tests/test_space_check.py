@@ -127,9 +127,9 @@ def test_grey_matter_with_a_broken_affine_is_refused(grey_matter, name):
 
 def test_the_change_that_is_named_brings_the_image_back(brain):
     check = check_mni152(moved(brain, shift(0, 0, -8)))
-    assert check.change == "a superior-inferior shift of +8 mm"
+    assert check.change == "a shift by +8 mm along the superior-inferior axis"
     check = check_mni152(moved(brain, rotation("z", -16)))
-    assert check.change == "a rotation of +16 degrees about the superior-inferior axis"
+    assert check.change == "a rotation by +16 degrees about the superior-inferior axis"
     assert check.changed_correlation == pytest.approx(check_mni152(brain).correlation, abs=0.01)
 
 

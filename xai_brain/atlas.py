@@ -19,7 +19,7 @@ import pandas as pd
 
 from xai_brain.label_images import centroids, labels_on_grid, read_labels
 from xai_brain.lookup_tables import AtlasError, names_of_table, read_names
-from xai_brain.volumes import Grid, parse_entities
+from xai_brain.volumes import Grid, is_mni152, parse_entities
 
 # What nilearn downloads into its own cache by these names; all are in MNI152.
 FETCHERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -215,8 +215,7 @@ def _fetch(atlas: str, name: str) -> tuple[Any, pd.DataFrame]:
 def _check_space(path: Path, space: str) -> None:
     entities = parse_entities(path)
     said = entities.get("space") or entities.get("tpl")
-    family = "MNI152" if space.startswith("MNI152") else space
-    if said and said != "MNI" and not said.startswith(family):
+    if said and said != space and not (is_mni152(said) and is_mni152(space)):
         raise AtlasError(
             f"{path}: its name says space {said}, the maps are in {space}; use the atlas in {space}, "
             "or rename the file if its name is wrong"

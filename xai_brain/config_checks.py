@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.config_types import JUDGES, ConfigError, OnError, TrainerConfig
+from xai_brain.orientation import validate_orientation
 from xai_brain.planted_effect import PlantedEffect, PlantedError, check_planted
 from xai_brain.shards import read_shard
 from xai_brain.trust import KINDS, KNOWN_PACKAGES, import_trusted, is_known_kind
@@ -43,6 +44,7 @@ def check(cfg: DictConfig) -> None:
         "explain.output": (None, "logit", "logit_difference", "probability"),
         "preprocessing.scaling": ("zscore", "percentile", "none"),
         "preprocessing.brain": ("image", "template"),
+        "data.space_check": ("error", "warn"),
         "preprocessing.alignment": ("affine", "rigid"),
         "evaluation.group.scaling": ("none", "l2", "rank"),
         "evaluation.variance_scaling": ("none", "l2", "rank"),
@@ -97,6 +99,11 @@ def check(cfg: DictConfig) -> None:
         )
     if cfg.data.num_workers is not None and cfg.data.num_workers < 1:
         raise ConfigError(f"data.num_workers={cfg.data.num_workers}: at least 1 is needed")
+    if cfg.data.orientation is not None:
+        try:
+            validate_orientation(cfg.data.orientation)
+        except ValueError as error:
+            raise ConfigError(f"data.{error}") from error
     if cfg.shard is not None:
         try:
             read_shard(cfg.shard)

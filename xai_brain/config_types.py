@@ -48,7 +48,9 @@ class DataConfig:
     entities: Any = field(  # which of several T1w, e.g. {desc: brain}; any key can be given
         default_factory=lambda: DictConfig({}, flags={"struct": False}), metadata=LABEL
     )
-    space: str | None = None
+    space: str | None = None  # of images whose names do not say it
+    orientation: str | None = None  # of files that do not contain it: directions of the voxel axes, e.g. LAS
+    space_check: str = "error"  # images that disagree with the MNI152 template: error | warn
     brain_size_column: str | None = None
     on_error: str = "raise"
     # default: $XAI_BRAIN_CACHE, else ~/.cache/xai_brain

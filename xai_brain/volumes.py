@@ -202,6 +202,17 @@ def parse_entities(path: str | Path) -> dict[str, str]:
     return {**dict(pair.split("-", 1) for pair in pairs if "-" in pair), "suffix": suffix}
 
 
+def is_mni152(space: str) -> bool:
+    """Whether a space's name is that of an MNI152 template.
+
+    Examples
+    --------
+    >>> [is_mni152(name) for name in ("MNI152NLin2009cAsym", "MNI", "MNIPediatricAsym", "MNI305", "T1w")]
+    [True, True, False, False, False]
+    """
+    return space.upper() == "MNI" or space.upper().startswith("MNI152")
+
+
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
@@ -292,7 +303,7 @@ def save_img(data: np.ndarray, affine: np.ndarray, path: str | Path, *, space: s
     """
     data = data.astype(np.uint8) if data.dtype == bool else data
     img = nib.Nifti1Image(data, affine)
-    code = "mni" if space.startswith("MNI") else "scanner"
+    code = "mni" if is_mni152(space) else "scanner"
     img.header.set_xyzt_units("mm")
     img.set_sform(affine, code)
     img.set_qform(affine, code)

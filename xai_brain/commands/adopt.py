@@ -19,6 +19,7 @@ from xai_brain.commands.run_images import SPACE, brain_of
 from xai_brain.commands.setup import open_run, stage_settings
 from xai_brain.config import ConfigError, compose
 from xai_brain.data.problems import named
+from xai_brain.data.space_check import check_mni152
 from xai_brain.runs import (
     RunDirectory,
     provenance,
@@ -32,6 +33,7 @@ from xai_brain.volumes import (
     Grid,
     file_hash,
     get_grid,
+    is_mni152,
     load_img,
     parse_entities,
     resample_to_grid,
@@ -40,6 +42,7 @@ from xai_brain.volumes import (
 )
 
 LEAST_COVERED = 0.9  # share of the brain that a map's field of view must hold
+OUTLINE_CORRELATION = 0.9  # with the template: the non-zero voxels of a map have the outline of a brain
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ def adopt(arguments: list[str]) -> int:
         target = run.attribution(
             each.participant_id, each.session_id, SPACE, each.method, cfg.seeds[0], list(cfg.seeds)
         )
-        _write(each, target, brain_of(run, each.participant_id, each.session_id), grid)
+        brain_mask = brain_of(run, each.participant_id, each.session_id)
+        _write(each, target, brain_mask, grid, cfg.data.orientation)
     write_dataset_description(run)
     told = f"; {named(strangers)} not in the cohort, left out" if strangers else ""
     methods = named(sorted({each.method for each in maps}))
@@ -114,8 +118,10 @@ def foreign_maps(folder: Path, method: str | None) -> Iterator[Foreign]:
         if "sub" not in entities or not path.name.endswith((".nii", ".nii.gz")):
             continue
         space = entities.get("space", SPACE)
-        if not space.startswith("MNI"):
-            raise ConfigError(f"{path}: space-{space}: maps in MNI152 are needed; transform them first")
+        if not is_mni152(space):
+            raise ConfigError(
+                f"{path}: space-{space} is not an MNI152 template; transform the map to MNI152 first"
+            )
         label = method or entities.get("desc")
         if not label:
             raise ConfigError(f"{path}: its name has no desc-<Method>; say it with method=<Name>")
@@ -139,7 +145,7 @@ def _run_of(overrides: list[str]) -> tuple[DictConfig, RunDirectory, pd.DataFram
     if not run.participants.exists():
         cohort = prepared_cohort(cfg, run)
         root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
-        write_images(run, cohort, get_grid(cfg.preprocessing.grid))
+        write_images(run, cohort, get_grid(cfg.preprocessing.grid), cfg.data.orientation)
         inputs = {Path(row.t1w_path).name: row.sha256 for row in cohort.itertuples()}
         write_tsv(portable(cohort, root), run.participants)
         tables = {run.participants.name: file_hash(run.participants)}
@@ -147,7 +153,8 @@ def _run_of(overrides: list[str]) -> tuple[DictConfig, RunDirectory, pd.DataFram
     people = read_tsv(run.participants)
     rows = zip(people["participant_id"], people["session_id"], strict=True)
     if not all(run.image(*row, SPACE).exists() for row in rows):  # trained, but nothing explained yet
-        write_images(run, same_cohort(prepared_cohort(cfg, run), run), get_grid(cfg.preprocessing.grid))
+        cohort = same_cohort(prepared_cohort(cfg, run), run)
+        write_images(run, cohort, get_grid(cfg.preprocessing.grid), cfg.data.orientation)
     return cfg, run, people
 
 
@@ -184,12 +191,14 @@ def _has_maps(run: RunDirectory, label: str) -> bool:
     return any((run.path / "attributions").rglob(f"*_desc-{label}_attribution.nii.gz"))
 
 
-def _write(foreign: Foreign, target: Path, brain_mask: np.ndarray, grid: Grid) -> None:
+def _write(
+    foreign: Foreign, target: Path, brain_mask: np.ndarray, grid: Grid, orientation: str | None
+) -> None:
     """The map on the grid of the run, and where it comes from."""
     source = file_hash(foreign.path)
     if target.exists() and sidecar(target).exists() and read_json(sidecar(target))["SourceSHA256"] == source:
         return
-    img = load_img(foreign.path)
+    img = load_img(foreign.path, orientation)
     if (covered := field_of_view(img, brain_mask, grid)) < LEAST_COVERED:
         raise ConfigError(
             f"{foreign.path}: its field of view holds {covered:.0%} of the brain of "
@@ -198,6 +207,7 @@ def _write(foreign: Foreign, target: Path, brain_mask: np.ndarray, grid: Grid) -
     data = np.asanyarray(img.dataobj)
     if not np.isfinite(data).all():
         raise ConfigError(f"{foreign.path}: holds NaN or infinities; set them to 0 where there is no value")
+    _require_outline(foreign, img)
     values = data if same_grid(img, grid) else resample_to_grid(img, grid)
     about: dict[str, Any] = {
         "ParticipantId": foreign.participant_id,
@@ -214,6 +224,19 @@ def _write(foreign: Foreign, target: Path, brain_mask: np.ndarray, grid: Grid) -
         about = {**read_json(beside), **about}
     save_img(values.astype(np.float32), grid.affine, target, space=SPACE)
     write_json({**about, "MapSHA256": file_hash(target)}, sidecar(target))
+
+
+def _require_outline(foreign: Foreign, img: nib.Nifti1Image) -> None:
+    """Refuse a map that is 0 outside a brain, if this brain is not where it is in MNI152.
+
+    Values say nothing about the space of a map; a map without zeros around the brain cannot be checked.
+    """
+    check = check_mni152(nib.Nifti1Image((np.asanyarray(img.dataobj) != 0).astype(np.float32), img.affine))
+    if not check.passed and check.changed_correlation >= OUTLINE_CORRELATION:
+        raise ConfigError(
+            f"{foreign.path}: its voxels that are not 0 have the outline of a brain that is not in MNI152 "
+            f"({check.reason}); correct its affine"
+        )
 
 
 def field_of_view(img: nib.Nifti1Image, brain_mask: np.ndarray, grid: Grid) -> float:

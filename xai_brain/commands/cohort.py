@@ -57,11 +57,14 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
         Preparation(**cfg.preprocessing),
         cache_dir=data.cache_dir,
         space=data.space,
+        orientation=data.orientation,
+        space_check=data.space_check,
         problems=problems,
         num_workers=data.num_workers,
         progress=lambda rows: track(rows, "prepare volumes"),
     )
     _write_quarantine(problems, run)
+    _log_space_warnings(table)
     if not cfg.networks:
         require_classes(table, names, data.label, root)
     return with_planted_effect(cfg, table)
@@ -125,6 +128,11 @@ def _write_quarantine(problems: Problems, run: RunDirectory) -> None:
         say(f"{len(problems.rows)} inputs set aside, see {run.quarantine}")
 
 
+def _log_space_warnings(table: pd.DataFrame) -> None:
+    for row in table[table["space_warning"] != ""].itertuples():
+        say(f"warning: {row.t1w_path}: {row.space_warning} (used because of data.space_check=warn)")
+
+
 def synthetic_root(cfg: DictConfig) -> Path:
     """Folder of the embedded cohort, made when it is not in the cache."""
     from hashlib import sha256
@@ -146,6 +154,8 @@ def portable(table: pd.DataFrame, root: Path | None) -> pd.DataFrame:
     if "source_volume_path" in table:  # the truth of a planted effect has its copy in the run: images/
         table = table.drop(columns="source_volume_path").assign(truth_path=None)
     table = table.drop(columns=["volume_path", "volume_mask_path", "alignment_path"])
+    if not table["space_warning"].any():
+        table = table.drop(columns="space_warning")
     for column in ("t1w_path", "brain_mask_path", "truth_path"):
         table[column] = [_relative(path, root) for path in table[column]]
     return table

@@ -93,7 +93,7 @@ def explain(cfg: DictConfig) -> RunDirectory:
     alone(
         run.claims,
         "images",
-        lambda: write_images(run, cohort, get_grid(cfg.preprocessing.grid)),
+        lambda: write_images(run, cohort, get_grid(cfg.preprocessing.grid), cfg.data.orientation),
         lambda: all(has_images(run, row) for row in cohort.to_dict("records")),
         stay=cfg.shard is None,
     )
@@ -217,8 +217,11 @@ def _waiting(who: str, label: str, n: int) -> None:
     say(f"explain {who}, {label}: waiting for {n} batches that other processes explain")
 
 
-def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:
-    """Prepared T1 for looking (uint8, 0 outside the brain), and truth masks of planted effects."""
+def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid, orientation: str | None) -> None:
+    """Prepared T1 for looking (uint8, 0 outside the brain), and truth masks of planted effects.
+
+    `orientation` is ``data.orientation``, that of files that contain none.
+    """
 
     def write(row: dict[Hashable, Any]) -> None:
         if row.get("alignment_path"):
@@ -231,7 +234,7 @@ def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid) -> None:
         path, truth = image_paths(run, row)
         volume, mask = np.load(row["volume_path"]), np.load(row["volume_mask_path"])
         if row["truth_path"]:
-            data = resample_to_grid(load_img(row["truth_path"]), grid, order=0) > 0.5
+            data = resample_to_grid(load_img(row["truth_path"], orientation), grid, order=0) > 0.5
             save_img(data, grid.affine, truth, space=SPACE)
         save_img(for_looking(volume, mask), grid.affine, path, space=SPACE)
 

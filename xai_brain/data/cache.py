@@ -38,6 +38,8 @@ class Source(NamedTuple):
     path: str
     mask_path: str | None
     space: str | None
+    orientation: str | None = None
+    space_check: str = "error"
 
 
 class Entry(NamedTuple):
@@ -59,9 +61,10 @@ def entry_of(key: str, folder: Path) -> Entry:
     )
 
 
-def entry_key(content: str, mask_content: str | None, space: str | None, settings: Preparation) -> str:
-    """Name of an entry: content of the image, settings and version of the algorithm."""
-    recipe = [ALGORITHM, content, mask_content, space, asdict(settings)]
+def entry_key(content: str, mask_content: str | None, source: Source, settings: Preparation) -> str:
+    """Name of an entry: content of the image, its space, settings and version of the algorithm."""
+    said = source.space, source.orientation, source.space_check
+    recipe = [ALGORITHM, content, mask_content, *said, asdict(settings)]
     return sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -71,7 +74,7 @@ def find(source: Source, settings: Preparation, folder: Path) -> dict[str, str] 
     mask_content = known_hash(source.mask_path, folder) if source.mask_path else None
     if content is None or (source.mask_path and mask_content is None):
         return None
-    entry = entry_of(entry_key(content, mask_content, source.space, settings), folder)
+    entry = entry_of(entry_key(content, mask_content, source, settings), folder)
     return _columns(entry, content) if is_sound(entry) else None
 
 
@@ -100,7 +103,7 @@ def prepare(source: Source, settings: Preparation, folder: Path, *, wait: bool) 
         require_file(path)
     content = content_hash(source.path, folder)
     mask_content = content_hash(source.mask_path, folder) if source.mask_path else None
-    entry = entry_of(entry_key(content, mask_content, source.space, settings), folder)
+    entry = entry_of(entry_key(content, mask_content, source, settings), folder)
     if is_sound(entry):
         return _columns(entry, content)
     name = entry.record.name.removesuffix("_record.json")
@@ -121,12 +124,13 @@ def claims(folder: Path) -> Path:
 
 
 def _make(entry: Entry, source: Source, settings: Preparation) -> None:
-    t1w_img = load_img(source.path)
+    t1w_img = load_img(source.path, source.orientation)
     prepared = preprocess_t1w(
         t1w_img,
         settings,
-        brain_mask_img=load_img(source.mask_path) if source.mask_path else None,
+        brain_mask_img=load_img(source.mask_path, source.orientation) if source.mask_path else None,
         space=source.space,
+        space_check=source.space_check,
         path=source.path,
     )
     write_atomic(entry.mask, lambda temporary: np.save(temporary, prepared.brain_mask))
@@ -138,7 +142,7 @@ def _make(entry: Entry, source: Source, settings: Preparation) -> None:
             "NativeShape": list(t1w_img.shape),
         }
         _write(entry.alignment, alignment)
-    _write_record(entry, source.path, asdict(settings))
+    _write_record(entry, source.path, asdict(settings), prepared.space_warning)
 
 
 def _columns(entry: Entry, content: str) -> dict[str, str]:
@@ -146,6 +150,7 @@ def _columns(entry: Entry, content: str) -> dict[str, str]:
         "volume_path": str(entry.volume),
         "volume_mask_path": str(entry.mask),
         "alignment_path": str(entry.alignment) if entry.alignment.exists() else "",
+        "space_warning": (_read(entry.record) or {}).get("space_warning", ""),
         "sha256": content,
     }
 
@@ -173,7 +178,7 @@ def is_sound(entry: Entry) -> bool:
     if not checksums_hold(entry):
         return False
     _write_record(
-        entry, record["source"], record["settings"]
+        entry, record["source"], record["settings"], record["space_warning"]
     )  # a copied cache, or one that two processes filled at once
     return True
 
@@ -187,7 +192,7 @@ def checksums_hold(entry: Entry) -> bool:
     )
 
 
-def _write_record(entry: Entry, source: str, settings: dict[str, Any]) -> None:
+def _write_record(entry: Entry, source: str, settings: dict[str, Any], space_warning: str) -> None:
     files = {}
     for path in (entry.volume, entry.mask):
         stat = path.stat()  # before reading: a change while it is read shows as another time
@@ -196,7 +201,12 @@ def _write_record(entry: Entry, source: str, settings: dict[str, Any]) -> None:
             "mtime_ns": stat.st_mtime_ns,
             "crc32": _checksum(path),
         }
-    about = {"algorithm": ALGORITHM, "source": source, "settings": settings}
+    about = {
+        "algorithm": ALGORITHM,
+        "source": source,
+        "settings": settings,
+        "space_warning": space_warning,
+    }
     _write(entry.record, {**about, "files": files})
 
 
@@ -249,7 +259,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     wanted = (
-        {"files", "source", "settings"}
+        {"files", "source", "settings", "space_warning"}
         if path.name.endswith("_record.json")
         else {"path", "size", "mtime_ns", "sha256"}
     )

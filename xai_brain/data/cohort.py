@@ -25,6 +25,8 @@ def prepare_cohort(
     *,
     cache_dir: str | Path | None = None,
     space: str | None = None,
+    orientation: str | None = None,
+    space_check: str = "error",
     problems: Problems | None = None,
     num_workers: int | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
@@ -42,6 +44,10 @@ def prepare_cohort(
         Default: ``$XAI_BRAIN_CACHE``, else ``~/.cache/xai_brain``.
     space : str, optional
         Space of images whose names do not say it.
+    orientation : str, optional
+        Directions of the voxel axes, such as ``LAS``, of files that do not contain them.
+    space_check : {"error", "warn"}, default "error"
+        Images that claim to be in MNI152 and do not agree with the template: refused, or used with a warning.
     problems : Problems, optional
     num_workers : int, optional
         Processes; default: one per core that this process may use. The result is the same.
@@ -53,12 +59,13 @@ def prepare_cohort(
     pandas.DataFrame
         The rows that could be prepared, with ``volume_path`` and ``volume_mask_path`` (memory-mappable
         .npy on the grid of the settings), ``alignment_path`` (JSON with the way from MNI152 to the image's
-        own mm; empty if it was not aligned) and ``sha256`` of the image file.
+        own mm; empty if it was not aligned), ``space_warning`` (how it disagrees with the MNI152 template;
+        mostly empty) and ``sha256`` of the image file.
     """
     problems = problems or Problems()
     folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     rows = participants.to_dict("records")
-    sources = [_source(row, space) for row in rows]
+    sources = [_source(row, space, orientation, space_check) for row in rows]
     found: list[dict[str, str] | ImageError | None] = [find(source, settings, folder) for source in sources]
     missing = [i for i, columns in enumerate(found) if columns is None]
     made = _prepare_all([sources[i] for i in missing], settings, folder, num_workers or available_cores())
@@ -78,7 +85,7 @@ def prepare_cohort(
     table = [
         {**row, **columns} for row, columns in zip(rows, found, strict=True) if isinstance(columns, dict)
     ]
-    made_here = ["volume_path", "volume_mask_path", "alignment_path", "sha256"]
+    made_here = ["volume_path", "volume_mask_path", "alignment_path", "space_warning", "sha256"]
     return pd.DataFrame(table, columns=[*participants.columns, *made_here])
 
 
@@ -88,10 +95,10 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _source(row: dict, space: str | None) -> Source:
+def _source(row: dict, space: str | None, orientation: str | None, space_check: str) -> Source:
     mask_path = row.get("brain_mask_path")
     mask_path = None if mask_path is None or pd.isna(mask_path) else str(mask_path)
-    return Source(str(row["t1w_path"]), mask_path, row.get("space") or space)
+    return Source(str(row["t1w_path"]), mask_path, row.get("space") or space, orientation, space_check)
 
 
 def _prepare_all(

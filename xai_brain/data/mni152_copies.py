@@ -68,7 +68,7 @@ def changes() -> list[str]:
     """What is done to an image, for messages, in the order of `template_and_copies`."""
     names = list(_motions())
     for order, signs in _reorientations():
-        reversals = [f"a {axis} flip" for axis, sign in zip(AXES, signs, strict=True) if sign < 0]
+        reversals = [f"a flip of the {axis} axis" for axis, sign in zip(AXES, signs, strict=True) if sign < 0]
         exchange = [] if order == (0, 1, 2) else ["an exchange of axes"]
         names.append(" and ".join([*exchange, *reversals]))
     return names
@@ -79,10 +79,12 @@ def _motions() -> dict[str, np.ndarray]:
     motions = {}
     for axis, name in enumerate(AXES):
         for mm in SHIFTS_MM:
-            motions[f"a {name} shift of {mm:+g} mm"] = from_matvec(np.eye(3), mm * np.eye(3)[axis])
+            motions[f"a shift by {mm:+g} mm along the {name} axis"] = from_matvec(
+                np.eye(3), mm * np.eye(3)[axis]
+            )
         for degrees in (-ROTATION_DEGREES, ROTATION_DEGREES):
             turn, center = _rotation(axis, np.deg2rad(degrees)), np.array(CENTER_MM)
-            motions[f"a rotation of {degrees:+g} degrees about the {name} axis"] = from_matvec(
+            motions[f"a rotation by {degrees:+g} degrees about the {name} axis"] = from_matvec(
                 turn, center - turn @ center
             )
     return motions

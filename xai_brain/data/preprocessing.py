@@ -12,22 +12,27 @@ import numpy as np
 from scipy import ndimage
 
 from xai_brain.data.brain_masks import find_brain
+from xai_brain.data.claimed_space import (
+    judge_space,
+    refuse_other_space,
+    require_overlap,
+    require_overlap_of_map,
+)
 from xai_brain.data.raw_images import prepare_raw
+from xai_brain.data.space_check import Alignment, check_tissue_map, check_volume
 from xai_brain.volumes import (
     ImageError,
     get_grid,
+    is_mni152,
     resample_to_grid,
     template_brain_mask,
 )
 
 ALGORITHM = 3  # part of every cache key; raise it when the same settings give other numbers
-MIN_TEMPLATE_DICE = 0.85
-MIN_TEMPLATE_SHARE = 0.8  # of what a map without an edge holds
 SCALINGS = ("zscore", "percentile", "none")
 BRAINS = ("image", "template")
 ALIGNMENTS = ("affine", "rigid")
 PERCENTILES = (1.0, 99.0)
-TO_MNI = "align it with preprocessing.raw=true (extra `raw`), or set data.space=MNI152 if it is there"
 
 
 @dataclass(frozen=True)
@@ -104,12 +109,14 @@ class Prepared(NamedTuple):
     """A prepared image: `volume` (X, Y, Z) float32, `brain_mask` (X, Y, Z) bool, `affine` (4, 4).
 
     `mni_to_native` (4, 4) leads from MNI152 mm to the mm of the file, when the image was aligned.
+    `space_warning` says how it disagrees with the MNI152 template, when such images are accepted.
     """
 
     volume: np.ndarray
     brain_mask: np.ndarray
     affine: np.ndarray
     mni_to_native: np.ndarray | None = None
+    space_warning: str = ""
 
 
 def preprocess_t1w(
@@ -118,6 +125,7 @@ def preprocess_t1w(
     *,
     brain_mask_img: nib.Nifti1Image | None = None,
     space: str | None = None,
+    space_check: str = "error",
     path: str | Path = "image",
 ) -> Prepared:
     """Bring a skull-stripped T1w image, or a map, in MNI152 space to the model's grid.
@@ -131,7 +139,10 @@ def preprocess_t1w(
         On the grid of the image. Without it, the voxels that are not background are the brain.
     space : str, optional
         Name of the image's space, when it is known; otherwise the overlap of its brain with the
-        template's decides whether it is MNI152.
+        template's decides whether it is MNI152. In both cases the image is compared with the template
+        (see `xai_brain.data.space_check`).
+    space_check : {"error", "warn"}, default "error"
+        ``warn`` accepts images that claim MNI152, or were aligned to it, and do not agree with the template.
     path : str or Path
         For messages.
 
@@ -153,15 +164,20 @@ def preprocess_t1w(
             brain_mask_img,
             alignment=settings.alignment,
             skull_stripped=settings.skull_stripped,
-            in_mni152=_says_mni(space),
+            in_mni152=space is not None and is_mni152(space),
+            require_check=space_check == "error",
             path=path,
         )
         data, _ = _numbers(t1w_img, path)
-        space = space if mni_to_native is None else "MNI152"
+    aligned = mni_to_native is not None
+    if not aligned:
+        refuse_other_space(space, path)
     if settings.brain == "template":
         volume = resample_to_grid(_like(t1w_img, data), grid, antialias=settings.antialias)
         brain_mask = template_brain_mask(settings.grid)
-        _require_mni_map(volume, brain_mask, space, path)
+        if space is None and not aligned:
+            require_overlap_of_map(volume, settings.grid, path)
+        check = check_tissue_map(volume, grid.affine)
         volume = np.where(brain_mask, volume, 0)
     else:
         inside = find_brain(data, t1w_img, brain_mask_img, path)
@@ -170,10 +186,22 @@ def preprocess_t1w(
         weight = resample_to_grid(_like(t1w_img, inside), grid, antialias=settings.antialias)
         volume = resample_to_grid(_like(t1w_img, data), grid, antialias=settings.antialias)
         brain_mask = weight > 0.5
-        _require_mni(brain_mask, settings.grid, space, path)
+        if not brain_mask.any():
+            raise ImageError(
+                path, f"none of its brain lies in the grid {settings.grid}: is its affine right?"
+            )
+        if space is None and not aligned:
+            require_overlap(brain_mask, settings.grid, path)
+        check = check_volume(volume, weight, grid.affine, alignment=_alignment(settings) if aligned else None)
         # dividing by the weight keeps the rim of the brain from being darkened by the zeros around it
         volume = np.divide(volume, weight, out=np.zeros_like(volume), where=brain_mask)
-    return Prepared(_scaled(volume, brain_mask, settings, path), brain_mask, grid.affine, mni_to_native)
+    warning = judge_space(check, space=space, aligned=aligned, policy=space_check, path=path)
+    scaled = _scaled(volume, brain_mask, settings, path)
+    return Prepared(scaled, brain_mask, grid.affine, mni_to_native, warning)
+
+
+def _alignment(settings: Preparation) -> Alignment:
+    return "rigid" if settings.alignment == "rigid" else "affine"
 
 
 def _numbers(t1w_img: nib.Nifti1Image, path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -224,39 +252,6 @@ def _require_finite(damaged: np.ndarray | None, inside: np.ndarray, path: str | 
     if n_lost:
         raise ImageError(
             path, f"{n_lost} voxels in its brain are NaN or infinite; fill them, or mask them out"
-        )
-
-
-def _require_mni(brain_mask: np.ndarray, grid: str, space: str | None, path: str | Path) -> None:
-    if not brain_mask.any():
-        raise ImageError(path, f"none of its brain lies in the grid {grid}: is its affine right?")
-    if _says_mni(space):
-        return
-    dice = _template_dice(brain_mask, grid)
-    if space is not None or dice < MIN_TEMPLATE_DICE:
-        known = f"space-{space}" if space else f"Dice with the template's brain {dice:.2f}"
-        raise ImageError(path, f"is not in MNI152 space ({known}); {TO_MNI}")
-
-
-def _says_mni(space: str | None) -> bool:
-    return space is not None and space.upper().startswith("MNI")
-
-
-def _template_dice(brain_mask: np.ndarray, grid: str) -> float:
-    template = template_brain_mask(grid)
-    return float(2 * (brain_mask & template).sum() / (brain_mask.sum() + template.sum()))
-
-
-def _require_mni_map(volume: np.ndarray, template: np.ndarray, space: str | None, path: str | Path) -> None:
-    """Maps without an edge: nearly all that they hold must lie in the template's brain."""
-    if _says_mni(space):
-        return
-    held = np.abs(volume)
-    share = float(held[template].sum() / max(held.sum(), 1e-12))
-    if space is not None or share < MIN_TEMPLATE_SHARE:
-        known = f"space-{space}" if space else f"{100 * share:.0f} % of it lies in the template's brain"
-        raise ImageError(
-            path, f"is not in MNI152 space ({known}); register it first, or set data.space=MNI152"
         )
 
 

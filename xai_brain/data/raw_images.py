@@ -30,6 +30,7 @@ def prepare_raw(
     alignment: str = "affine",
     skull_stripped: bool = False,
     in_mni152: bool = False,
+    require_check: bool = True,
     path: str | Path = "image",
 ) -> AlignedBrain:
     """Extract the brain of an image where that is needed, correct its bias field and align it to MNI152.
@@ -50,6 +51,8 @@ def prepare_raw(
         The image contains only brain.
     in_mni152 : bool, default False
         The image is in MNI152 already and is not aligned.
+    require_check : bool, default True
+        Refuse a brain that does not agree with the template after alignment.
     path : str or Path
         Its name is searched for ``desc-brain``; also for messages.
 
@@ -83,7 +86,7 @@ def prepare_raw(
         brain_mask_img = extract_brain(t1w_img, path)
     found, reason = align(brain_mask_img)
     # an image that claims to be in MNI152 is checked with all others that do
-    if reason and not in_mni152:
+    if reason and require_check and not in_mni152:
         raise ImageError(
             path,
             f"after alignment to MNI152 {reason}; look at the image, and give it a brain mask "

@@ -175,7 +175,7 @@ def _check(
     highest, least = float(row[1 + best]), MIN_CORRELATION[kind]
     reason = ""
     if not own > highest:
-        reason = f"its correlation with the template is {own:.3f}, but {highest:.3f} after {changes()[best]}"
+        reason = f"its correlation with the template is {own:.3f}, and {highest:.3f} after {changes()[best]}"
     elif own < least:
         reason = f"its correlation with the template is {own:.3f}, at least {least} is expected"
     return SpaceCheck(reason, own, changes()[best], highest, ratio)
@@ -185,7 +185,7 @@ def _with_template_contrast(values: np.ndarray, weight: np.ndarray) -> np.ndarra
     """Mean and standard deviation in the brain as in the template, whatever the scaling of the file is."""
     mean, sd = _mean_and_sd(values, weight)
     wanted_mean, wanted_sd = _mean_and_sd(template_on_coarse_grid("T1w"), template_on_coarse_grid("mask"))
-    gain = wanted_sd / sd if sd > 0 else 0.0
+    gain = wanted_sd / sd if sd > 1e-4 * float(np.abs(values).max()) else 0.0  # otherwise it is a mask
     return gain * values + (wanted_mean - gain * mean) * weight
 
 

@@ -19,7 +19,7 @@ from xai_brain.plotting.contents import RunContents, ShownSubject, number
 from xai_brain.plotting.gallery import Gallery
 from xai_brain.plotting.references import CITATIONS
 from xai_brain.runs import read_json
-from xai_brain.volumes import load_img
+from xai_brain.volumes import is_mni152, load_img
 
 AXIAL_MM = (-28.0, -8.0, 10.0, 30.0, 50.0)
 LOCALIZATION = {"rma": "Relevance mass", "rra": "Relevance rank", "pointing": "Pointing game"}
@@ -27,7 +27,7 @@ LOCALIZATION = {"rma": "Relevance mass", "rra": "Relevance rank", "pointing": "P
 
 def underlay_of(contents: RunContents, like: Path) -> nib.Nifti1Image | None:
     """Template in MNI152, else the mean of some prepared images on the grid of the maps."""
-    if contents.space.startswith("MNI"):
+    if is_mni152(contents.space):
         return _template()
     images = [load_img(path) for path in contents.some_images()]
     images = [img for img in images if img.shape == load_img(like).shape]
@@ -88,7 +88,7 @@ def mean_maps(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         "point": [round(float(mm)) for mm in point],
         "truth": centre is not None,
         "truth_share": float(np.max(truth.dataobj)) if truth is not None else None,
-        "on_template": contents.space.startswith("MNI"),
+        "on_template": is_mni152(contents.space),
     }
 
 

@@ -10,7 +10,7 @@ from xai_brain.plotting import region_figures
 from xai_brain.plotting.contents import RunContents
 from xai_brain.plotting.gallery import Gallery
 from xai_brain.runs import read_json, sidecar
-from xai_brain.volumes import load_img
+from xai_brain.volumes import is_mni152, load_img
 
 Q = 0.05  # false discovery rate
 ROWS = 10  # of the table of differences, per method
@@ -67,7 +67,7 @@ def _comparisons(contents: RunContents, gallery: Gallery, methods: list[str]) ->
                 images[method] = path
         atlas = read_json(sidecar(next(iter(images.values())))).get("Atlas") if images else None
         loaded = {method: load_img(path) for method, path in images.items()}
-        drawn = loaded and contents.space.startswith("MNI")
+        drawn = loaded and is_mni152(contents.space)
         fig = region_figures.glass_brain_figure(loaded, ROWS) if drawn else None
         result.append(
             {
