@@ -60,6 +60,16 @@ def test_fast_copy_is_the_same_function_with_fewer_layers(awkward_net, inputs):
     assert all(parameter.requires_grad for parameter in awkward_net.parameters())
 
 
+@pytest.mark.parametrize("output", ["logit", "logit_difference", "probability"])
+def test_the_fast_copy_reaches_through_the_checks_of_outputs(output, awkward_net, inputs):
+    scored = ClassScore(awkward_net, output).eval()
+    fast = eval_copy(scored, inputs)
+    assert fast is not scored
+    called = [fast.get_submodule(n.target) for n in fast.graph.nodes if n.op == "call_module"]
+    assert not any(isinstance(module, nn.BatchNorm3d) for module in called)
+    torch.testing.assert_close(fast(inputs), scored(inputs), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (5, 3, 2)])
 @pytest.mark.parametrize("shape", [(12, 14, 16), (9, 12, 11)])
 def test_first_convolution_goes_back_to_the_image_as_the_usual_one(shape, kernel):

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
-from xai_brain.models.calibrated import read_checkpoint
+from xai_brain.models.calibrated import CalibratedNetwork, OutputError, read_checkpoint
 from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import determinism_kept, fit_temperature
 from xai_brain.models.kan2020 import Kan2020
@@ -169,3 +169,48 @@ def test_torch_is_as_it_was_after_training_and_fills_no_tensor_meanwhile():
         assert not settings.fill_uninitialized_memory
     assert (torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory) == before
     assert before == (False, True)
+
+
+class Returns(nn.Module):
+    """Logits of the mean intensity, in one of several forms."""
+
+    def __init__(self, form: str):
+        super().__init__()
+        self.form = form
+        self.scale = nn.Parameter(torch.tensor([1.0, -1.0]))
+
+    def forward(self, x):
+        logits = x.mean((1, 2, 3, 4))[:, None] * self.scale
+        forms = {
+            "tuple": (logits, logits),
+            "dict": {"logits": logits},
+            "one": logits[:, :1],
+            "flat": logits[:, 0],
+        }
+        return forms.get(self.form, logits)
+
+
+@pytest.mark.parametrize(
+    ("form", "what"),
+    [
+        ("tuple", "a tuple"),
+        ("dict", "a dict"),
+        ("one", r"a tensor of shape \(3, 1\)"),
+        ("flat", r"a tensor of shape \(3,\)"),
+    ],
+)
+def test_networks_that_do_not_return_one_logit_per_class_are_refused(form, what):
+    settings = {"_target_": f"{__name__}.Returns", "form": form}
+    for kind in (CalibratedNetwork, BrainClassifier):
+        classifier = kind(settings, ["a", "b"], [4, 5, 6])
+        reason = rf"^model: the network returns {what}: one tensor of logits of shape \(N, 2\) is needed"
+        with pytest.raises(OutputError, match=reason):
+            classifier(torch.ones(3, 1, 4, 5, 6))
+
+
+def test_a_checked_network_can_still_be_traced():
+    network = CalibratedNetwork({"_target_": f"{__name__}.Returns", "form": "plain"}, ["a", "b"], [4, 5, 6])
+    traced = fx.symbolic_trace(network)
+    assert "check_logits" in traced.code
+    volumes = torch.randn(3, 1, 4, 5, 6)
+    assert torch.equal(traced(volumes), network(volumes))

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from xai_brain.models.weights import load_weights, read_weights_file
 from xai_brain.trust import KNOWN_PACKAGES
+
+
+class OutputError(ValueError):
+    """A network does not return one logit per class."""
 
 
 class CalibratedNetwork(nn.Module):
@@ -60,7 +64,29 @@ class CalibratedNetwork(nn.Module):
             volumes = volumes - self.mean_volume
         if self.standardize == "zscore":
             volumes = volumes * self.inverse_sd
-        return self.network(volumes) / self.temperature
+        return check_logits(self.network(volumes), len(self.class_names)) / self.temperature
+
+
+def check_logits(outputs: Any, n_classes: int) -> torch.Tensor:
+    """Refuse outputs of a network that are not one logit per class.
+
+    Raises
+    ------
+    OutputError
+    """
+    if isinstance(outputs, torch.Tensor):
+        if outputs.ndim == 2 and outputs.shape[1] == n_classes:
+            return outputs
+        what = f"a tensor of shape {tuple(outputs.shape)}"
+    else:
+        what = "None" if outputs is None else f"a {type(outputs).__name__}"
+    raise OutputError(
+        f"model: the network returns {what}: one tensor of logits of shape (N, {n_classes}) is needed, one "
+        "for each class; wrap the network in a torch.nn.Module that returns it, or set its number of outputs"
+    )
+
+
+fx.wrap("check_logits")  # a value decides: kept as one call in a traced copy of the network
 
 
 def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> CalibratedNetwork:
