@@ -103,11 +103,37 @@ def test_table_beside_the_image_is_found(path, tmp_path, name):
     assert atlas.index_of("insula_r") == 130
 
 
-def test_missing_table_names_what_was_looked_for(path):
-    with pytest.raises(
-        AtlasError, match=r"no table of names beside it \(tpl-MNI152NLin6Asym_atlas-Two_res-8"
-    ):
-        load_atlas(path)
+@pytest.mark.parametrize(
+    ("image", "table"),
+    [
+        ("BN_Atlas_246_1mm.nii.gz", "BN_Atlas_246.txt"),
+        ("BN_Atlas_246_2mm.nii.gz", "BN_Atlas_246_LUT.txt"),
+        ("BN_Atlas_246_1.25mm.nii", "BN_Atlas_246.tsv"),
+        ("Mine-2x2x2mm.nii.gz", "Mine.txt"),
+        ("Schaefer2018_100Parcels_7Networks_order_FSLMNI152_1mm.nii.gz",
+         "Schaefer2018_100Parcels_7Networks_order.txt"),
+    ],
+)  # fmt: skip
+def test_one_table_serves_all_resolutions(tmp_path, image, table):
+    two_sides().to_filename(tmp_path / image)
+    lines = [f"{index}\t{name}\t70\t130\t180\t0" for index, name in NAMES.items()]
+    text = "\n".join(["index\tname\tr\tg\tb\ta", *lines] if table.endswith("tsv") else lines)
+    (tmp_path / table).write_text(text + "\n")
+    assert load_atlas(tmp_path / image).lut["name"].tolist() == list(NAMES.values())
+
+
+def test_the_table_of_the_same_resolution_goes_first(tmp_path):
+    two_sides().to_filename(tmp_path / "BN_2mm.nii.gz")
+    as_table({7: "x", 130: "y", 300: "z"}).to_csv(tmp_path / "BN.tsv", sep="\t", index=False)
+    as_table().to_csv(tmp_path / "BN_2mm.csv", index=False)
+    assert load_atlas(tmp_path / "BN_2mm.nii.gz").lut["name"].tolist() == list(NAMES.values())
+
+
+def test_missing_table_names_what_was_looked_for(tmp_path):
+    two_sides().to_filename(tmp_path / "BN_Atlas_246_1mm.nii.gz")
+    expected = r"looked for BN_Atlas_246_1mm or BN_Atlas_246_1mm_LUT or BN_Atlas_246 or BN_Atlas_246_LUT with"
+    with pytest.raises(AtlasError, match=expected + r" the endings \.tsv, .*\.txt"):
+        load_atlas(tmp_path / "BN_Atlas_246_1mm.nii.gz")
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32, np.float64])

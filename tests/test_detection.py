@@ -112,6 +112,41 @@ def test_places_and_sizes_in_words():
     assert place_and_size(compose("run", ["data=synthetic"]).planted) is None
 
 
+def start_job(folder, planted, *overrides):
+    """A complete job with its settings, without results; returns its overrides."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({"planted": planted})))
+    write_json({"overrides": list(overrides), "state": "complete"}, folder / "job.json")
+    return list(overrides)
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (("left", "right"), {"left": 0.2, "right": 0.6}),  # two masks of the same file name are two places
+        (("same", "same"), {"": 0.4}),
+    ],
+)
+def test_masks_of_the_same_file_name_are_different_places(tmp_path, folders, expected):
+    jobs = {}
+    for number, (where, seed, value) in enumerate(zip(folders, (0, 1), (0.2, 0.6), strict=True)):
+        for size in (1, 2):
+            mask = f"/masks/{where}/hippocampus.nii.gz"
+            planted = {"kind": "intensity", "size": size, "mask_img": mask}
+            job = f"{number}{size}"
+            overrides = [f"planted.mask_img={mask}", f"planted.size={size}", f"seeds=[{seed}]"]
+            jobs[job] = start_job(tmp_path / job, planted, *overrides)
+            rows = rows_of(size, values={("Good", "method"): {size: value}}).assign(metric="rra")
+            write_tsv(rows.drop(columns="what"), tmp_path / job / "evaluation" / "localization.tsv")
+    write_json({"command": "run", "jobs": jobs}, tmp_path / "sweep.json")
+    assert main(["collect", str(tmp_path)]) == 0
+    curve = read_tsv(tmp_path / "detection.tsv")
+    at_size_1 = curve[curve["size"] == 1].set_index("place")["value"]
+    places = {f"hippocampus; planted.mask_img=/masks/{k}/hippocampus.nii.gz" if k else "hippocampus": v
+              for k, v in expected.items()}  # fmt: skip
+    assert at_size_1.to_dict() == pytest.approx(places)
+
+
 @pytest.fixture
 def sweep(tmp_path):
     """Nine jobs: three sizes at two places, and a second seed of the first place."""
@@ -119,11 +154,9 @@ def sweep(tmp_path):
     cases = [(size, x, seed) for size in (0.5, 1, 2) for x, seed in ((34, 0), (34, 1), (-26, 0))]
     for number, (size, x, seed) in enumerate(cases):
         folder = tmp_path / str(number)
-        jobs[str(number)] = [f"planted.size={size}", f"planted.center_mm=[{x},-20,0]", f"seeds=[{seed}]"]
         planted = {"kind": "intensity", "size": size, "center_mm": [x, -20, 0]}
-        folder.mkdir()
-        (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({"planted": planted})))
-        write_json({"overrides": jobs[str(number)], "state": "complete"}, folder / "job.json")
+        overrides = [f"planted.size={size}", f"planted.center_mm=[{x},-20,0]", f"seeds=[{seed}]"]
+        jobs[str(number)] = start_job(folder, planted, *overrides)
         write_json({"test/auroc": 0.7}, folder / "metrics.json")
         rows = rows_of(size)[["participant_id", "seed", "fold", "method", "value", "chance"]]
         rows = rows.assign(seed=seed, value=rows["value"] * (1 if x == 34 else 0.3))

@@ -227,17 +227,29 @@ def _table_beside(path: Path | None, name: str) -> Path:
         raise AtlasError(f"{name}: names of its labels are needed; give a table")
     if found := tables_beside(path):
         return found[0]
-    stem = path.name.removesuffix(".gz").removesuffix(".nii")
-    raise AtlasError(f"{path}: there is no table of names beside it ({stem}.tsv); give its path")
+    endings = ", ".join(TABLE_ENDINGS)
+    raise AtlasError(
+        f"{path}: no table of region names was found beside it (looked for {' or '.join(_table_stems(path))} "
+        f"with the endings {endings}); rename the table, or give its path"
+    )
 
 
 def tables_beside(path: Path) -> list[Path]:
     """Tables of names that lie beside a label image; the first is taken."""
-    stem = path.name.removesuffix(".gz").removesuffix(".nii")
-    # one table may serve all resolutions of an atlas (BIDS, TemplateFlow)
-    stems = dict.fromkeys([stem, re.sub(r"_res-[^_]+", "", stem)])
-    candidates = (path.with_name(f"{s}{ending}") for s in stems for ending in TABLE_ENDINGS)
+    candidates = (path.with_name(stem + ending) for stem in _table_stems(path) for ending in TABLE_ENDINGS)
     return [candidate for candidate in candidates if candidate.is_file()]
+
+
+def _table_stems(path: Path) -> list[str]:
+    """File names, without ending, that the table of an atlas may have; the most specific first.
+
+    One table serves all resolutions of an atlas: ``res-`` of BIDS and TemplateFlow, or an ending such as
+    ``_1mm`` or ``-2mm`` (Brainnetome), in the Schaefer atlas with its space before it.
+    """
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    any_resolution = re.sub(r"[_-]\d+(?:\.\d+)?(?:x\d+(?:\.\d+)?)*mm$", "", re.sub(r"_res-[^_]+", "", stem))
+    stems = dict.fromkeys([stem, any_resolution, any_resolution.removesuffix("_FSLMNI152")])
+    return [found for each in stems for found in (each, f"{each}_LUT")]
 
 
 def _lut(names: pd.DataFrame, codes: np.ndarray, where: object) -> pd.DataFrame:

@@ -6,16 +6,16 @@ FreeSurfer, and plain lists of names.
 
 from __future__ import annotations
 
-import csv
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
 from xml.parsers import expat
 
 import numpy as np
 import pandas as pd
+
+from xai_brain.text_tables import TextTableError, decode, read_rows
 
 INDEX_COLUMNS = (
     *("index", "indices", "id", "label_id", "labelid", "roi_id", "region_id", "value", "intensity"),
@@ -60,7 +60,7 @@ def read_names(path: str | Path, labels: np.ndarray) -> pd.DataFrame:
     if path.stat().st_size > MAX_BYTES:
         raise AtlasError(f"{path}: is too large for a table of names; give the table, not an image")
     content = path.read_bytes()
-    text = _decoded(content)
+    text = decode(content)
     if "\0" in text:
         raise AtlasError(f"{path}: is not a text file; give the table of names (TSV, CSV, XML, TXT)")
     if not text.strip():
@@ -72,17 +72,12 @@ def read_names(path: str | Path, labels: np.ndarray) -> pd.DataFrame:
     if numbered and lines:
         return _frame([_numbered(line) for line in lines])
     if any(mark in lines[0] for mark in "\t;,") if lines else False:
-        return names_of_table(_delimited(lines), path)
+        try:
+            rows = read_rows(text, path.suffix, comment="#")
+        except TextTableError as error:
+            raise AtlasError(f"{path}: {error}") from None
+        return names_of_table(_delimited([cells for _, cells in rows]), path)
     return _frame(_listed(path, [line.strip() for line in lines], labels))
-
-
-def _decoded(content: bytes) -> str:
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16", errors="replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
 
 
 def _frame(names: Names) -> pd.DataFrame:
@@ -97,9 +92,7 @@ def _numbered(line: str) -> tuple[int, str]:
     return int(index), re.sub(r"(?:[\t ]+\d+(?:\.\d+)?){3,4}\s*$", "", rest.strip()).strip()
 
 
-def _delimited(lines: list[str]) -> pd.DataFrame:
-    separator = max("\t;,", key=lines[0].count)
-    rows = list(csv.reader(StringIO("\n".join(lines)), delimiter=separator))
+def _delimited(rows: list[list[str]]) -> pd.DataFrame:
     width = max(map(len, rows))
     rows = [[cell.strip() for cell in row] + [""] * (width - len(row)) for row in rows]
     if _whole(rows[0][0]):  # no header: the number comes first, then the first text

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from xai_brain.commands.cohort import portable, prepared_cohort, same_cohort, synthetic_root
+from xai_brain.commands.cohort import cohort_root, input_hashes, portable, prepared_cohort, same_cohort
 from xai_brain.commands.explain import write_dataset_description, write_images
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.run_images import SPACE, brain_of
@@ -29,6 +29,7 @@ from xai_brain.runs import (
     write_json,
     write_tsv,
 )
+from xai_brain.twin_files import without_equal_twins
 from xai_brain.volumes import (
     Grid,
     file_hash,
@@ -113,10 +114,9 @@ def foreign_maps(folder: Path, method: str | None) -> Iterator[Foreign]:
     ConfigError
         A name tells no method and none is given, or another space than MNI152.
     """
-    for path in sorted(folder.rglob("*.nii*")):
+    files = [path for path in sorted(folder.rglob("*.nii*")) if path.name.endswith((".nii", ".nii.gz"))]
+    for path in without_equal_twins(path for path in files if "sub" in parse_entities(path)):
         entities = parse_entities(path)
-        if "sub" not in entities or not path.name.endswith((".nii", ".nii.gz")):
-            continue
         space = entities.get("space", SPACE)
         if not is_mni152(space):
             raise ConfigError(
@@ -144,9 +144,9 @@ def _run_of(overrides: list[str]) -> tuple[DictConfig, RunDirectory, pd.DataFram
     run = open_run(cfg)
     if not run.participants.exists():
         cohort = prepared_cohort(cfg, run)
-        root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
+        root = cohort_root(cfg)
         write_images(run, cohort, get_grid(cfg.preprocessing.grid), cfg.data.orientation)
-        inputs = {Path(row.t1w_path).name: row.sha256 for row in cohort.itertuples()}
+        inputs = input_hashes(cohort, root)
         write_tsv(portable(cohort, root), run.participants)
         tables = {run.participants.name: file_hash(run.participants)}
         write_json({**provenance(list(cfg.seeds), inputs), "tables_sha256": tables}, run.provenance)

@@ -149,7 +149,17 @@ def synthetic_root(cfg: DictConfig) -> Path:
     return make_synthetic_cohort(root, settings)  # checks what is there
 
 
-def portable(table: pd.DataFrame, root: Path | None) -> pd.DataFrame:
+def cohort_root(cfg: DictConfig) -> Path:
+    """Folder of the cohort, below which all its images lie."""
+    return synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
+
+
+def input_hashes(table: pd.DataFrame, root: Path) -> dict[str, str]:
+    """SHA-256 of every image of a prepared cohort, by its path below the folder of the cohort."""
+    return {relative_path(row.t1w_path, root): row.sha256 for row in table.itertuples()}
+
+
+def portable(table: pd.DataFrame, root: Path) -> pd.DataFrame:
     """participants.tsv of a run: nothing in it points outside; image paths are relative to the cohort."""
     if "source_volume_path" in table:  # the truth of a planted effect has its copy in the run: images/
         table = table.drop(columns="source_volume_path").assign(truth_path=None)
@@ -157,14 +167,13 @@ def portable(table: pd.DataFrame, root: Path | None) -> pd.DataFrame:
     if not table["space_warning"].any():
         table = table.drop(columns="space_warning")
     for column in ("t1w_path", "brain_mask_path", "truth_path"):
-        table[column] = [_relative(path, root) for path in table[column]]
+        table[column] = [None if pd.isna(path) else relative_path(path, root) for path in table[column]]
     return table
 
 
-def _relative(path: Any, root: Path | None) -> str | None:
-    if path is None or pd.isna(path):
-        return None
-    return str(Path(path).relative_to(root)) if root else Path(path).name
+def relative_path(path: str | Path, root: Path) -> str:
+    """Path below a folder: unlike the file name, it is different for every image of a cohort."""
+    return str(Path(path).relative_to(root))
 
 
 def of_one_class(

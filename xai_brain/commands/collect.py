@@ -8,13 +8,22 @@ import pandas as pd
 
 from xai_brain.analysis.sweeps import COMPLETE, PLAN, REPLICATES, SweepError, is_whole, ranking, read_sweep
 from xai_brain.commands.progress import say
-from xai_brain.evaluation.detection import detection_curve, found_effects, smallest_effects
+from xai_brain.evaluation.detection import detection_curve, found_effects, mask_name, smallest_effects
 from xai_brain.plotting.figures import style
 from xai_brain.plotting.sweep_figures import curves_figure, ranking_figure, smallest_figure
 from xai_brain.runs import read_json, write_tsv
 from xai_brain.volumes import write_atomic
 
 DPI = 130
+PLACE_AND_SIZE = (  # of a planted effect; another random state draws the same effect again
+    "planted",
+    "planted.kind",
+    "planted.size",
+    "planted.absolute",
+    "planted.center_mm",
+    "planted.region",
+    "planted.random_state",
+)
 
 
 def collect(arguments: list[str]) -> int:
@@ -53,10 +62,21 @@ def collect(arguments: list[str]) -> int:
             if len(ranked := ranks.dropna(subset=["rank"])):
                 save_figure(ranking_figure, folder / "figures" / "ranking.png", ranked)
         complete = table[is_whole(table)]
-        others = [k for k in table.attrs["parameters"] if k not in REPLICATES and not k.startswith("planted")]
+        others = [key for key in table.attrs["parameters"] if not _in_place_or_size(key, complete)]
         about = [", ".join(f"{key}={row[key]}" for key in others) for _, row in complete.iterrows()]
         collect_detection(folder, dict(zip(complete["job"], about, strict=True)))
     return int(len(complete) < len(table))
+
+
+def _in_place_or_size(key: str, jobs: pd.DataFrame) -> bool:
+    """Whether a swept setting is a replicate, or belongs to the place and size of the planted effect.
+
+    Masks are called by their file names, unless files of different folders have the same name.
+    """
+    if key == "planted.mask_img":
+        masks = jobs[key].dropna().drop_duplicates()
+        return masks.map(mask_name).is_unique
+    return key in REPLICATES or key in PLACE_AND_SIZE
 
 
 def tell_ranks(ranks: pd.DataFrame) -> None:

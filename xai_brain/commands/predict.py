@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from xai_brain.claims import alone
-from xai_brain.commands.cohort import portable, prepared_cohort, synthetic_root
+from xai_brain.commands.cohort import cohort_root, input_hashes, portable, prepared_cohort
 from xai_brain.commands.explain_batch import load_volume
 from xai_brain.commands.networks import ALL, Network, is_weights_file, trained_networks, trained_run
 from xai_brain.commands.progress import say, track
@@ -72,9 +71,9 @@ def _predict(cfg: DictConfig, run: RunDirectory) -> None:
         )
     else:
         refuse_training_subjects(cfg, cohort)
-    root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
+    root = cohort_root(cfg)
     write_tsv(portable(cohort, root), run.participants)
-    inputs = {Path(row.t1w_path).name: row.sha256 for row in cohort.itertuples()}
+    inputs = input_hashes(cohort, root)
     about = provenance(list(cfg.seeds), inputs)
     about["networks_sha256"] = {n.checkpoint.name: n.sha256 for n in networks}
     about["tables_sha256"] = {run.participants.name: file_hash(run.participants)}

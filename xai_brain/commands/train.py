@@ -14,7 +14,14 @@ from omegaconf import DictConfig
 from xai_brain.analysis.baselines import prediction_table
 from xai_brain.claims import alone, others_at_work, partial_prefix, share
 from xai_brain.commands.baselines import baselines, check_baselines
-from xai_brain.commands.cohort import class_names, portable, prepared_cohort, same_cohort, synthetic_root
+from xai_brain.commands.cohort import (
+    class_names,
+    cohort_root,
+    input_hashes,
+    portable,
+    prepared_cohort,
+    same_cohort,
+)
 from xai_brain.commands.explain import check_methods
 from xai_brain.commands.fold_training import classifier_settings, datamodule_of
 from xai_brain.commands.folds import audit, folds_of, parts_of, tell_folds
@@ -114,11 +121,11 @@ def _begin(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame) -> tuple[pd
         return cohort, folds
     folds = folds_of(cfg, cohort)
     audit(cfg, cohort, folds)
-    root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
+    root = cohort_root(cfg)
     write_tsv(portable(cohort, root), run.participants)
     write_tsv(folds, run.folds)
     tell_folds(cfg, run, cohort, folds)
-    inputs = {Path(row.t1w_path).name: row.sha256 for row in cohort.itertuples()}
+    inputs = input_hashes(cohort, root)
     tables = {path.name: file_hash(path) for path in (run.participants, run.folds)}
     write_json({**provenance(list(cfg.seeds), inputs), "tables_sha256": tables}, run.provenance)
     return cohort, folds

@@ -8,7 +8,8 @@ from typing import Any
 from xai_brain.data.found import Found, image_row
 from xai_brain.data.problems import DataError, Problems
 from xai_brain.data.tables import VALID_ID, prefixed, read_people, read_table, table_names
-from xai_brain.volumes import parse_entities
+from xai_brain.twin_files import without_equal_twins
+from xai_brain.volumes import ImageError, parse_entities
 
 Entities = dict[str, str | None]
 
@@ -17,6 +18,9 @@ def find(
     root: Path, problems: Problems, *, tables: list[str] | None = None, entities: Entities | None = None
 ) -> Found:
     """T1w images of a BIDS tree and the lines of participants.tsv.
+
+    The images of the sessions (``sub-<id>/ses-<id>/anat``) are used, or, where no session has one, the
+    image of the participant (``sub-<id>/anat``).
 
     Parameters
     ----------
@@ -43,17 +47,22 @@ def find(
     for participant_id in [*listed, *(name for name in folders if name not in known_ids)]:
         if not VALID_ID.fullmatch(participant_id):
             continue  # told of by `join`, and never made part of a path
-        sessions = sorted(root.glob(f"{participant_id}/ses-*/anat")) or [root / participant_id / "anat"]
         known = _sessions(root / participant_id / f"{participant_id}_sessions.tsv")
-        found = [
-            {**known.get(row["session_id"], {}), **row}
-            for folder in sessions
-            if (row := one_image(folder, participant_id, entities or {}, problems))
-        ]
+        sessions = sorted(root.glob(f"{participant_id}/ses-*/anat"))
+        found = _images(sessions, participant_id, entities or {}, problems)
+        if not found and not problems.has(participant_id):  # one T1w of all sessions (fMRIPrep, QSIPrep)
+            found = _images([root / participant_id / "anat"], participant_id, entities or {}, problems)
         if not found and participant_id in known_ids and not problems.has(participant_id):
             problems.add(participant_id, root / participant_id / "anat", no_image(entities or {}))
-        images += found
+        images += [{**known.get(row["session_id"], {}), **row} for row in found]
     return Found(people, images, table_names(root, tables))
+
+
+def _images(
+    folders: list[Path], participant_id: str, entities: Entities, problems: Problems
+) -> list[dict[str, Any]]:
+    found = (one_image(folder, participant_id, entities, problems) for folder in folders)
+    return [row for row in found if row]
 
 
 def require_folder(root: Path, what: str) -> None:
@@ -86,9 +95,20 @@ def one_image(
     folder: Path, participant_id: str, entities: Entities, problems: Problems
 ) -> dict[str, Any] | None:
     """The T1w image of a folder with its masks; None when there is none, or more than one."""
+    try:
+        return _one_image(folder, participant_id, entities, problems)
+    except ImageError as error:  # .nii and .nii.gz of the same name
+        problems.add(participant_id, error.path, error.reason)
+        return None
+
+
+def _one_image(
+    folder: Path, participant_id: str, entities: Entities, problems: Problems
+) -> dict[str, Any] | None:
     files = sorted(path for path in folder.glob("*.nii*") if path.name.endswith((".nii", ".nii.gz")))
     parsed = {path: parse_entities(path) for path in files}
     t1w = [path for path, found in parsed.items() if found["suffix"] == "T1w" and _match(found, entities)]
+    t1w = without_equal_twins(t1w)
     if not t1w:
         return None
     if len(t1w) > 1:
@@ -98,14 +118,12 @@ def one_image(
     own = parsed[t1w[0]]
 
     def companion(desc: str) -> Path | None:
-        return next(
-            (
-                path
-                for path, found in parsed.items()
-                if found["suffix"] == "mask" and found.get("desc") == desc and _belongs(found, own)
-            ),
-            None,
-        )
+        masks = [
+            path
+            for path, found in parsed.items()
+            if found["suffix"] == "mask" and found.get("desc") == desc and _belongs(found, own)
+        ]
+        return next(iter(without_equal_twins(masks)), None)
 
     return image_row(
         participant_id,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from xai_brain.data.problems import DataError, named
-from xai_brain.runs import read_tsv
+from xai_brain.data.tables import read_table
 
 NEVER_TESTED = -1  # in the column fold: always on the training side
 
@@ -37,7 +37,7 @@ def read_folds(path: str | Path, participants: pd.DataFrame) -> tuple[pd.DataFra
     path = Path(path).expanduser()
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; folds.path is a table with participant_id and fold")
-    table = read_tsv(path)
+    table = read_table(path)
     if missing := [name for name in ("participant_id", "fold") if name not in table]:
         raise DataError(f"{path}: has no column {missing[0]} (its columns: {', '.join(map(str, table))})")
     ids = table["participant_id"].astype(str).str.strip()

@@ -12,6 +12,8 @@ from xai_brain.data.bids import require_folder
 from xai_brain.data.found import Found, image_row
 from xai_brain.data.problems import DataError, Problems
 from xai_brain.data.tables import prefixed, read_table, table_paths
+from xai_brain.twin_files import without_equal_twins
+from xai_brain.volumes import ImageError
 
 MNI_IMAGE = "MNINonLinear/T1w_restore_brain.nii.gz"
 ACPC_IMAGE = "T1w/T1w_acpc_dc_restore_brain.nii.gz"
@@ -72,11 +74,12 @@ def _images(root: Path, image: str | None, problems: Problems) -> list[dict[str,
     if form is None:
         files = sorted(path for path in root.glob("*.nii*") if re.fullmatch(r"\d{6}\.nii(\.gz)?", path.name))
         images = []
-        for path in files:
-            if sum(other.name[:6] == path.name[:6] for other in files) == 1:
-                images.append(image_row(f"sub-{path.name[:6]}", path))
-            elif not problems.has(f"sub-{path.name[:6]}"):
-                problems.add(f"sub-{path.name[:6]}", path, "has both .nii and .nii.gz; remove one")
+        for number in sorted({path.name[:6] for path in files}):
+            try:
+                (path,) = without_equal_twins(path for path in files if path.name[:6] == number)
+                images.append(image_row(f"sub-{number}", path))
+            except ImageError as error:
+                problems.add(f"sub-{number}", error.path, error.reason)
         return images
     images = []
     for folder in folders:

@@ -13,6 +13,8 @@ from xai_brain.data.bids import require_folder
 from xai_brain.data.found import Found, image_row
 from xai_brain.data.problems import DataError, Problems
 from xai_brain.data.tables import numbers, read_table, table_paths
+from xai_brain.twin_files import without_equal_twins
+from xai_brain.volumes import ImageError
 
 NAME = re.compile(r"IXI(?P<id>\d{3})-(?P<site>[A-Za-z]+)-\d+-T1.*\.nii(\.gz)?")
 FOLDERS = ("T1/IXI*.nii*", "IXI-T1/IXI*.nii*", "IXI*.nii*")
@@ -66,26 +68,31 @@ def _images(files: list[Path], problems: Problems) -> list[dict[str, Any]]:
         if path not in masks:
             by_person.setdefault(f"sub-{path.name[:6]}", []).append(path)
     images = []
-    for participant_id, found in by_person.items():
+    for participant_id, files_of_one in by_person.items():
+        try:
+            found = without_equal_twins(files_of_one)
+            mask = _mask_of(found[0], masks)
+        except ImageError as error:
+            problems.add(participant_id, error.path, error.reason)
+            continue
         if len(found) > 1:
             told = ", ".join(path.name for path in found)
             problems.add(
                 participant_id, found[0], f"{len(found)} T1w images ({told}); choose with data.image"
             )
             continue
-        stem, ending = found[0].name.split(".nii", 1)
-        mask = next(
-            (
-                path
-                for suffix in ("_brain_mask", "_mask")
-                if (path := found[0].with_name(f"{stem}{suffix}.nii{ending}")) in masks
-            ),
-            None,
-        )
         match = NAME.fullmatch(found[0].name)
         assert match is not None
         images.append({**image_row(participant_id, found[0], brain_mask_path=mask), "site": match["site"]})
     return images
+
+
+def _mask_of(image: Path, masks: set[Path]) -> Path | None:
+    """The brain mask beside an image."""
+    stem = image.name.split(".nii")[0]
+    names = [f"{stem}{what}{ending}" for what in ("_brain_mask", "_mask") for ending in (".nii.gz", ".nii")]
+    there = [path for name in names if (path := image.with_name(name)) in masks]
+    return next(iter(without_equal_twins(there)), None)
 
 
 def _people(path: Path, problems: Problems) -> pd.DataFrame:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.data.problems import DataError
+from xai_brain.text_tables import TextTableError, decode, read_rows
 
 MISSING = ("", "n/a", "na", "nan", "#n/a")
 VALID_ID = re.compile(r"sub-[^\W_](?:[^\W_]|-)*")  # letters, digits and hyphens, as in BIDS file names
@@ -23,7 +22,8 @@ YEARS = r"\s*(?:y|yrs?|years?)?\.?"
 def read_table(path: Path) -> pd.DataFrame:
     """A table with stripped text in its cells and NaN where a value is missing.
 
-    Separator (tab, semicolon, comma), byte-order mark, encoding and line ends of text files are found out.
+    A ``.tsv`` file is separated by tabs; of other text files the separator (tab, semicolon, comma) is
+    determined from the content, as are encoding and line ends.
 
     Parameters
     ----------
@@ -92,35 +92,31 @@ def _read_text(path: Path) -> pd.DataFrame:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    text = _decoded(content)
+    text = decode(content)
     if not text.strip():
         raise DataError(f"{path}: is empty; a header and one line for each participant are needed")
     if "\0" in text:
         raise DataError(f"{path}: is not a text table; save it as CSV or TSV")
-    text = text.lstrip("\n\r")
-    header = text.splitlines()[0]
-    separator = max("\t;,", key=header.count)
-    lines = [cells for cells in csv.reader(StringIO(text, newline=""), delimiter=separator) if any(cells)]
-    while len(lines[0]) > 1 and not lines[0][-1].strip():  # Excel leaves separators at the end of lines
-        lines[0].pop()
-    width = len(lines[0])
-    for number, cells in enumerate(lines[1:], start=2):
+    try:
+        rows = read_rows(text, path.suffix)
+    except TextTableError as error:
+        raise DataError(f"{path}: {error}") from None
+    if not rows:
+        raise DataError(
+            f"{path}: contains separators only; a header and one line for each participant are needed"
+        )
+    header = rows[0][1]
+    while len(header) > 1 and not header[-1].strip():  # Excel leaves separators at the end of lines
+        header.pop()
+    width = len(header)
+    for number, cells in rows[1:]:
         if any(cell.strip() for cell in cells[width:]):
             raise DataError(
-                f"{path}: line {number} has {len(cells)} values for {width} columns; quote values that hold "
-                f"{separator!r}"
+                f"{path}: line {number} has {len(cells)} values for {width} columns; quote values that contain "
+                "the separator of the columns"
             )
-    rows = [(cells + [""] * width)[:width] for cells in lines[1:]]
-    return pd.DataFrame(rows, columns=lines[0], dtype=object)
-
-
-def _decoded(content: bytes) -> str:
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16", errors="replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")  # Excel of western Europe
+    values = [(cells + [""] * width)[:width] for _, cells in rows[1:]]
+    return pd.DataFrame(values, columns=header, dtype=object)
 
 
 def read_people(root: Path, tables: list[str] | None, default: str = "participants.tsv") -> pd.DataFrame:

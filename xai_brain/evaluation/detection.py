@@ -44,7 +44,7 @@ def place_and_size(planted: Mapping[str, Any]) -> dict[str, Any] | None:
     if planted.get("region") is not None:
         place = str(planted["region"])
     elif planted.get("mask_img"):
-        place = Path(planted["mask_img"]).name.removesuffix(".gz").removesuffix(".nii")
+        place = mask_name(planted["mask_img"])
     else:
         place = f"({', '.join(f'{x:g}' for x in planted['center_mm'])}) mm"
     if kind in ("atrophy", "expansion"):
@@ -59,6 +59,11 @@ def place_and_size(planted: Mapping[str, Any]) -> dict[str, Any] | None:
         )
         unit = f"{'darker ' if size < 0 else ''}{kind}, {of}"
     return {"place": place, "unit": unit, "size": abs(size)}
+
+
+def mask_name(mask_img: str) -> str:
+    """File name of the mask of an effect, without its ending."""
+    return Path(mask_img).name.removesuffix(".gz").removesuffix(".nii")
 
 
 def found_effects(folder: Path, about: str = "") -> pd.DataFrame | None:

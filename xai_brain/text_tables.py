@@ -1,0 +1,97 @@
+"""Rows of text tables: encoding, separator and quotation marks. No pandas, no torch."""
+
+from __future__ import annotations
+
+import csv
+import re
+from io import StringIO
+
+Row = tuple[int, list[str]]
+
+
+class TextTableError(ValueError):
+    """A text that is not a table: the reason in one line, with the number of the line."""
+
+
+def decode(content: bytes) -> str:
+    """Text of a file in UTF-8 or UTF-16, or else in the encoding of Excel in western Europe."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
+
+
+def read_rows(text: str, ending: str, comment: str | None = None) -> list[Row]:
+    """Cells of every row that is not empty.
+
+    Parameters
+    ----------
+    text : str
+    ending : str
+        Of the file's name: ``.tsv`` means tabs, as in BIDS. In other files the separator is the tab,
+        semicolon or comma that gives all rows the same number of cells, or else the most frequent one of
+        the header.
+    comment : str, optional
+        Lines that begin with it are left out.
+
+    Returns
+    -------
+    list of (int, list of str)
+        Number of the line in the file, from 1, and the cells.
+
+    Raises
+    ------
+    TextTableError
+        A quotation mark is not closed, or a ``.tsv`` file contains no tab.
+    """
+    lines = [
+        (number, line)
+        for number, line in enumerate(StringIO(text, newline=""), start=1)
+        if not (comment and line.lstrip().startswith(comment))
+    ]
+    header = next((line for _, line in lines if line.strip()), "")
+    if ending.lower() == ".tsv":
+        if "\t" not in header and re.search("[;,]", header):
+            raise TextTableError(
+                "its name ends in .tsv, but its header has no tab; separate the columns by tabs, or name it .csv"
+            )
+        return _parse(lines, "\t", multiline=False)
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    separators = sorted((mark for mark in "\t;," if mark in unquoted), key=unquoted.count, reverse=True)
+    for separator in separators:
+        try:
+            rows = _parse(lines, separator)
+        except TextTableError:
+            continue
+        if len({len(cells) for _, cells in rows}) == 1:
+            return rows
+    return _parse(lines, separators[0] if separators else ",")
+
+
+def _parse(lines: list[tuple[int, str]], separator: str, multiline: bool = True) -> list[Row]:
+    reader = csv.reader((line for _, line in lines), delimiter=separator, strict=True)
+    rows: list[Row] = []
+    while True:
+        first = reader.line_num
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return rows
+        except csv.Error:
+            raise _unclosed(lines[first][0]) from None
+        width = len(rows[0][1]) if rows else len(cells)
+        for _, swallowed in lines[first + 1 : reader.line_num]:
+            # a cell may have several lines, but none that is a row of its own: its quotation mark is missing
+            if not multiline or swallowed.count(separator) >= max(width - 1, 1):
+                raise _unclosed(lines[first][0])
+        if any(cells):
+            rows.append((lines[first][0], cells))
+
+
+def _unclosed(number: int) -> TextTableError:
+    return TextTableError(
+        f'line {number}: a quotation mark (") is not closed, or text follows a closed one; '
+        "close it, or write it twice inside a quoted value"
+    )
