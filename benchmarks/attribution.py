@@ -1,6 +1,6 @@
 """Grad-CAM and guided backpropagation of the predicted class, against what users would run instead.
 
-    pip install 'xai-brain[models]'                             # brings MONAI
+    pip install monai                             # brings MONAI
     python benchmarks/attribution.py --data /path/to/ixi        # 32 subjects: about 10 minutes on 2 cores
 
 The paper's network with random weights, images of IXI, or of the embedded cohort on the same grid. Every side
@@ -183,7 +183,7 @@ def main() -> None:
         side(args)
         return
     if importlib.util.find_spec("monai") is None:
-        raise SystemExit("MONAI is one of the sides: pip install 'xai-brain[models]'")
+        raise SystemExit("MONAI is one of the sides: pip install monai")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_volumes(args, folder)

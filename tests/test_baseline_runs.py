@@ -75,7 +75,7 @@ def test_networks_of_baselines():
 
 @pytest.mark.parametrize("choice", ["resnet18", "densenet121"])
 def test_networks_of_monai(choice):
-    pytest.importorskip("monai", reason="pip install 'xai-brain[models]'")
+    pytest.importorskip("monai", reason="MONAI is not installed (make install)")
     settings = dict(compose("train", ["data=synthetic", f"model={choice}"]).model)
     network = build_network(settings.pop("_target_"), settings, [33, 40, 36], 3).eval()
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_networks_of_monai(choice):
 @pytest.mark.parametrize("name", ["sfcn", "resnet18", "densenet121"])
 def test_networks_on_whole_volumes_are_trained_and_compared(name, small_run, tmp_path, capsys):
     if name != "sfcn":
-        pytest.importorskip("monai", reason="pip install 'xai-brain[models]'")
+        pytest.importorskip("monai", reason="MONAI is not installed (make install)")
     shutil.copytree(small_run.path, tmp_path / "run")
     settings = [f"run_dir={tmp_path}/run", f"baselines=[{name}]", f"+baselines.{name}.trainer.max_epochs=1"]
     run = baselines(stage_settings("baselines", settings))

@@ -34,7 +34,7 @@ def test_every_file_composes_and_says_how_to_use_it(group, choice):
         with pytest.raises(ConfigError, match=r"no value for attribution\.RegionAblation\.labels_img"):
             compose("run", ["data=synthetic", "attribution=[region_ablation]"])
     if (group, choice) in EXTRA and find_spec("hydra_plugins") is None:
-        with pytest.raises(ConfigError, match=r"is not installed: pip install 'xai-brain\[sweeps\]'"):
+        with pytest.raises(ConfigError, match=r"is not installed: pip install 'hydra-joblib-launcher"):
             compose("run", ["data=synthetic", f"{group}={choice}"])
         return
     overrides = [f"{group}={choice}" if group != "attribution" else f"attribution=[{choice}]", ROOT]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from xai_brain.extras import install_command
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -38,6 +41,24 @@ def test_every_public_name_can_be_loaded():
 def test_torchvision_stays_out():
     # beside this torch its mere presence breaks the import of pytorch_lightning and torchmetrics
     assert importlib.util.find_spec("torchvision") is None
+
+
+@pytest.mark.parametrize("extra", ["lab", "models", "raw", "render", "sweeps"])
+def test_an_extra_is_installed_by_the_names_of_its_packages(extra):
+    command = install_command(extra)
+    assert shlex.split(command)[:2] == ["pip", "install"]
+    wanted = PROJECT["optional-dependencies"][extra]
+    assert sorted(map(name_of, shlex.split(command)[2:])) == sorted(map(name_of, wanted))
+
+
+def test_nothing_is_installed_from_an_index_under_our_own_name():
+    # the project is not published: such a command would fail, or install what somebody else has put there
+    folders = ("xai_brain", "conf", "notebooks", "benchmarks", "tests")
+    files = [*ROOT.glob("*.*"), *(path for name in folders for path in (ROOT / name).rglob("*"))]
+    texts = [path for path in files if path.suffix in (".py", ".md", ".yaml", ".ipynb", ".yml", ".toml")]
+    assert len(texts) > 200
+    command = re.compile(r"pip install [\"']?xai[-_]brain")
+    assert [str(path) for path in texts if command.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_conda_environment_follows_the_project_file():

@@ -89,8 +89,8 @@ def test_region_tables_are_separated_by_tabs_too(tmp_path):
     path.write_text('index\tname\n3\t"Gyrus\n7\tPons\n')
     with pytest.raises(AtlasError, match=r"dseg\.tsv: line 2: a quotation mark"):
         read_names(path, np.array([3, 7]))
+    path.write_text('# made by hand\nindex\tname\n# left\n3\t"Gyrus\n7\tPons\n')
     with pytest.raises(AtlasError, match=r"dseg\.tsv: line 4: a quotation mark"):
-        path.write_text('# made by hand\nindex\tname\n# left\n3\t"Gyrus\n7\tPons\n')
         read_names(path, np.array([3, 7]))
 
 

@@ -35,6 +35,7 @@ from xai_brain.config_types import (
 )
 from xai_brain.config_types import ConfigError as ConfigError
 from xai_brain.config_types import ExplainConfig as ExplainConfig
+from xai_brain.extras import install_command
 from xai_brain.overrides import finish, literal
 from xai_brain.planted_effect import PlantedEffect
 
@@ -144,7 +145,7 @@ def told_in_one_line(error: Exception, command: str, overrides: list[str]) -> st
     if match := re.search(r"Could not delete from config.*?'([^']+)'", text):
         return f"~{match.group(1)}: there is no such setting{_nearest(match.group(1), known_keys(command))}"
     if match := re.search(r"Could not find 'hydra/(launcher|sweeper)/([^']+)'", text):
-        return f"{match.group(1)} {match.group(2)} is not installed: pip install 'xai-brain[sweeps]'"
+        return f"{match.group(1)} {match.group(2)} is not installed: {install_command('sweeps')}"
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, choice = match.group(1).rpartition("/")
         choices = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))

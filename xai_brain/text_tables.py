@@ -55,7 +55,7 @@ def read_rows(text: str, ending: str, comment: str | None = None) -> list[Row]:
     if ending.lower() == ".tsv":
         if "\t" not in header and re.search("[;,]", header):
             raise TextTableError(
-                "its name ends in .tsv, but its header has no tab; separate the columns by tabs, or name it .csv"
+                "its name ends in .tsv, but its header has no tab; separate columns by tabs, or name it .csv"
             )
         return _parse(lines, "\t", multiline=False)
     unquoted = re.sub(r'"[^"]*"', "", header)

@@ -30,9 +30,9 @@ TOKEN = "loopback"
 def missing() -> str:
     """Why nothing can be tested here; empty when it can."""
     if find_spec("playwright") is None:
-        return "playwright is not installed (pip install 'xai-brain[dev]')"
+        return "playwright is not installed (make install)"
     if find_spec("jupyterlab") is None:
-        return "JupyterLab is not installed (pip install 'xai-brain[lab]')"
+        return "JupyterLab is not installed (make install)"
     if not Path(CHROMIUM).exists():
         return f"{CHROMIUM} is not there (apt-get install chromium, or set XAI_BRAIN_CHROMIUM)"
     return ""

@@ -9,6 +9,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from xai_brain.extras import install_command
+
 NOTEBOOK = "view.ipynb"
 TEXT = """\
 # Looking at a run
@@ -45,7 +47,7 @@ def view(arguments: list[str]) -> int:
         raise ViewError("which run? xai-brain view <run_dir> [--no-browser]")
     notebook = write_notebook(Path(folders[0]).expanduser())
     if find_spec("jupyterlab") is None:
-        raise ViewError("JupyterLab is not installed: pip install 'xai-brain[lab]'")
+        raise ViewError(f"JupyterLab is not installed: {install_command('lab')}")
     flags = [text for text in arguments if text.startswith("-")]
     command = [sys.executable, "-m", "jupyterlab", str(notebook), *flags]
     if os.name == "posix":

@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from xai_brain.extras import install_command
 from xai_brain.volumes import Grid, ImageError, resample_to_grid, same_grid
 
 RIM_MM = 1.0  # deepbet's mask ends at the dura; without this rim it ends nearer to the cortex
@@ -195,4 +196,4 @@ def _needed(module: str, path: str | Path) -> Any:
         return import_module(module)
     except ImportError:
         package = {"ants": "antspyx", "deepbet.bet": "deepbet"}[module]
-        raise ImageError(path, f"{package} is needed for it: pip install 'xai-brain[raw]'") from None
+        raise ImageError(path, f"{package} is needed for it: {install_command('raw')}") from None

@@ -112,8 +112,8 @@ def _read_text(path: Path) -> pd.DataFrame:
     for number, cells in rows[1:]:
         if any(cell.strip() for cell in cells[width:]):
             raise DataError(
-                f"{path}: line {number} has {len(cells)} values for {width} columns; quote values that contain "
-                "the separator of the columns"
+                f"{path}: line {number} has {len(cells)} values for {width} columns; quote values that "
+                "contain the separator of the columns"
             )
     values = [(cells + [""] * width)[:width] for _, cells in rows[1:]]
     return pd.DataFrame(values, columns=header, dtype=object)

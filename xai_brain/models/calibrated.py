@@ -171,4 +171,4 @@ def missing_package(target: str) -> str | None:
     package = target.partition(".")[0]
     if importlib.util.find_spec(package) is not None:
         return None
-    return "xai-brain[models]" if package == "monai" else package
+    return package

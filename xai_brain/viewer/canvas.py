@@ -24,13 +24,15 @@ PLANES = ("three planes", "axial", "coronal", "sagittal")
 class SliceCanvas(anywidget.AnyWidget):
     """Settings of the display; nothing here changes a map.
 
-    Messages from the browser: ``ready`` (asks for the scene), ``point``, ``clusters``, ``save_html``.
+    Messages from the browser: ``ready`` (asks for the scene), ``point``, ``clusters``, ``save_html``,
+    ``picture`` (a JPEG of what is drawn, when it has not changed for a moment).
     Messages to it: ``scene`` with one uint8 buffer per volume, ``limits``, ``readout``, ``clusters``,
     ``go``, ``note``.
     """
 
     _esm = HERE / "slices.js"
     _css = HERE / "slices.css"
+    view_id = traitlets.Unicode("").tag(sync=True)  # of the output that keeps a picture of the last view
     colours = traitlets.Int(0).tag(sync=True)  # place in COLOURS, as dropdowns are linked by their index
     opacity = traitlets.Float(0.8).tag(sync=True)
     threshold_kind = traitlets.Int(0).tag(sync=True)

@@ -12,10 +12,9 @@ import ipywidgets as widgets
 import nibabel as nib
 import numpy as np
 
+from xai_brain.extras import install_command
 from xai_brain.viewer.layers import Layer
 from xai_brain.viewer.scene import Scene
-
-INSTALL = "3-D rendering needs ipyniivue: pip install 'xai-brain[render]', then restart the kernel."
 
 
 class RenderTab:
@@ -48,7 +47,7 @@ class RenderTab:
             self._say("There is nothing to show.")
             return
         if find_spec("ipyniivue") is None:
-            self._say(INSTALL)
+            self._say(f"3-D rendering needs ipyniivue: {install_command('render')}, then restart the kernel.")
             return
         try:
             self._draw(scene)

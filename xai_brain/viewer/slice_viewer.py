@@ -16,6 +16,7 @@ from xai_brain.runs import RunDirectory
 from xai_brain.viewer.canvas import DIALS, SliceCanvas
 from xai_brain.viewer.catalogue import Entry, GivenImages, Image, Images, RunCatalogue
 from xai_brain.viewer.controls import MAX_PANELS, EntryChooser, display_controls, method_buttons
+from xai_brain.viewer.last_view import LastView
 from xai_brain.viewer.loading import load_scene
 from xai_brain.viewer.page import write_page
 from xai_brain.viewer.readout import clusters_of, readout_at
@@ -64,7 +65,8 @@ class SliceViewer(widgets.VBox):
         self._methods = list(self._catalogue.methods[:MAX_PANELS])
         self._common: dict[str, float] | None = None
         self._scene: Scene | None = None
-        self.canvas = SliceCanvas()
+        self._last_view = LastView()
+        self.canvas = SliceCanvas(view_id=self._last_view.view_id)
         self.canvas.on_msg(self._received)
         display, self.controls = display_controls(self.canvas)
         self.controls["scale"].observe(lambda change: self._send_limits(), "value")
@@ -150,6 +152,13 @@ class SliceViewer(widgets.VBox):
         description, buffers = self._scene.message(self._methods, self._limits())
         return write_page(Path(path), description, buffers, chosen)
 
+    def _ipython_display_(self) -> None:
+        """Show the viewer, and below it the picture that the notebook keeps, hidden while the viewer works."""
+        from IPython.display import display
+
+        display({**self._repr_mimebundle_(), "text/plain": ""}, raw=True)
+        self._last_view.display()
+
     # -- inside --------------------------------------------------------------------------------
     def _read_labels(self, labels_img: Image | None) -> nib.Nifti1Image | None:
         if not isinstance(labels_img, str | Path):
@@ -211,17 +220,19 @@ class SliceViewer(widgets.VBox):
     def _received(self, canvas: SliceCanvas, content: dict[str, Any], buffers: list) -> None:
         """A message of the browser; what goes wrong is said in the widget, never as a trace."""
         try:
-            self._answer(content)
+            self._answer(content, buffers)
         except Exception as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             canvas.send({"kind": "note", "text": f"{content.get('kind')}: {text}"})
             if content.get("kind") == "point":  # the browser asks again only when it has an answer
                 canvas.send({"kind": "readout", "mm": None})
 
-    def _answer(self, content: dict[str, Any]) -> None:
+    def _answer(self, content: dict[str, Any], buffers: list) -> None:
         kind, scene = content["kind"], self._scene
         if kind == "ready":
             self._send_scene()
+        elif kind == "picture":
+            self._last_view.update(bytes(buffers[0]))
         elif scene is None:
             if kind == "point":
                 self.canvas.send({"kind": "readout", "mm": None})

@@ -7,7 +7,7 @@ const PLANES = [
 ];
 const [TOP, PERCENTILE, OF_SCALE, VALUE] = [0, 1, 2, 3], SIGNS = ["both", "positive", "negative"];
 const OUTLINES = { atlas: { strokeStyle: "rgba(120, 220, 255, 0.7)", lineWidth: 1 }, truth: { strokeStyle: "#5dff3b", lineWidth: 2 } };
-const HEAD = 40, GAP = 8, RAW_MS = 8, REST_MS = 120, PLANE_PX = 340, TALL_PX = 660;
+const HEAD = 40, GAP = 8, RAW_MS = 8, REST_MS = 120, PICTURE_MS = 800, PICTURE_PX = 900, PLANE_PX = 340, TALL_PX = 660;
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const total = (list) => list.reduce((a, b) => a + b, 0);
 const minus = (text) => String(text).replaceAll("-", "−");
@@ -50,9 +50,10 @@ function lookup(panel, rgb, get) { // for each code: its colour times its opacit
 function render({ model, el }) {
   const get = (name) => model.get(name);
   let scene = null, at = null, centre = null, zoom = 1, scale = 1, rects = [], drag = null; // at, centre: voxels
-  let active = 0, plane = PLANES[0], found = [], row = -1, asking = null, next, waiting = 0, resting = 0, lines = [];
+  let active = 0, plane = PLANES[0], found = [], row = -1, asking = null, next, waiting = 0, resting = 0, idle = 0, lines = [];
   const root = node("div", el, "", "xai-slices xai-empty"), notes = node("div", root, "", "xai-notes");
   const dials = node("div", root, "", "xai-dials"), canvas = node("canvas", root);
+  const hide = node("style", el); // of the last view's picture, as soon as there is a live one; it leaves with this element
   const below = node("div", root, "", "xai-below"), bar = node("div", root, "", "xai-bar");
   const readout = node("div", below, "", "xai-readout"), clusters = node("div", below, "", "xai-clusters");
   const place = node("div", readout, "", "xai-place"), numbers = node("div", readout);
@@ -164,7 +165,15 @@ function render({ model, el }) {
       if (p) drawPlane(p, rect, slice(p, scene.volumes[n ? 1 + k : 0], colours[k]));
       else drawHead(k, rect, colours[k].threshold);
     canvas.setAttribute("aria-label", `${scene.title}, ${places(apply(scene.affine, at), 1)} mm`);
+    clearTimeout(idle), (idle = setTimeout(sendPicture, PICTURE_MS));
     measure("xai-brain-draw", begun, { at: [...at] });
+  }
+  function sendPicture() { // the notebook keeps it for the time when Python has stopped
+    if (!get("view_id") || !canvas.width) return;
+    const shrink = Math.min(1, PICTURE_PX / canvas.width), size = { width: canvas.width * shrink, height: canvas.height * shrink };
+    const small = Object.assign(document.createElement("canvas"), size), pen = small.getContext("2d", { alpha: false });
+    pen.imageSmoothingQuality = "high", pen.drawImage(canvas, 0, 0, small.width, small.height);
+    small.toBlob(async (blob) => blob && model.send({ kind: "picture" }, undefined, [await blob.arrayBuffer()]), "image/jpeg", 0.8);
   }
   // -- numbers
   function showReadout({ mm, voxel, region, intensity, values }, exact) { // in place: a new table would move the page
@@ -275,6 +284,7 @@ function render({ model, el }) {
     notes.replaceChildren(), content.messages.forEach((text) => node("div", notes, text));
     scene = content.shape ? { ...content, volumes: buffers.map((b) => new Uint8Array(b.buffer || b, b.byteOffset, b.byteLength)) } : null;
     if ((root.classList.toggle("xai-empty", !scene), !scene)) return;
+    hide.textContent = `.jp-OutputArea-child:has(.xai-view-${get("view_id")}), .xai-view-${get("view_id")} { display: none; }`;
     if (zoom === 1 || !mm) centre = middle();
     (active = clamp(active, 0, Math.max(scene.panels.length - 1, 0))), (drag = null);
     traced.forEach((known) => (known.key = "")), arrange();
@@ -294,6 +304,6 @@ function render({ model, el }) {
   for (const name of ["threshold", "threshold_value", "threshold_kind", "sign", "inside"]) model.on(`change:${name}`, () => (draw(), askClusters()));
   const refit = () => scene && (arrange(), draw(performance.now())), watch = new ResizeObserver(refit);
   model.on("change:planes", refit), watch.observe(root), node("div", notes, "Waiting for Python. If nothing comes, run the cell again.");
-  return model.send({ kind: "ready" }), () => (watch.disconnect(), clearTimeout(waiting));
+  return model.send({ kind: "ready" }), () => (watch.disconnect(), clearTimeout(waiting), clearTimeout(idle));
 }
 export default { render };
