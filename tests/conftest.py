@@ -9,6 +9,12 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+# pytest-xdist runs one process per core: more threads would only wait for each other. Set before numpy and
+# torch are loaded, and inherited by the processes that tests start.
+N_THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+if N_THREADS == 1:
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -21,10 +27,37 @@ from torch import nn
 REAL_DATA = Path(os.environ.get("XAI_BRAIN_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+REQUIRE_ALL = os.environ.get("XAI_BRAIN_REQUIRE_ALL") == "1"
+MAY_BE_SKIPPED = ("gpu", "real_data")  # what no command can install
+ELSEWHERE = "make test-raw"  # tests of raw heads have an environment of their own
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests that download run only when they are asked for by their mark: pytest -m network."""
+    if "network" in (config.option.markexpr or ""):
+        return
+    downloads = [item for item in items if item.get_closest_marker("network")]
+    if downloads:
+        config.hook.pytest_deselected(items=downloads)
+        items[:] = [item for item in items if item not in downloads]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """With XAI_BRAIN_REQUIRE_ALL=1, as in CI, a test that would be skipped fails: it would never run."""
+    report = yield
+    if REQUIRE_ALL and report.skipped and not any(map(item.get_closest_marker, MAY_BE_SKIPPED)):
+        reason = str(report.longrepr)
+        if ELSEWHERE not in reason:
+            report.outcome = "failed"
+            report.longrepr = f"skipped, although XAI_BRAIN_REQUIRE_ALL=1 asks for all tests: {reason}"
+    return report
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory):
     os.environ["XAI_BRAIN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    torch.set_num_threads(2)
+    torch.set_num_threads(N_THREADS)
 
 
 @pytest.fixture(scope="session")

@@ -185,7 +185,6 @@ def test_when_memory_is_out_the_chunk_is_halved_and_the_map_the_same(make, toy_n
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("layer", ["relu1", "relu2"])
 def test_grad_cam_is_monais(layer, toy_net, inputs):
-    pytest.importorskip("monai", reason="compares with MONAI: pip install --no-deps monai")
     from monai.visualize import GradCAM as MonaiGradCAM
 
     # MONAI clips the coarse map at 0 before it resizes it; a net whose map is positive is not changed by that

@@ -89,6 +89,7 @@ def test_lock_pins_every_dependency_and_names_no_machine():
 
 
 @pytest.mark.slow
+@pytest.mark.network  # pip downloads what the wheel depends on
 @pytest.mark.timeout(1500)
 def test_the_wheel_runs_the_demo_in_an_empty_folder(tmp_path):
     build = [

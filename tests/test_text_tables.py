@@ -50,9 +50,10 @@ def test_csv_is_separated_by_the_mark_that_fits_all_rows(read, ending, text, col
     assert table.iloc[0].tolist() == ["1", "20", "F"]
 
 
-def test_tsv_without_tabs_is_refused(read):
-    with pytest.raises(DataError, match=r"a\.tsv: its name ends in \.tsv, but its header has no tab"):
-        read("a.tsv", "participant_id,sex\n1,F\n")
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_tsv_without_tabs_is_read_by_the_mark_it_has(read, mark):
+    table = read("a.tsv", f"participant_id{mark}sex\n1{mark}F\n")
+    assert table.columns.tolist() == ["participant_id", "sex"]
 
 
 @pytest.mark.parametrize("ending", ["tsv", "csv"])

@@ -30,9 +30,9 @@ def read_rows(text: str, ending: str, comment: str | None = None) -> list[Row]:
     ----------
     text : str
     ending : str
-        Of the file's name: ``.tsv`` means tabs, as in BIDS. In other files the separator is the tab,
-        semicolon or comma that gives all rows the same number of cells, or else the most frequent one of
-        the header.
+        Of the file's name: ``.tsv`` means tabs, as in BIDS. In other files, and where the header has no tab,
+        the separator is the tab, semicolon or comma that gives all rows the same number of cells, or else
+        the most frequent one of the header.
     comment : str, optional
         Lines that begin with it are left out.
 
@@ -44,7 +44,7 @@ def read_rows(text: str, ending: str, comment: str | None = None) -> list[Row]:
     Raises
     ------
     TextTableError
-        A quotation mark is not closed, or a ``.tsv`` file contains no tab.
+        A quotation mark is not closed.
     """
     lines = [
         (number, line)
@@ -52,11 +52,7 @@ def read_rows(text: str, ending: str, comment: str | None = None) -> list[Row]:
         if not (comment and line.lstrip().startswith(comment))
     ]
     header = next((line for _, line in lines if line.strip()), "")
-    if ending.lower() == ".tsv":
-        if "\t" not in header and re.search("[;,]", header):
-            raise TextTableError(
-                "its name ends in .tsv, but its header has no tab; separate columns by tabs, or name it .csv"
-            )
+    if ending.lower() == ".tsv" and "\t" in header:
         return _parse(lines, "\t", multiline=False)
     unquoted = re.sub(r'"[^"]*"', "", header)
     separators = sorted((mark for mark in "\t;," if mark in unquoted), key=unquoted.count, reverse=True)

@@ -22,7 +22,7 @@ YEARS = r"\s*(?:y|yrs?|years?)?\.?"
 def read_table(path: Path) -> pd.DataFrame:
     """A table with stripped text in its cells and NaN where a value is missing.
 
-    A ``.tsv`` file is separated by tabs; of other text files the separator (tab, semicolon, comma) is
+    A ``.tsv`` file is separated by tabs; the separator of other text files (tab, semicolon, comma) is
     determined from the content, as are encoding and line ends.
 
     Parameters

@@ -153,7 +153,7 @@ class SliceViewer(widgets.VBox):
         return write_page(Path(path), description, buffers, chosen)
 
     def _ipython_display_(self) -> None:
-        """Show the viewer, and below it the picture that the notebook keeps, hidden while the viewer works."""
+        """Show the viewer and, hidden while the viewer works, the picture that the notebook keeps."""
         from IPython.display import display
 
         display({**self._repr_mimebundle_(), "text/plain": ""}, raw=True)
