@@ -200,10 +200,8 @@ def test_a_figure_of_a_report_counts_only_subjects_with_a_value():
 def test_mass_rank_and_pointing_are_quantus():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it imports warns
-        # it imports OpenCV, which needs the system's libGL
-        quantus = pytest.importorskip(
-            "quantus", reason="make install; apt-get install libgl1", exc_type=ImportError
-        )
+        missing = "OpenCV, which Quantus imports, needs libGL (apt-get install libgl1)"
+        quantus = pytest.importorskip("quantus", reason=missing, exc_type=ImportError)
         metrics = {
             "rma": quantus.RelevanceMassAccuracy(abs=True, normalise=False),
             "rra": quantus.RelevanceRankAccuracy(abs=True, normalise=False),
