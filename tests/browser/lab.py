@@ -48,10 +48,13 @@ def write_notebook(path: Path, *cells: str) -> Path:
 
 
 @contextmanager
-def jupyterlab(folder: Path, home: Path, start: Sequence[str] = ("-m", "jupyterlab")) -> Iterator[str]:
+def jupyterlab(
+    folder: Path, home: Path, start: Sequence[str] = ("-m", "jupyterlab"), *, save_state: bool = True
+) -> Iterator[str]:
     """JupyterLab that serves a folder, with settings of its own; yields its address.
 
-    `start` is what Python runs: JupyterLab itself, or what is to start it.
+    `start` is what Python runs: JupyterLab itself, or what is to start it. With `save_state` notebooks keep
+    the state of widgets, the worst case for their size; by default JupyterLab does not keep it.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -61,8 +64,8 @@ def jupyterlab(folder: Path, home: Path, start: Sequence[str] = ("-m", "jupyterl
     settings = home / "CONFIG" / "lab" / "user-settings" / "@jupyterlab"
     (settings / "apputils-extension").mkdir(parents=True)
     widgets = settings.parent / "@jupyter-widgets" / "jupyterlab-manager"
-    widgets.mkdir(parents=True)  # the state of widgets is saved too: the worst case for the notebook's size
-    (widgets / "plugin.jupyterlab-settings").write_text(json.dumps({"saveState": True}))
+    widgets.mkdir(parents=True)
+    (widgets / "plugin.jupyterlab-settings").write_text(json.dumps({"saveState": save_state}))
     news = {"fetchNews": "false", "checkForUpdates": False}
     (settings / "apputils-extension" / "notification.jupyterlab-settings").write_text(json.dumps(news))
     environment = {**os.environ, **places, "XAI_BRAIN_CACHE": str(home / "cache")}
@@ -95,6 +98,15 @@ def _wait_for(url: str, lab: subprocess.Popen, log: Path) -> None:
         except OSError:
             time.sleep(0.25)
     raise RuntimeError(f"JupyterLab did not answer:\n{log.read_text()}")
+
+
+def stop_kernels(address: str) -> None:
+    """End all sessions of the server, as when a notebook is opened another day."""
+    with urllib.request.urlopen(f"{address}/api/sessions?token={TOKEN}", timeout=10) as answer:
+        sessions = json.load(answer)
+    for session in sessions:
+        url = f"{address}/api/sessions/{session['id']}?token={TOKEN}"
+        urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10).close()
 
 
 class Watched:

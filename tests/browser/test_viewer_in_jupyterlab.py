@@ -20,6 +20,7 @@ import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 TIMING = os.environ.get("XAI_BRAIN_TIMING") == "1"
+SENTENCE = "Static picture of the last view; run this cell again to restore the interactive viewer."
 EVIL = "<img src=x onerror=alert(1)>"
 HERE = Path(__file__).parent
 NOTEBOOKS = HERE.parents[1] / "notebooks"
@@ -28,6 +29,11 @@ DRAWN = """canvas => { // share of the pixels that are not black: crosshairs and
   let n = 0;
   for (let i = 1; i < data.length; i += 4) n += data[i] > 20;
   return n / (canvas.width * canvas.height); }"""
+PIXELS = """picture => { // of a canvas or an image, 40 x 40 means of its colours
+  const small = Object.assign(document.createElement('canvas'), {width: 40, height: 40});
+  const pen = small.getContext('2d');
+  pen.imageSmoothingQuality = 'high', pen.drawImage(picture, 0, 0, 40, 40);
+  return [...pen.getImageData(0, 0, 40, 40).data].filter((_, i) => i % 4 < 3); }"""
 COLLECT = """() => {
   window.seen = {};
   new PerformanceObserver((list) => list.getEntries().forEach((entry) =>
@@ -238,6 +244,40 @@ def save(page, path):
     return path.stat().st_size / 1000
 
 
+@pytest.mark.parametrize("save_state", [False, True])
+def test_a_reopened_notebook_shows_the_last_view(place, tmp_path, save_state):
+    folder, _, _ = place
+    lab.write_notebook(folder / "last.ipynb", "from xai_brain import SliceViewer\nSliceViewer('run')")
+    with lab.jupyterlab(folder, tmp_path, save_state=save_state) as address:
+        with lab.chromium() as watched:
+            page = watched.page
+            lab.open_notebook(watched, address, "last.ipynb")
+            assert lab.run_all(watched) == []
+            page.wait_for_selector(".xai-readout.exact")
+            x, y = plane_middles(page)
+            page.mouse.click(x - 60, y + 50)  # the last view is another than the first
+            page.wait_for_function("() => document.querySelector('.xai-last-view img')")
+            page.wait_for_timeout(3000)
+            assert not page.locator(".xai-last-view").is_visible()
+            drawn = page.locator(".xai-slices canvas").evaluate(PIXELS)
+            save(page, folder / "last.ipynb")
+        lab.stop_kernels(address)
+        with lab.chromium() as watched:
+            lab.open_notebook(watched, address, "last.ipynb")
+            picture = watched.page.locator(".xai-last-view img")
+            picture.wait_for()
+            watched.page.wait_for_timeout(3000)
+            shown = picture.evaluate(PIXELS)
+            assert watched.page.locator(".xai-slices canvas:visible").count() == 0
+            text = watched.page.locator(".jp-Notebook .jp-OutputArea").inner_text().strip()
+    assert len(drawn) == len(shown) == 3 * 40 * 40
+    assert np.corrcoef(drawn, shown)[0, 1] > 0.97
+    assert text.endswith(SENTENCE)
+    assert "VBox(" not in text
+    if not save_state:  # the default of JupyterLab: no control of the viewer is left
+        assert text == SENTENCE
+
+
 def test_names_are_text_and_a_missing_map_is_a_message(place):
     _, _, address = place
     with lab.chromium() as watched:
@@ -316,7 +356,7 @@ def test_a_notebook_runs_in_the_browser(name, n_viewers, n_pictures, tmp_path):
             viewers.nth(k).scroll_into_view_if_needed()
             assert viewers.nth(k).bounding_box()["width"] > 300
             assert viewers.nth(k).evaluate(DRAWN) > 0.2, "no brain is drawn"
-        pictures = watched.page.locator(".jp-OutputArea img")
+        pictures = watched.page.locator(".jp-OutputArea img:visible")
         assert pictures.count() == n_pictures
         for k in range(n_pictures):
             pictures.nth(k).scroll_into_view_if_needed()

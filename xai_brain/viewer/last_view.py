@@ -7,7 +7,7 @@ from uuid import uuid4
 
 SENTENCE = "Static picture of the last view; run this cell again to restore the interactive viewer."
 # JupyterLab writes "model not found" into the place of a widget whose kernel has stopped
-NO_ERROR = """<style>.jp-OutputArea-child:has(.jupyter-widgets:not(:has(*))):has(+ * .xai-view-{view_id})
+NO_ERROR = """<style>.jp-OutputArea-child:has(+ * .xai-view-{view_id}) > .jupyter-widgets:not(:has(> *))
 {{ display: none; }}</style>"""
 MAX_BYTES = 2**20
 
