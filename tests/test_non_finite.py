@@ -18,6 +18,7 @@ from xai_brain.commands import train as training
 from xai_brain.commands.evaluate import summarise
 from xai_brain.evaluation.mask_validation import COLUMNS, validation_table
 from xai_brain.models.fitting import StopAtNonFinite, TrainingError, fit_fold, naming_network, predict_logits
+from xai_brain.plotting.people_sections import baseline
 from xai_brain.runs import RunDirectory, read_json
 
 LR = {"lr": 1e30, "monitor": "val/auroc", "precision": "16-mixed", "max_epochs": 7}
@@ -128,6 +129,21 @@ def test_a_subject_with_an_empty_map_of_one_seed_is_not_averaged_over_the_others
     (found,) = summarise([], rows, 10, 0).to_dict("records")
     assert found["n"] == 3
     assert found["mean"] == pytest.approx(np.mean([0.1, 0.2, 0.3]))
+
+
+@pytest.mark.parametrize("value", [0.7, np.nan])
+def test_the_report_compares_by_the_pooled_auroc_where_there_is_no_mean_over_folds(value):
+    metrics = {"auroc": value, "auroc_pooled": 0.6, "balanced_accuracy": 0.6, "accuracy": 0.6, "brier": 0.2}
+    table = pd.DataFrame(
+        {"name": name, "metric": metric, "value": figure, "ci_low": 0.5, "ci_high": 0.7, "n_subjects": 20,
+         "difference": np.nan}
+        for name in ("network", "brain_size") for metric, figure in metrics.items()
+    )  # fmt: skip
+    contents = SimpleNamespace(evaluation={"baselines": table}.get, class_names=["a", "b"])
+    section = baseline(contents, SimpleNamespace(add=lambda name, figure: name))
+    expected = ("AUROC, pooled", 0.6) if np.isnan(value) else ("AUROC, mean over folds", 0.7)
+    assert (section["titles"][0], section["best"]["estimate"].value) == expected
+    assert section["brain_size"].value == expected[1]
 
 
 class Broken:

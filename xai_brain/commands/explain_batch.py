@@ -179,7 +179,7 @@ def explain_batch(
     probabilities = torch.from_numpy(batch.rows[[f"prob_{name}" for name in class_names]].to_numpy(float))
     targets = resolve_targets(cfg.explain.target, probabilities, batch.rows["target"].tolist(), class_names)
     maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))
-    _refuse_non_finite(maps, batch, label)
+    _refuse_non_finite(maps, batch, label, len(explainers))
     affine, parameters = get_grid(cfg.preprocessing.grid).affine, parameters_of(cfg, label)
 
     def save(each: tuple[Any, ...]) -> None:
@@ -215,14 +215,16 @@ def explain_batch(
     write_all(save, zip(*of_each, strict=True))
 
 
-def _refuse_non_finite(maps: torch.Tensor, batch: Batch, label: str) -> None:
+def _refuse_non_finite(maps: torch.Tensor, batch: Batch, label: str, n_networks: int) -> None:
     broken = (~maps.isfinite()).flatten(1).any(1).numpy()
     if broken.any():
         participants = named(batch.rows["participant_id"][broken].tolist())
+        network = (
+            f"network of seed {batch.seed}, fold {batch.fold + 1}" if n_networks == 1 else "mean of networks"
+        )
         raise DataError(
-            f"attribution.{label}: the maps of {participants} hold NaN or infinite values (network of seed "
-            f"{batch.seed}, fold {batch.fold + 1}); leave the method out with ~attribution.{label}, or train "
-            "the network again"
+            f"attribution.{label}: the maps of {participants} hold NaN or infinite values ({network}); leave "
+            f"the method out with ~attribution.{label}, or train again"
         )
 
 

@@ -151,15 +151,18 @@ def baseline(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     others = [name for name in names if name not in ("network_ensemble", "chosen_network")]
     if not others:
         return None
-    best = max(others, key=lambda name: _cell(table, name, "auroc").value)
+    # a fold that tests one class has no AUROC, and then there is no mean over folds
+    in_folds = table.loc[table["metric"] == "auroc", "value"].notna().all()
+    area = "auroc" if in_folds else "auroc_pooled"
+    best = max(others, key=lambda name: _cell(table, name, area).value)
     titles = {
-        "auroc": "AUROC, mean over folds",
+        area: "AUROC, mean over folds" if in_folds else "AUROC, pooled",
         "balanced_accuracy": "Balanced accuracy",
         "brier": "Brier score",
     }
     if (table["metric"] == "auroc_size_matched").any():
         titles["auroc_size_matched"] = "AUROC, matched for brain size"
-    chance = {"auroc": 0.5, "auroc_size_matched": 0.5}
+    chance = {area: 0.5, "auroc_size_matched": 0.5}
     chance["balanced_accuracy"] = 1 / max(len(contents.class_names), 2)
     there = [name for name in ("network", *names) if name in set(table["name"])]
     shown = {name: _in_words(name) for name in there}
@@ -176,9 +179,9 @@ def baseline(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     rows = [
         {
             "name": shown[name],
-            "n": int(_row(table, name, "auroc")["n_subjects"]),
+            "n": int(_row(table, name, area)["n_subjects"]),
             "cells": [_cell(table, name, metric) if _has(table, name, metric) else None for metric in titles],
-            "auroc": _difference(table, name, "auroc"),
+            "auroc": _difference(table, name, area),
             "accuracy": _difference(table, name, "accuracy"),
         }
         for name in there
@@ -190,10 +193,10 @@ def baseline(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         "titles": list(titles.values()),
         "rows": rows,
         "figure": gallery.add("baselines", comparison_figures.interval_figure(drawn, colours)),
-        "brain_size": _cell(table, "brain_size", "auroc", 0.5) if "brain_size" in names else None,
-        "size_test": _difference(table, "brain_size", "auroc") if "brain_size" in names else None,
-        "best": {"name": shown[best], "estimate": _cell(table, best, "auroc", 0.5),
-                 "test": _difference(table, best, "auroc")},
+        "brain_size": _cell(table, "brain_size", area, 0.5) if "brain_size" in names else None,
+        "size_test": _difference(table, "brain_size", area) if "brain_size" in names else None,
+        "best": {"name": shown[best], "estimate": _cell(table, best, area, 0.5),
+                 "test": _difference(table, best, area)},
         "tested": "network" in there,
         "averaged": any(name.endswith("_ensemble") for name in names),
         "chosen": None if chosen is None
