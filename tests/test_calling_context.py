@@ -6,10 +6,12 @@ import copy
 from contextlib import nullcontext
 
 import pytest
+import pytorch_lightning as lightning
 import torch
 from conftest import ToyNet
 from test_attribution import METHODS, REFERENCE, reference_for
 from torch import nn
+from torch.utils.data import DataLoader
 
 from xai_brain.attribution import (
     AmortizedMasker,
@@ -130,3 +132,19 @@ def test_shared_weights_stay_shared_and_come_back_after_an_exception():
         use()
     assert all(a is b for a, b in zip(network.parameters(), before, strict=True))
     assert {p.dtype for p in network.parameters()} == {torch.float16}
+
+
+def test_maps_are_made_in_the_test_step_of_lightning(toy_net, inputs):
+    class Explaining(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.network, self.maps = toy_net, []
+
+        def test_step(self, batch):
+            assert torch.is_inference_mode_enabled()
+            self.maps.append(Saliency(self.network).attribute(batch, 1))
+
+    module = Explaining()
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    lightning.Trainer(accelerator="cpu", **quiet).test(module, DataLoader(inputs, 3), verbose=False)
+    torch.testing.assert_close(module.maps[0], Saliency(toy_net).attribute(inputs, 1))
