@@ -12,13 +12,13 @@ from omegaconf import OmegaConf
 
 from xai_brain import RunDirectory
 from xai_brain.cli import main
-from xai_brain.commands.predict import check_brain_sizes
+from xai_brain.commands.predict import check_published_input
 from xai_brain.commands.predict_settings import predict_settings
 from xai_brain.config import ConfigError
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w
 from xai_brain.models.kan2020 import Kan2020
 from xai_brain.runs import read_json, read_tsv, sidecar
-from xai_brain.volumes import load_img
+from xai_brain.volumes import ImageError, load_img
 
 SMALL = "model.channels=[2,3,4]"
 ANTERIOR_COMMISSURE_MM = np.array([0, 3, -5])
@@ -170,20 +170,50 @@ def test_a_checkpoint_brings_its_preparation_its_classes_and_its_temperature(sma
         predict_settings([f"model.weights={checkpoint}", *people, "preprocessing.grid=t1w_2mm"])
 
 
+def test_rigidly_aligned_images_that_claim_no_space_are_compared_without_their_size(participants):
+    kan2020 = Preparation("kan2020_58x70x58", scaling="none", brain_median=700, alignment="rigid")
+    (path,) = (participants / "sub-00").rglob("*_T1w.nii.gz")
+    img = load_img(path)
+    prepared = preprocess_t1w(img, kan2020, path="100307.nii.gz")
+    size = np.count_nonzero(np.asarray(img.dataobj)) * abs(np.linalg.det(img.affine[:3, :3]))
+    assert prepared.brain_mask.sum() * abs(np.linalg.det(prepared.affine[:3, :3])) == pytest.approx(
+        size, rel=0.02
+    )
+    with pytest.raises(ImageError, match="Dice with the template's brain"):
+        preprocess_t1w(img, Preparation("t1w_4mm"), path="100307.nii.gz")
+    shifted = img.affine.copy()
+    shifted[1, 3] += 15
+    with pytest.raises(ImageError, match="is not in MNI152 space"):
+        preprocess_t1w(nib.Nifti1Image(img.dataobj, shifted), kan2020, path="100307.nii.gz")
+
+
 def test_a_run_and_a_file_are_not_used_together(small_run, participants, published, tmp_path):
     settings = command(participants, published / "best_model_all", tmp_path)
     with pytest.raises(ConfigError, match=r"one of networks and model\.weights is needed"):
         predict_settings([*settings, f"networks={small_run.path}"])
 
 
+def test_another_preparation_than_the_published_one_is_refused(participants, published, tmp_path, capsys):
+    settings = command(participants, published / "best_model_all", tmp_path, SMALL, "attribution=[grad_cam]")
+    with pytest.raises(ConfigError, match=r"was trained on intensities .* use preprocessing=kan2020"):
+        predict_settings([*settings, "preprocessing=t1w_58x70x58"])
+    assert main(["predict", *settings, "preprocessing.brain_median=null"]) == 1
+    told = capsys.readouterr().err
+    assert "preprocessing.brain_median=None: the median intensity of these brains" in told
+    assert "use preprocessing.brain_median=700" in told
+
+
 @pytest.mark.parametrize(("spread", "warned"), [(0.02, True), (0.1, False)])
-def test_equal_brain_sizes_are_noticed(tmp_path, capsys, spread, warned):
+def test_equal_brain_sizes_are_noticed(tmp_path, published, capsys, spread, warned):
     rows = []
     for i, factor in enumerate(np.linspace(1 - spread, 1 + spread, 12)):
         mask = np.zeros((20, 24, 22), bool)
         mask.ravel()[: round(factor * 4000)] = True
-        np.save(tmp_path / f"{i}.npy", mask)
-        rows.append(str(tmp_path / f"{i}.npy"))
-    cfg = OmegaConf.create({"preprocessing": {"alignment": "rigid"}})
-    check_brain_sizes(cfg, pd.DataFrame({"volume_mask_path": rows}))
+        np.save(tmp_path / f"{i}_mask.npy", mask)
+        np.save(tmp_path / f"{i}.npy", 700.0 * mask)
+        rows.append([str(tmp_path / f"{i}.npy"), str(tmp_path / f"{i}_mask.npy")])
+    cfg = OmegaConf.create(
+        {"networks": str(published / "best_model_all"), "preprocessing": {"brain_median": 700}}
+    )
+    check_published_input(cfg, pd.DataFrame(rows, columns=["volume_path", "volume_mask_path"]))
     assert ("brain sizes differ by" in capsys.readouterr().out) == warned

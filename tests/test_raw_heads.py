@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from nibabel.affines import apply_affine, from_matvec
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
@@ -16,11 +17,28 @@ from scipy.spatial.transform import Rotation
 from synthetic_heads import BACKGROUNDS, synthetic_head, with_background
 
 from xai_brain import compose, explain, train
+from xai_brain.cli import main
+from xai_brain.commands.cohort import prepared_cohort
+from xai_brain.commands.predict_settings import predict_settings
 from xai_brain.data import raw_heads
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w
-from xai_brain.data.raw_heads import align_to_mni, correct_bias, extract_brain, in_mni, in_native
-from xai_brain.runs import read_json, read_tsv
-from xai_brain.volumes import Grid, ImageError, get_grid, load_img, resample_to_grid, template_brain_mask
+from xai_brain.data.raw_heads import (
+    ACPC_MM,
+    align_to_mni,
+    correct_bias,
+    extract_brain,
+    in_mni,
+    in_native,
+)
+from xai_brain.runs import RunDirectory, read_json, read_tsv
+from xai_brain.volumes import (
+    Grid,
+    ImageError,
+    get_grid,
+    load_img,
+    resample_to_grid,
+    template_brain_mask,
+)
 
 LANDMARKS_MM = np.array([[0, 0, 0], [-34, -20, -14], [34, -20, -14], [0, 50, 0], [0, -95, 0]])
 COLIN27 = Path("/usr/share/mricron/templates")
@@ -186,6 +204,77 @@ def test_landmarks_of_real_brains_against_an_independent_alignment(real_data):
         worst.append(np.linalg.norm(distance, axis=1).max())
     print("largest distance of five landmarks per subject, mm:", np.round(worst, 1))
     assert np.median(worst) < 5
+
+
+def native_images(real_data):
+    """Path of the image of each participant of ixi_native."""
+    paths = sorted((real_data / "ixi_native").rglob("*_T1w.nii.gz"))
+    assert len(paths) == 12
+    return {path.name.split("_")[0]: path for path in paths}
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_native_images_are_predicted_with_networks_trained_in_mni(real_data, tmp_path):
+    needs("ants")
+    native = native_images(real_data)
+    table = read_tsv(real_data / "ixi" / "participants.tsv").query("participant_id not in @native")
+    table = pd.concat([table[table["sex"] == sex].head(4) for sex in "FM"])
+    root = tmp_path / "trained_on"
+    for participant_id in table["participant_id"]:
+        (root / participant_id).parent.mkdir(exist_ok=True)
+        (root / participant_id).symlink_to(real_data / "ixi" / participant_id)
+    table.to_csv(root / "participants.tsv", sep="\t", index=False)
+    small = ["preprocessing=t1w_4mm", "folds.n_folds=2", "model.channels=[2,2,2]", "trainer.max_epochs=1"]
+    trained = train(
+        compose("train", ["data=bids", f"data.root={root}", *small, f"run_dir={tmp_path / 'run'}"])
+    )
+    new = [f"networks={trained.path}", "data=bids", f"data.root={real_data / 'ixi_native'}"]
+    assert main(["predict", *new, "preprocessing.raw=true", f"run_dir={tmp_path / 'new'}"]) == 0
+    assert set(read_tsv(tmp_path / "new" / "predictions.tsv")["participant_id"]) == set(native)
+    cfg = predict_settings([*new, "preprocessing.raw=true", f"run_dir={tmp_path / 'new'}"])
+    prepared = prepared_cohort(cfg, RunDirectory(tmp_path / "new")).set_index("participant_id")
+    # the same brains, aligned by others
+    correlations = []
+    for participant_id in native:
+        (in_mni_path,) = (real_data / "ixi" / participant_id).rglob("*_T1w.nii.gz")
+        volume = np.load(prepared.loc[participant_id, "volume_path"])
+        there = preprocess_t1w(load_img(in_mni_path), Preparation("t1w_4mm"), space="MNI152").volume
+        correlations.append(np.corrcoef(volume.ravel(), there.ravel())[0, 1])
+    print("correlation with the images aligned by others:", np.round(correlations, 3))
+    assert min(correlations) > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_rigid_alignment_keeps_brain_size(real_data):
+    needs("ants")
+    kan2020 = Preparation("kan2020_58x70x58", scaling="none", brain_median=700, raw=True, alignment="rigid")
+    known = json.loads((real_data / "ixi_native" / "reference_affines.json").read_text())["affines"]
+    table = read_tsv(real_data / "ixi" / "participants.tsv").set_index("participant_id")
+    images = []  # name, image, native volume in ml, matrix from MNI152 mm to the image's mm by others
+    for participant_id, path in list(native_images(real_data).items())[:3]:
+        img = load_img(path)
+        native_ml = (
+            np.count_nonzero(np.asarray(img.dataobj)) * np.prod(nib.affines.voxel_sizes(img.affine)) / 1000
+        )
+        images.append((f"{participant_id}, native", img, native_ml, np.array(known[participant_id])))
+    turn = Rotation.from_euler("xyz", [9, -6, 4], degrees=True).as_matrix()
+    for participant_id in ("sub-IXI012", "sub-IXI014"):  # size restored, a large and a small brain
+        (path,) = (real_data / "ixi" / participant_id).rglob("*_T1w.nii.gz")
+        row = table.loc[participant_id]
+        restored = from_matvec(turn * float(row["scale_to_mni"]) ** (-1 / 3), [5, -12, 9])
+        images.append((participant_id, placed(load_img(path), restored), float(row["icv_ml"]), restored))
+    for name, img, native_ml, by_others in images:
+        prepared = preprocess_t1w(img, kan2020, path="sub-01_desc-brain_T1w.nii.gz")
+        assert np.linalg.det(prepared.mni_to_native[:3, :3]) == pytest.approx(1)
+        ml = prepared.brain_mask.sum() * abs(np.linalg.det(prepared.affine[:3, :3])) / 1000
+        there_mm = apply_affine(np.linalg.inv(prepared.mni_to_native), apply_affine(by_others, ACPC_MM))
+        off_mm = np.linalg.norm(there_mm[0] - ACPC_MM[0])
+        print(f"{name}: {ml:.0f} ml, native {native_ml:.0f} ml; anterior commissure {off_mm:.1f} mm away")
+        assert ml == pytest.approx(native_ml, rel=0.02)
+        assert off_mm < 4
+        assert np.median(prepared.volume[prepared.brain_mask]) == pytest.approx(700, rel=1e-4)
 
 
 @pytest.fixture(scope="module")

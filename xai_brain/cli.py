@@ -68,8 +68,10 @@ DETAILS = {
     "machines start it there with torchrun ... -m xai_brain train.\n",
     "baselines": "Its settings are those of the run directory. Name files of conf/baselines with\n"
     "baselines=[pca_logistic,slabs3]; morphometry=<table> gives those on regional volumes their table.\n",
-    "predict": "networks=<run_dir> names the trained run, whose preparation is used; data, data.root and\n"
-    "data.label (null: none known) the new people; run_dir where their results go.\n",
+    "predict": "networks=<run_dir> names the trained run, whose preparation is used, or a file of weights,\n"
+    "model.weights=<file>; data, data.root and data.label (null: not known) name the new participants,\n"
+    "run_dir the folder of the results. preprocessing.raw=true first extracts and aligns scanner images.\n"
+    "Published weights get preprocessing=kan2020: brain size kept, intensities scaled to a median of 700.\n",
     "explain": "Its settings are those of the run directory. Add a method with attribution=[grad_cam];\n"
     "choose what is explained with explain.target and explain.output. shard=3/8 does an eighth of\n"
     "the maps, as a job of an array; of evaluate it divides the judges, of validate the masks.\n",

@@ -16,9 +16,11 @@ from xai_brain.commands.explain_batch import load_volume
 from xai_brain.commands.networks import ALL, Network, is_weights_file, trained_networks, trained_run
 from xai_brain.commands.progress import say, track
 from xai_brain.commands.setup import open_run, stage
+from xai_brain.config import ConfigError
 from xai_brain.data.audit import content_hashes
 from xai_brain.data.problems import DataError, named
 from xai_brain.evaluation.classification import classification_metrics, defined_figures
+from xai_brain.models.kan2020 import is_published
 from xai_brain.runs import (
     RunDirectory,
     add_seconds,
@@ -31,6 +33,7 @@ from xai_brain.runs import (
 from xai_brain.volumes import file_hash
 
 LEAST_VARIATION = 0.05  # of brain size, SD by mean: 0.10 between adults, 0.02 to 0.03 after affine alignment
+PUBLISHED_MEDIAN = 700  # of intensities in the brain
 FEWEST_SIZES = 10  # of which a variation is judged
 
 
@@ -64,7 +67,7 @@ def _predict(cfg: DictConfig, run: RunDirectory) -> None:
     if cohort.empty:
         raise DataError(f"{cfg.data.root}: no image of it can be used; see {run.quarantine}")
     if is_weights_file(cfg):
-        check_brain_sizes(cfg, cohort)
+        check_published_input(cfg, cohort)
         say(
             f"predict: the participants that {cfg.networks} was trained on are not known, and its "
             "probabilities are not calibrated for this cohort: accuracy depends on that, AUROC does not"
@@ -102,13 +105,27 @@ def _predict(cfg: DictConfig, run: RunDirectory) -> None:
     say(f"predict: {len(table)} images by {how}, see {run.predictions}")
 
 
-def check_brain_sizes(cfg: DictConfig, cohort: pd.DataFrame) -> None:
-    """Warn if alignment has removed the differences in brain size, although the network relies on them."""
-    if cfg.preprocessing.alignment != "rigid" or len(cohort) < FEWEST_SIZES:
+def check_published_input(cfg: DictConfig, cohort: pd.DataFrame) -> None:
+    """Compare prepared images with those of the published networks: intensities, differences in brain size.
+
+    Raises
+    ------
+    ConfigError
+        The intensities are of another scale.
+    """
+    if not is_published(Path(cfg.networks).expanduser()):
         return
-    sizes = np.array([np.count_nonzero(np.load(path)) for path in cohort["volume_mask_path"]], float)
-    variation = sizes.std() / sizes.mean()
-    if variation < LEAST_VARIATION:
+    masks = [np.load(path) for path in cohort["volume_mask_path"]]
+    volumes = zip(cohort["volume_path"], masks, strict=True)
+    median = float(np.median([np.median(np.load(path)[mask]) for path, mask in volumes]))
+    if not PUBLISHED_MEDIAN / 2 < median < PUBLISHED_MEDIAN * 2:
+        raise ConfigError(
+            f"preprocessing.brain_median={cfg.preprocessing.brain_median}: the median intensity of these "
+            f"brains is {median:.4g}, but about {PUBLISHED_MEDIAN} in the images that {cfg.networks} was "
+            f"trained on; use preprocessing.brain_median={PUBLISHED_MEDIAN}"
+        )
+    sizes = np.array([np.count_nonzero(mask) for mask in masks], float)
+    if len(sizes) >= FEWEST_SIZES and (variation := sizes.std() / sizes.mean()) < LEAST_VARIATION:
         say(
             f"warning: brain sizes differ by {100 * variation:.1f} % only (SD; about 10 % between adults): "
             "these images were aligned such that their sizes are equal, but the network was trained on "

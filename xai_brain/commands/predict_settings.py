@@ -19,6 +19,7 @@ from xai_brain.runs import RunDirectory, read_tsv
 FREE = ("run_dir", "name", "networks", "overwrite", "data", "explain", "attribution", "evaluation")
 LABELS = ("label", "class_names", "threshold", "bins")  # as at training unless they are given
 RAW = ("raw", "skull_stripped", "alignment")  # how new images are brought to MNI152
+PUBLISHED_INPUT = ("kan2020_58x70x58", "none")  # grid and scaling
 PUBLISHED_CLASSES = ["female", "male"]
 
 
@@ -92,6 +93,11 @@ def _of_weights(overrides: list[str], given: list[str]) -> DictConfig:
     if is_published(path) and str(composed.model.get("_target_", "")).endswith(".Kan2020"):
         if "preprocessing" not in given:
             composed = compose("predict", ["preprocessing=kan2020", *overrides], checked=False)
+        if (composed.preprocessing.grid, composed.preprocessing.scaling) != PUBLISHED_INPUT:
+            raise ConfigError(
+                f"preprocessing: {path} was trained on intensities (scaling=none) of the grid "
+                f"{PUBLISHED_INPUT[0]}; leave the setting out, or use preprocessing=kan2020"
+            )
         if composed.data.class_names is None:
             composed.data.class_names = PUBLISHED_CLASSES
     elif "preprocessing" not in given:

@@ -61,7 +61,8 @@ class Preparation:
         With `raw`: the images contain only brain, whatever their names are, and nothing is extracted.
         Without it, this is assumed only of images with a brain mask and of files named ``desc-brain``.
     alignment : {"affine", "rigid"}, default "affine"
-        With `raw`: ``affine`` removes differences in brain size, ``rigid`` keeps them.
+        With `raw`: ``affine`` removes differences in brain size, ``rigid`` keeps them. Without it: how the
+        images were aligned; after rigid alignment brains need not have the template's size.
     """
 
     grid: str = "t1w_58x70x58"
@@ -190,7 +191,7 @@ def preprocess_t1w(
             raise ImageError(
                 path, f"none of its brain lies in the grid {settings.grid}: is its affine right?"
             )
-        if space is None and not aligned:
+        if space is None and not aligned and settings.alignment == "affine":
             require_overlap(brain_mask, settings.grid, path)
         check = check_volume(volume, weight, grid.affine, alignment=_alignment(settings) if aligned else None)
         # dividing by the weight keeps the rim of the brain from being darkened by the zeros around it
