@@ -133,11 +133,12 @@ def cached_cohort(n_subjects: int, folder: Path) -> pd.DataFrame:
         path = folder / "images" / f"sub-{i:05d}_T1w.nii.gz"
         path.write_bytes(b"%d" % i)
         os.utime(path, (1e9, 1e9))  # long ago: files that are changing just now are hashed again
-        key = cache.entry_key(cache.content_hash(str(path), folder), None, "MNI152", settings)
+        source = cache.Source(str(path), None, "MNI152")
+        key = cache.entry_key(cache.content_hash(str(path), folder), None, source, settings)
         entry = cache.entry_of(key, folder)
         for target, source in zip(entry[:2], real[i % REAL_ENTRIES][:2], strict=True):
             os.link(source, target)
-        cache._write_record(entry, str(path), asdict(settings))
+        cache._write_record(entry, str(path), asdict(settings), "")
         rows.append({"participant_id": f"sub-{i:05d}", "t1w_path": path, "space": "MNI152", "target": i % 2})
     return pd.DataFrame(rows)
 

@@ -125,6 +125,12 @@ def test_grey_matter_with_a_broken_affine_is_refused(grey_matter, name):
     assert not check_tissue_map(np.asarray(img.dataobj), img.affine).passed
 
 
+def test_a_t1w_image_without_a_mask_is_compared_with_the_t1w_template(brain):
+    data = np.asarray(brain.dataobj)
+    assert check_tissue_map(data, brain.affine).passed
+    assert not check_tissue_map(data, shift(0, 9, 0) @ brain.affine).passed
+
+
 def test_the_change_that_is_named_brings_the_image_back(brain):
     check = check_mni152(moved(brain, shift(0, 0, -8)))
     assert check.change == "a shift by +8 mm along the superior-inferior axis"

@@ -129,12 +129,12 @@ def check_volume(
 
 
 def check_tissue_map(volume: np.ndarray, affine: np.ndarray) -> SpaceCheck:
-    """Compare a tissue map with the tissue template that it resembles most.
+    """Compare a map without a brain mask with the template, of a tissue or T1w, that it resembles most.
 
     Parameters
     ----------
     volume : ndarray of shape (X, Y, Z), float32
-        Density or probability of grey or white matter.
+        Density or probability of grey or white matter, or a T1w image.
     affine : ndarray of shape (4, 4)
         Voxel to MNI152 mm, RAS+.
 
@@ -146,7 +146,7 @@ def check_tissue_map(volume: np.ndarray, affine: np.ndarray) -> SpaceCheck:
     if not values.any():
         return SpaceCheck("nothing of it lies in the template's field of view")
     found = []
-    for kind in ("GM", "WM"):
+    for kind in ("GM", "WM", "T1w"):
         ratio = (_spread_mm(values) / _spread_mm(template_on_coarse_grid(kind))) ** 3
         found.append(_check(values, kind, ratio, _centroid_mm(values), same_size=False))
     best = max(found, key=lambda check: check.correlation)
