@@ -282,6 +282,7 @@ def test_report_shows_the_regions(atlas_run):
     assert "Not compared" not in section
 
 
+@pytest.mark.slow
 def test_new_names_are_read_again_and_no_atlas_leaves_no_tables(atlas_run, capsys, tmp_path):
 
     run = copied(atlas_run, tmp_path / "run")
@@ -297,6 +298,7 @@ def test_new_names_are_read_again_and_no_atlas_leaves_no_tables(atlas_run, capsy
     assert not list((run.path / "group").glob("*regionmean*"))
 
 
+@pytest.mark.slow
 def test_maps_of_the_predicted_class_are_marked_and_told(small_run, tmp_path, capsys):
     run = copied(small_run, tmp_path / "run")
     path = tmp_path / "halves_dseg.nii.gz"

@@ -81,6 +81,7 @@ def test_settings_of_a_stage_are_those_of_its_run(small_run):
         stage_settings("explain", [given, "trainer.lr=1"])
 
 
+@pytest.mark.slow
 def test_errors_of_a_sweep_are_one_line_too(tmp_path):
     where = {"cwd": tmp_path, "XAI_BRAIN_DEBUG": ""}
     done = command_line("run", "-m", "experiment=demo", "trainer.max_epoch=1,2", **where)

@@ -132,6 +132,7 @@ def test_a_second_run_does_nothing(copied, capsys):
     assert capsys.readouterr().out.count("nothing to do") == 4
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_made_again_with_the_same_values(copied):
     maps = contents(copied.path / "attributions")
     for path in sorted((copied.path / "attributions").glob("sub-*"))[:3]:
@@ -156,6 +157,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(small_run, tmp_p
     assert other.predictions.read_bytes() != small_run.predictions.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_copied_run_opens_elsewhere(copied, small_run, monkeypatch, tmp_path):
     monkeypatch.setenv("XAI_BRAIN_CACHE", str(tmp_path / "no cache here"))
     for path in (copied.report, copied.evaluation("summary"), copied.path / "evaluation" / "inputs.json"):
@@ -210,6 +212,7 @@ def test_a_contradiction_is_refused_with_the_difference(copied, change, told):
     assert times(copied.path) == before
 
 
+@pytest.mark.slow
 def test_overwriting_one_method_keeps_the_others(copied):
     before = contents(copied.path / "attributions")
     run(again(copied, "attribution.MeaningfulPerturbation.n_iter=5", "overwrite=true"))
@@ -218,6 +221,7 @@ def test_overwriting_one_method_keeps_the_others(copied):
     assert {name for name in before if "desc-MeaningfulPerturbation" in name} == changed
 
 
+@pytest.mark.slow
 def test_a_mistake_before_training_can_be_corrected(tmp_path):
     given = [*SMALL, f"run_dir={tmp_path / 'run'}"]
     with pytest.raises(DataError, match="no column 'sexe'"):
@@ -244,6 +248,7 @@ def test_a_folder_of_something_else_is_never_taken_for_a_run(bids_tree):
     assert times(bids_tree) == before
 
 
+@pytest.mark.slow
 def test_folds_that_are_trained_stay_true_when_the_cohort_changes(bids_tree, tmp_path):
     for i in range(6, 12):
         add_subject(bids_tree, i, "MF"[i % 2])

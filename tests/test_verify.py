@@ -146,6 +146,7 @@ def test_verify_needs_one_run(arguments, capsys):
 # -- what follows from what ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_report_is_written_again_when_results_version_or_template_change(copied, monkeypatch, capsys):
     cfg = stage_settings("report", [f"run_dir={copied.path}"])
 
