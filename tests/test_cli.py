@@ -62,6 +62,7 @@ def test_errors_are_one_line(arguments, told, capsys, tmp_path, monkeypatch):
     assert err.startswith("xai-brain: ")
 
 
+@pytest.mark.slow
 def test_debug_brings_the_trace_back(tmp_path):
     arguments = ("run", "data=bids", "data.root=nowhere")
     assert "Traceback" not in command_line(*arguments, cwd=tmp_path, XAI_BRAIN_DEBUG="").stderr
