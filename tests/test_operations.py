@@ -243,6 +243,40 @@ def test_a_network_that_loses_relevance_is_refused(inputs):
         LRP(Constant().eval()).attribute(inputs, 1)
 
 
+class OwnRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.relu(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * (ctx.saved_tensors[0] > 0)
+
+
+@pytest.mark.parametrize("make", [GuidedBackprop, DeepLift])
+def test_functions_inside_an_autograd_function_are_not_reached(make, inputs):
+    model = Step(nn.Identity(), OwnRelu.apply)
+    with pytest.raises(
+        AttributionError, match="has no rule for the operation relu in the forward method of Step"
+    ):
+        make(model).attribute(inputs, 1)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_networks_are_explained_or_refused(toy_net, inputs):
+    scripted = torch.jit.trace(toy_net, inputs)
+    for make in (Saliency, InputXGradient, IntegratedGradients):
+        torch.testing.assert_close(
+            make(scripted).attribute(inputs, 1), make(toy_net).attribute(inputs, 1), rtol=1e-3, atol=1e-6
+        )
+    for make in (GuidedBackprop, DeepLift, LRP):
+        with pytest.raises(
+            AttributionError, match="has no rule for the operation _convolution in the network"
+        ):
+            make(scripted).attribute(inputs, 1)
+
+
 def test_completeness_error_has_a_floor():
     error = completeness_error(*(torch.tensor([x]) for x in (1.04, 1.0, 4.0, 1.0)))
     assert error.item() == pytest.approx(0.04)

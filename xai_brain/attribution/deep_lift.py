@@ -116,7 +116,7 @@ class DeepLift:
 
 def _check(model: nn.Module, inputs: torch.Tensor) -> None:
     rules = RescaleRules()
-    with torch.no_grad(), rules:
+    with torch.enable_grad(), rules:
         model(torch.zeros_like(inputs[:1]))
     rules.at_baseline = False
     check_operations(model, inputs[:1], "DeepLIFT", ALLOWED, rules)
@@ -127,7 +127,7 @@ def _explain(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Attributions, (N, C, X, Y, Z), and outputs for the volumes and for the baseline, (N,)."""
     rules = RescaleRules()
-    with torch.no_grad(), rules:
+    with torch.enable_grad(), rules:  # no graph: nothing asks for gradients
         before = select_outputs(model(starts), targets)
     rules.at_baseline = False
     volumes = volumes.clone().requires_grad_()

@@ -126,7 +126,7 @@ def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) 
 
     def note_relu(module: nn.Module, _: object, output: object) -> None:
         if is_volume(output):
-            relus[-1] = module  # the function that it called is there already
+            relus[-1:] = [module]  # instead of the function that it called
 
     def note_function(function: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         output = function(*args, **kwargs)
@@ -140,8 +140,8 @@ def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) 
         if isinstance(module, nn.ReLU | nn.Conv3d)
     ]
     try:
-        with torch.no_grad(), Rules({"relu": note_function}):
-            model(inputs[:1])
+        with torch.enable_grad(), Rules({"relu": note_function}):
+            model(inputs[:1].detach())
     finally:
         for handle in handles:
             handle.remove()

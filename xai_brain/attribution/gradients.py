@@ -1,10 +1,8 @@
-"""The gradient, alone and times the input, on Captum's."""
+"""The gradient, alone and times the input."""
 
 from __future__ import annotations
 
 import torch
-from captum.attr import InputXGradient as CaptumInputXGradient
-from captum.attr import Saliency as CaptumSaliency
 from torch import nn
 
 from xai_brain.attribution.calling_context import in_float32
@@ -12,6 +10,7 @@ from xai_brain.attribution.first_convolution import quicken
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
 from xai_brain.attribution.model_state import preserved
+from xai_brain.attribution.outputs import select_outputs
 
 
 class Saliency:
@@ -47,11 +46,7 @@ class Saliency:
         -------
         Tensor of shape (N, 1, X, Y, Z)
         """
-        check_volumes(inputs)
-        gradient = CaptumSaliency(self.model)
-        with preserved(self.model):
-            quicken(self.model)
-            return in_chunks(self.model, inputs, target, lambda x, t: gradient.attribute(x, t, abs=False))
+        return _gradients(self.model, inputs, target)
 
 
 class InputXGradient:
@@ -87,7 +82,17 @@ class InputXGradient:
         -------
         Tensor of shape (N, 1, X, Y, Z)
         """
-        check_volumes(inputs)
-        with preserved(self.model):
-            quicken(self.model)
-            return in_chunks(self.model, inputs, target, CaptumInputXGradient(self.model).attribute)
+        return inputs.detach() * _gradients(self.model, inputs, target)
+
+
+def _gradients(model: nn.Module, inputs: torch.Tensor, target: int | torch.Tensor | None) -> torch.Tensor:
+    """Gradient of the output of the target, (N, C, X, Y, Z)."""
+    check_volumes(inputs)
+
+    def explain(volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        scores = select_outputs(model(volumes), targets)
+        return torch.autograd.grad(scores.sum(), volumes)[0]
+
+    with preserved(model):
+        quicken(model)
+        return in_chunks(model, inputs, target, explain)

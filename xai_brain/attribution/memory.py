@@ -11,7 +11,6 @@ from torch import nn
 
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.model_state import preserved
-from xai_brain.attribution.outputs import check_outputs, check_targets
 from xai_brain.attribution.reduced_precision import reliable_precision
 from xai_brain.freed_memory import return_freed_memory
 
@@ -91,11 +90,6 @@ def in_chunks(
     inputs = inputs.detach()
     maps = torch.empty_like(inputs)
     with preserved(model):
-
-        def check(module: nn.Module, args: tuple[torch.Tensor, ...], outputs: object) -> None:
-            check_targets(targets, check_outputs(outputs).shape[1])
-
-        model.register_forward_hook(check)  # `preserved` removes it
         chunks = Chunks(chunk_size or volumes_that_fit(model, inputs[:1]))
 
         def work(rows: slice) -> None:

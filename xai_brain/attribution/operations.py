@@ -50,6 +50,7 @@ NORMALISATION = frozenset([
     "native_layer_norm", "native_group_norm", "_softmax", "_log_softmax", "native_batch_norm",
     "cudnn_batch_norm", "miopen_batch_norm", "_native_batch_norm_legit",
 ])  # fmt: skip
+FIXED_NORMALISATION = frozenset({"_native_batch_norm_legit_no_training", "_batch_norm_no_update"})
 # The result depends on the shape of the argument only.
 WITHOUT_VALUES = frozenset([
     "empty_like", "full_like", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros",
@@ -109,14 +110,16 @@ class Tracer(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         depending = [self.depends(value) for value in args]
+        by_name = self.depends(list((kwargs or {}).values()))
         name = _name(func)
-        if name in WITHOUT_VALUES or not (any(depending) or self.depends(list((kwargs or {}).values()))):
+        if name in WITHOUT_VALUES or not (any(depending) or by_name):
             return result
         for value in tree_leaves(result):
             self._note(value)
         if self.rules is None or not self.rules.applying:
-            kind = _kind(func, name, args, depending)
-            self.operations.append(Operation(name, kind, self.modules[-1]))
+            kind = "other" if by_name else _kind(func, name, args, depending)
+            place = self.modules[-1] if self.modules else "the network"
+            self.operations.append(Operation(name, kind, place))
         return result
 
     def depends(self, value: Any) -> bool:
@@ -140,6 +143,8 @@ class Tracer(TorchDispatchMode):
 
         handles = []
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+                continue
             kind = type(module).__name__
             place = f"module {name!r} ({kind})" if name else f"the forward method of {kind}"
             handles += [
@@ -177,8 +182,8 @@ def _kind(func: Any, name: str, args: tuple[Any, ...], depending: list[bool]) ->
         return "product" if all(depending[1:3]) else "affine"
     if name == "convolution":
         return "affine" if first_only else "product"
-    if name == "_native_batch_norm_legit_no_training" or (name in NORMALISATION and "batch_norm" in name):
-        fixed = name.endswith("no_training") or not args[5]
+    if "batch_norm" in name:
+        fixed = name in FIXED_NORMALISATION or (name in NORMALISATION and not args[5])
         return "affine" if fixed and first_only else "normalisation"
     if name in NORMALISATION:
         return "normalisation"

@@ -14,6 +14,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from xai_brain.attribution.outputs import check_outputs
+
 # largest differences of the output, relative to its largest value, and of the gradient, relative to its norm
 TOLERANCES = {"TF32": (0.01, 0.1), "bfloat16": (0.1, 0.4)}
 _FOUND: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], str | None]] = WeakKeyDictionary()
@@ -107,6 +109,6 @@ def output_and_gradient(network: nn.Module, volumes: torch.Tensor) -> tuple[torc
     """Outputs (N, n_classes) and the gradients of the first class, (N, C, X, Y, Z)."""
     with torch.inference_mode(False), torch.enable_grad():
         leaf = volumes.detach().clone().requires_grad_()
-        output = network(leaf).float()
+        output = check_outputs(network(leaf)).float()
         (gradient,) = torch.autograd.grad(output[:, 0].sum(), leaf)
     return output.detach(), gradient

@@ -23,7 +23,7 @@ class Rules(TorchFunctionMode):
     rules : mapping of str to callable
         Name of a function, without the underscore of its in-place form, to a rule: it is called with the
         out-of-place function and its arguments, the first of which is a tensor, and returns the result, or
-        NotImplemented where it does not apply.
+        NotImplemented where it does not apply. Rules apply only while gradients are enabled.
     """
 
     def __init__(self, rules: Mapping[str, Rule]):
@@ -37,8 +37,10 @@ class Rules(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         in_place = name.endswith("_") and not name.endswith("__")
         rule = self.rules.get(name.removesuffix("_") if in_place else name)
-        if rule is None or not args or not isinstance(args[0], torch.Tensor):
-            return func(*args, **kwargs)
+        if rule is None or not args or not isinstance(args[0], torch.Tensor) or not torch.is_grad_enabled():
+            return func(
+                *args, **kwargs
+            )  # without gradients, as in a torch.autograd.Function, no rule is kept
         settings = {key: value for key, value in kwargs.items() if key != "inplace"}
         self.applying = True
         try:
