@@ -106,7 +106,7 @@ def test_maps_of_the_predicted_class_are_refused_with_the_remedy(run, capsys):
 def test_t_is_that_of_the_mean_over_seeds_and_empty_maps_are_counted(run, capsys):
     for seed in (0, 1):
         save_img(np.zeros(SHAPE, np.float32), awkward_affine(), map_of(run, "sub-05", seed))
-    save_img(np.full(SHAPE, np.nan, np.float32), awkward_affine(), map_of(run, "sub-06", 1))
+    save_img(np.zeros(SHAPE, np.float32), awkward_affine(), map_of(run, "sub-06", 1))
     outside = np.where(BRAIN, 0, 1).astype(np.float32)
     save_img(outside, awkward_affine(), map_of(run, "sub-07", 0))
     row = evaluated(run, "evaluation.group.confounds=[]").loc["GradCAM"]
@@ -121,6 +121,12 @@ def test_t_is_that_of_the_mean_over_seeds_and_empty_maps_are_counted(run, capsys
 
     t = load_img(run.group_map("GradCAM", "male-minus-female", "t")).get_fdata()[BRAIN]
     np.testing.assert_allclose(t, ttest_ind(means[True], means[False]).statistic, rtol=1e-5, atol=1e-5)
+
+
+def test_a_map_that_holds_nan_stops_the_comparison(run):
+    save_img(np.full(SHAPE, np.nan, np.float32), awkward_affine(), map_of(run, "sub-06", 1))
+    with pytest.raises(DataError, match=r"sub-06.*holds NaN or infinite values; remove it"):
+        evaluated(run, "evaluation.group.confounds=[]")
 
 
 def test_a_missing_age_is_told_and_the_subject_left_out(run, capsys):
