@@ -44,6 +44,7 @@ def ids_of(run: RunDirectory) -> list[str]:
     return read_tsv(run.participants)["participant_id"].tolist()
 
 
+@pytest.mark.slow
 def test_maps_on_another_grid_are_judged_at_their_place(copied, tmp_path):
     maps = write_maps(tmp_path / "maps", [*ids_of(copied), "sub-stranger"])
     assert main(["adopt", f"maps={maps}", f"run_dir={copied.path}"]) == 0

@@ -27,6 +27,7 @@ def test_threads(): assert os.environ["OMP_NUM_THREADS"] == "1"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "outcomes"),
     [

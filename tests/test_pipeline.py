@@ -221,7 +221,6 @@ def test_overwriting_one_method_keeps_the_others(copied):
     assert {name for name in before if "desc-MeaningfulPerturbation" in name} == changed
 
 
-@pytest.mark.slow
 def test_a_mistake_before_training_can_be_corrected(tmp_path):
     given = [*SMALL, f"run_dir={tmp_path / 'run'}"]
     with pytest.raises(DataError, match="no column 'sexe'"):
@@ -248,7 +247,6 @@ def test_a_folder_of_something_else_is_never_taken_for_a_run(bids_tree):
     assert times(bids_tree) == before
 
 
-@pytest.mark.slow
 def test_folds_that_are_trained_stay_true_when_the_cohort_changes(bids_tree, tmp_path):
     for i in range(6, 12):
         add_subject(bids_tree, i, "MF"[i % 2])

@@ -62,6 +62,7 @@ def prepared_volumes(settings: list[str]) -> torch.Tensor:
     return torch.from_numpy(np.stack([np.load(path) for path in cohort["volume_path"]]))[:, None]
 
 
+@pytest.mark.slow
 def test_a_map_is_the_mean_of_the_maps_of_the_networks(small_run, new_people):
     cfg = predict_settings(new_people)
     run = predict(cfg)
