@@ -106,6 +106,7 @@ def test_one_command_predicts_with_a_published_file(participants, published, net
     assert "test/auroc" in read_json(tmp_path / "new" / "metrics.json")
 
 
+@pytest.mark.slow
 def test_predictions_of_a_file_are_explained_and_verified(participants, published, tmp_path, capsys):
     few = "attribution.MeaningfulPerturbation.n_iter=2"
     settings = command(participants, published / "best_model_all", tmp_path, SMALL, few)
