@@ -188,6 +188,7 @@ def test_n4_takes_a_known_field_out(template):
 
     assert variation(corrected) < 0.35 * variation(np.asarray(biased.dataobj))
     assert not corrected[~inside].any()
+    assert np.median(corrected[inside]) == pytest.approx(np.median((flat * x)[inside]), rel=1e-5)
 
 
 @pytest.mark.slow

@@ -67,7 +67,9 @@ def extract_brain(head_img: nib.Nifti1Image, path: str | Path = "image") -> nib.
 
 
 def correct_bias(brain_img: nib.Nifti1Image, path: str | Path = "image") -> nib.Nifti1Image:
-    """Divide a slowly varying field out of a brain by N4; intensities of 0 and below become 0.
+    """Divide a slowly varying field out of a brain by N4; the median intensity of the brain is kept.
+
+    Intensities of 0 and below become 0.
 
     References
     ----------
@@ -77,6 +79,8 @@ def correct_bias(brain_img: nib.Nifti1Image, path: str | Path = "image") -> nib.
     image, inside = _to_ants(ants, brain_img), np.asanyarray(brain_img.dataobj) > 0
     mask = _to_ants(ants, nib.Nifti1Image(inside.astype(np.float32), brain_img.affine))
     data = ants.n4_bias_field_correction(image, mask=mask).numpy()
+    # N4 determines the field except for a factor, which drifts
+    data *= np.median(np.asanyarray(brain_img.dataobj)[inside]) / np.median(data[inside])
     return nib.Nifti1Image(np.where(inside, data, 0).astype(np.float32), brain_img.affine)
 
 
