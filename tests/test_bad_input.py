@@ -640,6 +640,8 @@ CHANGES = st.lists(st.tuples(st.integers(0, 347), st.binary(min_size=1, max_size
 @example(changes=[(40, struct.pack("<8h", 7, *[32767] * 7))], compressed=True)
 @example(changes=[(40, struct.pack("<4h", 3, 700, 700, 700))], compressed=True)
 @example(changes=[(108, struct.pack("<f", 1e38))], compressed=True)
+@example(changes=[(114, b"\x00a")], compressed=False)
+@example(changes=[(114, b"\x00_")], compressed=False)
 @example(changes=[(108, struct.pack("<f", np.nan))], compressed=False)
 @example(changes=[(112, struct.pack("<2f", np.inf, np.nan))], compressed=False)
 @example(changes=[(70, struct.pack("<2h", 1536, 128))], compressed=False)

@@ -21,7 +21,15 @@ from xai_brain.config import conf_dir
 
 FILES = sorted(path.stem for path in (conf_dir() / "attribution").glob("*.yaml"))
 N_CALLS, N_FIRST = 200, 15  # memory is counted after the first calls, which fill what is kept once
-FEW = {"n_iter": 2, "n_steps": 2, "n_samples": 2, "n_shifts": 1, "n_levels": 1, "areas": [0.1]}
+FEW = {
+    "n_iter": 2,
+    "n_steps": 2,
+    "n_samples": 2,
+    "n_shifts": 1,
+    "n_levels": 1,
+    "areas": [0.1],
+    "first_kept_iteration": 0,
+}
 
 
 def method_of(name, model, folder):

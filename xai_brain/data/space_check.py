@@ -110,7 +110,9 @@ def check_volume(
     -------
     SpaceCheck
     """
-    values, weight = on_coarse_grid(volume, affine), on_coarse_grid(weight, affine)
+    largest = float(np.abs(volume).max())  # squares of intensities of any unit must be finite
+    values = on_coarse_grid(volume / np.float32(largest or 1), affine)
+    weight = on_coarse_grid(weight, affine)
     if not float(weight.sum()) * np.prod(COARSE.spacing_mm) > 1e3 * FEWEST_ML:
         return SpaceCheck("almost none of its brain lies in the template's field of view")
     ratio = float(weight.sum() / template_on_coarse_grid("mask").sum())
