@@ -119,6 +119,11 @@ def smooth_grad(case: Case) -> float:
     return relative(maps, expected)
 
 
+def scale(change: float, map_: torch.Tensor) -> float:
+    """What an error of a sum is compared with."""
+    return max(abs(change), 0.05 * float(map_.abs().sum()))
+
+
 def integrated_gradients(case: Case) -> float:
     """The same quadrature in double precision; the change of the output."""
     maps = case.maps(xa.IntegratedGradients(case.score(), case.reference))
@@ -127,9 +132,7 @@ def integrated_gradients(case: Case) -> float:
     for map_, volume in zip(maps, case.inputs.double(), strict=True):
         change = float(case.exact_score(volume[None]) - case.exact_score(start[None]))
         n_steps, expected = 16, torch.zeros(())
-        while abs(float(expected.sum()) - change) > 0.05 * max(
-            abs(change), 0.05 * float(expected.abs().sum())
-        ):
+        while abs(float(expected.sum()) - change) > 0.05 * scale(change, expected):
             n_steps *= 2
             places, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(n_steps))
             mean = torch.zeros_like(volume)
@@ -137,7 +140,10 @@ def integrated_gradients(case: Case) -> float:
                 points = start + (place.view(-1, 1, 1, 1, 1) + 1) / 2 * (volume - start)
                 mean += torch.einsum("p,p...->...", weight / 2, case.exact_gradient(points))
             expected = mean * (volume - start)
-        errors += [relative(map_[None], expected[None]), abs(float(map_.sum()) - change) / abs(change)]
+        errors += [
+            relative(map_[None], expected[None]),
+            abs(float(map_.sum()) - change) / scale(change, map_),
+        ]
     return max(errors)
 
 
