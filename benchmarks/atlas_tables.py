@@ -21,10 +21,10 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy.spatial import cKDTree
 
-from xai_brain.commands.evaluate_regions import SPACE, evaluate_regions
-from xai_brain.config import EvaluationConfig
-from xai_brain.runs import RunDirectory, sidecar, write_json, write_tsv
-from xai_brain.volumes import get_grid, save_img, template_brain_mask
+from xai_brain.config.compose import EvaluationConfig
+from xai_brain.io.nifti import get_grid, save_img, template_brain_mask
+from xai_brain.runs.directory import RunDirectory, sidecar, write_json, write_tsv
+from xai_brain.study.evaluation.regions import SPACE, evaluate_regions
 
 GRID = get_grid("t1w_58x70x58")
 CLASSES = ["female", "male"]

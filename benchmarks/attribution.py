@@ -41,12 +41,12 @@ from untrained import IXI, cohort_root, settings
 
 from xai_brain import compose
 from xai_brain.attribution import ClassScore, GradCAM, GuidedBackprop, preserved
-from xai_brain.attribution.masks import upsampled
-from xai_brain.commands.cohort import prepared_cohort
-from xai_brain.commands.setup import open_run
-from xai_brain.freed_memory import keep_freed_memory
+from xai_brain.attribution.perturbation.masks import upsampled
 from xai_brain.models.calibrated import channels_last
-from xai_brain.models.kan2020 import Kan2020
+from xai_brain.models.networks.kan2020 import Kan2020
+from xai_brain.parallel.memory import keep_freed_memory
+from xai_brain.study.participants import prepared_cohort
+from xai_brain.study.settings import open_run
 
 BATCH_SIZE = 8
 Maps = tuple[torch.Tensor, torch.Tensor]  # of Grad-CAM and guided backpropagation, each (N, 1, X, Y, Z)

@@ -19,11 +19,11 @@ import torch
 from xai_brain import compose, train
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.cache import default_cache_dir
-from xai_brain.freed_memory import keep_freed_memory
+from xai_brain.io.nifti import get_grid, template_brain_mask
 from xai_brain.models.calibrated import channels_last
-from xai_brain.models.kan2020 import Kan2020
-from xai_brain.runs import read_json
-from xai_brain.volumes import get_grid, template_brain_mask
+from xai_brain.models.networks.kan2020 import Kan2020
+from xai_brain.parallel.memory import keep_freed_memory
+from xai_brain.runs.directory import read_json
 
 GRID, BATCH_SIZE, THREADS = "t1w_58x70x58", 8, 2
 

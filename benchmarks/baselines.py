@@ -11,11 +11,11 @@ import tempfile
 import time
 
 from xai_brain import compose
-from xai_brain.commands.baselines import baselines
-from xai_brain.commands.cohort import portable, prepared_cohort
-from xai_brain.commands.folds import folds_of
-from xai_brain.commands.setup import open_run
-from xai_brain.runs import read_json, read_tsv, write_tsv
+from xai_brain.runs.directory import read_json, read_tsv, write_tsv
+from xai_brain.stages.baselines import baselines
+from xai_brain.study.participants import portable, prepared_cohort
+from xai_brain.study.settings import open_run
+from xai_brain.study.training.folds import folds_of
 
 
 def main(overrides: list[str]) -> None:

@@ -12,17 +12,17 @@ import torch
 from hydra.utils import instantiate
 
 from xai_brain.attribution import ClassScore, Reference
-from xai_brain.commands.cohort import prepared_cohort
-from xai_brain.commands.explain_batch import build_reference
-from xai_brain.commands.setup import open_run
-from xai_brain.commands.train import train_fold
-from xai_brain.config import compose
+from xai_brain.config.compose import compose
 from xai_brain.data.cache import default_cache_dir
-from xai_brain.data.splits import make_folds, split_fold
-from xai_brain.data.synthetic import SyntheticSettings, make_synthetic_cohort
-from xai_brain.models.classifier import BrainClassifier
-from xai_brain.runs import read_tsv, write_tsv
-from xai_brain.volumes import get_grid, load_img
+from xai_brain.data.folds.splits import make_folds, split_fold
+from xai_brain.data.layouts.synthetic import SyntheticSettings, make_synthetic_cohort
+from xai_brain.io.nifti import get_grid, load_img
+from xai_brain.models.module import BrainClassifier
+from xai_brain.runs.directory import read_tsv, write_tsv
+from xai_brain.stages.train import train_fold
+from xai_brain.study.explanation.batches import build_reference
+from xai_brain.study.participants import prepared_cohort
+from xai_brain.study.settings import open_run
 
 LEFT_MM, RIGHT_MM = [-36.0, -20.0, -10.0], [36.0, -20.0, -10.0]
 

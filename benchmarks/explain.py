@@ -42,12 +42,12 @@ from turns import Side, in_turns, ratio, seconds_of, serve, show
 from untrained import IXI, cohort_root, untrained_run
 
 from xai_brain.attribution import preserved
-from xai_brain.commands.cohort import prepared_cohort
-from xai_brain.commands.explain_batch import build_method
-from xai_brain.commands.networks import networks_of
-from xai_brain.commands.setup import stage_settings
-from xai_brain.freed_memory import keep_freed_memory
-from xai_brain.runs import RunDirectory, read_json, read_tsv
+from xai_brain.parallel.memory import keep_freed_memory
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
+from xai_brain.study.explanation.batches import build_method
+from xai_brain.study.participants import prepared_cohort
+from xai_brain.study.settings import stage_settings
+from xai_brain.study.training.networks import networks_of
 
 PARTS = ("overhead", "growth", "two")
 BATCH_SIZE = 8

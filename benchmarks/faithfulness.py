@@ -19,12 +19,12 @@ from functools import partial
 import torch
 
 from xai_brain.attribution import ClassScore
-from xai_brain.attribution.eval_copy import eval_copy
-from xai_brain.evaluation.faithfulness import deletion_insertion, removal_baselines
-from xai_brain.freed_memory import keep_freed_memory
+from xai_brain.attribution.perturbation.eval_copy import eval_copy
+from xai_brain.io.nifti import template_brain_mask
+from xai_brain.metrics.deletion_insertion import deletion_insertion, removal_baselines
 from xai_brain.models.calibrated import channels_last
-from xai_brain.models.kan2020 import Kan2020
-from xai_brain.volumes import template_brain_mask
+from xai_brain.models.networks.kan2020 import Kan2020
+from xai_brain.parallel.memory import keep_freed_memory
 
 N_STEPS = 20
 BATCH = 8  # as many volumes at once as the judge takes on CPUs

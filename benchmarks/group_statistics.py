@@ -16,9 +16,9 @@ import time
 import numpy as np
 import pandas as pd
 
-from xai_brain.analysis.group import MapRows, compare_classes
-from xai_brain.analysis.group_design import make_design
-from xai_brain.volumes import template_brain_mask
+from xai_brain.io.nifti import template_brain_mask
+from xai_brain.statistics.group import MapRows, compare_classes
+from xai_brain.statistics.group_design import make_design
 
 BAR_SECONDS = 300
 

@@ -39,9 +39,9 @@ from turns import in_turns, ratio, seconds_of, show
 
 from xai_brain.attribution import ClassScore
 from xai_brain.data.cache import default_cache_dir
-from xai_brain.evaluation.faithfulness import area_under, deletion_insertion
-from xai_brain.evaluation.localization import ranked
-from xai_brain.freed_memory import keep_freed_memory
+from xai_brain.metrics.deletion_insertion import area_under, deletion_insertion
+from xai_brain.metrics.localization import ranked
+from xai_brain.parallel.memory import keep_freed_memory
 
 TIMED_ITERATIONS = 10  # of the 300 of the published algorithm
 AREAS = (0.01, 0.05, 0.10)

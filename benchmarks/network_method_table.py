@@ -28,9 +28,9 @@ from torch import nn
 
 from xai_brain import attribution as xa
 from xai_brain.attribution.inputs import seed_of
-from xai_brain.attribution.mask_engine import MaskEngine
+from xai_brain.attribution.methods.occlusion import tiles
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.occlusion import tiles
+from xai_brain.attribution.perturbation.mask_engine import MaskEngine
 
 DOCS = Path(__file__).parents[1] / "docs" / "networks_and_methods.md"
 SHAPES = {True: (12, 14, 16), False: (32, 34, 36)}

@@ -19,9 +19,9 @@ from xai_brain.attribution import (
     GuidedBackprop,
     MeaningfulPerturbation,
 )
-from xai_brain.evaluation.localization import localization
-from xai_brain.evaluation.resampling import bootstrap_mean
-from xai_brain.freed_memory import keep_freed_memory
+from xai_brain.metrics.localization import localization
+from xai_brain.parallel.memory import keep_freed_memory
+from xai_brain.statistics.bootstrap import bootstrap_mean
 
 N_TEST, N_GROUP, N_PERMUTED = 16, 32, 3
 FILLS: dict[str, Any] = {

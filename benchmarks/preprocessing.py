@@ -31,11 +31,11 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from xai_brain.commands.progress import say
 from xai_brain.data import cache
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w
-from xai_brain.volumes import get_grid, load_img
+from xai_brain.io.nifti import get_grid, load_img
+from xai_brain.parallel.progress import say
 
 GRID = get_grid("t1w_58x70x58")
 HCP_SHAPE = (260, 311, 260)

@@ -37,15 +37,15 @@ from turns import Side, in_turns, ratio, seconds_of, serve, show, tell, wait_for
 from untrained import IXI, cohort_root, settings
 
 from xai_brain import compose
-from xai_brain.commands.cohort import class_names, prepared_cohort
-from xai_brain.commands.fold_training import classifier_settings, datamodule_of
-from xai_brain.commands.folds import folds_of, parts_of
-from xai_brain.commands.setup import open_run
 from xai_brain.data.datamodule import VolumeDataset
-from xai_brain.freed_memory import keep_freed_memory
 from xai_brain.models.batch_statistics import exact_batch_statistics
-from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import fit_fold
+from xai_brain.models.module import BrainClassifier
+from xai_brain.parallel.memory import keep_freed_memory
+from xai_brain.study.participants import class_names, prepared_cohort
+from xai_brain.study.settings import open_run
+from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
+from xai_brain.study.training.folds import folds_of, parts_of
 
 LR, N_STEPS = 3e-4, 10
 

@@ -11,16 +11,16 @@ import torch
 from omegaconf import DictConfig
 
 from xai_brain import compose
-from xai_brain.commands.cohort import class_names, portable, prepared_cohort
-from xai_brain.commands.fold_training import classifier_settings
-from xai_brain.commands.setup import open_run
 from xai_brain.data.cache import default_cache_dir
-from xai_brain.data.fold_tables import fold_numbers
-from xai_brain.data.splits import make_folds
-from xai_brain.data.synthetic import SyntheticSettings, make_synthetic_cohort
-from xai_brain.models.classifier import BrainClassifier
+from xai_brain.data.folds.splits import make_folds
+from xai_brain.data.folds.tables import fold_numbers
+from xai_brain.data.layouts.synthetic import SyntheticSettings, make_synthetic_cohort
 from xai_brain.models.fitting import quiet_lightning
-from xai_brain.runs import RunDirectory, read_tsv, write_tsv
+from xai_brain.models.module import BrainClassifier
+from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
+from xai_brain.study.participants import class_names, portable, prepared_cohort
+from xai_brain.study.settings import open_run
+from xai_brain.study.training.fold_training import classifier_settings
 
 IXI = Path(__file__).parents[2] / "shared" / "data" / "ixi"  # where it lies beside the project
 N_STAND_IN = 20  # subjects of the embedded cohort, repeated under new ids

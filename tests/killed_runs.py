@@ -21,12 +21,14 @@ import pandas as pd
 import torch
 import yaml
 
-from xai_brain import claims, compose
-from xai_brain.commands import evaluate, explain, judge, report, run, train  # noqa: F401
+from xai_brain import compose
 from xai_brain.data import cache
-from xai_brain.plotting import html_report  # noqa: F401
-from xai_brain.runs import sidecar
-from xai_brain.volumes import file_hash
+from xai_brain.io.atomic import file_hash
+from xai_brain.parallel import locks as claims
+from xai_brain.reporting import html_report  # noqa: F401
+from xai_brain.runs.directory import sidecar
+from xai_brain.stages import explain, run, train
+from xai_brain.study.evaluation import metrics as judge
 
 SETTINGS = [
     "experiment=demo",

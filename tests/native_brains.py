@@ -8,7 +8,7 @@ from nibabel.affines import from_matvec
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from scipy.spatial.transform import Rotation
 
-from xai_brain.data import raw_images
+from xai_brain.data.raw import images as raw_images
 
 KNOWN = from_matvec(Rotation.from_euler("xyz", [7, -4, 5], degrees=True).as_matrix() * 0.93, [12, -20, 9])
 

@@ -11,9 +11,9 @@ from conftest import fake_brain
 
 from xai_brain import RunDirectory
 from xai_brain.cli import main
-from xai_brain.config import ConfigError
-from xai_brain.runs import read_json, read_tsv, sidecar
-from xai_brain.volumes import get_grid, load_img
+from xai_brain.config.compose import ConfigError
+from xai_brain.io.nifti import get_grid, load_img
+from xai_brain.runs.directory import read_json, read_tsv, sidecar
 
 CENTRE_MM = np.array([-34.0, -20.0, -14.0])  # of the effect of the embedded cohort
 
@@ -132,7 +132,7 @@ def test_maps_that_cannot_be_adopted(small_run, tmp_path, change, told, capsys):
 
 
 def test_no_folder_of_maps(small_run, tmp_path):
-    from xai_brain.commands.adopt import adopt
+    from xai_brain.tools.import_maps import adopt
 
     with pytest.raises(ConfigError, match="no value for maps"):
         adopt([f"run_dir={small_run.path}"])

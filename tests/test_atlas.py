@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from conftest import COARSE, COARSE_SHAPE, world_coordinates
 
-from xai_brain.atlas import FETCHERS, AtlasError, load_atlas, side_of
-from xai_brain.volumes import Grid, ImageError, get_grid
+from xai_brain.atlas.atlas import FETCHERS, AtlasError, load_atlas, side_of
+from xai_brain.io.nifti import Grid, ImageError, get_grid
 
 FINE_SHAPE = (150, 180, 140)  # 1 mm, RAS, x from -75 to 74
 FINE = np.eye(4)
@@ -396,6 +396,6 @@ def test_dlmuse_atlas_works_from_its_path(real_data):
 
 
 def test_atlases_need_no_torch():
-    code = "import sys, xai_brain.atlas; print({'torch', 'nilearn', 'sklearn'} & set(sys.modules))"
+    code = "import sys, xai_brain.atlas.atlas; print({'torch', 'nilearn', 'sklearn'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     assert re.fullmatch(r"set\(\)\s*", said)

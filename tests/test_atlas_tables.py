@@ -13,14 +13,14 @@ from scipy import stats
 
 from xai_brain import compose
 from xai_brain import run as run_all
-from xai_brain.analysis.atlas import compare_classes, permutation_p, region_values, top_regions
-from xai_brain.atlas import AtlasError
-from xai_brain.commands.evaluate import evaluate
-from xai_brain.commands.setup import stage_settings
-from xai_brain.config import ConfigError
-from xai_brain.plotting.html_report import write_report
-from xai_brain.runs import read_json, read_tsv, sidecar, write_json
-from xai_brain.volumes import ImageError, get_grid
+from xai_brain.atlas.atlas import AtlasError
+from xai_brain.config.compose import ConfigError
+from xai_brain.io.nifti import ImageError, get_grid
+from xai_brain.reporting.html_report import write_report
+from xai_brain.runs.directory import read_json, read_tsv, sidecar, write_json
+from xai_brain.stages.evaluate import evaluate
+from xai_brain.statistics.regions import compare_classes, permutation_p, region_values, top_regions
+from xai_brain.study.settings import stage_settings
 
 SHAPE = (5, 6, 7)
 LUT = pd.DataFrame({"index": [300, 7, 12], "name": ["three", "seven", "lost"]})  # not in ascending order
@@ -346,7 +346,7 @@ def test_table_without_atlas_is_refused():
 
 
 def test_tables_need_no_torch():
-    code = "import sys, xai_brain.analysis.atlas; print('torch' in sys.modules)"
+    code = "import sys, xai_brain.statistics.regions; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     assert said.strip() == "False"
 

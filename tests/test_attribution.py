@@ -34,9 +34,9 @@ from xai_brain.attribution import (
     TMap,
     preserved,
 )
-from xai_brain.attribution.fills import gaussian_blur
-from xai_brain.attribution.grad_cam import find_layer
+from xai_brain.attribution.methods.grad_cam import find_layer
 from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.perturbation.fills import gaussian_blur
 
 
 def reference_for(shape, n_classes=2):
@@ -267,7 +267,7 @@ def test_grad_cam_layer_is_found_and_can_be_named(toy_net, inputs):
 
 
 def test_grad_cam_layer_of_the_papers_network():
-    from xai_brain.models.kan2020 import Kan2020
+    from xai_brain.models.networks.kan2020 import Kan2020
 
     model = Kan2020(channels=(2, 3, 4)).eval()
     volumes = torch.zeros(1, 1, 58, 70, 58)

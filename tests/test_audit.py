@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from xai_brain.data.audit import audit_split, content_hashes
-from xai_brain.data.fold_summary import confound_differences, summarise_folds, tell_confounds
-from xai_brain.data.problems import DataError
-from xai_brain.data.splits import make_folds, split_fold
+from xai_brain.data.folds.splits import make_folds, split_fold
+from xai_brain.data.folds.summary import confound_differences, summarise_folds, tell_confounds
+from xai_brain.io.problems import DataError
 
 
 def parts(**columns):

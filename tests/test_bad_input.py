@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from xai_brain import RunDirectory, compose
-from xai_brain.commands.cohort import prepared_cohort
+from xai_brain.data.folds.splits import make_folds
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w
-from xai_brain.data.problems import DataError
-from xai_brain.data.splits import make_folds
-from xai_brain.runs import read_tsv
-from xai_brain.volumes import ImageError, load_img
+from xai_brain.io.nifti import ImageError, load_img
+from xai_brain.io.problems import DataError
+from xai_brain.runs.directory import read_tsv
+from xai_brain.study.participants import prepared_cohort
 
 EVERYBODY = [f"sub-{i:02d}" for i in range(6)]
 VICTIM = "sub-03"

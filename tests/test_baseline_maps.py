@@ -11,8 +11,8 @@ from scipy import stats
 
 from xai_brain.attribution import Edges, Intensity, MeanDifference, RandomMap, Reference, TMap
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.commands.explain_batch import build_reference
-from xai_brain.volumes import Grid
+from xai_brain.io.nifti import Grid
+from xai_brain.study.explanation.batches import build_reference
 
 COUNTS = [5, 3, 4]
 

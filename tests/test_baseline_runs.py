@@ -12,16 +12,16 @@ from conftest import SMALL
 from test_baselines import cohort_of_volumes
 
 from xai_brain import RunDirectory, compose, train
-from xai_brain.commands.baselines import baselines, fit_classifier
-from xai_brain.commands.cohort import prepared_cohort, same_cohort
-from xai_brain.commands.setup import stage_settings
-from xai_brain.config import ConfigError
+from xai_brain.config.compose import ConfigError
 from xai_brain.data.slabs import SlabDataModule, brain_slabs
-from xai_brain.evaluation.classification import auroc
 from xai_brain.models.calibrated import build_network, missing_package
-from xai_brain.models.sfcn import SFCN
-from xai_brain.models.slices2d import SlabNet, calibrated_votes, vote
-from xai_brain.runs import read_json, read_tsv, update_metrics
+from xai_brain.models.networks.sfcn import SFCN
+from xai_brain.models.networks.slices2d import SlabNet, calibrated_votes, vote
+from xai_brain.runs.directory import read_json, read_tsv, update_metrics
+from xai_brain.stages.baselines import baselines, fit_classifier
+from xai_brain.statistics.classification import auroc
+from xai_brain.study.participants import prepared_cohort, same_cohort
+from xai_brain.study.settings import stage_settings
 
 
 def test_slabs_lie_side_by_side_in_the_brain(tmp_path):

@@ -10,10 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
-from xai_brain.analysis.baselines import BaselineError, class_probabilities, fit_baseline, pipeline_of
-from xai_brain.analysis.morphometry import morphometry_features
-from xai_brain.analysis.voxel_features import BrainVoxels, block_means, voxel_features
-from xai_brain.data.problems import DataError
+from xai_brain.baselines.classifiers import BaselineError, class_probabilities, fit_baseline, pipeline_of
+from xai_brain.baselines.morphometry import morphometry_features
+from xai_brain.baselines.voxel_features import BrainVoxels, block_means, voxel_features
+from xai_brain.io.problems import DataError
 
 
 def test_block_means_by_hand():

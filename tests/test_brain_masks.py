@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import AWKWARD_SHAPE, awkward_affine, fake_brain
 
-from xai_brain.data.brain_masks import background_values, find_brain
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w
-from xai_brain.volumes import ImageError
+from xai_brain.data.raw.brain_masks import background_values, find_brain
+from xai_brain.io.nifti import ImageError
 
 
 @pytest.fixture(scope="module")

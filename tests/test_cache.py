@@ -23,8 +23,8 @@ from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.datamodule import VolumeDataset
 from xai_brain.data.participants import load_participants
 from xai_brain.data.preprocessing import Preparation
-from xai_brain.data.problems import DataError, Problems
-from xai_brain.volumes import GRIDS, ImageError
+from xai_brain.io.nifti import GRIDS, ImageError
+from xai_brain.io.problems import DataError, Problems
 
 SETTINGS = Preparation("t1w_4mm")
 

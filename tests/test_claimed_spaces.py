@@ -15,12 +15,12 @@ from scipy import ndimage
 from test_space_check import BROKEN, about, moved
 
 from xai_brain import RunDirectory, compose
-from xai_brain.commands.cohort import portable, prepared_cohort
-from xai_brain.config import ConfigError
+from xai_brain.config.compose import ConfigError
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w
-from xai_brain.data.problems import DataError
-from xai_brain.runs import read_tsv
-from xai_brain.volumes import ImageError, get_grid, is_mni152
+from xai_brain.io.nifti import ImageError, get_grid, is_mni152
+from xai_brain.io.problems import DataError
+from xai_brain.runs.directory import read_tsv
+from xai_brain.study.participants import portable, prepared_cohort
 
 VICTIM = "sub-03"
 

@@ -70,8 +70,8 @@ def test_debug_brings_the_trace_back(tmp_path):
 
 
 def test_settings_of_a_stage_are_those_of_its_run(small_run):
-    from xai_brain.commands.setup import stage_settings
-    from xai_brain.config import ConfigError
+    from xai_brain.config.compose import ConfigError
+    from xai_brain.study.settings import stage_settings
 
     given = f"run_dir={small_run.path}"
     cfg = stage_settings("explain", [given])

@@ -9,11 +9,11 @@ from scipy.stats import norm, ttest_1samp
 from scipy.stats import t as student
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from xai_brain.commands.compare_baselines import comparison_table
-from xai_brain.evaluation.classification import brier_score, classification_metrics
-from xai_brain.evaluation.corrected_t import corrected_t_test
-from xai_brain.evaluation.delong import auroc_influence, delong_test
-from xai_brain.evaluation.matching import matched_auroc, matched_pairs, size_matched_pairs
+from xai_brain.statistics.classification import brier_score, classification_metrics
+from xai_brain.statistics.corrected_t import corrected_t_test
+from xai_brain.statistics.delong import auroc_influence, delong_test
+from xai_brain.statistics.matching import matched_auroc, matched_pairs, size_matched_pairs
+from xai_brain.study.training.compare_baselines import comparison_table
 
 
 def table(targets, scores, folds=0, seed=0):

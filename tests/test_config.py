@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from xai_brain.config import COMMANDS, Config, ConfigError, compose, conf_dir
+from xai_brain.config.compose import COMMANDS, Config, ConfigError, compose, conf_dir
 
 GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
 FILES = [(path.parent.name, path.stem) for path in sorted(conf_dir().glob("*/*.yaml"))]
@@ -51,7 +51,7 @@ def test_every_file_composes_and_says_how_to_use_it(group, choice):
 @pytest.mark.parametrize("choice", [choice for group, choice in FILES if group == "attribution"])
 def test_every_method_can_be_made(choice, toy_net, tmp_path):
     from xai_brain.attribution import Reference
-    from xai_brain.commands.explain_batch import build_method
+    from xai_brain.study.explanation.batches import build_method
 
     overrides = ["data=synthetic", f"attribution=[{choice}]"]
     if choice == "region_ablation":
@@ -85,7 +85,7 @@ def test_the_published_protocol():
         3e-4,
     )
     assert list(cfg.trainer.milestones) == [5, 15]
-    assert cfg.model["_target_"] == "xai_brain.models.kan2020.Kan2020"
+    assert cfg.model["_target_"] == "xai_brain.models.networks.kan2020.Kan2020"
     assert cfg.preprocessing.grid == "kan2020_58x70x58"
     assert cfg.preprocessing.scaling == "none"
 
@@ -173,7 +173,7 @@ def test_groups_have_the_name_of_what_they_configure():
 
 
 def test_settings_of_an_earlier_run_are_those_of_today(tmp_path):
-    from xai_brain.commands.setup import _differences, saved_settings
+    from xai_brain.study.settings import _differences, saved_settings
 
     now = OmegaConf.to_container(compose("run", ["data=bids", ROOT]))
     old = OmegaConf.to_container(compose("run", ["data=bids", ROOT]))

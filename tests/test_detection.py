@@ -7,9 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from xai_brain.cli import main
-from xai_brain.config import compose
-from xai_brain.evaluation.detection import NETWORK, detection_curve, place_and_size, smallest_effects
-from xai_brain.runs import read_tsv, write_json, write_tsv
+from xai_brain.config.compose import compose
+from xai_brain.metrics.detection import NETWORK, detection_curve, place_and_size, smallest_effects
+from xai_brain.runs.directory import read_tsv, write_json, write_tsv
 
 CHANCE = 0.05
 # rank accuracies by size that are the same for all subjects, so that intervals are points

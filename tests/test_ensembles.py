@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
-from xai_brain.evaluation.classification import classification_metrics
-from xai_brain.evaluation.ensembles import chosen_within_folds, log_loss, mean_over_seeds
+from xai_brain.baselines.ensembles import chosen_within_folds, log_loss, mean_over_seeds
+from xai_brain.statistics.classification import classification_metrics
 
 
 def predictions_of(probabilities, seed=0, fold=0, targets=None, first=0):

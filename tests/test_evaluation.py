@@ -6,17 +6,17 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from xai_brain.analysis.baselines import brain_size_predictions
-from xai_brain.evaluation.agreement import agreement, spearman
-from xai_brain.evaluation.classification import (
+from xai_brain.baselines.classifiers import brain_size_predictions
+from xai_brain.metrics.comparison.agreement import agreement, spearman
+from xai_brain.metrics.localization import localization
+from xai_brain.statistics.bootstrap import bootstrap_mean
+from xai_brain.statistics.classification import (
     PredictionError,
     auroc,
     balanced_accuracy,
     classification_metrics,
     defined_figures,
 )
-from xai_brain.evaluation.localization import localization
-from xai_brain.evaluation.resampling import bootstrap_mean
 
 SHAPE = (12, 14, 16)
 

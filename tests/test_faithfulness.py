@@ -15,25 +15,25 @@ from torch import nn
 from xai_brain import attribution
 from xai_brain.attribution import ClassScore
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.commands.explain_batch import multiplies_by_inputs
-from xai_brain.commands.network_judges import by_blocks
-from xai_brain.config import ConfigError
-from xai_brain.config_types import CardConfig
-from xai_brain.evaluation.faithfulness import (
+from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import CardConfig
+from xai_brain.metrics.deletion_insertion import (
     area_under,
     deletion_insertion,
     random_order,
     removal_baselines,
     removal_steps,
 )
-from xai_brain.evaluation.infidelity import (
+from xai_brain.metrics.infidelity import (
     BlockChanges,
     block_changes,
     infidelity,
     infidelity_of_chance,
     random_blocks,
 )
-from xai_brain.evaluation.maps import maps_of
+from xai_brain.metrics.maps import maps_of
+from xai_brain.study.evaluation.network_metrics import by_blocks
+from xai_brain.study.explanation.batches import multiplies_by_inputs
 
 
 def test_deletion_and_insertion_are_those_of_every_step_by_itself(toy_net, inputs):

@@ -11,8 +11,8 @@ from torch import nn
 from xai_brain.attribution import (
     MeaningfulPerturbation,
 )
-from xai_brain.attribution.fills import FILLS, Fills, kan2020_blur
 from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.perturbation.fills import FILLS, Fills, kan2020_blur
 
 
 @pytest.mark.parametrize("name", FILLS)

@@ -10,12 +10,12 @@ from conftest import ToyNet
 from scipy import stats
 from torch import nn
 
-from xai_brain.analysis.first_layer import channel_features, compare_channels, given_confounds, map_entropy
-from xai_brain.analysis.group_design import make_design
-from xai_brain.attribution.first_block import feature_maps
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.models.kan2020 import Kan2020
-from xai_brain.models.sfcn import SFCN
+from xai_brain.attribution.perturbation.first_block import feature_maps
+from xai_brain.models.networks.kan2020 import Kan2020
+from xai_brain.models.networks.sfcn import SFCN
+from xai_brain.statistics.first_layer import channel_features, compare_channels, given_confounds, map_entropy
+from xai_brain.statistics.group_design import make_design
 
 
 def test_entropy_of_a_constant_a_halved_and_a_uniform_map():
@@ -51,7 +51,7 @@ def test_t_and_p_are_those_of_welch_in_scipy_and_d_is_cohens():
 
 
 def test_q_follows_benjamini_and_hochberg_by_hand(monkeypatch):
-    from xai_brain.analysis import first_layer
+    from xai_brain.statistics import first_layer
 
     p = np.array([[0.01, 0.02, 0.03, 0.04, 0.05, 0.5]])
     monkeypatch.setattr(first_layer, "_welch", lambda values, second: (np.zeros_like(p), p))

@@ -12,14 +12,14 @@ from conftest import SMALL, add_subject
 from omegaconf import OmegaConf
 
 from xai_brain import RunDirectory, compose, evaluate, explain, report, train
-from xai_brain.commands.folds import parts_of
-from xai_brain.commands.setup import saved_settings, stage_settings
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.datamodule import BrainDataModule
-from xai_brain.data.problems import DataError
-from xai_brain.evaluation.classification import classification_metrics
+from xai_brain.io.problems import DataError
 from xai_brain.models.fitting import fit_fold
-from xai_brain.runs import read_json, read_tsv
+from xai_brain.runs.directory import read_json, read_tsv
+from xai_brain.statistics.classification import classification_metrics
+from xai_brain.study.settings import saved_settings, stage_settings
+from xai_brain.study.training.folds import parts_of
 from xai_brain.viewer.catalogue import RunCatalogue
 
 
@@ -186,7 +186,7 @@ def test_training_batches_alone_are_augmented_and_one_seed_gives_one_network(tmp
             return super().__call__(volumes)
 
     def weights(augmentation, num_workers=0):
-        model = {"network": {"_target_": "xai_brain.models.kan2020.Kan2020", "channels": [2, 2, 2]}}
+        model = {"network": {"_target_": "xai_brain.models.networks.kan2020.Kan2020", "channels": [2, 2, 2]}}
         model |= {"class_names": ["a", "b"], "input_shape": [24, 24, 24], "lr": 1e-2}
         model["network"] = {"_target_": "conftest.ToyNet"}
         trainer = dict(compose("train", ["data=synthetic", "trainer.tensorboard=false"]).trainer)

@@ -9,11 +9,11 @@ import pytest
 from conftest import awkward_affine
 from scipy import stats
 
-from xai_brain.analysis.cluster_tables import cluster_table
-from xai_brain.analysis.group import MapRows, compare_classes, describe, scale, smooth
-from xai_brain.analysis.group_design import GroupError, common_output, make_design
-from xai_brain.atlas import Atlas
-from xai_brain.evaluation.group_overlap import group_overlap
+from xai_brain.atlas.atlas import Atlas
+from xai_brain.metrics.comparison.group_overlap import group_overlap
+from xai_brain.statistics.cluster_tables import cluster_table
+from xai_brain.statistics.group import MapRows, compare_classes, describe, scale, smooth
+from xai_brain.statistics.group_design import GroupError, common_output, make_design
 
 SHAPE = (9, 10, 11)
 
@@ -72,7 +72,7 @@ def test_t_with_confounds_is_that_of_ordinary_least_squares():
 def test_blocks_on_any_number_of_cores_give_what_nilearn_gives_for_the_whole(monkeypatch):
     from nilearn.mass_univariate import permuted_ols
 
-    from xai_brain.analysis import group
+    from xai_brain.statistics import group
 
     table = people()
     values = np.random.default_rng(3).normal(size=(40, 530)).astype(np.float32)

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from conftest import awkward_affine
 
-from xai_brain.commands import evaluate_groups as stage
-from xai_brain.commands.class_maps import write_class_maps
-from xai_brain.commands.evaluate import find_maps
-from xai_brain.commands.evaluate_groups import evaluate_groups, groups_are_compared
-from xai_brain.config import ConfigError, compose
-from xai_brain.data.problems import DataError
-from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
-from xai_brain.volumes import load_img, save_img
+from xai_brain.config.compose import ConfigError, compose
+from xai_brain.io.nifti import load_img, save_img
+from xai_brain.io.problems import DataError
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
+from xai_brain.stages.evaluate import find_maps
+from xai_brain.study.evaluation import groups as stage
+from xai_brain.study.evaluation.class_maps import write_class_maps
+from xai_brain.study.evaluation.groups import evaluate_groups, groups_are_compared
 
 SHAPE, N = (10, 12, 14), 24
 PLACE = (slice(4, 7), slice(5, 8), slice(6, 9))

@@ -14,7 +14,7 @@ import pytest
 from conftest import COARSE, COARSE_SHAPE, fake_brain
 
 from xai_brain.data.participants import load_participants
-from xai_brain.data.problems import DataError, Problems
+from xai_brain.io.problems import DataError, Problems
 
 COLUMNS = ["participant_id", "session_id", "label", "target", "age", "sex"]
 
@@ -459,7 +459,7 @@ def test_the_whole_tree_is_found(tmp_path, name):
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "bids"])
 def test_every_layout_reaches_a_trained_model(tmp_path, name):
     from xai_brain import BrainClassifier, compose, train
-    from xai_brain.runs import read_tsv
+    from xai_brain.runs.directory import read_tsv
 
     layout, make = LAYOUTS[name]
     root = tmp_path / "cohort"

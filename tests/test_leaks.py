@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 
 from xai_brain.attribution import ClassScore, Reference
 from xai_brain.attribution.model_state import HOOKS, preserved
-from xai_brain.config import conf_dir
+from xai_brain.config.compose import conf_dir
 
 FILES = sorted(path.stem for path in (conf_dir() / "attribution").glob("*.yaml"))
 N_CALLS, N_FIRST = 200, 15  # memory is counted after the first calls, which fill what is kept once

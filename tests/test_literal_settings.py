@@ -18,11 +18,11 @@ from omegaconf import OmegaConf
 
 from xai_brain import RunDirectory, compose
 from xai_brain.cli import main
-from xai_brain.commands.target_rule import read_target, target_rule
-from xai_brain.config import ConfigError
+from xai_brain.config.compose import ConfigError
+from xai_brain.config.overrides import literal, quoted, split_commas, text_settings, unquoted
 from xai_brain.data.labels import LabelRule, make_labels
-from xai_brain.overrides import literal, quoted, split_commas, text_settings, unquoted
-from xai_brain.runs import read_json, read_tsv, write_tsv
+from xai_brain.runs.directory import read_json, read_tsv, write_tsv
+from xai_brain.study.explanation.target_rule import read_target, target_rule
 
 NAMES = ["two words", "Müller", "Study (2020)", "a=b", "v1,final", "O'Brien", "R&D", "c#1", "50% [new]",
          "{x}", '"quoted" part', "back\\slash", "100", "TRUE", "null,", "ends with '", "tab\tand *",
@@ -277,7 +277,7 @@ def test_target_is_a_label_or_a_reserved_word():
 
 
 def test_labels_of_yaml_files(tmp_path):
-    from xai_brain.overrides import finish
+    from xai_brain.config.overrides import finish
 
     def finished(text):
         cfg = compose("run", ["data=synthetic"])

@@ -8,16 +8,21 @@ import pytest
 from scipy.stats import wasserstein_distance
 from sklearn.metrics import average_precision_score
 
-from xai_brain.evaluation.localization import (
+from xai_brain.metrics.comparison.regions import (
+    chance_of_place,
+    most_covered_region,
+    region_means,
+    region_place,
+)
+from xai_brain.metrics.comparison.transport import brain_blocks, earth_movers_distance, worst_distance
+from xai_brain.metrics.localization import (
     average_precision,
     average_precision_of_chance,
     localization,
     ranked,
 )
-from xai_brain.evaluation.regions import chance_of_place, most_covered_region, region_means, region_place
-from xai_brain.evaluation.resampling import over_subjects
-from xai_brain.evaluation.transport import brain_blocks, earth_movers_distance, worst_distance
-from xai_brain.evaluation.true_effect import TrueEffect
+from xai_brain.metrics.true_effect import TrueEffect
+from xai_brain.statistics.bootstrap import over_subjects
 
 SHAPE, VOXEL_MM = (12, 14, 16), (2.0, 1.5, 3.0)
 BRAIN = np.ones(SHAPE, bool)

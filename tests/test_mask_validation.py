@@ -11,16 +11,14 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from xai_brain.commands.fold_masks import explained_subjects
-from xai_brain.evaluation.classification import classification_metrics
-from xai_brain.evaluation.mask_validation import (
+from xai_brain.metrics.mask_validation import (
     CONDITION,
     _auroc,
     figures_of_joint_masks,
     masked_probabilities,
     validation_table,
 )
-from xai_brain.evaluation.masks import (
+from xai_brain.metrics.masks import (
     first_voxels,
     mask_smoothness,
     places,
@@ -28,10 +26,12 @@ from xai_brain.evaluation.masks import (
     region_places,
     voxels_of,
 )
-from xai_brain.plotting.contents import RunContents
-from xai_brain.plotting.gallery import Gallery
-from xai_brain.plotting.mask_sections import masks
-from xai_brain.runs import RunDirectory, write_tsv
+from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.sections.masks import masks
+from xai_brain.runs.directory import RunDirectory, write_tsv
+from xai_brain.statistics.classification import classification_metrics
+from xai_brain.study.explanation.fold_masks import explained_subjects
 
 GRID = (40, 46, 36)
 HEAD = (

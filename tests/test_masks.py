@@ -18,10 +18,10 @@ from xai_brain.attribution import (
     Kan2020Perturbation,
     MeaningfulPerturbation,
 )
-from xai_brain.attribution.area_constrained import of_area
-from xai_brain.attribution.mask_engine import MaskEngine
-from xai_brain.attribution.masks import total_variation, upsampled
+from xai_brain.attribution.methods.area_constrained import of_area
 from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.masks import total_variation, upsampled
 
 
 def subjects(n=2, seed=0):

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.cluster.hierarchy import linkage
 
-from xai_brain.evaluation.method_clusters import cluster_methods
-from xai_brain.plotting.cluster_figures import cluster_figure, linkage_of
+from xai_brain.metrics.comparison.method_clusters import cluster_methods
+from xai_brain.reporting.figures.clusters import cluster_figure, linkage_of
 
 
 def table_of(rhos, n_subjects=6, spread=0.0, seeds=(0,)):

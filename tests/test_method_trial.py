@@ -10,10 +10,10 @@ from conftest import SMALL, ToyNet
 from torch import nn
 
 from xai_brain import cli, compose
-from xai_brain.commands.method_trial import try_methods
-from xai_brain.commands.setup import stage_settings
-from xai_brain.config import ConfigError
-from xai_brain.runs import read_json
+from xai_brain.config.compose import ConfigError
+from xai_brain.runs.directory import read_json
+from xai_brain.study.explanation.method_trial import try_methods
+from xai_brain.study.settings import stage_settings
 
 GRID_SHAPE = (46, 55, 46)  # of t1w_4mm
 

@@ -26,9 +26,9 @@ from xai_brain.attribution import (
     Saliency,
     SmoothGrad,
 )
-from xai_brain.attribution.lrp import folded
+from xai_brain.attribution.methods.lrp import folded
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.models.classifier import BrainClassifier
+from xai_brain.models.module import BrainClassifier
 
 WEIGHTS = torch.arange(4 * 6 * 8, dtype=torch.float32).view(1, 4, 6, 8).cos()
 
@@ -84,7 +84,7 @@ def test_gradient_methods_are_autograds(toy_net, inputs):
     [Saliency, InputXGradient, SmoothGrad, IntegratedGradients, GradientShap, GuidedBackprop, DeepLift, LRP],
 )
 def test_where_a_standardized_network_sees_nothing_there_is_nothing(make, inputs, training):
-    network = {"_target_": "xai_brain.models.shallow.ShallowNet", "channels": 3}
+    network = {"_target_": "xai_brain.models.networks.shallow.ShallowNet", "channels": 3}
     classifier = BrainClassifier(network, ["a", "b"], list(SHAPE), standardize="zscore").eval()
     torch.nn.init.normal_(classifier.network.linear.weight, generator=torch.Generator().manual_seed(1))
     classifier.mean_volume.normal_(generator=torch.Generator().manual_seed(2))

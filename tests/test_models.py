@@ -6,11 +6,11 @@ import torch
 from torch import fx, nn
 
 from xai_brain.models.calibrated import CalibratedNetwork, OutputError, read_checkpoint
-from xai_brain.models.classifier import BrainClassifier
 from xai_brain.models.fitting import determinism_kept, fit_temperature
-from xai_brain.models.kan2020 import Kan2020
-from xai_brain.models.sfcn import SFCN
-from xai_brain.models.shallow import ShallowNet
+from xai_brain.models.module import BrainClassifier
+from xai_brain.models.networks.kan2020 import Kan2020
+from xai_brain.models.networks.sfcn import SFCN
+from xai_brain.models.networks.shallow import ShallowNet
 
 SHAPE = (30, 34, 31)
 
@@ -66,7 +66,11 @@ def test_too_small_an_input_is_refused():
 
 def settings(**kwargs):
     return {
-        "network": {"_target_": "xai_brain.models.kan2020.Kan2020", "channels": [2, 3, 4], "weights": None},
+        "network": {
+            "_target_": "xai_brain.models.networks.kan2020.Kan2020",
+            "channels": [2, 3, 4],
+            "weights": None,
+        },
         "class_names": ["female", "male"],
         "input_shape": list(SHAPE),
         **kwargs,
@@ -103,7 +107,7 @@ def test_any_network_can_be_named():
 
 
 def test_convolutions_of_every_network_have_the_fast_layout():
-    settings = {"_target_": "xai_brain.models.sfcn.SFCN", "channels": [2, 3, 4], "dropout": 0.0}
+    settings = {"_target_": "xai_brain.models.networks.sfcn.SFCN", "channels": [2, 3, 4], "dropout": 0.0}
     torch.manual_seed(0)
     classifier = BrainClassifier(settings, ["a", "b"], [12, 13, 14]).eval()
     torch.manual_seed(0)
@@ -150,8 +154,8 @@ def test_temperature_stays_moderate_where_nothing_is_wrong():
     ],
 )
 def test_published_weights_want_the_published_input(tmp_path, capsys, key, preprocessing, warned):
-    from xai_brain.commands.train import check_weights
-    from xai_brain.config import compose
+    from xai_brain.config.compose import compose
+    from xai_brain.stages.train import check_weights
 
     path = tmp_path / "best_model.pt"
     torch.save({key: torch.zeros(1)}, path)

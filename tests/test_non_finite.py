@@ -12,14 +12,14 @@ import torch
 from conftest import SMALL
 from torch import nn
 
-from xai_brain.analysis.baselines import BaselineError, brain_size_predictions
+from xai_brain.baselines.classifiers import BaselineError, brain_size_predictions
 from xai_brain.cli import main
-from xai_brain.commands import train as training
-from xai_brain.commands.evaluate import summarise
-from xai_brain.evaluation.mask_validation import COLUMNS, validation_table
+from xai_brain.metrics.mask_validation import COLUMNS, validation_table
 from xai_brain.models.fitting import StopAtNonFinite, TrainingError, fit_fold, naming_network, predict_logits
-from xai_brain.plotting.people_sections import baseline
-from xai_brain.runs import RunDirectory, read_json
+from xai_brain.reporting.sections.participants import baseline
+from xai_brain.runs.directory import RunDirectory, read_json
+from xai_brain.stages import train as training
+from xai_brain.stages.evaluate import summarise
 
 LR = {"lr": 1e30, "monitor": "val/auroc", "precision": "16-mixed", "max_epochs": 7}
 

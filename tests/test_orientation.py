@@ -12,11 +12,11 @@ import pytest
 from nibabel.affines import apply_affine
 from nibabel.freesurfer.mghformat import MGHImage
 
-from xai_brain.atlas import load_atlas
-from xai_brain.label_images import read_labels
-from xai_brain.orientation import ORIENTATIONS, stated_affine
+from xai_brain.atlas.atlas import load_atlas
+from xai_brain.atlas.label_images import read_labels
+from xai_brain.io.nifti import ImageError, load_img
+from xai_brain.io.orientation import ORIENTATIONS, stated_affine
 from xai_brain.viewer.slice_viewer import SliceViewer
-from xai_brain.volumes import ImageError, load_img
 
 SHAPE = (12, 14, 16)
 ZOOMS = (2.0, 1.5, 3.0)

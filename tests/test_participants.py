@@ -13,7 +13,7 @@ from conftest import COARSE, COARSE_SHAPE, fake_brain
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
 from xai_brain.data.preprocessing import Preparation
-from xai_brain.data.problems import DataError, Problems
+from xai_brain.io.problems import DataError, Problems
 
 
 def rewrite(root, change):

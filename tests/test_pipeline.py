@@ -15,10 +15,11 @@ from conftest import SMALL, add_subject
 from omegaconf import OmegaConf
 
 from xai_brain import BrainClassifier, compose, evaluate, explain, report, run, train
-from xai_brain.config import ConfigError
-from xai_brain.data.problems import DataError
-from xai_brain.runs import read_json, read_tsv, sidecar, write_json
-from xai_brain.volumes import GRIDS, file_hash
+from xai_brain.config.compose import ConfigError
+from xai_brain.io.atomic import file_hash
+from xai_brain.io.nifti import GRIDS
+from xai_brain.io.problems import DataError
+from xai_brain.runs.directory import read_json, read_tsv, sidecar, write_json
 
 METHODS = ("GradCAM", "GuidedBackprop", "MeaningfulPerturbation")
 
@@ -88,7 +89,7 @@ def test_a_saved_map_is_what_the_method_gives_for_the_prepared_volume(small_run)
     np.testing.assert_allclose(img.affine, GRIDS["t1w_4mm"].affine)
     checkpoint = small_run.checkpoint(int(row.fold), 0, [0])
     classifier = BrainClassifier.load_from_checkpoint(checkpoint, weights_only=True).eval()
-    from xai_brain.commands.cohort import prepared_cohort
+    from xai_brain.study.participants import prepared_cohort
 
     cohort = prepared_cohort(compose("run", SMALL), small_run).set_index("participant_id")
     volume = torch.from_numpy(np.load(cohort.loc[row.participant_id, "volume_path"]))[None, None]
@@ -275,7 +276,7 @@ def test_folds_that_are_trained_stay_true_when_the_cohort_changes(bids_tree, tmp
 
 
 def test_stages_take_what_they_may_and_keep_what_is_there(copied):
-    from xai_brain.commands.setup import stage_settings
+    from xai_brain.study.settings import stage_settings
 
     given = f"run_dir={copied.path}"
     kept = stage_settings("explain", [given]).attribution.MeaningfulPerturbation

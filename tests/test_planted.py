@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
-from xai_brain.data.lesions import lesion_shares, measured_compactness
-from xai_brain.data.local_change import jacobian_determinant
-from xai_brain.data.places import place_of, sphere, world_mm
-from xai_brain.data.planted import plant
-from xai_brain.data.planted_changes import Deformation, soft_region
-from xai_brain.data.planted_draws import draw
-from xai_brain.data.smooth_fields import smooth_fields
-from xai_brain.planted_effect import PlantedEffect, PlantedError, check_planted
-from xai_brain.volumes import Grid, load_img, same_grid
+from xai_brain.config.planted_effect import PlantedEffect, PlantedError, check_planted
+from xai_brain.data.planted.changes import Deformation, soft_region
+from xai_brain.data.planted.draws import draw
+from xai_brain.data.planted.effects import plant
+from xai_brain.data.planted.lesions import lesion_shares, measured_compactness
+from xai_brain.data.planted.local_change import jacobian_determinant
+from xai_brain.data.planted.placement import place_of, sphere, world_mm
+from xai_brain.data.planted.smooth_fields import smooth_fields
+from xai_brain.io.nifti import Grid, load_img, same_grid
 
 N = 60
 AFFINE = np.diag([-3.0, 2.5, 3.5, 1.0])  # anisotropic, x flipped, with an offset
@@ -248,7 +248,7 @@ def test_the_edge_of_a_mask_is_soft():
 
 
 def place_of_elongated(kind="intensity"):
-    from xai_brain.data.places import place_of_mask
+    from xai_brain.data.planted.placement import place_of_mask
 
     img = elongated()
     settings = PlantedEffect(kind, mask_img="mask")

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from xai_brain.commands.cohort import prepared_cohort, same_cohort
-from xai_brain.commands.folds import audit
-from xai_brain.commands.run import run
-from xai_brain.commands.setup import open_run, saved_settings
-from xai_brain.config import ConfigError, compose
-from xai_brain.data.problems import DataError
-from xai_brain.planted_effect import PlantedEffect
-from xai_brain.runs import read_json, read_tsv
-from xai_brain.volumes import get_grid, load_img, same_grid
+from xai_brain.config.compose import ConfigError, compose
+from xai_brain.config.planted_effect import PlantedEffect
+from xai_brain.io.nifti import get_grid, load_img, same_grid
+from xai_brain.io.problems import DataError
+from xai_brain.runs.directory import read_json, read_tsv
+from xai_brain.stages.run import run
+from xai_brain.study.participants import prepared_cohort, same_cohort
+from xai_brain.study.settings import open_run, saved_settings
+from xai_brain.study.training.folds import audit
 
 RUN = [
     "experiment=demo",

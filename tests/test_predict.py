@@ -14,12 +14,12 @@ from conftest import SMALL
 from xai_brain import BrainClassifier, RunDirectory, compose, evaluate, explain, report, train
 from xai_brain.attribution import ClassScore, GradCAM
 from xai_brain.cli import main
-from xai_brain.commands.predict import predict
-from xai_brain.commands.predict_settings import predict_settings
-from xai_brain.commands.setup import stage_settings
-from xai_brain.config import ConfigError
-from xai_brain.data.problems import DataError
-from xai_brain.runs import read_json, read_tsv, sidecar
+from xai_brain.config.compose import ConfigError
+from xai_brain.io.problems import DataError
+from xai_brain.runs.directory import read_json, read_tsv, sidecar
+from xai_brain.stages.predict import predict
+from xai_brain.study.settings import stage_settings
+from xai_brain.study.training.predict_settings import predict_settings
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_probabilities_are_the_mean_of_the_networks(small_run, new_people):
 
 
 def prepared_volumes(settings: list[str]) -> torch.Tensor:
-    from xai_brain.commands.cohort import prepared_cohort
+    from xai_brain.study.participants import prepared_cohort
 
     cfg = predict_settings(settings)
     cohort = prepared_cohort(cfg, RunDirectory(cfg.run_dir))

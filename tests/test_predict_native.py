@@ -12,11 +12,11 @@ from nibabel.affines import apply_affine
 
 from xai_brain import BrainClassifier
 from xai_brain.cli import main
-from xai_brain.commands.predict_settings import predict_settings
-from xai_brain.config import ConfigError
+from xai_brain.config.compose import ConfigError
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w
-from xai_brain.runs import RunDirectory, read_json, read_tsv
-from xai_brain.volumes import load_img
+from xai_brain.io.nifti import load_img
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
+from xai_brain.study.training.predict_settings import predict_settings
 
 N = 3
 

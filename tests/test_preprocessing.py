@@ -14,7 +14,7 @@ from test_volumes import centre_of_mass_mm
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w, read_preparation
-from xai_brain.volumes import GRIDS, ImageError, template_brain_mask
+from xai_brain.io.nifti import GRIDS, ImageError, template_brain_mask
 
 FINE = Preparation("t1w_58x70x58")
 COARSE = Preparation("t1w_4mm")
@@ -154,7 +154,7 @@ def test_cache_is_memory_mapped_and_follows_content_and_settings(bids_tree, tmp_
 
 @pytest.mark.real_data
 def test_real_brain_overlaps_the_template_and_native_is_refused(real_data):
-    from xai_brain.volumes import load_img
+    from xai_brain.io.nifti import load_img
 
     path = next((real_data / "ixi" / "sub-IXI012" / "anat").glob("*desc-brain_T1w.nii.gz"))
     prepared = preprocess_t1w(load_img(path), FINE, path=path)

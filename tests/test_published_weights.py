@@ -12,13 +12,13 @@ from omegaconf import OmegaConf
 
 from xai_brain import RunDirectory
 from xai_brain.cli import main
-from xai_brain.commands.predict import check_published_input
-from xai_brain.commands.predict_settings import predict_settings
-from xai_brain.config import ConfigError
+from xai_brain.config.compose import ConfigError
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w
-from xai_brain.models.kan2020 import Kan2020
-from xai_brain.runs import read_json, read_tsv, sidecar
-from xai_brain.volumes import ImageError, load_img
+from xai_brain.io.nifti import ImageError, load_img
+from xai_brain.models.networks.kan2020 import Kan2020
+from xai_brain.runs.directory import read_json, read_tsv, sidecar
+from xai_brain.stages.predict import check_published_input
+from xai_brain.study.training.predict_settings import predict_settings
 
 SMALL = "model.channels=[2,3,4]"
 ANTERIOR_COMMISSURE_MM = np.array([0, 3, -5])
@@ -156,7 +156,7 @@ def test_a_checkpoint_brings_its_preparation_its_classes_and_its_temperature(sma
     people = ["data=synthetic", "data.cohort.n_subjects=8", "data.cohort.seed=77", "attribution=[grad_cam]"]
     assert main(["predict", f"model.weights={checkpoint}", *people, f"run_dir={tmp_path / 'new'}"]) == 0
     from xai_brain import BrainClassifier
-    from xai_brain.commands.cohort import prepared_cohort
+    from xai_brain.study.participants import prepared_cohort
 
     cfg = predict_settings([f"model.weights={checkpoint}", *people, f"run_dir={tmp_path / 'new'}"])
     assert cfg.preprocessing.grid == "t1w_4mm"

@@ -18,27 +18,13 @@ from synthetic_heads import BACKGROUNDS, synthetic_head, with_background
 
 from xai_brain import compose, explain, train
 from xai_brain.cli import main
-from xai_brain.commands.cohort import prepared_cohort
-from xai_brain.commands.predict_settings import predict_settings
-from xai_brain.data import raw_heads
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w
-from xai_brain.data.raw_heads import (
-    ACPC_MM,
-    align_to_mni,
-    correct_bias,
-    extract_brain,
-    in_mni,
-    in_native,
-)
-from xai_brain.runs import RunDirectory, read_json, read_tsv
-from xai_brain.volumes import (
-    Grid,
-    ImageError,
-    get_grid,
-    load_img,
-    resample_to_grid,
-    template_brain_mask,
-)
+from xai_brain.data.raw import heads as raw_heads
+from xai_brain.data.raw.heads import ACPC_MM, align_to_mni, correct_bias, extract_brain, in_mni, in_native
+from xai_brain.io.nifti import Grid, ImageError, get_grid, load_img, resample_to_grid, template_brain_mask
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
+from xai_brain.study.participants import prepared_cohort
+from xai_brain.study.training.predict_settings import predict_settings
 
 LANDMARKS_MM = np.array([[0, 0, 0], [-34, -20, -14], [34, -20, -14], [0, 50, 0], [0, -95, 0]])
 COLIN27 = Path("/usr/share/mricron/templates")

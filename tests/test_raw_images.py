@@ -13,11 +13,11 @@ from nibabel.affines import apply_affine, from_matvec
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from xai_brain.data import raw_images
 from xai_brain.data.preprocessing import Preparation, preprocess_t1w
-from xai_brain.data.raw_heads import ACPC_MM, rigid_part
-from xai_brain.data.raw_images import prepare_raw
-from xai_brain.volumes import ImageError, template_brain_mask
+from xai_brain.data.raw import images as raw_images
+from xai_brain.data.raw.heads import ACPC_MM, rigid_part
+from xai_brain.data.raw.images import prepare_raw
+from xai_brain.io.nifti import ImageError, template_brain_mask
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,13 @@ import yaml
 from nilearn.datasets import load_mni152_template
 from scipy import ndimage
 
-from xai_brain.plotting import brain_figures, figures, gallery
-from xai_brain.plotting.contents import RunContents
-from xai_brain.plotting.html_report import fixed, write_report
-from xai_brain.runs import RunDirectory, sidecar, write_json, write_tsv
-from xai_brain.volumes import bids_name, get_grid, resample_to_grid, save_img, template_brain_mask
+from xai_brain.io.nifti import bids_name, get_grid, resample_to_grid, save_img, template_brain_mask
+from xai_brain.reporting import gallery
+from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.figures import brain as brain_figures
+from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.html_report import fixed, write_report
+from xai_brain.runs.directory import RunDirectory, sidecar, write_json, write_tsv
 
 GRID = get_grid("t1w_4mm")
 METHODS = {
@@ -511,7 +513,7 @@ def test_roc_matches_scikit_learn():
 
 def test_plotting_needs_no_torch():
     code = (
-        "import sys, xai_brain.plotting.html_report\n"
+        "import sys, xai_brain.reporting.html_report\n"
         "bad = {'torch', 'captum', 'pytorch_lightning', 'matplotlib.pyplot'} & set(sys.modules)\n"
         "assert not bad, bad"
     )

@@ -9,14 +9,15 @@ import pandas as pd
 import pytest
 from conftest import SMALL
 
-from xai_brain import RunDirectory, compose, config_types, evaluate, report, run
-from xai_brain.commands.judge import choose_subjects
-from xai_brain.commands.permuted import permute_labels
-from xai_brain.commands.setup import stage_settings
-from xai_brain.config import ConfigError
-from xai_brain.evaluation.report_card import JUDGES, report_card, verdicts
-from xai_brain.plotting.card_figures import goodness
-from xai_brain.runs import read_tsv
+from xai_brain import RunDirectory, compose, evaluate, report, run
+from xai_brain.config import schema as config_types
+from xai_brain.config.compose import ConfigError
+from xai_brain.metrics.report_card import JUDGES, report_card, verdicts
+from xai_brain.reporting.figures.card import goodness
+from xai_brain.runs.directory import read_tsv
+from xai_brain.study.evaluation.metrics import choose_subjects
+from xai_brain.study.settings import stage_settings
+from xai_brain.study.training.permuted import permute_labels
 
 
 def test_the_settings_know_all_judges_and_refuse_others():

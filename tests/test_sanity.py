@@ -10,9 +10,9 @@ from conftest import SHAPE
 from judged_toys import BRAIN, TARGETS, Linear, OfWeights
 from torch import nn
 
-from xai_brain.evaluation.maps import MapError, maps_of
-from xai_brain.evaluation.sanity import full_randomization, parameter_randomization, randomized_models
-from xai_brain.evaluation.similarity import scaled, similarity, ssim_map, ssim_of_chance
+from xai_brain.metrics.comparison.similarity import scaled, similarity, ssim_map, ssim_of_chance
+from xai_brain.metrics.maps import MapError, maps_of
+from xai_brain.metrics.sanity import full_randomization, parameter_randomization, randomized_models
 
 
 def test_similarity_of_known_maps():

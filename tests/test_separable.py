@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from xai_brain import inflate
-from xai_brain.separable import parallel_axes, resample
-from xai_brain.volumes import Grid, ImageError, load_img, resample_to_grid
+from xai_brain.io import inflate
+from xai_brain.io.nifti import Grid, ImageError, load_img, resample_to_grid
+from xai_brain.io.separable import parallel_axes, resample
 
 SHAPE = (24, 31, 27)
 

@@ -9,12 +9,12 @@ import pytest
 from killed_runs import SETTINGS, compare
 
 from xai_brain import compose, evaluate, explain, run, validate
-from xai_brain.claims import alone, share
-from xai_brain.commands.setup import stage_settings
-from xai_brain.commands.sweep import plan_sweep
-from xai_brain.config import ConfigError
-from xai_brain.runs import read_tsv
-from xai_brain.shards import of_shard, read_shard
+from xai_brain.config.compose import ConfigError
+from xai_brain.parallel.locks import alone, share
+from xai_brain.parallel.shards import of_shard, read_shard
+from xai_brain.runs.directory import read_tsv
+from xai_brain.study.settings import stage_settings
+from xai_brain.tools.sweep import plan_sweep
 
 
 def test_shards_part_all_units_evenly_whatever_their_order():
@@ -46,7 +46,7 @@ def test_a_shard_is_of_stages_that_have_units_and_of_one_run():
 
 
 def test_what_others_do_is_not_waited_for_by_a_shard(tmp_path):
-    from xai_brain.claims import _held
+    from xai_brain.parallel.locks import _held
 
     (tmp_path / "b.0").write_text("00000000-1-1")  # a process of another machine
     did = []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cluster import missing_programs, slurm
 
-from xai_brain.runs import read_json, read_tsv
+from xai_brain.runs.directory import read_json, read_tsv
 
 SETTINGS = [
     "experiment=demo",

@@ -11,9 +11,9 @@ from nilearn.datasets import load_mni152_gm_template
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from xai_brain.data.space_check import check_mni152, check_tissue_map
-from xai_brain.data.synthetic import SyntheticSettings, make_synthetic_subject
-from xai_brain.volumes import get_grid, load_img
+from xai_brain.data.layouts.synthetic import SyntheticSettings, make_synthetic_subject
+from xai_brain.data.spaces.space_check import check_mni152, check_tissue_map
+from xai_brain.io.nifti import get_grid, load_img
 
 CENTER_MM = np.array([0.0, -18.0, 6.0])
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xai_brain.data.fold_tables import NEVER_TESTED, fold_numbers, read_folds
-from xai_brain.data.problems import DataError
-from xai_brain.data.splits import make_folds, split_fold
-from xai_brain.runs import write_tsv
+from xai_brain.data.folds.splits import make_folds, split_fold
+from xai_brain.data.folds.tables import NEVER_TESTED, fold_numbers, read_folds
+from xai_brain.io.problems import DataError
+from xai_brain.runs.directory import write_tsv
 
 
 def cohort(counts, sessions=1):

@@ -12,10 +12,15 @@ from captum.attr import InputXGradient, Saliency
 from conftest import SHAPE
 from judged_toys import BRAIN, TARGETS, Linear, OfWeights
 
-from xai_brain.evaluation import cost as cost_module
-from xai_brain.evaluation.agreement import spearman
-from xai_brain.evaluation.cost import cost
-from xai_brain.evaluation.stability import UNRELATED, max_sensitivity, noise_stability, reseed_stability
+from xai_brain.metrics import cost as cost_module
+from xai_brain.metrics.comparison.agreement import spearman
+from xai_brain.metrics.comparison.stability import (
+    UNRELATED,
+    max_sensitivity,
+    noise_stability,
+    reseed_stability,
+)
+from xai_brain.metrics.cost import cost
 
 
 def test_max_sensitivity_is_captums(toy_net, inputs):

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from xai_brain import claims
-from xai_brain.claims import alone, claim, is_gone, others_at_work, share, this_process
+from xai_brain.io.atomic import is_gone, this_process
+from xai_brain.parallel import locks as claims
+from xai_brain.parallel.locks import alone, claim, others_at_work, share
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and reads /proc")
 
 
 def ended_process() -> str:
     """Token of a process of this machine that has ended."""
-    ask = "from xai_brain.claims import this_process; print(this_process())"
+    ask = "from xai_brain.parallel.locks import this_process; print(this_process())"
     return subprocess.run(
         [sys.executable, "-c", ask], capture_output=True, text=True, check=True
     ).stdout.strip()

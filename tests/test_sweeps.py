@@ -14,7 +14,10 @@ from conftest import SMALL
 from hydra.errors import MissingConfigException
 
 from xai_brain import compose
-from xai_brain.analysis.sweeps import (
+from xai_brain.cli import main
+from xai_brain.config.compose import ConfigError, told_in_one_line
+from xai_brain.runs.directory import read_json, read_tsv, write_json
+from xai_brain.statistics.sweeps import (
     SweepError,
     less_is_better,
     ranking,
@@ -23,11 +26,8 @@ from xai_brain.analysis.sweeps import (
     swept_keys,
     t_interval,
 )
-from xai_brain.cli import main
-from xai_brain.commands.folds import one_fold
-from xai_brain.commands.sweep import first_value, plan_sweep
-from xai_brain.config import ConfigError, told_in_one_line
-from xai_brain.runs import read_json, read_tsv, write_json
+from xai_brain.study.training.folds import one_fold
+from xai_brain.tools.sweep import first_value, plan_sweep
 
 JOBS = [
     (["trainer.lr=0.001", "seeds=[0]"], "complete", {"test/auroc": 0.6}),

@@ -7,14 +7,14 @@ import pytest
 from omegaconf import OmegaConf
 from scipy import ndimage, stats
 
-from xai_brain.data.synthetic import (
+from xai_brain.data.layouts.synthetic import (
     SyntheticSettings,
     effect_pullback,
     make_synthetic_cohort,
     make_synthetic_subject,
 )
-from xai_brain.runs import read_json
-from xai_brain.volumes import get_grid, load_img, same_grid, template_brain_mask
+from xai_brain.io.nifti import get_grid, load_img, same_grid, template_brain_mask
+from xai_brain.runs.directory import read_json
 
 SETTINGS = SyntheticSettings(n_subjects=6)
 NO_EFFECT = replace(SETTINGS, effect_volume_change=0.0, effect_intensity_change=0.0)

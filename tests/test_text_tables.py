@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xai_brain.atlas import AtlasError
-from xai_brain.data.fold_tables import read_folds
-from xai_brain.data.problems import DataError
-from xai_brain.data.tables import read_table
-from xai_brain.lookup_tables import read_names
+from xai_brain.atlas.atlas import AtlasError
+from xai_brain.atlas.lookup_tables import read_names
+from xai_brain.data.folds.tables import read_folds
+from xai_brain.io.problems import DataError
+from xai_brain.io.tables import read_table
 
 
 @pytest.fixture

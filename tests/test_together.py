@@ -16,12 +16,12 @@ from conftest import SHAPE
 from killed_runs import SETTINGS
 
 from xai_brain import compose, train
-from xai_brain.config import ConfigError
+from xai_brain.config.compose import ConfigError
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.datamodule import BrainDataModule, PartOfBatches
 from xai_brain.models.fitting import fit_fold, predict_logits
 from xai_brain.models.together import RankError, fit_together
-from xai_brain.runs import RunDirectory, read_tsv
+from xai_brain.runs.directory import RunDirectory, read_tsv
 
 # In single precision rounding errors grow from step to step; double shows what two processes compute.
 EXACT = ["trainer.precision=64-true"]

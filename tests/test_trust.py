@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from xai_brain import BrainClassifier, compose
 from xai_brain.cli import main
-from xai_brain.commands.networks import load_classifier
-from xai_brain.config import ConfigError
-from xai_brain.config_checks import check
+from xai_brain.config.checks import check
+from xai_brain.config.compose import ConfigError
+from xai_brain.study.training.networks import load_classifier
 
 
 class Payload:
@@ -92,7 +92,7 @@ def test_settings_of_a_stranger_run_nothing(copied, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "target",
-    ["torch.load", "torch.hub.load_state_dict_from_url", "xai_brain.claims.os.mkdir",
+    ["torch.load", "torch.hub.load_state_dict_from_url", "xai_brain.parallel.locks.os.mkdir",
      "sklearn.datasets.load_files",
      "torch.distributed.elastic.multiprocessing.subprocess_handler.SubprocessHandler",
      "xai_brain.models.together.subprocess.Popen"],

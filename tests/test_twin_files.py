@@ -8,9 +8,9 @@ import pytest
 
 from xai_brain.cli import main
 from xai_brain.data.participants import load_participants
-from xai_brain.data.problems import DataError, Problems
-from xai_brain.twin_files import without_equal_twins
-from xai_brain.volumes import ImageError
+from xai_brain.io.nifti import ImageError
+from xai_brain.io.problems import DataError, Problems
+from xai_brain.io.twin_files import without_equal_twins
 
 SHAPE = (5, 6, 7)
 

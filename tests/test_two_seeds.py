@@ -12,11 +12,11 @@ from conftest import SMALL
 from scipy import stats
 
 from xai_brain import compose, run
-from xai_brain.analysis.first_layer import map_entropy
-from xai_brain.commands.cohort import prepared_cohort
-from xai_brain.commands.evaluate_first_layer import evaluate_first_layer
-from xai_brain.models.classifier import BrainClassifier
-from xai_brain.runs import RunDirectory, read_json, read_tsv
+from xai_brain.models.module import BrainClassifier
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
+from xai_brain.statistics.first_layer import map_entropy
+from xai_brain.study.evaluation.first_layer import evaluate_first_layer
+from xai_brain.study.participants import prepared_cohort
 
 SEEDS = [0, 1]
 TWO_SEEDS = [

@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 
 from xai_brain import compose, report, validate
-from xai_brain.commands.bench import Bench
-from xai_brain.commands.cohort import prepared_cohort, same_cohort
-from xai_brain.commands.folds import parts_of
-from xai_brain.commands.masked_training import masked_volumes, told_again, train_again
-from xai_brain.commands.networks import networks_of
-from xai_brain.commands.setup import stage_settings
-from xai_brain.config import ConfigError
-from xai_brain.evaluation.mask_validation import (
-    CONDITION,
-)
-from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar
-from xai_brain.volumes import load_img, save_img
+from xai_brain.config.compose import ConfigError
+from xai_brain.io.nifti import load_img, save_img
+from xai_brain.metrics.mask_validation import CONDITION
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
+from xai_brain.study.evaluation.context import Bench
+from xai_brain.study.participants import prepared_cohort, same_cohort
+from xai_brain.study.settings import stage_settings
+from xai_brain.study.training.folds import parts_of
+from xai_brain.study.training.masked_training import masked_volumes, told_again, train_again
+from xai_brain.study.training.networks import networks_of
 
 
 def test_settings_that_cannot_be():

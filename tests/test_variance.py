@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from conftest import awkward_affine
 
-from xai_brain.analysis.group import MapRows
-from xai_brain.analysis.variance import variance_components, variance_shares
-from xai_brain.commands.evaluate import find_maps
-from xai_brain.commands.evaluate_variance import evaluate_variance
-from xai_brain.config import ConfigError, compose
-from xai_brain.runs import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
-from xai_brain.volumes import load_img, save_img
+from xai_brain.config.compose import ConfigError, compose
+from xai_brain.io.nifti import load_img, save_img
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
+from xai_brain.stages.evaluate import find_maps
+from xai_brain.statistics.group import MapRows
+from xai_brain.statistics.variance import variance_components, variance_shares
+from xai_brain.study.evaluation.variance import evaluate_variance
 
 
 def rows_of(tables):
@@ -64,7 +64,7 @@ def test_known_components_are_recovered():
 
 
 def test_the_mean_over_the_brain_is_that_of_the_voxels_and_of_a_draw_of_everybody_once(monkeypatch):
-    from xai_brain.analysis import variance
+    from xai_brain.statistics import variance
 
     rng = np.random.default_rng(1)
     rows, folds = rows_of([simulated(rng, n, 3, 50) for n in (6, 9)])

@@ -11,11 +11,11 @@ from conftest import in_another_process, map_of
 
 from xai_brain import report
 from xai_brain.cli import main
-from xai_brain.commands import report as report_stage
-from xai_brain.commands.explain_batch import Batch, _seed_of
-from xai_brain.commands.setup import stage_settings
-from xai_brain.runs import read_json, read_tsv, sidecar, write_json
-from xai_brain.volumes import file_hash
+from xai_brain.io.atomic import file_hash
+from xai_brain.runs.directory import read_json, read_tsv, sidecar, write_json
+from xai_brain.stages import report as report_stage
+from xai_brain.study.explanation.batches import Batch, _seed_of
+from xai_brain.study.settings import stage_settings
 
 
 def test_a_map_tells_its_model_data_settings_code_and_class(small_run):
@@ -172,7 +172,7 @@ def test_a_report_is_written_again_when_results_version_or_template_change(copie
 
 def test_the_seed_of_a_batch_is_the_same_everywhere():
     ask = (
-        "import pandas as pd; from xai_brain.commands.explain_batch import Batch, _seed_of; "
+        "import pandas as pd; from xai_brain.study.explanation.batches import Batch, _seed_of; "
         "print(_seed_of(Batch(3, 2, pd.DataFrame({'a': [1]}, index=[16]))))"
     )
     told = [in_another_process(ask, PYTHONHASHSEED=seed).stdout for seed in ("1", "7")]

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from conftest import awkward_affine
 
-from xai_brain.commands.view import ViewError, view, write_notebook
-from xai_brain.runs import RunDirectory, read_tsv, write_tsv
+from xai_brain.io.nifti import save_img
+from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
+from xai_brain.tools.view import ViewError, view, write_notebook
 from xai_brain.viewer import SliceViewer, loading, slice_viewer
 from xai_brain.viewer.canvas import COLOURS, SliceCanvas, colour_tables
 from xai_brain.viewer.layers import Layer
 from xai_brain.viewer.readout import clusters_of
-from xai_brain.volumes import save_img
 
 SHAPE = (12, 14, 16)
 METHODS = ("GradCAM", "GuidedBackprop", "Mask")
@@ -352,7 +352,7 @@ def test_view_writes_a_notebook_beside_the_run(make_run, tmp_path, monkeypatch):
         started.extend(command)
         raise SystemExit(0)
 
-    monkeypatch.setattr("xai_brain.commands.view.os.execv", become)
+    monkeypatch.setattr("xai_brain.tools.view.os.execv", become)
     with pytest.raises(SystemExit):
         view([str(run.path), "--no-browser"])
     assert started[1:] == ["-m", "jupyterlab", str(path), "--no-browser"]

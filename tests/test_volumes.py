@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from conftest import AWKWARD_SHAPE, awkward_affine, world_coordinates
 
-from xai_brain.volumes import (
+from xai_brain.io.atomic import write_atomic
+from xai_brain.io.nifti import (
     GRIDS,
     NYQUIST_SIGMA,
     Grid,
@@ -16,7 +17,6 @@ from xai_brain.volumes import (
     resample_to_grid,
     save_img,
     template_brain_mask,
-    write_atomic,
 )
 
 

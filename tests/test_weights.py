@@ -14,7 +14,7 @@ from torch import nn
 
 from xai_brain.cli import main
 from xai_brain.models.calibrated import build_network, read_checkpoint
-from xai_brain.models.kan2020 import Kan2020, is_published
+from xai_brain.models.networks.kan2020 import Kan2020, is_published
 from xai_brain.models.weights import WeightsError, is_calibrated, load_weights, read_state_dict
 
 PUBLISHED = {
@@ -132,7 +132,7 @@ def test_own_checkpoints_load_into_the_bare_network(small_run):
     checkpoint = small_run.checkpoint(0, 0, [0])
     calibrated = read_checkpoint(checkpoint)
     network = build_network(
-        "xai_brain.models.kan2020.Kan2020",
+        "xai_brain.models.networks.kan2020.Kan2020",
         {"channels": [2, 3, 4], "weights": str(checkpoint)},
         [46, 55, 46],
         2,

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -148,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         if command in TOOLS:
-            return getattr(import_module(f"xai_brain.commands.{command}"), command)(rest)
+            return _function("tools", command)(rest)
         return _start(command, rest)
     except KeyboardInterrupt:
         return _fail("stopped; what is finished is kept, start again to go on", 130)
@@ -159,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _start(command: str, rest: list[str]) -> int:
-    from xai_brain.config import ConfigError, compose
+    from xai_brain.config.compose import ConfigError, compose
 
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:  # of torchrun
         return _start_with_others(command, rest)
@@ -173,9 +174,9 @@ def _start(command: str, rest: list[str]) -> int:
 
 def _start_with_others(command: str, rest: list[str]) -> int:
     """One of the processes that torchrun has started."""
-    from xai_brain.commands.progress import say
-    from xai_brain.config import ConfigError, compose
+    from xai_brain.config.compose import ConfigError, compose
     from xai_brain.models.launched import with_others
+    from xai_brain.parallel.progress import say
 
     if command != "train" or any(argument.startswith("-") for argument in rest):
         raise ConfigError(
@@ -197,18 +198,24 @@ def _start_with_others(command: str, rest: list[str]) -> int:
 def _settings_of_a_run(command: str, overrides: list[str]) -> object | None:
     """Settings that begin with those of an existing run; None of commands that begin anew."""
     if command == "predict":
-        from xai_brain.commands.predict_settings import predict_settings
+        from xai_brain.study.training.predict_settings import predict_settings
 
         return predict_settings(overrides)
     if command in STAGES:
-        from xai_brain.commands.setup import stage_settings
+        from xai_brain.study.settings import stage_settings
 
         return stage_settings(command, overrides)
     return None
 
 
 def _execute(command: str, cfg: object) -> None:
-    getattr(import_module(f"xai_brain.commands.{command}"), command)(cfg)
+    _function("stages", command)(cfg)
+
+
+def _function(package: str, command: str) -> Callable[[Any], Any]:
+    name = command.replace("-", "_")
+    function: Callable[[Any], Any] = getattr(import_module(f"xai_brain.{package}.{name}"), name)
+    return function
 
 
 def _start_hydra(command: str, rest: list[str]) -> int:
@@ -217,9 +224,9 @@ def _start_hydra(command: str, rest: list[str]) -> int:
 
     import hydra
 
-    from xai_brain.commands.sweep import first_value, plan_sweep, tell_sweep, waiting_for_all
-    from xai_brain.config import ConfigError, compose, conf_dir, register_schemas
-    from xai_brain.overrides import literal, quoted, split_commas, unquoted
+    from xai_brain.config.compose import ConfigError, compose, conf_dir, register_schemas
+    from xai_brain.config.overrides import literal, quoted, split_commas, unquoted
+    from xai_brain.tools.sweep import first_value, plan_sweep, tell_sweep, waiting_for_all
 
     multirun = bool({"-m", "--multirun"} & set(rest))
     rest = [literal(text, multirun) for text in rest]
@@ -266,8 +273,8 @@ def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from xai_brain.commands.sweep import run_recorded
-    from xai_brain.config import check, complete
+    from xai_brain.config.compose import check, complete
+    from xai_brain.tools.sweep import run_recorded
 
     command = HydraConfig.get().job.config_name
     assert command is not None
@@ -297,7 +304,7 @@ def _job(cfg: DictConfig) -> float | None:
 
 
 def _message(error: Exception) -> str:
-    from xai_brain.commands.progress import one_line
+    from xai_brain.parallel.progress import one_line
 
     return one_line(error)
 

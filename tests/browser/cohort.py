@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from xai_brain.runs import RunDirectory, write_tsv
-from xai_brain.volumes import get_grid, save_img
+from xai_brain.io.nifti import get_grid, save_img
+from xai_brain.runs.directory import RunDirectory, write_tsv
 
 METHODS = ("GradCAM", "GuidedBackprop", "MeaningfulPerturbation", "Occlusion")
 PLANTED_MM = (-34.0, -20.0, -14.0)

@@ -4,55 +4,57 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xai_brain.attribution.amortized_masker import AmortizedMasker as AmortizedMasker
-    from xai_brain.attribution.area_constrained import (
+    from xai_brain.attribution.methods.amortized_masker import AmortizedMasker as AmortizedMasker
+    from xai_brain.attribution.methods.area_constrained import (
         AreaConstrainedPerturbation as AreaConstrainedPerturbation,
     )
-    from xai_brain.attribution.baselines import Edges as Edges
-    from xai_brain.attribution.baselines import Intensity as Intensity
-    from xai_brain.attribution.baselines import MeanDifference as MeanDifference
-    from xai_brain.attribution.baselines import RandomMap as RandomMap
-    from xai_brain.attribution.baselines import TMap as TMap
-    from xai_brain.attribution.deep_lift import DeepLift as DeepLift
-    from xai_brain.attribution.grad_cam import GradCAM as GradCAM
-    from xai_brain.attribution.gradients import InputXGradient as InputXGradient
-    from xai_brain.attribution.gradients import Saliency as Saliency
-    from xai_brain.attribution.guided_backprop import GuidedBackprop as GuidedBackprop
-    from xai_brain.attribution.guided_grad_cam import GuidedGradCAM as GuidedGradCAM
-    from xai_brain.attribution.integrated_gradients import IntegratedGradients as IntegratedGradients
-    from xai_brain.attribution.kan2020_perturbation import Kan2020Perturbation as Kan2020Perturbation
-    from xai_brain.attribution.lrp import LRP as LRP
-    from xai_brain.attribution.meaningful_perturbation import MeaningfulPerturbation as MeaningfulPerturbation
+    from xai_brain.attribution.methods.baselines import Edges as Edges
+    from xai_brain.attribution.methods.baselines import Intensity as Intensity
+    from xai_brain.attribution.methods.baselines import MeanDifference as MeanDifference
+    from xai_brain.attribution.methods.baselines import RandomMap as RandomMap
+    from xai_brain.attribution.methods.baselines import TMap as TMap
+    from xai_brain.attribution.methods.deep_lift import DeepLift as DeepLift
+    from xai_brain.attribution.methods.grad_cam import GradCAM as GradCAM
+    from xai_brain.attribution.methods.gradients import InputXGradient as InputXGradient
+    from xai_brain.attribution.methods.gradients import Saliency as Saliency
+    from xai_brain.attribution.methods.guided_backprop import GuidedBackprop as GuidedBackprop
+    from xai_brain.attribution.methods.guided_grad_cam import GuidedGradCAM as GuidedGradCAM
+    from xai_brain.attribution.methods.integrated_gradients import IntegratedGradients as IntegratedGradients
+    from xai_brain.attribution.methods.kan2020_perturbation import Kan2020Perturbation as Kan2020Perturbation
+    from xai_brain.attribution.methods.lrp import LRP as LRP
+    from xai_brain.attribution.methods.meaningful_perturbation import (
+        MeaningfulPerturbation as MeaningfulPerturbation,
+    )
+    from xai_brain.attribution.methods.occlusion import Occlusion as Occlusion
+    from xai_brain.attribution.methods.region_ablation import RegionAblation as RegionAblation
+    from xai_brain.attribution.methods.sampled_gradients import GradientShap as GradientShap
+    from xai_brain.attribution.methods.sampled_gradients import SmoothGrad as SmoothGrad
     from xai_brain.attribution.model_state import preserved as preserved
-    from xai_brain.attribution.occlusion import Occlusion as Occlusion
     from xai_brain.attribution.outputs import ClassScore as ClassScore
     from xai_brain.attribution.reference import Reference as Reference
-    from xai_brain.attribution.region_ablation import RegionAblation as RegionAblation
-    from xai_brain.attribution.sampled_gradients import GradientShap as GradientShap
-    from xai_brain.attribution.sampled_gradients import SmoothGrad as SmoothGrad
 
 _HOMES = {
-    "DeepLift": "deep_lift",
-    "Edges": "baselines",
-    "GradientShap": "sampled_gradients",
-    "GuidedGradCAM": "guided_grad_cam",
-    "InputXGradient": "gradients",
-    "IntegratedGradients": "integrated_gradients",
-    "Intensity": "baselines",
-    "LRP": "lrp",
-    "MeanDifference": "baselines",
-    "Occlusion": "occlusion",
-    "RandomMap": "baselines",
-    "RegionAblation": "region_ablation",
-    "Saliency": "gradients",
-    "SmoothGrad": "sampled_gradients",
-    "TMap": "baselines",
-    "AmortizedMasker": "amortized_masker",
-    "AreaConstrainedPerturbation": "area_constrained",
-    "Kan2020Perturbation": "kan2020_perturbation",
-    "GradCAM": "grad_cam",
-    "GuidedBackprop": "guided_backprop",
-    "MeaningfulPerturbation": "meaningful_perturbation",
+    "DeepLift": "methods.deep_lift",
+    "Edges": "methods.baselines",
+    "GradientShap": "methods.sampled_gradients",
+    "GuidedGradCAM": "methods.guided_grad_cam",
+    "InputXGradient": "methods.gradients",
+    "IntegratedGradients": "methods.integrated_gradients",
+    "Intensity": "methods.baselines",
+    "LRP": "methods.lrp",
+    "MeanDifference": "methods.baselines",
+    "Occlusion": "methods.occlusion",
+    "RandomMap": "methods.baselines",
+    "RegionAblation": "methods.region_ablation",
+    "Saliency": "methods.gradients",
+    "SmoothGrad": "methods.sampled_gradients",
+    "TMap": "methods.baselines",
+    "AmortizedMasker": "methods.amortized_masker",
+    "AreaConstrainedPerturbation": "methods.area_constrained",
+    "Kan2020Perturbation": "methods.kan2020_perturbation",
+    "GradCAM": "methods.grad_cam",
+    "GuidedBackprop": "methods.guided_backprop",
+    "MeaningfulPerturbation": "methods.meaningful_perturbation",
     "ClassScore": "outputs",
     "Reference": "reference",
     "preserved": "model_state",

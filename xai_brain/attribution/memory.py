@@ -12,7 +12,7 @@ from torch import nn
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.model_state import preserved
 from xai_brain.attribution.reduced_precision import reliable_precision
-from xai_brain.freed_memory import return_freed_memory
+from xai_brain.parallel.memory import return_freed_memory
 
 MAX_VOLUMES = {"cpu": 8, "cuda": 256}  # more in one pass are no faster
 MEMORY_SHARE = 0.5  # of what is free

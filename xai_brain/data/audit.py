@@ -8,8 +8,8 @@ from hashlib import sha256
 import numpy as np
 import pandas as pd
 
-from xai_brain.data.problems import DataError, named
-from xai_brain.volumes import file_hash
+from xai_brain.io.atomic import file_hash
+from xai_brain.io.problems import DataError, named
 
 FAMILY = "family_id"
 

@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xai_brain.claims import alone, claim
 from xai_brain.data.preprocessing import ALGORITHM, Preparation, preprocess_t1w
-from xai_brain.nifti_header import require_file
-from xai_brain.volumes import ImageError, file_hash, load_img, write_atomic
+from xai_brain.io.atomic import file_hash, write_atomic
+from xai_brain.io.nifti import ImageError, load_img
+from xai_brain.io.nifti_header import require_file
+from xai_brain.parallel.locks import alone, claim
 
 RACY_NS = 2 * 10**9  # a file changed this shortly before it was hashed may change again unnoticed
 

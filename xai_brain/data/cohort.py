@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from xai_brain.claims import remove_partial_files
 from xai_brain.data.cache import Source, default_cache_dir, find, prepare
 from xai_brain.data.preprocessing import Preparation
-from xai_brain.data.problems import Problems
-from xai_brain.volumes import ImageError
+from xai_brain.io.atomic import remove_partial_files
+from xai_brain.io.nifti import ImageError
+from xai_brain.io.problems import Problems
+from xai_brain.parallel.threads import available_cores
 
 WORKERS_AFTER_SECONDS = 2.0  # starting them takes about as long
 IDLE_WORKERS_END_AFTER_SECONDS = 5
@@ -87,12 +87,6 @@ def prepare_cohort(
     ]
     made_here = ["volume_path", "volume_mask_path", "alignment_path", "space_warning", "sha256"]
     return pd.DataFrame(table, columns=[*participants.columns, *made_here])
-
-
-def available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _source(row: dict, space: str | None, orientation: str | None, space_check: str) -> Source:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xai_brain.data.problems import DataError
-from xai_brain.data.tables import bounds
+from xai_brain.io.problems import DataError
+from xai_brain.io.tables import bounds
 
 SEXES = {"m": "male", "male": "male", "man": "male", "f": "female", "female": "female", "woman": "female"}
 SAME_MEANING = {"sex": "gender", "gender": "sex"}

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from xai_brain.data import bids, caps, hcp, ixi, oasis, table
-from xai_brain.data.found import Found, join
 from xai_brain.data.labels import LabelRule, find_column, make_labels, sex_spelling
-from xai_brain.data.problems import DataError, Problems
-from xai_brain.data.tables import numbers
+from xai_brain.data.layouts import bids, caps, hcp, ixi, oasis, table
+from xai_brain.data.layouts.found import Found, join
+from xai_brain.io.problems import DataError, Problems
+from xai_brain.io.tables import numbers
 
 SOURCES: dict[str, Callable[..., Found]] = {
     "bids": bids.find,

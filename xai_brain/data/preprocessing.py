@@ -11,22 +11,16 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from xai_brain.data.brain_masks import find_brain
-from xai_brain.data.claimed_space import (
+from xai_brain.data.raw.brain_masks import find_brain
+from xai_brain.data.raw.images import prepare_raw
+from xai_brain.data.spaces.claimed_space import (
     judge_space,
     refuse_other_space,
     require_overlap,
     require_overlap_of_map,
 )
-from xai_brain.data.raw_images import prepare_raw
-from xai_brain.data.space_check import Alignment, check_tissue_map, check_volume
-from xai_brain.volumes import (
-    ImageError,
-    get_grid,
-    is_mni152,
-    resample_to_grid,
-    template_brain_mask,
-)
+from xai_brain.data.spaces.space_check import Alignment, check_tissue_map, check_volume
+from xai_brain.io.nifti import ImageError, get_grid, is_mni152, resample_to_grid, template_brain_mask
 
 ALGORITHM = 4  # part of every cache key; raise it when the same settings give other numbers
 SCALINGS = ("zscore", "percentile", "none")
@@ -42,7 +36,7 @@ class Preparation:
     Parameters
     ----------
     grid : str, default "t1w_58x70x58"
-        Name of a grid in `xai_brain.volumes.GRIDS`.
+        Name of a grid in `xai_brain.io.nifti.GRIDS`.
     scaling : {"zscore", "percentile", "none"}, default "zscore"
         ``zscore``: mean 0 and standard deviation 1 inside the brain. ``percentile``: 0 at the 1st and 1
         at the 99th percentile of the brain, what lies beyond is clipped. ``none``: numbers of the file.
@@ -50,13 +44,13 @@ class Preparation:
     antialias : bool, default True
     brain : {"image", "template"}, default "image"
         Where the brain is. ``image``: in the image's own brain mask, or where it is not background (a
-        constant, mostly 0; see `xai_brain.data.brain_masks`). ``template``:
+        constant, mostly 0; see `xai_brain.data.raw.brain_masks`). ``template``:
         in the MNI152 template's brain, for maps such as grey-matter density that have no edge.
     brain_median : float, optional
         With ``scaling="none"``: intensities are multiplied such that the brain's median is this number.
     raw : bool, default False
         Images as they come from the scanner: brains are extracted, bias fields corrected, and images that
-        are not in MNI152 by their name or ``data.space`` are aligned to it (see `xai_brain.data.raw_images`).
+        are not in MNI152 by their name or ``data.space`` are aligned to it (see `xai_brain.data.raw.images`).
     skull_stripped : bool, default False
         With `raw`: the images contain only brain, whatever their names are, and nothing is extracted.
         Without it, this is assumed only of images with a brain mask and of files named ``desc-brain``.
@@ -141,7 +135,7 @@ def preprocess_t1w(
     space : str, optional
         Name of the image's space, when it is known; otherwise the overlap of its brain with the
         template's decides whether it is MNI152. In both cases the image is compared with the template
-        (see `xai_brain.data.space_check`).
+        (see `xai_brain.data.spaces.space_check`).
     space_check : {"error", "warn"}, default "error"
         ``warn`` accepts images that claim MNI152, or were aligned to it, and do not agree with the template.
     path : str or Path

@@ -12,8 +12,8 @@ from typing import Any, get_type_hints
 import torch
 from torch import fx, nn
 
+from xai_brain.config.trust import KNOWN_PACKAGES
 from xai_brain.models.weights import load_weights, read_weights_file
-from xai_brain.trust import KNOWN_PACKAGES
 
 
 class OutputError(ValueError):
@@ -114,7 +114,7 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
     Parameters
     ----------
     target : str
-        E.g. ``xai_brain.models.kan2020.Kan2020``. ``input_shape`` and the number of classes (as
+        E.g. ``xai_brain.models.networks.kan2020.Kan2020``. ``input_shape`` and the number of classes (as
         ``n_classes``, ``num_classes`` or ``out_channels``) are passed to it where its signature has them.
     kwargs : dict
         ``weights``, a file, is loaded into any network (see `xai_brain.models.weights.load_weights`).

@@ -17,10 +17,10 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
-from xai_brain.freed_memory import keep_freed_memory, return_freed_memory
 from xai_brain.models.batch_statistics import exact_batch_statistics
-from xai_brain.models.classifier import BrainClassifier
+from xai_brain.models.module import BrainClassifier
 from xai_brain.models.ranks import AsRank, Rank
+from xai_brain.parallel.memory import keep_freed_memory, return_freed_memory
 
 
 class History(Callback):
@@ -101,7 +101,7 @@ def fit_fold(
     classifier_settings : dict
         Arguments of `BrainClassifier`.
     trainer_settings : dict
-        Fields of `xai_brain.config.TrainerConfig`.
+        Fields of `xai_brain.config.compose.TrainerConfig`.
     seed : int
     work_dir : Path
         For logs and intermediate checkpoints.

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import distributed
 
+from xai_brain.config.trust import import_trusted
 from xai_brain.models.fitting import fit_epochs
 from xai_brain.models.ranks import Rank, accelerator_of
-from xai_brain.trust import import_trusted
 
 PATIENCE = timedelta(days=20)  # of the others, while the first prepares volumes
 _waiting: list[Any] = []  # the group in which they wait, besides that in which they fit

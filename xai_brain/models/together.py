@@ -25,11 +25,11 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 
-from xai_brain.models.classifier import BrainClassifier
+from xai_brain.config.trust import import_trusted
 from xai_brain.models.fitting import fit_epochs, fit_fold
 from xai_brain.models.launched import is_launched, launched_rank, tell_others
+from xai_brain.models.module import BrainClassifier
 from xai_brain.models.ranks import Rank, RankError, accelerator_of
-from xai_brain.trust import import_trusted
 
 READY = b"ready\n"
 SECONDS_TO_END = 60.0  # for the others, when the first has ended

@@ -11,8 +11,8 @@ import nibabel as nib
 import pandas as pd
 import yaml
 
-from xai_brain.runs import RunDirectory, first_repeat, read_tsv
-from xai_brain.volumes import parse_entities
+from xai_brain.io.nifti import parse_entities
+from xai_brain.runs.directory import RunDirectory, first_repeat, read_tsv
 
 Image = str | Path | nib.Nifti1Image
 N_BEHIND_GROUP = 8  # prepared images whose mean lies behind a group map
@@ -42,7 +42,7 @@ class Entry:
 class Images:
     """Files or images behind one entry; several backgrounds are shown as their mean.
 
-    `orientation` is that of files that contain none, see `xai_brain.orientation`.
+    `orientation` is that of files that contain none, see `xai_brain.io.orientation`.
     """
 
     title: str

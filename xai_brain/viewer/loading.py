@@ -10,11 +10,11 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from xai_brain.nifti_header import refuse_unknown_orientation
+from xai_brain.io.nifti import Grid, ImageError, load_img, resample_to_grid, same_grid
+from xai_brain.io.nifti_header import refuse_unknown_orientation
 from xai_brain.viewer.catalogue import Image, Images
 from xai_brain.viewer.layers import Layer, brain_of
 from xai_brain.viewer.scene import Scene
-from xai_brain.volumes import Grid, ImageError, load_img, resample_to_grid, same_grid
 
 
 def load_scene(

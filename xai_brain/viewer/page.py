@@ -10,8 +10,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from xai_brain.io.atomic import write_atomic
 from xai_brain.viewer.canvas import HERE
-from xai_brain.volumes import write_atomic
 
 
 def write_page(

@@ -11,8 +11,9 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from xai_brain.orientation import validate_orientation
-from xai_brain.runs import RunDirectory
+from xai_brain.io.nifti import load_img
+from xai_brain.io.orientation import validate_orientation
+from xai_brain.runs.directory import RunDirectory
 from xai_brain.viewer.canvas import DIALS, SliceCanvas
 from xai_brain.viewer.catalogue import Entry, GivenImages, Image, Images, RunCatalogue
 from xai_brain.viewer.controls import MAX_PANELS, EntryChooser, display_controls, method_buttons
@@ -22,7 +23,6 @@ from xai_brain.viewer.page import write_page
 from xai_brain.viewer.readout import clusters_of, readout_at
 from xai_brain.viewer.render3d import RenderTab
 from xai_brain.viewer.scene import Scene
-from xai_brain.volumes import load_img
 
 N_FOR_COMMON = 12  # subjects whose limits give the common scale
 

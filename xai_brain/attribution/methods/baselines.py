@@ -1,0 +1,157 @@
+"""Maps that know nothing of the model: what every method must beat."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import nn
+
+from xai_brain.attribution.calling_context import in_float32
+from xai_brain.attribution.inputs import as_targets, check_volumes, seed_of
+from xai_brain.attribution.methods.sampled_gradients import drawn
+from xai_brain.attribution.perturbation.masks import brain_of
+from xai_brain.attribution.reference import Reference
+
+
+class RandomMap:
+    """Standard normal numbers, the same for the same volume.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Not used.
+    reference : Reference, optional
+        For its brain mask: 0 outside.
+    random_state : int, default 0
+    """
+
+    kind = "baseline"
+    value_meaning = "random numbers: a baseline that knows neither model nor image"
+    multiplies_by_inputs = True
+
+    def __init__(self, model: nn.Module, reference: Reference | None = None, random_state: int = 0):
+        self.model = model
+        self.reference, self.random_state = reference, random_state
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """One map per volume (N, 1, X, Y, Z); `target` is not used."""
+        check_volumes(inputs)
+        inputs = inputs.detach()
+        noise = torch.stack([drawn(volume, seed_of(volume, self.random_state)) for volume in inputs])
+        return noise * brain_of(inputs, self.reference)
+
+
+class Intensity:
+    """Absolute value of the volume as the network sees it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Not used.
+    """
+
+    kind = "baseline"
+    value_meaning = "|image| as the network sees it: a baseline that does not know the model"
+    multiplies_by_inputs = True
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """One map per volume (N, 1, X, Y, Z); `target` is not used."""
+        check_volumes(inputs)
+        return inputs.detach().abs()
+
+
+class Edges:
+    """Magnitude of the 3-D Sobel gradient, edges of the volume repeated outwards.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Not used.
+    """
+
+    kind = "baseline"
+    value_meaning = "3-D Sobel magnitude of the image: a baseline that does not know the model"
+    multiplies_by_inputs = True
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """One map per volume (N, 1, X, Y, Z); `target` is not used."""
+        check_volumes(inputs, one_channel="Edges")
+        edges = [
+            ndimage.generic_gradient_magnitude(volume[0], ndimage.sobel, mode="nearest")
+            for volume in inputs.detach().cpu().numpy()
+        ]
+        return torch.from_numpy(np.stack(edges))[:, None].to(inputs)
+
+
+class MeanDifference:
+    """Absolute difference from the mean of the training subjects.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Not used.
+    reference : Reference
+    """
+
+    kind = "baseline"
+    value_meaning = "|image - mean of the training subjects|: a baseline that does not know the model"
+    multiplies_by_inputs = True
+
+    def __init__(self, model: nn.Module, reference: Reference):
+        self.reference, self.mean = reference, reference.mean
+        self.model = model
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """One map per volume (N, 1, X, Y, Z); `target` is not used."""
+        check_volumes(inputs)
+        self.reference.check(inputs)
+        return (inputs.detach() - self.mean.to(inputs)).abs()
+
+
+class TMap:
+    """Welch's t of the training subjects, the class explained against the rest; the same for all subjects.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Not used.
+    reference : Reference
+        With class variances and counts.
+
+    Raises
+    ------
+    AttributionError
+        The reference has none, or a class or the rest has fewer than two subjects.
+
+    References
+    ----------
+    Welch, "The generalization of 'Student's' problem when several different population variances are
+    involved", Biometrika 1947.
+    """
+
+    kind = "baseline"
+    value_meaning = "Welch's t of the training subjects, class explained minus the rest, per voxel"
+    multiplies_by_inputs = True
+
+    def __init__(self, model: nn.Module, reference: Reference):
+        self.reference = reference
+        self.model = model
+        self.statistics = [reference.welch_t(k) for k in range(len(reference.class_means))]
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """The map of each volume's target, (N, 1, X, Y, Z), 0 outside the brain."""
+        targets = as_targets(target, inputs)
+        self.reference.check(inputs, targets)
+        return torch.stack([self.statistics[k] for k in targets.tolist()]).to(inputs)

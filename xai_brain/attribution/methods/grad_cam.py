@@ -1,0 +1,152 @@
+"""Grad-CAM on volumes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from xai_brain.attribution.calling_context import in_float32
+from xai_brain.attribution.inputs import check_volumes
+from xai_brain.attribution.memory import in_chunks
+from xai_brain.attribution.model_state import AttributionError, Tried, preserved
+from xai_brain.attribution.outputs import ClassScore, select_outputs
+from xai_brain.attribution.perturbation.masks import upsampled
+from xai_brain.attribution.rules import Rules
+
+
+class GradCAM:
+    """Channels of one layer weighted by their mean gradient, brought to the input grid.
+
+    The map is signed: negative values speak against the class. (The paper clips them; so can you.)
+    Values are resized trilinearly, voxel centre to voxel centre of the two fields of view.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Returns (N, n_classes).
+    layer : str, optional
+        Dotted name of a module. Default: the last ReLU whose output is a volume; if that is a function or
+        there is none, the last convolution; found by a forward pass. Of a module that runs several times, the
+        last volume counts.
+
+    References
+    ----------
+    Selvaraju et al., "Grad-CAM", ICCV 2017.
+    """
+
+    value_meaning = "raw and signed: positive values speak for the class"
+    multiplies_by_inputs = True
+
+    def __init__(self, model: nn.Module, layer: str | None = None):
+        self.model, self.layer = model, layer
+        self._found = Tried(find_layer)
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, 1, X, Y, Z)
+        target : int or Tensor of shape (N,)
+            Class index.
+
+        Returns
+        -------
+        Tensor of shape (N, 1, X, Y, Z)
+            Raw and signed.
+        """
+        check_volumes(inputs)
+        with preserved(self.model):
+            layer = self._found.on(self.model, inputs, self.layer)
+
+            def explain(volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+                features, scores = _features_and_scores(self.model, layer, volumes, targets)
+                gradient = torch.autograd.grad(scores.sum(), features)[0]
+                weights = gradient.mean((2, 3, 4), keepdim=True)  # (N, K, 1, 1, 1)
+                return upsampled((weights * features).sum(1, keepdim=True), volumes.shape)
+
+            return in_chunks(self.model, inputs, target, explain)
+
+
+def _features_and_scores(
+    model: nn.Module, layer: nn.Module, volumes: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output of the layer, (N, K, X', Y', Z'), with its graph, and output for the targets, (N,)."""
+    outputs: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
+        outputs.append(output)
+        return output.clone()  # operations in place that follow leave `output` as it is
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        scores = select_outputs(model(volumes), targets)
+    finally:
+        handle.remove()
+    features = [output for output in outputs if output.ndim == 5]
+    if not features:
+        shapes = ", ".join(str(tuple(output.shape)) for output in outputs) or "nothing"
+        raise AttributionError(
+            f"the layer of Grad-CAM gives {shapes}: a volume (N, K, X, Y, Z) is needed; choose another layer="
+        )
+    return features[-1], scores
+
+
+def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) -> nn.Module:
+    """The layer by name, or the one that Grad-CAM is meant for.
+
+    Raises
+    ------
+    AttributionError
+        There is no such module, or no layer whose output is a volume.
+    """
+    inner = model.model if isinstance(model, ClassScore) else model
+    modules = dict(inner.named_modules())
+    if name is not None:
+        if name not in modules:
+            ends = [full for full in modules if full.endswith(f".{name}")]
+            if len(ends) != 1:
+                raise AttributionError(
+                    f"the model has no layer {name!r}; its last ones: {', '.join([*modules][-8:])}"
+                )
+            name = ends[0]
+        return modules[name]
+    convolutions: list[nn.Module] = []
+    relus: list[nn.Module | None] = []  # None: a function
+
+    def is_volume(output: object) -> bool:
+        return isinstance(output, torch.Tensor) and output.ndim == 5 and max(output.shape[2:]) > 1
+
+    def note_convolution(module: nn.Module, _: object, output: object) -> None:
+        if is_volume(output):
+            convolutions.append(module)
+
+    def note_relu(module: nn.Module, _: object, output: object) -> None:
+        if is_volume(output):
+            relus[-1:] = [module]  # instead of the function that it called
+
+    def note_function(function: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        output = function(*args, **kwargs)
+        if is_volume(output):
+            relus.append(None)
+        return output
+
+    handles = [
+        module.register_forward_hook(note_relu if isinstance(module, nn.ReLU) else note_convolution)
+        for module in modules.values()
+        if isinstance(module, nn.ReLU | nn.Conv3d)
+    ]
+    try:
+        with torch.enable_grad(), Rules({"relu": note_function}):
+            model(inputs[:1].detach())
+    finally:
+        for handle in handles:
+            handle.remove()
+    if relus and relus[-1] is not None:
+        return relus[-1]
+    if not convolutions:
+        raise AttributionError("no convolution of the model gives a volume: Grad-CAM has no layer to work on")
+    return convolutions[-1]

@@ -1,0 +1,61 @@
+"""Guided backpropagation, gated by Grad-CAM."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from xai_brain.attribution.calling_context import in_float32
+from xai_brain.attribution.methods.grad_cam import GradCAM
+from xai_brain.attribution.methods.guided_backprop import GuidedBackprop
+
+
+class GuidedGradCAM:
+    """Guided gradient times the Grad-CAM map of the class.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Returns (N, n_classes); see `GuidedBackprop`.
+    layer : str, optional
+        Of Grad-CAM; see `GradCAM`.
+    positive_gate : bool, default True
+        Whether Grad-CAM is clipped at 0 before it multiplies, as published: the sign is that of the guided
+        gradient, and the map is 0 where Grad-CAM speaks against the class. Otherwise two negative factors
+        give a positive value.
+
+    References
+    ----------
+    Selvaraju et al., "Grad-CAM", ICCV 2017.
+    """
+
+    value_meaning = "guided gradient of the output explained, times Grad-CAM"
+    multiplies_by_inputs = False
+
+    def __init__(self, model: nn.Module, layer: str | None = None, positive_gate: bool = True):
+        self.model = model
+        self.grad_cam, self.guided = GradCAM(model, layer), GuidedBackprop(model)
+        self.positive_gate = positive_gate
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, 1, X, Y, Z)
+        target : int or Tensor of shape (N,)
+            Class index.
+
+        Returns
+        -------
+        Tensor of shape (N, 1, X, Y, Z)
+
+        Raises
+        ------
+        AttributionError
+            See `GradCAM` and `GuidedBackprop`.
+        """
+        guided = self.guided.attribute(inputs, target)
+        gate = self.grad_cam.attribute(inputs, target)
+        return guided * (gate.clamp_min(0) if self.positive_gate else gate)

@@ -1,0 +1,147 @@
+"""Integrated gradients from a baseline of the training subjects."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from xai_brain.attribution.calling_context import in_float32
+from xai_brain.attribution.completeness import TOLERANCE, check_completeness, completeness_error, sums
+from xai_brain.attribution.inputs import as_targets
+from xai_brain.attribution.perturbation.fills import Fills
+from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.masks import brain_of
+from xai_brain.attribution.reference import Reference
+
+MAX_STEPS = 1024
+
+
+class IntegratedGradients:
+    """Gradients along the straight path from a baseline to the volume.
+
+    The attributions of a volume sum to the change of the output from the baseline. This is checked for every
+    volume, with a tolerance of 5 % (see `completeness_error`): if the quadrature is too coarse, its points
+    are doubled up to 1024; then the volume is refused. Completeness is necessary, not sufficient, for a
+    correct map.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Returns (N, n_classes).
+    reference : Reference, optional
+    baseline : str, optional
+        Where the path starts: a fill that is not random, see `Fills`. Default: ``training_mean`` with a
+        reference, else ``zero``.
+    n_steps : int, default 32
+        Points of the Gauss-Legendre quadrature, doubled where they are too few.
+    blur_sigma_mm : float, default 12
+        Of ``baseline="blur"``.
+    chunk_size : int, optional
+        Points in one pass; default: what fits into memory.
+
+    References
+    ----------
+    Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017.
+    """
+
+    value_meaning = "raw and signed: share of the voxel in the output's change from the baseline"
+    multiplies_by_inputs = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        reference: Reference | None = None,
+        baseline: str | None = None,
+        n_steps: int = 32,
+        blur_sigma_mm: float = 12.0,
+        chunk_size: int | None = None,
+    ):
+        self.model = model
+        self.engine = MaskEngine(model, chunk_size)
+        self.reference, self.n_steps = reference, n_steps
+        self.baseline = Fills(baseline or default_baseline(reference), reference, blur_sigma_mm)
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, C, X, Y, Z)
+        target : int or Tensor of shape (N,)
+            Class index.
+
+        Returns
+        -------
+        Tensor of shape (N, C, X, Y, Z)
+
+        Raises
+        ------
+        AttributionError
+            The attributions do not sum to the change of the output, or the inputs are not volumes.
+        """
+        inputs = inputs.detach()
+        targets = as_targets(target, inputs)
+        starts = baseline_volumes(self.baseline, self.reference, inputs, targets)
+        maps = torch.empty_like(inputs)
+        with self.engine.prepared(inputs):
+            after, before = (self.engine.scores(each, targets).double() for each in (inputs, starts))
+            for i in range(len(inputs)):  # the points of one volume fill the passes
+                maps[i] = self._explain(inputs[i], starts[i], targets[i], after[[i]], before[[i]], i)
+        return maps
+
+    def _explain(
+        self,
+        volume: torch.Tensor,
+        start: torch.Tensor,
+        target: torch.Tensor,
+        after: torch.Tensor,
+        before: torch.Tensor,
+        number: int,
+    ) -> torch.Tensor:
+        """Attributions of one volume (C, X, Y, Z), with as many points as it needs."""
+        n_steps, size = self.n_steps, torch.maximum(after.abs(), before.abs())
+        while True:
+            attributions = self._integrate(volume, start, target, n_steps)
+            total, absolute = sums(attributions[None])
+            complete = bool(completeness_error(total, after - before, absolute, size) <= TOLERANCE)
+            if complete or 2 * n_steps > MAX_STEPS:
+                break
+            n_steps *= 2
+        check_completeness(
+            f"IntegratedGradients with {n_steps} steps",
+            *(total, after - before, absolute, size),
+            meaning="the change of the output from the baseline",
+            advice="the output changes too abruptly near the baseline; choose another one "
+            "(baseline=training_mean, blur) or another method (Saliency, SmoothGrad, Occlusion)",
+            volumes=[number],
+        )
+        return attributions
+
+    def _integrate(
+        self, volume: torch.Tensor, start: torch.Tensor, target: torch.Tensor, n_steps: int
+    ) -> torch.Tensor:
+        places, weights = (torch.from_numpy(a).to(volume) for a in np.polynomial.legendre.leggauss(n_steps))
+        path, mean_gradient = volume - start, torch.zeros_like(volume)
+
+        def add(rows: slice) -> None:
+            # from [-1, 1] to [0, 1]
+            points = start + ((places[rows] + 1) / 2).view(-1, 1, 1, 1, 1) * path
+            gradient = self.engine.gradient(points, target)
+            mean_gradient.add_(torch.einsum("p,p...->...", weights[rows] / 2, gradient))
+
+        self.engine.chunks.run(n_steps, add)
+        return mean_gradient * path
+
+
+def default_baseline(reference: Reference | None) -> str:
+    return "zero" if reference is None else "training_mean"
+
+
+def baseline_volumes(
+    baseline: Fills, reference: Reference | None, inputs: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """Volumes (N, 1, X, Y, Z) that a method compares the inputs with."""
+    brain = brain_of(inputs, reference)
+    return baseline.make(inputs, targets, brain, torch.Generator().manual_seed(0))[0]

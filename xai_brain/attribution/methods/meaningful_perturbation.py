@@ -1,0 +1,388 @@
+"""Meaningful Perturbation: which voxels must be replaced so that the class is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from captum.attr import PerturbationAttribution
+from torch import nn
+from tqdm.auto import tqdm
+
+from xai_brain.attribution.calling_context import in_float32
+from xai_brain.attribution.inputs import as_targets
+from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.perturbation.fills import Fills
+from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.masks import (
+    brain_of,
+    coarse_shape,
+    mean_in,
+    total_variation,
+    upsampled,
+)
+from xai_brain.attribution.perturbation.perturbation_result import PerturbationResult, check_masks
+from xai_brain.attribution.reference import Reference
+
+MODES = {
+    "deletion": "1 - perturbation mask, in [0, 1]: how much of the voxel was replaced to take the class away",
+    "preservation": "in [0, 1]: how much of the voxel was kept to keep the class, the rest being replaced",
+    "both": "in [0, 1]: how much of the voxel loses the class when replaced and keeps it when kept alone",
+}
+START_SD = 0.02  # of the coarse nodes at the start, around 1/2
+PATIENCE = 3  # iterations without change before a subject is done
+
+
+class MeaningfulPerturbation(PerturbationAttribution):
+    """Mask of least area that takes away the evidence for a class; many subjects at once.
+
+    For every subject by itself, with e = 1 - mask upsampled trilinearly from a coarse grid, it minimises
+    score(x + e (fill - x)) + area_weight mean(e) + tv_weight TV(e). It starts in the middle, e = 1/2: there
+    the score still has a gradient, which it lacks where the network is certain.
+
+    Scores that are no probabilities are divided by twice their standard deviation over the volumes of the
+    reference, so that the classes are about 1 apart, as probabilities are, whatever a network's scale is.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Returns (N, n_classes); probabilities suit the default weights (see `ClassScore`).
+    reference : Reference, optional
+        Training subjects of the model's fold: for fills that are made of them, for the brain and the voxel
+        size.
+    fill : str or list of str, optional
+        What replaces tissue, see `Fills`; of several, a random mixture at every step. Default:
+        ``counterfactual_mean`` with a reference, else ``blur``.
+    mode : {"deletion", "preservation", "both"}, default "deletion"
+        Deletion: e is the least tissue whose replacement takes the class away. Preservation: the least
+        tissue that keeps the class when everything else is replaced; its applied mask is e. Both: one e for
+        both.
+    n_iter : int, default 40
+        At most; a subject whose mask has come to rest is done earlier.
+    lr : float, default 0.15
+        Of Adam; falls to 0 as a cosine.
+    area_weight, tv_weight, tv_beta : float, default 1, 3, 2
+        Total variation is the sum over axes of the mean of |difference of neighbouring voxels|^tv_beta.
+    score_floor : float, optional
+        A score below it is low enough.
+    n_shifts : int, default 1
+        Random moves of the perturbed volume per iteration; a mask that fools the network by fine detail does
+        not survive them.
+    shift_voxels : (int, int), default (0, 0)
+        Smallest and largest move along each axis. Moves blur what a change of shape tells the network: give
+        them where the images are not aligned.
+    moving : {"volume", "image"}, default "volume"
+        See `MaskEngine.gradients`; ``image`` needs ``fill="kan2020_blur"`` and ``mode="deletion"``.
+    mask_spacing_voxels : int, default 4
+        Distance of the coarse grid's nodes.
+    restrict_to_brain : bool, default True
+        The mask acts, and its area is measured, in the brain only: that of the reference, without one where
+        the volume is not 0.
+    blur_sigma_mm : float, default 12
+    voxel_size_mm : sequence of 3 float, optional
+        For the blur; default: that of the reference.
+    tolerance : float, default 0.01
+        A mask none of whose coarse nodes changes by more, three times in a row, has come to rest.
+    random_state : int, default 0
+        Of the moves, the mixtures, noise and the start.
+    chunk_size, precision
+        See `MaskEngine`.
+
+    References
+    ----------
+    Fong and Vedaldi, "Interpretable Explanations of Black Boxes by Meaningful Perturbation", ICCV 2017.
+    Kan et al., "Interpretation of 3D CNNs for Brain MRI Data Classification", AIST 2020.
+    """
+
+    default_output = "probability"
+    trial_settings: ClassVar = {"n_iter": 1}
+
+    def __init__(
+        self,
+        model: nn.Module,
+        reference: Reference | None = None,
+        fill: str | Sequence[str] | None = None,
+        mode: str = "deletion",
+        n_iter: int = 40,
+        lr: float = 0.15,
+        area_weight: float = 1.0,
+        tv_weight: float = 3.0,
+        tv_beta: float = 2.0,
+        score_floor: float | None = None,
+        n_shifts: int = 1,
+        shift_voxels: Sequence[int] = (0, 0),
+        moving: str = "volume",
+        mask_spacing_voxels: int = 4,
+        restrict_to_brain: bool = True,
+        blur_sigma_mm: float = 12.0,
+        voxel_size_mm: Sequence[float] | None = None,
+        tolerance: float = 0.01,
+        random_state: int = 0,
+        chunk_size: int | None = None,
+        precision: str = "float32",
+    ):
+        super().__init__(model)
+        self.model = model
+        if mode not in MODES:
+            raise AttributionError(f"mode={mode!r}: one of {', '.join(MODES)}")
+        if moving == "image" and (fill != "kan2020_blur" or mode != "deletion"):
+            raise AttributionError(
+                f"moving='image' with fill={fill!r} and mode={mode!r}: only fill='kan2020_blur' with "
+                "mode='deletion' is defined when the image moves below the mask; set moving='volume'"
+            )
+        fill = fill or ("counterfactual_mean" if reference else "blur")
+        self.reference, self.mode, self.value_meaning = reference, mode, MODES[mode]
+        self.fills = Fills(fill, reference, blur_sigma_mm, voxel_size_mm)
+        self.engine = MaskEngine(model, chunk_size, precision)
+        self.n_iter, self.lr, self.tolerance = n_iter, lr, tolerance
+        self.area_weight, self.tv_weight, self.tv_beta = area_weight, tv_weight, tv_beta
+        self.score_floor, self.mask_spacing_voxels = score_floor, mask_spacing_voxels
+        self.n_shifts, self.shift_voxels, self.moving = n_shifts, shift_voxels, moving
+        self.restrict_to_brain, self.random_state = restrict_to_brain, random_state
+        self.is_probability = getattr(model, "output", "probability") == "probability"
+        self._units: dict[int, float] = {}
+
+    @in_float32
+    def attribute(
+        self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
+    ) -> torch.Tensor:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, 1, X, Y, Z)
+        target : int or Tensor of shape (N,)
+            Class index.
+        show_progress : bool, default False
+
+        Returns
+        -------
+        Tensor of shape (N, 1, X, Y, Z)
+            e = 1 - mask, in [0, 1]: how much of a voxel had to be replaced (or, in preservation, kept).
+        """
+        maps = torch.empty_like(inputs, requires_grad=False)
+        for evidence, result in zip(maps, self._results(inputs, target, show_progress), strict=True):
+            evidence.copy_(result.evidence)
+        return maps
+
+    @in_float32
+    def attribute_with_details(
+        self, inputs: torch.Tensor, target: int | torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+        """As `attribute`, and of every subject what its sidecar keeps."""
+        maps, details = torch.empty_like(inputs, requires_grad=False), []
+        for evidence, result in zip(maps, self._results(inputs, target), strict=True):
+            evidence.copy_(result.evidence)
+            details.append(result.details())
+        for detail, unit in zip(details, self._units_of(as_targets(target, inputs)).tolist(), strict=True):
+            detail["ScoreUnit"] = unit
+        return maps, details
+
+    @in_float32
+    def optimize(
+        self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
+    ) -> list[PerturbationResult]:
+        """Explain a batch, with the details of every subject.
+
+        Parameters
+        ----------
+        inputs, target, show_progress
+            As in `attribute`.
+
+        Returns
+        -------
+        list of PerturbationResult
+        """
+        return list(self._results(inputs, target, show_progress))
+
+    def _results(
+        self, inputs: torch.Tensor, target: int | torch.Tensor | None, show_progress: bool = False
+    ) -> Iterator[PerturbationResult]:
+        """One after another, so that whoever needs the maps alone keeps nothing else."""
+        inputs = inputs.detach()
+        targets = as_targets(target, inputs)
+        brain = brain_of(inputs, self.reference, self.restrict_to_brain)
+        with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:
+            for rows in torch.arange(len(inputs)).split(self.engine.chunks.size):
+                its_brain = brain if len(brain) == 1 else brain[rows]
+                yield from self._optimize_together(inputs[rows], targets[rows], its_brain)
+                bar.update(len(rows))
+
+    @in_float32
+    def optimize_group(
+        self,
+        inputs: torch.Tensor,
+        target: int | torch.Tensor | None = None,
+        n_iter: int = 20,
+        subjects_per_step: int = 1,
+        n_checked: int = 4,
+    ) -> PerturbationResult:
+        """One mask for all subjects of a group, in their common space.
+
+        Every iteration takes the next subjects, in random order, so that many cost no more than few.
+
+        Parameters
+        ----------
+        inputs, target
+            As in `attribute`.
+        n_iter : int, default 20
+        subjects_per_step : int, default 1
+        n_checked : int, default 4
+            Subjects over which the scores of the result are means.
+
+        Returns
+        -------
+        PerturbationResult
+
+        References
+        ----------
+        Thibeau-Sutre et al., "Visualization approach to assess the robustness of neural networks for medical
+        image classification", SPIE Medical Imaging 2020.
+        """
+        inputs = inputs.detach()
+        targets = as_targets(target, inputs)
+        brain = brain_of(inputs, self.reference, self.restrict_to_brain).amax(0, keepdim=True)
+        generator = torch.Generator().manual_seed(self.random_state)
+        order = torch.randperm(len(inputs), generator=generator)
+
+        def rows_of(iteration: int, active: list[int]) -> torch.Tensor:
+            return order[(iteration * subjects_per_step + torch.arange(subjects_per_step)) % len(order)]
+
+        with self.engine.prepared(inputs):
+            fills = self.fills.make(inputs, targets, brain, generator)
+            evidence, history = self._descend(1, n_iter, rows_of, inputs, fills, targets, brain, generator)
+            some = order[:n_checked]
+            applied = evidence.expand_as(inputs[some])
+            measured = check_masks(
+                self.engine, inputs[some], fills[0][some], applied, targets[some], brain, generator
+            )
+        means = {name: sum(m[name] for m in measured) / len(measured) for name in measured[0]}
+        return PerturbationResult(
+            1 - evidence[0], objective=history[0][0], stop_reason=history[0][1], **means
+        )
+
+    def _optimize_together(
+        self, images: torch.Tensor, targets: torch.Tensor, brain: torch.Tensor
+    ) -> list[PerturbationResult]:
+        generator = torch.Generator().manual_seed(self.random_state)  # the same for every group of subjects
+        fills = self.fills.make(images, targets, brain, generator)
+        evidence, history = self._descend(
+            len(images),
+            self.n_iter,
+            lambda _, active: torch.tensor(active),
+            images,
+            fills,
+            targets,
+            brain,
+            generator,
+        )
+        measured = check_masks(self.engine, images, fills[0], evidence, targets, brain, generator)
+        return [
+            PerturbationResult(1 - mask, objective=objective, stop_reason=reason, **scores)
+            for mask, (objective, reason), scores in zip(evidence, history, measured, strict=True)
+        ]
+
+    def _descend(
+        self,
+        n_masks: int,
+        n_iter: int,
+        rows_of: Callable[[int, list[int]], torch.Tensor],
+        images: torch.Tensor,
+        fills: torch.Tensor,
+        targets: torch.Tensor,
+        brain: torch.Tensor,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, list[tuple[list[float], str]]]:
+        """Optimise masks until each has come to rest.
+
+        `rows_of(iteration, active masks)` are the subjects of an iteration: one per active mask, or several
+        that share the only mask.
+
+        Returns
+        -------
+        evidence : Tensor of shape (n_masks, 1, X, Y, Z)
+        history : list of (objective of every iteration, stop reason)
+        """
+        coarse = self._start(n_masks, images, generator)
+        optimizer = torch.optim.Adam(coarse, lr=self.lr, betas=(0.9, 0.99))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_iter)
+        active, quiet = list(range(n_masks)), [0] * n_masks
+        objectives: list[list[float]] = [[] for _ in range(n_masks)]
+        for iteration in range(n_iter):
+            rows = rows_of(iteration, active)
+            current = torch.stack([coarse[k] for k in active])
+            its_brain = brain if len(brain) == 1 else brain[rows]
+            optimizer.zero_grad()
+            objective = self._backward(
+                current,
+                images[rows],
+                self.fills.mixed(fills[:, rows], generator),
+                targets[rows],
+                its_brain,
+                generator,
+            )
+            optimizer.step()
+            schedule.step()
+            for k, value, before in zip(list(active), objective.tolist(), current.detach(), strict=True):
+                coarse[k].data.clamp_(0, 1)
+                objectives[k].append(value)
+                change = float((coarse[k].detach() - before).abs().max())
+                quiet[k] = quiet[k] + 1 if change < self.tolerance else 0
+                if quiet[k] == PATIENCE:
+                    active.remove(k)
+            if not active:
+                break
+        with torch.no_grad():
+            evidence = upsampled(torch.stack(coarse), images.shape) * brain
+        reasons = ["n_iter" if k in active else "converged" for k in range(n_masks)]
+        return evidence.detach(), list(zip(objectives, reasons, strict=True))
+
+    def _start(self, n_masks: int, images: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
+        shape = coarse_shape(images.shape, self.mask_spacing_voxels)
+        start = 0.5 + START_SD * torch.randn(1, *shape, generator=generator)  # the same for everybody
+        return [start.to(images).clone().requires_grad_() for _ in range(n_masks)]
+
+    def _backward(
+        self,
+        coarse: torch.Tensor,
+        images: torch.Tensor,
+        fills: torch.Tensor,
+        targets: torch.Tensor,
+        brain: torch.Tensor,
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """Objective of every mask, (K,), after its gradient has gone to where `coarse` comes from."""
+        low, high = self.shift_voxels
+        shifts = torch.randint(low, high + 1, (self.n_shifts, 3), generator=generator)
+        evidence = upsampled(coarse, images.shape) * brain  # (K, 1, X, Y, Z)
+        applied = evidence.detach().expand_as(images)
+        score = torch.zeros(len(images), device=images.device)
+        gradient = torch.zeros_like(images)
+        if self.mode != "preservation":
+            lost = self.engine.gradients(
+                images, fills, applied, targets, shifts, self.score_floor, self.moving
+            )
+            score, gradient = score + lost[0], gradient + lost[1]
+        if self.mode != "deletion":
+            kept = self.engine.gradients(fills, images, applied, targets, shifts, None, self.moving)
+            score, gradient = score - kept[0], gradient - kept[1]
+        units = self._units_of(targets)
+        score, gradient = score / units, gradient / units.view(-1, 1, 1, 1, 1)
+        regulariser = self.area_weight * mean_in(evidence, brain) + self.tv_weight * total_variation(
+            coarse, self.mask_spacing_voxels, self.tv_beta
+        )
+        share = len(coarse) / len(images)  # of a mask that several subjects share, the mean over them
+        (share * (evidence * gradient).sum() + regulariser.sum()).backward()
+        return (score.view(len(coarse), -1).mean(1) + regulariser).detach()
+
+    @torch.no_grad()
+    def _units_of(self, targets: torch.Tensor) -> torch.Tensor:
+        """What counts as a score of 1 for the class of each subject, (N,)."""
+        if self.is_probability or self.reference is None:
+            return torch.ones(len(targets), device=targets.device)
+        volumes = self.reference.volumes.to(targets.device)
+        for k in set(targets.tolist()) - set(self._units):
+            scores = self.engine.scores(volumes, torch.full((len(volumes),), k, device=targets.device))
+            self._units[k] = max(2 * float(scores.std()), 1e-6)
+        return torch.tensor([self._units[k] for k in targets.tolist()], device=targets.device)

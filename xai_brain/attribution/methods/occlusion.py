@@ -1,0 +1,190 @@
+"""What the output loses when a place of the brain is replaced: boxes, from coarse to fine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise, product
+
+import torch
+from torch import nn
+
+from xai_brain.attribution.calling_context import in_float32
+from xai_brain.attribution.inputs import as_targets
+from xai_brain.attribution.methods.integrated_gradients import baseline_volumes
+from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.perturbation.fills import Fills
+from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.masks import brain_of
+from xai_brain.attribution.reference import Reference
+
+Box = tuple[slice, slice, slice]
+
+
+class Occlusion:
+    """Fall of the output per replaced voxel, of boxes that are halved where it falls most.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Returns (N, n_classes).
+    reference : Reference, optional
+    fill : str, optional
+        What takes the place of the brain in a box, see `Fills`. Default: ``counterfactual_mean`` with a
+        reference, else ``zero``.
+    window_mm : float, default 40
+        Largest edge of the boxes of the first level, which tile the brain's bounding box.
+    n_levels : int, default 3
+        A box of the next level has half the edges.
+    n_refined : int, default 12
+        Boxes with the largest absolute change that are halved along each axis, into eight.
+    voxel_size_mm : sequence of 3 float, optional
+        Default: that of the reference.
+    blur_sigma_mm : float, default 12
+        Of ``fill="blur"``.
+    chunk_size : int, optional
+        Boxes in one pass; default: what fits into memory.
+
+    References
+    ----------
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
+    """
+
+    value_meaning = "raw and signed: fall of the output when a box around the voxel is replaced, per voxel"
+    multiplies_by_inputs = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        reference: Reference | None = None,
+        fill: str | None = None,
+        window_mm: float = 40.0,
+        n_levels: int = 3,
+        n_refined: int = 12,
+        voxel_size_mm: Sequence[float] | None = None,
+        blur_sigma_mm: float = 12.0,
+        chunk_size: int | None = None,
+    ):
+        sizes = voxel_size_mm or (reference.voxel_size_mm if reference else None)
+        if sizes is None:
+            raise AttributionError(f"window_mm={window_mm:g} is in mm: give voxel_size_mm or a reference")
+        if min(n_levels, n_refined) < 1 or window_mm <= 0:
+            raise AttributionError("n_levels and n_refined of Occlusion are at least 1, window_mm above 0")
+        self.model = model
+        self.engine, self.reference = MaskEngine(model, chunk_size), reference
+        self.fill = Fills(fill or default_fill(reference), reference, blur_sigma_mm, sizes)
+        self.window_voxels = [max(window_mm / size, 1.0) for size in sizes]
+        self.n_levels, self.n_refined = n_levels, n_refined
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, 1, X, Y, Z)
+        target : int or Tensor of shape (N,)
+            Class index.
+
+        Returns
+        -------
+        Tensor of shape (N, 1, X, Y, Z)
+            0 outside the brain.
+        """
+        inputs = inputs.detach()
+        targets = as_targets(target, inputs)
+        fills = baseline_volumes(self.fill, self.reference, inputs, targets)
+        brain = brain_of(inputs, self.reference).bool().expand_as(inputs)
+        maps = torch.zeros_like(inputs)
+        with self.engine.prepared(inputs):
+            for i in range(len(inputs)):
+                self._explain(inputs[i], fills[i], brain[i], targets[i], maps[i])
+        return maps
+
+    def _explain(
+        self,
+        volume: torch.Tensor,
+        fill: torch.Tensor,
+        brain: torch.Tensor,
+        target: torch.Tensor,
+        evidence: torch.Tensor,
+    ) -> None:
+        boxes = tiles(brain[0], self.window_voxels)
+        for _ in range(self.n_levels):
+            boxes = [box for box in boxes if brain[:, *box].any()]
+
+            def inside(k: int, boxes: list[Box] = boxes) -> torch.Tensor:
+                place = torch.zeros_like(brain)
+                place[:, *boxes[k]] = brain[:, *boxes[k]]
+                return place
+
+            falls = falls_of(self.engine, volume, fill, inside, len(boxes), target)
+            for box, fall in zip(boxes, falls, strict=True):
+                evidence[:, *box] = brain[:, *box] * fall / brain[:, *box].sum()
+            most = falls.abs().argsort(descending=True, stable=True)[: self.n_refined]
+            boxes = [part for k in most.tolist() for part in eighths(boxes[k])]
+
+
+def default_fill(reference: Reference | None) -> str:
+    return "zero" if reference is None else "counterfactual_mean"
+
+
+def falls_of(
+    engine: MaskEngine,
+    volume: torch.Tensor,
+    fill: torch.Tensor,
+    inside: Callable[[int], torch.Tensor],
+    n: int,
+    target: torch.Tensor,
+) -> torch.Tensor:
+    """Output of a volume minus that with the k-th place replaced, (n,).
+
+    Parameters
+    ----------
+    engine : MaskEngine
+        Prepared.
+    volume, fill : Tensor of shape (1, X, Y, Z)
+    inside : function of k that gives a bool Tensor of shape (1, X, Y, Z)
+    n : int
+    target : Tensor of shape ()
+    """
+    before = engine.scores(volume[None], target[None])
+    falls = torch.empty(n, device=volume.device)
+
+    def run(rows: slice) -> None:
+        volumes = torch.stack([torch.where(inside(k), fill, volume) for k in range(rows.start, rows.stop)])
+        falls[rows] = before - engine.scores(volumes, target.expand(len(volumes)))
+
+    engine.chunks.run(n, run)
+    return falls
+
+
+def tiles(brain: torch.Tensor, window_voxels: Sequence[float]) -> list[Box]:
+    """Boxes of about equal size, no edge longer than the window's, that tile the brain's bounding box.
+
+    Parameters
+    ----------
+    brain : bool Tensor of shape (X, Y, Z)
+    window_voxels : sequence of 3 float
+    """
+    edges = []
+    for axis, window in enumerate(window_voxels):
+        others = [a for a in range(3) if a != axis]
+        places = brain.any(others[1]).any(others[0]).nonzero().ravel()
+        if not len(places):
+            return []
+        first, last = int(places[0]), int(places[-1]) + 1
+        n_parts = -int(-(last - first) // max(window, 1))
+        cuts = [first + round(k * (last - first) / n_parts) for k in range(n_parts + 1)]
+        edges.append([slice(a, b) for a, b in pairwise(cuts)])
+    x_parts, y_parts, z_parts = edges
+    return list(product(x_parts, y_parts, z_parts))
+
+
+def eighths(box: Box) -> list[Box]:
+    """A box halved along each axis; an axis of one voxel stays."""
+
+    def halves(part: slice) -> list[slice]:
+        middle = (part.start + part.stop + 1) // 2
+        return [slice(a, b) for a, b in ((part.start, middle), (middle, part.stop)) if a < b]
+
+    return [(x, y, z) for x in halves(box[0]) for y in halves(box[1]) for z in halves(box[2])]

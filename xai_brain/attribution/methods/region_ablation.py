@@ -1,0 +1,118 @@
+"""What the output loses when a region of an atlas is replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import pandas as pd
+import torch
+from torch import nn
+
+from xai_brain.atlas.atlas import load_atlas
+from xai_brain.attribution.calling_context import in_float32
+from xai_brain.attribution.inputs import as_targets
+from xai_brain.attribution.methods.integrated_gradients import baseline_volumes
+from xai_brain.attribution.methods.occlusion import default_fill, falls_of
+from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.perturbation.fills import Fills
+from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.reference import Reference
+from xai_brain.io.nifti import Grid
+
+
+class RegionAblation:
+    """Fall of the output when a region is replaced, spread evenly over its voxels in the brain.
+
+    So the sum over a region is what the output loses with it, and large regions do not win by their size.
+    Voxels of no region are 0.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Returns (N, n_classes).
+    reference : Reference
+        With its affine.
+    labels_img : str, Path or nibabel.Nifti1Image
+        Label image (0: no region) in the space of the volumes, on any grid, or the name of an atlas that
+        nilearn downloads; see `xai_brain.atlas.atlas.load_atlas`.
+    table : str, Path or DataFrame, optional
+        Names of its labels; default: the table beside the image.
+    fill : str, default "counterfactual_mean"
+        See `Fills`.
+    blur_sigma_mm : float, default 12
+        Of ``fill="blur"``.
+    chunk_size : int, optional
+        Regions in one pass; default: what fits into memory.
+
+    Raises
+    ------
+    AttributionError
+        The reference has no affine, or no region lies in the brain.
+    AtlasError, ImageError
+        The label image cannot be read or used.
+    """
+
+    value_meaning = "raw and signed: fall of the output when the region is replaced, per voxel of the region"
+    multiplies_by_inputs = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        reference: Reference,
+        labels_img: str | Path | nib.Nifti1Image,
+        table: str | Path | pd.DataFrame | None = None,
+        fill: str | None = None,
+        blur_sigma_mm: float = 12.0,
+        chunk_size: int | None = None,
+    ):
+        if reference.affine is None:
+            raise AttributionError("RegionAblation needs Reference(..., affine=...) to place the atlas")
+        self.model = model
+        self.engine, self.reference = MaskEngine(model, chunk_size), reference
+        self.fill = Fills(fill or default_fill(reference), reference, blur_sigma_mm)
+        x, y, z = reference.brain_mask.shape
+        atlas = load_atlas(labels_img, table)
+        labels = atlas.on_grid(Grid("inputs", (x, y, z), reference.affine.numpy()))
+        self.labels = torch.tensor(labels)  # a copy
+        self.labels[~reference.brain_mask.cpu()] = 0
+        self.indices = [k for k in self.labels.unique().tolist() if k != 0]
+        if not self.indices:
+            raise AttributionError(
+                f"atlas {atlas.name}: no region lies in the brain of the volumes; is it in their space?"
+            )
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, 1, X, Y, Z)
+        target : int or Tensor of shape (N,)
+            Class index.
+
+        Returns
+        -------
+        Tensor of shape (N, 1, X, Y, Z)
+        """
+        inputs = inputs.detach()
+        targets = as_targets(target, inputs, one_channel="RegionAblation")
+        self.reference.check(inputs)
+        fills = baseline_volumes(self.fill, self.reference, inputs, targets)
+        labels = self.labels.to(inputs.device)[None]
+        maps = torch.zeros_like(inputs)
+        with self.engine.prepared(inputs):
+            for volume, fill, one_target, evidence in zip(inputs, fills, targets, maps, strict=True):
+                falls = falls_of(
+                    self.engine,
+                    volume,
+                    fill,
+                    lambda k: labels == self.indices[k],
+                    len(self.indices),
+                    one_target,
+                )
+                for index, fall in zip(self.indices, falls, strict=True):
+                    region = labels == index
+                    evidence[region] = fall / region.sum()
+        return maps

@@ -1,0 +1,183 @@
+"""Gradients averaged over random neighbours or training subjects.
+
+Captum's NoiseTunnel and GradientShap draw a batch at a time: what a subject gets would depend on the batch
+and on the memory of the machine. Here each sample has a seed of its own, made from the voxels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from xai_brain.attribution.calling_context import in_float32
+from xai_brain.attribution.inputs import as_targets, seed_of
+from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.masks import brain_of, mean_in
+from xai_brain.attribution.reference import Reference
+
+
+class SmoothGrad:
+    """Mean gradient over noisy copies of the volume.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Returns (N, n_classes).
+    reference : Reference, optional
+        For its brain mask.
+    n_samples : int, default 20
+    noise : float, default 0.15
+        Standard deviation of the noise, in standard deviations of the volume's brain.
+    random_state : int, default 0
+    chunk_size : int, optional
+        Samples in one pass; default: what fits into memory.
+
+    References
+    ----------
+    Smilkov et al., "SmoothGrad: removing noise by adding noise", arXiv 1706.03825.
+    """
+
+    value_meaning = "raw and signed: mean gradient of the output explained over noisy copies"
+    multiplies_by_inputs = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        reference: Reference | None = None,
+        n_samples: int = 20,
+        noise: float = 0.15,
+        random_state: int = 0,
+        chunk_size: int | None = None,
+    ):
+        self.model = model
+        self.engine = MaskEngine(model, chunk_size)
+        self.reference = reference
+        self.n_samples, self.noise, self.random_state = n_samples, noise, random_state
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, 1, X, Y, Z)
+        target : int or Tensor of shape (N,)
+            Class index.
+
+        Returns
+        -------
+        Tensor of shape (N, 1, X, Y, Z)
+        """
+        inputs = inputs.detach()
+        targets = as_targets(target, inputs)
+        brain = brain_of(inputs, self.reference)
+        mean = mean_in(inputs, brain).view(-1, 1, 1, 1, 1)
+        sd = self.noise * mean_in((inputs - mean).square(), brain).sqrt()
+        maps = torch.zeros_like(inputs)
+        with self.engine.prepared(inputs):
+            for i, volume in enumerate(inputs):
+                seed = seed_of(volume, self.random_state)
+
+                def add(rows: slice, i: int = i, seed: int = seed) -> None:
+                    noisy = torch.stack([inputs[i] + sd[i] * drawn(inputs[i], seed + k) for k in span(rows)])
+                    maps[i] += self.engine.gradient(noisy, targets[i]).sum(0) / self.n_samples
+
+                self.engine.chunks.run(self.n_samples, add)
+        return maps
+
+
+class GradientShap:
+    """Mean of gradient times difference, at random points between the volume and training subjects.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Returns (N, n_classes).
+    reference : Reference
+        Its sample of volumes is drawn from.
+    n_samples : int, default 32
+    random_state : int, default 0
+    chunk_size : int, optional
+        Samples in one pass; default: what fits into memory.
+
+    Notes
+    -----
+    The training subjects are taken in a random order, each once before any comes again.
+
+    References
+    ----------
+    Lundberg and Lee, "A Unified Approach to Interpreting Model Predictions", NeurIPS 2017; Erion et al.,
+    "Improving performance of deep learning models with axiomatic attribution priors and expected gradients",
+    Nature Machine Intelligence 2021.
+    """
+
+    value_meaning = "raw and signed: expected share of the voxel in the change from training subjects"
+    multiplies_by_inputs = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        reference: Reference,
+        n_samples: int = 32,
+        random_state: int = 0,
+        chunk_size: int | None = None,
+    ):
+        if not len(reference.volumes):
+            raise AttributionError(
+                "the reference holds no volumes to draw from; set explain.n_reference_volumes to 1 or more"
+            )
+        self.model = model
+        self.engine = MaskEngine(model, chunk_size)
+        self.reference, self.n_samples, self.random_state = reference, n_samples, random_state
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, 1, X, Y, Z)
+        target : int or Tensor of shape (N,)
+            Class index.
+
+        Returns
+        -------
+        Tensor of shape (N, 1, X, Y, Z)
+        """
+        inputs = inputs.detach()
+        targets = as_targets(target, inputs)
+        self.reference.check(inputs)
+        maps = torch.zeros_like(inputs)
+        with self.engine.prepared(inputs):
+            for i, volume in enumerate(inputs):
+                subjects, places = self._draw(seed_of(volume, self.random_state))
+
+                def add(
+                    rows: slice, i: int = i, subjects: torch.Tensor = subjects, places: torch.Tensor = places
+                ) -> None:
+                    starts = self.reference.volumes[subjects[rows]].to(inputs)
+                    way = inputs[i] - starts  # (rows, 1, X, Y, Z)
+                    points = starts + places[rows].view(-1, 1, 1, 1, 1).to(inputs) * way
+                    gradient = self.engine.gradient(points, targets[i])
+                    maps[i] += (gradient * way).sum(0) / self.n_samples
+
+                self.engine.chunks.run(self.n_samples, add)
+        return maps
+
+    def _draw(self, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Training subjects and places on the way from them, both (n_samples,)."""
+        generator = torch.Generator().manual_seed(seed)
+        n = len(self.reference.volumes)
+        orders = [torch.randperm(n, generator=generator) for _ in range(-(-self.n_samples // n))]
+        return torch.cat(orders)[: self.n_samples], torch.rand(self.n_samples, generator=generator)
+
+
+def drawn(volume: torch.Tensor, seed: int) -> torch.Tensor:
+    """Standard normal numbers of the shape of a volume."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(volume.shape, generator=generator, dtype=volume.dtype).to(volume.device)
+
+
+def span(rows: slice) -> range:
+    return range(rows.start, rows.stop)

@@ -1,0 +1,183 @@
+"""What a network must beat: classifiers that need no network, fitted on the training subjects of a fold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.feature_selection import VarianceThreshold
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from xai_brain.baselines.voxel_features import BrainVoxels
+from xai_brain.data.folds.tables import fold_numbers
+
+N_INNER_FOLDS = 5
+# Choices that cannot exceed the number of subjects that a model is fitted on.
+BOUNDED = ("n_components", "n_neighbors")
+
+
+class BaselineError(ValueError):
+    """A baseline that cannot be fitted: which one, why, what to do."""
+
+
+def brain_size_predictions(
+    participants: pd.DataFrame, folds: pd.DataFrame, column: str, class_names: list[str]
+) -> pd.DataFrame:
+    """Out-of-fold probabilities of a logistic regression on brain size alone.
+
+    Parameters
+    ----------
+    participants : pandas.DataFrame
+        participant_id, target and the column of brain size.
+    folds : pandas.DataFrame
+        participant_id, fold (and repeat): those of the network.
+    column : str
+    class_names : list of str
+
+    Returns
+    -------
+    pandas.DataFrame
+        Like predictions.tsv, seed 0; subjects without a brain size are left out.
+
+    Raises
+    ------
+    BaselineError
+        No participant that a fold tests has a brain size.
+    """
+    size = pd.to_numeric(participants[column], errors="coerce")
+    table = participants.assign(brain_size=size)[size.notna().to_numpy()]
+    parts = []
+    for fold in fold_numbers(folds):
+        row = folds[folds["fold"] == fold]
+        is_test = table["participant_id"].isin(row["participant_id"])
+        train, test = table[~is_test], table[is_test]
+        if test.empty:
+            raise BaselineError(
+                f"{column}: no number for any test participant of fold {fold + 1}, so that a mean over folds "
+                "would be incomplete; add numbers, or leave out data.brain_size_column"
+            )
+        model = make_pipeline(StandardScaler(), LogisticRegression())
+        model.fit(train[["brain_size"]].to_numpy(), train["target"])
+        probabilities = class_probabilities(model, test[["brain_size"]].to_numpy(), len(class_names))
+        part = prediction_table(test, probabilities, class_names, fold=fold, seed=0)
+        if "repeat" in row:
+            part["repeat"] = row["repeat"].iloc[0]
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def pipeline_of(features: str, steps: Sequence[BaseEstimator]) -> Pipeline:
+    """A classifier with what its kind of features needs first; all of it is fitted on training subjects.
+
+    Parameters
+    ----------
+    features : {"voxels", "morphometry"}
+        Voxels: those inside the brain. Morphometry: columns that vary; medians where a value is missing.
+        Both are standardised and divided by the root of their number, so that the squared distance of two
+        subjects is about 2, whatever the number, and one range of C and gamma serves all.
+    steps : sequence of scikit-learn estimators
+        The last one classifies.
+    """
+    first = (
+        [BrainVoxels()] if features == "voxels" else [SimpleImputer(strategy="median"), VarianceThreshold()]
+    )
+    return make_pipeline(*first, StandardScaler(), FunctionTransformer(_per_root_of_width), *steps)
+
+
+def _per_root_of_width(values: np.ndarray) -> np.ndarray:
+    return values / np.sqrt(values.shape[1])
+
+
+def fit_baseline(
+    pipeline: Pipeline,
+    choices: Mapping[str, Sequence[Any]],
+    features: np.ndarray,
+    targets: np.ndarray,
+    groups: np.ndarray,
+    random_state: int = 0,
+) -> tuple[CalibratedClassifierCV, dict[str, Any]]:
+    """Choose the settings of a classifier, calibrate and fit it, all on training subjects.
+
+    Settings are chosen by AUROC in inner folds. The chosen classifier predicts the same inner folds once
+    more; a sigmoid turns these predictions into probabilities; then it is fitted on all that is given.
+
+    Parameters
+    ----------
+    pipeline : sklearn.pipeline.Pipeline
+    choices : mapping of parameter name to values
+        As in `sklearn.model_selection.GridSearchCV`; empty: nothing is chosen.
+    features : ndarray of shape (n_images, n_features)
+    targets : int ndarray of shape (n_images,)
+    groups : ndarray of shape (n_images,)
+        Images with the same value (one participant, one family) stay together in the inner folds.
+    random_state : int, default 0
+        Of the inner folds.
+
+    Returns
+    -------
+    model : sklearn.calibration.CalibratedClassifierCV
+    chosen : dict
+
+    Raises
+    ------
+    BaselineError
+        A class has fewer than two groups.
+
+    References
+    ----------
+    Platt, "Probabilistic outputs for support vector machines", Advances in Large Margin Classifiers, 1999.
+    Varma & Simon, "Bias in error estimation when using cross-validation for model selection", BMC
+    Bioinformatics 7:91, 2006.
+    """
+    smallest = int(pd.Series(groups).groupby(targets).nunique().min())
+    if smallest < 2 or len(np.unique(targets)) < 2:
+        raise BaselineError("a class has fewer than two training subjects to choose and calibrate with")
+    splitter = StratifiedGroupKFold(min(N_INNER_FOLDS, smallest), shuffle=True, random_state=random_state)
+    inner = list(splitter.split(features, targets, groups))
+    n_fitted = min(len(train) for train, _ in inner)
+    grid = {name: _bounded(name, values, n_fitted) for name, values in choices.items()}
+    chosen: dict[str, Any] = {}
+    if any(len(values) > 1 for values in grid.values()):
+        scoring = "roc_auc" if len(np.unique(targets)) == 2 else "roc_auc_ovr"
+        if scoring == "roc_auc_ovr" and not hasattr(pipeline[-1], "predict_proba"):
+            scoring = "balanced_accuracy"  # decisions of one class against another are no probabilities
+        search = GridSearchCV(pipeline, grid, scoring=scoring, cv=inner, refit=False, error_score="raise")
+        chosen = dict(search.fit(features, targets).best_params_)
+    elif grid:
+        chosen = {name: values[0] for name, values in grid.items()}
+    model = CalibratedClassifierCV(pipeline.set_params(**chosen), method="sigmoid", cv=inner, ensemble=False)
+    return model.fit(features, targets), chosen
+
+
+def _bounded(name: str, values: Sequence[Any], n_fitted: int) -> list[Any]:
+    """Values that this number of subjects allows."""
+    if not name.endswith(BOUNDED):
+        return list(values)
+    most = n_fitted - 1
+    return list(dict.fromkeys(min(v, most) if isinstance(v, int) else v for v in values))
+
+
+def class_probabilities(model: Any, features: np.ndarray, n_classes: int) -> np.ndarray:
+    """Probabilities of all classes, (n_images, n_classes); 0 for one that the model has not met."""
+    probabilities = np.zeros((len(features), n_classes))
+    probabilities[:, model.classes_] = model.predict_proba(features)
+    return probabilities
+
+
+def prediction_table(
+    test: pd.DataFrame, probabilities: np.ndarray, class_names: Sequence[str], *, fold: int, seed: int
+) -> pd.DataFrame:
+    """Rows like those of predictions.tsv."""
+    ids = ["participant_id", *(["session_id"] if "session_id" in test else [])]
+    table = test[ids].assign(seed=seed, fold=fold, target=test["target"].to_numpy())
+    for k, name in enumerate(class_names):
+        table[f"prob_{name}"] = probabilities[:, k]
+    return table.reset_index(drop=True)

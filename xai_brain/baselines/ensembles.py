@@ -1,0 +1,72 @@
+"""Networks of several seeds as one, and the best of several kinds of networks, chosen within the folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from xai_brain.statistics.classification import probabilities_of
+
+
+def mean_over_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Predictions of the networks of all seeds together: the mean of their logits, image by image.
+
+    Parameters
+    ----------
+    predictions : pandas.DataFrame
+        As predictions.tsv.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The same columns; seed is 0.
+    """
+    columns = [column for column in predictions if str(column).startswith("prob_")]
+    probabilities_of(predictions)
+    images = [name for name in predictions if name not in (*columns, "seed")]
+    # the logarithm of a probability is its logit but for what all classes share
+    logits = predictions.assign(**np.log(predictions[columns].clip(lower=1e-12)))
+    mean = np.exp(logits.groupby(images, sort=False, dropna=False)[columns].mean())
+    table = mean.div(mean.sum(axis=1), axis=0).reset_index().assign(seed=0)
+    return table[list(predictions)]
+
+
+def log_loss(predictions: pd.DataFrame) -> float:
+    """Mean negative logarithm of the probability of the true class."""
+    true = probabilities_of(predictions)[np.arange(len(predictions)), predictions["target"]]
+    return float(-np.log(np.clip(true, 1e-12, None)).mean())
+
+
+def chosen_within_folds(
+    predictions: Mapping[str, pd.DataFrame], validation: Mapping[str, pd.DataFrame]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """In every fold the networks whose validation parts they know best; no test subject has a say.
+
+    Parameters
+    ----------
+    predictions : mapping of name to DataFrame
+        As predictions.tsv, of the test parts.
+    validation : mapping of the same names to DataFrame
+        The same of the validation parts.
+
+    Returns
+    -------
+    chosen : pandas.DataFrame
+        Predictions of the chosen ones, the mean over their seeds.
+    choices : pandas.DataFrame
+        fold, name, log_loss (of all seeds' validation parts), n_validation, chosen.
+    """
+    rows = [
+        {"fold": fold, "name": name, "log_loss": log_loss(part), "n_validation": len(part)}
+        for name, table in validation.items()
+        for fold, part in table.groupby("fold")
+    ]
+    choices = pd.DataFrame(rows).sort_values(["fold", "log_loss"], kind="stable", ignore_index=True)
+    choices["chosen"] = ~choices["fold"].duplicated()
+    parts = [
+        mean_over_seeds(predictions[row.name][predictions[row.name]["fold"] == row.fold])
+        for row in choices[choices["chosen"]].itertuples(index=False)
+    ]
+    return pd.concat(parts, ignore_index=True), choices

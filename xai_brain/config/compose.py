@@ -1,0 +1,185 @@
+"""How settings are composed, and what is said of those that cannot be.
+
+Files of `conf/` give the values, `config_types` the types and `config_checks` what no type can exclude, so
+that a misspelt key or a wrong value stops before any work. ``compose("run", ["experiment=demo"])`` is what
+notebooks and tests use, and what the command line does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from xai_brain.config.checks import check as check
+from xai_brain.config.extras import install_command
+from xai_brain.config.overrides import finish, literal
+from xai_brain.config.planted_effect import PlantedEffect
+from xai_brain.config.schema import (
+    AugmentationConfig,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    FoldsConfig,
+    ImageDataConfig,
+    OasisDataConfig,
+    PreprocessingConfig,
+    SyntheticDataConfig,
+    TrainerConfig,
+)
+from xai_brain.config.schema import ConfigError as ConfigError
+from xai_brain.config.schema import ExplainConfig as ExplainConfig
+
+COMMANDS = ("train", "baselines", "predict", "explain", "evaluate", "validate", "report", "run")
+SHARDED = ("explain", "evaluate", "validate", "run")  # commands of which a shard can be asked
+
+
+def conf_dir() -> Path:
+    """Folder of the configuration files: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def register_schemas() -> None:
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(group="data", name="schema", node=DataConfig)
+    store.store(group="data", name="schema_synthetic", node=SyntheticDataConfig)
+    store.store(group="data", name="schema_image", node=ImageDataConfig)
+    store.store(group="data", name="schema_oasis", node=OasisDataConfig)
+    for group, node in (
+        ("preprocessing", PreprocessingConfig),
+        ("planted", PlantedEffect),
+        ("folds", FoldsConfig),
+        ("augmentation", AugmentationConfig),
+        ("trainer", TrainerConfig),
+        ("evaluation", EvaluationConfig),
+    ):
+        store.store(group=group, name="schema", node=node)
+
+
+def compose(command: str = "run", overrides: list[str] | None = None, *, checked: bool = True) -> DictConfig:
+    """Settings of a command, resolved and checked.
+
+    Parameters
+    ----------
+    command : str, default "run"
+        One of `COMMANDS`.
+    overrides : list of str, optional
+        As on the command line, e.g. ``["experiment=demo", "trainer.max_epochs=2"]``.
+    checked : bool, default True
+        Whether the settings must be complete, as they must be to run.
+
+    Returns
+    -------
+    omegaconf.DictConfig
+
+    Raises
+    ------
+    ConfigError
+        One line that names the key and the nearest valid one.
+
+    Examples
+    --------
+    >>> compose("run", ["experiment=demo"]).name
+    'demo'
+    """
+    register_schemas()
+    GlobalHydra.instance().clear()
+    overrides = [literal(override) for override in overrides or []]
+    try:
+        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+            cfg = hydra_compose(command, overrides)
+            complete(cfg, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(told_in_one_line(error, command, overrides)) from error
+    if cfg.shard is not None and command not in SHARDED:
+        raise ConfigError(f"shard={cfg.shard}: `xai-brain {command}` has none; for {', '.join(SHARDED)} only")
+    if checked:
+        check(cfg)
+    return cfg
+
+
+def complete(cfg: DictConfig, overrides: list[str]) -> None:
+    """Prepare composed settings for use: resolve them, drop unchosen methods, expand paths."""
+    OmegaConf.resolve(cfg)
+    drop_unchosen_methods(cfg, overrides)
+    finish(cfg)
+
+
+def drop_unchosen_methods(cfg: DictConfig, overrides: list[str]) -> None:
+    """Forget what an experiment says of methods that are not chosen; what the user says of them stays."""
+    said = " ".join(overrides)
+    for label in [label for label, method in cfg.attribution.items() if not method.get("_target_")]:
+        if f"attribution.{label}" not in said:
+            with open_dict(cfg):
+                del cfg.attribution[label]
+
+
+def told_in_one_line(error: Exception, command: str, overrides: list[str]) -> str:
+    """What a user needs of a Hydra error: the key, what is wrong, the nearest valid key."""
+    chain: BaseException | None = error
+    texts = []
+    while chain is not None:
+        texts.append(str(chain))
+        chain = chain.__cause__
+    text = "\n".join(texts)
+    if match := re.search(r"(?:Key '([^']+)' is not in struct|Key '([^']+)' not in '([^']+)')", text):
+        full = re.search(r"full_key: (\S+)", text)
+        key = full.group(1) if full else (match.group(1) or match.group(2))
+        # of trainr.lr=1 Hydra names trainr only
+        given = (override.split("=")[0].lstrip("+~") for override in overrides)
+        key = next((name for name in given if name.startswith(f"{key}.")), key)
+        return f"there is no setting {key!r}{_nearest(key, known_keys(command))}"
+    if match := re.search(r"Could not (?:override|append to config).*?'([^']+)'", text):
+        return f"there is no setting {match.group(1)!r}{_nearest(match.group(1), known_keys(command))}"
+    if match := re.search(r"Could not delete from config.*?'([^']+)'", text):
+        return f"~{match.group(1)}: there is no such setting{_nearest(match.group(1), known_keys(command))}"
+    if match := re.search(r"Could not find 'hydra/(launcher|sweeper)/([^']+)'", text):
+        return f"{match.group(1)} {match.group(2)} is not installed: {install_command('sweeps')}"
+    if match := re.search(r"Could not find '([^']+)'", text):
+        group, _, choice = match.group(1).rpartition("/")
+        choices = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+        return f"there is no {group}={choice}; one of {', '.join(choices)}"
+    if match := re.search(r"Could not load '([^']+)/([^'/]+)'", text):
+        choices = sorted(path.stem for path in (conf_dir() / match.group(1)).glob("*.yaml"))
+        return f"there is no {match.group(1)}={match.group(2)}; one of {', '.join(choices)}"
+    if match := re.search(r"Ambiguous value for argument '(.*)'", text):
+        return f"{match.group(1)}: several values need -m (a sweep); a list is written in brackets, [a,b]"
+    if match := re.search(r"full_key: (\S+)", text):
+        return f"{match.group(1)}: {texts[-1].splitlines()[0]}"
+    return texts[0].splitlines()[0]
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    by_leaf = {name.rpartition(".")[2]: name for name in known}
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    near = near or [by_leaf[leaf] for leaf in difflib.get_close_matches(key.rpartition(".")[2], by_leaf, n=1)]
+    return f"; did you mean {near[0]!r}?" if near else "; see `xai-brain run --cfg job` for all settings"
+
+
+def known_keys(command: str) -> list[str]:
+    """Dotted names of all settings."""
+    cfg = compose(command, ["data=synthetic"])
+    groups = [folder.name for folder in conf_dir().iterdir() if folder.is_dir()]
+
+    def walk(node: Any, prefix: str) -> list[str]:
+        keys = []
+        for key in node:
+            name = f"{prefix}{key}"
+            keys.append(name)
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                keys += walk(child, f"{name}.")
+        return keys
+
+    return [*walk(cfg, ""), *groups]

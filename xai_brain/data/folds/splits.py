@@ -1,0 +1,273 @@
+"""Folds: who is tested by which network, and who trains and validates it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+
+from xai_brain.data.folds.tables import NEVER_TESTED, require_classes
+from xai_brain.io.problems import DataError, named
+
+KINDS = ("stratified", "hold_out", "column")
+MAX_BINS = 5  # of a number that is balanced
+
+
+def make_folds(
+    participants: pd.DataFrame,
+    n_folds: int = 5,
+    random_state: int = 0,
+    *,
+    kind: str = "stratified",
+    n_repeats: int = 1,
+    test_fraction: float = 0.2,
+    column: str | None = None,
+    group_column: str | None = None,
+    balance_on: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Assign every participant to the fold in which it is tested.
+
+    All images of a participant are in one fold.
+
+    Parameters
+    ----------
+    participants : pandas.DataFrame
+        With participant_id, target and the columns that are named below.
+    n_folds : int, default 5
+        Of kind "stratified".
+    random_state : int, default 0
+    kind : {"stratified", "hold_out", "column"}, default "stratified"
+        ``stratified``: every fold has the classes of the whole. ``hold_out``: fold 0 is tested, all
+        others only train. ``column``: one fold per value of `column`, in sorted order, e.g. leave one
+        site out; who has the value ``train`` is never tested.
+    n_repeats : int, default 1
+        Of kind "stratified": how often all participants are divided anew. Repeat r has the folds
+        ``r * n_folds`` to ``(r + 1) * n_folds - 1``; repeat 0 is what a single one would be.
+    test_fraction : float, default 0.2
+        Of kind "hold_out"; roughly when participants are grouped.
+    column : str, optional
+        Of kind "column".
+    group_column : str, optional
+        Participants with the same value stay together, e.g. family_id; a missing value is alone.
+    balance_on : sequence of str, default ()
+        Numbers (e.g. age, icv_ml) or categories that are spread evenly over the folds: folds are
+        stratified by class and, inside a class, by bins of the first, inside these by bins of the
+        second. Missing numbers count as the median of the class.
+
+    Returns
+    -------
+    pandas.DataFrame
+        participant_id, fold (-1: never tested), in the order of `participants`; with several repeats
+        also repeat, one row per participant and repeat.
+
+    Raises
+    ------
+    DataError
+        Unknown column, several values for one participant, too few participants of a class.
+    """
+    if kind not in KINDS:
+        raise DataError(f"folds.kind={kind}: one of {', '.join(KINDS)} is needed")
+    people = participants.drop_duplicates("participant_id").reset_index(drop=True)
+    groups = _groups(participants, group_column)
+    if kind == "column":
+        folds = [_by_column(participants, column)]
+    else:
+        smallest = _smallest_class(people["target"], groups)
+        needed = n_folds if kind == "stratified" else 2
+        if smallest < needed:
+            what = f"groups of {group_column}" if group_column else "participants"
+            setting = f"folds.n_folds={n_folds}" if kind == "stratified" else f"folds.kind={kind}"
+            raise DataError(
+                f"{setting}: the smallest class has only {smallest} {what}, {needed} are needed; "
+                "use fewer folds"
+            )
+        strata = _strata(participants, balance_on, n_folds)
+        if kind == "hold_out":
+            is_test = _share(people["target"], strata, groups, test_fraction, random_state)
+            folds = [np.where(is_test, 0, NEVER_TESTED)]
+        else:
+            folds = []
+            for r in range(n_repeats):
+                seed = np.random.RandomState([random_state, r]) if r else random_state
+                folds.append(r * n_folds + _k_folds(people["target"], strata, groups, n_folds, seed))
+    ids = people["participant_id"].to_numpy()
+    table = pd.concat(
+        [pd.DataFrame({"participant_id": ids, "fold": fold, "repeat": r}) for r, fold in enumerate(folds)],
+        ignore_index=True,
+    )
+    require_classes(people, table)
+    return table if len(folds) > 1 else table.drop(columns="repeat")
+
+
+def split_fold(
+    participants: pd.DataFrame,
+    folds: pd.DataFrame,
+    fold: int,
+    validation_fraction: float,
+    random_state: int = 0,
+    group_column: str | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Training, validation and test rows of one fold; validation is taken from the training side.
+
+    Parameters
+    ----------
+    participants, folds : pandas.DataFrame
+        The second from `make_folds` or `read_folds`.
+    fold : int
+    validation_fraction : float
+        Share of the training side, stratified by class.
+    random_state : int, default 0
+    group_column : str, optional
+        Participants with the same value are not divided between training and validation.
+
+    Returns
+    -------
+    dict
+        ``train``, ``validation`` and ``test``: disjoint in participants.
+    """
+    is_test = participants["participant_id"].isin(folds.loc[folds["fold"] == fold, "participant_id"])
+    rest = participants[~is_test]
+    people = rest.drop_duplicates("participant_id")
+    if people["target"].value_counts().min() < 2:
+        raise DataError(f"fold {fold}: a class has fewer than two training participants; use fewer folds")
+    seed = np.random.RandomState([random_state, fold])
+    if group_column:
+        target, groups = people["target"], _groups(rest, group_column)
+        chosen = _share(target, target.to_numpy(), groups, validation_fraction, seed)
+        if not target[~chosen].nunique() == target[chosen].nunique() == target.nunique():
+            raise DataError(
+                f"fold {fold}: too few groups of {group_column} for training and validation; use fewer folds"
+            )
+        validation_ids = people["participant_id"][chosen]
+    else:
+        from sklearn.model_selection import train_test_split
+
+        n_validation = max(round(validation_fraction * len(people)), people["target"].nunique())
+        _, validation_ids = train_test_split(
+            people["participant_id"], test_size=n_validation, stratify=people["target"], random_state=seed
+        )
+    is_validation = participants["participant_id"].isin(validation_ids)
+    return {
+        "train": participants[~is_test & ~is_validation],
+        "validation": participants[is_validation],
+        "test": participants[is_test],
+    }
+
+
+def _value_of(participants: pd.DataFrame, column: str | None, setting: str) -> pd.Series:
+    """One value per participant, in their order."""
+    if column not in participants:
+        names = ", ".join(map(str, participants))
+        raise DataError(
+            f"folds.{setting}: the participants have no column {column!r} (their columns: {names})"
+        )
+    values = participants.groupby("participant_id", sort=False)[column]
+    several = values.nunique()
+    if (several > 1).any():
+        ids = several.index[several > 1].tolist()
+        raise DataError(f"folds.{setting}: {named(ids)} has several values of {column}; one is needed")
+    return values.first()
+
+
+def _groups(participants: pd.DataFrame, column: str | None) -> np.ndarray | None:
+    if column is None:
+        return None
+    values = _value_of(participants, column, "group_column")
+    alone = pd.Series([f"\0{i}" for i in values.index], values.index)
+    return values.astype(str).where(values.notna(), alone).to_numpy()
+
+
+def _smallest_class(target: pd.Series, groups: np.ndarray | None) -> int:
+    """Participants of the smallest class; groups that hold one when they stay together."""
+    units = np.arange(len(target)) if groups is None else groups
+    return int(pd.Series(units).groupby(target.to_numpy()).nunique().min())
+
+
+def _strata(participants: pd.DataFrame, balance_on: Sequence[str], n_folds: int) -> np.ndarray:
+    """Class, divided further by what is to be balanced; integers that sort by class first."""
+    target = _value_of(participants, "target", "balance_on") if balance_on else None
+    if target is None:
+        return participants.drop_duplicates("participant_id")["target"].to_numpy()
+    smallest = target.value_counts().min()
+    n_bins = int(np.clip((smallest / n_folds) ** (1 / len(balance_on)), 2, MAX_BINS))
+    strata = target.astype(int)
+    for column in balance_on:
+        values = _value_of(participants, column, "balance_on")
+        if values.isna().all():
+            raise DataError(f"folds.balance_on: the column {column} is empty")
+        numbers = pd.to_numeric(values, errors="coerce")
+        if (numbers.isna() & values.notna()).any():
+            codes, n_codes = pd.factorize(values, sort=True)[0] + 1, values.nunique() + 1
+        else:
+            numbers = numbers.fillna(numbers.groupby(target).transform("median")).fillna(numbers.median())
+            cells = numbers.groupby(strata)
+            rank = cells.rank(method="first") - 1
+            codes, n_codes = (rank * n_bins // cells.transform("size")).astype(int), n_bins
+        strata = strata * n_codes + codes
+    return strata.to_numpy()
+
+
+def _k_folds(
+    target: pd.Series,
+    strata: np.ndarray,
+    groups: np.ndarray | None,
+    n_folds: int,
+    random_state: int | np.random.RandomState,
+) -> np.ndarray:
+    """Fold of every participant."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    order = np.arange(len(strata))
+    if len(np.unique(strata)) > target.nunique():
+        # sklearn deals strata out in the order in which they appear; sorted, small ones even out
+        order = np.argsort(strata, kind="stable")
+    strata, groups = strata[order], None if groups is None else groups[order]
+    fold = np.zeros(len(strata), int)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # cells may be smaller than n_folds
+        try:
+            splits = splitter(n_folds, shuffle=True, random_state=random_state)
+            for k, (_, test) in enumerate(splits.split(strata, strata, groups)):
+                fold[order[test]] = k
+        except ValueError as error:
+            raise DataError(
+                f"folds.balance_on: too few participants for {n_folds} balanced folds; name fewer columns"
+            ) from error
+    return fold
+
+
+def _share(
+    target: pd.Series,
+    strata: np.ndarray,
+    groups: np.ndarray | None,
+    fraction: float,
+    random_state: int | np.random.RandomState,
+) -> np.ndarray:
+    """About a fraction of the participants, stratified, as a bool per participant."""
+    smallest = _smallest_class(target, groups)
+    if smallest < 2:
+        raise DataError("folds: a class has fewer than two groups of participants to divide; do not group")
+    # a part of a few groups each can be stratified; of one group it cannot
+    at_most = min(smallest, 20) if groups is None else max(min(smallest // 3, 20), 2)
+    part = Fraction(fraction).limit_denominator(at_most)
+    part = min(max(part, Fraction(1, at_most)), Fraction(at_most - 1, at_most))
+    return _k_folds(target, strata, groups, part.denominator, random_state) < part.numerator
+
+
+def _by_column(participants: pd.DataFrame, column: str | None) -> np.ndarray:
+    """The fold of every participant is the rank of its value."""
+    values = _value_of(participants, column, "column")
+    if values.isna().any():
+        raise DataError(f"folds.column={column}: {named(values.index[values.isna()].tolist())} has no value")
+    numbers = pd.to_numeric(values, errors="coerce")
+    tested = values.astype(str).str.strip().str.lower() != "train"
+    order = numbers if numbers[tested].notna().all() else values.astype(str).str.strip()
+    fold = np.full(len(values), NEVER_TESTED)
+    fold[tested] = pd.factorize(order[tested], sort=True)[0]
+    if not tested.any() or (tested.all() and len(set(fold)) < 2):
+        raise DataError(f"folds.column={column}: all participants have one value; two are needed")
+    return fold

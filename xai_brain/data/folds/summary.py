@@ -1,0 +1,132 @@
+"""What folds are made of, and where the classes differ in more than the class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from xai_brain.data.folds.tables import fold_numbers
+
+STRONG_DIFFERENCE = 0.5  # in standard deviations
+
+
+def summarise_folds(
+    participants: pd.DataFrame, folds: pd.DataFrame, columns: Sequence[str] = ("age", "sex", "site")
+) -> pd.DataFrame:
+    """One row per fold: whom it tests.
+
+    Parameters
+    ----------
+    participants : pandas.DataFrame
+        participant_id, label and any of the columns.
+    folds : pandas.DataFrame
+        From `make_folds`.
+    columns : sequence of str
+        Numbers are given as mean and standard deviation over participants, categories as counts.
+
+    Returns
+    -------
+    pandas.DataFrame
+        fold, n_participants, n_images, label (counts), <number>_mean, <number>_sd, <category> (counts).
+    """
+    rows = []
+    present = [column for column in columns if column in participants]
+    for fold in fold_numbers(folds):
+        ids = folds.loc[folds["fold"] == fold, "participant_id"]
+        images = participants[participants["participant_id"].isin(ids)]
+        people = images.drop_duplicates("participant_id")
+        row: dict[str, object] = {"fold": fold, "n_participants": len(people), "n_images": len(images)}
+        row["label"] = _counts(people["label"])
+        for column in present:
+            if _is_number(participants[column]):
+                numbers = pd.to_numeric(people[column], errors="coerce")
+                row |= {f"{column}_mean": round(numbers.mean(), 3), f"{column}_sd": round(numbers.std(), 3)}
+            else:
+                row[column] = _counts(people[column])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def confound_differences(participants: pd.DataFrame, columns: Sequence[str]) -> dict[str, float]:
+    """How far classes differ in a confound, in standard deviations.
+
+    Of numbers the difference of two class means by the root of the mean of their variances; of
+    categories the same of the share of each value. The largest over values and pairs of classes.
+
+    Parameters
+    ----------
+    participants : pandas.DataFrame
+        participant_id, label and any of the columns.
+    columns : sequence of str
+
+    Returns
+    -------
+    dict
+        Column to absolute difference; columns without variation or with fewer than two known values
+        in a class are left out.
+
+    References
+    ----------
+    Austin, "Balance diagnostics for comparing the distribution of baseline covariates", Statistics in
+    Medicine 2009.
+    """
+    people = participants.drop_duplicates("participant_id")
+    found = {}
+    for column in columns:
+        if column not in people:
+            continue
+        values = people[column]
+        if _is_number(values):
+            parts = pd.DataFrame({column: pd.to_numeric(values, errors="coerce")})
+        else:
+            parts = pd.get_dummies(values.astype(str).where(values.notna())).astype(float)
+            parts[values.isna().to_numpy()] = np.nan
+        groups = [part.dropna() for _, part in parts.groupby(people["label"])]
+        if any(len(group) < 2 for group in groups):
+            continue
+        differences = []
+        for a, b in combinations(groups, 2):
+            sd = np.sqrt((a.var(ddof=_ddof(a)) + b.var(ddof=_ddof(b))) / 2)
+            apart = (a.mean() - b.mean()).abs()
+            differences += [
+                d / s if s > 0 else (np.inf if d > 0 else 0.0) for d, s in zip(apart, sd, strict=True)
+            ]
+        found[column] = float(max(differences))
+    return found
+
+
+def tell_confounds(participants: pd.DataFrame, columns: Sequence[str], label: str) -> list[str]:
+    """One line per confound that differs strongly between the classes."""
+    lines = []
+    people = participants.drop_duplicates("participant_id")
+    for column, difference in confound_differences(participants, columns).items():
+        if difference < STRONG_DIFFERENCE:
+            continue
+        by_class = people.groupby("label")[column]
+        if _is_number(people[column]):
+            numbers = pd.to_numeric(people[column], errors="coerce").groupby(people["label"]).mean()
+            told = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        else:
+            told = "; ".join(f"{name}: {_counts(values)}" for name, values in by_class)
+        apart = f"{difference:.2f} standard deviations" if np.isfinite(difference) else "without overlap"
+        lines.append(
+            f"{column} differs between the classes, {apart} ({told}): maps may show {column}, not {label}"
+        )
+    return lines
+
+
+def _is_number(values: pd.Series) -> bool:
+    known = values.dropna()
+    return bool(len(known)) and bool(pd.to_numeric(known, errors="coerce").notna().all())
+
+
+def _ddof(table: pd.DataFrame) -> int:
+    return 1 if table.shape[1] == 1 else 0  # shares have the variance p (1 - p)
+
+
+def _counts(values: pd.Series) -> str:
+    counts = values.value_counts().sort_index()
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

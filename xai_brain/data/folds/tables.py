@@ -1,0 +1,98 @@
+"""Tables of folds: reading one that was made elsewhere, and what every one of them must have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from xai_brain.io.problems import DataError, named
+from xai_brain.io.tables import read_table
+
+NEVER_TESTED = -1  # in the column fold: always on the training side
+
+
+def read_folds(path: str | Path, participants: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Folds that were made elsewhere: a folds.tsv of another run, or by hand.
+
+    Parameters
+    ----------
+    path : str or Path
+        Table with participant_id (with or without ``sub-``), fold (-1: never tested) and, when
+        participants are tested several times, repeat.
+    participants : pandas.DataFrame
+
+    Returns
+    -------
+    folds : pandas.DataFrame
+        As from `make_folds`.
+    strangers : list of str
+        Ids of the table that are not in the cohort; they are left out.
+
+    Raises
+    ------
+    DataError
+        No such file or column, a participant without a fold or with several, folds that are no numbers.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; folds.path is a table with participant_id and fold")
+    table = read_table(path)
+    if missing := [name for name in ("participant_id", "fold") if name not in table]:
+        raise DataError(f"{path}: has no column {missing[0]} (its columns: {', '.join(map(str, table))})")
+    ids = table["participant_id"].astype(str).str.strip()
+    table["participant_id"] = ids.where(ids.str.startswith("sub-"), "sub-" + ids)
+    table = table.assign(repeat=table.get("repeat", 0))
+    for column, least in (("fold", NEVER_TESTED), ("repeat", 0)):
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        if wrong := table.loc[~(numbers >= least) | (numbers % 1 != 0), "participant_id"].tolist():
+            raise DataError(f"{path}: {column} of {named(wrong)} is not a whole number from {least} on")
+        table[column] = numbers.astype(int)
+    if twice := table.loc[table.duplicated(["participant_id", "repeat"]), "participant_id"].tolist():
+        raise DataError(f"{path}: {named(twice)} has several folds; one is needed (of each repeat)")
+    tested = table[table["fold"] >= 0]
+    if (tested.groupby("fold")["repeat"].nunique() > 1).any():
+        raise DataError(f"{path}: a fold is in several repeats; number folds through all repeats")
+    people = participants.drop_duplicates("participant_id")
+    cohort = people["participant_id"].tolist()
+    strangers = sorted(set(table["participant_id"]) - set(cohort))
+    parts = []
+    for repeat, part in table.groupby("repeat"):
+        listed = set(part["participant_id"])
+        if without := [i for i in cohort if i not in listed]:
+            raise DataError(
+                f"{path}: no fold for {named(without)}; every participant needs one (-1: training only)"
+            )
+        fold = part.set_index("participant_id")["fold"][cohort].to_numpy()
+        parts.append(pd.DataFrame({"participant_id": cohort, "fold": fold, "repeat": repeat}))
+    folds = pd.concat(parts, ignore_index=True)
+    require_classes(people, folds)
+    return (folds if len(parts) > 1 else folds.drop(columns="repeat")), strangers
+
+
+def fold_numbers(folds: pd.DataFrame) -> list[int]:
+    """Numbers of the folds that have someone to test."""
+    return sorted(int(fold) for fold in folds["fold"].unique() if fold != NEVER_TESTED)
+
+
+def with_repeat(predictions: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with the repeat that each fold belongs to, where folds were repeated."""
+    if "repeat" not in folds:
+        return predictions
+    repeat_of = folds.drop_duplicates("fold").set_index("fold")["repeat"]
+    predictions = predictions.copy()
+    predictions.insert(list(predictions).index("fold"), "repeat", predictions["fold"].map(repeat_of))
+    return predictions
+
+
+def require_classes(people: pd.DataFrame, folds: pd.DataFrame) -> None:
+    """Every fold is trained with all classes, and some fold tests two of them."""
+    target = people.set_index("participant_id")["target"]
+    n_tested = []
+    for fold in fold_numbers(folds):
+        is_test = target.index.isin(folds.loc[folds["fold"] == fold, "participant_id"])
+        if absent := sorted(set(target) - set(target[~is_test])):
+            raise DataError(f"fold {fold}: its training side has no participant of class {absent[0]}")
+        n_tested.append(target[is_test].nunique())
+    if max(n_tested, default=0) < 2:
+        raise DataError("folds: every fold tests one class only, so that no AUROC exists; use other folds")

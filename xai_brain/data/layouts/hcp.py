@@ -1,0 +1,124 @@
+"""HCP Young Adult: images in one of three forms, and the unrestricted and restricted tables."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xai_brain.data.layouts.bids import require_folder
+from xai_brain.data.layouts.found import Found, image_row
+from xai_brain.io.nifti import ImageError
+from xai_brain.io.problems import DataError, Problems
+from xai_brain.io.tables import prefixed, read_table, table_paths
+from xai_brain.io.twin_files import without_equal_twins
+
+MNI_IMAGE = "MNINonLinear/T1w_restore_brain.nii.gz"
+ACPC_IMAGE = "T1w/T1w_acpc_dc_restore_brain.nii.gz"
+MNI_SPACE = "MNI152NLin6Asym"
+RESTRICTED = ("Age_in_Yrs", "Family_ID")
+
+
+def find(
+    root: Path,
+    problems: Problems,
+    *,
+    label: str,
+    tables: list[str] | None = None,
+    image: str | None = None,
+) -> Found:
+    """Images below six-digit folders, or six-digit files, with age, sex and family.
+
+    Parameters
+    ----------
+    root : Path
+    problems : Problems
+    label : str
+        Of the restricted table only this column, the age and the family are taken along.
+    tables : list of str, optional
+        The unrestricted CSV, and the restricted one when there is access to it; by default those in
+        `root` whose names begin with unrestricted and RESTRICTED.
+    image : str, optional
+        Path below the folder of a subject; by default the first of MNINonLinear/T1w_restore_brain.nii.gz
+        and T1w/T1w_acpc_dc_restore_brain.nii.gz that anyone has, else ``<id>.nii[.gz]`` in `root`.
+
+    Returns
+    -------
+    Found
+        People without an image are left out silently: the tables list the whole study.
+    """
+    require_folder(root, "the folder that holds the six-digit ids")
+    paths = table_paths(root, tables or []) or sorted(
+        path for path in root.glob("*.csv") if re.match(r"(un)?restricted", path.name, re.IGNORECASE)
+    )
+    if not paths:
+        raise DataError(
+            f"{root}: holds no unrestricted*.csv; name the table with data.tables=[/path/to/unrestricted.csv]"
+        )
+    images = _images(root, image, problems)
+    if not images:
+        raise DataError(
+            f"{root}: no T1w image found (<id>/{image or MNI_IMAGE}); set data.root to their folder, "
+            "or data.image to the path below an id"
+        )
+    where = " + ".join(map(str, paths))
+    return Found(_people(paths, label), images, where, every_person=False)
+
+
+def _images(root: Path, image: str | None, problems: Problems) -> list[dict[str, Any]]:
+    folders = [path for path in sorted(root.iterdir()) if re.fullmatch(r"\d{6}", path.name) and path.is_dir()]
+    forms = [image] if image else [MNI_IMAGE, ACPC_IMAGE]
+    form = next((name for name in forms if any((folder / name).exists() for folder in folders)), None)
+    if form is None:
+        files = sorted(path for path in root.glob("*.nii*") if re.fullmatch(r"\d{6}\.nii(\.gz)?", path.name))
+        images = []
+        for number in sorted({path.name[:6] for path in files}):
+            try:
+                (path,) = without_equal_twins(path for path in files if path.name[:6] == number)
+                images.append(image_row(f"sub-{number}", path))
+            except ImageError as error:
+                problems.add(f"sub-{number}", error.path, error.reason)
+        return images
+    images = []
+    for folder in folders:
+        path = folder / form
+        if not path.exists() and not path.is_symlink():
+            problems.add(
+                f"sub-{folder.name}",
+                path,
+                "no T1w image, while others have it; download it, or set data.image",
+            )
+            continue
+        mask = path.with_name("brainmask_fs.nii.gz")  # needed by whole heads only
+        needed = "brain" not in path.name and mask.exists()
+        space = MNI_SPACE if form.startswith("MNINonLinear/") else ""
+        row = image_row(f"sub-{folder.name}", path, brain_mask_path=mask if needed else None, space=space)
+        images.append(row)
+    return images
+
+
+def _people(paths: list[Path], label: str) -> pd.DataFrame:
+    people: pd.DataFrame | None = None
+    for path in paths:
+        table = read_table(path)
+        if "Subject" not in table:
+            raise DataError(f"{path}: has no column Subject (its columns: {', '.join(table.columns[:20])})")
+        if set(RESTRICTED) & set(table.columns):
+            # the rest of what the restricted table says stays where it is
+            kept = {"Subject", *RESTRICTED, label}
+            table = table[[name for name in table if name in kept or name.lower() == label.lower()]]
+        table["participant_id"] = prefixed(table.pop("Subject"), "sub-")
+        if people is None:
+            people = table
+        else:
+            new = [name for name in table if name not in people or name == "participant_id"]
+            people = people.merge(table[new], on="participant_id", how="outer")
+    assert people is not None
+    for name, column in (("sex", "Gender"), ("family_id", "Family_ID"), ("age", "Age_in_Yrs")):
+        if column in people and name not in people:
+            people[name] = people[column]
+    if "Age" in people:  # bands; the restricted table has years
+        people["age"] = people["age"].fillna(people["Age"]) if "age" in people else people["Age"]
+    return people.copy()

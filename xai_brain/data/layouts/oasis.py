@@ -1,0 +1,72 @@
+"""OASIS-1: the grey-matter maps (SPM VBM) that nilearn fetches."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+from xai_brain.data.layouts.found import Found, image_row
+from xai_brain.io.problems import DataError, Problems
+from xai_brain.io.tables import as_text
+
+
+def find(
+    root: Path,
+    problems: Problems,
+    *,
+    n_subjects: int | None = None,
+    dartel: bool = True,
+    url: str | None = None,
+) -> Found:
+    """Modulated grey-matter maps in MNI152 space with age, sex, CDR and further columns.
+
+    They are densities, not T1w intensities: use ``preprocessing=vbm``. Whoever downloads them
+    has to agree with the data use agreement of OASIS.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of data: the maps lie in its folder oasis1, and are downloaded when they are not there.
+    problems : Problems
+    n_subjects : int, optional
+        The first so many; all by default (403, or 415 without DARTEL).
+    dartel : bool, default True
+    url : str, optional
+        A mirror, which holds archive_dartel.tgz (or archive.tgz), oasis_cross-sectional.csv and
+        data_usage_agreement.txt.
+
+    Returns
+    -------
+    Found
+        OAS1_0001_MR1 is ``sub-OASIS10001``, as Clinica names it.
+    """
+    from nilearn.datasets import fetch_oasis_vbm
+
+    if root.is_file():
+        raise DataError(f"{root}: is a file; set data.root to the folder that holds oasis1, or shall hold it")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fetched = fetch_oasis_vbm(n_subjects, dartel, data_dir=str(root), url=url, verbose=0)
+    except (OSError, ValueError, KeyError) as error:  # requests' errors are OSErrors
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{root / 'oasis1'}: the maps are not there and cannot be fetched ({reason}); "
+            "bring them there, or name a mirror with data.url"
+        ) from error
+    people = as_text(fetched.ext_vars)
+    if unknown := [name for name in people["id"] if not _id(name)]:
+        raise DataError(
+            f"{root / 'oasis1'}: oasis_cross-sectional.csv has an id {unknown[0]!r}; fetch it again"
+        )
+    people.insert(0, "participant_id", [_id(name) for name in people["id"]])
+    people["sex"] = people["mf"]
+    paths = [root / "oasis1" / Path(*Path(path).parts[-2:]) for path in fetched.gray_matter_maps]
+    images = [image_row(str(_id(path.name)), path, space="MNI152") for path in paths]
+    return Found(people, images, str(root / "oasis1" / "oasis_cross-sectional.csv"), every_person=False)
+
+
+def _id(name: str) -> str | None:
+    match = re.search(r"OAS1_(\d{4})_MR\d", name)
+    return f"sub-OASIS1{match[1]}" if match else None

@@ -1,0 +1,230 @@
+"""NIfTI in and out, affines, grids and file names. No torch.
+
+World coordinates are RAS+ millimetres throughout. A grid is a shape and an affine; resampling goes
+through affines only, so that a voxel keeps its place whatever the axes of the file are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from xai_brain.io.atomic import write_atomic
+from xai_brain.io.inflate import igzip, read_voxels
+from xai_brain.io.nifti_header import ImageError as ImageError
+from xai_brain.io.nifti_header import cannot_be_read, open_img
+from xai_brain.io.separable import parallel_axes, resample
+
+# A Gaussian of this many target voxels halves the amplitude at the new Nyquist frequency:
+# exp(-2 (pi sigma f)^2) = 1/2 at f = 1 / (2 spacing).
+NYQUIST_SIGMA = float(np.sqrt(2 * np.log(2)) / np.pi)
+
+GZIP_LEVEL = 2  # maps are noise to gzip: higher levels take many times as long and save nothing
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A voxel grid in world space.
+
+    Parameters
+    ----------
+    name : str
+    shape : tuple of 3 int
+    affine : ndarray of shape (4, 4)
+        Voxel to world, RAS+ mm.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        return nib.affines.voxel_sizes(self.affine)
+
+
+def _isotropic(name: str, shape: tuple[int, int, int], spacing: float, origin: tuple[float, ...]) -> Grid:
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    affine[:3, 3] = origin
+    return Grid(name, shape, affine)
+
+
+def _kan2020() -> Grid:
+    """The field of view of the HCP's images and MNI template, 260x311x260 at 0.7 mm, LAS, in 58x70x58."""
+    shape = (58, 70, 58)
+    factor = np.array([260, 311, 260]) / shape
+    affine = np.diag([*(factor * [-0.7, 0.7, 0.7]), 1.0])
+    # voxel (0, 0, 0) of the fine grid has its centre at (90, -126, -72) mm; outer edges stay where they are
+    affine[:3, 3] = [90, -126, -72] + np.array([-0.7, 0.7, 0.7]) * (factor - 1) / 2
+    return Grid("kan2020_58x70x58", shape, affine)
+
+
+GRIDS = {
+    grid.name: grid
+    for grid in (
+        _isotropic("t1w_58x70x58", (58, 70, 58), 3.125, (-89.0625, -125.8125, -71.0625)),
+        _isotropic("t1w_2mm", (91, 109, 91), 2.0, (-90, -126, -72)),
+        _isotropic("t1w_4mm", (46, 55, 46), 4.0, (-90, -126, -72)),
+        _kan2020(),
+    )
+}
+
+
+def get_grid(name: str) -> Grid:
+    if name not in GRIDS:
+        raise ValueError(f"unknown grid {name!r}; one of {', '.join(GRIDS)}")
+    return GRIDS[name]
+
+
+def load_img(path: str | Path, orientation: str | None = None) -> nib.Nifti1Image:
+    """Read one 3-D image into memory as float32, or say what is wrong with it.
+
+    A trailing axis of length 1 is dropped; header scaling is applied.
+
+    Parameters
+    ----------
+    path : path of a NIfTI file
+    orientation : str, optional
+        See `xai_brain.io.nifti_header.open_img`.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        float32, 3-D; NaN and infinities stay as they are.
+
+    Raises
+    ------
+    ImageError
+        The file is missing, truncated or not an image, holds several volumes or other than real numbers,
+        has no usable affine or no orientation, or claims more voxels than it can hold or 1 GB of memory can.
+    """
+    img = open_img(path, orientation)
+    try:
+        with np.errstate(all="ignore"):
+            data = read_voxels(img)
+    except Exception as error:  # nibabel, zlib and the OS each raise their own kinds for a broken file
+        raise ImageError(path, cannot_be_read(error)) from error
+    while data.ndim > 3:
+        data = data[..., 0]
+    return nib.Nifti1Image(data, img.affine)
+
+
+def resample_to_grid(
+    img: nib.Nifti1Image, grid: Grid, *, order: int = 1, antialias: bool = True
+) -> np.ndarray:
+    """Sample an image at the voxel centres of a grid.
+
+    Before downsampling a Gaussian suppresses what the grid cannot carry: its amplitude response is
+    one half at the new Nyquist frequency; the smoothing that the image's own voxels already imply is
+    left out of it. Axes that are parallel to the grid's take a shorter way to the same numbers.
+
+    Parameters
+    ----------
+    img : nibabel.Nifti1Image
+        Any axes, spacing and obliquity.
+    grid : Grid
+    order : int, default 1
+        Spline order; 0 for labels and masks (never smoothed).
+    antialias : bool, default True
+
+    Returns
+    -------
+    ndarray of shape grid.shape, float32
+        0 outside the image's field of view.
+    """
+    data = np.asanyarray(img.dataobj)
+    source_mm = nib.affines.voxel_sizes(img.affine)
+    target_mm = float(grid.spacing_mm.max())
+    sigma_voxels = np.zeros(3)
+    if antialias and order > 0:
+        sigma_voxels = NYQUIST_SIGMA * np.sqrt(np.maximum(target_mm**2 - source_mm**2, 0)) / source_mm
+    # grid voxel -> world -> image voxel
+    to_img = np.linalg.inv(img.affine) @ grid.affine
+    maps = parallel_axes(to_img, data.shape, grid.shape, sigma_voxels) if order == 1 else None
+    if maps is not None:
+        return resample(data, maps)
+    data = data.astype(np.float32, copy=False)
+    if sigma_voxels.any():
+        data = ndimage.gaussian_filter(data, sigma_voxels, mode="constant")
+    return ndimage.affine_transform(
+        data, to_img[:3, :3], to_img[:3, 3], grid.shape, order=order, mode="grid-constant"
+    ).astype(np.float32)
+
+
+def same_grid(img: nib.Nifti1Image, other: nib.Nifti1Image | Grid, tolerance_mm: float = 1e-3) -> bool:
+    return tuple(img.shape[:3]) == tuple(other.shape[:3]) and np.allclose(
+        img.affine, other.affine, atol=tolerance_mm
+    )
+
+
+@lru_cache(maxsize=4)
+def template_brain_mask(grid_name: str) -> np.ndarray:
+    """Brain mask of the MNI152 template that nilearn ships, on a named grid, bool."""
+    from nilearn.datasets import load_mni152_brain_mask
+
+    img = load_mni152_brain_mask(resolution=2)
+    img = nib.Nifti1Image(np.asanyarray(img.dataobj).astype(np.float32), img.affine)
+    return resample_to_grid(img, get_grid(grid_name), antialias=False) > 0.5
+
+
+def bids_name(participant_id: str, session_id: str | None = None, *, suffix: str, **entities: str) -> str:
+    """File stem in the BIDS manner.
+
+    Examples
+    --------
+    >>> bids_name("sub-01", space="MNI152", desc="GradCAM", suffix="attribution")
+    'sub-01_space-MNI152_desc-GradCAM_attribution'
+    """
+    parts = [participant_id] + ([session_id] if session_id else [])
+    return "_".join([*parts, *(f"{key}-{value}" for key, value in entities.items()), suffix])
+
+
+def parse_entities(path: str | Path) -> dict[str, str]:
+    """Entities of a BIDS file name, e.g. ``{"sub": "01", "space": "MNI152", "suffix": "T1w"}``."""
+    stem = Path(path).name.split(".")[0]
+    *pairs, suffix = stem.split("_")
+    return {**dict(pair.split("-", 1) for pair in pairs if "-" in pair), "suffix": suffix}
+
+
+def is_mni152(space: str) -> bool:
+    """Whether a space's name is that of an MNI152 template.
+
+    Examples
+    --------
+    >>> [is_mni152(name) for name in ("MNI152NLin2009cAsym", "MNI", "MNIPediatricAsym", "MNI305", "T1w")]
+    [True, True, False, False, False]
+    """
+    return space.upper() == "MNI" or space.upper().startswith("MNI152")
+
+
+def save_img(data: np.ndarray, affine: np.ndarray, path: str | Path, *, space: str = "MNI152") -> Path:
+    """Write a NIfTI image atomically; the xform codes say whether its space is MNI152.
+
+    Parameters
+    ----------
+    data : ndarray of shape (X, Y, Z)
+        Its dtype is kept; bool becomes uint8.
+    affine : ndarray of shape (4, 4)
+    path : str or Path
+    space : str, default "MNI152"
+    """
+    data = data.astype(np.uint8) if data.dtype == bool else data
+    img = nib.Nifti1Image(data, affine)
+    code = "mni" if is_mni152(space) else "scanner"
+    img.header.set_xyzt_units("mm")
+    img.set_sform(affine, code)
+    img.set_qform(affine, code)
+    return write_atomic(path, lambda temporary: _write_nifti(img, temporary))
+
+
+def _write_nifti(img: nib.Nifti1Image, path: Path) -> None:
+    if path.suffix != ".gz":
+        img.to_filename(path)
+        return
+    # without name and time in the gzip header the same data are the same bytes
+    path.write_bytes(igzip.compress(img.to_bytes(), GZIP_LEVEL, mtime=0))

@@ -1,0 +1,71 @@
+"""What a map costs."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xai_brain.attribution.inputs import as_targets
+from xai_brain.metrics.maps import Method
+
+CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+def cost(method: Method, inputs: torch.Tensor, target: int | torch.Tensor) -> dict[str, float]:
+    """Time and memory of one call of a method.
+
+    Parameters
+    ----------
+    method : object with ``attribute(inputs, target)``
+        Call it once before: the first call of a process also pays for loading and planning.
+    inputs : Tensor of shape (N, 1, X, Y, Z)
+    target : int or Tensor of shape (N,)
+
+    Returns
+    -------
+    dict
+        ``seconds`` per subject. ``peak_mb``: by how much memory grows at most during the call: of tensors on
+        a CUDA device, of the process on Linux (where its peak since the start is forgotten); NaN elsewhere.
+    """
+    device = inputs.device
+    on_cuda = device.type == "cuda"
+    volumes = inputs.detach().clone().requires_grad_()
+    if on_cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    before_mb = torch.cuda.memory_allocated(device) / 2**20 if on_cuda else np.nan
+    resettable = not on_cuda and _forget_peak()
+    before_mb = _peak_mb() if resettable else before_mb
+    targets = as_targets(target, inputs)
+    start = time.perf_counter()
+    method.attribute(volumes, target=targets)
+    if on_cuda:
+        torch.cuda.synchronize(device)
+    seconds = (time.perf_counter() - start) / len(inputs)
+    if on_cuda:
+        peak_mb = torch.cuda.max_memory_allocated(device) / 2**20
+    else:
+        peak_mb = _peak_mb() if resettable else np.nan
+    return {"seconds": seconds, "peak_mb": peak_mb - before_mb}
+
+
+def _forget_peak() -> bool:
+    """Set the peak of this process to what it holds now; False where the system does not offer it."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that was freed, but kept for the next tensor
+    try:
+        CLEAR_REFS.write_text("5")
+    except OSError:  # not Linux, or a container that forbids it
+        return False
+    return True
+
+
+def _peak_mb() -> float:
+    return int(STATUS.read_text().split("VmHWM:")[1].split()[0]) / 1024

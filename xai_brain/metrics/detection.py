@@ -1,0 +1,247 @@
+"""Which planted effects a method finds, by size and place: like a power analysis, for maps.
+
+An effect is found when the interval of the method's rank accuracy (rra) lies above chance (or the method's
+own null, where maps of permuted labels were made) and above the intervals of all baselines that do not know
+the labels: what `xai_brain.metrics.report_card.verdicts` calls found, better than every baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from xai_brain.metrics.report_card import T_MAP
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
+from xai_brain.statistics.bootstrap import bootstrap_mean
+from xai_brain.statistics.classification import classification_metrics
+
+NETWORK = "(the network)"
+NULL_JUDGE = "rra_permuted"
+WHERE = ["place", "unit", "size"]
+
+
+def place_and_size(planted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Where an effect lies and how large it is, in words and a number; None when nothing is planted.
+
+    Parameters
+    ----------
+    planted : dict
+        Fields of `xai_brain.config.planted_effect.PlantedEffect`.
+
+    Returns
+    -------
+    dict
+        place, unit, size (its absolute value, so that larger is easier; darker is in the unit).
+    """
+    kind, size = planted.get("kind"), float(planted.get("size", 0))
+    if kind is None:
+        return None
+    if planted.get("region") is not None:
+        place = str(planted["region"])
+    elif planted.get("mask_img"):
+        place = mask_name(planted["mask_img"])
+    else:
+        place = f"({', '.join(f'{x:g}' for x in planted['center_mm'])}) mm"
+    if kind in ("atrophy", "expansion"):
+        unit = f"{kind}, % of volume"
+    else:
+        of = (
+            "intensity units"
+            if planted.get("absolute")
+            else "Cohen's d"
+            if kind == "intensity"
+            else "brain SD"
+        )
+        unit = f"{'darker ' if size < 0 else ''}{kind}, {of}"
+    return {"place": place, "unit": unit, "size": abs(size)}
+
+
+def mask_name(mask_img: str) -> str:
+    """File name of the mask of an effect, without its ending."""
+    return Path(mask_img).name.removesuffix(".gz").removesuffix(".nii")
+
+
+def found_effects(folder: Path, about: str = "") -> pd.DataFrame | None:
+    """Rank accuracies of all maps of one job, its nulls, and its predictions.
+
+    Parameters
+    ----------
+    folder : Path
+        Run directory with evaluation/localization.tsv.
+    about : str
+        What else the job differs in; belongs to the place.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        place, unit, size, job, method, kind, what (rra, null or prediction), participant_id, value, chance;
+        for predictions also target and fold. None of a run without planted effect.
+    """
+    run = RunDirectory(folder)
+    if not (run.config.exists() and run.evaluation("localization").exists()):
+        return None
+    planted = OmegaConf.select(OmegaConf.load(run.config), "planted")
+    where = place_and_size(planted) if planted else None
+    if where is None:
+        return None
+    where["place"] += f"; {about}" if about else ""
+    table = read_tsv(run.evaluation("localization"))
+    parts = [table[table["metric"] == "rra"].assign(what="rra")]
+    if run.evaluation("judges").exists():
+        judges = read_tsv(run.evaluation("judges"))
+        parts.append(judges[judges["judge"] == NULL_JUDGE].assign(what="null"))
+    found = pd.concat(parts, ignore_index=True)
+    found["kind"] = found["method"].map(_kinds(run, found["method"].unique()))
+    found = pd.concat([found, _predicted(run)], ignore_index=True)
+    columns = ["method", "kind", "what", "participant_id", "value", "chance", "target", "fold", "seed"]
+    return found.reindex(columns=columns).assign(**where, job=folder.name)
+
+
+def _kinds(run: RunDirectory, methods: Iterable[str]) -> dict[str, str]:
+    """Of every method whether it is one or a baseline, as its maps say."""
+    kinds = {}
+    for method in methods:
+        path = next((run.path / "attributions").rglob(f"*_desc-{method}_attribution.json"), None)
+        kinds[method] = read_json(path).get("Kind", "method") if path else "method"
+    return kinds
+
+
+def _predicted(run: RunDirectory) -> pd.DataFrame:
+    """Out-of-fold probabilities of the second of two classes."""
+    if not run.predictions.exists():
+        return pd.DataFrame()
+    table = read_tsv(run.predictions)
+    classes = [name for name in table if str(name).startswith("prob_")]
+    if len(classes) != 2:
+        return pd.DataFrame()
+    about = table[["participant_id", "seed", "fold", "target"]]
+    return about.assign(
+        method=NETWORK, kind="network", what="prediction", value=table[classes[1]], chance=0.5
+    )
+
+
+def detection_curve(found: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0) -> pd.DataFrame:
+    """Rank accuracy of every method by place and size, with intervals over subjects.
+
+    Parameters
+    ----------
+    found : pandas.DataFrame
+        Rows of `found_effects` of all jobs; those of one subject (seeds, jobs) are averaged first.
+    n_bootstrap, random_state : int
+
+    Returns
+    -------
+    pandas.DataFrame
+        place, unit, size, method, kind, value, ci_low, ci_high, chance, null (what is to be exceeded: chance,
+        or the upper bound of the method's own null when that is higher), blind (upper bound of the best
+        baseline that does not know the labels; NaN without one), found, n_subjects, n_jobs. The rows of
+        kind ``network`` are test AUROC: no map can show what the network does not use.
+    """
+    rows: list[dict[str, Any]] = []
+    for where, part in found.groupby(WHERE, sort=True):
+        about = dict(zip(WHERE, where, strict=True))
+        here = []
+        maps = part[part["kind"] != "network"]
+        for (method, kind), own in maps.groupby(["method", "kind"], sort=False):
+            row = _estimate(own[own["what"] == "rra"], n_bootstrap, random_state)
+            null = _estimate(own[own["what"] == "null"], n_bootstrap, random_state)["ci_high"]
+            here.append(
+                {**about, "method": method, "kind": kind, **row, "null": np.nanmax([row["chance"], null])}
+            )
+        for row in here:
+            others = [
+                other["ci_high"]
+                for other in here
+                if other["kind"] == "baseline" and other["method"] not in (T_MAP, row["method"])
+            ]
+            row["blind"] = max(others, default=np.nan)
+            row["found"] = bool(row["ci_low"] > np.nanmax([row["null"], row["blind"]]))
+        network = _network(part[part["kind"] == "network"], n_bootstrap)
+        rows += [*here, *({**about, **row} for row in network)]
+    columns = [*WHERE, "method", "kind", "value", "ci_low", "ci_high", "chance", "null", "blind", "found"]
+    return pd.DataFrame(rows, columns=[*columns, "n_subjects", "n_jobs"])
+
+
+def _estimate(rows: pd.DataFrame, n_bootstrap: int, random_state: int) -> dict[str, float]:
+    subjects = rows.groupby("participant_id")[["value", "chance"]].mean()
+    mean, low, high = bootstrap_mean(subjects["value"].to_numpy(), n_bootstrap, random_state)
+    counts = {"n_subjects": len(subjects), "n_jobs": rows["job"].nunique()}
+    chance = float(subjects["chance"].mean()) if len(subjects) else np.nan
+    return {"value": mean, "ci_low": low, "ci_high": high, "chance": chance, **counts}
+
+
+def _network(rows: pd.DataFrame, n_bootstrap: int) -> list[dict[str, Any]]:
+    """Test AUROC over all jobs of a size and place, each a seed of its own; none of jobs that test others."""
+    people = rows.groupby(["job", "seed"])["participant_id"].agg(lambda ids: tuple(sorted(ids)))
+    if rows.empty or people.nunique() > 1:
+        return []
+    seeds = rows.groupby(["job", "seed"]).ngroup()
+    predictions = pd.DataFrame(
+        {
+            "participant_id": rows["participant_id"],
+            "seed": seeds,
+            "fold": rows["fold"].astype(int),
+            "target": rows["target"].astype(int),
+            "prob_0": 1 - rows["value"],
+            "prob_1": rows["value"],
+        }
+    )
+    figures = classification_metrics(predictions, "test", n_bootstrap)
+    low = figures["test/auroc_ci_low"]
+    return [
+        {
+            "method": NETWORK,
+            "kind": "network",
+            "value": figures["test/auroc"],
+            "ci_low": low,
+            "ci_high": figures["test/auroc_ci_high"],
+            "chance": 0.5,
+            "null": 0.5,
+            "blind": np.nan,
+            "found": bool(low > 0.5),
+            "n_subjects": rows["participant_id"].nunique(),
+            "n_jobs": rows["job"].nunique(),
+        }
+    ]
+
+
+def smallest_effects(curve: pd.DataFrame) -> pd.DataFrame:
+    """The smallest size from which on a method finds the effect at all sizes tested.
+
+    A size that is found while a larger one is not may be luck, and does not count.
+
+    Parameters
+    ----------
+    curve : pandas.DataFrame
+        From `detection_curve`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        method, kind, place, unit, smallest (NaN: none of those tested), largest_tested, n_sizes; methods
+        that find the smallest effects first.
+    """
+    rows = []
+    for (place, unit, method, kind), part in curve.groupby(["place", "unit", "method", "kind"], sort=False):
+        part = part[part["size"] > 0].sort_values("size", ascending=False)
+        if part.empty:
+            continue
+        always = part["found"].astype(bool).cummin()
+        sizes = part.loc[always, "size"]
+        about = {"method": method, "kind": kind, "place": place, "unit": unit}
+        about |= {"smallest": sizes.min() if len(sizes) else np.nan}
+        rows.append({**about, "largest_tested": part["size"].max(), "n_sizes": len(part)})
+    columns = ["method", "kind", "place", "unit", "smallest", "largest_tested", "n_sizes"]
+    table = pd.DataFrame(rows, columns=columns)
+    relative = (table["smallest"] / table["largest_tested"]).fillna(2.0)
+    table = table.assign(order=relative.groupby([table["kind"], table["method"]]).transform("mean"))
+    kinds = {"network": 0, "method": 1, "baseline": 2}
+    table = table.assign(first=table["kind"].map(kinds)).sort_values(
+        ["first", "order", "method"], kind="stable"
+    )
+    return table[columns].reset_index(drop=True)

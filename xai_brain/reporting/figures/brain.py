@@ -1,0 +1,323 @@
+"""Maps on brain slices. Slices are picked in world millimetres, so that left is left for any affine.
+
+No pyplot: every function returns a ``matplotlib.figure.Figure`` that nobody else holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+from scipy import ndimage
+
+from xai_brain.io.nifti import Grid, resample_to_grid
+
+PERCENTILE = 99.5  # of |value| inside the brain: where the colour scale ends
+IN_PLANE = {"x": (1, 2), "y": (0, 2), "z": (0, 1)}  # world axes to the right and upwards
+SIDES = {"x": ("P", "A"), "y": ("L", "R"), "z": ("L", "R")}
+SIGNED = LinearSegmentedColormap.from_list(
+    "signed", ["#08306b", "#2171b5", "#6baed6", "#fb8a5c", "#d7301f", "#7f0000"]
+)
+POSITIVE = LinearSegmentedColormap.from_list("positive", ["#fed976", "#fd8d3c", "#e31a1c", "#800026"])
+GREY = 0.72  # what the colour bar lies on: about the grey of the anatomy
+HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="white")]
+CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
+
+Bounds = tuple[tuple[float, float], ...]
+Cut = tuple[str, float]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Colours of raw values: diverging and symmetric when values are signed, else from zero.
+
+    Parameters
+    ----------
+    limit : float
+        Value of the strongest colour; 0 for an empty map, of which nothing is drawn.
+    signed : bool
+    """
+
+    limit: float
+    signed: bool
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Scale:
+        values = values[np.isfinite(values)]
+        limit = float(np.percentile(np.abs(values), PERCENTILE)) if values.size else 0.0
+        if limit == 0 and values.size:  # fewer than one voxel in 200 is not zero
+            limit = float(np.abs(values).max())
+        return cls(limit, bool((values < -1e-6 * limit).any()))
+
+    def rgba(self, values: np.ndarray) -> np.ndarray:
+        """Colour and opacity; opacity grows with |value| and is full from half of the limit on."""
+        relative = np.clip(np.nan_to_num(values) / (self.limit or np.inf), -1 if self.signed else 0, 1)
+        colours = SIGNED(0.5 + relative / 2) if self.signed else POSITIVE(relative)
+        colours[..., 3] = 0.92 * np.clip(2 * np.abs(relative), 0, 1)
+        return colours
+
+
+def world_bounds(img: nib.Nifti1Image, margin_mm: float = 4.0) -> Bounds:
+    """Box in world mm around what is not background, ((x0, x1), (y0, y1), (z0, z1))."""
+    data = np.asanyarray(img.dataobj)
+    world = nib.affines.apply_affine(img.affine, np.argwhere(data > 0.05 * data.max()))
+    low, high = np.floor(world.min(0) - margin_mm), np.ceil(world.max(0) + margin_mm)
+    return tuple((float(a), float(b)) for a, b in zip(low, high, strict=True))
+
+
+def world_slice(
+    img: nib.Nifti1Image, axis: str, at_mm: float, bounds: Bounds, *, step_mm: float = 1.0, order: int = 1
+) -> np.ndarray:
+    """Sample a plane of an image in world space.
+
+    Parameters
+    ----------
+    img : nibabel.Nifti1Image
+        Any axes, spacing and obliquity.
+    axis : {"x", "y", "z"}
+        Normal of the plane: sagittal, coronal, axial.
+    at_mm : float
+    bounds : ((x0, x1), (y0, y1), (z0, z1)) in mm
+    step_mm : float, default 1.0
+    order : int, default 1
+        1 interpolates linearly, 0 takes the nearest voxel.
+
+    Returns
+    -------
+    ndarray, 2-D
+        Columns go rightwards (from L to R, for sagittal planes from P to A), rows upwards.
+    """
+    right, up = IN_PLANE[axis]
+    columns = np.arange(bounds[right][0], bounds[right][1] + step_mm / 2, step_mm)
+    rows = np.arange(bounds[up][0], bounds[up][1] + step_mm / 2, step_mm)
+    world = np.full((len(rows), len(columns), 3), float(at_mm))
+    world[..., right], world[..., up] = columns, rows[:, None]
+    voxels = nib.affines.apply_affine(np.linalg.inv(img.affine), world)
+    data = np.asanyarray(img.dataobj, dtype=np.float32)
+    return ndimage.map_coordinates(data, np.moveaxis(voxels, -1, 0), order=order, mode="grid-constant")
+
+
+def brain_values(map_img: nib.Nifti1Image, underlay: nib.Nifti1Image) -> np.ndarray:
+    """Values of a map at the voxels where the underlay shows brain."""
+    x, y, z = map_img.shape
+    grid = Grid("map", (x, y, z), map_img.affine)
+    anatomy = resample_to_grid(underlay, grid, antialias=False)
+    return np.asanyarray(map_img.dataobj)[anatomy > 0.05 * anatomy.max()]
+
+
+def centre_mm(img: nib.Nifti1Image) -> np.ndarray | None:
+    """World mm of the voxel in the middle of the largest blob above half of the maximum."""
+    data = np.nan_to_num(np.asanyarray(img.dataobj))
+    if data.max() <= 0:
+        return None
+    blobs, _ = ndimage.label(data >= data.max() / 2)
+    inside = np.argwhere(blobs == np.bincount(blobs[blobs > 0]).argmax())
+    middle = inside[np.linalg.norm(inside - inside.mean(0), axis=1).argmin()]
+    return nib.affines.apply_affine(img.affine, middle)
+
+
+def strongest_mm(maps: Sequence[nib.Nifti1Image], underlay: nib.Nifti1Image) -> np.ndarray:
+    """World mm where the maps together are strongest, each counted by its own scale."""
+    total = np.zeros(maps[0].shape)
+    for img in maps:
+        limit = Scale.of(brain_values(img, underlay)).limit
+        if img.shape == total.shape and limit > 0:
+            total += np.clip(np.abs(np.nan_to_num(np.asanyarray(img.dataobj))) / limit, 0, 1)
+    peak = np.unravel_index(ndimage.gaussian_filter(total, 1.5).argmax(), total.shape)
+    return nib.affines.apply_affine(maps[0].affine, peak)
+
+
+def slice_figure(
+    underlay: nib.Nifti1Image,
+    maps: Mapping[str, nib.Nifti1Image],
+    cuts: Sequence[Cut],
+    scale: Scale,
+    truth: nib.Nifti1Image | None = None,
+    *,
+    width_inches: float = 9.0,
+) -> Figure:
+    """One row of slices for every map, all on one colour scale.
+
+    Parameters
+    ----------
+    underlay : nibabel.Nifti1Image
+        Anatomy, 0 outside the brain.
+    maps : mapping of row label to image
+    cuts : sequence of (axis, mm)
+    scale : Scale
+    truth : nibabel.Nifti1Image, optional
+        Outlined at half of its maximum.
+    width_inches : float, default 9.0
+    """
+    bounds, underlay = world_bounds(underlay), _brightened(underlay)
+    extents = [[bounds[a][1] - bounds[a][0] for a in IN_PLANE[axis]] for axis, _ in cuts]
+    left, right, gap, head = 0.3, 0.95, 0.09, 0.24
+    inches_per_mm = (width_inches - left - right - gap * len(cuts)) / sum(wide for wide, _ in extents)
+    row_height = max(tall for _, tall in extents) * inches_per_mm + 0.06
+    height = row_height * len(maps)
+    fig, board = _board(width_inches, head + height)
+    for row, (label, img) in enumerate(maps.items()):
+        middle, at = head + (row + 0.5) * row_height, left
+        board.text(0.15, middle, rotation=90, **_heading(label, row_height), **CENTRED)
+        for cut, (wide, tall) in zip(cuts, extents, strict=True):
+            box = at, middle - tall * inches_per_mm / 2, wide * inches_per_mm, tall * inches_per_mm
+            _draw_slice(board, box, underlay, img, scale, truth, cut, bounds)
+            if row == 0:
+                board.text(at + box[2] / 2, 0.09, _cut_name(cut), fontsize=8.5, color="#444", **CENTRED)
+            at += box[2] + gap
+    bar = min(1.3, 0.8 * height)
+    _colour_bar(board, (at + 0.06, head + (height - bar) / 2, 0.12, bar), scale, vertical=True)
+    return fig
+
+
+def subject_figure(
+    t1w_img: nib.Nifti1Image,
+    maps: Mapping[str, nib.Nifti1Image],
+    truth: nib.Nifti1Image | None = None,
+    *,
+    max_columns: int = 7,
+) -> tuple[Figure, np.ndarray]:
+    """The T1 of one subject and every method's map on it, through one point.
+
+    Parameters
+    ----------
+    t1w_img : nibabel.Nifti1Image
+        0 outside the brain.
+    maps : mapping of method to image
+        Each has a colour scale of its own, shown below it.
+    truth : nibabel.Nifti1Image, optional
+    max_columns : int, default 7
+        More methods continue below.
+
+    Returns
+    -------
+    Figure, ndarray of shape (3,) with the point in mm
+    """
+    point = centre_mm(truth) if truth is not None else None
+    if point is None:
+        point = strongest_mm(list(maps.values()) or [t1w_img], t1w_img)
+    bounds, anatomy = world_bounds(t1w_img), _brightened(t1w_img)
+    span = [high - low for low, high in bounds]
+    cuts: list[Cut] = [("z", point[2]), ("y", point[1]), ("x", point[0])]
+    columns: list[tuple[str, nib.Nifti1Image | None]] = [("T1", None), *maps.items()]
+    blocks = [columns[i : i + max_columns] for i in range(0, len(columns), max_columns)]
+
+    left, head, foot, gap = 0.68, 0.4, 0.42, 0.06
+    width = float(np.clip((9.0 - left) / len(blocks[0]), 0.9, 1.75))
+    inches_per_mm = (width - gap) / max(span[0], span[1])
+    sizes = [[span[a] * inches_per_mm for a in IN_PLANE[axis]] for axis, _ in cuts]
+    block_height = head + sum(tall + gap for _, tall in sizes) + foot
+    fig, board = _board(left + width * len(blocks[0]), block_height * len(blocks))
+    for number, column in ((n, c) for n, block in enumerate(blocks) for c in range(len(block))):
+        name, img = blocks[number][column]
+        middle, down = left + (column + 0.5) * width, number * block_height + head
+        board.text(middle, down - 0.2, **_heading(name, width), **CENTRED)
+        scale = Scale(0, False) if img is None else Scale.of(brain_values(img, t1w_img))
+        for cut, (wide, tall) in zip(cuts, sizes, strict=True):
+            box = middle - wide / 2, down, wide, tall
+            _draw_slice(board, box, anatomy, img, scale, truth, cut, bounds)
+            if column == 0:
+                board.text(0.04, down + tall / 2, _cut_name(cut), fontsize=8, color="#444", va="center")
+            down += tall + gap
+        if scale.limit > 0:
+            _colour_bar(board, (middle - 0.34 * width, down + 0.06, 0.68 * width, 0.09), scale)
+        elif img is not None:
+            board.text(middle, down + 0.14, "empty map", fontsize=8, color="#a33b3b", **CENTRED)
+    return fig, point
+
+
+def _heading(name: str, inches: float) -> dict[str, Any]:
+    """Name of a row or column in the room that there is for it."""
+    lines = _two_lines(name) if len(name) > 11 * inches else name
+    fits = min(9.5, 106 * inches / max(map(len, lines.split("\n"))))
+    return {"s": lines, "fontsize": fits, "fontweight": "bold", "linespacing": 1.1}
+
+
+def _two_lines(name: str) -> str:
+    """A CamelCase name broken where a word begins, as near to its middle as there is one."""
+    starts = [m.start() for m in re.finditer(r"(?<=[a-z0-9])(?=[A-Z])", name)]
+    at = min(starts, key=lambda start: abs(start - len(name) / 2), default=0)
+    return f"{name[:at]}\n{name[at:]}" if at else name
+
+
+def _board(width: float, height: float) -> tuple[Figure, Axes]:
+    """One axes over a whole figure, in inches from the top left corner; many small axes are slow."""
+    fig = Figure(figsize=(width, height))
+    board = fig.add_axes((0, 0, 1, 1))
+    board.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    board.axis("off")
+    return fig, board
+
+
+def _draw_slice(
+    board: Axes,
+    box: tuple[float, float, float, float],
+    anatomy: nib.Nifti1Image,
+    img: nib.Nifti1Image | None,
+    scale: Scale,
+    truth: nib.Nifti1Image | None,
+    cut: Cut,
+    bounds: Bounds,
+) -> None:
+    """A slice in a box (x, y, width, height): anatomy, map, outline of the truth, letters of the sides."""
+    x, y, wide, tall = box
+    brightness = world_slice(anatomy, *cut, bounds)
+    opacity = np.clip(brightness * 12, 0, 1)[..., None]
+    picture = 1 - opacity * (1 - (0.22 + 0.76 * np.clip(brightness, 0, 1))[..., None])
+    if img is not None and scale.limit > 0:
+        colours = scale.rgba(world_slice(img, *cut, bounds))
+        picture = picture * (1 - colours[..., 3:]) + colours[..., :3] * colours[..., 3:]
+    picture = np.broadcast_to(picture, (*brightness.shape, 3))
+    board.imshow(picture, origin="lower", extent=(x, x + wide, y + tall, y), aspect="auto")
+    if truth is not None:
+        level = float(np.max(truth.dataobj)) / 2
+        inside = world_slice(truth, *cut, bounds)
+        if inside.min() < level < inside.max():
+            rows, columns = inside.shape
+            across = x + (np.arange(columns) + 0.5) * wide / columns
+            upwards = y + tall - (np.arange(rows) + 0.5) * tall / rows
+            outline = board.contour(across, upwards, inside, levels=[level], colors="black", linewidths=0.9)
+            outline.set_path_effects(HALO)
+    for at, letter, align in zip((x, x + wide), SIDES[cut[0]], ("left", "right"), strict=True):
+        board.text(at, y, letter, fontsize=7.5, color="#333", va="top", ha=align, path_effects=HALO)
+
+
+def _brightened(underlay: nib.Nifti1Image) -> nib.Nifti1Image:
+    """Anatomy from 0 to 1, where 1 is about the brightest tissue."""
+    data = np.asanyarray(underlay.dataobj, dtype=np.float32)
+    white = float(np.percentile(data[data > 0], 99.5)) if (data > 0).any() else 1.0
+    return nib.Nifti1Image(data / white, underlay.affine)
+
+
+def _cut_name(cut: Cut) -> str:
+    return f"{cut[0]} = {round(float(cut[1])):d} mm".replace("-", "−")
+
+
+def _colour_bar(
+    board: Axes, box: tuple[float, float, float, float], scale: Scale, *, vertical: bool = False
+) -> None:
+    if scale.limit == 0:
+        return
+    x, y, wide, tall = box
+    values = np.linspace(-scale.limit if scale.signed else 0, scale.limit, 128)
+    colours = scale.rgba(values)
+    opaque = colours[:, :3] * colours[:, 3:] + GREY * (1 - colours[:, 3:])
+    image = opaque[:, None] if vertical else opaque[None]
+    board.imshow(image, origin="lower", extent=(x, x + wide, y + tall, y), aspect="auto")
+    board.add_patch(Rectangle((x, y), wide, tall, fill=False, linewidth=0.5, edgecolor="#888"))
+    for tick in sorted({values[0], values[-1]} | ({0.0} if vertical or wide > 1.1 else set())):
+        share = (tick - values[0]) / (values[-1] - values[0])
+        name = f"{tick:.2g}".replace("-", "−")
+        if vertical:
+            board.text(x + wide + 0.05, y + tall * (1 - share), name, fontsize=8, va="center")
+        else:
+            board.text(x + wide * share, y + tall + 0.03, name, fontsize=7, va="top", ha="center")

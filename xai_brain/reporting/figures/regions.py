@@ -1,0 +1,96 @@
+"""Regions of an atlas: bars of the strongest ones, and differences of classes in a glass brain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from xai_brain.reporting.figures.scores import SOFT, WIDTH, class_colour, shortened
+
+GLASS_VIEWS = "lyrz"  # left, from the front, right, from above
+
+
+def top_regions_figure(top: pd.DataFrame, methods: Sequence[str], class_names: Sequence[str]) -> Figure:
+    """Bars of the strongest regions with their intervals: a row of panels per method, a column per class.
+
+    Parameters
+    ----------
+    top : DataFrame with method, class, rank, region, mean, ci_low, ci_high
+        From `xai_brain.statistics.regions.top_regions`.
+    methods : sequence of str
+    class_names : sequence of str
+        Panels of one method share their scale.
+    """
+    n_bars = int(top["rank"].max())
+    fig = Figure(figsize=(WIDTH, len(methods) * (0.75 + 0.24 * n_bars)), layout="constrained")
+    axes = fig.subplots(len(methods), len(class_names), squeeze=False, sharex="row")
+    for row, method in zip(axes, methods, strict=True):
+        for number, (ax, name) in enumerate(zip(row, class_names, strict=True)):
+            bars = top[(top["method"] == method) & (top["class"].astype(str) == name)].sort_values("rank")
+            low, high = bars["mean"] - bars["ci_low"], bars["ci_high"] - bars["mean"]
+            ax.grid(axis="x", color="#e6e9ec", linewidth=0.8)
+            ax.set_axisbelow(True)
+            ax.barh(bars["rank"], bars["mean"], height=0.68, color=class_colour(number), alpha=0.75,
+                    xerr=np.clip([low, high], 0, None), error_kw={"elinewidth": 1.3})  # fmt: skip
+            ax.axvline(0, color=SOFT, linewidth=0.8)
+            ax.set_yticks(bars["rank"], [shortened(region, 36) for region in bars["region"]], fontsize=8.5)
+            ax.set(ylim=(n_bars + 0.6, 0.4))
+            ax.set_title(f"{method}, {shortened(name)}", x=1, ha="right")  # above the names of regions too
+            ax.tick_params(axis="y", length=0)
+            ax.tick_params(axis="x", labelsize=8)
+            ax.xaxis.set_major_locator(MaxNLocator(4))
+            ax.xaxis.set_major_formatter(_number)
+    fig.supxlabel("mean value of the map in the region (raw, signed)", fontsize=9.5)
+    return fig
+
+
+def glass_brain_figure(differences: Mapping[str, nib.Nifti1Image], n_regions: int = 10) -> Figure:
+    """The regions with the largest differences, seen through the brain: one row per image.
+
+    Parameters
+    ----------
+    differences : mapping of row label to image in MNI152
+        One value per region, painted on its voxels.
+    n_regions : int, default 10
+        How many are drawn, by |value|.
+    """
+    from nilearn.plotting import plot_glass_brain
+
+    share = 1 / len(differences)
+    fig = Figure(figsize=(WIDTH, 2.3 / share))
+    for row, (label, img) in enumerate(differences.items()):
+        bottom = 1 - (row + 1) * share
+        values = np.unique(np.abs(np.asanyarray(img.dataobj, np.float64)))
+        limit = float(values.max()) or 1.0  # of an image without differences
+        drawn = values[values > 0][-n_regions:]
+        plot_glass_brain(
+            img,
+            figure=fig,
+            axes=(0.03, bottom, 0.86, 0.97 * share),
+            display_mode=GLASS_VIEWS,
+            threshold=drawn[0] * (1 - 1e-6) if len(drawn) else limit,
+            vmax=limit,
+            cmap="RdBu_r",
+            plot_abs=False,
+            colorbar=False,
+        )
+        colours = ScalarMappable(Normalize(-limit, limit), "RdBu_r")
+        bar = fig.colorbar(colours, cax=fig.add_axes((0.9, bottom + 0.2 * share, 0.012, 0.6 * share)))
+        bar.set_ticks([-limit, 0, limit], labels=[_number(tick) for tick in (-limit, 0, limit)])
+        bar.ax.tick_params(labelsize=8, length=0)
+        bar.outline.set_visible(False)
+        fig.text(0.015, bottom + 0.5 * share, label, rotation=90, ha="center", va="center",
+                 fontsize=9.5, fontweight="bold")  # fmt: skip
+    return fig
+
+
+def _number(value: float, _: int = 0) -> str:
+    """Two digits and a true minus sign, whatever the magnitude; formulas are off in the report's style."""
+    return f"{value:.2g}".replace("-", "−")

@@ -1,0 +1,69 @@
+"""Section of the report about masks: what networks know with some voxels alone, or without them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.figures import masks as mask_figures
+from xai_brain.reporting.gallery import Gallery
+
+METRIC = "balanced_accuracy"
+TOLD_AREA = 10.0  # percent; the area nearest to it is put into words
+
+
+def masks(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+    """Curves by area, with and without training again, and what they say in words."""
+    table = contents.evaluation("mask_validation")
+    if table is None:
+        return None
+    tested = table.loc[table["control"] != "none", "method"].unique().tolist()
+    configured = [str(name) for name in contents.setting("attribution", {})]
+    methods = [m for m in configured if m in tested] + [m for m in tested if m not in configured]
+    if not methods:
+        return None
+    whole = table[table["control"] == "none"]
+    told: dict[str, Any] = {"trained": None, "again": None}
+    for again in (False, True):
+        rows = table[(table["control"] != "none") & (table["retrained"] == again)]
+        if rows.empty:
+            continue
+        present = [method for method in methods if (rows["method"] == method).any()]
+        both = pd.concat([whole, rows], ignore_index=True)
+        figure = mask_figures.mask_figure(both, present, contents.class_names, METRIC)
+        area = min(rows["area_percent"].unique(), key=lambda percent: (abs(percent - TOLD_AREA), percent))
+        told["again" if again else "trained"] = {
+            "figure": gallery.add("masks_retrained" if again else "masks", figure),
+            "area": area,
+            "rows": [found for method in present if (found := _row(rows, method, area)) is not None],
+        }
+    return {
+        **told,
+        "whole": {row["metric"]: row for row in whole.to_dict("records")},
+        "n": int(table["n_subjects"].max()),
+        "removal": contents.setting("evaluation.masks.removal"),
+        "n_explained": contents.setting("evaluation.masks.n_subjects"),
+        "n_random": contents.setting("evaluation.masks.n_random"),
+        "regions": bool((table["control"] == "regions").any()),
+    }
+
+
+def _row(rows: pd.DataFrame, method: str, area: float) -> dict[str, Any] | None:
+    """The joint mask of a method at one area: figures of both sides, and whether random ones do the same."""
+    rows = rows[(rows["method"] == method) & (rows["area_percent"] == area) & (rows["mask"] == "joint")]
+    if not (rows["control"] == "map").any():
+        return None
+    cells = {(row["control"], row["kept"], row["metric"]): row for row in rows.to_dict("records")}
+    alone, without = cells["map", "mask", METRIC], cells["map", "complement", METRIC]
+    return {
+        "method": method,
+        "alone": alone,
+        "without": without,
+        "alone_auroc": cells["map", "mask", "auroc"],
+        "random_alone": cells["random", "mask", METRIC],
+        "random_without": cells["random", "complement", METRIC],
+        "enough": alone["above_random_ci_low"] > 0,
+        "needed": without["above_random_ci_high"] < 0,
+    }

@@ -1,0 +1,98 @@
+"""Section of the report about the regions of an atlas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from xai_brain.io.nifti import is_mni152, load_img
+from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.figures import regions as region_figures
+from xai_brain.reporting.gallery import Gallery
+from xai_brain.runs.directory import read_json, sidecar
+
+Q = 0.05  # false discovery rate
+ROWS = 10  # of the table of differences, per method
+
+
+def regions(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+    """Top regions of each class, and in which regions classes differ where that can be compared."""
+    top = contents.evaluation("region_top")
+    if top is None:
+        return None
+    methods = [method for method in contents.methods if (top["method"] == method).any()]
+    top["class"] = top["class"].astype(str)
+    names = [name for name in contents.class_names if (top["class"] == name).any()]
+    if not methods or not names:
+        return None
+    return {
+        "k": int(top["rank"].max()),
+        "n": top.groupby("class")["n"].max().to_dict(),
+        "names": names,
+        "figure": gallery.add("regions_top", region_figures.top_regions_figure(top, methods, names)),
+        "repeated": _repeated(top, methods, names),
+        "comparisons": _comparisons(contents, gallery, methods),
+    }
+
+
+def _repeated(top: pd.DataFrame, methods: list[str], names: list[str]) -> dict[str, int]:
+    """Of each method, how many regions are at the top of every class."""
+    return {
+        method: len(
+            set.intersection(
+                *(set(top[(top["method"] == method) & (top["class"] == name)]["index"]) for name in names)
+            )
+        )
+        for method in methods
+    }
+
+
+def _comparisons(contents: RunContents, gallery: Gallery, methods: list[str]) -> list[dict[str, Any]]:
+    """One entry for every pair of classes: figures and rows of the methods that can be compared."""
+    groups = contents.evaluation("region_groups")
+    if groups is None:
+        return []
+    groups = groups[groups["method"].isin(methods)].astype({"class_a": str, "class_b": str})
+    result = []
+    for (a, b), pair in groups.groupby(["class_a", "class_b"], sort=False):
+        density = pair[pair["measure"] == "mean"]
+        comparable = [
+            m for m in methods if density.loc[density["method"] == m, "common_output"].eq(True).any()
+        ]
+        images = {}
+        for method in comparable:
+            path = contents.run.group_map(method, f"difference-{a}-{b}", "regionmean")
+            if path.exists():
+                images[method] = path
+        atlas = read_json(sidecar(next(iter(images.values())))).get("Atlas") if images else None
+        loaded = {method: load_img(path) for method, path in images.items()}
+        drawn = loaded and is_mni152(contents.space)
+        fig = region_figures.glass_brain_figure(loaded, ROWS) if drawn else None
+        result.append(
+            {
+                "a": a,
+                "b": b,
+                "atlas": atlas,
+                "n_regions": density["index"].nunique(),
+                "figure": gallery.add(f"regions_{a}-{b}", fig, raster=True) if fig else None,
+                "rows": {method: _strongest(density[density["method"] == method]) for method in comparable},
+                "n_found": {
+                    method: {
+                        measure: int((rows["q"] <= Q).sum())
+                        for measure, rows in pair[pair["method"] == method].groupby("measure")
+                    }
+                    for method in comparable
+                },
+                "left_out": {
+                    method: rows["explained"].iloc[0]
+                    for method, rows in density.groupby("method", sort=False)
+                    if method not in comparable
+                },
+            }
+        )
+    return result
+
+
+def _strongest(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return rows.sort_values(["p", "index"]).head(ROWS).to_dict("records")

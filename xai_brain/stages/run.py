@@ -1,0 +1,74 @@
+"""The whole path: train, explain, evaluate, validate when it is asked for, report."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from xai_brain.parallel.progress import say
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
+from xai_brain.stages.evaluate import evaluate, is_complete
+from xai_brain.stages.explain import explain, n_maps_missing
+from xai_brain.stages.report import report
+from xai_brain.stages.train import train
+from xai_brain.stages.validate import is_validated, methods_of, validate
+from xai_brain.study.evaluation.regions import atlas_of
+
+
+def run(cfg: DictConfig) -> RunDirectory:
+    """Run all stages; what is finished is not done again.
+
+    Of a shard each stage does its part, and what needs all parts only when they are there.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+        From `xai_brain.compose`.
+
+    Returns
+    -------
+    RunDirectory
+    """
+    atlas_of(cfg)  # before hours of training, whether it can be used
+    if cfg.evaluation.masks.in_run:
+        methods_of(cfg)
+    train(cfg)
+    done = explain(cfg)
+    if cfg.shard and n_maps_missing(cfg, done):
+        say(f"run shard {cfg.shard}: done; evaluate and report are left to a start when all maps are there")
+        return done
+    evaluate(cfg)
+    if cfg.shard and not is_complete(cfg, done):
+        return done
+    if cfg.evaluation.masks.in_run:
+        validate(cfg)
+        if cfg.shard and not is_validated(cfg, done):
+            return done
+    done = report(cfg)
+    print_summary(done)
+    return done
+
+
+def print_summary(done: RunDirectory) -> None:
+    """A short table of the main figures and the path of the report."""
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics = read_json(done.metrics)
+    table = Table("figure", "value", "95 % CI", "chance", title=None)
+    n_classes = sum(str(column).startswith("prob_") for column in read_tsv(done.predictions))
+    chance = {"test/balanced_accuracy": 1 / n_classes, "test/auroc": 0.5, "test/auroc_size_matched": 0.5}
+    chance |= {name: 0.5 for name in metrics if name.startswith("baseline/") and name.endswith("/auroc")}
+    local = metrics.get("localization/chance")
+    names = [name for name in chance if name in metrics]
+    names += [
+        name for name in metrics if name.startswith("localization/") and name.endswith(("/rra", "/rma"))
+    ]
+    for name in names:
+        low, high = metrics.get(f"{name}_ci_low"), metrics.get(f"{name}_ci_high")
+        interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
+        by_chance = chance.get(name, local)
+        table.add_row(
+            name, f"{metrics[name]:.3f}", interval, f"{by_chance:.3f}" if by_chance is not None else ""
+        )
+    Console().print(table)
+    say(f"report: {done.report}")

@@ -1,0 +1,262 @@
+"""Test the networks of a run on the voxels alone that maps of their training subjects rank first.
+
+Each network speaks of its own test subjects, and no map of a test subject is looked at: masks come from
+training subjects of the fold, who are explained here for that purpose.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from xai_brain.config.compose import ConfigError
+from xai_brain.io.atomic import file_hash
+from xai_brain.io.nifti import get_grid, save_img
+from xai_brain.metrics.mask_validation import figures_of_joint_masks, validation_table
+from xai_brain.metrics.masks import first_voxels, voxels_of
+from xai_brain.parallel.locks import alone, share
+from xai_brain.parallel.memory import keep_freed_memory, return_freed_memory
+from xai_brain.parallel.progress import say, track
+from xai_brain.parallel.shards import of_shard
+from xai_brain.runs.directory import (
+    RunDirectory,
+    add_seconds,
+    first_repeat,
+    is_made_of,
+    read_tsv,
+    sidecar,
+    update_metrics,
+    write_json,
+    write_stamp,
+    write_tsv,
+)
+from xai_brain.stages.explain import check_methods
+from xai_brain.study.evaluation.context import Bench
+from xai_brain.study.evaluation.group_records import SHARES
+from xai_brain.study.explanation.fold_masks import validate_fold
+from xai_brain.study.explanation.mask_unit import JOINT, MaskUnit
+from xai_brain.study.participants import class_names, prepared_cohort, same_cohort
+from xai_brain.study.run_images import SPACE
+from xai_brain.study.settings import open_run, stage
+from xai_brain.study.training.masked_training import told_again, train_again
+from xai_brain.study.training.networks import networks_of
+
+WHOLE = {"method": "none", "mask": "none", "area_percent": 100.0, "kept": "mask", "control": "none"}
+
+
+@stage
+def validate(cfg: DictConfig) -> RunDirectory:
+    """Make what is missing of the masks of every network and method, and the figures of all of them.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+        From `xai_brain.compose`, or the settings of an existing run.
+
+    Returns
+    -------
+    RunDirectory
+        With evaluation/mask_validation.tsv, mask_predictions.tsv and masks/ (the order of voxels of each
+        network), group/desc-<Method>_mask-<joint or class>-top<area>_stat-share_statmap.nii.gz, and the
+        figures of the joint masks in metrics.json.
+
+    Raises
+    ------
+    ConfigError
+        The run has no trained networks of its own; a method or class does not exist.
+    """
+    run = RunDirectory(Path(cfg.run_dir))
+    if cfg.networks or not run.predictions.exists() or not run.folds.exists():
+        raise ConfigError(f"{run.path}: has no networks of its own; masks need those of `xai-brain train`")
+    check_methods(cfg)
+    methods_of(cfg)  # refuses, before anything is kept
+    check_classes(cfg, class_names(read_tsv(run.participants)))
+    open_run(cfg)
+    units = _units(cfg, run)
+    is_current = partial(_is_gathered, cfg, run, units)
+
+    def finish() -> None:
+        _stamp(run).unlink(missing_ok=True)
+        gather(cfg, run, units)
+        tables = [run.evaluation(name) for name in ("mask_predictions", "mask_validation")]
+        shares = (run.path / "group").glob(SHARES)
+        write_stamp(_stamp(run), _inputs(cfg, run, units), [*tables, *shares])
+
+    if not any(map(is_missing, units)) and is_current():
+        say("validate: nothing to do, all masks are tested")
+        return run
+    start = time.monotonic()
+    mine = of_shard((unit.path.stem for unit in units), cfg.shard)
+    make_missing(cfg, run, [unit for unit in units if unit.path.stem in mine])
+    if cfg.shard and (n_left := sum(map(is_missing, units))):
+        say(f"validate shard {cfg.shard}: done; {n_left} units and the tables are left to other starts")
+    else:
+        alone(run.claims, "masks", finish, is_current, stay=cfg.shard is None)
+    add_seconds(run, "validate", time.monotonic() - start)
+    return run
+
+
+def is_validated(cfg: DictConfig, run: RunDirectory) -> bool:
+    """Whether there is nothing that this stage would do."""
+    units = _units(cfg, run)
+    return not any(map(is_missing, units)) and _is_gathered(cfg, run, units)
+
+
+def _units(cfg: DictConfig, run: RunDirectory) -> list[MaskUnit]:
+    networks = networks_of(cfg, run).values()
+    return [MaskUnit(cfg, run, one, label) for (one,) in networks for label in methods_of(cfg)]
+
+
+def _stamp(run: RunDirectory) -> Path:
+    return run.path / "evaluation" / "masks" / "inputs.json"
+
+
+def _is_gathered(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> bool:
+    there = run.evaluation("mask_validation").exists()
+    return there and is_made_of(_stamp(run), _inputs(cfg, run, units))
+
+
+def methods_of(cfg: DictConfig) -> list[str]:
+    """Methods whose masks are tested: those of the settings, else all that are no baselines."""
+    chosen = cfg.evaluation.masks.methods
+    if chosen is None:
+        makers = {label: instantiate(method) for label, method in cfg.attribution.items()}
+        kinds = {label: getattr(getattr(m, "func", m), "kind", "method") for label, m in makers.items()}
+        chosen = [label for label, kind in kinds.items() if kind != "baseline"]
+    known = ", ".join(map(str, cfg.attribution)) or "none"
+    if unknown := [label for label in chosen if label not in cfg.attribution]:
+        raise ConfigError(f"evaluation.masks.methods: there is no {unknown[0]!r}; there are {known}")
+    if not chosen:
+        raise ConfigError(f"evaluation.masks.methods: at least one is needed; there are {known}")
+    return list(chosen)
+
+
+def check_classes(cfg: DictConfig, names: list[str]) -> None:
+    """Refuse masks of a class that does not exist."""
+    if unknown := [name for name in cfg.evaluation.masks.which or [] if name not in (JOINT, *names)]:
+        known = ", ".join((JOINT, *names))
+        raise ConfigError(f"evaluation.masks.which: there is no {unknown[0]!r}; there are {known}")
+    if JOINT in names:
+        raise ConfigError(f"data.class_names: a class is called {JOINT}, as the mask of all classes is")
+
+
+def is_missing(unit: MaskUnit) -> bool:
+    if not unit.is_done():
+        return True
+    again = unit.cfg.evaluation.masks.retrain
+    return again and any(not path.exists() for _, _, path in unit.trainings())
+
+
+def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> None:
+    """Explain, mask and predict, network by network; train again where the settings ask for it."""
+    missing = [unit for unit in units if is_missing(unit)]
+    if not missing:
+        return
+    cohort = same_cohort(prepared_cohort(cfg, run), run)
+    predictions = first_repeat(read_tsv(run.predictions))
+    keep_freed_memory()
+    for network in dict.fromkeys(unit.network for unit in missing):
+        rows = predictions[(predictions["seed"] == network.seed) & (predictions["fold"] == network.fold)]
+        bench = Bench(cfg, run, cohort, network, network.load(cfg), rows.reset_index(drop=True))
+        own = [unit for unit in missing if unit.network == network]
+        where = f"seed {network.seed} fold {network.fold + 1}"
+        share(
+            run.claims,
+            {f"validate_{unit.label}_seed-{network.seed}_fold-{network.fold}": unit for unit in own},
+            done=MaskUnit.is_done,
+            do=partial(validate_fold, bench=bench),
+            progress=partial(track, description=f"validate {where}"),
+            wait=partial(_waiting, where),
+            stay=cfg.shard is None,
+        )
+        if cfg.evaluation.masks.retrain:
+            again = {
+                path: masked.left(kept)
+                for unit in own
+                if unit.is_done()
+                for masked, kept, path in unit.trainings()
+            }
+            share(
+                run.claims,
+                {path.stem: path for path in again},
+                done=Path.exists,
+                do=partial(_train_again, bench, again),
+                progress=partial(track, description=f"train again {where}"),
+                wait=partial(_waiting, where),
+                stay=cfg.shard is None,
+            )
+        return_freed_memory()
+
+
+def _train_again(bench: Bench, left: dict[Path, np.ndarray], path: Path) -> None:
+    train_again(bench, left[path], path)
+
+
+def _waiting(where: str, n: int) -> None:
+    say(f"validate {where}: waiting for {n} units that other processes do")
+
+
+def gather(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> None:
+    """Pool over networks: predictions, figures, and the share of networks with a voxel in their mask."""
+    predictions = first_repeat(read_tsv(run.predictions))
+    seeds = {unit.network.seed for unit in units}
+    whole = predictions[predictions["seed"].isin(seeds)].drop(columns="repeat", errors="ignore")
+    tables = [whole.assign(**WHOLE, retrained=False, draw=0)]
+    for unit in units:
+        if unit.path.read_text().strip():
+            tables.append(read_tsv(unit.path).assign(method=unit.label))
+        if cfg.evaluation.masks.retrain:
+            of_network = predictions["seed"].eq(unit.network.seed) & predictions["fold"].eq(unit.network.fold)
+            images = predictions[of_network]
+            tables += [
+                masked.table(images, kept, told_again(images, path), retrained=True).assign(method=unit.label)
+                for masked, kept, path in unit.trainings()
+            ]
+    told = pd.concat(tables, ignore_index=True)
+    first = ["method", "mask", "area_percent", "kept", "control", "retrained", "draw"]
+    told = told[[*first, *(column for column in told if column not in first)]]
+    write_tsv(told, run.evaluation("mask_predictions"))
+    write_shares(cfg, run, units)
+    table = validation_table(told, cfg.evaluation.n_bootstrap, cfg.evaluation.random_state)
+    update_metrics(run, dict(figures_of_joint_masks(table)), replace=("masks/",))
+    write_tsv(table, run.evaluation("mask_validation"))
+
+
+def write_shares(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> None:
+    """Write, for every mask of a method, the share of networks in whose mask a voxel is."""
+    for path in (run.path / "group").glob(SHARES):
+        path.unlink()
+    shares: dict[tuple[str, str, float], list[np.ndarray]] = {}
+    for unit in units:
+        orders = {mask: order for (mask, control), order in unit.orders().items() if control == "map"}
+        for mask, order in orders.items():
+            if mask not in (cfg.evaluation.masks.which or [mask]):
+                continue
+            for area in cfg.evaluation.masks.areas:
+                voxels = first_voxels(order, voxels_of(area, order > 0))
+                shares.setdefault((unit.label, mask, area), []).append(voxels)
+    affine = get_grid(cfg.preprocessing.grid).affine
+    for (label, mask, area), masks in shares.items():
+        path = run.group_map(label, f"mask-{mask}-top{area:g}", "share")
+        save_img(np.asarray(np.mean(masks, axis=0, dtype=np.float32)), affine, path, space=SPACE)
+        about = {"Method": label, "Mask": mask, "AreaPercent": area, "NumberOfNetworks": len(masks)}
+        meaning = "share of the networks in whose mask, made from their training subjects, a voxel is"
+        write_json({**about, "ValueMeaning": meaning}, sidecar(path))
+
+
+def _inputs(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> dict[str, Any]:
+    """What changes when the figures do."""
+    return {
+        "units": {unit.path.name: unit.stamp for unit in units},
+        "predictions": file_hash(run.predictions),
+        "retrain": cfg.evaluation.masks.retrain,
+        "n_bootstrap": cfg.evaluation.n_bootstrap,
+        "random_state": cfg.evaluation.random_state,
+    }

@@ -1,0 +1,103 @@
+"""Two AUROCs of the same subjects: their difference, its standard error and p-value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm, rankdata
+
+from xai_brain.statistics.classification import probabilities_of
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First minus second, with a 95 % interval and a two-sided p; NaN where it cannot be known."""
+
+    difference: float
+    ci_low: float
+    ci_high: float
+    p: float
+
+
+def auroc_influence(predictions: pd.DataFrame) -> tuple[float, pd.Series]:
+    """AUROC as the mean over folds, seeds and repeats, and how much every participant contributes.
+
+    The squares of the contributions sum to DeLong's variance of the AUROC where there is one fold; folds
+    add as independent parts; images, seeds and repeats of one participant add before they are squared.
+
+    Parameters
+    ----------
+    predictions : pandas.DataFrame
+        participant_id, seed, fold, target and prob_<class>, as in predictions.tsv.
+
+    Returns
+    -------
+    auroc : float
+        NaN when a fold lacks a class.
+    contributions : pandas.Series
+        By participant_id; of several classes the mean of one against the rest. Empty when a fold lacks a
+        class.
+
+    References
+    ----------
+    DeLong, DeLong & Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
+    characteristic curves: a nonparametric approach", Biometrics 44:837-845, 1988.
+    """
+    columns = [column for column in predictions if str(column).startswith("prob_")]
+    classes = [1] if len(columns) == 2 else list(range(len(columns)))
+    probabilities_of(predictions)
+    areas, parts = [], []
+    for _, part in predictions.groupby(["seed", "fold"], sort=False):
+        targets = part["target"].to_numpy()
+        found = [_contributions(targets == k, part[columns[k]].to_numpy(float)) for k in classes]
+        known = [pair for pair in found if pair is not None]
+        if len(known) < len(classes):
+            return float("nan"), pd.Series(dtype=float)
+        areas.append(np.mean([area for area, _ in known]))
+        parts.append(pd.Series(np.mean([values for _, values in known], axis=0), part["participant_id"]))
+    contributions = pd.concat(parts).groupby(level=0).sum() / len(areas)
+    return float(np.mean(areas)), contributions
+
+
+def delong_test(first: pd.DataFrame, second: pd.DataFrame) -> Comparison:
+    """Compare the AUROCs of two classifiers in the participants that both predicted out of fold.
+
+    The classifiers are taken as they are; that other training subjects would have given others is not
+    part of the variance.
+
+    Parameters
+    ----------
+    first, second : pandas.DataFrame
+        As for `auroc_influence`.
+    """
+    shared = set(first["participant_id"]) & set(second["participant_id"])
+    (area_1, c_1), (area_2, c_2) = (
+        auroc_influence(table[table["participant_id"].isin(shared)]) for table in (first, second)
+    )
+    difference = area_1 - area_2
+    error = float(np.sqrt((c_1.sub(c_2, fill_value=0) ** 2).sum()))
+    if not np.isfinite(difference):
+        return Comparison(*(float("nan"),) * 4)
+    if error == 0:
+        return Comparison(difference, difference, difference, 1.0 if difference == 0 else float("nan"))
+    half = norm.ppf(0.975) * error
+    p = 2 * norm.sf(abs(difference) / error)
+    return Comparison(difference, difference - half, difference + half, float(p))
+
+
+def _contributions(positive: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray] | None:
+    """AUROC of one fold and the contribution of each row; None when a class is absent."""
+    m, n = int(positive.sum()), int((~positive).sum())
+    if not m or not n:
+        return None
+    ranks = rankdata(scores)
+    placement = np.empty(len(scores))
+    # share of the other class that a subject is on the right side of, ties by half
+    placement[positive] = (ranks[positive] - rankdata(scores[positive])) / n
+    placement[~positive] = 1 - (ranks[~positive] - rankdata(scores[~positive])) / m
+    area = float(placement[positive].mean())
+    size = np.where(positive, m, n)
+    # (V - A)^2 / (m (m - 1)), as variances of samples are; one subject alone does not vary
+    return area, (placement - area) / np.sqrt(size * np.maximum(size - 1, 1))

@@ -1,0 +1,334 @@
+"""Maps in the regions of an atlas: what each region holds, and how classes differ in it. No torch.
+
+>>> table = region_values(attribution, atlas.on_grid(img), atlas.lut, brain_mask)  # doctest: +SKIP
+>>> compare_classes(table_of_all_subjects, ["female", "male"])  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import false_discovery_control
+
+# Density in the units of the map, and what does not depend on a map's scale: its share of the whole map.
+MEASURES = ("mean", "mass_share")
+CHUNK = 500  # permutations at a time: small beside the maps themselves
+
+
+def region_values(
+    attribution: np.ndarray, labels: np.ndarray, lut: pd.DataFrame, brain_mask: np.ndarray
+) -> pd.DataFrame:
+    """What each region holds of one map, inside the brain.
+
+    Parameters
+    ----------
+    attribution : ndarray of shape (X, Y, Z)
+        Raw, signed.
+    labels : ndarray of shape (X, Y, Z), int
+        From `xai_brain.atlas.atlas.Atlas.on_grid`.
+    lut : DataFrame with index, name
+        Regions of the result, in this order.
+    brain_mask : ndarray of shape (X, Y, Z), bool
+
+    Returns
+    -------
+    DataFrame with one row per region
+        ``index``, ``region``, ``n_voxels``; ``sum`` and ``mean`` (density) of the values;
+        ``positive_share``, of all positive values in the brain; ``mass_share``, of all |values| in
+        the brain (voxels without a region count as brain). NaN for regions without voxels, and
+        throughout for a map that is empty or not finite; shares also where there is nothing to share.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ.
+    """
+    if not attribution.shape == labels.shape == brain_mask.shape:
+        raise ValueError(
+            f"shapes differ: map {attribution.shape}, labels {labels.shape}, brain {brain_mask.shape}"
+        )
+    values = attribution[brain_mask].astype(np.float64)
+    order = np.argsort(lut["index"].to_numpy(), kind="stable")
+    codes = lut["index"].to_numpy()[order]
+    inside = labels[brain_mask]
+    place = np.searchsorted(codes, inside).clip(0, len(codes) - 1)
+    place = np.where(codes[place] == inside, order[place], len(codes))  # the last bin: none of the regions
+    n_voxels, total, positive, mass = (
+        np.bincount(place, weights, minlength=len(codes) + 1)
+        for weights in (None, values, np.clip(values, 0, None), np.abs(values))
+    )
+    if not np.isfinite(values).all() or not values.any():
+        total, positive, mass = (np.full(len(codes) + 1, np.nan) for _ in range(3))
+    there = n_voxels[:-1] > 0
+    columns = {"sum": total, "mean": total / np.maximum(n_voxels, 1)}
+    columns |= {"positive_share": _share(positive), "mass_share": _share(mass)}
+    return pd.DataFrame(
+        {
+            "index": lut["index"].to_numpy(),
+            "region": lut["name"].to_numpy(),
+            "n_voxels": n_voxels[:-1].astype(int),
+            **{name: np.where(there, column[:-1], np.nan) for name, column in columns.items()},
+        }
+    )
+
+
+def _share(parts: np.ndarray) -> np.ndarray:
+    whole = parts.sum()
+    return parts / whole if whole > 0 else np.full(len(parts), np.nan)
+
+
+def subject_means(table: pd.DataFrame, measure: str) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
+    """Values of one method as subjects x regions; sessions and seeds of a subject are averaged first.
+
+    Parameters
+    ----------
+    table : DataFrame with participant_id, class, index, region, `measure`, and fold if it is known
+    measure : str
+
+    Returns
+    -------
+    values : ndarray of shape (n_subjects, n_regions)
+        Without subjects that have an empty map, in one seed or session, and regions without voxels.
+    subjects : DataFrame with participant_id, class, fold
+    regions : DataFrame with index, region
+    """
+    known = table.dropna(subset=[measure])
+    of_map = [name for name in ("participant_id", "session_id", "seed") if name in table]
+    n_maps = [rows.drop_duplicates(of_map).groupby("participant_id").size() for rows in (table, known)]
+    whole = n_maps[0].index[n_maps[0].eq(n_maps[1].reindex(n_maps[0].index))]
+    known = known[known["participant_id"].isin(whole)]
+    wide = known.pivot_table(
+        index="participant_id", columns="index", values=measure, aggfunc="mean", sort=False
+    )
+    wide = wide.dropna(axis=1)  # regions that only some subjects have cannot be compared
+    subjects = (
+        known.drop_duplicates("participant_id").set_index("participant_id").loc[wide.index].reset_index()
+    )
+    regions = known.drop_duplicates("index").set_index("index").loc[wide.columns].reset_index()
+    return wide.to_numpy(float), subjects.assign(fold=subjects.get("fold", 0)), regions[["index", "region"]]
+
+
+def compare_classes(
+    table: pd.DataFrame,
+    class_names: Sequence[str],
+    *,
+    n_bootstrap: int = 1000,
+    n_perm: int = 10_000,
+    random_state: int = 0,
+    measures: Sequence[str] = MEASURES,
+) -> pd.DataFrame:
+    """Differences and ratios of class means in every region, with intervals and p-values.
+
+    Labels are permuted, and subjects drawn for the intervals, within the folds of the cross-validation
+    (Winkler 2015): maps of one fold come from one model, whose scale is not that of the others. So is the
+    difference: that of the class means of each fold, weighted as least squares with the folds as covariates
+    would. It is that of the class means where every fold holds the classes in the same proportion.
+
+    Parameters
+    ----------
+    table : DataFrame with participant_id, class, method, index, region and the measures, fold if known
+        Rows of `region_values` of all maps.
+    class_names : sequence of str
+        Every pair is compared, in this order: first minus second, first over second.
+    n_bootstrap : int, default 1000
+        Draws of subjects within each class.
+    n_perm : int, default 10000
+    random_state : int, default 0
+    measures : sequence of str, default MEASURES
+
+    Returns
+    -------
+    DataFrame with one row per method, measure, pair of classes and region
+        ``method, measure, index, region, class_a, class_b, mean_a, mean_b, difference, ci_low, ci_high,
+        ratio, ratio_ci_low, ratio_ci_high, p, q, n_a, n_b``. Two-sided p; q after Benjamini & Hochberg
+        (1995) over the regions. A ratio is NaN where the means differ in sign, or the second comes
+        near 0 (changes its sign in any draw): it would say nothing.
+
+    References
+    ----------
+    Benjamini & Hochberg 1995, J R Stat Soc B 57:289. Böhle et al. 2019, Front Aging Neurosci 11:194.
+    Winkler et al. 2015, NeuroImage 123:253.
+    """
+    found = []
+    for method, rows in table.groupby("method", sort=False):
+        for measure in measures:
+            values, subjects, regions = subject_means(rows, measure)
+            for a, b in combinations(map(str, class_names), 2):
+                both = subjects["class"].astype(str).isin([a, b]).to_numpy()
+                first = (subjects["class"].astype(str) == a).to_numpy()[both]
+                if first.sum() < 2 or (~first).sum() < 2 or not len(regions):
+                    continue
+                folds = subjects["fold"].to_numpy()[both]
+                columns = _comparison(values[both], first, folds, n_bootstrap, n_perm, random_state)
+                about = {"method": method, "measure": measure, **regions, "class_a": a, "class_b": b}
+                found.append(pd.DataFrame({**about, **columns}))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["method", "measure", "q"])
+
+
+def _comparison(
+    values: np.ndarray, first: np.ndarray, folds: np.ndarray, n_bootstrap: int, n_perm: int, random_state: int
+) -> dict[str, np.ndarray | int]:
+    rng = np.random.default_rng(random_state)
+    mean_a, mean_b = (values[own].mean(0) for own in (first, ~first))
+    draws_a, draws_b = (bootstrap_means(values[own], folds[own], n_bootstrap, rng) for own in (first, ~first))
+    difference, draws = _within_folds(values, first, folds, n_bootstrap, rng)
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    sure = (mean_a * mean_b > 0) & ((draws_b * np.sign(mean_b)) > 0).all(0)
+    ratios = draws_a / np.where(sure, draws_b, np.nan)
+    ratio_low, ratio_high = np.quantile(ratios, [0.025, 0.975], axis=0)
+    p = permutation_p(values, first, n_perm, random_state, blocks=folds)
+    return {
+        "mean_a": mean_a,
+        "mean_b": mean_b,
+        "difference": difference,
+        "ci_low": low,
+        "ci_high": high,
+        "ratio": mean_a / np.where(sure, mean_b, np.nan),
+        "ratio_ci_low": ratio_low,
+        "ratio_ci_high": ratio_high,
+        "p": p,
+        "q": false_discovery_control(p),
+        "n_a": int(first.sum()),
+        "n_b": int((~first).sum()),
+    }
+
+
+def _within_folds(
+    values: np.ndarray, first: np.ndarray, folds: np.ndarray, n_bootstrap: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Difference of the classes within folds, and draws of it; NaN when no fold has both."""
+    difference, draws, total = np.zeros(values.shape[1]), np.zeros((n_bootstrap, values.shape[1])), 0.0
+    for fold in np.unique(folds):
+        own = [values[(folds == fold) & which] for which in (first, ~first)]
+        if weight := np.prod([len(part) for part in own]) / sum(map(len, own)):
+            difference += weight * (own[0].mean(0) - own[1].mean(0))
+            drawn = [bootstrap_means(part, np.zeros(len(part)), n_bootstrap, rng) for part in own]
+            draws += weight * (drawn[0] - drawn[1])
+            total += weight
+    return difference / (total or np.nan), draws / (total or np.nan)
+
+
+def bootstrap_means(
+    values: np.ndarray, blocks: np.ndarray, n_bootstrap: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Means over subjects drawn with replacement within their blocks.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_subjects, n_regions)
+    blocks : ndarray of shape (n_subjects,)
+    n_bootstrap : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of shape (n_bootstrap, n_regions)
+    """
+    counts = np.empty((n_bootstrap, len(values)))
+    for block in np.unique(blocks):
+        own = np.flatnonzero(blocks == block)
+        n = len(own)
+        drawn = rng.multinomial(n, np.full(n, 1 / n), n_bootstrap)
+        # draws of few subjects vary too little, by (n - 1) / n; of one not at all
+        counts[:, own] = 1 + (drawn - 1) * np.sqrt(n / max(n - 1, 1))
+    return counts @ values / len(values)
+
+
+def permutation_p(
+    values: np.ndarray,
+    first: np.ndarray,
+    n_perm: int = 10_000,
+    random_state: int = 0,
+    *,
+    blocks: np.ndarray | None = None,
+) -> np.ndarray:
+    """Two-sided p-value of the difference of two means within blocks, by permuted labels.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_subjects, n_regions)
+    first : ndarray of shape (n_subjects,), bool
+        Who belongs to the first class.
+    n_perm : int, default 10000
+    random_state : int, default 0
+    blocks : ndarray of shape (n_subjects,), optional
+        Labels are exchanged only between subjects of one block; by default between all.
+
+    Returns
+    -------
+    ndarray of shape (n_regions,)
+        At least 1 / (n_perm + 1): what was observed is one of the permutations (Phipson & Smyth 2010,
+        Stat Appl Genet Mol Biol 9:39).
+    """
+    blocks = np.zeros(len(first), int) if blocks is None else np.unique(blocks, return_inverse=True)[1]
+    sizes = np.bincount(blocks)
+    means = np.stack([values[blocks == block].mean(0) for block in range(len(sizes))])
+    centred = values - means[blocks]  # its sum over the first class is a multiple of the difference
+    observed = np.abs(first @ centred)
+    tolerance = 1e-10 * np.abs(centred).sum(0)  # ties that rounding has parted
+    hits = np.ones(values.shape[1])
+    for labels in _permuted(first, blocks, n_perm, np.random.default_rng(random_state)):
+        hits += (np.abs(labels @ centred) >= observed - tolerance).sum(0)
+    return hits / (n_perm + 1)
+
+
+def _permuted(
+    first: np.ndarray, blocks: np.ndarray, n_perm: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Labels shuffled within blocks, in chunks of (n, n_subjects)."""
+    home = np.argsort(blocks, kind="stable")
+    for start in range(0, n_perm, CHUNK):
+        n = min(CHUNK, n_perm - start)
+        # random numbers below 1 order the subjects of a block; the block's number keeps them in it
+        order = np.argsort(rng.random((n, len(first))) + blocks, axis=1)
+        shuffled = np.empty((n, len(first)))
+        shuffled[:, home] = first[order]
+        yield shuffled
+
+
+def top_regions(
+    table: pd.DataFrame,
+    class_names: Sequence[str],
+    k: int = 5,
+    *,
+    n_bootstrap: int = 1000,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """The regions of highest density in each class, as in Kan 2020.
+
+    Parameters
+    ----------
+    table : as for `compare_classes`
+    class_names : sequence of str
+    k : int, default 5
+    n_bootstrap : int, default 1000
+    random_state : int, default 0
+
+    Returns
+    -------
+    DataFrame with method, class, rank, index, region, mean, ci_low, ci_high, n
+        By |mean over subjects of the region's mean|: of signed maps also what speaks against.
+
+    References
+    ----------
+    Kan et al. 2020, AIST, arXiv:2006.15969.
+    """
+    found = []
+    for method, rows in table.groupby("method", sort=False):
+        values, subjects, regions = subject_means(rows, "mean")
+        for name in map(str, class_names):
+            members = (subjects["class"].astype(str) == name).to_numpy()
+            if not members.any() or not len(regions):
+                continue
+            own, folds = values[members], subjects["fold"].to_numpy()[members]
+            draws = bootstrap_means(own, folds, n_bootstrap, np.random.default_rng(random_state))
+            low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+            means = own.mean(0)
+            best = np.argsort(-np.abs(means), kind="stable")[:k]
+            about = {"method": method, "class": name, "rank": np.arange(1, len(best) + 1)}
+            estimates = {"mean": means[best], "ci_low": low[best], "ci_high": high[best], "n": len(own)}
+            found.append(pd.DataFrame({**about, **regions.iloc[best].to_dict("list"), **estimates}))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["method", "class", "rank"])

@@ -1,0 +1,135 @@
+"""One network and the subjects that it is asked about: inputs, saved maps, brains, truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import DictConfig
+
+from xai_brain.attribution.reference import Reference
+from xai_brain.io.nifti import get_grid
+from xai_brain.models.calibrated import CalibratedNetwork
+from xai_brain.runs.directory import RunDirectory, read_json, sidecar
+from xai_brain.study.explanation.batches import build_method, build_reference, load_volume
+from xai_brain.study.run_images import SPACE, brain_of, map_values, truth_of
+from xai_brain.study.training.networks import Network, training_subjects
+
+
+@dataclass
+class Bench:
+    """What every judge of a network needs.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+    run : RunDirectory
+    cohort : pandas.DataFrame
+        Prepared.
+    network : Network
+    classifier : CalibratedNetwork
+    rows : pandas.DataFrame
+        participant_id, session_id and seed of the subjects, as in predictions.tsv.
+    shared : dict
+        What is the same for all methods, made once.
+    """
+
+    cfg: DictConfig
+    run: RunDirectory
+    cohort: pd.DataFrame
+    network: Network
+    classifier: CalibratedNetwork
+    rows: pd.DataFrame
+    shared: dict[Any, Any] = field(default_factory=dict)
+
+    def with_first(self, n: int) -> Bench:
+        """The same for the subjects whose number is below n."""
+        return replace(self, rows=self.rows[self.rows["number"] < n])
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """``make()`` at the first call with this key and these subjects, then what it gave."""
+        key = (key, tuple(self.rows["participant_id"]), tuple(self.rows["session_id"]))
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
+
+    @property
+    def card(self) -> DictConfig:
+        return self.cfg.evaluation.card
+
+    @property
+    def batch_size(self) -> int:
+        return self.cfg.explain.batch_size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.classifier.parameters()).device
+
+    @property
+    def training(self) -> pd.DataFrame:
+        """Rows of the cohort that the network was trained on."""
+        key = "training subjects"
+        if key not in self.shared:
+            self.shared[key] = next(training_subjects(self.cfg, self.run, self.cohort, [self.network]))
+        return self.shared[key]
+
+    @property
+    def reference(self) -> Reference:
+        return self.reference_of("reference", lambda: self.training)
+
+    def reference_of(self, key: str, train: Callable[[], pd.DataFrame]) -> Reference:
+        if key not in self.shared:
+            names, n = self.classifier.class_names, self.cfg.explain.n_reference_volumes
+            grid = get_grid(self.cfg.preprocessing.grid)
+            self.shared[key] = build_reference(train(), names, n, grid)
+        return self.shared[key]
+
+    def method(
+        self, label: str, model: torch.nn.Module | None = None, reference: Reference | None = None
+    ) -> Any:
+        """A configured method, on this network or another one."""
+        return build_method(self.cfg, label, model or self.classifier, reference or self.reference)[0]
+
+    def output(self, label: str) -> str:
+        """What of the network's output a method explains."""
+        return build_method(self.cfg, label, self.classifier, self.reference)[1]
+
+    @cached_property
+    def inputs(self) -> torch.Tensor:
+        """(N, 1, X, Y, Z)."""
+        keys = self.cohort.set_index(["participant_id", "session_id"])
+        volumes = [load_volume(keys.loc[who, "volume_path"]) for who in self._ids()]
+        return torch.from_numpy(np.stack(volumes))[:, None].to(self.device)
+
+    def map_paths(self, label: str) -> list[Path]:
+        seeds = list(self.cfg.seeds)
+        return [self.run.attribution(*who, SPACE, label, self.network.seed, seeds) for who in self._ids()]
+
+    def saved(self, label: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Maps of the run (N, 1, X, Y, Z) and the class that each explains (N,)."""
+        paths = self.map_paths(label)
+        maps = [map_values(path) for path in paths]
+        targets = torch.tensor([read_json(sidecar(path))["Target"] for path in paths], device=self.device)
+        return torch.from_numpy(np.stack(maps))[:, None], targets
+
+    def brains(self) -> list[np.ndarray]:
+        return [brain_of(self.run, *who) for who in self._ids()]
+
+    def common_brain(self) -> np.ndarray:
+        """Voxels in the brains of all subjects."""
+        return self.once("common brain", lambda: np.logical_and.reduce(self.brains()))
+
+    def truths(self) -> list[np.ndarray] | None:
+        """True voxels of each subject; None where they are not known."""
+        found = [truth_of(self.run, *who) for who in self._ids()]
+        known = [truth for truth in found if truth is not None]
+        return known if len(known) == len(found) else None
+
+    def _ids(self) -> list[tuple[str, str]]:
+        return list(zip(self.rows["participant_id"], self.rows["session_id"], strict=True))

@@ -1,0 +1,176 @@
+"""The first layer of every network, on the people it has not seen: evaluation/first_layer.tsv."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import DictConfig
+
+from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.perturbation.first_block import feature_maps
+from xai_brain.config.compose import ConfigError
+from xai_brain.io.problems import DataError
+from xai_brain.parallel.progress import say, track
+from xai_brain.runs.directory import RunDirectory, first_repeat, read_tsv, update_metrics, write_tsv
+from xai_brain.statistics.first_layer import ALPHA, FEATURES, ChannelTest, channel_features, compare_channels
+from xai_brain.statistics.group_design import Design, GroupError, make_design
+from xai_brain.study.evaluation.groups import default_confounds
+from xai_brain.study.explanation.batches import load_volume
+from xai_brain.study.participants import class_names, of_one_class, prepared_cohort, same_cohort
+from xai_brain.study.training.networks import Network, networks_of
+
+TABLES = ("first_layer", "first_layer_networks")
+
+
+def evaluate_first_layer(cfg: DictConfig, run: RunDirectory) -> None:
+    """Compare the classes in the first layer's feature maps, when the settings ask for it.
+
+    Channels of two networks are not the same feature, so that every network is tested by itself, on its
+    own test subjects; first_layer.tsv has a row per network, feature and channel, and
+    first_layer_networks.tsv counts the channels that differ, beside what permuted labels give.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+        ``evaluation.first_layer``; the confounds are those of ``evaluation.group``.
+    run : RunDirectory
+    """
+    for name in TABLES:
+        run.evaluation(name).unlink(missing_ok=True)
+    channels, networks = _tests(cfg, run) if cfg.evaluation.first_layer else ([], [])
+    if networks:
+        write_tsv(pd.concat(channels, ignore_index=True), run.evaluation("first_layer"))
+        write_tsv(pd.DataFrame(networks), run.evaluation("first_layer_networks"))
+    update_metrics(run, _combined(pd.DataFrame(networks)), replace=("first_layer/",))
+
+
+def _tests(cfg: DictConfig, run: RunDirectory) -> tuple[list[pd.DataFrame], list[dict[str, Any]]]:
+    if not run.predictions.exists():
+        say("evaluate: the first layer is not looked at: there are maps but no networks here")
+        return [], []
+    try:
+        cohort = same_cohort(prepared_cohort(cfg, run), run)
+    except (DataError, ConfigError, OSError) as error:
+        say(f"evaluate: the first layer is not looked at: the images of the cohort cannot be read: {error}")
+        return [], []
+    predictions = first_repeat(read_tsv(run.predictions))
+    volumes = cohort.set_index(["participant_id", "session_id"])["volume_path"]
+    people = of_one_class(read_tsv(run.participants)).dropna(subset=["label"])
+    if len(names := class_names(people)) < 2:
+        say("evaluate: the first layer is not looked at: fewer than two classes are known here")
+        return [], []
+    given = cfg.evaluation.group.confounds
+    confounds = default_confounds(cfg, people) if given is None else list(given)
+    confounds = [name for name in confounds if name != "fold"]  # one network is of one fold
+    channels: list[pd.DataFrame] = []
+    networks: list[dict[str, Any]] = []
+    work = [(key, network) for key, several in networks_of(cfg, run).items() for network in several]
+    for (seed, fold), network in track(work, "first layer"):
+        rows = predictions[(predictions["seed"] == seed) & (predictions["fold"] == fold)]
+        rows = rows[rows["participant_id"].isin(people["participant_id"])]
+        if rows.empty:
+            continue
+        values, layer = _features(cfg, network, rows, volumes)
+        asked = people.set_index("participant_id").loc[list(values["mean"].index)].reset_index()
+        about = {"seed": network.seed, "fold": network.fold}
+        for pair in combinations(names, 2):
+            design, reason = _design(asked, pair, confounds)
+            if reason:
+                say(f"evaluate: first layer, seed {network.seed} fold {network.fold}: not adjusted: {reason}")
+            both = asked["label"].isin(pair).to_numpy()
+            second = (asked["label"] == pair[1]).to_numpy()[both]
+            if min(second.sum(), (~second).sum()) < 2:
+                say(
+                    f"evaluate: first layer, seed {network.seed} fold {network.fold}: fewer than 2 of a class"
+                )
+                continue
+            named = {**about, "comparison": f"{pair[1]}-minus-{pair[0]}"}
+            for feature in FEATURES:
+                test = compare_channels(
+                    values[feature].to_numpy()[both], second, design,
+                    random_state=cfg.evaluation.random_state,
+                )  # fmt: skip
+                number = {"feature": feature, "channel": np.arange(len(test.channels))}
+                n = {"n_a": int((~second).sum()), "n_b": int(second.sum())}
+                channels.append(pd.DataFrame({**named, **number, **test.channels, **n}))
+                networks.append({**named, "layer": layer, "feature": feature, **_counts(test, design), **n})
+    return channels, networks
+
+
+def _features(
+    cfg: DictConfig, network: Network, rows: pd.DataFrame, volumes: pd.Series
+) -> tuple[dict[str, pd.DataFrame], str]:
+    """Each feature as subjects x channels, and the layer; sessions of a subject are averaged."""
+    classifier = network.load(cfg)
+    device = next(classifier.parameters()).device
+    found: dict[str, list[np.ndarray]] = {feature: [] for feature in FEATURES}
+    layer, size = "", cfg.explain.batch_size
+    for start in range(0, len(rows), size):
+        ids = rows.iloc[start : start + size][["participant_id", "session_id"]].itertuples(index=False)
+        inputs = torch.from_numpy(np.stack([load_volume(volumes.loc[tuple(who)]) for who in ids]))[:, None]
+        try:
+            maps, layer = feature_maps(classifier, inputs.to(device))
+        except AttributionError as error:
+            raise ConfigError(f"evaluation.first_layer=true: {error}; set it to false") from error
+        for subject in maps.numpy():
+            for feature, values in channel_features(subject).items():
+                found[feature].append(values)
+    ids = rows["participant_id"].to_numpy()
+    return {
+        feature: pd.DataFrame(np.stack(values)).groupby(ids, sort=False).mean()
+        for feature, values in found.items()
+    }, layer
+
+
+def _design(
+    people: pd.DataFrame, pair: tuple[str, str], confounds: list[str]
+) -> tuple[Design | None, str | None]:
+    """Confounds of the subjects of two classes; None where there are none, and why they cannot be used."""
+    both = people[people["label"].isin(pair)]
+    try:
+        design = make_design(both, pair, confounds) if confounds else None
+    except GroupError as error:
+        return None, str(error)
+    return (design if design is not None and design.names else None), None
+
+
+def _counts(test: ChannelTest, design: Design | None) -> dict[str, Any]:
+    channels = test.channels
+    adjusted = float((channels["q_adjusted"] <= ALPHA).mean()) if design else np.nan
+    return {
+        "n_channels": len(channels),
+        "n_tested": int(channels["p"].notna().sum()),
+        "n_different": test.n_different,
+        "share_different": test.n_different / len(channels),
+        "null_share": float(test.null_counts.mean() / len(channels)),
+        "p_share": test.p_of_count,
+        "n_perm": len(test.null_counts),
+        "share_adjusted": adjusted,
+        "confounds": ", ".join(design.names) if design else "",
+        "median_size": float(channels["d"].abs().median()),
+    }
+
+
+def _combined(networks: pd.DataFrame) -> dict[str, float]:
+    """Means over the networks (and pairs of classes), told in a line each."""
+    figures: dict[str, float] = {}
+    for feature, rows in networks.groupby("feature", sort=False) if len(networks) else []:
+        for column, name in (
+            ("share_different", "share_different"),
+            ("share_adjusted", "share_different_adjusted"),
+            ("null_share", "null_share"),
+            ("median_size", "median_size"),
+        ):
+            if rows[column].notna().any():
+                figures[f"first_layer/{name}/{feature}"] = float(rows[column].mean())
+        counts = rows["n_different"]
+        say(
+            f"evaluate: first layer, {feature} of the feature maps: {counts.mean():.1f} of "
+            f"{rows['n_channels'].iloc[0]} channels differ (FDR 0.05; {counts.min()} to {counts.max()} over "
+            f"{len(rows)} networks; {rows['null_share'].mean():.1%} with permuted labels)"
+        )
+    return figures

@@ -1,0 +1,119 @@
+"""What is told of a comparison of classes: its row in the tables, its sidecar, and how tests agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from xai_brain.metrics.comparison.group_overlap import group_agreement, group_overlap
+from xai_brain.statistics.group import BRAIN_SHARE, GroupTest
+from xai_brain.statistics.group_design import Design
+
+COMPARISONS, SHARES = "desc-*-minus-*_statmap.*", "desc-*_mask-*_stat-share_statmap.*"  # files of group/
+IMAGE = "image"  # in the place of a method's name: the prepared images themselves
+MEANING = {
+    True: "the prepared images of the classes differ at this voxel, given the confounds",
+    False: "the evidence that these networks take from this voxel differs between the classes, given the "
+    "confounds; not that the brains differ",
+}
+Results = dict[tuple[str, str], GroupTest]  # by method and comparison
+
+
+def row_of(
+    name: str, comparison: str, design: Design, test: GroupTest, n_empty: int, settings: DictConfig
+) -> dict[str, Any]:
+    """Row of group_tests.tsv."""
+    n = class_sizes(design)
+    threshold = test.threshold(settings.alpha)
+    return {
+        "method": name,
+        "comparison": comparison,
+        "reason": "",
+        "explains": "",
+        "n_first": n[0],
+        "n_second": n[1],
+        "n_empty": n_empty,
+        "n_left_out": len(design.left_out),
+        "confounds": ", ".join(design.names),
+        "dropped": "; ".join(f"{column}: {why}" for column, why in design.dropped.items()),
+        "dof": design.dof,
+        "n_voxels": len(test.t),
+        "n_constant": test.n_constant,
+        "n_perm": settings.n_perm,
+        "alpha": settings.alpha,
+        "threshold_t": threshold,
+        "largest_t": float(np.abs(test.t).max()),
+        "smallest_p": float(10 ** -test.logp_fwe.max()),
+        "n_significant": int((np.abs(test.t) > threshold).sum()),
+    }
+
+
+def record_of(
+    classes: Sequence[str], design: Design, test: GroupTest, n_empty: int, settings: DictConfig
+) -> dict[str, Any]:
+    """What the sidecar of a statistical map says of its test."""
+    threshold = test.threshold(settings.alpha)
+    return {
+        "Difference": f"{classes[1]} minus {classes[0]}",
+        "NumberOfSubjects": dict(zip(classes, class_sizes(design), strict=True)),
+        "NumberOfEmptyMaps": n_empty,
+        "LeftOut": design.left_out,
+        "Confounds": design.names,
+        "DroppedConfounds": design.dropped,
+        "DegreesOfFreedom": design.dof,
+        "Smoothing": f"{settings.fwhm_mm:g} mm FWHM inside the brain" if settings.fwhm_mm else "none",
+        "Brain": f"voxels in at least {BRAIN_SHARE:.0%} of the subjects' brains",
+        "NumberOfVoxels": len(test.t),
+        "NumberOfConstantVoxels": test.n_constant,
+        "Test": "two-sided, permuted residuals (nilearn.mass_univariate.permuted_ols)",
+        "NumberOfPermutations": settings.n_perm,
+        "Correction": "family-wise over voxels, by the largest |t| of each permutation",
+        "Alpha": settings.alpha,
+        "ThresholdT": threshold if np.isfinite(threshold) else None,
+        "ClusterFormingP": settings.cluster_p,
+        "Exchangeability": "subjects are permuted as a whole, over folds and sites; their means are "
+        "confounds, differences of spread are not; members of a family count as independent",
+    }
+
+
+def class_sizes(design: Design) -> list[int]:
+    """Subjects of the first and of the second class."""
+    return [int((design.tested == k).sum()) for k in (0, 1)]
+
+
+def agreements_of(results: Results, n_voxels: int, settings: DictConfig) -> list[dict[str, Any]]:
+    """Rows of group_agreement.tsv: the methods' group maps, two at a time."""
+    rows: list[dict[str, Any]] = []
+    for comparison in dict.fromkeys(comparison for _, comparison in results):
+        tests = {m: test for (m, c), test in results.items() if c == comparison and m != IMAGE}
+        for what in ("t", "difference"):
+            maps = {method: getattr(test, what) for method, test in tests.items()}
+            found = group_agreement(maps, n_voxels, settings.top_percents, settings.random_state)
+            rows += [{"comparison": comparison, "map": what, **row} for row in found]
+    return rows
+
+
+def overlaps_of(results: Results, random_state: int) -> list[dict[str, Any]]:
+    """Rows of group_overlap.tsv: each method's group map with the test of the images."""
+    rows: list[dict[str, Any]] = []
+    for (name, comparison), test in results.items():
+        reference = results.get((IMAGE, comparison))
+        if name == IMAGE or reference is None:
+            continue
+        for what in ("t", "difference"):
+            about = {"method": name, "comparison": comparison, "map": what}
+            found = group_overlap(getattr(test, what), reference.t, random_state)
+            rows += [{**about, **row} for row in found]
+    return rows
+
+
+def figures_of_overlaps(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """For metrics.json."""
+    return {
+        f"group_overlap/{r['method']}/{r['comparison']}/{r['map']}/{r['metric']}": float(r["value"])
+        for r in rows
+        if r["metric"] in ("dice_auc", "spearman")
+    }

@@ -1,0 +1,300 @@
+"""The difference of classes, voxel by voxel: in the maps of every method, and in the images themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.config.compose import ConfigError
+from xai_brain.data.labels import is_label
+from xai_brain.io.atomic import file_hash
+from xai_brain.io.nifti import save_img
+from xai_brain.io.problems import DataError
+from xai_brain.parallel.progress import say, track
+from xai_brain.parallel.threads import available_cores
+from xai_brain.runs.directory import (
+    RunDirectory,
+    is_made_of,
+    read_json,
+    read_tsv,
+    sidecar,
+    update_metrics,
+    versions,
+    write_json,
+    write_stamp,
+    write_tsv,
+)
+from xai_brain.statistics.cluster_tables import cluster_table
+from xai_brain.statistics.group import BRAIN_SHARE, GroupTest, MapRows, compare_classes, scale, smooth
+from xai_brain.statistics.group_design import Design, GroupError, common_output, make_design
+from xai_brain.study.evaluation.group_records import (
+    COMPARISONS,
+    IMAGE,
+    MEANING,
+    agreements_of,
+    figures_of_overlaps,
+    overlaps_of,
+    record_of,
+    row_of,
+)
+from xai_brain.study.evaluation.regions import atlas_of, atlas_stamp
+from xai_brain.study.participants import class_names, is_readable, of_one_class, prepared_cohort, same_cohort
+from xai_brain.study.run_images import SPACE, brain_share, made_by, map_values
+
+TABLES = ("group_tests", "group_clusters", "group_overlap", "group_agreement")
+
+
+def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
+    """Compare the classes in all maps that explain one common output; tell which do not.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+        ``evaluation.group`` says how.
+    run : RunDirectory
+    maps : list of dict
+        From `xai_brain.stages.evaluate.find_maps`.
+
+    Notes
+    -----
+    evaluation/ then holds group_tests.tsv (one row per comparison, with the reason where there is none),
+    group_clusters.tsv, group_overlap.tsv (with the images) and group_agreement.tsv (of two methods).
+    """
+    _forget(run)
+    if cfg.evaluation.group.n_perm:
+        Comparison(cfg, run, pd.DataFrame(maps)).write()
+    made = [*(run.path / "group").glob(COMPARISONS), *map(run.evaluation, TABLES)]
+    write_stamp(run.path / "group" / "inputs.json", group_inputs(cfg, run, maps), made)
+
+
+def groups_are_compared(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+    """Whether the comparisons that are there follow from these maps, people and settings."""
+    stamp = run.path / "group" / "inputs.json"
+    return is_made_of(stamp, group_inputs(cfg, run, maps))
+
+
+def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the comparisons follow from."""
+    return {
+        "settings": OmegaConf.to_container(cfg.evaluation.group),
+        "random_state": cfg.evaluation.random_state,
+        "top_percents": list(cfg.evaluation.top_percents),
+        "brain_size_column": cfg.data.brain_size_column,
+        "atlas": [cfg.evaluation.atlas, *atlas_stamp(cfg)],
+        "participants": file_hash(run.participants),
+        "cohort": is_readable(cfg) if cfg.evaluation.group.images else None,
+        "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['stamp']}" for m in maps),
+    }
+
+
+def _forget(run: RunDirectory) -> None:
+    (run.path / "group" / "inputs.json").unlink(missing_ok=True)  # first: what follows is not of it
+    for path in (run.path / "group").glob(COMPARISONS):
+        path.unlink()
+    for name in TABLES:
+        run.evaluation(name).unlink(missing_ok=True)
+    update_metrics(run, {}, replace=("group/", "group_overlap/"))
+
+
+def default_confounds(cfg: DictConfig, participants: pd.DataFrame) -> list[str]:
+    """Columns that are there of age, sex, brain size and site, but not what the classes are made of."""
+    names = ["age", "sex", cfg.data.brain_size_column, "site"]
+    there = [name for name in names if name in participants and participants[name].notna().any()]
+    return [name for name in there if not is_label(name, cfg.data.label)]
+
+
+class Comparison:
+    """All comparisons of one run, and the tables that they fill.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+    run : RunDirectory
+    maps : pandas.DataFrame
+        One row per map.
+    """
+
+    def __init__(self, cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame):
+        self.cfg, self.run, self.maps, self.settings = cfg, run, maps, cfg.evaluation.group
+        participants = of_one_class(read_tsv(run.participants), tell=say)
+        self.classes = class_names(participants)
+        given = self.settings.confounds
+        self.confounds = default_confounds(cfg, participants) if given is None else list(given)
+        if unknown := [name for name in self.confounds if name not in (*participants, "fold")]:
+            raise ConfigError(
+                f"evaluation.group.confounds: {run.participants} has no column {unknown[0]!r}; "
+                f"there are {', '.join(participants)}"
+            )
+        folds = maps.drop_duplicates("participant_id")[["participant_id", "fold"]]
+        self.subjects = participants.drop(columns="fold", errors="ignore").merge(folds, on="participant_id")
+        self.atlas = atlas_of(cfg)
+        share, self.affine = brain_share(run, maps)
+        self.brain_mask = share >= BRAIN_SHARE
+        if not self.brain_mask.any():
+            raise ConfigError(f"no voxel lies in {BRAIN_SHARE:.0%} of the brains of {run.path / 'images'}")
+        self.tests: list[dict[str, Any]] = []
+        self.clusters: list[pd.DataFrame] = []
+        self.results: dict[tuple[str, str], GroupTest] = {}
+
+    def write(self) -> None:
+        for method, rows in self.maps.groupby("method", sort=False):
+            self._method(str(method), rows)
+        if self.settings.images and self.results:
+            self._images()
+        write_tsv(pd.DataFrame(self.tests), self.run.evaluation("group_tests"))
+        if self.clusters:
+            write_tsv(pd.concat(self.clusters), self.run.evaluation("group_clusters"))
+        figures = {
+            f"group/{row['method']}/{row['comparison']}/{name}": float(row[name])
+            for row in self.tests
+            if not row["reason"]
+            for name in ("n_significant", "largest_t")
+        }
+        settings = self.cfg.evaluation
+        if agreements := agreements_of(self.results, int(self.brain_mask.size), settings):
+            write_tsv(pd.DataFrame(agreements), self.run.evaluation("group_agreement"))
+        if overlaps := overlaps_of(self.results, settings.random_state):
+            write_tsv(pd.DataFrame(overlaps), self.run.evaluation("group_overlap"))
+        update_metrics(self.run, figures | figures_of_overlaps(overlaps))
+
+    # -- what is compared ----------------------------------------------------------------------
+    def _method(self, method: str, rows: pd.DataFrame) -> None:
+        try:
+            target = common_output(read_json(sidecar(path)) for path in rows["path"])
+        except GroupError as error:
+            say(f"evaluate: {method}: classes are not compared: {error}")
+            self.tests.append({"method": method, "comparison": "", "reason": str(error)})
+            return
+        paths = rows.groupby("participant_id", sort=False)["path"].agg(list).to_dict()
+
+        def read(participant_id: str) -> list[np.ndarray]:
+            return [map_values(path) for path in paths.get(participant_id, [])]
+
+        # maps of different folds come from different networks
+        confounds = self.confounds if self.settings.confounds is not None else [*self.confounds, "fold"]
+        about = {
+            "Method": method,
+            "TargetName": target,
+            "Output": "logit_difference",
+            "SubjectScaling": self.settings.scaling,
+            **made_by(rows["path"]),
+        }
+        self._compare(method, read, confounds, self.settings.scaling, about)
+
+    def _images(self) -> None:
+        try:
+            cohort = same_cohort(prepared_cohort(self.cfg, self.run), self.run)
+        except (DataError, ConfigError, OSError) as error:
+            reason = f"the images of the cohort cannot be read: {error}"
+            say(f"evaluate: images are not compared: {reason}; evaluation.group.images=false leaves them out")
+            self.tests.append({"method": IMAGE, "comparison": "", "reason": "the cohort cannot be read"})
+            return
+        paths = cohort.groupby("participant_id")["volume_path"].agg(list).to_dict()
+
+        def read(participant_id: str) -> list[np.ndarray]:
+            return [np.load(path) for path in paths[participant_id]]
+
+        confounds = [name for name in self.confounds if name != "fold"]
+        about = {
+            "Method": IMAGE,
+            "IntensityScaling": self.cfg.preprocessing.scaling,
+            "SubjectScaling": "none",
+        }
+        self._compare(IMAGE, read, confounds, "none", about)
+
+    def _compare(
+        self,
+        name: str,
+        read: Callable[[str], list[np.ndarray]],
+        confounds: Sequence[str],
+        scaling: str,
+        about: dict[str, Any],
+    ) -> None:
+        """Every pair of classes; `read` gives the maps of a subject, over which the mean is taken."""
+        rows = MapRows(len(self.subjects), int(self.brain_mask.sum()), self.run.path / "group")
+        empty = np.zeros(len(self.subjects), bool)
+        for i, participant_id in enumerate(track(list(self.subjects["participant_id"]), f"group, {name}")):
+            inside = [
+                smooth(values, self.affine, self.settings.fwhm_mm, self.brain_mask)[self.brain_mask]
+                for values in read(participant_id)
+            ]
+            found = [scale(values, scaling) for values in inside if values.any()]
+            empty[i] = not found
+            if found:
+                rows[i] = np.mean(found, axis=0)
+        there = np.flatnonzero(~empty)
+        for classes in combinations(self.classes, 2):
+            comparison = f"{classes[1]}-minus-{classes[0]}"
+            n_empty = int((empty & self.subjects["label"].isin(classes).to_numpy()).sum())
+            try:
+                design = make_design(self.subjects.iloc[there], classes, confounds)
+                test = compare_classes(
+                    rows, there[design.kept], design, n_perm=self.settings.n_perm,
+                    random_state=self.cfg.evaluation.random_state, n_jobs=available_cores(),
+                    brain_img=nib.Nifti1Image(self.brain_mask.astype(np.uint8), self.affine),
+                    tfce=self.settings.tfce, cluster_p=self.settings.cluster_p,
+                )  # fmt: skip
+            except GroupError as error:
+                say(f"evaluate: {name}, {comparison}: not compared: {error}")
+                self.tests.append({"method": name, "comparison": comparison, "reason": str(error)})
+                continue
+            self.results[name, comparison] = test
+            self._keep(name, comparison, classes, design, test, n_empty, about)
+
+    # -- what is written -----------------------------------------------------------------------
+    def _keep(
+        self,
+        name: str,
+        comparison: str,
+        classes: Sequence[str],
+        design: Design,
+        test: GroupTest,
+        n_empty: int,
+        about: dict[str, Any],
+    ) -> None:
+        threshold = test.threshold(self.settings.alpha)
+        row = row_of(name, comparison, design, test, n_empty, self.settings)
+        row["explains"] = about.get("TargetName", "")
+        self.tests.append(row)
+        self._tell(row, design)
+        sidecar_of = {
+            **about,
+            **record_of(classes, design, test, n_empty, self.settings),
+            "RandomState": self.cfg.evaluation.random_state,
+            "MeaningOfP": MEANING[name == IMAGE],
+            "StatisticVersions": versions(),
+        }
+        images = {}
+        found = {"difference": test.difference, "t": test.t, "logpfwe": test.logp_fwe, **test.more}
+        for stat, values in found.items():
+            volume = np.zeros(self.brain_mask.shape)
+            volume[self.brain_mask] = values
+            images[stat] = nib.Nifti1Image(volume, self.affine)
+            path = self.run.group_map(name, comparison, stat)
+            save_img(volume.astype(np.float32), self.affine, path, space=SPACE)
+            write_json({**sidecar_of, "Statistic": stat}, sidecar(path))
+        table = cluster_table(images["t"], threshold, images["logpfwe"], self.atlas)
+        if len(table):
+            self.clusters.append(table.assign(method=name, comparison=comparison))
+
+    def _tell(self, row: dict[str, Any], design: Design) -> None:
+        about = f"evaluate: {row['method']}, {row['comparison']}: "
+        for column, why in design.dropped.items():
+            say(f"{about}confound {column} dropped: {why}")
+        if row["n_left_out"]:
+            reasons = pd.Series(design.left_out).value_counts()
+            told = ", ".join(f"{n} with {why}" for why, n in reasons.items())
+            say(f"{about}{row['n_left_out']} subjects left out: {told}")
+        if row["n_empty"]:
+            say(f"{about}{row['n_empty']} subjects left out: their maps are empty")
+        say(
+            f"{about}{row['n_significant']} of {row['n_voxels']} voxels differ at family-wise "
+            f"p <= {row['alpha']:g} ({row['n_first']} and {row['n_second']} subjects, smallest p "
+            f"{row['smallest_p']:.3g})"
+        )

@@ -1,0 +1,141 @@
+"""Maps of a run in the regions of an atlas: evaluation/regions.tsv, region_groups.tsv, region_top.tsv."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+
+from xai_brain.atlas.atlas import Atlas, AtlasError, load_atlas, tables_beside
+from xai_brain.io.nifti import load_img, save_img
+from xai_brain.parallel.progress import say, track
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
+from xai_brain.statistics.group_design import GroupError, common_output
+from xai_brain.statistics.regions import compare_classes, region_values, top_regions
+from xai_brain.study.participants import of_one_class
+from xai_brain.study.run_images import SPACE, brain_share, map_values
+
+TABLES = ("regions", "region_groups", "region_top")
+MIN_INSIDE = 0.5  # of an atlas's voxels lie in the brain; of one in another space or place far fewer
+
+
+def atlas_of(cfg: DictConfig) -> Atlas | None:
+    """The atlas of the settings, None when there is none."""
+    if not cfg.evaluation.atlas:
+        return None
+    return load_atlas(cfg.evaluation.atlas, cfg.evaluation.atlas_table, space=SPACE)
+
+
+def atlas_stamp(cfg: DictConfig) -> list[str]:
+    """What changes when the files of the atlas do."""
+    paths = [Path(name).expanduser() for name in (cfg.evaluation.atlas, cfg.evaluation.atlas_table) if name]
+    if paths and not cfg.evaluation.atlas_table:
+        paths += tables_beside(paths[0])
+    return [f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths if path.is_file()]
+
+
+def evaluate_regions(
+    cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]], names: list[str]
+) -> None:
+    """Write the tables and, for every method and pair of classes, the differences painted on the regions.
+
+    Parameters
+    ----------
+    maps : rows of `xai_brain.stages.evaluate.find_maps`
+    names : classes in their order
+    """
+    for name in TABLES:
+        run.evaluation(name).unlink(missing_ok=True)
+    for path in (run.path / "group").glob("*_stat-regionmean_statmap.*"):
+        path.unlink()
+    if (atlas := atlas_of(cfg)) is None:
+        return
+    settings = cfg.evaluation
+    first = load_img(maps[0]["path"])
+    labels = atlas.on_grid(first)
+    # voxels in most brains, so that a region has one size for everybody
+    brain_mask = brain_share(run, pd.DataFrame(maps))[0] > 0.5
+    _check_place(atlas, labels, brain_mask, settings.atlas)
+    tables = []
+    for row in track(maps, "regions"):
+        values = map_values(row["path"])
+        about = {key: row[key] for key in ("participant_id", "session_id", "seed", "fold")}
+        about |= {"class": row["label"], "method": row["method"]}
+        tables.append(region_values(values, labels, atlas.lut, brain_mask).assign(**about))
+    table = pd.concat(tables, ignore_index=True)
+    table = table[[*about, *(column for column in table if column not in about)]]
+    write_tsv(table, run.evaluation("regions"))
+    _tell_lost(table, atlas)
+
+    explained = {
+        method: explained_output(rows) for method, rows in pd.DataFrame(maps).groupby("method", sort=False)
+    }
+    compared = of_one_class(read_tsv(run.participants))["participant_id"]
+    groups = compare_classes(
+        table[table["participant_id"].isin(compared)],
+        names,
+        n_bootstrap=settings.n_bootstrap,
+        n_perm=settings.n_perm,
+        random_state=settings.random_state,
+    )
+    groups["explained"] = groups["method"].map(lambda method: explained[method][0])
+    groups["common_output"] = groups["method"].map(lambda method: explained[method][1])
+    _tell_uncommon(explained)
+    write_tsv(groups, run.evaluation("region_groups"))
+    top = top_regions(
+        table,
+        names,
+        settings.top_regions,
+        n_bootstrap=settings.n_bootstrap,
+        random_state=settings.random_state,
+    )
+    write_tsv(top, run.evaluation("region_top"))
+    if len(groups):
+        paint(run, groups[groups["measure"] == "mean"], labels, first.affine, atlas.name)
+
+
+def _check_place(atlas: Atlas, labels: np.ndarray, brain_mask: np.ndarray, where: str) -> None:
+    share = (brain_mask & (labels > 0)).sum() / max((labels > 0).sum(), 1)
+    if share < MIN_INSIDE:
+        raise AtlasError(
+            f"{where}: {share:.0%} of atlas {atlas.name} on the grid of the maps lies in the brain; is it in "
+            f"{SPACE}, with a true affine?"
+        )
+
+
+def _tell_lost(table: pd.DataFrame, atlas: Atlas) -> None:
+    lost = table.loc[table["n_voxels"] == 0, "region"].drop_duplicates().tolist()
+    if lost:
+        some = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+        say(f"evaluate: {len(lost)} of {len(atlas.lut)} regions have no voxel in the brain here: {some}")
+
+
+def explained_output(rows: pd.DataFrame) -> tuple[str, bool]:
+    """What the maps of a method explain, or why they cannot be compared; and whether they can."""
+    try:
+        target = common_output(read_json(sidecar(path)) for path in rows["path"])
+    except GroupError as error:
+        return str(error), False
+    return f"logit_difference of {target}", True
+
+
+def _tell_uncommon(explained: dict[str, tuple[str, bool]]) -> None:
+    for method, (reason, common) in explained.items():
+        if not common:
+            say(f"evaluate: {method}: region_groups.tsv (common_output = False) is no comparison: {reason}")
+
+
+def paint(
+    run: RunDirectory, groups: pd.DataFrame, labels: np.ndarray, affine: np.ndarray, atlas: str
+) -> None:
+    """Save the difference of each region at all of its voxels, 0 elsewhere."""
+    for (method, a, b), rows in groups.groupby(["method", "class_a", "class_b"], sort=False):
+        codes, place = np.unique(labels, return_inverse=True)
+        differences = rows.set_index("index")["difference"].reindex(codes).fillna(0).to_numpy()
+        path = run.group_map(str(method), f"difference-{a}-{b}", "regionmean")
+        save_img(differences[place].reshape(labels.shape).astype(np.float32), affine, path, space=SPACE)
+        about = {"Method": method, "Classes": [a, b], "Statistic": "difference of the means in each region"}
+        write_json({**about, "Atlas": atlas, "Table": "evaluation/region_groups.tsv"}, sidecar(path))

@@ -1,0 +1,137 @@
+"""The report card of a run: evaluation/report_card.tsv, and judges.tsv with the figures of every subject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.config.compose import ConfigError
+from xai_brain.io.atomic import file_hash
+from xai_brain.metrics.comparison.stability import reseed_stability
+from xai_brain.metrics.report_card import report_card
+from xai_brain.parallel.progress import say
+from xai_brain.parallel.threads import in_threads
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_tsv
+from xai_brain.study.evaluation.metrics import judge_networks
+from xai_brain.study.run_images import brain_of, map_values
+from xai_brain.study.settings import saved_settings
+
+LEAST_SHARED = 0.8  # of the images of a run, for a card to speak of it
+PLACE = ("rra", "rma", "pointing", "auprc", "emd", "region_hit")  # judges that need the truth only
+
+
+def write_card(
+    cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame, localizations: list[dict[str, Any]]
+) -> None:
+    """Ask all judges of the settings; nothing when there are none.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+    run : RunDirectory
+    maps : pandas.DataFrame
+        From `find_maps`.
+    localizations : list of dict
+        Rows of evaluation/localization.tsv.
+    """
+    for name in ("report_card", "judges"):
+        run.evaluation(name).unlink(missing_ok=True)
+    if not (judges := list(cfg.evaluation.card.judges)):
+        return
+    kinds = {
+        method: read_json(sidecar(rows["path"].iloc[0])).get("Kind", "method")
+        for method, rows in maps.groupby("method", sort=False)
+    }
+    tables = [pd.DataFrame(row for row in _place(localizations) if row["judge"] in judges)]
+    if "reseed_stability" in judges:
+        tables.append(pd.DataFrame(_reseeded(run, maps)))
+    tables.append(judge_networks(cfg, run, maps)[0])
+    tables = [table for table in tables if not table.empty]
+    if not tables:
+        say(f"report card: no judge has anything to say here ({_why(cfg, judges)})")
+        return
+    rows = pd.concat(tables, ignore_index=True)
+    rows["kind"] = rows["method"].map(kinds)
+    card = report_card(rows, cfg.evaluation.n_bootstrap, cfg.evaluation.random_state)
+    write_tsv(rows, run.evaluation("judges"))
+    write_tsv(card, run.evaluation("report_card"))
+    if absent := [judge for judge in judges if judge not in set(card["judge"])]:
+        say(f"report card: no figures of {', '.join(absent)} ({_why(cfg, absent)})")
+
+
+def calibration_stamp(cfg: DictConfig) -> str | None:
+    """What changes when the card that is taken over does."""
+    if not cfg.evaluation.calibration:
+        return None
+    path = RunDirectory(Path(cfg.evaluation.calibration).expanduser()).evaluation("report_card")
+    return file_hash(path) if path.exists() else None
+
+
+def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
+    """Take over what a report card of planted effects in the same cohort says: evaluation/calibration.tsv.
+
+    Raises
+    ------
+    ConfigError
+        There is no card, nothing was planted, or it is of other images, preparation or network.
+    """
+    if not cfg.evaluation.calibration:
+        run.evaluation("calibration").unlink(missing_ok=True)
+        return
+    other = RunDirectory(Path(cfg.evaluation.calibration).expanduser())
+    where = f"evaluation.calibration={other.path}"
+    if not other.config.exists() or not other.evaluation("report_card").exists():
+        raise ConfigError(f"{where}: has no report card; make one with xai-brain run experiment=report_card")
+    theirs = OmegaConf.create(saved_settings(other.config))
+    if not theirs.planted.kind:
+        raise ConfigError(f"{where}: nothing was planted there, so its maps have no known truth")
+    for group in ("preprocessing", "model"):
+        if theirs[group] != cfg[group]:
+            raise ConfigError(f"{where}: has another {group}; what it says does not hold here")
+    images = set(read_tsv(other.participants)["sha256"].str.partition("+")[0])
+    ours = read_tsv(run.participants)["sha256"].str.partition("+")[0]
+    if (share := float(ours.isin(images).mean())) < LEAST_SHARED:
+        raise ConfigError(f"{where}: holds {share:.0%} of the images of this run; plant into the same cohort")
+    planted = theirs.planted
+    text = f"{planted.kind}, size {planted.size:g}"
+    card = read_tsv(other.evaluation("report_card"))
+    shared = set(card["method"]) & set(cfg.attribution) & set(theirs.attribution)
+    if differ := sorted(name for name in shared if theirs.attribution[name] != cfg.attribution[name]):
+        say(
+            f"evaluate: {where} judged {', '.join(differ)} with other settings of the method: left out; "
+            f"give both runs the same attribution.{differ[0]}"
+        )
+    write_tsv(card[~card["method"].isin(differ)].assign(planted=text), run.evaluation("calibration"))
+
+
+def _why(cfg: DictConfig, absent: list[str]) -> str:
+    if cfg.networks:
+        return "maps of new people are means over networks, which no single one can judge"
+    reasons = {"region_hit": "evaluation.atlas is not set", "reseed_stability": "it needs two seeds"}
+    return "; ".join(dict.fromkeys(reasons.get(judge, "no truth is known") for judge in absent))
+
+
+def _place(localizations: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in localizations:
+        if row["metric"] in PLACE:
+            yield {**{key: value for key, value in row.items() if key != "metric"}, "judge": row["metric"]}
+
+
+def _reseeded(run: RunDirectory, maps: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Similarity of the maps of one subject by networks of different seeds."""
+
+    def compare(rows: pd.DataFrame) -> dict[str, Any]:
+        first = rows.iloc[0]
+        brain = brain_of(run, first["participant_id"], first["session_id"])
+        arrays = np.stack([map_values(path) for path in rows["path"]])
+        about = {key: first[key] for key in ("participant_id", "session_id", "fold", "method")}
+        value = reseed_stability(arrays, brain)["spearman"]
+        return {**about, "seed": "all", "judge": "reseed_stability", "value": value, "chance": 0.0}
+
+    groups = [rows for _, rows in maps.groupby(["participant_id", "session_id", "method"], sort=False)]
+    yield from in_threads(compare, [rows for rows in groups if len(rows) > 1], "compare seeds")

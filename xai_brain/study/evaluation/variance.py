@@ -1,0 +1,153 @@
+"""How much of the maps' variance is the subject's and how much the network's: evaluation/variance.tsv."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+
+from xai_brain.config.compose import ConfigError
+from xai_brain.io.nifti import save_img
+from xai_brain.parallel.progress import say, track
+from xai_brain.runs.directory import RunDirectory, sidecar, update_metrics, write_json, write_tsv
+from xai_brain.statistics.group import BRAIN_SHARE, MapRows, scale
+from xai_brain.statistics.variance import COMPONENTS, variance_shares
+from xai_brain.study.run_images import SPACE, brain_share, map_values
+
+MODEL_SHARE = ("variance-model", "share")  # what and statistic of its group map
+
+
+def evaluate_variance(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> None:
+    """Divide the variance of every method's maps; with one seed nothing, and why.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+        ``evaluation.variance_scaling`` is of every map, in the brain.
+    run : RunDirectory
+    maps : pandas.DataFrame
+        From `xai_brain.stages.evaluate.find_maps`.
+    """
+    run.evaluation("variance").unlink(missing_ok=True)
+    for path in (run.path / "group").glob(f"desc-*_{'_stat-'.join(MODEL_SHARE)}_statmap.*"):
+        path.unlink()
+    tables = []
+    if why := _why_not(cfg, maps):
+        say(f"evaluate: what of the maps' variance comes from the network is not known: {why}")
+    else:
+        share, affine = brain_share(run, maps)
+        if not (brain := share >= BRAIN_SHARE).any():
+            raise ConfigError(f"no voxel lies in {BRAIN_SHARE:.0%} of the brains of {run.path / 'images'}")
+        for method, rows in maps.groupby("method", sort=False):
+            tables.append(_of_method(cfg, run, str(method), rows, brain, affine))
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    if len(table):
+        write_tsv(table, run.evaluation("variance"))
+        table = table.dropna(subset=["share"])
+    shares = {f"variance/{row.method}/{row.component}": float(row.share) for row in table.itertuples()}
+    update_metrics(run, shares, replace=("variance/",))
+
+
+def _why_not(cfg: DictConfig, maps: pd.DataFrame) -> str | None:
+    if cfg.networks:
+        return "maps of new people are means over networks"
+    if maps["seed"].nunique() < 2:
+        return "these maps are of one seed; train and explain more, as with seeds=[0,1,2]"
+    return None
+
+
+def _of_method(
+    cfg: DictConfig, run: RunDirectory, method: str, maps: pd.DataFrame, brain: np.ndarray, affine: np.ndarray
+) -> pd.DataFrame:
+    scaling, seeds = cfg.evaluation.variance_scaling, sorted(maps["seed"].unique())
+    # sessions of a subject are averaged
+    paths = maps.groupby(["participant_id", "seed"], sort=False)["path"].agg(list)
+    people = maps.drop_duplicates("participant_id").set_index("participant_id")["fold"]
+    values = MapRows(len(people) * len(seeds), int(brain.sum()), run.path / "group")
+    of_fold: dict[int, list[int]] = {}  # number of each complete subject
+    for number, participant_id in enumerate(track(list(people.index), f"variance, {method}")):
+        complete = True
+        for i, seed in enumerate(seeds):
+            inside = [map_values(path)[brain] for path in paths.get((participant_id, seed), [])]
+            scaled = [scale(one.astype(np.float64), scaling) for one in inside if one.any()]
+            complete &= bool(scaled)
+            if scaled:
+                values[number * len(seeds) + i] = np.mean(scaled, axis=0)
+        if complete:
+            of_fold.setdefault(people[participant_id], []).append(number)
+    folds = [
+        np.array(numbers)[:, None] * len(seeds) + np.arange(len(seeds))
+        for _, numbers in sorted(of_fold.items())
+        if len(numbers) > 1
+    ]
+    n_subjects = sum(map(len, folds))
+    if not folds or len(seeds) < 2:
+        say(f"evaluate: {method}: too few maps of the same subjects by two seeds to divide their variance")
+        return pd.DataFrame()
+    found = variance_shares(values, folds, cfg.evaluation.n_bootstrap, cfg.evaluation.random_state)
+    about = {
+        "n_subjects": n_subjects,
+        "n_models": len(seeds) * len(folds),
+        "n_seeds": len(seeds),
+        "n_folds": len(folds),
+        "n_left_out": len(people) - n_subjects,
+        "scaling": scaling,
+    }
+    table = pd.DataFrame(
+        {
+            "method": method,
+            "component": COMPONENTS,
+            "share": found.share,
+            "ci_low": found.interval[0],
+            "ci_high": found.interval[1],
+            "variance": np.maximum(found.variance, 0),
+            "set_to_0": found.variance < 0,
+            "negative_voxels": found.negative,
+            **about,
+        }
+    )
+    _tell(method, table, len(people) - n_subjects)
+    _save(run, method, found.model_share, brain, affine, about)
+    return table
+
+
+def _tell(method: str, table: pd.DataFrame, n_left_out: int) -> None:
+    if table["share"].isna().any():
+        say(f"evaluate: {method}: the maps of all subjects and seeds of a fold are the same")
+        return
+    shares = ", ".join(f"{row.component} {row.share:.0%}" for row in table.itertuples())
+    say(f"evaluate: {method}: of the maps' variance over the brain: {shares}")
+    for row in table[table["set_to_0"]].itertuples():
+        say(f"evaluate: {method}: the variance of the {row.component} came out below 0; it is set to 0")
+    if n_left_out:
+        why = "a map is missing or empty, or nobody else is left in the fold"
+        say(f"evaluate: {method}: {n_left_out} subjects left out: {why}")
+
+
+def _save(
+    run: RunDirectory,
+    method: str,
+    share: np.ndarray,
+    brain: np.ndarray,
+    affine: np.ndarray,
+    about: dict[str, Any],
+) -> None:
+    volume = np.zeros(brain.shape, np.float32)
+    volume[brain] = share
+    path = run.group_map(method, *MODEL_SHARE)
+    save_img(volume, affine, path, space=SPACE)
+    content = {
+        "Method": method,
+        "Statistic": "share of the variance of the maps that comes from the model, in [0, 1]",
+        "Estimator": "two-way analysis of variance of subjects by seeds without replication, inside each "
+        "fold; negative components are set to 0",
+        "Brain": f"voxels in at least {BRAIN_SHARE:.0%} of the subjects' brains",
+        "SubjectScaling": about["scaling"],
+        "NumberOfSubjects": about["n_subjects"],
+        "NumberOfModels": about["n_models"],
+        "NumberOfSeeds": about["n_seeds"],
+        "NumberOfFolds": about["n_folds"],
+    }
+    write_json(content, sidecar(path))

@@ -1,0 +1,327 @@
+"""One batch of subjects and one method: maps and their sidecars."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.attribution.model_state import AttributionError, preserved
+from xai_brain.attribution.outputs import OUTPUTS, ClassScore
+from xai_brain.attribution.perturbation.fills import OF_TRAINING_SUBJECTS
+from xai_brain.attribution.reference import Reference
+from xai_brain.config.compose import ConfigError
+from xai_brain.io.atomic import file_hash
+from xai_brain.io.nifti import Grid, get_grid, save_img
+from xai_brain.io.problems import DataError, named
+from xai_brain.models.calibrated import CalibratedNetwork
+from xai_brain.parallel.threads import write_all
+from xai_brain.runs.directory import RunDirectory, git_commit, read_json, sidecar, versions, write_json
+from xai_brain.study.explanation.target_rule import read_target, target_rule
+from xai_brain.study.run_images import SPACE
+from xai_brain.study.training.networks import is_weights_file
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Test subjects of one fold and seed that are explained together.
+
+    The plan does not depend on what is done already, so that a resumed run gives the same numbers.
+    """
+
+    seed: int
+    fold: int
+    rows: pd.DataFrame  # of predictions.tsv
+
+
+def map_path(cfg: DictConfig, run: RunDirectory, row: Any, label: str) -> Any:
+    return run.attribution(row.participant_id, row.session_id, SPACE, label, row.seed, list(cfg.seeds))
+
+
+def is_current(
+    cfg: DictConfig, run: RunDirectory, row: Any, label: str, networks: dict[tuple[int, int], str]
+) -> bool:
+    """Whether the map of a row of predictions.tsv is there, and of the network that is there."""
+    path = map_path(cfg, run, row, label)
+    if not path.exists() or not sidecar(path).exists():
+        return False
+    return read_json(sidecar(path))["CheckpointSHA256"] == networks[row.seed, row.fold]
+
+
+def build_reference(train: pd.DataFrame, class_names: list[str], n_volumes: int, grid: Grid) -> Reference:
+    """Class statistics and a sample of the training subjects of a fold, one volume in memory at a time."""
+    of_class = [train[train["target"] == k]["volume_path"] for k in range(len(class_names))]
+    moments = [mean_and_variance(paths) for paths in of_class]
+    sample = train.groupby("target", group_keys=False).head(max(n_volumes // len(class_names), 1))
+    brain_mask = np.any([np.load(path, mmap_mode="r") for path in train["volume_mask_path"]], axis=0)
+    x, y, z = grid.spacing_mm.tolist()
+    return Reference(
+        class_means=torch.from_numpy(np.stack([mean for mean, _ in moments]))[:, None],
+        volumes=torch.from_numpy(np.stack([load_volume(path) for path in sample["volume_path"]]))[:, None],
+        targets=torch.tensor(sample["target"].tolist()),
+        brain_mask=torch.from_numpy(brain_mask),
+        voxel_size_mm=(x, y, z),
+        class_variances=torch.from_numpy(np.stack([variance for _, variance in moments]))[:, None],
+        class_counts=torch.tensor([len(paths) for paths in of_class]),
+        affine=torch.from_numpy(grid.affine),
+    )
+
+
+def mean_and_variance(paths: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Voxel-wise mean and unbiased variance (0 for a single volume), float32, by Welford's recurrence."""
+    mean = squares = np.zeros(())  # takes the shape of a volume
+    for n, path in enumerate(paths, 1):
+        volume = load_volume(path).astype(np.float64)
+        change = volume - mean
+        mean = mean + change / n
+        squares = squares + change * (volume - mean)
+    return mean.astype(np.float32), (squares / max(len(paths) - 1, 1)).astype(np.float32)
+
+
+def load_volume(path: str) -> np.ndarray:
+    """A prepared volume, (X, Y, Z) float32, in memory."""
+    return np.array(np.load(path, mmap_mode="r"))
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """A method on one network."""
+
+    classifier: CalibratedNetwork
+    method: Any  # object with ``attribute(inputs, target)``
+    output: str  # logit, logit_difference or probability
+
+
+def takes_reference(cfg: DictConfig, label: str) -> bool:
+    """Whether a method asks for what is known of the training subjects."""
+    return "reference" in _parameters(cfg, label)
+
+
+def _parameters(cfg: DictConfig, label: str) -> Mapping[str, inspect.Parameter]:
+    """Of the class or function that makes a method."""
+    factory = instantiate(cfg.attribution[label])
+    return inspect.signature(getattr(factory, "func", factory)).parameters
+
+
+def check_references(cfg: DictConfig) -> None:
+    """Refuse methods that need images of training participants where these are not known.
+
+    Raises
+    ------
+    ConfigError
+        The network comes from a file of weights.
+    """
+    if not is_weights_file(cfg):
+        return
+    unknown = f"needs images of training participants, and those of {cfg.networks} are not known"
+    for label, method in cfg.attribution.items():
+        parameters = _parameters(cfg, label)
+        needs = "reference" in parameters and parameters["reference"].default is inspect.Parameter.empty
+        if needs:
+            raise ConfigError(
+                f"attribution.{label}: {unknown}; choose other methods, as in attribution=[lrp]"
+            )
+        for key in ("fill", "baseline"):
+            chosen = method.get(key) or []
+            if wrong := {*([chosen] if isinstance(chosen, str) else chosen)} & {*OF_TRAINING_SUBJECTS}:
+                raise ConfigError(
+                    f"attribution.{label}.{key}={wrong.pop()}: {unknown}; choose attribution.{label}.{key}="
+                    f"{'blur' if 'voxel_size_mm' in parameters else 'zero'}"
+                )
+
+
+def build_method(
+    cfg: DictConfig, label: str, classifier: torch.nn.Module, reference: Reference | None
+) -> tuple[Any, str]:
+    """A method of the settings, on what of the model's output it explains.
+
+    Returns
+    -------
+    method : object with ``attribute(inputs, target)``
+    output : str
+        logit, logit_difference or probability.
+    """
+    factory: Callable[..., Any] = instantiate(cfg.attribution[label])
+    make = getattr(factory, "func", factory)
+    output = cfg.explain.output or getattr(make, "default_output", OUTPUTS[0])
+    extra: dict[str, Any] = {"reference": reference} if takes_reference(cfg, label) else {}
+    if reference is None and "voxel_size_mm" in _parameters(cfg, label):
+        spacing = cfg.attribution[label].get("voxel_size_mm") or get_grid(cfg.preprocessing.grid).spacing_mm
+        extra["voxel_size_mm"] = [float(mm) for mm in spacing]
+    return factory(ClassScore(classifier, output), **extra), output
+
+
+def explain_batch(
+    cfg: DictConfig,
+    run: RunDirectory,
+    cohort: pd.DataFrame,
+    batch: Batch,
+    label: str,
+    explainers: list[Explainer],
+    about: dict[str, Any],
+) -> None:
+    """Save the maps of a batch; of several networks their mean, for the class that they choose together.
+
+    What these networks predicted stands in predictions.tsv: no pass finds it again, and no map is of another
+    class because batches of another size round otherwise.
+    """
+    keys = cohort.set_index(["participant_id", "session_id"])
+    rows = [keys.loc[(row.participant_id, row.session_id)] for row in batch.rows.itertuples()]
+    inputs = torch.from_numpy(np.stack([load_volume(row["volume_path"]) for row in rows]))[:, None]
+    inputs = inputs.to(next(explainers[0].classifier.parameters()).device)
+    class_names = explainers[0].classifier.class_names
+    probabilities = torch.from_numpy(batch.rows[[f"prob_{name}" for name in class_names]].to_numpy(float))
+    targets = resolve_targets(cfg.explain.target, probabilities, batch.rows["target"].tolist(), class_names)
+    maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))
+    _refuse_non_finite(maps, batch, label, len(explainers))
+    affine, parameters = get_grid(cfg.preprocessing.grid).affine, parameters_of(cfg, label)
+
+    def save(each: tuple[Any, ...]) -> None:
+        row, of_cohort, values, target, probability, detail = each
+        path = map_path(cfg, run, row, label)
+        if is_current(cfg, run, row, label, {(batch.seed, batch.fold): about["CheckpointSHA256"]}):
+            return
+        sidecar(path).unlink(missing_ok=True)  # of another network; a map without one is not there
+        voxels = values[0].numpy()
+        save_img(voxels, affine, path, space=SPACE)
+        about_map = {
+            "ParticipantId": row.participant_id,
+            "MapSHA256": file_hash(path),
+            "InputSHA256": str(of_cohort["sha256"]),
+            "Method": label,
+            "Kind": getattr(explainers[0].method, "kind", "method"),
+            "Parameters": parameters,
+            "Target": int(target),
+            "TargetName": class_names[int(target)],
+            "TargetProbability": float(probability[target]),
+            "TargetRule": target_rule(cfg.explain.target, class_names),
+            "Output": explainers[0].output,
+            "Empty": not voxels.any(),
+            "ValueMeaning": value_meaning(explainers[0].method, explainers[0].output),
+            **({"Details": detail} if detail else {}),
+            **about,
+            "Versions": versions(),
+            "GitCommit": git_commit(),
+        }
+        write_json(about_map, sidecar(path))
+
+    of_each = (batch.rows.itertuples(), rows, maps, targets, probabilities, details)
+    write_all(save, zip(*of_each, strict=True))
+
+
+def _refuse_non_finite(maps: torch.Tensor, batch: Batch, label: str, n_networks: int) -> None:
+    broken = (~maps.isfinite()).flatten(1).any(1).numpy()
+    if broken.any():
+        participants = named(batch.rows["participant_id"][broken].tolist())
+        network = (
+            f"network of seed {batch.seed}, fold {batch.fold + 1}" if n_networks == 1 else "mean of networks"
+        )
+        raise DataError(
+            f"attribution.{label}: the maps of {participants} hold NaN or infinite values ({network}); leave "
+            f"the method out with ~attribution.{label}, or train again"
+        )
+
+
+def _seed_of(batch: Batch) -> int:
+    """For methods that draw random numbers: the same whatever was done before."""
+    return hash((batch.seed, batch.fold, int(batch.rows.index[0]))) % 2**31
+
+
+def _mean_maps(
+    explainers: list[Explainer], inputs: torch.Tensor, targets: torch.Tensor, label: str, seed: int
+) -> tuple[torch.Tensor, list[Any]]:
+    """Mean over the networks, and what the method tells of each subject."""
+    total, told = torch.zeros(inputs.shape), []
+    for explainer in explainers:
+        torch.manual_seed(seed)
+        try:
+            with preserved(explainer.classifier):  # methods of others may leave something behind
+                maps, details = _attribute(explainer.method, inputs.detach().requires_grad_(), targets)
+        except AttributionError as error:
+            raise AttributionError(
+                f"attribution.{label}: {error}; '~attribution.{label}' removes the method"
+            ) from error
+        if maps.shape != inputs.shape:
+            raise ConfigError(
+                f"attribution.{label}: gave shape {tuple(maps.shape)} for inputs {tuple(inputs.shape)}"
+            )
+        total += maps / len(explainers)
+        told.append(details)
+    if len(explainers) == 1:
+        return total, told[0]
+    return total, [list(each) if any(each) else {} for each in zip(*told, strict=True)]
+
+
+def _attribute(
+    method: Any, inputs: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """Maps, and of a method that tells more what it says of each subject."""
+    if hasattr(method, "attribute_with_details"):
+        maps, details = method.attribute_with_details(inputs, target=targets)
+    else:
+        maps, details = method.attribute(inputs, target=targets), [{}] * len(inputs)
+    return maps.detach().cpu().float(), details
+
+
+def resolve_targets(
+    rule: str, probabilities: torch.Tensor, true: list[int], class_names: list[str]
+) -> torch.Tensor:
+    """Class index that is explained for each subject, (N,)."""
+    target = read_target(rule, class_names)
+    if isinstance(target, int):
+        return torch.full((len(true),), target)
+    if target == "predicted":
+        return probabilities.argmax(1)
+    if min(true) < 0:
+        raise ConfigError("explain.target=true: there are people without a label; use predicted or a class")
+    return torch.tensor(true)
+
+
+def parameters_of(cfg: DictConfig, label: str) -> dict[str, Any]:
+    """All parameters of a method, those that were left at their defaults too."""
+    given = OmegaConf.to_container(cfg.attribution[label])
+    assert isinstance(given, dict)
+    factory = instantiate(cfg.attribution[label])
+    known = inspect.signature(getattr(factory, "func", factory)).parameters.values()
+    defaults = {
+        p.name: p.default for p in known if isinstance(p.default, bool | int | float | str | tuple | None)
+    }
+    return {
+        str(key): value
+        for key, value in {**defaults, **given}.items()
+        if key not in ("_partial_", "reference")
+    }
+
+
+def value_meaning(method: Any, output: str) -> str:
+    """What the numbers of a map say."""
+    known = getattr(method, "value_meaning", None)
+    return (
+        known
+        or f"raw values of {type(method).__module__}.{type(method).__name__} (output explained: {output})"
+    )
+
+
+def multiplies_by_inputs(method: Any, label: str) -> bool:
+    """Whether the values of a method are contributions of voxels; otherwise they are per unit of intensity.
+
+    Raises
+    ------
+    ConfigError
+        The class does not state it.
+    """
+    stated = getattr(method, "multiplies_by_inputs", None)
+    if not isinstance(stated, bool):
+        raise ConfigError(
+            f"attribution.{label}: {type(method).__name__} does not state whether its values are multiplied "
+            "by the input, which infidelity depends on; give the class the attribute multiplies_by_inputs = "
+            "True or False, or remove infidelity from evaluation.card.judges"
+        )
+    return stated

@@ -1,0 +1,121 @@
+"""Masks from the training subjects of one network, and what it says of its test subjects through them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from xai_brain.attribution.model_state import preserved
+from xai_brain.io.nifti import get_grid, save_img
+from xai_brain.metrics.deletion_insertion import removal_baselines
+from xai_brain.metrics.maps import maps_of
+from xai_brain.metrics.mask_validation import masked_probabilities
+from xai_brain.metrics.masks import places, region_places
+from xai_brain.parallel.progress import say
+from xai_brain.runs.directory import write_stamp, write_tsv
+from xai_brain.study.evaluation.context import Bench
+from xai_brain.study.evaluation.regions import atlas_of
+from xai_brain.study.explanation.batches import resolve_targets
+from xai_brain.study.explanation.mask_unit import JOINT, KEPT, MaskUnit
+from xai_brain.study.run_images import SPACE
+
+
+def validate_fold(unit: MaskUnit, bench: Bench) -> None:
+    """Write the masks of a method and what the network says of its test subjects through them."""
+    for path in (unit.record, *unit.path.parent.glob(f"{unit.path.stem}_mask-*_place.nii.gz")):
+        path.unlink(missing_ok=True)
+    about = make_orders(unit, bench)
+    both = [(masked, kept) for masked in unit.masks() for kept in KEPT]
+    table = pd.DataFrame()
+    if both:
+        fills = removal_baselines(bench.cfg.evaluation.masks.removal, bench.inputs, bench.reference)
+        left = [masked.left(kept) for masked, kept in both]
+        told = masked_probabilities(bench.classifier, bench.inputs, fills, left, bench.batch_size)
+        columns = [f"prob_{name}" for name in bench.classifier.class_names]
+        tables = [
+            masked.table(bench.rows, kept, pd.DataFrame(probabilities, columns=columns), retrained=False)
+            for (masked, kept), probabilities in zip(both, told, strict=True)
+        ]
+        table = pd.concat(tables, ignore_index=True)
+    write_tsv(table, unit.path)
+    orders = unit.path.parent.glob(f"{unit.path.stem}_mask-*_place.nii.gz")
+    write_stamp(unit.record, unit.stamp, [unit.path, *orders], Method=unit.label, **about)
+
+
+def make_orders(unit: MaskUnit, bench: Bench) -> dict[str, Any]:
+    """Explain training subjects and save the order of voxels of each class and of all together.
+
+    The order of a class is that of |mean map of its subjects|; the joint one that of the mean of these over
+    classes, in which evidence of opposite sign does not cancel.
+
+    Parameters
+    ----------
+    unit : MaskUnit
+    bench : Bench
+        Of the network; its rows, the test subjects, are not looked at.
+
+    Returns
+    -------
+    dict
+        Who was explained, and how many maps were empty and left out.
+    """
+    cfg, network, names = bench.cfg, bench.network, bench.classifier.class_names
+    random_state = cfg.evaluation.random_state
+    seed = [random_state, network.seed, network.fold]
+    chosen = explained_subjects(bench.training, cfg.evaluation.masks.n_subjects, seed)
+    sample = replace(bench, rows=chosen)
+    targets = chosen["target"].to_numpy()
+    with preserved(bench.classifier):
+        with torch.no_grad():
+            probabilities = bench.classifier(sample.inputs).softmax(1).cpu()
+        explained = resolve_targets(cfg.explain.target, probabilities, targets.tolist(), names)
+        method = bench.method(unit.label)
+        maps = maps_of(method, sample.inputs, explained.to(bench.device), bench.batch_size, random_state)
+    known = maps.flatten(1).any(1).numpy()
+    if n_empty := int((~known).sum()):
+        where = f"{unit.label}, seed {network.seed} fold {network.fold + 1}"
+        say(f"validate: {where}: {n_empty} of {len(known)} maps are empty and left out")
+    means = {
+        name: np.abs(maps[of_class, 0].numpy().mean(0, dtype=np.float64))
+        for k, name in enumerate(names)
+        if (of_class := np.flatnonzero(known & (targets == k))).size
+    }
+    if means:
+        grid, brain = get_grid(cfg.preprocessing.grid), training_brain(bench)
+        means[JOINT] = np.mean(list(means.values()), axis=0)
+        for name, values in means.items():
+            save_img(places(values, brain, random_state), grid.affine, unit.order(name), space=SPACE)
+        if (atlas := atlas_of(cfg)) is not None:
+            order = region_places(means[JOINT], atlas.on_grid(grid), brain, random_state)
+            save_img(order, grid.affine, unit.order(JOINT, "regions"), space=SPACE)
+    return {"Explained": chosen["participant_id"].tolist(), "NumberOfEmptyMaps": n_empty}
+
+
+def explained_subjects(training: pd.DataFrame, n_per_class: int, seed: int | list[int]) -> pd.DataFrame:
+    """A random sample of the training subjects of each class, one image of each.
+
+    Parameters
+    ----------
+    training : pandas.DataFrame
+        Rows of the cohort that the network was trained on.
+    n_per_class : int
+        Of a class that has fewer, all.
+    seed : int or list of int
+    """
+    people = training.drop_duplicates("participant_id")
+    order = np.random.default_rng(seed).permutation(len(people))
+    return people.iloc[order].groupby("target", sort=True).head(n_per_class).sort_index()
+
+
+def training_brain(bench: Bench) -> np.ndarray:
+    """Voxels in more than half of the brains of the training subjects, (X, Y, Z) bool."""
+
+    def count() -> np.ndarray:
+        brains = [np.load(path, mmap_mode="r") for path in bench.training["volume_mask_path"]]
+        return np.asarray(np.sum(brains, axis=0, dtype=np.int32) * 2 > len(brains))
+
+    return bench.once("training brain", count)

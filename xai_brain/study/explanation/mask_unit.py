@@ -1,0 +1,132 @@
+"""What one network says through the masks of one method: the files, and what they are of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.io.nifti import load_img
+from xai_brain.metrics.masks import first_voxels, mask_smoothness, random_mask, voxels_of
+from xai_brain.runs.directory import RunDirectory, is_made_of, read_tsv
+from xai_brain.study.evaluation.regions import atlas_stamp
+from xai_brain.study.participants import class_names
+from xai_brain.study.training.networks import Network
+
+JOINT = "joint"
+KEPT = ("mask", "complement")
+
+
+@dataclass(frozen=True)
+class Masked:
+    """One mask."""
+
+    mask: str  # joint, or the name of a class
+    area_percent: float
+    control: str  # map, random or regions
+    draw: int  # number of the random mask, else 0
+    voxels: np.ndarray  # (X, Y, Z) bool
+
+    def left(self, kept: str) -> np.ndarray:
+        """Voxels that are not replaced, (X, Y, Z) bool."""
+        return self.voxels if kept == "mask" else ~self.voxels
+
+    def table(self, images: pd.DataFrame, kept: str, told: pd.DataFrame, retrained: bool) -> pd.DataFrame:
+        """Rows of mask_predictions.tsv: images with what is told of each."""
+        about = {"mask": self.mask, "area_percent": self.area_percent, "kept": kept}
+        about |= {"control": self.control, "retrained": retrained, "draw": self.draw}
+        columns = ["participant_id", "session_id", "seed", "fold", "target"]
+        return pd.concat([images[columns].assign(**about).reset_index(drop=True), told], axis=1)
+
+
+@dataclass(frozen=True)
+class MaskUnit:
+    """A method and the network of one fold and seed.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+    run : RunDirectory
+    network : Network
+    label : str
+        Method.
+    """
+
+    cfg: DictConfig
+    run: RunDirectory
+    network: Network
+    label: str
+
+    @property
+    def path(self) -> Path:
+        """Table of what the network says through all masks; its record lies beside it, .json."""
+        name = f"desc-{self.label}_seed-{self.network.seed}_fold-{self.network.fold}.tsv"
+        return self.run.path / "evaluation" / "masks" / name
+
+    @property
+    def record(self) -> Path:
+        return self.path.with_suffix(".json")
+
+    def order(self, mask: str, control: str = "map") -> Path:
+        """Image of the place of each voxel in the order of a map: 1 for the highest."""
+        what = mask if control == "map" else f"{mask}-{control}"
+        return self.path.with_name(f"{self.path.stem}_mask-{what}_place.nii.gz")
+
+    @property
+    def stamp(self) -> str:
+        """What changes when the network, the method or the settings of the masks do."""
+        other = ("in_run", "methods", "retrain")
+        masks = {key: value for key, value in self.cfg.evaluation.masks.items() if key not in other}
+        explain = {key: self.cfg.explain[key] for key in ("target", "output", "n_reference_volumes")}
+        parts = [self.network.sha256, str(masks), str(explain), str(self.cfg.evaluation.random_state)]
+        parts += [OmegaConf.to_yaml(self.cfg.attribution[self.label])]
+        parts += [str(self.cfg.evaluation.atlas), str(atlas_stamp(self.cfg))]
+        return sha256(" ".join(parts).encode()).hexdigest()
+
+    def is_done(self) -> bool:
+        """Whether the files are there, and of this network and these settings."""
+        return self.path.exists() and is_made_of(self.record, self.stamp)
+
+    def orders(self) -> dict[tuple[str, str], np.ndarray]:
+        """The saved orders by mask and control; none when all maps were empty."""
+        names = class_names(read_tsv(self.run.participants))
+        paths = {(mask, "map"): self.order(mask) for mask in (JOINT, *names)}
+        paths[JOINT, "regions"] = self.order(JOINT, "regions")
+        return {key: np.asanyarray(load_img(path).dataobj) for key, path in paths.items() if path.exists()}
+
+    def masks(self) -> list[Masked]:
+        """Masks of all areas, and their controls; random ones are as smooth as the joint mask."""
+        settings, network = self.cfg.evaluation.masks, self.network
+        if not (orders := self.orders()):
+            return []
+        brain = orders[JOINT, "map"] > 0
+        found = []
+        for number, area in enumerate(settings.areas):
+            n_voxels = voxels_of(area, brain)
+            for (mask, control), order in orders.items():
+                if mask in (settings.which or [mask]) and n_voxels <= order.max():  # else the regions end
+                    found.append(Masked(mask, area, control, 0, first_voxels(order, n_voxels)))
+            sigma = mask_smoothness(first_voxels(orders[JOINT, "map"], n_voxels), brain)
+            for draw in range(settings.n_random):
+                seed = [self.cfg.evaluation.random_state, network.seed, network.fold, number, draw]
+                found.append(Masked(JOINT, area, "random", draw, random_mask(brain, n_voxels, sigma, seed)))
+        return found
+
+    def trainings(self) -> list[tuple[Masked, str, Path]]:
+        """Masks with what is kept and the file of what a network says that was trained again on it.
+
+        Of random masks the first of each area only; the folds give others. Files are named by content, so
+        that no network is trained twice for the same mask.
+        """
+        found = []
+        about = f"{self.network.sha256} {self.cfg.evaluation.masks.removal} "
+        for masked in self.masks():
+            for kept in KEPT if masked.draw == 0 else ():
+                content = about.encode() + np.packbits(masked.left(kept)).tobytes()
+                name = f"{sha256(content).hexdigest()[:24]}.tsv"
+                found.append((masked, kept, self.path.parent / "retrained" / name))
+        return found

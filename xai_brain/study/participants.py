@@ -1,0 +1,197 @@
+"""The cohort of a run: found, prepared, the same as when the run began."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.config.compose import DataConfig
+from xai_brain.config.planted_effect import PlantedEffect
+from xai_brain.data.cache import claims, default_cache_dir
+from xai_brain.data.cohort import prepare_cohort
+from xai_brain.data.participants import load_participants, require_classes
+from xai_brain.data.preprocessing import Preparation
+from xai_brain.io.atomic import remove_partial_files
+from xai_brain.io.nifti import get_grid
+from xai_brain.io.problems import DataError, Problems, named
+from xai_brain.parallel.locks import alone
+from xai_brain.parallel.progress import say, track
+from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
+
+
+def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
+    """Find and prepare every image; what cannot be used stops the run or goes to quarantine.tsv.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As from `xai_brain.data.cohort.prepare_cohort`, with what is planted.
+    """
+    data = cfg.data
+    problems = Problems(data.on_error)
+    layout, root = data.layout, data.root
+    if layout == "synthetic":
+        layout, root = "bids", synthetic_root(cfg)
+    names = list(data.class_names) if data.class_names else None
+    try:
+        participants = load_participants(
+            layout,
+            root,
+            label=data.label,
+            class_names=names,
+            threshold=data.get("threshold"),
+            bins=list(data.bins) if data.get("bins") else None,
+            problems=problems,
+            every_class=not cfg.networks,
+            **source_settings(data),
+        )
+    finally:
+        _write_quarantine(problems, run)
+    names = names or class_names(participants)
+    table = prepare_cohort(
+        participants,
+        Preparation(**cfg.preprocessing),
+        cache_dir=data.cache_dir,
+        space=data.space,
+        orientation=data.orientation,
+        space_check=data.space_check,
+        problems=problems,
+        num_workers=data.num_workers,
+        progress=lambda rows: track(rows, "prepare volumes"),
+    )
+    _write_quarantine(problems, run)
+    _log_space_warnings(table)
+    if not cfg.networks:
+        require_classes(table, names, data.label, root)
+    return with_planted_effect(cfg, table)
+
+
+def with_planted_effect(cfg: DictConfig, cohort: pd.DataFrame) -> pd.DataFrame:
+    """The cohort with random classes and an effect in one of them, when the settings ask for it."""
+    if cfg.planted.kind is None:
+        return cohort
+    from xai_brain.data.planted.effects import plant
+
+    return plant(
+        cohort,
+        PlantedEffect(**cfg.planted),
+        get_grid(cfg.preprocessing.grid),
+        cache_dir=cfg.data.cache_dir,
+        progress=lambda rows: track(rows, "plant effects"),
+    )
+
+
+def same_cohort(cohort: pd.DataFrame, run: RunDirectory) -> pd.DataFrame:
+    """The subjects that a run began with, as they were; newcomers are told of and left out.
+
+    Raises
+    ------
+    DataError
+        A subject is missing, or its image or class has changed: its fold would no longer be true.
+    """
+    saved = read_tsv(run.participants)
+    keys = ["participant_id", "session_id"]
+    now = cohort.set_index(keys)
+    for row in saved.itertuples():
+        key = (row.participant_id, row.session_id)
+        if key not in now.index:
+            what = "can no longer be used"
+        elif now.loc[key, "sha256"] != row.sha256:
+            what = "is not the image that it was at training"
+        elif now.loc[key, "label"] != row.label:
+            what = f"was {row.label} at training and is {now.loc[key, 'label']} now"
+        else:
+            continue
+        raise DataError(
+            f"{row.t1w_path}: {row.participant_id}: {what}; bring it back, or use another run_dir"
+        )
+    if new := len(cohort) - len(saved):
+        say(f"{new} images are new since the run was begun; they are left out")
+    return saved[keys].merge(cohort, on=keys, how="left")
+
+
+def source_settings(data: DictConfig) -> dict[str, Any]:
+    """Settings that belong to the layout: tables, entities, image, ..."""
+    settings = OmegaConf.to_container(data, resolve=True)
+    assert isinstance(settings, dict)
+    common = {field.name for field in fields(DataConfig)} - {"tables", "entities"}
+    return {str(key): value for key, value in settings.items() if key not in {*common, "cohort"}}
+
+
+def _write_quarantine(problems: Problems, run: RunDirectory) -> None:
+    if problems.rows and not any((run.path / "checkpoints").glob("*.ckpt")):
+        write_tsv(problems.table(), run.quarantine)
+        say(f"{len(problems.rows)} inputs set aside, see {run.quarantine}")
+
+
+def _log_space_warnings(table: pd.DataFrame) -> None:
+    for row in table[table["space_warning"] != ""].itertuples():
+        say(f"warning: {row.t1w_path}: {row.space_warning} (used because of data.space_check=warn)")
+
+
+def synthetic_root(cfg: DictConfig) -> Path:
+    """Folder of the embedded cohort, made when it is not in the cache."""
+    from hashlib import sha256
+
+    from xai_brain.data.layouts.synthetic import RECIPE, SyntheticSettings, make_synthetic_cohort
+
+    settings = SyntheticSettings(**cfg.data.cohort)
+    key = sha256(repr((RECIPE, sorted(asdict(settings).items()))).encode()).hexdigest()[:12]
+    cache = Path(cfg.data.cache_dir).expanduser() if cfg.data.cache_dir else default_cache_dir()
+    root = cache / "synthetic" / key
+    if not root.exists():
+        remove_partial_files(root.parent)
+        alone(claims(cache), f"synthetic-{key}", lambda: make_synthetic_cohort(root, settings), root.exists)
+    return make_synthetic_cohort(root, settings)  # checks what is there
+
+
+def cohort_root(cfg: DictConfig) -> Path:
+    """Folder of the cohort, below which all its images lie."""
+    return synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
+
+
+def input_hashes(table: pd.DataFrame, root: Path) -> dict[str, str]:
+    """SHA-256 of every image of a prepared cohort, by its path below the folder of the cohort."""
+    return {relative_path(row.t1w_path, root): row.sha256 for row in table.itertuples()}
+
+
+def portable(table: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """participants.tsv of a run: nothing in it points outside; image paths are relative to the cohort."""
+    if "source_volume_path" in table:  # the truth of a planted effect has its copy in the run: images/
+        table = table.drop(columns="source_volume_path").assign(truth_path=None)
+    table = table.drop(columns=["volume_path", "volume_mask_path", "alignment_path"])
+    if not table["space_warning"].any():
+        table = table.drop(columns="space_warning")
+    for column in ("t1w_path", "brain_mask_path", "truth_path"):
+        table[column] = [None if pd.isna(path) else relative_path(path, root) for path in table[column]]
+    return table
+
+
+def relative_path(path: str | Path, root: Path) -> str:
+    """Path below a folder: unlike the file name, it is different for every image of a cohort."""
+    return str(Path(path).relative_to(root))
+
+
+def of_one_class(
+    participants: pd.DataFrame, tell: Callable[[str], object] = lambda line: None
+) -> pd.DataFrame:
+    """One row per participant, without those whose sessions are of different classes."""
+    classes = participants.groupby("participant_id", sort=False)["label"].nunique()
+    if several := classes.index[classes > 1].tolist():
+        tell(f"evaluate: {named(several)}: of several classes; left out where classes are compared")
+    return participants[~participants["participant_id"].isin(several)].drop_duplicates("participant_id")
+
+
+def is_readable(cfg: DictConfig) -> bool:
+    """Whether the folder of the cohort is there."""
+    return cfg.data.layout == "synthetic" or Path(cfg.data.root or "").expanduser().exists()
+
+
+def class_names(table: pd.DataFrame) -> list[str]:
+    """Names in the order of the class index."""
+    return table.drop_duplicates("target").sort_values("target")["label"].tolist()

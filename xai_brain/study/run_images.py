@@ -1,0 +1,126 @@
+"""Images of a run as arrays: maps, brains and true places. Every stage reads them here."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xai_brain.io.nifti import Grid, load_img, resample_to_grid, save_img
+from xai_brain.io.problems import DataError
+from xai_brain.parallel.threads import write_all
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, versions, write_json
+
+SPACE = "MNI152"  # of everything that was prepared
+
+
+def map_values(path: Path) -> np.ndarray:
+    """Voxels of a map, (X, Y, Z) float32.
+
+    Raises
+    ------
+    DataError
+        The map holds NaN or infinite values.
+    """
+    values = np.asanyarray(load_img(path).dataobj)
+    if not np.isfinite(values).all():
+        raise DataError(f"{path}: holds NaN or infinite values; remove it and run `xai-brain explain` again")
+    return values
+
+
+def made_by(paths: Iterable[Path]) -> dict[str, Any]:
+    """Settings, networks and code that made these maps, by their sidecars: for what is made of them."""
+    told = [read_json(sidecar(path)) for path in paths]
+    networks = {str(about["CheckpointSHA256"]) for about in told if "CheckpointSHA256" in about}
+    return {
+        "Parameters": told[0].get("Parameters"),
+        "CheckpointsSHA256": sorted(networks),
+        "Versions": told[0].get("Versions"),
+        "GitCommits": sorted({str(about["GitCommit"]) for about in told if about.get("GitCommit")}),
+    }
+
+
+def brain_of(run: RunDirectory, participant_id: str, session_id: str) -> np.ndarray:
+    """Brain mask of a subject, (X, Y, Z) bool."""
+    return np.asanyarray(load_img(run.image(participant_id, session_id, SPACE)).dataobj) > 0
+
+
+def truth_of(run: RunDirectory, participant_id: str, session_id: str) -> np.ndarray | None:
+    """True voxels of a planted effect, (X, Y, Z) bool; None where they are not known."""
+    path = run.image(participant_id, session_id, SPACE, "mask")
+    return np.asanyarray(load_img(path).dataobj) > 0 if path.exists() else None
+
+
+def brain_share(run: RunDirectory, maps: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Share of images whose brain holds a voxel, (X, Y, Z), and the affine."""
+    images = maps[["participant_id", "session_id"]].drop_duplicates()
+    total: Any = 0.0
+    affine = np.eye(4)
+    for row in images.itertuples():
+        img = load_img(run.image(row.participant_id, row.session_id, SPACE))
+        total, affine = total + (np.asanyarray(img.dataobj) > 0), img.affine
+    return np.asarray(total) / len(images), affine
+
+
+def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid, orientation: str | None) -> None:
+    """Prepared T1 for looking (uint8, 0 outside the brain), and truth masks of planted effects.
+
+    `orientation` is ``data.orientation``, that of files that contain none.
+    """
+
+    def write(row: dict[Hashable, Any]) -> None:
+        if row.get("alignment_path"):
+            write_json(
+                read_json(Path(row["alignment_path"])),
+                run.alignment(row["participant_id"], row["session_id"]),
+            )
+        if has_images(run, row):
+            return
+        path, truth = image_paths(run, row)
+        volume, mask = np.load(row["volume_path"]), np.load(row["volume_mask_path"])
+        if row["truth_path"]:
+            data = resample_to_grid(load_img(row["truth_path"], orientation), grid, order=0) > 0.5
+            save_img(data, grid.affine, truth, space=SPACE)
+        save_img(for_looking(volume, mask), grid.affine, path, space=SPACE)
+
+    write_all(write, cohort.to_dict("records"))
+
+
+def image_paths(run: RunDirectory, row: dict[Hashable, Any]) -> tuple[Path, Path]:
+    """Of the T1, and of the truth mask."""
+    about = (row["participant_id"], row["session_id"], SPACE)
+    return run.image(*about), run.image(*about, "mask")
+
+
+def has_images(run: RunDirectory, row: dict[Hashable, Any]) -> bool:
+    path, truth = image_paths(run, row)
+    return path.exists() and (truth.exists() or not row["truth_path"])
+
+
+def has_all_images(run: RunDirectory) -> bool:
+    """Whether everybody's image for looking is there; that of a true place is written before it."""
+    people = read_tsv(run.participants).itertuples()
+    return all(run.image(row.participant_id, row.session_id, SPACE).exists() for row in people)
+
+
+def for_looking(volume: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
+    """uint8: 1 to 255 in the brain between its 0.5th and 99.5th percentile, 0 outside."""
+    low, high = np.percentile(volume[brain_mask], [0.5, 99.5])
+    scaled = 1 + 254 * np.clip((volume - low) / max(high - low, 1e-6), 0, 1)
+    return np.where(brain_mask, scaled, 0).round().astype(np.uint8)
+
+
+def write_dataset_description(run: RunDirectory) -> None:
+    """What BIDS asks of a folder of derivatives."""
+    content = {
+        "Name": "Attribution maps of xai_brain",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "xai_brain", "Version": versions().get("xai-brain", "unknown")}],
+    }
+    path = run.path / "attributions" / "dataset_description.json"
+    if not path.exists():
+        write_json(content, path)

@@ -1,0 +1,358 @@
+"""What every stage begins with: the settings of the run, and its directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from functools import wraps
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.config.compose import (
+    AugmentationConfig,
+    ConfigError,
+    DataConfig,
+    EvaluationConfig,
+    ExplainConfig,
+    FoldsConfig,
+    TrainerConfig,
+    check,
+    compose,
+)
+from xai_brain.config.planted_effect import PlantedEffect
+from xai_brain.data.preprocessing import read_preparation
+from xai_brain.io.atomic import remove_partial_files, this_process, write_atomic
+from xai_brain.parallel.locks import alone, claim, forget_stale, others_at_work
+from xai_brain.runs.directory import RunDirectory, sidecar, update_metrics
+from xai_brain.study.participants import prepared_cohort, same_cohort
+
+HASH_LINE = "# sha256 of the lines below: "
+AT_WORK = "at-work"  # claims of this name are of processes, not of units of work
+
+# Settings that trained networks depend on, and those that maps depend on.
+TRAINING = ("seeds", "data", "preprocessing", "planted", "folds", "augmentation", "model", "trainer")
+EXPLAINING = ("explain.target", "explain.output", "explain.n_reference_volumes")
+# Settings that a stage may change.
+AFTER_TRAINING = ("explain", "attribution", "baselines", "morphometry", "evaluation", "trusted_modules")
+# Settings of where and how fast, not of what.
+INDIFFERENT = (
+    "shard",  # of one start
+    "networks",  # checked by the content of the checkpoints
+    "data.root",  # checked by content: the cohort may move
+    "data.tables",
+    "data.url",
+    "data.cache_dir",
+    "data.on_error",
+    "data.num_workers",
+    "data.brain_size_column",
+    "trainer.num_workers",
+    "trainer.accelerator",
+    "trainer.devices",
+)
+OURS = (
+    "participants.tsv",
+    "folds.tsv",
+    "fold_summary.tsv",
+    "checkpoints",
+    "baselines",
+    "images",
+    "attributions",
+    "group",
+    "evaluation",
+    "figures",
+    "native",
+)
+
+
+def stage_settings(command: str, overrides: list[str]) -> DictConfig:
+    """Settings of a stage: those of its run directory, changed by what is given now.
+
+    ``xai-brain explain run_dir=outputs/demo attribution=[grad_cam]`` takes everything from
+    outputs/demo/config.yaml and adds a method.
+
+    Raises
+    ------
+    ConfigError
+        The run directory holds no run.
+    """
+    removed = [text.removeprefix("~attribution.") for text in overrides if text.startswith("~attribution.")]
+    overrides = [text for text in overrides if not text.startswith("~attribution.")]
+    given = [override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides]
+    # values are read from here, the rest from the run; some cohort must be there for data.* to be settings
+    cohort = [] if {"data", "experiment"} & set(given) else ["data=synthetic"]
+    composed = compose(command, [*cohort, *overrides], checked=False)
+    saved = RunDirectory(Path(composed.run_dir)).config
+    if not saved.exists():
+        raise ConfigError(f"{saved}: there is no run; start with `xai-brain train` or `xai-brain run`")
+    cfg = OmegaConf.create(saved_settings(saved))
+    saved_trust = list(cfg.trusted_modules)
+    for key in given:
+        if key in ("run_dir", "name", "experiment"):  # they say which run is meant
+            continue
+        if key == "baselines":  # added like methods
+            cfg.baselines = {**composed.baselines, **cfg.baselines}
+        elif key == "attribution":  # chosen methods are added; those that are there keep their settings
+            added = {
+                label: method
+                for label, method in composed.attribution.items()
+                if label not in cfg.attribution
+            }
+            cfg.attribution = OmegaConf.merge(cfg.attribution, added)
+        elif key.split(".")[0] in AFTER_TRAINING or key in INDIFFERENT:
+            OmegaConf.update(cfg, key, OmegaConf.select(composed, key), merge=True, force_add=True)
+        elif key != "overwrite":
+            raise ConfigError(f"{key} cannot be changed by `xai-brain {command}`: it belongs to training")
+    for label in removed:
+        _remove_method(cfg, saved, label)
+    cfg.run_dir, cfg.overwrite = composed.run_dir, composed.overwrite
+    if unknown := sorted(set(saved_trust) - set(composed.trusted_modules)):  # a run may come from anywhere
+        raise ConfigError(
+            f"{saved}: runs code of {', '.join(unknown)}; if you trust it, add "
+            f"trusted_modules=[{','.join(saved_trust)}]"
+        )
+    check(cfg)
+    return cfg
+
+
+def _remove_method(cfg: DictConfig, saved: Path, label: str) -> None:
+    """For ``~attribution.<label>``."""
+    if label not in cfg.attribution:
+        methods = ", ".join(cfg.attribution)
+        raise ConfigError(f"~attribution.{label}: {saved} has no such method; its methods are {methods}")
+    if any((saved.parent / "attributions").rglob(f"*_desc-{label}_attribution.json")):
+        raise ConfigError(
+            f"~attribution.{label}: {saved.parent / 'attributions'} contains maps of {label}; remove the "
+            f"files *_desc-{label}_attribution.* first"
+        )
+    del cfg.attribution[label]
+
+
+def saved_settings(path: Path) -> dict[str, Any]:
+    """Settings that a run keeps; those that came later have their defaults.
+
+    Raises
+    ------
+    ConfigError
+        A setting of the preparation that this version does not know.
+    """
+    saved = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(saved, dict)
+    saved.setdefault("networks", None)
+    saved.setdefault("shard", None)
+    saved.setdefault("adopted", [])
+    saved.setdefault("baselines", {})
+    saved.setdefault("morphometry", None)
+    later = {
+        "data": DataConfig,
+        "planted": PlantedEffect,
+        "folds": FoldsConfig,
+        "augmentation": AugmentationConfig,
+        "trainer": TrainerConfig,
+        "explain": ExplainConfig,
+        "evaluation": EvaluationConfig,
+    }
+    for group, schema in later.items():
+        saved[group] = {**asdict(schema()), **saved.get(group, {})}
+    if not saved["augmentation"].get("max_shift_voxels"):  # became max_shift_mm
+        saved["augmentation"].pop("max_shift_voxels", None)
+    try:
+        saved["preprocessing"] = asdict(read_preparation(saved["preprocessing"]))
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}; use another run_dir") from error
+    return {str(key): value for key, value in saved.items()}
+
+
+def stage(work: Callable[[DictConfig], RunDirectory]) -> Callable[[DictConfig], RunDirectory]:
+    """Let other processes know that one works in the run directory, as long as it does."""
+
+    @wraps(work)
+    def known_to_others(cfg: DictConfig) -> RunDirectory:
+        run = RunDirectory(Path(cfg.run_dir))
+        _refuse_foreign_folder(cfg, run)
+        made_here = not run.path.exists()
+        presence = claim(run.claims, f"{AT_WORK}-{this_process()}")
+        try:
+            presence.__enter__()
+        except OSError:  # what is finished can be opened where nothing can be written
+            return work(cfg)
+        try:
+            return work(cfg)
+        finally:
+            forget_stale(run.claims)
+            presence.__exit__(None, None, None)
+            if made_here:
+                with suppress(OSError):  # nothing came of it
+                    run.path.rmdir()
+
+    return known_to_others
+
+
+def open_run(cfg: DictConfig) -> RunDirectory:
+    """Create the run directory, or check that it is this run's.
+
+    A change that contradicts what is there is refused with the difference; with ``overwrite=true``
+    what depends on it is removed, unless another process is at work there. New methods are added.
+    """
+    run = RunDirectory(Path(cfg.run_dir))
+    _refuse_foreign_folder(cfg, run)
+    by_whom = os.access in os.supports_effective_ids
+    if run.config.exists() and not os.access(run.path, os.W_OK, effective_ids=by_whom):
+        _open(cfg, run)
+        return run
+    alone(run.claims, "settings", lambda: _open(cfg, run))
+    remove_partial_files(run.path)
+    return run
+
+
+def _open(cfg: DictConfig, run: RunDirectory) -> None:
+    new = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(new, dict)
+    # nothing in a run directory says where it lies, nor what one start of many was to do
+    new = {key: value for key, value in new.items() if key not in ("run_dir", "overwrite")} | {"shard": None}
+    old: dict = {}
+    if run.config.exists():
+        old = saved_settings(run.config)
+    trained = any((run.path / "checkpoints").glob("*.ckpt"))
+    if old and bool(old["networks"]) != bool(new["networks"]):
+        raise ConfigError(
+            f"{run.path} holds {'predictions of new people' if old['networks'] else 'a trained run'}; "
+            "use another run_dir"
+        )
+    finished, others = trained or run.predictions.exists(), others_at_work(run.claims)
+    if old and (finished or others):
+        if training := _differences(old, new, TRAINING):
+            _refuse_or(cfg, run, training)
+            _remove(run, everything=True)
+            old = {}
+        elif finished and any(old["data"].get(key) != new["data"].get(key) for key in ("root", "tables")):
+            same_cohort(prepared_cohort(cfg, run), run)
+    # methods that have maps keep their settings
+    explained = {
+        label: method
+        for label, method in old.get("attribution", {}).items()
+        if others or any((run.path / "attributions").rglob(f"*_desc-{label}_attribution.json"))
+    }
+    if explained:
+        explaining = _differences(old, new, EXPLAINING)
+        keys = tuple(f"attribution.{label}" for label in explained if label in new["attribution"])
+        altered = _differences(old, new, keys)
+        if explaining or altered:
+            _refuse_or(cfg, run, explaining + altered)
+            _remove(
+                run, everything=False, methods=None if explaining else [_method_of(line) for line in altered]
+            )
+    new["attribution"] = {**explained, **new["attribution"]}
+    new["baselines"] = {**_fitted_baselines(cfg, run, old, new), **new["baselines"]}
+    text = with_hash(OmegaConf.to_yaml(OmegaConf.create(new)))
+    if old and is_unaltered(before := run.config.read_text()) is False:  # verify goes on to tell of it
+        text = before.partition("\n")[0] + "\n" + text.partition("\n")[2]
+    if not run.config.exists() or run.config.read_text() != text:
+        write_atomic(run.config, lambda temporary: temporary.write_text(text))
+    for key in ("attribution", "baselines"):
+        OmegaConf.update(cfg, key, new[key], merge=False, force_add=True)
+
+
+def with_hash(settings: str) -> str:
+    """The text of config.yaml: its first line tells the hash of the others."""
+    return f"{HASH_LINE}{sha256(settings.encode()).hexdigest()}\n{settings}"
+
+
+def is_unaltered(text: str) -> bool | None:
+    """Whether config.yaml is as it was written; None of an older version, which did not tell a hash."""
+    first, _, settings = text.partition("\n")
+    return with_hash(settings) == text if first.startswith(HASH_LINE) else None
+
+
+def _fitted_baselines(cfg: DictConfig, run: RunDirectory, old: dict, new: dict) -> dict[str, Any]:
+    """Baselines that have results keep their settings."""
+    fitted = {
+        name: settings
+        for name, settings in old.get("baselines", {}).items()
+        if (run.path / "baselines" / name).is_dir()
+    }
+    keys = tuple(f"baselines.{name}" for name in fitted if name in new["baselines"])
+    if altered := _differences(old, new, keys):
+        _refuse_or(cfg, run, altered)
+        for name in {_method_of(line) for line in altered}:
+            shutil.rmtree(run.path / "baselines" / name)
+    return fitted
+
+
+def _refuse_foreign_folder(cfg: DictConfig, run: RunDirectory) -> None:
+    """A folder that holds something else, a data set above all, is never taken for a run."""
+    if cfg.data.root and run.path.resolve() == Path(cfg.data.root).expanduser().resolve():
+        raise ConfigError(f"run_dir={run.path} is the folder of the data; results need one of their own")
+    if run.config.exists():
+        found = OmegaConf.load(run.config)
+        if isinstance(found, DictConfig) and {"seeds", "folds", "attribution"} <= set(found):
+            return
+        raise ConfigError(f"{run.config} is not of a run of xai_brain; use another run_dir")
+    if clash := [name for name in OURS if (run.path / name).exists()]:
+        raise ConfigError(f"{run.path} holds {', '.join(clash)} but no run of xai_brain; use another run_dir")
+
+
+def _method_of(difference: str) -> str:
+    return difference.split(":")[0].split(".")[1]
+
+
+def _differences(old: dict, new: dict, keys: tuple[str, ...]) -> list[str]:
+    flat_old, flat_new = _flat(old), _flat(new)
+    found = []
+    for name in sorted({*flat_old, *flat_new}):
+        relevant = any(name == key or name.startswith(f"{key}.") for key in keys)
+        if relevant and name not in INDIFFERENT and flat_old.get(name) != flat_new.get(name):
+            found.append(f"{name}: {flat_old.get(name)} there, {flat_new.get(name)} now")
+    return found
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(node, dict) and node:
+        return {
+            key: value
+            for name, child in node.items()
+            for key, value in _flat(child, f"{prefix}{name}.").items()
+        }
+    return {prefix.rstrip("."): node}
+
+
+def _refuse_or(cfg: DictConfig, run: RunDirectory, differences: list[str]) -> None:
+    if not cfg.overwrite:
+        raise ConfigError(
+            f"{run.path} holds a run with other settings ({'; '.join(differences)}); "
+            "use another run_dir, or overwrite=true"
+        )
+    if others_at_work(run.claims):
+        raise ConfigError(
+            f"{run.path}: another process is at work there with other settings ({'; '.join(differences)}); "
+            "use another run_dir, or stop it first"
+        )
+
+
+def _remove(run: RunDirectory, *, everything: bool, methods: list[str] | None = None) -> None:
+    """Remove results that no longer follow from the settings."""
+    for folder in (*(name for name in OURS if "." not in name), "logs"):
+        downstream = folder in ("group", "evaluation", "figures", "native")
+        if everything or downstream or (folder == "attributions" and methods is None):
+            shutil.rmtree(run.path / folder, ignore_errors=True)
+    for method in methods or []:
+        for path in (run.path / "attributions").rglob(f"*_desc-{method}_attribution.nii.gz"):
+            path.unlink()
+            sidecar(path).unlink(missing_ok=True)
+    files = [
+        run.report,
+        *(
+            [run.participants, run.folds, run.fold_summary, run.quarantine, run.predictions, run.metrics]
+            if everything
+            else []
+        ),
+    ]
+    for path in files:
+        path.unlink(missing_ok=True)
+    if run.metrics.exists():
+        update_metrics(run, {}, replace=("masks/",))

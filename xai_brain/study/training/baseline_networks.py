@@ -1,0 +1,76 @@
+"""Other networks on the folds of a run: whole volumes, or slabs of slices that vote."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.data.datamodule import BrainDataModule
+from xai_brain.data.slabs import SlabDataModule
+from xai_brain.io.nifti import get_grid
+from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
+from xai_brain.models.networks.slices2d import calibrated_votes
+from xai_brain.parallel.progress import EpochLines
+from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
+
+
+def fold_probabilities(
+    cfg: DictConfig,
+    settings: DictConfig,
+    parts: dict[str, pd.DataFrame],
+    names: list[str],
+    seed: int,
+    what: str = "",
+) -> dict[str, np.ndarray]:
+    """Train a network on a fold, calibrate it on its validation part, predict that and its test part.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+        Of the run: trainer and, for volumes, augmentation.
+    settings : omegaconf.DictConfig
+        Of the baseline: features (slabs or volumes), network, n_slices and what differs in the trainer.
+    parts : dict of pandas.DataFrame
+        ``train``, ``validation``, ``test``.
+    names : list of str
+        Classes.
+    seed : int
+    what : str, optional
+        Begins the lines that tell of epochs.
+
+    Returns
+    -------
+    dict of ndarray
+        ``validation`` (n_validation, n_classes) and ``test`` (n_test, n_classes).
+    """
+    own = cfg.copy()
+    own.model = settings.network
+    own.trainer = OmegaConf.merge(cfg.trainer, settings.get("trainer") or {})
+    data: SlabDataModule | BrainDataModule
+    if settings.features == "slabs":
+        own.trainer.standardize = None  # that is done to volumes
+        data = SlabDataModule(parts, settings.n_slices, own.trainer.batch_size)
+        x, _, z = get_grid(cfg.preprocessing.grid).shape
+        classifier_kwargs = classifier_settings(own, names) | {"input_shape": [settings.n_slices, x, z]}
+    else:
+        data, classifier_kwargs = datamodule_of(own, parts, seed), classifier_settings(own, names)
+    with tempfile.TemporaryDirectory() as work_dir, naming_network(what):
+        classifier, _, _ = fit_fold(
+            data,
+            classifier_kwargs,
+            dict(own.trainer),
+            seed=seed,
+            work_dir=Path(work_dir),
+            tell=EpochLines(what, own.trainer.max_epochs),
+        )
+        validation, targets = predict_logits(classifier, data.val_dataloader())
+        test, _ = predict_logits(classifier, data.test_dataloader())
+    logits = {"validation": validation, "test": test}
+    if isinstance(data, SlabDataModule):
+        n_slabs = data.n_slabs
+        logits = {part: calibrated_votes(validation, targets, of, n_slabs) for part, of in logits.items()}
+    return {part: values.softmax(1).numpy() for part, values in logits.items()}

@@ -1,0 +1,176 @@
+"""The networks of a run beside its baselines: one table, paired tests, subjects matched for brain size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig
+
+from xai_brain.baselines.classifiers import brain_size_predictions
+from xai_brain.config.compose import ConfigError
+from xai_brain.io.atomic import file_hash
+from xai_brain.parallel.locks import alone
+from xai_brain.parallel.progress import say
+from xai_brain.runs.directory import (
+    RunDirectory,
+    first_repeat,
+    is_made_of,
+    read_json,
+    read_tsv,
+    update_metrics,
+    write_stamp,
+    write_tsv,
+)
+from xai_brain.statistics.classification import classification_metrics, defined_figures
+from xai_brain.statistics.corrected_t import corrected_t_test
+from xai_brain.statistics.delong import delong_test
+from xai_brain.statistics.matching import TOLERANCE, matched_auroc, size_matched_pairs
+from xai_brain.study.participants import class_names
+from xai_brain.study.training.ensembles import NETWORK, with_ensembles
+
+BRAIN_SIZE = "brain_size"
+METRICS = ("auroc", "auroc_pooled", "balanced_accuracy", "accuracy", "brier")
+MATCHED = "auroc_size_matched"
+
+
+def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
+    """Write evaluation/baselines.tsv and its figures, when predictions or settings have changed.
+
+    Rows: name, metric, value, ci_low, ci_high, n_subjects; of a baseline also the difference of the
+    network from it (DeLong for auroc, corrected resampled t-test for accuracy).
+    """
+    if not run.folds.exists():  # new people, maps of others
+        return
+    done, stamp = run.evaluation("baselines"), run.path / "evaluation" / "baselines.json"
+    column = cfg.data.brain_size_column
+    of_size = run.evaluation("brain_size_predictions")
+    of_column = read_json(stamp).get("Of", {}).get("brain_size_column") if stamp.exists() else None
+    if column and not (of_size.exists() and of_column == column):
+        write_brain_size_predictions(cfg, run)
+    paths = {BRAIN_SIZE: of_size} if column else {}
+    paths |= {name: run.baseline(name) for name in cfg.baselines}
+    paths = {name: path for name, path in paths.items() if path.exists()}
+    if not paths:
+        return
+    if run.predictions.exists():
+        paths = {NETWORK: run.predictions, **paths}
+    inputs: dict[str, Any] = {name: file_hash(path) for name, path in paths.items()}
+    inputs |= {"n_bootstrap": cfg.evaluation.n_bootstrap, "random_state": cfg.evaluation.random_state}
+    inputs["brain_size_column"] = column
+
+    def is_current() -> bool:
+        return done.exists() and is_made_of(stamp, inputs)
+
+    def compare() -> None:
+        pairs = _pairs(cfg, run)
+        table = comparison_table(
+            with_ensembles(cfg, run, {name: read_tsv(path) for name, path in paths.items()}),
+            pairs,
+            read_tsv(run.participants)["participant_id"].nunique(),
+            cfg.evaluation.n_bootstrap,
+            cfg.evaluation.random_state,
+        )
+        replaced = ("baseline/", f"test/{MATCHED}", "test/n_pairs_size_matched")
+        update_metrics(run, _figures(table), replace=replaced)
+        write_tsv(table, done)
+        names = ("baselines", "brain_size_predictions", "chosen_network", "size_matched_pairs")
+        write_stamp(stamp, inputs, [*map(run.evaluation, names), *(run.path / "baselines").rglob("[!.]*")])
+
+    if not is_current():
+        alone(run.claims, "baselines", compare, is_current)
+
+
+def write_brain_size_predictions(cfg: DictConfig, run: RunDirectory) -> None:
+    """What brain size alone says, on the folds of the network."""
+    column, participants = cfg.data.brain_size_column, read_tsv(run.participants)
+    if column not in participants:
+        raise ConfigError(f"data.brain_size_column={column}: {run.participants} has no such column")
+    names = class_names(participants)
+    table = brain_size_predictions(participants, read_tsv(run.folds), column, names)
+    write_tsv(table, run.evaluation("brain_size_predictions"))
+
+
+def comparison_table(
+    predictions: Mapping[str, pd.DataFrame],
+    pairs: pd.DataFrame | None,
+    n_participants: int,
+    n_bootstrap: int = 1000,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Figures of all classifiers, and of the baselines what the network has more.
+
+    Parameters
+    ----------
+    predictions : mapping of name to DataFrame
+        As predictions.tsv; the network under the name ``network``.
+    pairs : DataFrame, optional
+        From `size_matched_pairs`.
+    n_participants : int
+        In the cohort.
+    n_bootstrap, random_state : int
+
+    Returns
+    -------
+    pandas.DataFrame
+        name, metric, value, ci_low, ci_high, n_subjects, difference, difference_ci_low,
+        difference_ci_high, p, test.
+    """
+    rows = []
+    for name, table in predictions.items():
+        figures = classification_metrics(table, "", n_bootstrap, random_state)
+        tests = {}
+        if name != NETWORK and NETWORK in predictions:
+            network = predictions[NETWORK]
+            tests["auroc"] = ("DeLong", delong_test(network, table))
+            tests["accuracy"] = ("corrected t", corrected_t_test(network, table, n_participants))
+        for metric in METRICS:
+            row = {"name": name, "metric": metric, "value": figures[f"/{metric}"]}
+            row |= {key: figures[f"/{metric}_{key}"] for key in ("ci_low", "ci_high")}
+            row["n_subjects"] = table["participant_id"].nunique()
+            if metric in tests:
+                kind, found = tests[metric]
+                told = asdict(found)
+                row |= {"difference": told["difference"], "p": told["p"], "test": kind}
+                row |= {f"difference_{key}": told[key] for key in ("ci_low", "ci_high")}
+            rows.append(row)
+        if pairs is not None:
+            value, low, high, n_pairs = matched_auroc(table, pairs, n_bootstrap, random_state)
+            if n_pairs:
+                rows.append({"name": name, "metric": MATCHED, "value": value, "ci_low": low,
+                             "ci_high": high, "n_subjects": 2 * n_pairs})  # fmt: skip
+    columns = ["name", "metric", "value", "ci_low", "ci_high", "n_subjects"]
+    columns += ["difference", "difference_ci_low", "difference_ci_high", "p", "test"]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def _pairs(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame | None:
+    """Test subjects of two classes with equal brain size, fold by fold of the first repeat; None without."""
+    column, participants = cfg.data.brain_size_column, read_tsv(run.participants)
+    if not column or participants["target"].nunique() != 2:
+        return None
+    people = participants.drop_duplicates("participant_id").set_index("participant_id")
+    sizes = pd.to_numeric(people[column], errors="coerce")
+    pairs = size_matched_pairs(first_repeat(read_tsv(run.folds)), sizes, people["target"])
+    if pairs.empty:
+        say(
+            f"{column}: no two test subjects of a fold differ in class and by at most {TOLERANCE:.0%} in size"
+        )
+        return None
+    write_tsv(pairs.assign(brain_size=sizes.loc[pairs["participant_id"]].to_numpy()),
+              run.evaluation("size_matched_pairs"))  # fmt: skip
+    return pairs
+
+
+def _figures(table: pd.DataFrame) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for row in table.to_dict("records"):
+        prefix = "test" if row["name"] == NETWORK else f"baseline/{row['name']}"
+        if row["name"] != NETWORK or row["metric"] == MATCHED:  # training writes the other test figures
+            key = f"{prefix}/{row['metric']}"
+            figures |= {key: row["value"], f"{key}_ci_low": row["ci_low"], f"{key}_ci_high": row["ci_high"]}
+        if row["name"] == NETWORK and row["metric"] == MATCHED:
+            figures["test/n_pairs_size_matched"] = row["n_subjects"] / 2
+    return defined_figures(figures)

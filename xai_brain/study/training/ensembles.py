@@ -1,0 +1,59 @@
+"""Predictions of the networks of a run put together: of all seeds, and of the kinds chosen within folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig
+
+from xai_brain.baselines.ensembles import chosen_within_folds, mean_over_seeds
+from xai_brain.data.folds.tables import fold_numbers
+from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
+
+NETWORK = "network"
+CHOSEN = "chosen_network"
+
+
+def with_ensembles(
+    cfg: DictConfig, run: RunDirectory, predictions: Mapping[str, pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
+    """The same classifiers, each followed by the mean of its seeds, and the chosen networks.
+
+    A choice needs two kinds of networks that have predicted their validation parts. What was chosen in each
+    fold is written to evaluation/chosen_network.tsv.
+
+    Parameters
+    ----------
+    predictions : mapping of name to DataFrame
+        As predictions.tsv; the networks of the run under the name ``network``.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        ``<name>_ensemble`` where there are several seeds; ``chosen_network``.
+    """
+    together: dict[str, pd.DataFrame] = {}
+    for name, table in predictions.items():
+        together[name] = table
+        if table["seed"].nunique() > 1:
+            together[f"{name}_ensemble"] = mean_over_seeds(table)
+    validation = {name: table for name in predictions if not (table := validation_of(cfg, run, name)).empty}
+    run.evaluation(CHOSEN).unlink(missing_ok=True)
+    if len(validation) > 1:
+        together[CHOSEN], choices = chosen_within_folds(predictions, validation)
+        write_tsv(choices, run.evaluation(CHOSEN))
+    return together
+
+
+def validation_of(cfg: DictConfig, run: RunDirectory, name: str) -> pd.DataFrame:
+    """What networks predict of their validation parts; empty when it is not known, or this is no network."""
+    if name == NETWORK:
+        seeds, folds = list(cfg.seeds), fold_numbers(read_tsv(run.folds))
+        paths: list[Path] = [run.validation(fold, seed, seeds) for seed in seeds for fold in folds]
+    else:
+        paths = sorted(run.baseline(name).parent.glob("validation_*.tsv"))
+    if not paths or not all(path.exists() for path in paths):
+        return pd.DataFrame()
+    return pd.concat([read_tsv(path) for path in paths], ignore_index=True)

@@ -1,0 +1,77 @@
+"""Networks that are trained again on masked images: what the voxels of a mask hold, whoever learns it.
+
+References
+----------
+Hooker et al., "A Benchmark for Interpretability Methods in Deep Neural Networks", NeurIPS 2019.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from xai_brain.metrics.deletion_insertion import removal_baselines
+from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
+from xai_brain.runs.directory import read_tsv, write_tsv
+from xai_brain.study.evaluation.context import Bench
+from xai_brain.study.explanation.batches import load_volume
+from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
+from xai_brain.study.training.folds import parts_of
+
+
+def train_again(bench: Bench, left: np.ndarray, path: Path) -> None:
+    """Train with the parts, settings and seed of the fold on masked images, predict its masked test images.
+
+    Parameters
+    ----------
+    bench : Bench
+    left : bool ndarray of shape (X, Y, Z)
+        Voxels that are not replaced.
+    path : Path
+        Table of participant_id, session_id, prob_<class>... to write.
+    """
+    cfg, network, names = bench.cfg, bench.network, bench.classifier.class_names
+    parts = parts_of(cfg, bench.cohort, read_tsv(bench.run.folds), network.fold, network.seed)
+    seed = 1000 * network.seed + network.fold
+    name = f"retraining on masked images, seed {network.seed} fold {network.fold + 1}"
+    with tempfile.TemporaryDirectory() as folder, naming_network(name):
+        masked = {
+            name: masked_volumes(bench, part, left, Path(folder) / name) for name, part in parts.items()
+        }
+        data = datamodule_of(cfg, masked, seed)
+        classifier, _, _ = fit_fold(
+            data,
+            classifier_settings(cfg, names),
+            {**cfg.trainer, "tensorboard": False},
+            seed=seed,
+            work_dir=Path(folder) / "logs",
+        )
+        logits, _ = predict_logits(classifier, data.test_dataloader())
+    told = pd.DataFrame(logits.softmax(1).numpy(), columns=[f"prob_{name}" for name in names])
+    images = parts["test"][["participant_id", "session_id"]].reset_index(drop=True)
+    write_tsv(pd.concat([images, told], axis=1), path)
+
+
+def masked_volumes(bench: Bench, part: pd.DataFrame, left: np.ndarray, folder: Path) -> pd.DataFrame:
+    """The same rows with volumes of which only some voxels are left, written to a folder.
+
+    Augmentation comes later, as for images that had been so from the beginning.
+    """
+    folder.mkdir(parents=True)
+    kept, paths = torch.from_numpy(left), []
+    for number, path in enumerate(part["volume_path"]):
+        volume = torch.from_numpy(load_volume(path))[None, None]
+        fill = removal_baselines(bench.cfg.evaluation.masks.removal, volume, bench.reference)
+        paths.append(str(folder / f"{number}.npy"))
+        np.save(paths[-1], torch.where(kept, volume, fill)[0, 0].numpy())
+    return part.assign(volume_path=paths)
+
+
+def told_again(images: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Probabilities that `train_again` wrote, in the order of the images."""
+    order = pd.MultiIndex.from_frame(images[["participant_id", "session_id"]])
+    return read_tsv(path).set_index(["participant_id", "session_id"]).loc[order].reset_index(drop=True)

@@ -1,0 +1,58 @@
+"""Maps on the voxels of each subject's own image: ``xai-brain explain explain.output_space=native``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+
+from xai_brain.config.compose import ConfigError
+from xai_brain.data.raw.heads import in_native
+from xai_brain.io.atomic import file_hash
+from xai_brain.io.nifti import Grid, load_img, save_img
+from xai_brain.parallel.progress import say
+from xai_brain.runs.directory import RunDirectory, read_json, sidecar, write_json
+from xai_brain.study.explanation.batches import map_path
+
+NATIVE = "T1w"  # BIDS: the space of the subject's own T1w
+
+
+def write_native_maps(cfg: DictConfig, run: RunDirectory, predictions: pd.DataFrame) -> None:
+    """Bring the maps of all aligned subjects back; those that are newer than their map are kept.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+    run : RunDirectory
+    predictions : pandas.DataFrame
+        Rows of predictions.tsv.
+
+    Raises
+    ------
+    ConfigError
+        No image of the run was aligned.
+    """
+    n_written = n_there = 0
+    for row in predictions.itertuples():
+        alignment = run.alignment(row.participant_id, row.session_id)
+        if not alignment.exists():
+            continue
+        about = read_json(alignment)
+        grid = Grid(NATIVE, tuple(about["NativeShape"]), np.array(about["NativeAffine"]))
+        matrix = np.array(about["MNI152ToNative"])
+        for label in cfg.attribution:
+            path = map_path(cfg, run, row, label)
+            target = run.native(path, NATIVE)
+            if target.exists() and target.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+                n_there += 1
+                continue
+            save_img(in_native(load_img(path), matrix, grid), grid.affine, target, space=NATIVE)
+            own = {"Space": NATIVE, "Sources": [path.name], "MapSHA256": file_hash(target)}
+            write_json({**read_json(sidecar(path)), **own}, sidecar(target))
+            n_written += 1
+    if not n_written + n_there:
+        raise ConfigError(
+            "explain.output_space=native: no image of this run was aligned to MNI152 by xai_brain "
+            "(preprocessing.raw=true), so that there is no way back"
+        )
+    say(f"explain: {n_written} maps brought to the subjects' own images, below {run.path / 'native'}")

@@ -1,0 +1,198 @@
+"""Which trained networks speak of a subject: that of its fold, or of a new subject all of another run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.config.compose import ConfigError
+from xai_brain.data.folds.tables import fold_numbers
+from xai_brain.io.atomic import file_hash
+from xai_brain.io.nifti import get_grid
+from xai_brain.models.calibrated import CalibratedNetwork, read_checkpoint
+from xai_brain.models.weights import WeightsError, is_calibrated, read_weights_file
+from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv
+from xai_brain.study.participants import prepared_cohort, same_cohort
+from xai_brain.study.settings import saved_settings
+from xai_brain.study.training.folds import parts_of
+
+ALL = (0, 0)  # seed and fold of a new subject: the networks speak together
+
+# errors of a file that can be read but is no checkpoint of a `BrainClassifier`
+NOT_A_CHECKPOINT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ImportError)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One checkpoint of a run, or a file of weights."""
+
+    checkpoint: Path
+    seed: int
+    fold: int
+    sha256: str
+
+    def load(self, cfg: DictConfig) -> CalibratedNetwork:
+        """In eval mode, on the device of the settings."""
+        gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+        device = torch.device("cuda" if gpu else "cpu")
+        if is_weights_file(cfg) and not is_checkpoint(self.checkpoint):
+            return _load_weights(self.checkpoint, cfg).to(device)
+        return load_classifier(self.checkpoint, device)
+
+
+def is_weights_file(cfg: DictConfig) -> bool:
+    """Whether `cfg.networks` names a file of weights, not the folder of a run."""
+    return bool(cfg.networks) and Path(cfg.networks).expanduser().is_file()
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file of weights is a checkpoint of this project, with its settings."""
+    content = read_weights_file(path)
+    return is_calibrated(path) and "hyper_parameters" in content
+
+
+def _load_weights(path: Path, cfg: DictConfig) -> CalibratedNetwork:
+    """The network of the settings with the weights of a file; its temperature is 1."""
+    network = {**cfg.model, "weights": str(path)}
+    shape = list(get_grid(cfg.preprocessing.grid).shape)
+    try:
+        return CalibratedNetwork(network, list(cfg.data.class_names), shape).eval()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"networks={path}: {str(error).removeprefix(f'{path}: ')}") from error
+
+
+def load_classifier(path: Path, device: torch.device | str = "cpu") -> CalibratedNetwork:
+    """A checkpoint in eval mode; nothing in it is run.
+
+    Raises
+    ------
+    ConfigError
+        It is damaged, no checkpoint of a `BrainClassifier`, or holds more than numbers and settings.
+    """
+    again = "run `xai-brain train` again"
+    if not path.exists():
+        raise ConfigError(f"{path}: does not exist; {again}")
+    try:
+        return read_checkpoint(path, device)
+    except PermissionError:
+        raise
+    except WeightsError as error:
+        raise ConfigError(f"{error}; remove it and {again}") from error
+    except NOT_A_CHECKPOINT as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"{path}: cannot be used as a checkpoint ({reason[0]}); remove it and {again}"
+        ) from error
+
+
+def networks_of(cfg: DictConfig, run: RunDirectory) -> dict[tuple[int, int], list[Network]]:
+    """Networks that speak of the rows of predictions.tsv, by seed and fold.
+
+    Raises
+    ------
+    ConfigError
+        A checkpoint is missing.
+    """
+    if cfg.networks:
+        found = trained_networks(cfg)
+        if [n.sha256 for n in found] != list(read_json(run.provenance)["networks_sha256"].values()):
+            raise ConfigError(
+                f"networks={cfg.networks}: are not those that made {run.predictions}; predict again"
+            )
+        return {ALL: found}
+    folds = fold_numbers(first_repeat(read_tsv(run.folds)))
+    own = _checkpoints(run, list(cfg.seeds), explained_seeds(cfg), folds)
+    return {(network.seed, network.fold): [network] for network in own}
+
+
+def trained_networks(cfg: DictConfig) -> list[Network]:
+    """Networks of the run that `cfg.networks` names, of every seed, repeat and fold; or that of a file."""
+    if is_weights_file(cfg):
+        path = Path(cfg.networks).expanduser()
+        return [Network(path, *ALL, file_hash(path))]
+    settings, run = trained_run(cfg)
+    seeds = list(settings.seeds)
+    return list(_checkpoints(run, seeds, seeds, fold_numbers(read_tsv(run.folds))))
+
+
+def trained_run(cfg: DictConfig) -> tuple[DictConfig, RunDirectory]:
+    """Settings and directory of the run whose networks are used.
+
+    Raises
+    ------
+    ConfigError
+        It is no run, or its training is not complete.
+    """
+    run = RunDirectory(Path(cfg.networks).expanduser())
+    if not run.config.exists():
+        raise ConfigError(f"networks={cfg.networks}: {run.config} does not exist; name the folder of a run")
+    settings = OmegaConf.create(saved_settings(run.config))
+    if settings.networks:
+        raise ConfigError(f"networks={cfg.networks}: has no networks of its own, name {settings.networks}")
+    if not run.predictions.exists():
+        raise ConfigError(
+            f"networks={cfg.networks}: its training is not complete; run `xai-brain train` first"
+        )
+    settings.run_dir = str(run.path)
+    return settings, run
+
+
+def explained_seeds(cfg: DictConfig) -> list[int]:
+    """Seeds whose maps are made."""
+    seeds = list(cfg.seeds) if cfg.explain.seeds is None else list(cfg.explain.seeds)
+    if unknown := sorted(set(seeds) - set(cfg.seeds)):
+        raise ConfigError(f"explain.seeds={seeds}: {unknown} were not trained (seeds={list(cfg.seeds)})")
+    return seeds
+
+
+def training_subjects(
+    cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, networks: list[Network]
+) -> Iterator[pd.DataFrame]:
+    """Rows of the prepared cohort that each network was trained on."""
+    if cfg.networks:  # people of another run
+        cfg, run = trained_run(cfg)
+        cohort = same_cohort(prepared_cohort(cfg, run), run)
+    folds = read_tsv(run.folds)
+    for network in networks:
+        yield parts_of(cfg, cohort, folds, network.fold, network.seed)["train"]
+
+
+def fingerprint(networks: list[Network]) -> str:
+    """Hash of the checkpoint, or of all of them."""
+    if len(networks) == 1:
+        return networks[0].sha256
+    return sha256("".join(network.sha256 for network in networks).encode()).hexdigest()
+
+
+def described(networks: list[Network]) -> dict[str, Any]:
+    """What a sidecar says of the networks that made a map."""
+    if len(networks) == 1:
+        return {
+            "Fold": networks[0].fold,
+            "Seed": networks[0].seed,
+            "CheckpointSHA256": networks[0].sha256,
+        }
+    return {
+        "NumberOfNetworks": len(networks),
+        "Networks": [described([network]) for network in networks],
+        "Combination": "mean of the networks' maps",
+        "CheckpointSHA256": fingerprint(networks),
+    }
+
+
+def _checkpoints(
+    run: RunDirectory, all_seeds: list[int], seeds: list[int], folds: list[int]
+) -> Iterator[Network]:
+    for seed in seeds:
+        for fold in folds:
+            path = run.checkpoint(fold, seed, all_seeds)
+            if not path.exists():
+                raise ConfigError(f"{path}: does not exist; run `xai-brain train` again")
+            yield Network(path, int(seed), int(fold), file_hash(path))

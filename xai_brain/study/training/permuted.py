@@ -1,0 +1,68 @@
+"""A network that learned permuted labels: what its maps show is not the effect."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+
+from xai_brain.io.atomic import partial_prefix, write_atomic
+from xai_brain.models.calibrated import CalibratedNetwork
+from xai_brain.models.fitting import fit_fold, naming_network
+from xai_brain.parallel.locks import alone
+from xai_brain.parallel.progress import say
+from xai_brain.runs.directory import RunDirectory, read_tsv
+from xai_brain.study.participants import class_names
+from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
+from xai_brain.study.training.folds import parts_of
+from xai_brain.study.training.networks import Network, load_classifier
+
+SEED = 20_000  # of the permutation
+
+
+def permute_labels(table: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
+    """The same people with each other's labels; all images of a person get one.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        participant_id, target and label.
+    seed : int
+    """
+    people = table.drop_duplicates("participant_id")
+    order = np.random.default_rng(seed).permutation(len(people))
+    drawn = people[["target", "label"]].iloc[order].set_axis(people["participant_id"], axis=0)
+    return table.assign(**{name: table["participant_id"].map(drawn[name]) for name in drawn})
+
+
+def permuted_network(
+    cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, network: Network
+) -> CalibratedNetwork:
+    """Trained like `network` on its own subjects, with their labels permuted; kept beside it."""
+    path = network.checkpoint.with_name(f"{network.checkpoint.stem}_permuted.ckpt")
+
+    def fit() -> None:
+        say(f"train fold {network.fold + 1} with permuted labels")
+        parts = parts_of(cfg, cohort, read_tsv(run.folds), network.fold, network.seed)
+        parts |= {name: permute_labels(parts[name]) for name in ("train", "validation")}
+        fold_seed = 1000 * network.seed + network.fold
+        name = f"training with permuted labels, seed {network.seed} fold {network.fold + 1}"
+        with (
+            tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir,
+            naming_network(name),
+        ):
+            _, trainer, _ = fit_fold(
+                datamodule_of(cfg, parts, fold_seed),
+                classifier_settings(cfg, class_names(cohort)),
+                {**cfg.trainer, "tensorboard": False},
+                seed=fold_seed,
+                work_dir=Path(work_dir),
+            )
+            write_atomic(path, lambda temporary: trainer.save_checkpoint(temporary, weights_only=True))
+
+    if not path.exists():
+        alone(run.claims, path.stem, fit, path.exists)
+    return load_classifier(path)

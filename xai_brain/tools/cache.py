@@ -1,0 +1,162 @@
+"""The prepared images on disk: what is there, whether it is sound, and away with it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from xai_brain.data.cache import (
+    checksums_hold,
+    default_cache_dir,
+    entries,
+    is_true,
+    partial_files,
+    remove,
+    settings_of,
+    sources,
+)
+from xai_brain.parallel.progress import say, track
+
+ACTIONS = ("info", "verify", "clear")
+PARTS = ("volumes", "sources", "synthetic", "planted")
+IN_USE_SECONDS = 3600  # younger files without a record may be those of a process at work
+
+
+class CacheError(ValueError):
+    """Arguments that do not fit, and what would."""
+
+
+def cache(arguments: list[str]) -> int:
+    """Show, check or clear the cache.
+
+    Parameters
+    ----------
+    arguments : list of str
+        ``info``, ``verify`` or ``clear``, for ``clear`` the parts; ``data.cache_dir=<folder>``.
+
+    Returns
+    -------
+    int
+        1 when `verify` found damage, else 0.
+    """
+    given = [text for text in arguments if "=" in text]
+    words = [text for text in arguments if "=" not in text]
+    folder = default_cache_dir()
+    for text in given:
+        key, _, value = text.partition("=")
+        if key not in ("data.cache_dir", "cache_dir"):
+            raise CacheError(f"{key}: only data.cache_dir=<folder> can be given")
+        folder = Path(value).expanduser()
+    action, *parts = words or [""]
+    if action not in ACTIONS or (parts and action != "clear") or set(parts) - set(PARTS):
+        raise CacheError(f"what? xai-brain cache info|verify|clear [{'|'.join(PARTS)}]")
+    if not folder.is_dir():
+        say(f"{folder}: nothing is cached yet")
+        return 0
+    if action == "clear":
+        return clear(folder, parts or list(PARTS))
+    return info(folder) if action == "info" else verify(folder)
+
+
+def info(folder: Path) -> int:
+    """Print what the cache holds."""
+    found = entries(folder)
+    say(f"{folder}: {told(size(folder.rglob('*')))}")
+    kinds: Counter[str] = Counter()
+    bytes_of: Counter[str] = Counter()
+    for entry in found:
+        settings = settings_of(entry)
+        kind = f"{settings['grid']}, scaling {settings['scaling']}" if settings else "incomplete, or of old"
+        kinds[kind] += 1
+        bytes_of[kind] += size(entry)
+    for kind, count in sorted(kinds.items()):
+        say(f"  volumes    {count} images ({kind}), {told(bytes_of[kind])}")
+    say(f"  sources    {len(sources(folder))} images known by path, size and time")
+    if (folder / "synthetic").is_dir():
+        cohorts = _synthetic(folder)
+        say(f"  synthetic  {len(cohorts)} embedded cohorts, {told(size((folder / 'synthetic').rglob('*')))}")
+    if planted := _planted(folder):
+        say(f"  planted    {len(planted)} files of planted effects, {told(size(planted))}")
+    if partial := partial_files(folder):
+        say(f"  unfinished {len(partial)} files of processes at work or killed, {told(size(partial))}")
+    return 0
+
+
+def verify(folder: Path) -> int:
+    """Read every volume and every known image again; remove what does not hold."""
+    damaged, unfinished = [], []
+    for entry in track(entries(folder), "check volumes"):
+        if settings_of(entry) is None:
+            unfinished += [entry] if all(map(_is_old, entry)) else []
+        elif not checksums_hold(entry):
+            damaged.append(entry)
+    false = [source for source in track(sources(folder), "check images") if not is_true(source)]
+    leftovers = [path for path in partial_files(folder) if _is_old(path)]
+    for entry in damaged + unfinished:
+        remove(entry)
+    for path in false + leftovers:
+        path.unlink(missing_ok=True)
+    for entry in damaged:
+        say(f"{entry.volume}: damaged, removed; it is prepared anew when it is needed")
+    say(
+        f"{folder}: {len(entries(folder))} volumes are sound; removed {len(damaged)} damaged, "
+        f"{len(unfinished) + len(leftovers)} unfinished, {len(false)} records of changed or missing images"
+    )
+    return 1 if damaged else 0
+
+
+def clear(folder: Path, parts: list[str]) -> int:
+    """Remove parts of the cache, only what was made by this program, and tell what."""
+    for part in parts:
+        where = folder / part
+        paths: list[Path] = [path for path in partial_files(folder) if path.parent == where]
+        if part == "volumes":
+            paths += [path for entry in entries(folder) for path in reversed(entry) if path.exists()]
+        elif part == "sources":
+            paths += sources(folder)
+        elif part == "planted":
+            paths += _planted(folder)
+        else:
+            paths += _synthetic(folder)
+        if not paths:
+            continue
+        held = size(file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]))
+        for path in paths:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        say(f"removed {where}: {len(paths)} {'cohorts' if part == 'synthetic' else 'files'}, {told(held)}")
+        if not any(where.iterdir()):
+            where.rmdir()
+    return 0
+
+
+def _synthetic(folder: Path) -> list[Path]:
+    """Folders of embedded cohorts: twelve hexadecimal digits."""
+    found = sorted((folder / "synthetic").glob("*"))
+    return [path for path in found if path.is_dir() and len(path.name.split(".")[0]) == 12]
+
+
+def _planted(folder: Path) -> list[Path]:
+    """Volumes with a planted effect and their truths."""
+    return sorted(
+        path for end in ("volume.npy", "truth.nii.gz") for path in (folder / "planted").glob(f"[!.]*_{end}")
+    )
+
+
+def _is_old(path: Path) -> bool:
+    return not path.exists() or time.time() - path.stat().st_mtime > IN_USE_SECONDS
+
+
+def size(paths: Iterable[Path]) -> int:
+    """Bytes of all files."""
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def told(n_bytes: int) -> str:
+    """For people."""
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

@@ -1,0 +1,245 @@
+"""Maps that others made, brought into a run directory: then evaluate, report and view show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig
+
+from xai_brain.config.compose import ConfigError, compose
+from xai_brain.data.spaces.space_check import check_mni152
+from xai_brain.io.atomic import file_hash
+from xai_brain.io.nifti import (
+    Grid,
+    get_grid,
+    is_mni152,
+    load_img,
+    parse_entities,
+    resample_to_grid,
+    same_grid,
+    save_img,
+)
+from xai_brain.io.problems import named
+from xai_brain.io.twin_files import without_equal_twins
+from xai_brain.parallel.progress import say, track
+from xai_brain.runs.directory import (
+    RunDirectory,
+    provenance,
+    read_json,
+    read_tsv,
+    sidecar,
+    write_json,
+    write_tsv,
+)
+from xai_brain.study.participants import cohort_root, input_hashes, portable, prepared_cohort, same_cohort
+from xai_brain.study.run_images import SPACE, brain_of, write_dataset_description, write_images
+from xai_brain.study.settings import open_run, stage_settings
+
+LEAST_COVERED = 0.9  # share of the brain that a map's field of view must hold
+OUTLINE_CORRELATION = 0.9  # with the template: the non-zero voxels of a map have the outline of a brain
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """One file of a map."""
+
+    path: Path
+    participant_id: str
+    session_id: str
+    method: str
+
+
+def adopt(arguments: list[str]) -> int:
+    """Bring maps into a run, or into a new directory for people without a network.
+
+    Parameters
+    ----------
+    arguments : list of str
+        ``maps=<folder>`` of NIfTI files whose names begin with ``sub-<id>``; ``method=<Name>`` where the
+        names have no ``desc-<Name>``; ``run_dir=<folder>``; for a new one also ``data=... data.root=...``.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    ConfigError
+        No map belongs to anyone of the cohort, two belong to the same, or one is in another space.
+    """
+    given = dict(text.split("=", 1) for text in arguments if text.startswith(("maps=", "method=")))
+    overrides = [text for text in arguments if not text.startswith(("maps=", "method="))]
+    if not given.get("maps"):
+        raise ConfigError("no value for maps: the folder of the maps, maps=/path/to/it")
+    folder = Path(given["maps"]).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"maps={folder}: there is no such folder")
+    found = list(foreign_maps(folder, given.get("method")))
+    cfg, run, people = _run_of(overrides)
+    maps, strangers = _of_the_cohort(found, people, folder)
+    taken = {label for label in cfg.attribution if _has_maps(run, label)} & {found.method for found in maps}
+    if taken:
+        raise ConfigError(
+            f"maps={folder}: {run.path} has maps of its own named {named(sorted(taken))}; use method="
+        )
+    cfg.adopted = sorted({*cfg.adopted, *(each.method for each in maps)})
+    run = open_run(cfg)
+    grid = get_grid(cfg.preprocessing.grid)
+    for each in track(maps, "adopt maps"):
+        target = run.attribution(
+            each.participant_id, each.session_id, SPACE, each.method, cfg.seeds[0], list(cfg.seeds)
+        )
+        brain_mask = brain_of(run, each.participant_id, each.session_id)
+        _write(each, target, brain_mask, grid, cfg.data.orientation)
+    write_dataset_description(run)
+    told = f"; {named(strangers)} not in the cohort, left out" if strangers else ""
+    methods = named(sorted({each.method for each in maps}))
+    say(f"adopt: {len(maps)} maps of {methods}{told}; next: xai-brain evaluate run_dir={run.path}")
+    return 0
+
+
+def foreign_maps(folder: Path, method: str | None) -> Iterator[Foreign]:
+    """NIfTI files below a folder with the person, session and method that their names tell.
+
+    Raises
+    ------
+    ConfigError
+        A name tells no method and none is given, or another space than MNI152.
+    """
+    files = [path for path in sorted(folder.rglob("*.nii*")) if path.name.endswith((".nii", ".nii.gz"))]
+    for path in without_equal_twins(path for path in files if "sub" in parse_entities(path)):
+        entities = parse_entities(path)
+        space = entities.get("space", SPACE)
+        if not is_mni152(space):
+            raise ConfigError(
+                f"{path}: space-{space} is not an MNI152 template; transform the map to MNI152 first"
+            )
+        label = method or entities.get("desc")
+        if not label:
+            raise ConfigError(f"{path}: its name has no desc-<Method>; say it with method=<Name>")
+        if not label.isalnum():
+            raise ConfigError(
+                f"{path}: method {label!r}: letters and digits only, it becomes part of file names"
+            )
+        session = f"ses-{entities['ses']}" if "ses" in entities else ""
+        yield Foreign(path, f"sub-{entities['sub']}", session, label)
+
+
+def _run_of(overrides: list[str]) -> tuple[DictConfig, RunDirectory, pd.DataFrame]:
+    """Settings, directory and people; a new directory gets its people and images here."""
+    run = RunDirectory(Path(compose("run", ["data=synthetic", *overrides], checked=False).run_dir))
+    if run.config.exists():
+        where = [f"run_dir={run.path}", *(text for text in overrides if text.startswith("data.root="))]
+        cfg = stage_settings("evaluate", where)
+    else:
+        cfg = compose("run", ["attribution=[]", *overrides])
+    run = open_run(cfg)
+    if not run.participants.exists():
+        cohort = prepared_cohort(cfg, run)
+        root = cohort_root(cfg)
+        write_images(run, cohort, get_grid(cfg.preprocessing.grid), cfg.data.orientation)
+        inputs = input_hashes(cohort, root)
+        write_tsv(portable(cohort, root), run.participants)
+        tables = {run.participants.name: file_hash(run.participants)}
+        write_json({**provenance(list(cfg.seeds), inputs), "tables_sha256": tables}, run.provenance)
+    people = read_tsv(run.participants)
+    rows = zip(people["participant_id"], people["session_id"], strict=True)
+    if not all(run.image(*row, SPACE).exists() for row in rows):  # trained, but nothing explained yet
+        cohort = same_cohort(prepared_cohort(cfg, run), run)
+        write_images(run, cohort, get_grid(cfg.preprocessing.grid), cfg.data.orientation)
+    return cfg, run, people
+
+
+def _of_the_cohort(
+    found: list[Foreign], people: pd.DataFrame, folder: Path
+) -> tuple[list[Foreign], list[str]]:
+    """Maps of people of the cohort, and the ids of others."""
+    known = set(zip(people["participant_id"], people["session_id"], strict=True))
+    sessions = people.groupby("participant_id")["session_id"].unique()
+    maps: dict[tuple[str, str, str], Foreign] = {}
+    strangers = []
+    for each in found:
+        session = each.session_id
+        if not session and len(sessions.get(each.participant_id, ())) == 1:
+            session = sessions[each.participant_id][0]  # the only one it can be
+        if (each.participant_id, session) not in known:
+            strangers.append(each.participant_id)
+            continue
+        key = (each.participant_id, session, each.method)
+        if key in maps:
+            raise ConfigError(
+                f"{each.path}: a second map of {each.participant_id} by {each.method}; keep one"
+            )
+        maps[key] = Foreign(each.path, each.participant_id, session, each.method)
+    if not maps:
+        raise ConfigError(
+            f"maps={folder}: no NIfTI file whose name begins with the id of anyone of the cohort "
+            f"(sub-<id>_..., as {people['participant_id'].iloc[0]})"
+        )
+    return list(maps.values()), sorted(set(strangers))
+
+
+def _has_maps(run: RunDirectory, label: str) -> bool:
+    return any((run.path / "attributions").rglob(f"*_desc-{label}_attribution.nii.gz"))
+
+
+def _write(
+    foreign: Foreign, target: Path, brain_mask: np.ndarray, grid: Grid, orientation: str | None
+) -> None:
+    """The map on the grid of the run, and where it comes from."""
+    source = file_hash(foreign.path)
+    if target.exists() and sidecar(target).exists() and read_json(sidecar(target))["SourceSHA256"] == source:
+        return
+    img = load_img(foreign.path, orientation)
+    if (covered := field_of_view(img, brain_mask, grid)) < LEAST_COVERED:
+        raise ConfigError(
+            f"{foreign.path}: its field of view holds {covered:.0%} of the brain of "
+            f"{foreign.participant_id}: its affine is not one of MNI152; correct it"
+        )
+    data = np.asanyarray(img.dataobj)
+    if not np.isfinite(data).all():
+        raise ConfigError(f"{foreign.path}: holds NaN or infinities; set them to 0 where there is no value")
+    _require_outline(foreign, img)
+    values = data if same_grid(img, grid) else resample_to_grid(img, grid)
+    about: dict[str, Any] = {
+        "ParticipantId": foreign.participant_id,
+        "Method": foreign.method,
+        "ValueMeaning": "as made by others",
+        "Adopted": True,
+        "Sources": [foreign.path.name],
+        "SourceSHA256": source,
+        "Resampled": not same_grid(img, grid),
+        "Empty": not values.any(),
+    }
+    beside = sidecar(foreign.path)
+    if beside.exists():
+        about = {**read_json(beside), **about}
+    save_img(values.astype(np.float32), grid.affine, target, space=SPACE)
+    write_json({**about, "MapSHA256": file_hash(target)}, sidecar(target))
+
+
+def _require_outline(foreign: Foreign, img: nib.Nifti1Image) -> None:
+    """Refuse a map that is 0 outside a brain, if this brain is not where it is in MNI152.
+
+    Values say nothing about the space of a map; a map without zeros around the brain cannot be checked.
+    """
+    check = check_mni152(nib.Nifti1Image((np.asanyarray(img.dataobj) != 0).astype(np.float32), img.affine))
+    if not check.passed and check.changed_correlation >= OUTLINE_CORRELATION:
+        raise ConfigError(
+            f"{foreign.path}: its voxels that are not 0 have the outline of a brain that is not in MNI152 "
+            f"({check.reason}); correct its affine"
+        )
+
+
+def field_of_view(img: nib.Nifti1Image, brain_mask: np.ndarray, grid: Grid) -> float:
+    """Share of the brain's voxels whose centres lie inside an image."""
+    mm = nib.affines.apply_affine(grid.affine, np.argwhere(brain_mask))
+    voxels = nib.affines.apply_affine(np.linalg.inv(img.affine), mm)
+    return float(((voxels > -0.5) & (voxels < np.array(img.shape[:3]) - 0.5)).all(1).mean())

@@ -1,0 +1,291 @@
+"""Several jobs of one command (-m): planned, started by Hydra, each with a record of how it ended.
+
+A job that fails does not end the others. Started again, jobs that are complete are not done again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from xai_brain.config.compose import ConfigError, conf_dir, register_schemas, told_in_one_line
+from xai_brain.parallel.progress import one_line, say
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, write_json
+from xai_brain.statistics.sweeps import COMPLETE, FAILED, MISSING, PLAN, RECORD, settings_of, swept_keys
+
+FIXED = ("name", "run_dir")  # all jobs of a sweep lie below one folder
+
+
+def first_value(override: str) -> str:
+    """An override of a sweep with its first value, to be checked before any job starts."""
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except Exception:  # compose says what is wrong with it
+        return override
+    if not parsed.is_sweep_override():
+        return override
+    key = override.split("=")[0]
+    if isinstance(value := parsed.value(), IntervalSweep):
+        return f"{key}={value.start}"
+    return f"{key}={next(iter(parsed.sweep_string_iterator()))}"
+
+
+def plan_sweep(command: str, overrides: list[str]) -> tuple[Path, list[str]]:
+    """Write what the jobs are, before the first of them starts.
+
+    Parameters
+    ----------
+    command : str
+    overrides : list of str
+        As given, with values to sweep over.
+
+    Returns
+    -------
+    folder : Path
+        Of the sweep.
+    more : list of str
+        Hydra's settings that depend on what is there: a study that goes on.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds jobs of another grid; what cannot be swept.
+    """
+    for text in overrides:
+        key = text.split("=")[0].lstrip("+~")
+        if command in ("run", "train") and key in FIXED and first_value(text) != text:
+            raise ConfigError(
+                f"{text}: {key} cannot be swept, because all jobs lie below one folder; sweep what they "
+                f"""differ in, or put a name with a comma into quotes of its own: '{key}="a,b"'"""
+            )
+        if command == "run" and key == "shard":
+            raise ConfigError(
+                f"{text}: the jobs of `xai-brain run -m` are runs of their own; shards are of one run, "
+                "as in xai-brain explain -m run_dir=<run> shard=1/2,2/2"
+            )
+    full = _full_settings(command, [first_value(text) for text in overrides])
+    folder, sweeper = Path(full.hydra.sweep.dir), full.hydra.sweeper
+    if "study_name" in sweeper:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json({"command": command, "direction": str(sweeper.direction)}, folder / PLAN)
+        return folder, _study_goes_on(full, folder)
+    task = [text for text in overrides if not text.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*params, *task])
+    jobs = {str(k): job for k, job in enumerate(BasicSweeper.split_arguments(parsed, None)[0])}
+    if not full.overwrite and command in (
+        "run",
+        "train",
+        "predict",
+    ):  # others are always done
+        _refuse_other_grid(folder, jobs)
+    write_json({"command": command, "jobs": jobs}, folder / PLAN)
+    return folder, []
+
+
+def _full_settings(command: str, overrides: list[str]) -> DictConfig:
+    register_schemas()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+            full = hydra_compose(command, overrides, return_hydra_config=True)
+    except HydraException as error:
+        raise ConfigError(told_in_one_line(error, command, overrides)) from error
+    full.hydra.mode = "MULTIRUN"
+    return full
+
+
+def _refuse_other_grid(folder: Path, jobs: dict[str, list[str]]) -> None:
+    """A job's number is its name, so that a number must mean what it meant."""
+    there = {path.parent.name: read_json(path)["overrides"] for path in folder.glob(f"*/{RECORD}")}
+    old = {name: settings_of(overrides) for name, overrides in there.items()}
+    new = {name: settings_of(overrides) for name, overrides in jobs.items()}
+    keys = dict.fromkeys([*swept_keys(list(new.values())), *swept_keys(list(old.values()))])
+    for name in sorted(set(old) & set(new)):
+        if differ := [key for key in keys if old[name].get(key) != new[name].get(key)]:
+            told = "; ".join(f"{k}: {old[name].get(k)} there, {new[name].get(k)} now" for k in differ)
+            raise ConfigError(
+                f"{folder / name} is a job of another grid ({told}); "
+                "give this sweep another name=..., or overwrite=true"
+            )
+
+
+def _study_goes_on(full: DictConfig, folder: Path) -> list[str]:
+    """Settings of Optuna's sweeper for the trials that are still to be made."""
+    import optuna
+
+    sweeper = full.hydra.sweeper
+    mode = full.trainer.mode or ("min" if "loss" in full.trainer.monitor else "max")
+    direction = {"min": "minimize", "max": "maximize"}[mode]
+    if str(sweeper.direction).rpartition(".")[2] != direction:
+        raise ConfigError(
+            f"hydra.sweeper.direction={sweeper.direction}: trainer.monitor={full.trainer.monitor} is to be "
+            f"{direction}d; hydra.sweeper.direction={direction}"
+        )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name=sweeper.study_name, storage=sweeper.storage, direction=direction, load_if_exists=True
+    )
+    n_begun = len(study.trials)
+    n_done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
+    if n_done >= sweeper.n_trials:
+        raise ConfigError(
+            f"{folder}: the study has its {n_done} trials; for more hydra.sweeper.n_trials={2 * n_done}"
+        )
+    if not n_begun:
+        return []
+    starts = 1 + len({path.parent.name.split("_")[0] for path in folder.glob(f"*_*/{RECORD}")})
+    more = [f"hydra.sweeper.n_trials={sweeper.n_trials - n_done}"]
+    more.append(f"hydra.sweep.subdir={starts + 1}_${{hydra.job.num}}")
+    if (seed := sweeper.sampler.get("seed")) is not None:  # else the first trials would be drawn again
+        more.append(f"hydra.sweeper.sampler.seed={seed + n_begun}")
+    return more
+
+
+def run_recorded(cfg: DictConfig, given: list[str], execute: Any, *, always: bool = False) -> float | None:
+    """One job: skipped when it is complete, else done; its record says how it ended.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+        Resolved settings of the job.
+    given : list of str
+        Its overrides.
+    execute : callable
+        The work, without arguments.
+    always : bool, default False
+        Stages are done whatever the record says: they know themselves what is finished.
+
+    Returns
+    -------
+    float or None
+        The objective of an Optuna trial; None of a job that failed.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    path, name = folder / RECORD, folder.name
+    about: dict[str, Any] = {"overrides": given, "settings": _stamp(cfg)}
+    old = read_json(path) if path.exists() else {}
+    same = old.get("state") == COMPLETE and old.get("settings") == about["settings"]
+    if same and not always and RunDirectory(folder).config.exists():
+        say(f"job {name}: complete, not done again")
+        return old.get("objective")
+    write_json({**about, "state": "running"}, path)
+    start = time.monotonic()
+    try:
+        execute()
+        objective = _objective(folder) if "study_name" in HydraConfig.get().sweeper else None
+    except Exception as error:
+        message = one_line(error).replace("use another run_dir", "give the sweep another name=...")
+        about |= {"error": message, "trace": traceback.format_exc()}
+        write_json({**about, "state": FAILED, "seconds": round(time.monotonic() - start, 1)}, path)
+        if os.environ.get("XAI_BRAIN_DEBUG"):
+            traceback.print_exc()
+        print(f"xai-brain: job {name} failed: {message}", file=sys.stderr, flush=True)
+        return None
+    about["objective"] = objective
+    write_json({**about, "state": COMPLETE, "seconds": round(time.monotonic() - start, 1)}, path)
+    return objective
+
+
+def _stamp(cfg: DictConfig) -> str:
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(settings, dict)
+    what = {key: value for key, value in settings.items() if key not in ("run_dir", "overwrite")}
+    return sha256(OmegaConf.to_yaml(OmegaConf.create(what)).encode()).hexdigest()
+
+
+def _objective(folder: Path) -> float:
+    """Monitored figure of the validation parts at the chosen epochs, mean over folds and seeds.
+
+    Nothing of a test part may choose hyper-parameters.
+    """
+    settings = OmegaConf.load(RunDirectory(folder).config).trainer
+    best = []
+    for path in sorted((folder / "checkpoints").glob("*fold-*.tsv")):
+        history = read_tsv(path)
+        if "metric" not in history:  # predictions of the fold
+            continue
+        values = history.loc[history["metric"] == settings.monitor, "value"]
+        if not np.isfinite(values).all():
+            raise ConfigError(f"{path}: {settings.monitor} is NaN or infinite in some epoch")
+        lower = settings.mode == "min" if settings.mode else "loss" in settings.monitor
+        best.append(values.min() if lower else values.max())
+    if not best:
+        raise ConfigError(f"trainer.monitor={settings.monitor}: not in the training curves of {folder}")
+    return float(sum(best) / len(best))
+
+
+@contextmanager
+def waiting_for_all() -> Iterator[None]:
+    """A job that ends without a word, killed or out of memory, does not end the waiting for the others.
+
+    submitit raises where its result is asked for. Here it has none, as a job that has failed; what the
+    record in its folder says is told at the end.
+    """
+    if find_spec("submitit") is None:  # launchers without it
+        yield
+        return
+    from submitit.core import core, utils
+
+    asked = core.Job.results
+
+    def results(job: Any) -> list[Any]:
+        try:
+            return asked(job)
+        except (utils.UncompletedJobError, utils.FailedJobError) as error:
+            told = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            print(f"xai-brain: job {job.job_id}: {told[0]}; see {job.paths.stderr}", file=sys.stderr)
+            return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
+
+    core.Job.results = results  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        core.Job.results = asked  # type: ignore[method-assign]
+
+
+def tell_sweep(folder: Path, since: float) -> int:
+    """Say how the jobs ended; 1 when one is not complete, else 0.
+
+    Parameters
+    ----------
+    folder : Path
+    since : float
+        Time of the start, seconds; of a study only jobs begun since then count.
+    """
+    plan = read_json(folder / PLAN)
+    names = list(plan.get("jobs") or {})
+    if not names:
+        names = [p.parent.name for p in folder.glob(f"*/{RECORD}") if p.stat().st_mtime >= since]
+    paths = {name: folder / name / RECORD for name in names}
+    records = {name: read_json(path) if path.exists() else {} for name, path in paths.items()}
+    bad = {name: record for name, record in records.items() if record.get("state") != COMPLETE}
+    say(f"{folder}: {len(records) - len(bad)} of {len(records)} jobs complete")
+    for name, record in bad.items():
+        state = FAILED if record.get("state") == FAILED else MISSING
+        error = record.get("error", "it did not finish")
+        print(f"xai-brain: job {name} {state}: {error}", file=sys.stderr)
+    if bad:
+        say("the same command again does what is not complete")
+    say(f"tables and figures of all jobs: xai-brain collect {folder}")
+    return int(bool(bad) or not records)

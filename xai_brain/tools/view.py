@@ -1,0 +1,86 @@
+"""Open JupyterLab on a notebook that looks at a run. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from xai_brain.config.extras import install_command
+
+NOTEBOOK = "view.ipynb"
+TEXT = """\
+# Looking at a run
+
+Run the cell. Click or drag to move; the list above the maps changes the subject.
+`notebooks/04_looking_at_maps.ipynb` explains the rest.
+"""
+CODE = """\
+from xai_brain import SliceViewer
+
+viewer = SliceViewer(".")
+viewer"""
+
+
+class ViewError(ValueError):
+    """A run that cannot be opened, and what to do."""
+
+
+def view(arguments: list[str]) -> int:
+    """Start JupyterLab on the run's view.ipynb, which is written when it is not there.
+
+    Parameters
+    ----------
+    arguments : list of str
+        The run directory, then arguments of ``jupyter lab`` such as ``--no-browser``.
+
+    Returns
+    -------
+    int
+        Exit code of JupyterLab.
+    """
+    folders = [text.removeprefix("run_dir=") for text in arguments if not text.startswith("-")]
+    if len(folders) != 1:
+        raise ViewError("which run? xai-brain view <run_dir> [--no-browser]")
+    notebook = write_notebook(Path(folders[0]).expanduser())
+    if find_spec("jupyterlab") is None:
+        raise ViewError(f"JupyterLab is not installed: {install_command('lab')}")
+    flags = [text for text in arguments if text.startswith("-")]
+    command = [sys.executable, "-m", "jupyterlab", str(notebook), *flags]
+    if os.name == "posix":
+        sys.stdout.flush()
+        os.execv(sys.executable, command)  # signals, and JupyterLab's question at Ctrl-C, reach it itself
+    return subprocess.run(command).returncode
+
+
+def write_notebook(run_dir: Path) -> Path:
+    """The ready notebook of a run; one that is there may hold notes and is left as it is.
+
+    Raises
+    ------
+    ViewError
+        The folder holds no run.
+    """
+    if not run_dir.is_dir():
+        raise ViewError(f"{run_dir}: there is no such folder")
+    if not any((run_dir / name).exists() for name in ("predictions.tsv", "participants.tsv", "attributions")):
+        raise ViewError(f"{run_dir}: there is no run here; start with `xai-brain run`")
+    path = run_dir / NOTEBOOK
+    if path.exists():
+        return path
+    from xai_brain.io.atomic import write_atomic
+
+    never_run: dict = {"execution_count": None, "outputs": []}
+    notebook = {
+        "cells": [
+            {"cell_type": "markdown", "id": "about", "metadata": {}, "source": TEXT},
+            {"cell_type": "code", "id": "look", "metadata": {}, "source": CODE, **never_run},
+        ],
+        "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    return write_atomic(path, lambda temporary: temporary.write_text(json.dumps(notebook, indent=1) + "\n"))
