@@ -34,6 +34,12 @@ from xai_brain.study.explanation.batches import (
     takes_reference,
 )
 from xai_brain.study.participants import prepared_cohort, same_cohort
+from xai_brain.study.run_images import (
+    has_all_images,
+    has_images,
+    write_dataset_description,
+    write_images,
+)
 from xai_brain.study.settings import open_run, stage
 from xai_brain.study.training.native import write_native_maps
 from xai_brain.study.training.networks import (
