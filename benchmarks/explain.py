@@ -47,7 +47,7 @@ from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.study.explanation.batches import build_method
 from xai_brain.study.participants import prepared_cohort
 from xai_brain.study.settings import stage_settings
-from xai_brain.study.training.networks import networks_of
+from xai_brain.study.training.networks import load_networks
 
 PARTS = ("overhead", "growth", "two")
 BATCH_SIZE = 8
@@ -103,7 +103,7 @@ def bare(run: RunDirectory) -> None:
     keep_freed_memory()  # as the stage does
     work = []
     predictions = read_tsv(run.predictions)
-    for (_, fold), [network] in networks_of(cfg, run).items():
+    for (_, fold), [network] in load_networks(cfg, run).items():
         classifier = network.load(cfg)
         methods = [build_method(cfg, label, classifier, None)[0] for label in cfg.attribution]
         ids = predictions.loc[predictions["fold"] == fold, "participant_id"]

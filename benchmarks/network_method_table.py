@@ -30,7 +30,7 @@ from xai_brain import attribution as xa
 from xai_brain.attribution.inputs import seed_of
 from xai_brain.attribution.methods.occlusion import tiles
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 
 DOCS = Path(__file__).parents[1] / "docs" / "networks_and_methods.md"
 SHAPES = {True: (12, 14, 16), False: (32, 34, 36)}
@@ -244,7 +244,7 @@ def region_ablation(case: Case) -> float:
 
 def mask_gradient_error(case: Case) -> float:
     """Of the gradient of the score with respect to a mask, which every mask method descends."""
-    engine = MaskEngine(case.score())
+    engine = BatchedScorer(case.score())
     half = torch.full_like(case.inputs, 0.4)
     fill = case.fill.expand_as(case.inputs)
     with engine.prepared(case.inputs):

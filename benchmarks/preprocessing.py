@@ -33,9 +33,9 @@ import pandas as pd
 
 from xai_brain.data import cache
 from xai_brain.data.cohort import prepare_cohort
-from xai_brain.data.preprocessing import Preparation, preprocess_t1w
+from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
 from xai_brain.io.nifti import get_grid, load_img
-from xai_brain.parallel.progress import say
+from xai_brain.parallel.progress import log
 
 GRID = get_grid("t1w_58x70x58")
 HCP_SHAPE = (260, 311, 260)
@@ -69,9 +69,9 @@ def speed(folder: Path) -> dict[str, float]:
     path = folder / "hcp.nii.gz"
     img = hcp_image()
     img.to_filename(path)
-    say(f"{path.stat().st_size / 1e6:.1f} MB, {HCP_SHAPE}, float32")
+    log(f"{path.stat().st_size / 1e6:.1f} MB, {HCP_SHAPE}, float32")
     ways: dict[str, Callable[[], object]] = {
-        "xai_brain": lambda: preprocess_t1w(load_img(path), Preparation(GRID.name), space="MNI152"),
+        "xai_brain": lambda: preprocess_t1w(load_img(path), PreprocessingConfig(GRID.name), space="MNI152"),
         "skimage": lambda: resize(nib.load(path).get_fdata(), GRID.shape),
         "nilearn": lambda: resample_img(
             str(path), GRID.affine, GRID.shape, interpolation="linear", copy_header=True, force_resample=True
@@ -85,7 +85,7 @@ def speed(folder: Path) -> dict[str, float]:
             seconds[name].append(time.perf_counter() - start)
     median = {name: statistics.median(values[1:]) for name, values in seconds.items()}  # the first imports
     for name, values in seconds.items():
-        say(f"{name}: {median[name]:.3f} s ({min(values[1:]):.3f} to {max(values[1:]):.3f})")
+        log(f"{name}: {median[name]:.3f} s ({min(values[1:]):.3f} to {max(values[1:]):.3f})")
     return {
         "seconds": median["xai_brain"],
         "speedup_vs_skimage": median["skimage"] / median["xai_brain"],
@@ -96,7 +96,7 @@ def speed(folder: Path) -> dict[str, float]:
 
 def landmark_error(data: np.ndarray) -> float:
     """Largest distance of a bright spot's centre from where it was put, in target voxels."""
-    settings = Preparation(GRID.name, scaling="none")
+    settings = PreprocessingConfig(GRID.name, scaling="none")
     plain = preprocess_t1w(nib.Nifti1Image(data, HCP_AFFINE), settings, space="MNI152")
     errors = []
     world = nib.affines.apply_affine(GRID.affine, np.stack(np.indices(GRID.shape), -1))
@@ -118,7 +118,7 @@ def landmark_error(data: np.ndarray) -> float:
 
 def cached_cohort(n_subjects: int, folder: Path) -> pd.DataFrame:
     """A cache as `prepare_cohort` would have filled it, and the table of its subjects."""
-    settings, folder = Preparation(GRID.name), folder / "cache"
+    settings, folder = PreprocessingConfig(GRID.name), folder / "cache"
     rng = np.random.default_rng(0)
     real = []
     for i in range(REAL_ENTRIES):
@@ -149,7 +149,7 @@ def epoch(table: Path, folder: Path) -> dict[str, float]:
 
     participants = pd.read_csv(table, sep="\t")
     start = time.perf_counter()
-    cohort = prepare_cohort(participants, Preparation(GRID.name), cache_dir=folder / "cache")
+    cohort = prepare_cohort(participants, PreprocessingConfig(GRID.name), cache_dir=folder / "cache")
     seconds = time.perf_counter() - start
     assert len(cohort) == len(participants)
     module = BrainDataModule({"train": cohort, "validation": cohort[:1], "test": cohort[:1]}, batch_size=8)
@@ -176,7 +176,7 @@ def scale(folder: Path) -> dict[str, float]:
         command = [sys.executable, __file__, "--epoch", str(where)]
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         found[n_subjects] = json.loads(told.splitlines()[-1])
-        say(
+        log(
             f"{n_subjects} subjects: opened in {found[n_subjects]['open_seconds']:.2f} s, "
             f"{found[n_subjects]['epoch_mb']:.0f} MB private in an epoch"
         )
@@ -194,9 +194,9 @@ def second_run(folder: Path, root: Path) -> dict[str, float]:
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        prepare_cohort(participants, Preparation(GRID.name), cache_dir=folder / "second_run")
+        prepare_cohort(participants, PreprocessingConfig(GRID.name), cache_dir=folder / "second_run")
         seconds.append(time.perf_counter() - start)
-    say(f"{len(participants)} images: {seconds[0]:.1f} s, then {seconds[1]:.3f} s")
+    log(f"{len(participants)} images: {seconds[0]:.1f} s, then {seconds[1]:.3f} s")
     return {"first_run_seconds": seconds[0], "second_run_seconds": seconds[1]}
 
 

@@ -45,7 +45,7 @@ from xai_brain.parallel.memory import keep_freed_memory
 from xai_brain.study.participants import class_names, prepared_cohort
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
-from xai_brain.study.training.folds import folds_of, parts_of
+from xai_brain.study.training.folds import folds_of, split_prepared_fold
 
 LR, N_STEPS = 3e-4, 10
 
@@ -60,7 +60,7 @@ def prepared(args: argparse.Namespace, folder: Path) -> tuple[DictConfig, dict[s
     ]
     cfg = compose("train", [*settings(cohort_root(args.data), folder, range(args.subjects)), *chosen])
     cohort = prepared_cohort(cfg, open_run(cfg))
-    parts = parts_of(cfg, cohort, folds_of(cfg, cohort), 0)
+    parts = split_prepared_fold(cfg, cohort, folds_of(cfg, cohort), 0)
     return cfg, {name: part.sort_values("participant_id") for name, part in parts.items()}
 
 

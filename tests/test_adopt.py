@@ -132,12 +132,12 @@ def test_maps_that_cannot_be_adopted(small_run, tmp_path, change, told, capsys):
 
 
 def test_no_folder_of_maps(small_run, tmp_path):
-    from xai_brain.tools.import_maps import adopt
+    from xai_brain.tools.import_maps import import_maps
 
     with pytest.raises(ConfigError, match="no value for maps"):
-        adopt([f"run_dir={small_run.path}"])
+        import_maps([f"run_dir={small_run.path}"])
     with pytest.raises(ConfigError, match="there is no such folder"):
-        adopt([f"maps={tmp_path / 'nowhere'}", f"run_dir={small_run.path}"])
+        import_maps([f"maps={tmp_path / 'nowhere'}", f"run_dir={small_run.path}"])
 
 
 def test_a_map_with_the_outline_of_a_brain_in_mni152_is_adopted(copied, tmp_path):

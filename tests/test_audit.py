@@ -10,7 +10,7 @@ import pytest
 
 from xai_brain.data.audit import audit_split, content_hashes
 from xai_brain.data.folds.splits import make_folds, split_fold
-from xai_brain.data.folds.summary import confound_differences, summarise_folds, tell_confounds
+from xai_brain.data.folds.summary import confound_differences, describe_confounds, summarise_folds
 from xai_brain.io.problems import DataError
 
 
@@ -115,11 +115,11 @@ def test_contents_are_compared_not_files(tmp_path):
 def test_an_image_compressed_twice_is_found_after_preparation(bids_tree):
     from xai_brain.data.cohort import prepare_cohort
     from xai_brain.data.participants import load_participants
-    from xai_brain.data.preprocessing import Preparation
+    from xai_brain.data.preprocessing import PreprocessingConfig
 
     images = sorted(bids_tree.glob("*/anat/*.nii.gz"))
     images[4].write_bytes(gzip.compress(gzip.decompress(images[1].read_bytes()), compresslevel=1))
-    table = prepare_cohort(load_participants("bids", bids_tree), Preparation("t1w_4mm"))
+    table = prepare_cohort(load_participants("bids", bids_tree), PreprocessingConfig("t1w_4mm"))
     assert table["sha256"].is_unique
     table["content"] = content_hashes(table["volume_path"].tolist())
     assert table.loc[table["content"].notna(), "participant_id"].tolist() == ["sub-01", "sub-04"]
@@ -159,12 +159,12 @@ def test_the_standardised_difference_is_that_of_the_definition():
 
 
 def test_strong_differences_are_told_in_a_line_each():
-    icv, site = tell_confounds(people_of_two_classes(), ["age", "icv_ml", "site"], "sex")
+    icv, site = describe_confounds(people_of_two_classes(), ["age", "icv_ml", "site"], "sex")
     assert icv.startswith("icv_ml differs between the classes, 0.")
     assert "maps may show icv_ml, not sex" in icv
     assert "female: Guys" in site
     apart = people_of_two_classes().assign(site=lambda t: t["label"].map({"female": "A", "male": "B"}))
-    assert "without overlap" in tell_confounds(apart, ["site"], "sex")[0]
+    assert "without overlap" in describe_confounds(apart, ["site"], "sex")[0]
 
 
 def test_the_summary_counts_people_not_images():

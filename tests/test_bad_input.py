@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 
 from xai_brain import RunDirectory, compose
 from xai_brain.data.folds.splits import make_folds
-from xai_brain.data.preprocessing import Preparation, preprocess_t1w
+from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
 from xai_brain.io.nifti import ImageError, load_img
 from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import read_tsv
@@ -656,7 +656,7 @@ def test_any_header_is_read_or_refused_in_one_line_within_memory(tmp_path, plain
     tracemalloc.start()
     try:
         img = load_img(path)
-        preprocess_t1w(img, Preparation("t1w_4mm"), space="MNI152", path=path)
+        preprocess_t1w(img, PreprocessingConfig("t1w_4mm"), space="MNI152", path=path)
     except ImageError as error:
         refused = error
     finally:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import AWKWARD_SHAPE, awkward_affine, fake_brain
 
-from xai_brain.data.preprocessing import Preparation, preprocess_t1w
+from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
 from xai_brain.data.raw.brain_masks import background_values, find_brain
 from xai_brain.io.nifti import ImageError
 
@@ -46,7 +46,7 @@ def test_a_rescaled_image_gives_the_same_volume(brain, rescale):
     plain, rescaled = (
         preprocess_t1w(
             nib.Nifti1Image(values.astype(np.float32), awkward_affine()),
-            Preparation("t1w_4mm"),
+            PreprocessingConfig("t1w_4mm"),
             space="MNI152",
         )
         for values in (data, rescale(data))

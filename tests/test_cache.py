@@ -22,11 +22,11 @@ from xai_brain.data import cache, cohort
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.datamodule import VolumeDataset
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import Preparation
+from xai_brain.data.preprocessing import PreprocessingConfig
 from xai_brain.io.nifti import GRIDS, ImageError
 from xai_brain.io.problems import DataError, Problems
 
-SETTINGS = Preparation("t1w_4mm")
+SETTINGS = PreprocessingConfig("t1w_4mm")
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_info_and_clear_tell_what_there_is_and_what_was_removed(participants, fo
     assert in_cache(folder, "info") == 0
     assert "nothing is cached yet" in capsys.readouterr().out
     prepared(participants, folder)
-    prepare_cohort(participants, Preparation("t1w_58x70x58", scaling="none"), cache_dir=folder)
+    prepare_cohort(participants, PreprocessingConfig("t1w_58x70x58", scaling="none"), cache_dir=folder)
     (folder / "volumes" / "notes.txt").write_text("mine")
     (folder / "other").mkdir()
     assert in_cache(folder, "info") == 0

@@ -16,7 +16,7 @@ from test_space_check import BROKEN, about, moved
 
 from xai_brain import RunDirectory, compose
 from xai_brain.config.compose import ConfigError
-from xai_brain.data.preprocessing import Preparation, preprocess_t1w
+from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
 from xai_brain.io.nifti import ImageError, get_grid, is_mni152
 from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import read_tsv
@@ -73,7 +73,7 @@ def test_templates_other_than_mni152_are_refused_by_name(bids_tree, tmp_path, sp
 def test_all_variants_of_mni152_are_accepted(space):
     assert is_mni152(space)
     img = fake_brain(COARSE_SHAPE, COARSE)
-    assert not preprocess_t1w(img, Preparation("t1w_4mm"), space=space).space_warning
+    assert not preprocess_t1w(img, PreprocessingConfig("t1w_4mm"), space=space).space_warning
 
 
 def test_a_claim_in_the_settings_is_checked_like_one_in_a_name(bids_tree, tmp_path):
@@ -91,7 +91,7 @@ def test_an_image_without_a_claim_is_compared_with_the_template_too():
     with pytest.raises(
         ImageError, match=r"not in MNI152 space \(its correlation .* \+8 mm along the superior"
     ):
-        preprocess_t1w(img, Preparation("t1w_4mm"))
+        preprocess_t1w(img, PreprocessingConfig("t1w_4mm"))
 
 
 def test_warn_accepts_an_image_and_says_so(bids_tree, tmp_path, capsys):

@@ -32,7 +32,7 @@ from xai_brain.metrics.infidelity import (
     random_blocks,
 )
 from xai_brain.metrics.maps import maps_of
-from xai_brain.study.evaluation.network_metrics import by_blocks
+from xai_brain.study.evaluation.network_metrics import infidelity_scores
 from xai_brain.study.explanation.batches import multiplies_by_inputs
 
 
@@ -194,7 +194,7 @@ class FakeBench:
     ],
 )
 def test_the_card_finds_no_infidelity_in_maps_of_a_linear_model(method, removal, inputs):
-    values, chance = by_blocks(FakeBench(inputs, method, removal), "Method")["infidelity"]
+    values, chance = infidelity_scores(FakeBench(inputs, method, removal), "Method")["infidelity"]
     np.testing.assert_allclose(values, 0, atol=1e-5)
     assert chance.mean() > 0.3
 

@@ -12,12 +12,12 @@ from xai_brain.attribution import (
     MeaningfulPerturbation,
 )
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.fills import FILLS, Fills, kan2020_blur
+from xai_brain.attribution.perturbation.fills import FILLS, ReplacementVolumes, kan2020_blur
 
 
 @pytest.mark.parametrize("name", FILLS)
 def test_every_fill_is_a_volume_per_subject_and_repeats(name, inputs):
-    fills = Fills(name, boxed_reference(), blur_sigma_mm=4.0)
+    fills = ReplacementVolumes(name, boxed_reference(), blur_sigma_mm=4.0)
     brain, targets = torch.ones_like(inputs[:1]), torch.tensor([0, 1, 1])
     twice = [fills.make(inputs, targets, brain, torch.Generator().manual_seed(3)) for _ in range(2)]
     assert twice[0].shape == (1, *inputs.shape)
@@ -28,7 +28,7 @@ def test_every_fill_is_a_volume_per_subject_and_repeats(name, inputs):
 def test_blur_is_in_mm(inputs):
     point = torch.zeros(1, 1, 41, 41, 41)
     point[..., 20, 20, 20] = 1
-    fills = Fills("blur", None, blur_sigma_mm=6.0, voxel_size_mm=(2.0, 3.0, 4.0))
+    fills = ReplacementVolumes("blur", None, blur_sigma_mm=6.0, voxel_size_mm=(2.0, 3.0, 4.0))
     blurred = fills.make(point, torch.tensor([0]), torch.ones_like(point), torch.Generator())[
         0, 0, 0
     ].double()
@@ -66,7 +66,7 @@ def test_nearest_counterfactual_is_of_the_other_class_and_near():
 def test_mixture_is_convex_and_new_at_every_step():
     fills = torch.stack([torch.zeros(2, 1, *SHAPE), torch.ones(2, 1, *SHAPE)])
     generator = torch.Generator().manual_seed(0)
-    values = [float(Fills.mixed(fills, generator).mean()) for _ in range(20)]
+    values = [float(ReplacementVolumes.mixed(fills, generator).mean()) for _ in range(20)]
     assert all(0 <= value <= 1 for value in values)
     assert np.std(values) > 0.1
 

@@ -19,7 +19,7 @@ from xai_brain.models.fitting import fit_fold
 from xai_brain.runs.directory import read_json, read_tsv
 from xai_brain.statistics.classification import classification_metrics
 from xai_brain.study.settings import saved_settings, stage_settings
-from xai_brain.study.training.folds import parts_of
+from xai_brain.study.training.folds import split_prepared_fold
 from xai_brain.viewer.catalogue import RunCatalogue
 
 
@@ -95,7 +95,7 @@ def test_seeds_may_validate_with_others():
     found = {}
     for by_seed in ("false", "true"):
         cfg = compose("train", ["data=synthetic", f"folds.validation_by_seed={by_seed}"])
-        found[by_seed] = [parts_of(cfg, people, folds, 0, seed) for seed in (0, 1, 2)]
+        found[by_seed] = [split_prepared_fold(cfg, people, folds, 0, seed) for seed in (0, 1, 2)]
     ids = {
         key: [frozenset(part["validation"]["participant_id"]) for part in parts]
         for key, parts in found.items()

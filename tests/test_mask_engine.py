@@ -12,7 +12,7 @@ from xai_brain.attribution import ClassScore, GuidedBackprop, InputXGradient, Sa
 from xai_brain.attribution.first_convolution import FirstConvolution
 from xai_brain.attribution.memory import volumes_that_fit
 from xai_brain.attribution.perturbation.eval_copy import _same_function, eval_copy
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine, moved
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer, moved
 from xai_brain.models.calibrated import channels_last
 from xai_brain.models.networks.kan2020 import Kan2020
 
@@ -156,7 +156,7 @@ def test_gradients_are_those_of_autograd(awkward_net, inputs, chunk_size):
     fills, replaced = torch.zeros_like(inputs), torch.rand_like(inputs)
     targets = torch.tensor([0, 1, 1])
     shifts = torch.tensor([[0, 0, 0], [1, -2, 0], [0, 1, 1]])
-    engine = MaskEngine(ClassScore(awkward_net, "probability"), chunk_size)
+    engine = BatchedScorer(ClassScore(awkward_net, "probability"), chunk_size)
     with engine.prepared(inputs):
         scores, gradients = engine.gradients(inputs, fills, replaced, targets, shifts, floor=0.2)
     leaf = replaced.clone().requires_grad_()
@@ -193,7 +193,7 @@ def test_out_of_memory_halves_the_chunk_and_gives_the_same(toy_net, inputs):
             return toy_net(x)
 
     targets = torch.tensor([0, 1, 0])
-    engine = MaskEngine(Small(), chunk_size=3)
+    engine = BatchedScorer(Small(), chunk_size=3)
     scores = engine.scores(inputs, targets)
     torch.testing.assert_close(scores, toy_net(inputs)[torch.arange(3), targets].detach())
     assert sizes == [3, 1, 1, 1]
@@ -203,7 +203,7 @@ def test_out_of_memory_halves_the_chunk_and_gives_the_same(toy_net, inputs):
             raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        MaskEngine(Broken(), chunk_size=2).scores(inputs, targets)
+        BatchedScorer(Broken(), chunk_size=2).scores(inputs, targets)
 
 
 def test_chunk_follows_the_memory(toy_net, inputs, monkeypatch):
@@ -222,7 +222,7 @@ def test_bfloat16_goes_through_the_fast_copy(awkward_net, inputs):
     evidence = torch.full_like(inputs, 0.3)
     gradients = []
     for precision in ("float32", "bfloat16"):
-        engine = MaskEngine(ClassScore(awkward_net, "probability"), precision=precision)
+        engine = BatchedScorer(ClassScore(awkward_net, "probability"), precision=precision)
         with engine.prepared(inputs):
             gradients.append(engine.gradients(inputs, 0 * inputs, evidence, torch.tensor([0, 1, 1]))[1])
     assert gradients[1].dtype == torch.float32

@@ -19,11 +19,11 @@ from xai_brain.metrics.mask_validation import (
     validation_table,
 )
 from xai_brain.metrics.masks import (
-    first_voxels,
     mask_smoothness,
-    places,
     random_mask,
+    rank_voxels,
     region_places,
+    top_k_mask,
     voxels_of,
 )
 from xai_brain.reporting.contents import RunContents
@@ -56,11 +56,11 @@ def test_the_highest_absolute_values_come_first():
     brain[1] = True
     values[1, 0] = [1.0, -9.0, 4.0, 2.0]
     values[0] = 100  # outside of the brain
-    place = places(values, brain)
+    place = rank_voxels(values, brain)
     assert place[1, 0].tolist() == [4, 1, 2, 3]
     assert not place[0].any()
     assert sorted(place[brain]) == list(range(1, 13))
-    assert np.argwhere(first_voxels(place, 2)).tolist() == [[1, 0, 1], [1, 0, 2]]
+    assert np.argwhere(top_k_mask(place, 2)).tolist() == [[1, 0, 1], [1, 0, 2]]
     assert voxels_of(25, brain) == 3
     assert voxels_of(0.001, brain) == 1
 
@@ -70,7 +70,7 @@ def test_random_masks_have_the_size_and_the_smoothness_of_the_mask(sigma):
     field = gaussian_filter(np.random.default_rng(3).standard_normal(GRID), sigma)
     n_voxels = voxels_of(10, HEAD)
     # a monotone change of the values, which no ranking sees, must not matter
-    mask = first_voxels(places(np.exp(9 * field / field.std()), HEAD), n_voxels)
+    mask = top_k_mask(rank_voxels(np.exp(9 * field / field.std()), HEAD), n_voxels)
     found = mask_smoothness(mask, HEAD)
     np.testing.assert_allclose(found, sigma, rtol=0.2)
     randoms = [random_mask(HEAD, n_voxels, found, [0, draw]) for draw in range(6)]
@@ -86,7 +86,7 @@ def test_random_masks_have_the_size_and_the_smoothness_of_the_mask(sigma):
 
 def test_scattered_and_solid_masks_are_at_the_ends_of_smoothness():
     noise = np.random.default_rng(4).standard_normal(GRID)
-    scattered = first_voxels(places(noise, HEAD), voxels_of(20, HEAD))
+    scattered = top_k_mask(rank_voxels(noise, HEAD), voxels_of(20, HEAD))
     assert (
         max(mask_smoothness(scattered, HEAD)) < 0.45
     )  # correlation of neighbours below exp(-1 / 0.81) = 0.29
@@ -102,11 +102,11 @@ def test_regions_come_whole_and_compact():
     values = np.where(labels == 300, -2.0, np.where(labels == 2, 1.0, 0.5))
     values[labels == 0] = 50
     order = region_places(values, labels, brain)
-    assert (first_voxels(order, 2 * 90) == (labels == 300)).all()
-    assert (first_voxels(order, 2 * 90 + 50) == np.isin(labels, (300, 2))).all()
+    assert (top_k_mask(order, 2 * 90) == (labels == 300)).all()
+    assert (top_k_mask(order, 2 * 90 + 50) == np.isin(labels, (300, 2))).all()
     assert not order[labels == 0].any()
     assert order.max() == (labels > 0).sum()
-    part = first_voxels(order, 20)
+    part = top_k_mask(order, 20)
     assert (labels[part] == 300).all()
     assert (np.ptp(np.argwhere(part), axis=0) <= [1, 5, 5]).all()  # around its centre, not spread over it
 
@@ -141,7 +141,7 @@ def test_the_answers_of_a_network_that_reads_one_voxel():
     brain[1:11, 1:13, 2:15] = True
     values = np.random.default_rng(1).random(SHAPE)
     values[VOXEL] = -5  # evidence against counts like evidence for
-    mask = first_voxels(places(values, brain), voxels_of(10, brain))
+    mask = top_k_mask(rank_voxels(values, brain), voxels_of(10, brain))
     randoms = [random_mask(brain, int(mask.sum()), (1, 1, 1), draw) for draw in range(30)]
     tables = []
     for kept in ("mask", "complement"):

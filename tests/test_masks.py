@@ -18,9 +18,9 @@ from xai_brain.attribution import (
     Kan2020Perturbation,
     MeaningfulPerturbation,
 )
-from xai_brain.attribution.methods.area_constrained import of_area
+from xai_brain.attribution.methods.area_constrained import area_constrained_mask
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 from xai_brain.attribution.perturbation.masks import total_variation, upsampled
 
 
@@ -155,7 +155,7 @@ def test_bfloat16_is_close_and_unknown_precision_is_refused(toy_net):
     assert b.dtype == torch.float32
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.98
     with pytest.raises(AttributionError, match="one of float32, bfloat16"):
-        MaskEngine(toy_net, precision="float16")
+        BatchedScorer(toy_net, precision="float16")
 
 
 # -- masks of fixed area -----------------------------------------------------------------------------
@@ -166,13 +166,15 @@ def test_area_is_exact_and_its_gradient_too():
     values = torch.randn(2, 1, 3, 4, 3, dtype=torch.float64, requires_grad=True)
     brain = (torch.rand(2, 1, 3, 4, 3) > 0.2).double()
     areas = torch.tensor([0.05, 0.4], dtype=torch.float64)
-    masks = of_area(values, areas, brain, 60)
+    masks = area_constrained_mask(values, areas, brain, 60)
     assert ((masks * brain).sum((1, 2, 3, 4)) / brain.sum((1, 2, 3, 4))).tolist() == pytest.approx(
         [0.05, 0.4]
     )
     assert not masks[brain == 0].any()
     weights = torch.randn_like(masks)
-    assert torch.autograd.gradcheck(lambda v: (of_area(v, areas, brain, 60) * weights).sum(), values)
+    assert torch.autograd.gradcheck(
+        lambda v: (area_constrained_mask(v, areas, brain, 60) * weights).sum(), values
+    )
 
 
 def test_area_constrained_masks_find_the_box_and_their_curve_falls():

@@ -55,7 +55,7 @@ def test_a_full_disk_is_one_line_and_what_is_finished_is_kept(copied, small_run)
     (line,) = told.stderr.splitlines()
     assert "_attribution.nii.gz: cannot be written (File too large)" in line
     assert not list(copied.path.rglob(".partial-*"))
-    assert not copied.claims.exists()
+    assert not copied.locks.exists()
     explain(stage_settings("explain", [f"run_dir={copied.path}"]))
     for name in names:
         assert file_hash(copied.path / name) == file_hash(small_run.path / name)

@@ -12,7 +12,7 @@ from conftest import COARSE, COARSE_SHAPE, fake_brain
 
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import Preparation
+from xai_brain.data.preprocessing import PreprocessingConfig
 from xai_brain.io.problems import DataError, Problems
 
 
@@ -157,7 +157,9 @@ def test_one_bad_input_stops_with_its_file_and_reason(bids_tree, tmp_path, name)
     damage, told = DAMAGES[name]
     damage(bids_tree)
     with pytest.raises(DataError, match=told) as caught:
-        prepare_cohort(load_participants("bids", bids_tree), Preparation("t1w_4mm"), cache_dir=tmp_path)
+        prepare_cohort(
+            load_participants("bids", bids_tree), PreprocessingConfig("t1w_4mm"), cache_dir=tmp_path
+        )
     message = str(caught.value)
     assert "sub-03" in message
     assert "\n" not in message
@@ -170,7 +172,7 @@ def test_one_bad_input_is_set_aside_on_request(bids_tree, tmp_path, name):
     damage(bids_tree)
     problems = Problems("skip")
     table = load_participants("bids", bids_tree, problems=problems)
-    table = prepare_cohort(table, Preparation("t1w_4mm"), cache_dir=tmp_path, problems=problems)
+    table = prepare_cohort(table, PreprocessingConfig("t1w_4mm"), cache_dir=tmp_path, problems=problems)
     assert table["participant_id"].tolist() == ["sub-00", "sub-01", "sub-02", "sub-04", "sub-05"]
     assert problems.table()["participant_id"].tolist() == ["sub-03"]
     assert pd.Series(problems.table()["reason"]).str.contains(told.split("(")[0]).all()
@@ -180,7 +182,9 @@ def test_nothing_is_wrong_with_a_trailing_axis_and_nan_outside(bids_tree, tmp_pa
     path = t1w(bids_tree, "sub-03")
     data = nib.load(path).get_fdata(dtype=np.float32)
     nib.save(nib.Nifti1Image(np.where(data == 0, np.nan, data)[..., None], COARSE), path)
-    table = prepare_cohort(load_participants("bids", bids_tree), Preparation("t1w_4mm"), cache_dir=tmp_path)
+    table = prepare_cohort(
+        load_participants("bids", bids_tree), PreprocessingConfig("t1w_4mm"), cache_dir=tmp_path
+    )
     assert len(table) == 6
 
 
@@ -188,5 +192,7 @@ def test_images_of_different_grids_meet_on_one(bids_tree, tmp_path):
     affine = np.diag([6.0, 7.0, 8.0, 1.0])
     affine[:3, 3] = [-87, -124, -70]
     fake_brain((30, 32, 22), affine).to_filename(t1w(bids_tree, "sub-03"))
-    table = prepare_cohort(load_participants("bids", bids_tree), Preparation("t1w_4mm"), cache_dir=tmp_path)
+    table = prepare_cohort(
+        load_participants("bids", bids_tree), PreprocessingConfig("t1w_4mm"), cache_dir=tmp_path
+    )
     assert {np.load(path, mmap_mode="r").shape for path in table["volume_path"]} == {(46, 55, 46)}

@@ -13,7 +13,7 @@ from nibabel.affines import apply_affine
 from xai_brain import BrainClassifier
 from xai_brain.cli import main
 from xai_brain.config.compose import ConfigError
-from xai_brain.data.preprocessing import Preparation, preprocess_t1w
+from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
 from xai_brain.io.nifti import load_img
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.study.training.predict_settings import predict_settings
@@ -59,7 +59,7 @@ def test_native_images_are_predicted_with_one_command(small_run, settings, calls
     run = RunDirectory(settings[-1].split("=")[1])
     expected = []
     for i in range(N):  # the same brains, in MNI152
-        prepared = preprocess_t1w(template_brain(seed=i), Preparation("t1w_4mm"), space="MNI152")
+        prepared = preprocess_t1w(template_brain(seed=i), PreprocessingConfig("t1w_4mm"), space="MNI152")
         volume, each = torch.from_numpy(prepared.volume)[None, None], []
         for fold in (0, 1):
             path = small_run.checkpoint(fold, 0, [0])

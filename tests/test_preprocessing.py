@@ -13,11 +13,11 @@ from test_volumes import centre_of_mass_mm
 
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import Preparation, preprocess_t1w, read_preparation
+from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w, read_preparation
 from xai_brain.io.nifti import GRIDS, ImageError, template_brain_mask
 
-FINE = Preparation("t1w_58x70x58")
-COARSE = Preparation("t1w_4mm")
+FINE = PreprocessingConfig("t1w_58x70x58")
+COARSE = PreprocessingConfig("t1w_4mm")
 
 
 def prepare(img, settings=COARSE, **kwargs):
@@ -54,7 +54,7 @@ def test_the_rim_is_not_darkened_by_the_background():
     mm = world_coordinates(GRIDS["t1w_2mm"].shape, affine)
     inside = template_values(mm) > 20
     ramp = np.where(inside, 200 + mm[..., 1], 0).astype(np.float32)  # intensity is a function of y only
-    prepared = prepare(nib.Nifti1Image(ramp, affine), Preparation("t1w_4mm", scaling="none"))
+    prepared = prepare(nib.Nifti1Image(ramp, affine), PreprocessingConfig("t1w_4mm", scaling="none"))
     grid = GRIDS["t1w_4mm"]
     expected = 200 + world_coordinates(grid.shape, grid.affine)[..., 1]
     assert (
@@ -136,7 +136,9 @@ def test_cache_is_memory_mapped_and_follows_content_and_settings(bids_tree, tmp_
     pd.testing.assert_frame_equal(first, again)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
 
-    other = prepare_cohort(participants, Preparation("t1w_4mm", scaling="none"), cache_dir=tmp_path / "cache")
+    other = prepare_cohort(
+        participants, PreprocessingConfig("t1w_4mm", scaling="none"), cache_dir=tmp_path / "cache"
+    )
     assert not set(other["volume_path"]) & set(first["volume_path"])
     path = participants["t1w_path"][2]
     img = nib.load(path)
@@ -167,8 +169,8 @@ def test_real_brain_overlaps_the_template_and_native_is_refused(real_data):
 
 def test_percentiles_of_the_brain_become_0_and_1():
     img = fake_brain(AWKWARD_SHAPE, awkward_affine(), blob_mm=(-40.0, -20.0, 15.0))
-    raw = prepare(img, Preparation("t1w_4mm", scaling="none"))
-    scaled = prepare(img, Preparation("t1w_4mm", scaling="percentile"))
+    raw = prepare(img, PreprocessingConfig("t1w_4mm", scaling="none"))
+    scaled = prepare(img, PreprocessingConfig("t1w_4mm", scaling="percentile"))
     low, high = np.percentile(raw.volume[raw.brain_mask], [1, 99])
     middle = (raw.volume > low) & (raw.volume < high) & raw.brain_mask
     np.testing.assert_allclose(scaled.volume[middle], (raw.volume[middle] - low) / (high - low), atol=1e-5)
@@ -179,9 +181,9 @@ def test_percentiles_of_the_brain_become_0_and_1():
 
 def test_raw_intensities_stay_and_can_be_scaled_to_a_median():
     img = fake_brain(AWKWARD_SHAPE, awkward_affine())
-    raw = prepare(img, Preparation("t1w_4mm", scaling="none"))
+    raw = prepare(img, PreprocessingConfig("t1w_4mm", scaling="none"))
     assert np.median(raw.volume[raw.brain_mask]) == pytest.approx(100, abs=1)
-    scaled = prepare(img, Preparation("t1w_4mm", scaling="none", brain_median=700))
+    scaled = prepare(img, PreprocessingConfig("t1w_4mm", scaling="none", brain_median=700))
     assert np.median(scaled.volume[scaled.brain_mask]) == pytest.approx(700, rel=1e-5)
     factor = scaled.volume[scaled.brain_mask] / raw.volume[raw.brain_mask]
     np.testing.assert_allclose(factor, factor[0], rtol=1e-5)
@@ -204,7 +206,7 @@ def grey_matter():
     return nib.Nifti1Image(data, img.affine)
 
 
-VBM = Preparation("t1w_4mm", scaling="none", brain="template")
+VBM = PreprocessingConfig("t1w_4mm", scaling="none", brain="template")
 
 
 def test_a_tissue_map_without_an_edge_passes_with_its_numbers():
@@ -239,7 +241,7 @@ def test_the_published_grid_is_las_over_the_field_of_view():
 
 def test_left_is_at_the_end_of_the_published_grid():
     img = fake_brain(AWKWARD_SHAPE, awkward_affine(), blob_mm=(-40.0, -20.0, 15.0))
-    prepared = prepare(img, Preparation("kan2020_58x70x58", scaling="none"))
+    prepared = prepare(img, PreprocessingConfig("kan2020_58x70x58", scaling="none"))
     bright = np.where(prepared.volume > 250, prepared.volume, 0)
     np.testing.assert_allclose(centre_of_mass_mm(bright, prepared.affine), (-40, -20, 15), atol=1.0)
     assert np.unravel_index(prepared.volume.argmax(), prepared.volume.shape)[0] > 29
@@ -256,8 +258,8 @@ def test_infinities_inside_the_brain_mask_are_refused():
 
 def test_settings_of_earlier_runs_are_understood():
     old = {"grid": "t1w_4mm", "zscore": True, "antialias": True}
-    assert read_preparation(old) == Preparation("t1w_4mm")
-    assert read_preparation({**old, "zscore": False}) == Preparation("t1w_4mm", scaling="none")
+    assert read_preparation(old) == PreprocessingConfig("t1w_4mm")
+    assert read_preparation({**old, "zscore": False}) == PreprocessingConfig("t1w_4mm", scaling="none")
     with pytest.raises(ValueError, match=r"preprocessing\.smooth: not a setting"):
         read_preparation({**old, "smooth": 4})
 
@@ -273,4 +275,4 @@ def test_settings_of_earlier_runs_are_understood():
 )
 def test_settings_that_do_not_exist_are_refused(settings, told):
     with pytest.raises(ValueError, match=told):
-        Preparation(**settings)
+        PreprocessingConfig(**settings)

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from xai_brain import RunDirectory
 from xai_brain.cli import main
 from xai_brain.config.compose import ConfigError
-from xai_brain.data.preprocessing import Preparation, preprocess_t1w
+from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
 from xai_brain.io.nifti import ImageError, load_img
 from xai_brain.models.networks.kan2020 import Kan2020
 from xai_brain.runs.directory import read_json, read_tsv, sidecar
@@ -93,7 +93,7 @@ def command(participants, weights, tmp_path, *more):
 def test_one_command_predicts_with_a_published_file(participants, published, network, tmp_path, layout):
     assert main(["predict", *command(participants, published / layout, tmp_path, SMALL)]) == 0
     table = read_tsv(tmp_path / "new" / "predictions.tsv")
-    kan2020 = Preparation("kan2020_58x70x58", scaling="none", brain_median=700, alignment="rigid")
+    kan2020 = PreprocessingConfig("kan2020_58x70x58", scaling="none", brain_median=700, alignment="rigid")
     for row in table.itertuples():
         (path,) = (participants / row.participant_id).rglob("*_T1w.nii.gz")
         prepared = preprocess_t1w(load_img(path), kan2020, space="MNI152", path=path)
@@ -172,7 +172,7 @@ def test_a_checkpoint_brings_its_preparation_its_classes_and_its_temperature(sma
 
 
 def test_rigidly_aligned_images_that_claim_no_space_are_compared_without_their_size(participants):
-    kan2020 = Preparation("kan2020_58x70x58", scaling="none", brain_median=700, alignment="rigid")
+    kan2020 = PreprocessingConfig("kan2020_58x70x58", scaling="none", brain_median=700, alignment="rigid")
     (path,) = (participants / "sub-00").rglob("*_T1w.nii.gz")
     img = load_img(path)
     prepared = preprocess_t1w(img, kan2020, path="100307.nii.gz")
@@ -181,7 +181,7 @@ def test_rigidly_aligned_images_that_claim_no_space_are_compared_without_their_s
         size, rel=0.02
     )
     with pytest.raises(ImageError, match="Dice with the template's brain"):
-        preprocess_t1w(img, Preparation("t1w_4mm"), path="100307.nii.gz")
+        preprocess_t1w(img, PreprocessingConfig("t1w_4mm"), path="100307.nii.gz")
     shifted = img.affine.copy()
     shifted[1, 3] += 15
     with pytest.raises(ImageError, match="is not in MNI152 space"):

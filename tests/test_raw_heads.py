@@ -18,7 +18,7 @@ from synthetic_heads import BACKGROUNDS, synthetic_head, with_background
 
 from xai_brain import compose, explain, train
 from xai_brain.cli import main
-from xai_brain.data.preprocessing import Preparation, preprocess_t1w
+from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
 from xai_brain.data.raw import heads as raw_heads
 from xai_brain.data.raw.heads import ACPC_MM, align_to_mni, correct_bias, extract_brain, in_mni, in_native
 from xai_brain.io.nifti import Grid, ImageError, get_grid, load_img, resample_to_grid, template_brain_mask
@@ -100,7 +100,7 @@ def test_a_point_of_a_map_lies_at_its_place_in_the_native_image():
 def test_a_raw_image_is_prepared_in_mni_and_knows_its_way_back(template):
     needs("ants")
     known = from_matvec(Rotation.from_euler("xz", [10, 6], degrees=True).as_matrix() * 1.05, [25, -30, 18])
-    raw, name = Preparation("t1w_4mm", raw=True), "sub-01_desc-brain_T1w.nii.gz"
+    raw, name = PreprocessingConfig("t1w_4mm", raw=True), "sub-01_desc-brain_T1w.nii.gz"
     prepared = preprocess_t1w(placed(template, known), raw, path=name)
     assert dice(prepared.brain_mask, template_brain_mask("t1w_4mm")) > 0.93
     places = [apply_affine(matrix, LANDMARKS_MM) for matrix in (prepared.mni_to_native, known)]
@@ -225,7 +225,7 @@ def test_native_images_are_predicted_with_networks_trained_in_mni(real_data, tmp
     ours, others = [], []
     for participant_id in native:
         (in_mni_path,) = (real_data / "ixi" / participant_id).rglob("*_T1w.nii.gz")
-        there = preprocess_t1w(load_img(in_mni_path), Preparation("t1w_4mm"), space="MNI152")
+        there = preprocess_t1w(load_img(in_mni_path), PreprocessingConfig("t1w_4mm"), space="MNI152")
         ours.append(np.load(prepared.loc[participant_id, "volume_path"]).ravel())
         others.append(there.volume.ravel())
     correlations = np.corrcoef(ours, others)[: len(native), len(native) :]
@@ -239,7 +239,9 @@ def test_native_images_are_predicted_with_networks_trained_in_mni(real_data, tmp
 @pytest.mark.real_data
 def test_rigid_alignment_keeps_brain_size(real_data):
     needs("ants")
-    kan2020 = Preparation("kan2020_58x70x58", scaling="none", brain_median=700, raw=True, alignment="rigid")
+    kan2020 = PreprocessingConfig(
+        "kan2020_58x70x58", scaling="none", brain_median=700, raw=True, alignment="rigid"
+    )
     known = json.loads((real_data / "ixi_native" / "reference_affines.json").read_text())["affines"]
     table = read_tsv(real_data / "ixi" / "participants.tsv").set_index("participant_id")
     images = []  # name, image, native volume in ml, matrix from MNI152 mm to the image's mm by others
@@ -298,7 +300,7 @@ def test_the_brain_of_a_head_is_found_whatever_surrounds_it(heads, name, backgro
     needs("ants")
     head, brain_mask = with_background(*heads[name], background)
     grid = get_grid("t1w_58x70x58")
-    prepared = preprocess_t1w(head, Preparation(grid.name, raw=True), path="sub-01_T1w.nii.gz")
+    prepared = preprocess_t1w(head, PreprocessingConfig(grid.name, raw=True), path="sub-01_T1w.nii.gz")
     moved = nib.Nifti1Image(brain_mask.dataobj, np.linalg.inv(prepared.mni_to_native) @ brain_mask.affine)
     truth = resample_to_grid(moved, grid) > 0.5
     overlap, volume = dice(prepared.brain_mask, truth), prepared.brain_mask.sum() / truth.sum()

@@ -13,7 +13,7 @@ from nibabel.affines import apply_affine, from_matvec
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from xai_brain.data.preprocessing import Preparation, preprocess_t1w
+from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
 from xai_brain.data.raw import images as raw_images
 from xai_brain.data.raw.heads import ACPC_MM, rigid_part
 from xai_brain.data.raw.images import prepare_raw
@@ -116,7 +116,9 @@ def test_rigid_alignment_keeps_the_size_of_the_brain(brain, calls):
     assert volume_ml(affine.mask_img) == pytest.approx(template_ml, rel=1e-6)
     assert volume_ml(rigid.mask_img) == pytest.approx(native_ml, rel=1e-6)
     prepared = preprocess_t1w(
-        brain, Preparation("kan2020_58x70x58", raw=True, alignment="rigid"), brain_mask_img=mask_of(brain)
+        brain,
+        PreprocessingConfig("kan2020_58x70x58", raw=True, alignment="rigid"),
+        brain_mask_img=mask_of(brain),
     )
     prepared_ml = prepared.brain_mask.sum() * abs(np.linalg.det(prepared.affine[:3, :3])) / 1000
     assert prepared_ml == pytest.approx(native_ml, rel=0.02)
@@ -141,7 +143,7 @@ def test_the_rigid_part_of_a_rigid_alignment_is_itself():
 
 
 def test_a_native_image_is_on_the_template_after_preparation(head, calls):
-    prepared = preprocess_t1w(head, Preparation("t1w_4mm", raw=True), path="sub-01_T1w.nii.gz")
+    prepared = preprocess_t1w(head, PreprocessingConfig("t1w_4mm", raw=True), path="sub-01_T1w.nii.gz")
     there = template_brain_mask("t1w_4mm")
     both = (prepared.brain_mask & there).sum()
     assert 2 * both / (prepared.brain_mask.sum() + there.sum()) > 0.95

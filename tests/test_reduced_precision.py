@@ -8,7 +8,7 @@ from conftest import ToyNet
 from torch import nn
 
 from xai_brain.attribution import ClassScore, MeaningfulPerturbation, Saliency, reduced_precision
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 from xai_brain.attribution.reduced_precision import full_float32
 
 REAL_CONVOLUTION = nn.functional.conv3d
@@ -67,7 +67,7 @@ def break_convolutions(monkeypatch):
 
 
 def gradients(network, inputs, precision="float32", chunk_size=None):
-    engine = MaskEngine(network, chunk_size, precision)
+    engine = BatchedScorer(network, chunk_size, precision)
     with engine.prepared(inputs):
         return engine.gradients(inputs, 0 * inputs, torch.full_like(inputs, 0.3), TARGETS.to(inputs.device))
 
@@ -95,7 +95,7 @@ def test_errors_of_large_passes_only_are_noticed(break_convolutions, network, in
 
 
 def test_correct_bfloat16_is_used_without_a_warning(network, inputs):
-    engine = MaskEngine(network, precision="bfloat16")
+    engine = BatchedScorer(network, precision="bfloat16")
     with engine.prepared(inputs):
         scores = engine.scores(inputs, TARGETS)
     exact = network(inputs)[torch.arange(3), TARGETS].detach()

@@ -10,8 +10,8 @@ from killed_runs import SETTINGS, compare
 
 from xai_brain import compose, evaluate, explain, run, validate
 from xai_brain.config.compose import ConfigError
-from xai_brain.parallel.locks import alone, share
-from xai_brain.parallel.shards import of_shard, read_shard
+from xai_brain.parallel.locks import run_exclusive, run_shared
+from xai_brain.parallel.shards import read_shard, select_shard
 from xai_brain.runs.directory import read_tsv
 from xai_brain.study.settings import stage_settings
 from xai_brain.tools.sweep import plan_sweep
@@ -19,12 +19,12 @@ from xai_brain.tools.sweep import plan_sweep
 
 def test_shards_part_all_units_evenly_whatever_their_order():
     units = [f"unit-{i:02d}" for i in range(11)]
-    shards = [of_shard(reversed(units), f"{k}/4") for k in (1, 2, 3, 4)]
+    shards = [select_shard(reversed(units), f"{k}/4") for k in (1, 2, 3, 4)]
     assert shards[0] == {"unit-00", "unit-04", "unit-08"}
     assert shards[3] == {"unit-03", "unit-07"}
     assert sorted(name for shard in shards for name in shard) == units
-    assert of_shard(units, "12/12") == set()
-    assert of_shard(units, None) == set(units)
+    assert select_shard(units, "12/12") == set()
+    assert select_shard(units, None) == set(units)
 
 
 @pytest.mark.parametrize("shard", ["0/8", "9/8", "a/b", "3", "1/0", "-1/8", "1/2/3", "1.5/2", ""])
@@ -50,8 +50,8 @@ def test_what_others_do_is_not_waited_for_by_a_shard(tmp_path):
 
     (tmp_path / "b.0").write_text("00000000-1-1")  # a process of another machine
     did = []
-    share(tmp_path, {"a": "a", "b": "b", "c": "c"}, done=did.__contains__, do=did.append, stay=False)
-    alone(tmp_path, "b", lambda: did.append("b"), stay=False)
+    run_shared(tmp_path, {"a": "a", "b": "b", "c": "c"}, done=did.__contains__, do=did.append, stay=False)
+    run_exclusive(tmp_path, "b", lambda: did.append("b"), stay=False)
     assert did == ["a", "c"]
     assert not _held
 

@@ -13,7 +13,7 @@ import pytest
 
 from xai_brain.io.atomic import is_gone, this_process
 from xai_brain.parallel import locks as claims
-from xai_brain.parallel.locks import alone, claim, others_at_work, share
+from xai_brain.parallel.locks import is_locked, lock, run_exclusive, run_shared
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and reads /proc")
 
@@ -39,13 +39,13 @@ def put(folder: Path, name: str, process: str, age: float = 0.0) -> Path:
 
 def test_a_claim_is_of_one_process_and_leaves_nothing(tmp_path):
     folder = tmp_path / "claims"
-    with claim(folder, "unit") as mine:
+    with lock(folder, "unit") as mine:
         assert mine
         assert (folder / "unit.0").read_text() == this_process()
-        with claim(folder, "unit") as again, claim(folder, "unit.2") as other:
+        with lock(folder, "unit") as again, lock(folder, "unit.2") as other:
             assert not again
             assert other
-        assert not others_at_work(folder)
+        assert not is_locked(folder)
     assert not folder.exists()
 
 
@@ -64,8 +64,8 @@ def test_the_claim_of_a_dead_process_is_taken_over_at_once_that_of_another_machi
     ):
         folder = tmp_path / name
         put(folder, "unit.4", process, age)
-        assert others_at_work(folder) is not expected, name
-        with claim(folder, "unit") as mine:
+        assert is_locked(folder) is not expected, name
+        with lock(folder, "unit") as mine:
             assert mine is expected, name
             assert (folder / "unit.5").exists() is expected
         assert folder.exists() is not expected  # stale claims go with the one that took over
@@ -73,12 +73,12 @@ def test_the_claim_of_a_dead_process_is_taken_over_at_once_that_of_another_machi
 
 def test_what_killed_processes_claimed_is_forgotten_when_nobody_is_at_work(tmp_path):
     stale, living = put(tmp_path, "unit.2", ended_process()), put(tmp_path, "other.0", "00000000-1-1")
-    with claim(tmp_path, "at-work") as mine:
-        claims.forget_stale(tmp_path)
+    with lock(tmp_path, "at-work") as mine:
+        claims.remove_stale_locks(tmp_path)
         assert mine
         assert stale.exists()  # the other machine might take it over
         living.unlink()
-        claims.forget_stale(tmp_path)
+        claims.remove_stale_locks(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["at-work.0"]
 
 
@@ -93,7 +93,7 @@ def test_of_many_that_take_over_at_once_one_has_the_claim(tmp_path):
 
 def test_a_claim_is_renewed_while_the_work_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "BEAT_SECONDS", 0.01)
-    with claim(tmp_path / "c", "unit"):
+    with lock(tmp_path / "c", "unit"):
         path = tmp_path / "c" / "unit.0"
         os.utime(path, (1e9, 1e9))
         deadline = time.monotonic() + 20
@@ -114,12 +114,12 @@ def test_units_are_shared_those_of_others_waited_for_and_failures_given_up(tmp_p
 
     units = {"a": "a", "b": "b of others", "c": "c", "d": "d"}
     done.add("d")
-    share(tmp_path / "c", units, done=done.__contains__, do=do, wait=waited.append)
+    run_shared(tmp_path / "c", units, done=done.__contains__, do=do, wait=waited.append)
     assert done == {"a", "b of others", "c", "d"}
     assert waited == []
 
     with pytest.raises(ZeroDivisionError):
-        alone(tmp_path / "c", "fails", lambda: 1 / 0)
+        run_exclusive(tmp_path / "c", "fails", lambda: 1 / 0)
     assert not (tmp_path / "c").exists()
 
 

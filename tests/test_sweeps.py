@@ -15,7 +15,7 @@ from hydra.errors import MissingConfigException
 
 from xai_brain import compose
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError, told_in_one_line
+from xai_brain.config.compose import ConfigError, format_config_error
 from xai_brain.runs.directory import read_json, read_tsv, write_json
 from xai_brain.statistics.sweeps import (
     SweepError,
@@ -189,7 +189,7 @@ def test_what_a_launcher_would_ask_for_is_shown_without_starting_anything(tmp_pa
 
 def test_without_the_extra_one_line_says_what_to_install():
     error = MissingConfigException("In 'hydra/config': Could not find 'hydra/launcher/joblib'\n\nAvailable")
-    message = told_in_one_line(error, "run", [])
+    message = format_config_error(error, "run", [])
     assert message.startswith("launcher joblib is not installed: pip install 'hydra-joblib-launcher>=")
 
 

@@ -12,12 +12,16 @@ from xai_brain.config.compose import ConfigError
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.metrics.mask_validation import CONDITION
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
-from xai_brain.study.evaluation.context import Bench
+from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.participants import prepared_cohort, same_cohort
 from xai_brain.study.settings import stage_settings
-from xai_brain.study.training.folds import parts_of
-from xai_brain.study.training.masked_training import masked_volumes, told_again, train_again
-from xai_brain.study.training.networks import networks_of
+from xai_brain.study.training.folds import split_prepared_fold
+from xai_brain.study.training.masked_training import (
+    masked_volumes,
+    read_retrained_predictions,
+    retrain_masked,
+)
+from xai_brain.study.training.networks import load_networks
 
 
 def test_settings_that_cannot_be():
@@ -60,9 +64,9 @@ def validated(small_run, tmp_path_factory):
 def bench_of(run):
     cfg = stage_settings("validate", [f"run_dir={run.path}", *SETTINGS])
     cohort = same_cohort(prepared_cohort(cfg, run), run)
-    ((network,), *_) = networks_of(cfg, run).values()
+    ((network,), *_) = load_networks(cfg, run).values()
     rows = read_tsv(run.predictions).query("fold == 0 and seed == 0").reset_index(drop=True)
-    return Bench(cfg, run, cohort, network, network.load(cfg), rows)
+    return EvaluationContext(cfg, run, cohort, network, network.load(cfg), rows)
 
 
 def test_only_training_subjects_are_explained(validated):
@@ -72,7 +76,7 @@ def test_only_training_subjects_are_explained(validated):
     assert len(records) == 3 * 2  # methods and folds
     for record in records:
         fold = int(record.stem.rpartition("-")[2])
-        parts = parts_of(cfg, people, folds, fold)
+        parts = split_prepared_fold(cfg, people, folds, fold)
         explained = set(read_json(record)["Explained"])
         assert len(explained) == 6
         assert explained <= set(parts["train"]["participant_id"])
@@ -177,8 +181,8 @@ def test_masked_volumes_are_the_images_inside_and_the_training_mean_outside(vali
 def test_training_again_on_whole_images_gives_the_network_of_the_run(validated, tmp_path):
     bench = bench_of(validated)
     path = tmp_path / "again.tsv"
-    train_again(bench, np.ones(bench.inputs.shape[2:], bool), path)
-    told = told_again(bench.rows, path)
+    retrain_masked(bench, np.ones(bench.inputs.shape[2:], bool), path)
+    told = read_retrained_predictions(bench.rows, path)
     np.testing.assert_allclose(told, bench.rows[told.columns], atol=1e-5)
 
 

@@ -176,7 +176,7 @@ def _start_with_others(command: str, rest: list[str]) -> int:
     """One of the processes that torchrun has started."""
     from xai_brain.config.compose import ConfigError, compose
     from xai_brain.models.launched import with_others
-    from xai_brain.parallel.progress import say
+    from xai_brain.parallel.progress import log
 
     if command != "train" or any(argument.startswith("-") for argument in rest):
         raise ConfigError(
@@ -187,7 +187,7 @@ def _start_with_others(command: str, rest: list[str]) -> int:
     def work() -> None:
         cfg = compose(command, rest)
         if cfg.baselines:
-            say(f"train: its baselines ({', '.join(cfg.baselines)}) are left to a start without torchrun")
+            log(f"train: its baselines ({', '.join(cfg.baselines)}) are left to a start without torchrun")
             cfg.baselines = {}
         _execute(command, cfg)
 
@@ -226,7 +226,7 @@ def _start_hydra(command: str, rest: list[str]) -> int:
 
     from xai_brain.config.compose import ConfigError, compose, conf_dir, register_schemas
     from xai_brain.config.overrides import literal, quoted, split_commas, unquoted
-    from xai_brain.tools.sweep import first_value, plan_sweep, tell_sweep, waiting_for_all
+    from xai_brain.tools.sweep import first_value, plan_sweep, summarize_jobs, tolerate_failed_jobs
 
     multirun = bool({"-m", "--multirun"} & set(rest))
     rest = [literal(text, multirun) for text in rest]
@@ -257,15 +257,15 @@ def _start_hydra(command: str, rest: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in one line
     main_of_hydra = hydra.main(version_base="1.3", config_path=str(conf_dir().resolve()), config_name=command)
     try:
-        with waiting_for_all():
+        with tolerate_failed_jobs():
             main_of_hydra(_job)()
     except Exception as error:
         if folder is None or os.environ.get("XAI_BRAIN_DEBUG"):
             raise
         _fail(_message(error))
-        tell_sweep(folder, start)
+        summarize_jobs(folder, start)
         return 1
-    return tell_sweep(folder, start) if folder is not None else 0
+    return summarize_jobs(folder, start) if folder is not None else 0
 
 
 def _job(cfg: DictConfig) -> float | None:
@@ -304,9 +304,9 @@ def _job(cfg: DictConfig) -> float | None:
 
 
 def _message(error: Exception) -> str:
-    from xai_brain.parallel.progress import one_line
+    from xai_brain.parallel.progress import format_error
 
-    return one_line(error)
+    return format_error(error)
 
 
 def _fail(text: str, code: int = 1) -> int:

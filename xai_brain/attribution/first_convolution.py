@@ -12,7 +12,7 @@ from torch.nn import functional as F
 BLOCK = 2  # voxels along each axis that are computed together
 
 
-def quicken(model: nn.Module) -> None:
+def use_fast_backward(model: nn.Module) -> None:
     """Let the first convolutions of a model go back to the image the quick way; the forward pass is the same.
 
     Parameters

@@ -36,7 +36,7 @@ class Chunks:
     def __init__(self, size: int):
         self.size = size
 
-    def halving(self, work: Callable[[int], Result]) -> Result:
+    def retry_on_out_of_memory(self, work: Callable[[int], Result]) -> Result:
         """Result of ``work(size)``, tried again with half of the size as long as memory is out."""
         while True:
             try:
@@ -61,7 +61,7 @@ class Chunks:
             return rows.stop
 
         while start < n:
-            start = self.halving(next_rows)
+            start = self.retry_on_out_of_memory(next_rows)
 
 
 def in_chunks(

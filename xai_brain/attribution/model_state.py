@@ -26,7 +26,7 @@ class AttributionError(ValueError):
     """A model or input that a method cannot explain: why, and what to do."""
 
 
-class Tried(Generic[Found]):
+class CachedCheck(Generic[Found]):
     """What a method found out about a model by trying it on a volume; tried again when the model changes.
 
     Parameters
@@ -39,7 +39,7 @@ class Tried(Generic[Found]):
         self.find = find
         self.known: tuple[Any, Found] | None = None
 
-    def on(self, model: nn.Module, inputs: torch.Tensor, *more: Any) -> Found:
+    def result_for(self, model: nn.Module, inputs: torch.Tensor, *more: Any) -> Found:
         """``find(model, inputs, ...)``, or what it gave for these modules and this size."""
         about = (tuple(model.modules()), inputs.shape[1:], inputs.device, more)
         if self.known is None or self.known[0] != about:

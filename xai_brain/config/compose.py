@@ -101,7 +101,7 @@ def compose(command: str = "run", overrides: list[str] | None = None, *, checked
             cfg = hydra_compose(command, overrides)
             complete(cfg, overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(told_in_one_line(error, command, overrides)) from error
+        raise ConfigError(format_config_error(error, command, overrides)) from error
     if cfg.shard is not None and command not in SHARDED:
         raise ConfigError(f"shard={cfg.shard}: `xai-brain {command}` has none; for {', '.join(SHARDED)} only")
     if checked:
@@ -125,7 +125,7 @@ def drop_unchosen_methods(cfg: DictConfig, overrides: list[str]) -> None:
                 del cfg.attribution[label]
 
 
-def told_in_one_line(error: Exception, command: str, overrides: list[str]) -> str:
+def format_config_error(error: Exception, command: str, overrides: list[str]) -> str:
     """What a user needs of a Hydra error: the key, what is wrong, the nearest valid key."""
     chain: BaseException | None = error
     texts = []

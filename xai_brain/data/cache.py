@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xai_brain.data.preprocessing import ALGORITHM, Preparation, preprocess_t1w
+from xai_brain.data.preprocessing import ALGORITHM, PreprocessingConfig, preprocess_t1w
 from xai_brain.io.atomic import file_hash, write_atomic
 from xai_brain.io.nifti import ImageError, load_img
 from xai_brain.io.nifti_header import require_file
-from xai_brain.parallel.locks import alone, claim
+from xai_brain.parallel.locks import lock, run_exclusive
 
 RACY_NS = 2 * 10**9  # a file changed this shortly before it was hashed may change again unnoticed
 
@@ -62,14 +62,14 @@ def entry_of(key: str, folder: Path) -> Entry:
     )
 
 
-def entry_key(content: str, mask_content: str | None, source: Source, settings: Preparation) -> str:
+def entry_key(content: str, mask_content: str | None, source: Source, settings: PreprocessingConfig) -> str:
     """Name of an entry: content of the image, its space, settings and version of the algorithm."""
     said = source.space, source.orientation, source.space_check
     recipe = [ALGORITHM, content, mask_content, *said, asdict(settings)]
     return sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def find(source: Source, settings: Preparation, folder: Path) -> dict[str, str] | None:
+def find(source: Source, settings: PreprocessingConfig, folder: Path) -> dict[str, str] | None:
     """The prepared image, when it is in the cache and sound; reads no image that is unchanged."""
     content = known_hash(source.path, folder)
     mask_content = known_hash(source.mask_path, folder) if source.mask_path else None
@@ -79,7 +79,9 @@ def find(source: Source, settings: Preparation, folder: Path) -> dict[str, str] 
     return _columns(entry, content) if is_sound(entry) else None
 
 
-def prepare(source: Source, settings: Preparation, folder: Path, *, wait: bool) -> dict[str, str] | None:
+def prepare(
+    source: Source, settings: PreprocessingConfig, folder: Path, *, wait: bool
+) -> dict[str, str] | None:
     """Prepare one image into the cache, unless it is there.
 
     Parameters
@@ -109,9 +111,9 @@ def prepare(source: Source, settings: Preparation, folder: Path, *, wait: bool) 
         return _columns(entry, content)
     name = entry.record.name.removesuffix("_record.json")
     if wait:
-        alone(claims(folder), name, lambda: _make(entry, source, settings), lambda: is_sound(entry))
+        run_exclusive(locks(folder), name, lambda: _make(entry, source, settings), lambda: is_sound(entry))
         return _columns(entry, content)
-    with claim(claims(folder), name) as mine:
+    with lock(locks(folder), name) as mine:
         if not mine:
             return None
         if not is_sound(entry):
@@ -119,12 +121,12 @@ def prepare(source: Source, settings: Preparation, folder: Path, *, wait: bool) 
     return _columns(entry, content)
 
 
-def claims(folder: Path) -> Path:
+def locks(folder: Path) -> Path:
     """What processes at work are preparing; gone when there are none."""
     return folder / ".claims"
 
 
-def _make(entry: Entry, source: Source, settings: Preparation) -> None:
+def _make(entry: Entry, source: Source, settings: PreprocessingConfig) -> None:
     t1w_img = load_img(source.path, source.orientation)
     prepared = preprocess_t1w(
         t1w_img,

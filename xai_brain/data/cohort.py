@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from xai_brain.data.cache import Source, default_cache_dir, find, prepare
-from xai_brain.data.preprocessing import Preparation
+from xai_brain.data.preprocessing import PreprocessingConfig
 from xai_brain.io.atomic import remove_partial_files
 from xai_brain.io.nifti import ImageError
 from xai_brain.io.problems import Problems
@@ -21,7 +21,7 @@ IDLE_WORKERS_END_AFTER_SECONDS = 5
 
 def prepare_cohort(
     participants: pd.DataFrame,
-    settings: Preparation,
+    settings: PreprocessingConfig,
     *,
     cache_dir: str | Path | None = None,
     space: str | None = None,
@@ -96,7 +96,7 @@ def _source(row: dict, space: str | None, orientation: str | None, space_check: 
 
 
 def _prepare_all(
-    sources: list[Source], settings: Preparation, folder: Path, num_workers: int
+    sources: list[Source], settings: PreprocessingConfig, folder: Path, num_workers: int
 ) -> Iterator[dict[str, str] | ImageError | None]:
     """In the order of the sources; workers start when the work is long enough to pay for them."""
     start = time.monotonic()
@@ -109,7 +109,7 @@ def _prepare_all(
 
 
 def _in_parallel(
-    sources: list[Source], settings: Preparation, folder: Path, num_workers: int
+    sources: list[Source], settings: PreprocessingConfig, folder: Path, num_workers: int
 ) -> Iterator[dict[str, str] | ImageError | None]:
     from joblib import Parallel, delayed
 
@@ -125,7 +125,7 @@ def _in_parallel(
 
 
 def _outcome(
-    source: Source, settings: Preparation, folder: Path, wait: bool = False
+    source: Source, settings: PreprocessingConfig, folder: Path, wait: bool = False
 ) -> dict[str, str] | ImageError | None:
     """An unusable image is a result like others: the rest goes on. None: another process is at it."""
     from threadpoolctl import threadpool_limits

@@ -14,7 +14,7 @@ from scipy import ndimage
 from xai_brain.data.raw.brain_masks import find_brain
 from xai_brain.data.raw.images import prepare_raw
 from xai_brain.data.spaces.claimed_space import (
-    judge_space,
+    check_claimed_space,
     refuse_other_space,
     require_overlap,
     require_overlap_of_map,
@@ -30,7 +30,7 @@ PERCENTILES = (1.0, 99.0)
 
 
 @dataclass(frozen=True)
-class Preparation:
+class PreprocessingConfig:
     """Settings of `preprocess_t1w`.
 
     Parameters
@@ -84,7 +84,7 @@ class Preparation:
             )
 
 
-def read_preparation(settings: Mapping[str, Any]) -> Preparation:
+def read_preparation(settings: Mapping[str, Any]) -> PreprocessingConfig:
     """Settings as a run or a checkpoint keeps them; ``zscore: true`` of earlier versions is understood.
 
     Raises
@@ -95,9 +95,9 @@ def read_preparation(settings: Mapping[str, Any]) -> Preparation:
     known = dict(settings)
     if "zscore" in known:
         known["scaling"] = "zscore" if known.pop("zscore") else "none"
-    if unknown := sorted(set(known) - {field.name for field in fields(Preparation)}):
+    if unknown := sorted(set(known) - {field.name for field in fields(PreprocessingConfig)}):
         raise ValueError(f"preprocessing.{unknown[0]}: not a setting of this version of xai_brain")
-    return Preparation(**known)
+    return PreprocessingConfig(**known)
 
 
 class Prepared(NamedTuple):
@@ -116,7 +116,7 @@ class Prepared(NamedTuple):
 
 def preprocess_t1w(
     t1w_img: nib.Nifti1Image,
-    settings: Preparation,
+    settings: PreprocessingConfig,
     *,
     brain_mask_img: nib.Nifti1Image | None = None,
     space: str | None = None,
@@ -190,12 +190,12 @@ def preprocess_t1w(
         check = check_volume(volume, weight, grid.affine, alignment=_alignment(settings) if aligned else None)
         # dividing by the weight keeps the rim of the brain from being darkened by the zeros around it
         volume = np.divide(volume, weight, out=np.zeros_like(volume), where=brain_mask)
-    warning = judge_space(check, space=space, aligned=aligned, policy=space_check, path=path)
+    warning = check_claimed_space(check, space=space, aligned=aligned, policy=space_check, path=path)
     scaled = _scaled(volume, brain_mask, settings, path)
     return Prepared(scaled, brain_mask, grid.affine, mni_to_native, warning)
 
 
-def _alignment(settings: Preparation) -> Alignment:
+def _alignment(settings: PreprocessingConfig) -> Alignment:
     return "rigid" if settings.alignment == "rigid" else "affine"
 
 
@@ -215,7 +215,7 @@ def _numbers(t1w_img: nib.Nifti1Image, path: str | Path) -> tuple[np.ndarray, np
 
 
 def _scaled(
-    volume: np.ndarray, brain_mask: np.ndarray, settings: Preparation, path: str | Path
+    volume: np.ndarray, brain_mask: np.ndarray, settings: PreprocessingConfig, path: str | Path
 ) -> np.ndarray:
     values = volume[brain_mask].astype(np.float64)
     if values.std() <= 1e-6 * np.abs(values).max():  # what rounding leaves of a constant

@@ -51,7 +51,7 @@ class WriteError(OSError):
 
 
 @contextmanager
-def full_disk_told(folder: Path) -> Iterator[None]:
+def disk_full_errors(folder: Path) -> Iterator[None]:
     """What fails inside because no room is left names this folder, and what to do; libraries name neither."""
     try:
         yield

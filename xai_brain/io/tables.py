@@ -119,7 +119,9 @@ def _read_text(path: Path) -> pd.DataFrame:
     return pd.DataFrame(values, columns=header, dtype=object)
 
 
-def read_people(root: Path, tables: list[str] | None, default: str = "participants.tsv") -> pd.DataFrame:
+def read_participants(
+    root: Path, tables: list[str] | None, default: str = "participants.tsv"
+) -> pd.DataFrame:
     """Tables of people joined by participant (and session, where both have one).
 
     Parameters

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from xai_brain.attribution.perturbation.fills import Fills
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.fills import ReplacementVolumes
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 from xai_brain.attribution.reference import Reference
 from xai_brain.metrics.localization import ranked
 
@@ -44,7 +44,7 @@ def removal_baselines(
     """
     if name not in BASELINES:
         raise ValueError(f"baseline={name!r}: one of {', '.join(BASELINES)}")
-    fills = Fills(name, reference, blur_sigma_mm, voxel_size_mm)
+    fills = ReplacementVolumes(name, reference, blur_sigma_mm, voxel_size_mm)
     no_target = torch.zeros(len(inputs), dtype=torch.long)  # none of the three depends on it
     return fills.make(inputs.detach(), no_target, torch.ones_like(inputs[:1]), torch.Generator())[0]
 
@@ -109,7 +109,7 @@ def deletion_insertion(
     Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018.
     """
     curves: dict[str, list[np.ndarray]] = {"deletion": [], "insertion": []}
-    engine = MaskEngine(model)
+    engine = BatchedScorer(model)
     # the whole image and the whole baseline end both curves: 2 n_steps passes serve 2 (n_steps + 1) points
     volumes = torch.empty(2 * n_steps, *inputs.shape[1:], device=inputs.device, dtype=inputs.dtype)
     deleted, inserted = volumes[: n_steps + 1], volumes[n_steps + 1 :]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 
 SCALES = ("relative", "normalized", "raw")
 PIECE = 16  # volumes in memory at once
@@ -91,7 +91,7 @@ def block_changes(
     inputs, brain = inputs.detach(), torch.from_numpy(brain_mask)
     masks = torch.zeros(len(blocks), 1, *brain_mask.shape, dtype=torch.bool)
     masks[:, 0, brain] = torch.from_numpy(blocks)
-    engine, changes = MaskEngine(model), []
+    engine, changes = BatchedScorer(model), []
     with engine.prepared(inputs):
         whole = engine.scores(inputs, target)
         for image, baseline, class_index in zip(inputs, baselines, target, strict=True):

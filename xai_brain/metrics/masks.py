@@ -13,7 +13,7 @@ from xai_brain.metrics.localization import ranked
 MOST_CORRELATED = 0.9999  # of neighbours: a Gaussian of 50 voxels
 
 
-def places(values: np.ndarray, brain_mask: np.ndarray, random_state: int = 0) -> np.ndarray:
+def rank_voxels(values: np.ndarray, brain_mask: np.ndarray, random_state: int = 0) -> np.ndarray:
     """The place of each voxel of the brain in the order of a map.
 
     Parameters
@@ -75,7 +75,7 @@ def _numbered(order: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return found
 
 
-def first_voxels(place: np.ndarray, n_voxels: int) -> np.ndarray:
+def top_k_mask(place: np.ndarray, n_voxels: int) -> np.ndarray:
     """Mask of the first voxels of an order, (X, Y, Z) bool."""
     return (place > 0) & (place <= n_voxels)
 
@@ -155,4 +155,4 @@ def random_mask(
     noise = np.random.default_rng(seed).standard_normal(brain_mask.shape)
     field = gaussian_filter(noise, sigma_voxels, mode="wrap")  # as variable at the edges as elsewhere
     order = np.argsort(-field[brain_mask], kind="stable")
-    return first_voxels(_numbered(order, brain_mask), n_voxels)
+    return top_k_mask(_numbered(order, brain_mask), n_voxels)

@@ -123,7 +123,7 @@ class _Row:
     def has(self, judge: str) -> bool:
         return np.isfinite(self.value(judge))
 
-    def told(self, judge: str) -> str:
+    def format_value(self, judge: str) -> str:
         low, high = self.value(judge, what="ci_low"), self.value(judge, what="ci_high")
         return f"{self.value(judge):z.2f}, {low:z.2f} to {high:z.2f}"
 
@@ -142,17 +142,18 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
             failed = True
             of = "chance" if null == chance else "a network that learned nothing"
             sentences.append(
-                f"Does not find the planted effect better than {of} (rra {row.told('rra')}; {null:.2f})."
+                f"Does not find the planted effect better than {of} "
+                f"(rra {row.format_value('rra')}; {null:.2f})."
             )
         elif best is not None and low <= best.value("rra", what="ci_high"):
             doubtful = True
             sentences.append(
-                f"Finds the planted effect (rra {row.told('rra')}), but not better than {best.method} "
-                f"({best.told('rra')}), which does not know the network."
+                f"Finds the planted effect (rra {row.format_value('rra')}), but not better than "
+                f"{best.method} ({best.format_value('rra')}), which does not know the network."
             )
         else:
             sentences.append(
-                f"Finds the planted effect (rra {row.told('rra')}; chance {chance:.2f})"
+                f"Finds the planted effect (rra {row.format_value('rra')}; chance {chance:.2f})"
                 + (f", better than every baseline that ignores the labels (best: {best.method}, "
                    f"{best.value('rra'):.2f})." if best is not None else ".")
             )  # fmt: skip
@@ -168,7 +169,7 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
     if row.kind == "baseline":
         return Verdict(row.method, row.kind, sentences, "not judged")
     if row.has("mprt"):
-        kept, low = row.told("mprt"), row.value("mprt", what="ci_low")
+        kept, low = row.format_value("mprt"), row.value("mprt", what="ci_low")
         if low > UNCHANGED:
             failed = True
             sentences.append(
@@ -186,23 +187,23 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
         doubtful = True
         sentences.append(
             "Looks much the same for a network that learned permuted labels "
-            f"({row.told('label_randomization')})."
+            f"({row.format_value('label_randomization')})."
         )
     if row.has("deletion"):
         if row.value("deletion", what="ci_high") < row.value("deletion", what="chance"):
             sentences.append(
-                f"The network loses its class sooner with what this map marks ({row.told('deletion')}) than "
-                f"with random voxels ({row.value('deletion', what='chance'):.2f})."
+                f"The network loses its class sooner with what this map marks ({row.format_value('deletion')}) "
+                f"than with random voxels ({row.value('deletion', what='chance'):.2f})."
             )
         else:
             doubtful = True
             sentences.append(
-                f"Removing what it marks ({row.told('deletion')}) is not shown to hurt the network more than "
-                f"removing random voxels ({row.value('deletion', what='chance'):.2f})."
+                f"Removing what it marks ({row.format_value('deletion')}) is not shown to hurt the network more "
+                f"than removing random voxels ({row.value('deletion', what='chance'):.2f})."
             )
     if row.has("reseed_stability") and row.value("reseed_stability", what="ci_high") < ALIKE:
         sentences.append(
-            f"Maps of networks trained with other seeds differ ({row.told('reseed_stability')}): "
+            f"Maps of networks trained with other seeds differ ({row.format_value('reseed_stability')}): "
             "average several, and do not read single voxels of one."
         )
     judged = row.has("rra") and row.has("mprt")

@@ -29,7 +29,7 @@ POLL_SECONDS = (0.05, 2.0)  # between two looks at the claims of others: at firs
 _held: set[Path] = set()  # claims of this process
 
 
-def share(
+def run_shared(
     folder: Path,
     units: dict[str, T],
     *,
@@ -62,7 +62,7 @@ def share(
         of_others: dict[str, T] = {}
         for name in list(left) if told else progress(list(left)):
             unit = left[name]
-            with claim(folder, name) as mine:
+            with lock(folder, name) as mine:
                 if not mine:
                     of_others[name] = unit
                 elif not done(unit):
@@ -78,7 +78,7 @@ def share(
             told = True
 
 
-def alone(
+def run_exclusive(
     folder: Path,
     name: str,
     do: Callable[[], object],
@@ -93,11 +93,13 @@ def alone(
         do()
         finished = True
 
-    share(folder, {name: None}, done=lambda _: finished or (done is not None and done()), do=work, stay=stay)
+    run_shared(
+        folder, {name: None}, done=lambda _: finished or (done is not None and done()), do=work, stay=stay
+    )
 
 
 @contextmanager
-def claim(folder: Path, name: str) -> Iterator[bool]:
+def lock(folder: Path, name: str) -> Iterator[bool]:
     """Claim a unit of work for the time of the block.
 
     Yields
@@ -120,14 +122,14 @@ def claim(folder: Path, name: str) -> Iterator[bool]:
         _release(path, name)
 
 
-def others_at_work(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether another process has a claim in this folder."""
     return any(path not in _held and not is_stale(path) for path in folder.glob("*.*"))
 
 
-def forget_stale(folder: Path) -> None:
+def remove_stale_locks(folder: Path) -> None:
     """Remove what killed processes claimed, when nobody else is at work who could take it over meanwhile."""
-    if others_at_work(folder):
+    if is_locked(folder):
         return
     for path in folder.glob("*.*"):
         if path not in _held and is_stale(path):  # one that came meanwhile is not

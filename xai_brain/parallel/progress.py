@@ -24,12 +24,12 @@ T = TypeVar("T")
 PLAIN_EVERY_SECONDS = 15
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """A line for the user."""
     print(text, flush=True)
 
 
-def one_line(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """What an error says to the user."""
     first = str(error).strip().splitlines()
     text = first[0] if first else ""
@@ -76,9 +76,9 @@ def _plain(items: Iterable[T], description: str, total: int) -> Iterator[T]:
             rate = (
                 f"{done / seconds:.1f}/s, {seconds / done * (total - done):.0f} s left" if done else "begun"
             )
-            say(f"{description}: {done}/{total}, {rate}")
+            log(f"{description}: {done}/{total}, {rate}")
         yield item
-    say(f"{description}: {total}/{total}, {time.monotonic() - start:.1f} s")
+    log(f"{description}: {total}/{total}, {time.monotonic() - start:.1f} s")
 
 
 class EpochLines:
@@ -94,4 +94,4 @@ class EpochLines:
                 for key in ("train/loss", "val/loss", "val/auroc")
                 if key in metrics
             ]
-            say(f"{self.what}: epoch {epoch}/{self.n_epochs}, {', '.join(shown)}")
+            log(f"{self.what}: epoch {epoch}/{self.n_epochs}, {', '.join(shown)}")

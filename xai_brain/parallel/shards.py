@@ -19,7 +19,7 @@ def read_shard(shard: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def of_shard(units: Iterable[str], shard: str | None) -> set[str]:
+def select_shard(units: Iterable[str], shard: str | None) -> set[str]:
     """Units of work of a shard: of 3/8 the third of all, and every eighth after it; of none all.
 
     Parameters

@@ -24,7 +24,7 @@ import pandas as pd
 
 from xai_brain.io.atomic import file_hash, write_atomic
 from xai_brain.io.nifti import bids_name
-from xai_brain.parallel.locks import alone
+from xai_brain.parallel.locks import run_exclusive
 
 PACKAGES = (
     "xai-brain",
@@ -89,7 +89,7 @@ class RunDirectory:
         return self.path / "predictions.tsv"
 
     @property
-    def claims(self) -> Path:
+    def locks(self) -> Path:
         """What processes at work are doing; gone when there are none."""
         return self.path / ".claims"
 
@@ -226,23 +226,23 @@ def _change_metrics(
         if metrics != before:
             write_json(metrics, run.metrics)
 
-    alone(run.claims, "metrics", write)  # other processes may add theirs
+    run_exclusive(run.locks, "metrics", write)  # other processes may add theirs
     return metrics
 
 
-def write_stamp(stamp: Path, inputs: Any, made: Iterable[Path], **more: Any) -> None:
+def write_manifest(stamp: Path, inputs: Any, made: Iterable[Path], **more: Any) -> None:
     """Say from which inputs results follow, and the hash of each file that was made; written last."""
     there = {os.path.relpath(path, stamp.parent): path for path in made if path.is_file()}
     files = {name: file_hash(path) for name, path in sorted(there.items())}
     write_json({"Of": inputs, **more, "Files": files}, stamp)
 
 
-def is_made_of(stamp: Path, inputs: Any) -> bool:
+def is_up_to_date(stamp: Path, inputs: Any) -> bool:
     """Whether the results beside a stamp follow from these inputs."""
     return stamp.exists() and read_json(stamp).get("Of") == json.loads(json.dumps(inputs, default=_plain))
 
 
-def files_of(stamp: Path) -> dict[Path, str]:
+def manifest_files(stamp: Path) -> dict[Path, str]:
     """Hash of each file that a stamp tells of."""
     files = read_json(stamp).get("Files", {})
     return {Path(os.path.normpath(stamp.parent / name)): content for name, content in files.items()}

@@ -25,14 +25,14 @@ from xai_brain.config.compose import ConfigError
 from xai_brain.data.folds.tables import fold_numbers, with_repeat
 from xai_brain.io.atomic import file_hash
 from xai_brain.models.calibrated import missing_package
-from xai_brain.parallel.locks import share
-from xai_brain.parallel.progress import say
+from xai_brain.parallel.locks import run_shared
+from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, add_seconds, read_json, read_tsv, write_json, write_tsv
 from xai_brain.study.participants import class_names, prepared_cohort, same_cohort
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.baseline_networks import fold_probabilities
 from xai_brain.study.training.compare_baselines import compare_baselines
-from xai_brain.study.training.folds import parts_of
+from xai_brain.study.training.folds import split_prepared_fold
 
 
 def baselines(cfg: DictConfig) -> RunDirectory:
@@ -93,11 +93,11 @@ def fit_baselines(cfg: DictConfig, run: RunDirectory) -> bool:
     for name in list(missing):
         network = cfg.baselines[name].get("network")
         if network and (package := missing_package(network["_target_"])):
-            say(f"{name}: left out, it needs pip install '{package}'")
+            log(f"{name}: left out, it needs pip install '{package}'")
             missing.remove(name)
     if not missing:
         if cfg.baselines:
-            say("baselines: nothing to do, all are fitted")
+            log("baselines: nothing to do, all are fitted")
         return False
     cohort = same_cohort(prepared_cohort(cfg, run), run).reset_index(drop=True)
     folds = read_tsv(run.folds)
@@ -122,7 +122,7 @@ def table_features(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, nam
     path = Path(cfg.morphometry).expanduser()
     features, dropped = morphometry_features(path, cohort, cfg.data.label)
     without = int(features.isna().all(axis=1).sum())
-    say(
+    log(
         f"{name}: {features.shape[1]} columns of {path.name}"
         + (f", not {', '.join(f'{column} ({reason})' for column, reason in dropped.items())}")
         + (f"; {without} images have no line and are left out" if without else "")
@@ -148,7 +148,7 @@ def fit_classifier(
 
     def fit(fold: int) -> None:
         done, start = run.baseline(name, f"fold-{fold}"), time.monotonic()
-        parts = parts_of(cfg, cohort, folds, fold)
+        parts = split_prepared_fold(cfg, cohort, folds, fold)
         train = pd.concat([parts["train"], parts["validation"]]).sort_index()
         train, test = (table[usable[table.index]] for table in (train, parts["test"]))
         if test.empty:
@@ -179,12 +179,12 @@ def fit_classifier(
         write_tsv(table, done)
         _tell(f"{name} fold {fold + 1}/{max(fold_numbers(folds)) + 1}", table, start)
 
-    share(
-        run.claims,
+    run_shared(
+        run.locks,
         {f"{name}_fold-{fold}": fold for fold in fold_numbers(folds)},
         done=lambda fold: run.baseline(name, f"fold-{fold}").exists(),
         do=fit,
-        wait=lambda n: say(f"{name}: waiting for {n} folds that other processes fit"),
+        wait=lambda n: log(f"{name}: waiting for {n} folds that other processes fit"),
     )
     _gather(run, folds, name, [run.baseline(name, f"fold-{fold}") for fold in fold_numbers(folds)])
 
@@ -197,7 +197,7 @@ def fit_network_baseline(
 
     def fit(seed: int, fold: int) -> None:
         start, what = time.monotonic(), f"{name} seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
-        parts = parts_of(cfg, cohort, folds, fold, seed)
+        parts = split_prepared_fold(cfg, cohort, folds, fold, seed)
         probabilities = fold_probabilities(cfg, settings, parts, names, 1000 * seed + fold, what)
         tables = {
             part: prediction_table(parts[part], values, names, fold=fold, seed=seed)
@@ -209,12 +209,12 @@ def fit_network_baseline(
 
     seeds = list(cfg.seeds)[: settings.get("n_seeds")]
     units = {of_network(seed, fold): (seed, fold) for seed in seeds for fold in fold_numbers(folds)}
-    share(
-        run.claims,
+    run_shared(
+        run.locks,
         {f"{name}_{unit}": of for unit, of in units.items()},
         done=lambda of: run.baseline(name, of_network(*of)).exists(),
         do=lambda of: fit(*of),
-        wait=lambda n: say(f"{name}: waiting for {n} folds that other processes fit"),
+        wait=lambda n: log(f"{name}: waiting for {n} folds that other processes fit"),
     )
     _gather(run, folds, name, [run.baseline(name, unit) for unit in units])
 
@@ -227,7 +227,7 @@ def of_network(seed: int, fold: int) -> str:
 def _tell(what: str, table: pd.DataFrame, start: float) -> None:
     probabilities = table.filter(regex="^prob_").to_numpy()
     accuracy = (probabilities.argmax(1) == table["target"]).mean()
-    say(f"{what}: test accuracy {accuracy:.3f} (n = {len(table)}), {time.monotonic() - start:.0f} s")
+    log(f"{what}: test accuracy {accuracy:.3f} (n = {len(table)}), {time.monotonic() - start:.0f} s")
 
 
 def _gather(run: RunDirectory, folds: pd.DataFrame, name: str, files: list[Path]) -> None:

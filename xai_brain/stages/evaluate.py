@@ -19,19 +19,19 @@ from xai_brain.metrics.comparison.agreement import compare, rank_map
 from xai_brain.metrics.comparison.method_clusters import cluster_methods
 from xai_brain.metrics.localization import localization
 from xai_brain.metrics.true_effect import TrueEffect
-from xai_brain.parallel.locks import alone
-from xai_brain.parallel.progress import say
+from xai_brain.parallel.locks import run_exclusive
+from xai_brain.parallel.progress import log
 from xai_brain.parallel.threads import in_threads
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
     first_repeat,
-    is_made_of,
+    is_up_to_date,
     read_tsv,
     sidecar,
     update_metrics,
     versions,
-    write_stamp,
+    write_manifest,
     write_tsv,
 )
 from xai_brain.stages.explain import n_maps_missing
@@ -41,7 +41,7 @@ from xai_brain.study.evaluation.first_layer import TABLES as FIRST_LAYER
 from xai_brain.study.evaluation.first_layer import evaluate_first_layer
 from xai_brain.study.evaluation.group_records import COMPARISONS, SHARES
 from xai_brain.study.evaluation.groups import evaluate_groups, groups_are_compared
-from xai_brain.study.evaluation.metrics import judge_networks
+from xai_brain.study.evaluation.metrics import compute_metrics
 from xai_brain.study.evaluation.regions import TABLES as REGIONS
 from xai_brain.study.evaluation.regions import atlas_of, atlas_stamp, evaluate_regions
 from xai_brain.study.evaluation.report_card import calibration_stamp, write_calibration, write_card
@@ -76,14 +76,14 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
     if cfg.shard:
         if n := n_maps_missing(cfg, run):
             raise ConfigError(f"shard={cfg.shard}: {n} maps are missing; let all shards of explain end first")
-        if not _shard_judged(cfg, run, maps):
+        if not _compute_shard(cfg, run, maps):
             add_seconds(run, "evaluate", time.monotonic() - start)
             return run
     compare_baselines(cfg, run)
     if not is_evaluated(cfg, run, maps):
-        judge_networks(cfg, run, pd.DataFrame(maps))  # shared with other processes, the rest is not
-        alone(
-            run.claims,
+        compute_metrics(cfg, run, pd.DataFrame(maps))  # shared with other processes, the rest is not
+        run_exclusive(
+            run.locks,
             "tables",
             lambda: write_tables(cfg, run, maps),
             lambda: is_evaluated(cfg, run, maps),
@@ -91,8 +91,8 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
         )
         did = True
     if not groups_are_compared(cfg, run, maps):
-        alone(
-            run.claims,
+        run_exclusive(
+            run.locks,
             "groups",
             lambda: evaluate_groups(cfg, run, maps),
             lambda: groups_are_compared(cfg, run, maps),
@@ -100,21 +100,21 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
         )
         did = True
     if cfg.shard and not is_complete(cfg, run):
-        say(f"evaluate shard {cfg.shard}: done; another process makes the tables")
+        log(f"evaluate shard {cfg.shard}: done; another process makes the tables")
     if did:
         add_seconds(run, "evaluate", time.monotonic() - start)
     else:
-        say("evaluate: nothing to do, all maps are compared")
+        log("evaluate: nothing to do, all maps are compared")
     return run
 
 
-def _shard_judged(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+def _compute_shard(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
     """Do what a shard has to judge; whether all judges have spoken, so that the tables can be made."""
     if is_evaluated(cfg, run, maps):
         return True
-    _, n_left = judge_networks(cfg, run, pd.DataFrame(maps))
+    _, n_left = compute_metrics(cfg, run, pd.DataFrame(maps))
     if n_left:
-        say(f"evaluate shard {cfg.shard}: done; {n_left} judgements and the tables are left to other starts")
+        log(f"evaluate shard {cfg.shard}: done; {n_left} judgements and the tables are left to other starts")
     return not n_left
 
 
@@ -128,7 +128,7 @@ def is_evaluated(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
     """Whether the tables are those of these maps, people and settings."""
     stamp = run.path / "evaluation" / "inputs.json"
     there = run.evaluation("summary").exists() and run.metrics.exists()
-    return there and is_made_of(stamp, tables_inputs(cfg, run, maps))
+    return there and is_up_to_date(stamp, tables_inputs(cfg, run, maps))
 
 
 def tables_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
     atlas = atlas_of(cfg)
     labels = atlas.on_grid(load_img(maps[0]["path"])) if atlas else None
     subjects = [rows for _, rows in table.groupby(["participant_id", "session_id", "seed"], sort=False)]
-    judge = partial(_judge_subject, run, labels, settings)
+    judge = partial(_score_subject, run, labels, settings)
     judged = list(in_threads(judge, subjects, "compare maps"))
     agreements = [row for agreements, _ in judged for row in agreements]
     localizations = [row for _, localizations in judged for row in localizations]
@@ -184,7 +184,7 @@ def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
     made = [*map(run.evaluation, TABLES), *(run.path / "images").glob("[!.]*")]
     maps_of_group = (run.path / "group").glob("*_statmap.*")
     made += [path for path in maps_of_group if not (path.match(COMPARISONS) or path.match(SHARES))]
-    write_stamp(stamp, tables_inputs(cfg, run, maps), made)
+    write_manifest(stamp, tables_inputs(cfg, run, maps), made)
 
 
 def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
@@ -221,7 +221,7 @@ def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
     return found
 
 
-def _judge_subject(
+def _score_subject(
     run: RunDirectory, labels: np.ndarray | None, settings: DictConfig, rows: pd.DataFrame
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Agreements and, where the truth is known, localisations of one subject's maps of one seed."""
@@ -322,7 +322,7 @@ def write_method_clusters(cfg: DictConfig, run: RunDirectory, agreements: pd.Dat
     settings = cfg.evaluation
     merges, left_out = cluster_methods(agreements, settings.n_bootstrap, settings.random_state)
     if left_out:
-        say(f"evaluate: not among the clusters of methods, for want of maps: {', '.join(left_out)}")
+        log(f"evaluate: not among the clusters of methods, for want of maps: {', '.join(left_out)}")
     if len(merges):
         write_tsv(merges, run.evaluation("method_clusters"))
 

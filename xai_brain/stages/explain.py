@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 from xai_brain.attribution.reference import Reference
 from xai_brain.config.compose import ConfigError
 from xai_brain.io.nifti import get_grid
-from xai_brain.parallel.locks import alone, share
+from xai_brain.parallel.locks import run_exclusive, run_shared
 from xai_brain.parallel.memory import keep_freed_memory
-from xai_brain.parallel.progress import say, track
-from xai_brain.parallel.shards import of_shard
+from xai_brain.parallel.progress import log, track
+from xai_brain.parallel.shards import select_shard
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
@@ -47,7 +47,7 @@ from xai_brain.study.training.networks import (
     described,
     fingerprint,
     is_weights_file,
-    networks_of,
+    load_networks,
     training_subjects,
 )
 
@@ -71,24 +71,24 @@ def explain(cfg: DictConfig) -> RunDirectory:
     if not run.predictions.exists():
         first = "predict" if cfg.networks else "train"
         raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain {first}` first")
-    networks = networks_of(cfg, run)
+    networks = load_networks(cfg, run)
     check_references(cfg)
     batches = _batches(cfg, first_repeat(read_tsv(run.predictions)), networks)
     hashes = {key: fingerprint(found) for key, found in networks.items()}
-    mine = of_shard((_name(label, b) for label in cfg.attribution for b in batches), cfg.shard)
+    mine = select_shard((_name(label, b) for label in cfg.attribution for b in batches), cfg.shard)
     plan = {
         label: [b for b in batches if _name(label, b) in mine and not _is_done(cfg, run, hashes, label, b)]
         for label in cfg.attribution
     }
     if not any(plan.values()) and has_all_images(run):
-        say(f"explain{_of(cfg)}: nothing to do, all maps of {', '.join(cfg.attribution)} are there")
+        log(f"explain{_of(cfg)}: nothing to do, all maps of {', '.join(cfg.attribution)} are there")
         _bring_back(cfg, run, batches)
         return run
 
     start = time.monotonic()
     cohort = same_cohort(prepared_cohort(cfg, run), run)
-    alone(
-        run.claims,
+    run_exclusive(
+        run.locks,
         "images",
         lambda: write_images(run, cohort, get_grid(cfg.preprocessing.grid), cfg.data.orientation),
         lambda: all(has_images(run, row) for row in cohort.to_dict("records")),
@@ -107,17 +107,17 @@ def explain(cfg: DictConfig) -> RunDirectory:
 
 def _bring_back(cfg: DictConfig, run: RunDirectory, batches: list[Batch]) -> None:
     if cfg.shard and (n := n_maps_missing(cfg, run)):
-        say(f"explain{_of(cfg)}: done; {n} maps are left to other shards")
+        log(f"explain{_of(cfg)}: done; {n} maps are left to other shards")
     elif cfg.explain.output_space == "native":
         rows = pd.concat([batch.rows for batch in batches])
-        alone(run.claims, "native", lambda: write_native_maps(cfg, run, rows))
+        run_exclusive(run.locks, "native", lambda: write_native_maps(cfg, run, rows))
 
 
 def n_maps_missing(cfg: DictConfig, run: RunDirectory) -> int:
     """Maps of the methods and people of a run that are not there yet."""
     if not cfg.attribution:  # maps of others, without a network
         return 0
-    networks = networks_of(cfg, run)
+    networks = load_networks(cfg, run)
     hashes = {key: fingerprint(found) for key, found in networks.items()}
     return sum(
         not is_current(cfg, run, row, label, hashes)
@@ -199,8 +199,8 @@ def _explain_with(
             Explainer(classifier, *build_method(cfg, label, classifier, reference))
             for classifier, reference in zip(classifiers, references, strict=True)
         ]
-        share(
-            run.claims,
+        run_shared(
+            run.locks,
             {_name(label, b): b for b in batches},
             done=partial(done, label),
             do=partial(explain_batch, cfg, run, cohort, label=label, explainers=explainers, about=about),
@@ -211,4 +211,4 @@ def _explain_with(
 
 
 def _waiting(who: str, label: str, n: int) -> None:
-    say(f"explain {who}, {label}: waiting for {n} batches that other processes explain")
+    log(f"explain {who}, {label}: waiting for {n} batches that other processes explain")

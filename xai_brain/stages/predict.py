@@ -16,8 +16,8 @@ from xai_brain.data.audit import content_hashes
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.problems import DataError, named
 from xai_brain.models.networks.kan2020 import is_published
-from xai_brain.parallel.locks import alone
-from xai_brain.parallel.progress import say, track
+from xai_brain.parallel.locks import run_exclusive
+from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
@@ -55,9 +55,9 @@ def predict(cfg: DictConfig) -> RunDirectory:
     """
     run = open_run(cfg)
     if run.predictions.exists():
-        say(f"predict: nothing to do, {run.predictions} is complete")
+        log(f"predict: nothing to do, {run.predictions} is complete")
         return run
-    alone(run.claims, "predictions", lambda: _predict(cfg, run), run.predictions.exists)
+    run_exclusive(run.locks, "predictions", lambda: _predict(cfg, run), run.predictions.exists)
     return run
 
 
@@ -69,7 +69,7 @@ def _predict(cfg: DictConfig, run: RunDirectory) -> None:
         raise DataError(f"{cfg.data.root}: no image of it can be used; see {run.quarantine}")
     if is_weights_file(cfg):
         check_published_input(cfg, cohort)
-        say(
+        log(
             f"predict: the participants that {cfg.networks} was trained on are not known, and its "
             "probabilities are not calibrated for this cohort: accuracy depends on that, AUROC does not"
         )
@@ -99,11 +99,11 @@ def _predict(cfg: DictConfig, run: RunDirectory) -> None:
         figures = classification_metrics(table, "test", cfg.evaluation.n_bootstrap)
         update_metrics(run, defined_figures(figures), replace=("test/",))
     else:
-        say("predict: without people of every class there are no test figures")
+        log("predict: without people of every class there are no test figures")
     write_tsv(table, run.predictions)  # last: it says that prediction is complete
     add_seconds(run, "predict", time.monotonic() - start)
     how = f"the mean of {len(networks)} networks" if len(networks) > 1 else "one network"
-    say(f"predict: {len(table)} images by {how}, see {run.predictions}")
+    log(f"predict: {len(table)} images by {how}, see {run.predictions}")
 
 
 def check_published_input(cfg: DictConfig, cohort: pd.DataFrame) -> None:
@@ -127,7 +127,7 @@ def check_published_input(cfg: DictConfig, cohort: pd.DataFrame) -> None:
         )
     sizes = np.array([np.count_nonzero(mask) for mask in masks], float)
     if len(sizes) >= FEWEST_SIZES and (variation := sizes.std() / sizes.mean()) < LEAST_VARIATION:
-        say(
+        log(
             f"warning: brain sizes differ by {100 * variation:.1f} % only (SD; about 10 % between adults): "
             "these images were aligned such that their sizes are equal, but the network was trained on "
             "images that keep brain size; give it images in their own space with preprocessing.raw=true"
@@ -153,7 +153,7 @@ def refuse_training_subjects(cfg: DictConfig, cohort: pd.DataFrame) -> None:
             "out-of-fold predictions are there; remove them from this cohort"
         )
     if same := sorted(set(cohort["participant_id"]) & set(before["participant_id"])):
-        say(f"warning: {named(same)}: in training too, with other images; are they other people?")
+        log(f"warning: {named(same)}: in training too, with other images; are they other people?")
 
 
 def _same_content(settings: DictConfig, cohort: pd.DataFrame, run: RunDirectory) -> list[str]:
@@ -161,7 +161,7 @@ def _same_content(settings: DictConfig, cohort: pd.DataFrame, run: RunDirectory)
     try:
         trained = prepared_cohort(settings, run)
     except (DataError, OSError) as error:
-        say(f"only files are compared with the training cohort, which cannot be read ({error})")
+        log(f"only files are compared with the training cohort, which cannot be read ({error})")
         return []
     hashes = content_hashes([*trained["volume_path"], *cohort["volume_path"]])
     known = {content for content in hashes[: len(trained)] if content}

@@ -12,16 +12,16 @@ from omegaconf import DictConfig
 
 import xai_brain
 from xai_brain.io.atomic import file_hash
-from xai_brain.parallel.locks import alone
-from xai_brain.parallel.progress import say
+from xai_brain.parallel.locks import run_exclusive
+from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
-    files_of,
-    is_made_of,
+    is_up_to_date,
+    manifest_files,
     read_json,
     versions,
-    write_stamp,
+    write_manifest,
 )
 from xai_brain.study.settings import open_run, stage
 
@@ -31,10 +31,10 @@ def report(cfg: DictConfig) -> RunDirectory:
     """Write the report, unless all that it shows is as it was."""
     run = open_run(cfg)
     if is_current(run):
-        say(f"report: nothing to do, {run.report} is up to date")
+        log(f"report: nothing to do, {run.report} is up to date")
         return run
     start = time.monotonic()
-    alone(run.claims, "report", lambda: _write(run), lambda: is_current(run))
+    run_exclusive(run.locks, "report", lambda: _write(run), lambda: is_current(run))
     add_seconds(run, "report", time.monotonic() - start)
     return run
 
@@ -45,14 +45,14 @@ def _write(run: RunDirectory) -> None:
     shown = fingerprint(run)
     _stamp(run).unlink(missing_ok=True)
     write_report(run)
-    write_stamp(_stamp(run), shown, [run.report, *(run.path / "figures").glob("[!.]*.png")])
+    write_manifest(_stamp(run), shown, [run.report, *(run.path / "figures").glob("[!.]*.png")])
 
 
 def is_current(run: RunDirectory) -> bool:
     """Whether the report is that of these results, written by this version."""
     stamp = _stamp(run)
-    there = run.report.exists() and is_made_of(stamp, fingerprint(run))
-    return there and files_of(stamp).get(Path(os.path.normpath(run.report))) == file_hash(run.report)
+    there = run.report.exists() and is_up_to_date(stamp, fingerprint(run))
+    return there and manifest_files(stamp).get(Path(os.path.normpath(run.report))) == file_hash(run.report)
 
 
 def fingerprint(run: RunDirectory) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from xai_brain.parallel.progress import say
+from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.stages.evaluate import evaluate, is_complete
 from xai_brain.stages.explain import explain, n_maps_missing
@@ -34,7 +34,7 @@ def run(cfg: DictConfig) -> RunDirectory:
     train(cfg)
     done = explain(cfg)
     if cfg.shard and n_maps_missing(cfg, done):
-        say(f"run shard {cfg.shard}: done; evaluate and report are left to a start when all maps are there")
+        log(f"run shard {cfg.shard}: done; evaluate and report are left to a start when all maps are there")
         return done
     evaluate(cfg)
     if cfg.shard and not is_complete(cfg, done):
@@ -71,4 +71,4 @@ def print_summary(done: RunDirectory) -> None:
             name, f"{metrics[name]:.3f}", interval, f"{by_chance:.3f}" if by_chance is not None else ""
         )
     Console().print(table)
-    say(f"report: {done.report}")
+    log(f"report: {done.report}")

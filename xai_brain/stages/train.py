@@ -14,15 +14,15 @@ from omegaconf import DictConfig
 from xai_brain.baselines.classifiers import prediction_table
 from xai_brain.config.compose import ConfigError
 from xai_brain.data.folds.tables import fold_numbers, with_repeat
-from xai_brain.io.atomic import file_hash, full_disk_told, partial_prefix, write_atomic
+from xai_brain.io.atomic import disk_full_errors, file_hash, partial_prefix, write_atomic
 from xai_brain.models.calibrated import missing_package
 from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
 from xai_brain.models.launched import is_launched
 from xai_brain.models.networks.kan2020 import is_published
 from xai_brain.models.together import fit_together
 from xai_brain.models.weights import read_state_dict
-from xai_brain.parallel.locks import alone, others_at_work, share
-from xai_brain.parallel.progress import EpochLines, say
+from xai_brain.parallel.locks import is_locked, run_exclusive, run_shared
+from xai_brain.parallel.progress import EpochLines, log
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
@@ -49,7 +49,7 @@ from xai_brain.study.participants import (
 )
 from xai_brain.study.settings import open_run, stage
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
-from xai_brain.study.training.folds import audit, folds_of, parts_of, tell_folds
+from xai_brain.study.training.folds import audit, folds_of, log_folds, split_prepared_fold
 
 
 @stage
@@ -73,7 +73,7 @@ def train(cfg: DictConfig) -> RunDirectory:
         raise ConfigError(f"model._target_={cfg.model['_target_']}: needs pip install '{package}'")
     run = open_run(cfg)
     if is_trained(cfg, run):
-        say(f"train: nothing to do, {run.predictions} is complete")
+        log(f"train: nothing to do, {run.predictions} is complete")
     else:
         train_networks(cfg, run)
     return baselines(cfg) if cfg.baselines else run
@@ -87,18 +87,18 @@ def train_networks(cfg: DictConfig, run: RunDirectory) -> None:
     check_brain_size(cfg, cohort)
     read_target(cfg.explain.target, class_names(cohort))  # before hours of training
     begun: list[pd.DataFrame] = []
-    alone(run.claims, "begin", lambda: begun.extend(_begin(cfg, run, cohort)))
+    run_exclusive(run.locks, "begin", lambda: begun.extend(_begin(cfg, run, cohort)))
     cohort, folds = begun
     try_methods(cfg, cohort)
 
-    share(
-        run.claims,
+    run_shared(
+        run.locks,
         {run.checkpoint(k, s, list(cfg.seeds)).stem: (k, s) for s in cfg.seeds for k in fold_numbers(folds)},
         done=lambda unit: _is_fitted(cfg, run, *unit),
         do=lambda unit: train_fold(cfg, run, cohort, folds, *unit),
-        wait=lambda n: say(f"train: waiting for {n} folds that other processes train"),
+        wait=lambda n: log(f"train: waiting for {n} folds that other processes train"),
     )
-    alone(run.claims, "predictions", lambda: _finish(cfg, run, folds), run.predictions.exists)
+    run_exclusive(run.locks, "predictions", lambda: _finish(cfg, run, folds), run.predictions.exists)
     add_seconds(run, "train", time.monotonic() - start)
 
 
@@ -114,7 +114,7 @@ def _begin(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame) -> tuple[pd
     """Who takes part and who is in which fold: decided once, by the first process."""
     if not is_trained(cfg, run):  # a network that is gone is trained again, and its predictions with it
         run.predictions.unlink(missing_ok=True)
-    at_work = others_at_work(run.claims) and run.provenance.exists()
+    at_work = is_locked(run.locks) and run.provenance.exists()
     if run.folds.exists() and (at_work or any((run.path / "checkpoints").glob("*.ckpt"))):
         cohort, folds = same_cohort(cohort, run), read_tsv(run.folds)  # folds that are trained stay true
         audit(cfg, cohort, folds)
@@ -124,7 +124,7 @@ def _begin(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame) -> tuple[pd
     root = cohort_root(cfg)
     write_tsv(portable(cohort, root), run.participants)
     write_tsv(folds, run.folds)
-    tell_folds(cfg, run, cohort, folds)
+    log_folds(cfg, run, cohort, folds)
     inputs = input_hashes(cohort, root)
     tables = {path.name: file_hash(path) for path in (run.participants, run.folds)}
     write_json({**provenance(list(cfg.seeds), inputs), "tables_sha256": tables}, run.provenance)
@@ -139,7 +139,7 @@ def _finish(cfg: DictConfig, run: RunDirectory, folds: pd.DataFrame) -> None:
     if "test/auroc" not in figures:
         n_tested = predictions.groupby("fold")["target"].nunique()
         incomplete = n_tested.index[n_tested < predictions["target"].nunique()]
-        say(
+        log(
             "train: test/auroc is not defined, because not every class is tested in fold "
             f"{', '.join(str(fold + 1) for fold in incomplete)}; test/auroc_pooled ranks all folds together"
         )
@@ -163,7 +163,7 @@ def train_fold(
     checkpoint = run.checkpoint(fold, seed, seeds)
     done = _fold_predictions(run, fold, seed, cfg)
     start = time.monotonic()
-    parts = parts_of(cfg, cohort, folds, fold, seed)
+    parts = split_prepared_fold(cfg, cohort, folds, fold, seed)
     fold_seed = 1000 * seed + fold
     datamodule = datamodule_of(cfg, parts, fold_seed)
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
@@ -171,7 +171,7 @@ def train_fold(
     devices = cfg.trainer.devices
     fit = fit_fold if devices == 1 and not is_launched() else partial(fit_together, devices=devices)
     with (
-        full_disk_told(run.path),
+        disk_full_errors(run.path),
         naming_network(what),
         tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir,
     ):
@@ -207,7 +207,7 @@ def train_fold(
     write_json(about, run.checkpoint_about(fold, seed, seeds))
     write_tsv(tables["test"], done)
     accuracy = (probabilities["test"].argmax(1) == tables["test"]["target"]).mean()
-    say(f"{what}: test accuracy {accuracy:.3f} (n = {len(tables['test'])}), {time.monotonic() - start:.0f} s")
+    log(f"{what}: test accuracy {accuracy:.3f} (n = {len(tables['test'])}), {time.monotonic() - start:.0f} s")
 
 
 def _fold_predictions(run: RunDirectory, fold: int, seed: int, cfg: DictConfig) -> Path:
@@ -236,7 +236,7 @@ def check_weights(cfg: DictConfig) -> None:
     if (settings.grid, settings.scaling) == ("kan2020_58x70x58", "none"):
         return
     if cfg.model["_target_"].endswith(".Kan2020") and is_published(weights):
-        say(
+        log(
             f"warning: {weights} was trained on raw intensities of the grid kan2020_58x70x58, not on "
             f"{settings.grid} with scaling={settings.scaling}; preprocessing=kan2020 gives its input"
         )

@@ -20,33 +20,33 @@ from xai_brain.config.compose import ConfigError
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import get_grid, save_img
 from xai_brain.metrics.mask_validation import figures_of_joint_masks, validation_table
-from xai_brain.metrics.masks import first_voxels, voxels_of
-from xai_brain.parallel.locks import alone, share
+from xai_brain.metrics.masks import top_k_mask, voxels_of
+from xai_brain.parallel.locks import run_exclusive, run_shared
 from xai_brain.parallel.memory import keep_freed_memory, return_freed_memory
-from xai_brain.parallel.progress import say, track
-from xai_brain.parallel.shards import of_shard
+from xai_brain.parallel.progress import log, track
+from xai_brain.parallel.shards import select_shard
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
     first_repeat,
-    is_made_of,
+    is_up_to_date,
     read_tsv,
     sidecar,
     update_metrics,
     write_json,
-    write_stamp,
+    write_manifest,
     write_tsv,
 )
 from xai_brain.stages.explain import check_methods
-from xai_brain.study.evaluation.context import Bench
+from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.evaluation.group_records import SHARES
 from xai_brain.study.explanation.fold_masks import validate_fold
 from xai_brain.study.explanation.mask_unit import JOINT, MaskUnit
 from xai_brain.study.participants import class_names, prepared_cohort, same_cohort
 from xai_brain.study.run_images import SPACE
 from xai_brain.study.settings import open_run, stage
-from xai_brain.study.training.masked_training import told_again, train_again
-from xai_brain.study.training.networks import networks_of
+from xai_brain.study.training.masked_training import read_retrained_predictions, retrain_masked
+from xai_brain.study.training.networks import load_networks
 
 WHOLE = {"method": "none", "mask": "none", "area_percent": 100.0, "kept": "mask", "control": "none"}
 
@@ -87,18 +87,18 @@ def validate(cfg: DictConfig) -> RunDirectory:
         gather(cfg, run, units)
         tables = [run.evaluation(name) for name in ("mask_predictions", "mask_validation")]
         shares = (run.path / "group").glob(SHARES)
-        write_stamp(_stamp(run), _inputs(cfg, run, units), [*tables, *shares])
+        write_manifest(_stamp(run), _inputs(cfg, run, units), [*tables, *shares])
 
     if not any(map(is_missing, units)) and is_current():
-        say("validate: nothing to do, all masks are tested")
+        log("validate: nothing to do, all masks are tested")
         return run
     start = time.monotonic()
-    mine = of_shard((unit.path.stem for unit in units), cfg.shard)
+    mine = select_shard((unit.path.stem for unit in units), cfg.shard)
     make_missing(cfg, run, [unit for unit in units if unit.path.stem in mine])
     if cfg.shard and (n_left := sum(map(is_missing, units))):
-        say(f"validate shard {cfg.shard}: done; {n_left} units and the tables are left to other starts")
+        log(f"validate shard {cfg.shard}: done; {n_left} units and the tables are left to other starts")
     else:
-        alone(run.claims, "masks", finish, is_current, stay=cfg.shard is None)
+        run_exclusive(run.locks, "masks", finish, is_current, stay=cfg.shard is None)
     add_seconds(run, "validate", time.monotonic() - start)
     return run
 
@@ -110,7 +110,7 @@ def is_validated(cfg: DictConfig, run: RunDirectory) -> bool:
 
 
 def _units(cfg: DictConfig, run: RunDirectory) -> list[MaskUnit]:
-    networks = networks_of(cfg, run).values()
+    networks = load_networks(cfg, run).values()
     return [MaskUnit(cfg, run, one, label) for (one,) in networks for label in methods_of(cfg)]
 
 
@@ -120,7 +120,7 @@ def _stamp(run: RunDirectory) -> Path:
 
 def _is_gathered(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> bool:
     there = run.evaluation("mask_validation").exists()
-    return there and is_made_of(_stamp(run), _inputs(cfg, run, units))
+    return there and is_up_to_date(_stamp(run), _inputs(cfg, run, units))
 
 
 def methods_of(cfg: DictConfig) -> list[str]:
@@ -151,7 +151,7 @@ def is_missing(unit: MaskUnit) -> bool:
     if not unit.is_done():
         return True
     again = unit.cfg.evaluation.masks.retrain
-    return again and any(not path.exists() for _, _, path in unit.trainings())
+    return again and any(not path.exists() for _, _, path in unit.retraining_jobs())
 
 
 def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> None:
@@ -164,11 +164,11 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
     keep_freed_memory()
     for network in dict.fromkeys(unit.network for unit in missing):
         rows = predictions[(predictions["seed"] == network.seed) & (predictions["fold"] == network.fold)]
-        bench = Bench(cfg, run, cohort, network, network.load(cfg), rows.reset_index(drop=True))
+        bench = EvaluationContext(cfg, run, cohort, network, network.load(cfg), rows.reset_index(drop=True))
         own = [unit for unit in missing if unit.network == network]
         where = f"seed {network.seed} fold {network.fold + 1}"
-        share(
-            run.claims,
+        run_shared(
+            run.locks,
             {f"validate_{unit.label}_seed-{network.seed}_fold-{network.fold}": unit for unit in own},
             done=MaskUnit.is_done,
             do=partial(validate_fold, bench=bench),
@@ -178,13 +178,13 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
         )
         if cfg.evaluation.masks.retrain:
             again = {
-                path: masked.left(kept)
+                path: masked.kept_voxels(kept)
                 for unit in own
                 if unit.is_done()
-                for masked, kept, path in unit.trainings()
+                for masked, kept, path in unit.retraining_jobs()
             }
-            share(
-                run.claims,
+            run_shared(
+                run.locks,
                 {path.stem: path for path in again},
                 done=Path.exists,
                 do=partial(_train_again, bench, again),
@@ -195,12 +195,12 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
         return_freed_memory()
 
 
-def _train_again(bench: Bench, left: dict[Path, np.ndarray], path: Path) -> None:
-    train_again(bench, left[path], path)
+def _train_again(bench: EvaluationContext, left: dict[Path, np.ndarray], path: Path) -> None:
+    retrain_masked(bench, left[path], path)
 
 
 def _waiting(where: str, n: int) -> None:
-    say(f"validate {where}: waiting for {n} units that other processes do")
+    log(f"validate {where}: waiting for {n} units that other processes do")
 
 
 def gather(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> None:
@@ -216,8 +216,10 @@ def gather(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> None:
             of_network = predictions["seed"].eq(unit.network.seed) & predictions["fold"].eq(unit.network.fold)
             images = predictions[of_network]
             tables += [
-                masked.table(images, kept, told_again(images, path), retrained=True).assign(method=unit.label)
-                for masked, kept, path in unit.trainings()
+                masked.table(images, kept, read_retrained_predictions(images, path), retrained=True).assign(
+                    method=unit.label
+                )
+                for masked, kept, path in unit.retraining_jobs()
             ]
     told = pd.concat(tables, ignore_index=True)
     first = ["method", "mask", "area_percent", "kept", "control", "retrained", "draw"]
@@ -240,7 +242,7 @@ def write_shares(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
             if mask not in (cfg.evaluation.masks.which or [mask]):
                 continue
             for area in cfg.evaluation.masks.areas:
-                voxels = first_voxels(order, voxels_of(area, order > 0))
+                voxels = top_k_mask(order, voxels_of(area, order > 0))
                 shares.setdefault((unit.label, mask, area), []).append(voxels)
     affine = get_grid(cfg.preprocessing.grid).affine
     for (label, mask, area), masks in shares.items():

@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 from joblib import Parallel, delayed
 
-from xai_brain.io.atomic import full_disk_told
+from xai_brain.io.atomic import disk_full_errors
 from xai_brain.statistics.group_design import Design, GroupError
 
 SCALINGS = ("none", "l2", "rank")
@@ -41,7 +41,7 @@ class MapRows:
             folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder) as file:  # gone with the last reference, also after a crash
             if hasattr(os, "posix_fallocate"):  # a disk that is full says so here, not by a signal later on
-                with full_disk_told(folder or Path(gettempdir())):
+                with disk_full_errors(folder or Path(gettempdir())):
                     os.posix_fallocate(file.fileno(), 0, 4 * n_subjects * n_voxels)
             self.values = np.memmap(file, np.float32, "w+", shape=(n_subjects, n_voxels))
 

@@ -12,15 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.config.compose import DataConfig
 from xai_brain.config.planted_effect import PlantedEffect
-from xai_brain.data.cache import claims, default_cache_dir
+from xai_brain.data.cache import default_cache_dir, locks
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants, require_classes
-from xai_brain.data.preprocessing import Preparation
+from xai_brain.data.preprocessing import PreprocessingConfig
 from xai_brain.io.atomic import remove_partial_files
 from xai_brain.io.nifti import get_grid
 from xai_brain.io.problems import DataError, Problems, named
-from xai_brain.parallel.locks import alone
-from xai_brain.parallel.progress import say, track
+from xai_brain.parallel.locks import run_exclusive
+from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
 
 
@@ -55,7 +55,7 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
     names = names or class_names(participants)
     table = prepare_cohort(
         participants,
-        Preparation(**cfg.preprocessing),
+        PreprocessingConfig(**cfg.preprocessing),
         cache_dir=data.cache_dir,
         space=data.space,
         orientation=data.orientation,
@@ -111,7 +111,7 @@ def same_cohort(cohort: pd.DataFrame, run: RunDirectory) -> pd.DataFrame:
             f"{row.t1w_path}: {row.participant_id}: {what}; bring it back, or use another run_dir"
         )
     if new := len(cohort) - len(saved):
-        say(f"{new} images are new since the run was begun; they are left out")
+        log(f"{new} images are new since the run was begun; they are left out")
     return saved[keys].merge(cohort, on=keys, how="left")
 
 
@@ -126,12 +126,12 @@ def source_settings(data: DictConfig) -> dict[str, Any]:
 def _write_quarantine(problems: Problems, run: RunDirectory) -> None:
     if problems.rows and not any((run.path / "checkpoints").glob("*.ckpt")):
         write_tsv(problems.table(), run.quarantine)
-        say(f"{len(problems.rows)} inputs set aside, see {run.quarantine}")
+        log(f"{len(problems.rows)} inputs set aside, see {run.quarantine}")
 
 
 def _log_space_warnings(table: pd.DataFrame) -> None:
     for row in table[table["space_warning"] != ""].itertuples():
-        say(f"warning: {row.t1w_path}: {row.space_warning} (used because of data.space_check=warn)")
+        log(f"warning: {row.t1w_path}: {row.space_warning} (used because of data.space_check=warn)")
 
 
 def synthetic_root(cfg: DictConfig) -> Path:
@@ -146,7 +146,9 @@ def synthetic_root(cfg: DictConfig) -> Path:
     root = cache / "synthetic" / key
     if not root.exists():
         remove_partial_files(root.parent)
-        alone(claims(cache), f"synthetic-{key}", lambda: make_synthetic_cohort(root, settings), root.exists)
+        run_exclusive(
+            locks(cache), f"synthetic-{key}", lambda: make_synthetic_cohort(root, settings), root.exists
+        )
     return make_synthetic_cohort(root, settings)  # checks what is there
 
 

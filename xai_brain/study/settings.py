@@ -28,7 +28,7 @@ from xai_brain.config.compose import (
 from xai_brain.config.planted_effect import PlantedEffect
 from xai_brain.data.preprocessing import read_preparation
 from xai_brain.io.atomic import remove_partial_files, this_process, write_atomic
-from xai_brain.parallel.locks import alone, claim, forget_stale, others_at_work
+from xai_brain.parallel.locks import is_locked, lock, remove_stale_locks, run_exclusive
 from xai_brain.runs.directory import RunDirectory, sidecar, update_metrics
 from xai_brain.study.participants import prepared_cohort, same_cohort
 
@@ -172,11 +172,11 @@ def stage(work: Callable[[DictConfig], RunDirectory]) -> Callable[[DictConfig], 
     """Let other processes know that one works in the run directory, as long as it does."""
 
     @wraps(work)
-    def known_to_others(cfg: DictConfig) -> RunDirectory:
+    def register_process(cfg: DictConfig) -> RunDirectory:
         run = RunDirectory(Path(cfg.run_dir))
         _refuse_foreign_folder(cfg, run)
         made_here = not run.path.exists()
-        presence = claim(run.claims, f"{AT_WORK}-{this_process()}")
+        presence = lock(run.locks, f"{AT_WORK}-{this_process()}")
         try:
             presence.__enter__()
         except OSError:  # what is finished can be opened where nothing can be written
@@ -184,13 +184,13 @@ def stage(work: Callable[[DictConfig], RunDirectory]) -> Callable[[DictConfig], 
         try:
             return work(cfg)
         finally:
-            forget_stale(run.claims)
+            remove_stale_locks(run.locks)
             presence.__exit__(None, None, None)
             if made_here:
                 with suppress(OSError):  # nothing came of it
                     run.path.rmdir()
 
-    return known_to_others
+    return register_process
 
 
 def open_run(cfg: DictConfig) -> RunDirectory:
@@ -205,7 +205,7 @@ def open_run(cfg: DictConfig) -> RunDirectory:
     if run.config.exists() and not os.access(run.path, os.W_OK, effective_ids=by_whom):
         _open(cfg, run)
         return run
-    alone(run.claims, "settings", lambda: _open(cfg, run))
+    run_exclusive(run.locks, "settings", lambda: _open(cfg, run))
     remove_partial_files(run.path)
     return run
 
@@ -224,7 +224,7 @@ def _open(cfg: DictConfig, run: RunDirectory) -> None:
             f"{run.path} holds {'predictions of new people' if old['networks'] else 'a trained run'}; "
             "use another run_dir"
         )
-    finished, others = trained or run.predictions.exists(), others_at_work(run.claims)
+    finished, others = trained or run.predictions.exists(), is_locked(run.locks)
     if old and (finished or others):
         if training := _differences(old, new, TRAINING):
             _refuse_or(cfg, run, training)
@@ -327,7 +327,7 @@ def _refuse_or(cfg: DictConfig, run: RunDirectory, differences: list[str]) -> No
             f"{run.path} holds a run with other settings ({'; '.join(differences)}); "
             "use another run_dir, or overwrite=true"
         )
-    if others_at_work(run.claims):
+    if is_locked(run.locks):
         raise ConfigError(
             f"{run.path}: another process is at work there with other settings ({'; '.join(differences)}); "
             "use another run_dir, or stop it first"

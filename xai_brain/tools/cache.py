@@ -18,7 +18,7 @@ from xai_brain.data.cache import (
     settings_of,
     sources,
 )
-from xai_brain.parallel.progress import say, track
+from xai_brain.parallel.progress import log, track
 
 ACTIONS = ("info", "verify", "clear")
 PARTS = ("volumes", "sources", "synthetic", "planted")
@@ -54,7 +54,7 @@ def cache(arguments: list[str]) -> int:
     if action not in ACTIONS or (parts and action != "clear") or set(parts) - set(PARTS):
         raise CacheError(f"what? xai-brain cache info|verify|clear [{'|'.join(PARTS)}]")
     if not folder.is_dir():
-        say(f"{folder}: nothing is cached yet")
+        log(f"{folder}: nothing is cached yet")
         return 0
     if action == "clear":
         return clear(folder, parts or list(PARTS))
@@ -64,7 +64,7 @@ def cache(arguments: list[str]) -> int:
 def info(folder: Path) -> int:
     """Print what the cache holds."""
     found = entries(folder)
-    say(f"{folder}: {told(size(folder.rglob('*')))}")
+    log(f"{folder}: {format_size(size(folder.rglob('*')))}")
     kinds: Counter[str] = Counter()
     bytes_of: Counter[str] = Counter()
     for entry in found:
@@ -73,15 +73,16 @@ def info(folder: Path) -> int:
         kinds[kind] += 1
         bytes_of[kind] += size(entry)
     for kind, count in sorted(kinds.items()):
-        say(f"  volumes    {count} images ({kind}), {told(bytes_of[kind])}")
-    say(f"  sources    {len(sources(folder))} images known by path, size and time")
+        log(f"  volumes    {count} images ({kind}), {format_size(bytes_of[kind])}")
+    log(f"  sources    {len(sources(folder))} images known by path, size and time")
     if (folder / "synthetic").is_dir():
         cohorts = _synthetic(folder)
-        say(f"  synthetic  {len(cohorts)} embedded cohorts, {told(size((folder / 'synthetic').rglob('*')))}")
+        held = size((folder / "synthetic").rglob("*"))
+        log(f"  synthetic  {len(cohorts)} embedded cohorts, {format_size(held)}")
     if planted := _planted(folder):
-        say(f"  planted    {len(planted)} files of planted effects, {told(size(planted))}")
+        log(f"  planted    {len(planted)} files of planted effects, {format_size(size(planted))}")
     if partial := partial_files(folder):
-        say(f"  unfinished {len(partial)} files of processes at work or killed, {told(size(partial))}")
+        log(f"  unfinished {len(partial)} files of processes at work or killed, {format_size(size(partial))}")
     return 0
 
 
@@ -100,8 +101,8 @@ def verify(folder: Path) -> int:
     for path in false + leftovers:
         path.unlink(missing_ok=True)
     for entry in damaged:
-        say(f"{entry.volume}: damaged, removed; it is prepared anew when it is needed")
-    say(
+        log(f"{entry.volume}: damaged, removed; it is prepared anew when it is needed")
+    log(
         f"{folder}: {len(entries(folder))} volumes are sound; removed {len(damaged)} damaged, "
         f"{len(unfinished) + len(leftovers)} unfinished, {len(false)} records of changed or missing images"
     )
@@ -129,7 +130,8 @@ def clear(folder: Path, parts: list[str]) -> int:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        say(f"removed {where}: {len(paths)} {'cohorts' if part == 'synthetic' else 'files'}, {told(held)}")
+        kind = "cohorts" if part == "synthetic" else "files"
+        log(f"removed {where}: {len(paths)} {kind}, {format_size(held)}")
         if not any(where.iterdir()):
             where.rmdir()
     return 0
@@ -157,6 +159,6 @@ def size(paths: Iterable[Path]) -> int:
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
-def told(n_bytes: int) -> str:
+def format_size(n_bytes: int) -> str:
     """For people."""
     return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

@@ -8,7 +8,7 @@ import pandas as pd
 
 from xai_brain.io.atomic import write_atomic
 from xai_brain.metrics.detection import detection_curve, found_effects, mask_name, smallest_effects
-from xai_brain.parallel.progress import say
+from xai_brain.parallel.progress import log
 from xai_brain.reporting.figures.scores import style
 from xai_brain.reporting.figures.sweeps import curves_figure, ranking_figure, smallest_figure
 from xai_brain.runs.directory import read_json, write_tsv
@@ -49,16 +49,16 @@ def collect(arguments: list[str]) -> int:
     table.attrs["direction"] = str(plan.get("direction", "")).rpartition(".")[2]
     write_tsv(table, folder / "sweep.tsv")
     for row in table[table["state"] != COMPLETE].itertuples():
-        say(f"job {row.job} {row.state}{f': {row.error}' if row.error else ''}")
+        log(f"job {row.job} {row.state}{f': {row.error}' if row.error else ''}")
     if strays := table.attrs["strays"]:
-        say(f"left out, as they are not of this sweep: {', '.join(strays)}")
+        log(f"left out, as they are not of this sweep: {', '.join(strays)}")
     complete = table[table["state"] == COMPLETE]
-    say(f"{folder / 'sweep.tsv'}: {len(complete)} of {len(table)} jobs complete")
+    log(f"{folder / 'sweep.tsv'}: {len(complete)} of {len(table)} jobs complete")
     if len(complete):
         ranks = ranking(table, given["metric"].split(",") if "metric" in given else None)
         if len(ranks):
             write_tsv(ranks, folder / "ranking.tsv")
-            tell_ranks(ranks)
+            log_ranks(ranks)
             if len(ranked := ranks.dropna(subset=["rank"])):
                 save_figure(ranking_figure, folder / "figures" / "ranking.png", ranked)
         complete = table[is_whole(table)]
@@ -79,20 +79,20 @@ def _in_place_or_size(key: str, jobs: pd.DataFrame) -> bool:
     return key in REPLICATES or key in PLACE_AND_SIZE
 
 
-def tell_ranks(ranks: pd.DataFrame) -> None:
+def log_ranks(ranks: pd.DataFrame) -> None:
     """The best setting by the first figure that was ranked, and settings without a rank."""
     about = list(ranks.columns[2 : ranks.columns.get_loc("value")])
     first = ranks[ranks["metric"] == ranks["metric"].iloc[0]]
     for row in first[first["rank"].isna()].to_dict("records"):
         named = ", ".join(f"{key}={row[key]}" for key in about) or "this sweep"
-        say(f"{named}: no rank, because {row['n_jobs']} of {row['n_planned']} jobs are complete")
+        log(f"{named}: no rank, because {row['n_jobs']} of {row['n_planned']} jobs are complete")
     if (ranked := first.dropna(subset=["rank"])).empty:
         return
     best = ranked.iloc[0]
     named = ", ".join(f"{key}={best[key]}" for key in about) or "all jobs"
     interval = f", 95 % CI {best['ci_low']:.3f} to {best['ci_high']:.3f}" if best["n_jobs"] > 1 else ""
     jobs = f"{best['n_jobs']} job{'s' if best['n_jobs'] > 1 else ''}"
-    say(f"best by {best['metric']}: {named} ({best['value']:.3f}{interval}, {jobs})")
+    log(f"best by {best['metric']}: {named} ({best['value']:.3f}{interval}, {jobs})")
 
 
 def collect_detection(folder: Path, jobs: dict[str, str]) -> None:
@@ -120,8 +120,8 @@ def collect_detection(folder: Path, jobs: dict[str, str]) -> None:
     save_figure(smallest_figure, folder / "figures" / "detection_smallest.png", curve, smallest)
     for row in smallest[smallest["kind"] == "method"].itertuples():
         size = f"from {row.unit} {row.smallest:g} on" if pd.notna(row.smallest) else "at no size tested"
-        say(f"{row.method}, {row.place}: finds the effect {size}")
-    say(f"detection curve: {folder / 'figures' / 'detection_smallest.png'}")
+        log(f"{row.method}, {row.place}: finds the effect {size}")
+    log(f"detection curve: {folder / 'figures' / 'detection_smallest.png'}")
 
 
 def save_figure(draw, path: Path, *tables: pd.DataFrame) -> None:

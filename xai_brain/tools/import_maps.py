@@ -27,7 +27,7 @@ from xai_brain.io.nifti import (
 )
 from xai_brain.io.problems import named
 from xai_brain.io.twin_files import without_equal_twins
-from xai_brain.parallel.progress import say, track
+from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import (
     RunDirectory,
     provenance,
@@ -46,7 +46,7 @@ OUTLINE_CORRELATION = 0.9  # with the template: the non-zero voxels of a map hav
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ExternalMap:
     """One file of a map."""
 
     path: Path
@@ -55,7 +55,7 @@ class Foreign:
     method: str
 
 
-def adopt(arguments: list[str]) -> int:
+def import_maps(arguments: list[str]) -> int:
     """Bring maps into a run, or into a new directory for people without a network.
 
     Parameters
@@ -101,11 +101,11 @@ def adopt(arguments: list[str]) -> int:
     write_dataset_description(run)
     told = f"; {named(strangers)} not in the cohort, left out" if strangers else ""
     methods = named(sorted({each.method for each in maps}))
-    say(f"adopt: {len(maps)} maps of {methods}{told}; next: xai-brain evaluate run_dir={run.path}")
+    log(f"adopt: {len(maps)} maps of {methods}{told}; next: xai-brain evaluate run_dir={run.path}")
     return 0
 
 
-def foreign_maps(folder: Path, method: str | None) -> Iterator[Foreign]:
+def foreign_maps(folder: Path, method: str | None) -> Iterator[ExternalMap]:
     """NIfTI files below a folder with the person, session and method that their names tell.
 
     Raises
@@ -129,7 +129,7 @@ def foreign_maps(folder: Path, method: str | None) -> Iterator[Foreign]:
                 f"{path}: method {label!r}: letters and digits only, it becomes part of file names"
             )
         session = f"ses-{entities['ses']}" if "ses" in entities else ""
-        yield Foreign(path, f"sub-{entities['sub']}", session, label)
+        yield ExternalMap(path, f"sub-{entities['sub']}", session, label)
 
 
 def _run_of(overrides: list[str]) -> tuple[DictConfig, RunDirectory, pd.DataFrame]:
@@ -158,12 +158,12 @@ def _run_of(overrides: list[str]) -> tuple[DictConfig, RunDirectory, pd.DataFram
 
 
 def _of_the_cohort(
-    found: list[Foreign], people: pd.DataFrame, folder: Path
-) -> tuple[list[Foreign], list[str]]:
+    found: list[ExternalMap], people: pd.DataFrame, folder: Path
+) -> tuple[list[ExternalMap], list[str]]:
     """Maps of people of the cohort, and the ids of others."""
     known = set(zip(people["participant_id"], people["session_id"], strict=True))
     sessions = people.groupby("participant_id")["session_id"].unique()
-    maps: dict[tuple[str, str, str], Foreign] = {}
+    maps: dict[tuple[str, str, str], ExternalMap] = {}
     strangers = []
     for each in found:
         session = each.session_id
@@ -177,7 +177,7 @@ def _of_the_cohort(
             raise ConfigError(
                 f"{each.path}: a second map of {each.participant_id} by {each.method}; keep one"
             )
-        maps[key] = Foreign(each.path, each.participant_id, session, each.method)
+        maps[key] = ExternalMap(each.path, each.participant_id, session, each.method)
     if not maps:
         raise ConfigError(
             f"maps={folder}: no NIfTI file whose name begins with the id of anyone of the cohort "
@@ -191,7 +191,7 @@ def _has_maps(run: RunDirectory, label: str) -> bool:
 
 
 def _write(
-    foreign: Foreign, target: Path, brain_mask: np.ndarray, grid: Grid, orientation: str | None
+    foreign: ExternalMap, target: Path, brain_mask: np.ndarray, grid: Grid, orientation: str | None
 ) -> None:
     """The map on the grid of the run, and where it comes from."""
     source = file_hash(foreign.path)
@@ -225,7 +225,7 @@ def _write(
     write_json({**about, "MapSHA256": file_hash(target)}, sidecar(target))
 
 
-def _require_outline(foreign: Foreign, img: nib.Nifti1Image) -> None:
+def _require_outline(foreign: ExternalMap, img: nib.Nifti1Image) -> None:
     """Refuse a map that is 0 outside a brain, if this brain is not where it is in MNI152.
 
     Values say nothing about the space of a map; a map without zeros around the brain cannot be checked.

@@ -28,8 +28,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.config.compose import ConfigError, conf_dir, register_schemas, told_in_one_line
-from xai_brain.parallel.progress import one_line, say
+from xai_brain.config.compose import ConfigError, conf_dir, format_config_error, register_schemas
+from xai_brain.parallel.progress import format_error, log
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, write_json
 from xai_brain.statistics.sweeps import COMPLETE, FAILED, MISSING, PLAN, RECORD, settings_of, swept_keys
 
@@ -110,7 +110,7 @@ def _full_settings(command: str, overrides: list[str]) -> DictConfig:
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
             full = hydra_compose(command, overrides, return_hydra_config=True)
     except HydraException as error:
-        raise ConfigError(told_in_one_line(error, command, overrides)) from error
+        raise ConfigError(format_config_error(error, command, overrides)) from error
     full.hydra.mode = "MULTIRUN"
     return full
 
@@ -187,7 +187,7 @@ def run_recorded(cfg: DictConfig, given: list[str], execute: Any, *, always: boo
     old = read_json(path) if path.exists() else {}
     same = old.get("state") == COMPLETE and old.get("settings") == about["settings"]
     if same and not always and RunDirectory(folder).config.exists():
-        say(f"job {name}: complete, not done again")
+        log(f"job {name}: complete, not done again")
         return old.get("objective")
     write_json({**about, "state": "running"}, path)
     start = time.monotonic()
@@ -195,7 +195,7 @@ def run_recorded(cfg: DictConfig, given: list[str], execute: Any, *, always: boo
         execute()
         objective = _objective(folder) if "study_name" in HydraConfig.get().sweeper else None
     except Exception as error:
-        message = one_line(error).replace("use another run_dir", "give the sweep another name=...")
+        message = format_error(error).replace("use another run_dir", "give the sweep another name=...")
         about |= {"error": message, "trace": traceback.format_exc()}
         write_json({**about, "state": FAILED, "seconds": round(time.monotonic() - start, 1)}, path)
         if os.environ.get("XAI_BRAIN_DEBUG"):
@@ -236,7 +236,7 @@ def _objective(folder: Path) -> float:
 
 
 @contextmanager
-def waiting_for_all() -> Iterator[None]:
+def tolerate_failed_jobs() -> Iterator[None]:
     """A job that ends without a word, killed or out of memory, does not end the waiting for the others.
 
     submitit raises where its result is asked for. Here it has none, as a job that has failed; what the
@@ -264,7 +264,7 @@ def waiting_for_all() -> Iterator[None]:
         core.Job.results = asked  # type: ignore[method-assign]
 
 
-def tell_sweep(folder: Path, since: float) -> int:
+def summarize_jobs(folder: Path, since: float) -> int:
     """Say how the jobs ended; 1 when one is not complete, else 0.
 
     Parameters
@@ -280,12 +280,12 @@ def tell_sweep(folder: Path, since: float) -> int:
     paths = {name: folder / name / RECORD for name in names}
     records = {name: read_json(path) if path.exists() else {} for name, path in paths.items()}
     bad = {name: record for name, record in records.items() if record.get("state") != COMPLETE}
-    say(f"{folder}: {len(records) - len(bad)} of {len(records)} jobs complete")
+    log(f"{folder}: {len(records) - len(bad)} of {len(records)} jobs complete")
     for name, record in bad.items():
         state = FAILED if record.get("state") == FAILED else MISSING
         error = record.get("error", "it did not finish")
         print(f"xai-brain: job {name} {state}: {error}", file=sys.stderr)
     if bad:
-        say("the same command again does what is not complete")
-    say(f"tables and figures of all jobs: xai-brain collect {folder}")
+        log("the same command again does what is not complete")
+    log(f"tables and figures of all jobs: xai-brain collect {folder}")
     return int(bool(bad) or not records)

@@ -15,8 +15,8 @@ from xai_brain.config.compose import ConfigError
 from xai_brain.config.overrides import expanded
 from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.io.atomic import file_hash
-from xai_brain.parallel.progress import say, track
-from xai_brain.runs.directory import RunDirectory, files_of, first_repeat, read_json, read_tsv, sidecar
+from xai_brain.parallel.progress import log, track
+from xai_brain.runs.directory import RunDirectory, first_repeat, manifest_files, read_json, read_tsv, sidecar
 from xai_brain.statistics.classification import classification_metrics
 from xai_brain.study.participants import synthetic_root
 from xai_brain.study.run_images import SPACE
@@ -84,12 +84,12 @@ def verify(arguments: list[str]) -> int:
         cfg.data.root = expanded(roots[0])
     findings = check_run(cfg, run)
     for problem in findings.problems:
-        say(problem)
+        log(problem)
     told = ", ".join(f"{count} {kind}" for kind, count in findings.counts.items())
-    say(f"{run.path}: looked at {told or 'nothing'}; {len(findings.problems)} missing or altered")
+    log(f"{run.path}: looked at {told or 'nothing'}; {len(findings.problems)} missing or altered")
     if findings.unknown:
         few = ", ".join(f"{count} {kind}" for kind, count in findings.unknown.items())
-        say(f"{run.path}: of {few} no hash is known: they are there, and were written by an older version")
+        log(f"{run.path}: of {few} no hash is known: they are there, and were written by an older version")
     return 1 if findings.problems else 0
 
 
@@ -266,7 +266,7 @@ def _results(run: RunDirectory, findings: Findings) -> None:
             if content and "Files" not in content:  # of an older version
                 findings.unknown["results"] = findings.unknown.get("results", 0) + 1
                 continue
-            for path, expected in files_of(stamp).items() if content else ():
+            for path, expected in manifest_files(stamp).items() if content else ():
                 findings.compare("results", path, expected, _remade(run, path, stamp, command))
 
 

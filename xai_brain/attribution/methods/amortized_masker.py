@@ -11,8 +11,8 @@ from torch import nn
 
 from xai_brain.attribution.calling_context import float32_with_gradients, in_float32
 from xai_brain.attribution.inputs import as_targets
-from xai_brain.attribution.perturbation.fills import Fills
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.fills import ReplacementVolumes
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 from xai_brain.attribution.perturbation.masks import (
     brain_of,
     coarse_shape,
@@ -105,8 +105,8 @@ class AmortizedMasker(PerturbationAttribution):
         super().__init__(model)
         self.model = model
         self.reference = reference
-        self.fills = Fills(fill, reference, blur_sigma_mm)
-        self.engine = MaskEngine(model, chunk_size)
+        self.fills = ReplacementVolumes(fill, reference, blur_sigma_mm)
+        self.engine = BatchedScorer(model, chunk_size)
         self.n_steps, self.batch_size, self.lr = n_steps, batch_size, lr
         self.area_weight, self.tv_weight, self.tv_beta = area_weight, tv_weight, tv_beta
         self.random_state = random_state

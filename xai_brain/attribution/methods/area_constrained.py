@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
-from xai_brain.attribution.perturbation.fills import Fills
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.fills import ReplacementVolumes
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of, coarse_shape, mean_in, upsampled
 from xai_brain.attribution.reference import Reference
 
@@ -98,8 +98,8 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         self.model = model
         fill = fill or ("counterfactual_mean" if reference else "blur")
         self.reference, self.areas = reference, list(areas)
-        self.fills = Fills(fill, reference, blur_sigma_mm, voxel_size_mm)
-        self.engine = MaskEngine(model, chunk_size, precision)
+        self.fills = ReplacementVolumes(fill, reference, blur_sigma_mm, voxel_size_mm)
+        self.engine = BatchedScorer(model, chunk_size, precision)
         self.n_iter, self.lr, self.shift_voxels = n_iter, lr, shift_voxels
         self.mask_spacing_voxels, self.random_state = mask_spacing_voxels, random_state
 
@@ -174,7 +174,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         low, high = self.shift_voxels
         for _ in range(self.n_iter):
             optimizer.zero_grad()
-            evidence = of_area(upsampled(coarse, images.shape), areas, brain)
+            evidence = area_constrained_mask(upsampled(coarse, images.shape), areas, brain)
             fill = self.fills.mixed(fills, generator)
             shifts = torch.randint(low, high + 1, (1, 3), generator=generator)
             _, gradient = self.engine.gradients(
@@ -184,7 +184,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
             optimizer.step()
             schedule.step()
         with torch.no_grad():
-            evidence = of_area(upsampled(coarse, images.shape), areas, brain)
+            evidence = area_constrained_mask(upsampled(coarse, images.shape), areas, brain)
         before = self.engine.scores(images, targets).tolist()
         after = self.engine.scores(torch.lerp(images[rows], fills[0][rows], evidence), targets[rows])
         return [
@@ -195,7 +195,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         ]
 
 
-def of_area(
+def area_constrained_mask(
     values: torch.Tensor, areas: torch.Tensor, brain: torch.Tensor, n_halvings: int = 20
 ) -> torch.Tensor:
     """Sigmoid of values minus the threshold with which its mean in the brain is the area.

@@ -9,7 +9,7 @@ from torch import nn
 
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets, check_volumes, seed_of
-from xai_brain.attribution.methods.sampled_gradients import drawn
+from xai_brain.attribution.methods.sampled_gradients import normal_noise
 from xai_brain.attribution.perturbation.masks import brain_of
 from xai_brain.attribution.reference import Reference
 
@@ -39,7 +39,7 @@ class RandomMap:
         """One map per volume (N, 1, X, Y, Z); `target` is not used."""
         check_volumes(inputs)
         inputs = inputs.detach()
-        noise = torch.stack([drawn(volume, seed_of(volume, self.random_state)) for volume in inputs])
+        noise = torch.stack([normal_noise(volume, seed_of(volume, self.random_state)) for volume in inputs])
         return noise * brain_of(inputs, self.reference)
 
 

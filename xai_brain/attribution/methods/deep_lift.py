@@ -14,10 +14,10 @@ from xai_brain.attribution.completeness import check_completeness, sums
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.memory import Chunks
 from xai_brain.attribution.methods.integrated_gradients import baseline_volumes, default_baseline
-from xai_brain.attribution.model_state import AttributionError, Tried, preserved
+from xai_brain.attribution.model_state import AttributionError, CachedCheck, preserved
 from xai_brain.attribution.operations import GENERAL_METHODS, check_logits, check_operations
 from xai_brain.attribution.outputs import select_outputs
-from xai_brain.attribution.perturbation.fills import Fills
+from xai_brain.attribution.perturbation.fills import ReplacementVolumes
 from xai_brain.attribution.reduced_precision import reliable_precision
 from xai_brain.attribution.reference import Reference
 from xai_brain.attribution.rules import Rules, with_gradient_of
@@ -69,8 +69,8 @@ class DeepLift:
     ):
         check_logits(model, "DeepLIFT")
         self.model, self.reference = model, reference
-        self.baseline = Fills(baseline or default_baseline(reference), reference, blur_sigma_mm)
-        self._checked = Tried(_check)
+        self.baseline = ReplacementVolumes(baseline or default_baseline(reference), reference, blur_sigma_mm)
+        self._checked = CachedCheck(_check)
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -108,7 +108,7 @@ class DeepLift:
             )
 
         with preserved(self.model):
-            self._checked.on(self.model, inputs)
+            self._checked.result_for(self.model, inputs)
             with reliable_precision(self.model, self.model, inputs[:1], 1):
                 Chunks(1).run(len(inputs), explain)  # a volume takes several times the memory of a gradient
         return maps

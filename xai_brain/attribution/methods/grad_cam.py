@@ -10,7 +10,7 @@ from torch import nn
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
-from xai_brain.attribution.model_state import AttributionError, Tried, preserved
+from xai_brain.attribution.model_state import AttributionError, CachedCheck, preserved
 from xai_brain.attribution.outputs import ClassScore, select_outputs
 from xai_brain.attribution.perturbation.masks import upsampled
 from xai_brain.attribution.rules import Rules
@@ -41,7 +41,7 @@ class GradCAM:
 
     def __init__(self, model: nn.Module, layer: str | None = None):
         self.model, self.layer = model, layer
-        self._found = Tried(find_layer)
+        self._found = CachedCheck(find_layer)
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -60,7 +60,7 @@ class GradCAM:
         """
         check_volumes(inputs)
         with preserved(self.model):
-            layer = self._found.on(self.model, inputs, self.layer)
+            layer = self._found.result_for(self.model, inputs, self.layer)
 
             def explain(volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
                 features, scores = _features_and_scores(self.model, layer, volumes, targets)

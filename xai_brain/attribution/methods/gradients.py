@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from xai_brain.attribution.calling_context import in_float32
-from xai_brain.attribution.first_convolution import quicken
+from xai_brain.attribution.first_convolution import use_fast_backward
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
 from xai_brain.attribution.model_state import preserved
@@ -94,5 +94,5 @@ def _gradients(model: nn.Module, inputs: torch.Tensor, target: int | torch.Tenso
         return torch.autograd.grad(scores.sum(), volumes)[0]
 
     with preserved(model):
-        quicken(model)
+        use_fast_backward(model)
         return in_chunks(model, inputs, target, explain)

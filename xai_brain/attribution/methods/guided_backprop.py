@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from xai_brain.attribution.calling_context import in_float32
-from xai_brain.attribution.first_convolution import quicken
+from xai_brain.attribution.first_convolution import use_fast_backward
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
-from xai_brain.attribution.model_state import AttributionError, Tried, preserved
+from xai_brain.attribution.model_state import AttributionError, CachedCheck, preserved
 from xai_brain.attribution.operations import GENERAL_METHODS, check_operations
 from xai_brain.attribution.outputs import ClassScore, select_outputs
 from xai_brain.attribution.rules import Rules
@@ -41,7 +41,7 @@ class GuidedBackprop:
 
     def __init__(self, model: nn.Module):
         self.model = model
-        self._checked = Tried(_check)
+        self._checked = CachedCheck(_check)
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -65,8 +65,8 @@ class GuidedBackprop:
         """
         check_volumes(inputs)
         with preserved(self.model):
-            self._checked.on(self.model, inputs)
-            quicken(self.model)
+            self._checked.result_for(self.model, inputs)
+            use_fast_backward(self.model)
 
             def explain(volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
                 with Rules({"relu": _guided}):

@@ -9,8 +9,8 @@ from torch import nn
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.completeness import TOLERANCE, check_completeness, completeness_error, sums
 from xai_brain.attribution.inputs import as_targets
-from xai_brain.attribution.perturbation.fills import Fills
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.fills import ReplacementVolumes
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of
 from xai_brain.attribution.reference import Reference
 
@@ -58,9 +58,9 @@ class IntegratedGradients:
         chunk_size: int | None = None,
     ):
         self.model = model
-        self.engine = MaskEngine(model, chunk_size)
+        self.engine = BatchedScorer(model, chunk_size)
         self.reference, self.n_steps = reference, n_steps
-        self.baseline = Fills(baseline or default_baseline(reference), reference, blur_sigma_mm)
+        self.baseline = ReplacementVolumes(baseline or default_baseline(reference), reference, blur_sigma_mm)
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -140,7 +140,7 @@ def default_baseline(reference: Reference | None) -> str:
 
 
 def baseline_volumes(
-    baseline: Fills, reference: Reference | None, inputs: torch.Tensor, targets: torch.Tensor
+    baseline: ReplacementVolumes, reference: Reference | None, inputs: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     """Volumes (N, 1, X, Y, Z) that a method compares the inputs with."""
     brain = brain_of(inputs, reference)

@@ -15,7 +15,7 @@ from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.fills import kan2020_blur
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 from xai_brain.attribution.perturbation.masks import total_variation, upsampled
 
 SPACING = 4  # voxels of one node of the coarse mask
@@ -72,7 +72,7 @@ class Kan2020Perturbation(PerturbationAttribution):
     ):
         super().__init__(model)
         self.model = model
-        self.engine = MaskEngine(model, chunk_size)
+        self.engine = BatchedScorer(model, chunk_size)
         self.shifts = _drawn(n_iter, n_shifts, random_state) if shifts is None else _checked(shifts)
         self.n_iter, self.first_kept_iteration = len(self.shifts), first_kept_iteration
         if self.n_iter <= first_kept_iteration:

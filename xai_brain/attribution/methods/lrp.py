@@ -20,7 +20,7 @@ from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.completeness import check_completeness, sums
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
-from xai_brain.attribution.model_state import Tried, preserved
+from xai_brain.attribution.model_state import CachedCheck, preserved
 from xai_brain.attribution.operations import GENERAL_METHODS, check_logits, check_operations
 from xai_brain.attribution.outputs import select_outputs
 from xai_brain.attribution.perturbation.eval_copy import BATCH_NORMS, CONVOLUTIONS
@@ -71,7 +71,7 @@ class LRP:
     ):
         check_logits(model, "LRP")
         self.model, self.gamma, self.epsilon, self.chunk_size = model, gamma, epsilon, chunk_size
-        self._checked = Tried(_check)
+        self._checked = CachedCheck(_check)
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -95,7 +95,7 @@ class LRP:
         """
         check_volumes(inputs)
         with preserved(self.model):
-            self._checked.on(self.model, inputs)
+            self._checked.result_for(self.model, inputs)
             network = folded(self.model, inputs[:1].detach())
         done = 0
 

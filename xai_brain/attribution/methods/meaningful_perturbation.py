@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.fills import Fills
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.fills import ReplacementVolumes
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 from xai_brain.attribution.perturbation.masks import (
     brain_of,
     coarse_shape,
@@ -133,8 +133,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
             )
         fill = fill or ("counterfactual_mean" if reference else "blur")
         self.reference, self.mode, self.value_meaning = reference, mode, MODES[mode]
-        self.fills = Fills(fill, reference, blur_sigma_mm, voxel_size_mm)
-        self.engine = MaskEngine(model, chunk_size, precision)
+        self.fills = ReplacementVolumes(fill, reference, blur_sigma_mm, voxel_size_mm)
+        self.engine = BatchedScorer(model, chunk_size, precision)
         self.n_iter, self.lr, self.tolerance = n_iter, lr, tolerance
         self.area_weight, self.tv_weight, self.tv_beta = area_weight, tv_weight, tv_beta
         self.score_floor, self.mask_spacing_voxels = score_floor, mask_spacing_voxels

@@ -12,8 +12,8 @@ from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.methods.integrated_gradients import baseline_volumes
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.fills import Fills
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.fills import ReplacementVolumes
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of
 from xai_brain.attribution.reference import Reference
 
@@ -70,8 +70,8 @@ class Occlusion:
         if min(n_levels, n_refined) < 1 or window_mm <= 0:
             raise AttributionError("n_levels and n_refined of Occlusion are at least 1, window_mm above 0")
         self.model = model
-        self.engine, self.reference = MaskEngine(model, chunk_size), reference
-        self.fill = Fills(fill or default_fill(reference), reference, blur_sigma_mm, sizes)
+        self.engine, self.reference = BatchedScorer(model, chunk_size), reference
+        self.fill = ReplacementVolumes(fill or default_fill(reference), reference, blur_sigma_mm, sizes)
         self.window_voxels = [max(window_mm / size, 1.0) for size in sizes]
         self.n_levels, self.n_refined = n_levels, n_refined
 
@@ -117,19 +117,19 @@ class Occlusion:
                 place[:, *boxes[k]] = brain[:, *boxes[k]]
                 return place
 
-            falls = falls_of(self.engine, volume, fill, inside, len(boxes), target)
+            falls = score_drops(self.engine, volume, fill, inside, len(boxes), target)
             for box, fall in zip(boxes, falls, strict=True):
                 evidence[:, *box] = brain[:, *box] * fall / brain[:, *box].sum()
             most = falls.abs().argsort(descending=True, stable=True)[: self.n_refined]
-            boxes = [part for k in most.tolist() for part in eighths(boxes[k])]
+            boxes = [part for k in most.tolist() for part in split_octants(boxes[k])]
 
 
 def default_fill(reference: Reference | None) -> str:
     return "zero" if reference is None else "counterfactual_mean"
 
 
-def falls_of(
-    engine: MaskEngine,
+def score_drops(
+    engine: BatchedScorer,
     volume: torch.Tensor,
     fill: torch.Tensor,
     inside: Callable[[int], torch.Tensor],
@@ -180,7 +180,7 @@ def tiles(brain: torch.Tensor, window_voxels: Sequence[float]) -> list[Box]:
     return list(product(x_parts, y_parts, z_parts))
 
 
-def eighths(box: Box) -> list[Box]:
+def split_octants(box: Box) -> list[Box]:
     """A box halved along each axis; an axis of one voxel stays."""
 
     def halves(part: slice) -> list[slice]:

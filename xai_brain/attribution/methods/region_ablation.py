@@ -13,10 +13,10 @@ from xai_brain.atlas.atlas import load_atlas
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.methods.integrated_gradients import baseline_volumes
-from xai_brain.attribution.methods.occlusion import default_fill, falls_of
+from xai_brain.attribution.methods.occlusion import default_fill, score_drops
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.fills import Fills
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.fills import ReplacementVolumes
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 from xai_brain.attribution.reference import Reference
 from xai_brain.io.nifti import Grid
 
@@ -69,8 +69,8 @@ class RegionAblation:
         if reference.affine is None:
             raise AttributionError("RegionAblation needs Reference(..., affine=...) to place the atlas")
         self.model = model
-        self.engine, self.reference = MaskEngine(model, chunk_size), reference
-        self.fill = Fills(fill or default_fill(reference), reference, blur_sigma_mm)
+        self.engine, self.reference = BatchedScorer(model, chunk_size), reference
+        self.fill = ReplacementVolumes(fill or default_fill(reference), reference, blur_sigma_mm)
         x, y, z = reference.brain_mask.shape
         atlas = load_atlas(labels_img, table)
         labels = atlas.on_grid(Grid("inputs", (x, y, z), reference.affine.numpy()))
@@ -104,7 +104,7 @@ class RegionAblation:
         maps = torch.zeros_like(inputs)
         with self.engine.prepared(inputs):
             for volume, fill, one_target, evidence in zip(inputs, fills, targets, maps, strict=True):
-                falls = falls_of(
+                falls = score_drops(
                     self.engine,
                     volume,
                     fill,

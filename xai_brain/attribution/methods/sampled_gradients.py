@@ -12,7 +12,7 @@ from torch import nn
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets, seed_of
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of, mean_in
 from xai_brain.attribution.reference import Reference
 
@@ -51,7 +51,7 @@ class SmoothGrad:
         chunk_size: int | None = None,
     ):
         self.model = model
-        self.engine = MaskEngine(model, chunk_size)
+        self.engine = BatchedScorer(model, chunk_size)
         self.reference = reference
         self.n_samples, self.noise, self.random_state = n_samples, noise, random_state
 
@@ -80,7 +80,9 @@ class SmoothGrad:
                 seed = seed_of(volume, self.random_state)
 
                 def add(rows: slice, i: int = i, seed: int = seed) -> None:
-                    noisy = torch.stack([inputs[i] + sd[i] * drawn(inputs[i], seed + k) for k in span(rows)])
+                    noisy = torch.stack(
+                        [inputs[i] + sd[i] * normal_noise(inputs[i], seed + k) for k in span(rows)]
+                    )
                     maps[i] += self.engine.gradient(noisy, targets[i]).sum(0) / self.n_samples
 
                 self.engine.chunks.run(self.n_samples, add)
@@ -128,7 +130,7 @@ class GradientShap:
                 "the reference holds no volumes to draw from; set explain.n_reference_volumes to 1 or more"
             )
         self.model = model
-        self.engine = MaskEngine(model, chunk_size)
+        self.engine = BatchedScorer(model, chunk_size)
         self.reference, self.n_samples, self.random_state = reference, n_samples, random_state
 
     @in_float32
@@ -173,7 +175,7 @@ class GradientShap:
         return torch.cat(orders)[: self.n_samples], torch.rand(self.n_samples, generator=generator)
 
 
-def drawn(volume: torch.Tensor, seed: int) -> torch.Tensor:
+def normal_noise(volume: torch.Tensor, seed: int) -> torch.Tensor:
     """Standard normal numbers of the shape of a volume."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(volume.shape, generator=generator, dtype=volume.dtype).to(volume.device)

@@ -18,7 +18,7 @@ FILLS = OF_TRAINING_SUBJECTS + OF_THE_IMAGE
 N_NEAREST = 5
 
 
-class Fills:
+class ReplacementVolumes:
     """Replacement volumes for a batch: of one kind, or a mixture that is drawn anew for every step.
 
     Parameters

@@ -16,7 +16,7 @@ from xai_brain.attribution.perturbation.fills import kan2020_blur
 from xai_brain.attribution.reduced_precision import reliable_precision
 
 
-class MaskEngine:
+class BatchedScorer:
     """Runs a model on volumes in which masks replace tissue.
 
     Parameters

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from xai_brain.attribution.perturbation.mask_engine import MaskEngine
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
 from xai_brain.attribution.perturbation.masks import mean_in
 
 NOISE = 0.1  # of the check, in standard deviations of the brain
@@ -73,7 +73,7 @@ class PerturbationResult:
 
 
 def check_masks(
-    engine: MaskEngine,
+    engine: BatchedScorer,
     images: torch.Tensor,
     fills: torch.Tensor,
     evidence: torch.Tensor,

@@ -98,7 +98,7 @@ def confound_differences(participants: pd.DataFrame, columns: Sequence[str]) -> 
     return found
 
 
-def tell_confounds(participants: pd.DataFrame, columns: Sequence[str], label: str) -> list[str]:
+def describe_confounds(participants: pd.DataFrame, columns: Sequence[str], label: str) -> list[str]:
     """One line per confound that differs strongly between the classes."""
     lines = []
     people = participants.drop_duplicates("participant_id")

@@ -8,7 +8,7 @@ from typing import Any
 from xai_brain.data.layouts.found import Found, image_row
 from xai_brain.io.nifti import ImageError, parse_entities
 from xai_brain.io.problems import DataError, Problems
-from xai_brain.io.tables import VALID_ID, prefixed, read_people, read_table, table_names
+from xai_brain.io.tables import VALID_ID, prefixed, read_participants, read_table, table_names
 from xai_brain.io.twin_files import without_equal_twins
 
 Entities = dict[str, str | None]
@@ -39,7 +39,7 @@ def find(
     Found
     """
     require_folder(root, "the folder of participants.tsv")
-    people = read_people(root, tables)
+    people = read_participants(root, tables)
     listed = list(dict.fromkeys(people["participant_id"]))
     folders = [path.name for path in sorted(root.glob("sub-*")) if path.is_dir()]
     known_ids = set(listed)

@@ -8,7 +8,7 @@ from typing import Any
 from xai_brain.data.layouts.bids import Entities, no_image, one_image, require_folder
 from xai_brain.data.layouts.found import Found
 from xai_brain.io.problems import DataError, Problems
-from xai_brain.io.tables import VALID_ID, read_people, table_names
+from xai_brain.io.tables import VALID_ID, read_participants, table_names
 
 
 def find(
@@ -35,7 +35,7 @@ def find(
     subjects = next((path for path in (root / "subjects", root / "caps" / "subjects") if path.is_dir()), None)
     if subjects is None:
         raise DataError(f"{root}: holds no folder subjects; set data.root to the CAPS folder")
-    people = read_people(root, tables)
+    people = read_participants(root, tables)
     images: list[dict[str, Any]] = []
     for participant_id, lines in people.groupby("participant_id", sort=False):
         participant_id = str(participant_id)

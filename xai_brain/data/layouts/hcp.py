@@ -64,7 +64,7 @@ def find(
             "or data.image to the path below an id"
         )
     where = " + ".join(map(str, paths))
-    return Found(_people(paths, label), images, where, every_person=False)
+    return Found(_participants(paths, label), images, where, every_person=False)
 
 
 def _images(root: Path, image: str | None, problems: Problems) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def _images(root: Path, image: str | None, problems: Problems) -> list[dict[str,
     return images
 
 
-def _people(paths: list[Path], label: str) -> pd.DataFrame:
+def _participants(paths: list[Path], label: str) -> pd.DataFrame:
     people: pd.DataFrame | None = None
     for path in paths:
         table = read_table(path)

@@ -54,7 +54,7 @@ def find(
         raise DataError(
             f"{root}: no image {' or '.join(patterns)}; set data.root, or data.image to a pattern"
         )
-    return Found(_people(path, problems), _images(files, problems), str(path), every_person=False)
+    return Found(_participants(path, problems), _images(files, problems), str(path), every_person=False)
 
 
 def _files(root: Path, pattern: str) -> list[Path]:
@@ -95,7 +95,7 @@ def _mask_of(image: Path, masks: set[Path]) -> Path | None:
     return next(iter(without_equal_twins(there)), None)
 
 
-def _people(path: Path, problems: Problems) -> pd.DataFrame:
+def _participants(path: Path, problems: Problems) -> pd.DataFrame:
     table = read_table(path)
     upper = {name.upper(): name for name in table}
     id_column = upper.get("IXI_ID")

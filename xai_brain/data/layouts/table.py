@@ -11,7 +11,7 @@ import pandas as pd
 from xai_brain.data.layouts.bids import require_folder
 from xai_brain.data.layouts.found import Found, image_row
 from xai_brain.io.problems import DataError, Problems
-from xai_brain.io.tables import read_people, table_names
+from xai_brain.io.tables import read_participants, table_names
 
 PATHS = ("t1w_path", "brain_mask_path", "truth_path")
 
@@ -34,7 +34,7 @@ def find(root: Path, problems: Problems, *, tables: list[str] | None = None) -> 
     Found
     """
     require_folder(root, "the folder that holds the images, and data.tables=[cohort.csv] to the table")
-    people = read_people(root, tables)
+    people = read_participants(root, tables)
     where = table_names(root, tables)
     if "t1w_path" not in people:
         raise DataError(f"{where}: has no column t1w_path (its columns: {', '.join(people.columns)})")

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.config.planted_effect import PlantedEffect, PlantedError, check_planted, difference_of_means
-from xai_brain.data.cache import claims, default_cache_dir
+from xai_brain.data.cache import default_cache_dir, locks
 from xai_brain.data.planted.changes import Deformation, SoftRegion, soft_region
 from xai_brain.data.planted.draws import CLASS_NAMES, draw
 from xai_brain.data.planted.lesions import lesion_shares
@@ -27,7 +27,7 @@ from xai_brain.data.planted.placement import Place, place_of, sphere, world_mm
 from xai_brain.data.planted.smooth_fields import smooth_fields
 from xai_brain.io.atomic import file_hash, remove_partial_files, write_atomic
 from xai_brain.io.nifti import Grid, save_img
-from xai_brain.parallel.locks import share
+from xai_brain.parallel.locks import run_shared
 
 ALGORITHM = 1  # raise it when the same settings begin to plant something else
 SITE_MM = 70.0  # distance of the control points of the fields of a site
@@ -100,8 +100,8 @@ def plant(
     if missing:
         remove_partial_files(folder)
     units = {keys[i]: i for i in missing}
-    share(
-        claims(folder.parent),
+    run_shared(
+        locks(folder.parent),
         units,
         done=lambda i: paths[i][0].exists() and paths[i][1].exists(),
         do=make,

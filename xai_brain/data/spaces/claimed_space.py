@@ -55,7 +55,9 @@ def require_overlap_of_map(volume: np.ndarray, grid_name: str, path: str | Path)
         )
 
 
-def judge_space(check: SpaceCheck, *, space: str | None, aligned: bool, policy: str, path: str | Path) -> str:
+def check_claimed_space(
+    check: SpaceCheck, *, space: str | None, aligned: bool, policy: str, path: str | Path
+) -> str:
     """Refuse an image that does not agree with the template, or say what is wrong with it.
 
     Parameters

@@ -23,7 +23,7 @@ from xai_brain.study.training.networks import Network, training_subjects
 
 
 @dataclass
-class Bench:
+class EvaluationContext:
     """What every judge of a network needs.
 
     Parameters
@@ -48,11 +48,11 @@ class Bench:
     rows: pd.DataFrame
     shared: dict[Any, Any] = field(default_factory=dict)
 
-    def with_first(self, n: int) -> Bench:
+    def head(self, n: int) -> EvaluationContext:
         """The same for the subjects whose number is below n."""
         return replace(self, rows=self.rows[self.rows["number"] < n])
 
-    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+    def cached(self, key: Any, make: Callable[[], Any]) -> Any:
         """``make()`` at the first call with this key and these subjects, then what it gave."""
         key = (key, tuple(self.rows["participant_id"]), tuple(self.rows["session_id"]))
         if key not in self.shared:
@@ -123,7 +123,7 @@ class Bench:
 
     def common_brain(self) -> np.ndarray:
         """Voxels in the brains of all subjects."""
-        return self.once("common brain", lambda: np.logical_and.reduce(self.brains()))
+        return self.cached("common brain", lambda: np.logical_and.reduce(self.brains()))
 
     def truths(self) -> list[np.ndarray] | None:
         """True voxels of each subject; None where they are not known."""

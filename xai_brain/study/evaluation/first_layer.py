@@ -14,14 +14,14 @@ from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.first_block import feature_maps
 from xai_brain.config.compose import ConfigError
 from xai_brain.io.problems import DataError
-from xai_brain.parallel.progress import say, track
+from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_tsv, update_metrics, write_tsv
 from xai_brain.statistics.first_layer import ALPHA, FEATURES, ChannelTest, channel_features, compare_channels
 from xai_brain.statistics.group_design import Design, GroupError, make_design
 from xai_brain.study.evaluation.groups import default_confounds
 from xai_brain.study.explanation.batches import load_volume
 from xai_brain.study.participants import class_names, of_one_class, prepared_cohort, same_cohort
-from xai_brain.study.training.networks import Network, networks_of
+from xai_brain.study.training.networks import Network, load_networks
 
 TABLES = ("first_layer", "first_layer_networks")
 
@@ -50,25 +50,25 @@ def evaluate_first_layer(cfg: DictConfig, run: RunDirectory) -> None:
 
 def _tests(cfg: DictConfig, run: RunDirectory) -> tuple[list[pd.DataFrame], list[dict[str, Any]]]:
     if not run.predictions.exists():
-        say("evaluate: the first layer is not looked at: there are maps but no networks here")
+        log("evaluate: the first layer is not looked at: there are maps but no networks here")
         return [], []
     try:
         cohort = same_cohort(prepared_cohort(cfg, run), run)
     except (DataError, ConfigError, OSError) as error:
-        say(f"evaluate: the first layer is not looked at: the images of the cohort cannot be read: {error}")
+        log(f"evaluate: the first layer is not looked at: the images of the cohort cannot be read: {error}")
         return [], []
     predictions = first_repeat(read_tsv(run.predictions))
     volumes = cohort.set_index(["participant_id", "session_id"])["volume_path"]
     people = of_one_class(read_tsv(run.participants)).dropna(subset=["label"])
     if len(names := class_names(people)) < 2:
-        say("evaluate: the first layer is not looked at: fewer than two classes are known here")
+        log("evaluate: the first layer is not looked at: fewer than two classes are known here")
         return [], []
     given = cfg.evaluation.group.confounds
     confounds = default_confounds(cfg, people) if given is None else list(given)
     confounds = [name for name in confounds if name != "fold"]  # one network is of one fold
     channels: list[pd.DataFrame] = []
     networks: list[dict[str, Any]] = []
-    work = [(key, network) for key, several in networks_of(cfg, run).items() for network in several]
+    work = [(key, network) for key, several in load_networks(cfg, run).items() for network in several]
     for (seed, fold), network in track(work, "first layer"):
         rows = predictions[(predictions["seed"] == seed) & (predictions["fold"] == fold)]
         rows = rows[rows["participant_id"].isin(people["participant_id"])]
@@ -80,11 +80,11 @@ def _tests(cfg: DictConfig, run: RunDirectory) -> tuple[list[pd.DataFrame], list
         for pair in combinations(names, 2):
             design, reason = _design(asked, pair, confounds)
             if reason:
-                say(f"evaluate: first layer, seed {network.seed} fold {network.fold}: not adjusted: {reason}")
+                log(f"evaluate: first layer, seed {network.seed} fold {network.fold}: not adjusted: {reason}")
             both = asked["label"].isin(pair).to_numpy()
             second = (asked["label"] == pair[1]).to_numpy()[both]
             if min(second.sum(), (~second).sum()) < 2:
-                say(
+                log(
                     f"evaluate: first layer, seed {network.seed} fold {network.fold}: fewer than 2 of a class"
                 )
                 continue
@@ -168,7 +168,7 @@ def _combined(networks: pd.DataFrame) -> dict[str, float]:
             if rows[column].notna().any():
                 figures[f"first_layer/{name}/{feature}"] = float(rows[column].mean())
         counts = rows["n_different"]
-        say(
+        log(
             f"evaluate: first layer, {feature} of the feature maps: {counts.mean():.1f} of "
             f"{rows['n_channels'].iloc[0]} channels differ (FDR 0.05; {counts.min()} to {counts.max()} over "
             f"{len(rows)} networks; {rows['null_share'].mean():.1%} with permuted labels)"

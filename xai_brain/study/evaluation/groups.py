@@ -16,18 +16,18 @@ from xai_brain.data.labels import is_label
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import save_img
 from xai_brain.io.problems import DataError
-from xai_brain.parallel.progress import say, track
+from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.threads import available_cores
 from xai_brain.runs.directory import (
     RunDirectory,
-    is_made_of,
+    is_up_to_date,
     read_json,
     read_tsv,
     sidecar,
     update_metrics,
     versions,
     write_json,
-    write_stamp,
+    write_manifest,
     write_tsv,
 )
 from xai_brain.statistics.cluster_tables import cluster_table
@@ -70,13 +70,13 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
     if cfg.evaluation.group.n_perm:
         Comparison(cfg, run, pd.DataFrame(maps)).write()
     made = [*(run.path / "group").glob(COMPARISONS), *map(run.evaluation, TABLES)]
-    write_stamp(run.path / "group" / "inputs.json", group_inputs(cfg, run, maps), made)
+    write_manifest(run.path / "group" / "inputs.json", group_inputs(cfg, run, maps), made)
 
 
 def groups_are_compared(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
     """Whether the comparisons that are there follow from these maps, people and settings."""
     stamp = run.path / "group" / "inputs.json"
-    return is_made_of(stamp, group_inputs(cfg, run, maps))
+    return is_up_to_date(stamp, group_inputs(cfg, run, maps))
 
 
 def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Comparison:
 
     def __init__(self, cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame):
         self.cfg, self.run, self.maps, self.settings = cfg, run, maps, cfg.evaluation.group
-        participants = of_one_class(read_tsv(run.participants), tell=say)
+        participants = of_one_class(read_tsv(run.participants), tell=log)
         self.classes = class_names(participants)
         given = self.settings.confounds
         self.confounds = default_confounds(cfg, participants) if given is None else list(given)
@@ -168,7 +168,7 @@ class Comparison:
         try:
             target = common_output(read_json(sidecar(path)) for path in rows["path"])
         except GroupError as error:
-            say(f"evaluate: {method}: classes are not compared: {error}")
+            log(f"evaluate: {method}: classes are not compared: {error}")
             self.tests.append({"method": method, "comparison": "", "reason": str(error)})
             return
         paths = rows.groupby("participant_id", sort=False)["path"].agg(list).to_dict()
@@ -192,7 +192,7 @@ class Comparison:
             cohort = same_cohort(prepared_cohort(self.cfg, self.run), self.run)
         except (DataError, ConfigError, OSError) as error:
             reason = f"the images of the cohort cannot be read: {error}"
-            say(f"evaluate: images are not compared: {reason}; evaluation.group.images=false leaves them out")
+            log(f"evaluate: images are not compared: {reason}; evaluation.group.images=false leaves them out")
             self.tests.append({"method": IMAGE, "comparison": "", "reason": "the cohort cannot be read"})
             return
         paths = cohort.groupby("participant_id")["volume_path"].agg(list).to_dict()
@@ -241,7 +241,7 @@ class Comparison:
                     tfce=self.settings.tfce, cluster_p=self.settings.cluster_p,
                 )  # fmt: skip
             except GroupError as error:
-                say(f"evaluate: {name}, {comparison}: not compared: {error}")
+                log(f"evaluate: {name}, {comparison}: not compared: {error}")
                 self.tests.append({"method": name, "comparison": comparison, "reason": str(error)})
                 continue
             self.results[name, comparison] = test
@@ -286,14 +286,14 @@ class Comparison:
     def _tell(self, row: dict[str, Any], design: Design) -> None:
         about = f"evaluate: {row['method']}, {row['comparison']}: "
         for column, why in design.dropped.items():
-            say(f"{about}confound {column} dropped: {why}")
+            log(f"{about}confound {column} dropped: {why}")
         if row["n_left_out"]:
             reasons = pd.Series(design.left_out).value_counts()
             told = ", ".join(f"{n} with {why}" for why, n in reasons.items())
-            say(f"{about}{row['n_left_out']} subjects left out: {told}")
+            log(f"{about}{row['n_left_out']} subjects left out: {told}")
         if row["n_empty"]:
-            say(f"{about}{row['n_empty']} subjects left out: their maps are empty")
-        say(
+            log(f"{about}{row['n_empty']} subjects left out: their maps are empty")
+        log(
             f"{about}{row['n_significant']} of {row['n_voxels']} voxels differ at family-wise "
             f"p <= {row['alpha']:g} ({row['n_first']} and {row['n_second']} subjects, smallest p "
             f"{row['smallest_p']:.3g})"

@@ -15,20 +15,20 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.io.atomic import file_hash
-from xai_brain.parallel.locks import share
+from xai_brain.parallel.locks import run_shared
 from xai_brain.parallel.memory import return_freed_memory
-from xai_brain.parallel.progress import say, track
-from xai_brain.parallel.shards import of_shard
-from xai_brain.runs.directory import RunDirectory, is_made_of, read_tsv, write_stamp, write_tsv
+from xai_brain.parallel.progress import log, track
+from xai_brain.parallel.shards import select_shard
+from xai_brain.runs.directory import RunDirectory, is_up_to_date, read_tsv, write_manifest, write_tsv
 from xai_brain.study.evaluation import network_metrics as ask
-from xai_brain.study.evaluation.context import Bench
+from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.participants import prepared_cohort, same_cohort
-from xai_brain.study.training.networks import networks_of
+from xai_brain.study.training.networks import load_networks
 
 # unit of work: the judges that come of it, the setting of how many subjects, the function
 UNITS = {
-    "removal": (("deletion", "insertion"), "n_removal", ask.by_removal),
-    "blocks": (("infidelity",), "n_removal", ask.by_blocks),
+    "removal": (("deletion", "insertion"), "n_removal", ask.deletion_insertion_scores),
+    "blocks": (("infidelity",), "n_removal", ask.infidelity_scores),
     "weights": (("mprt",), "n_sanity", ask.by_random_weights),
     "labels": (("label_randomization", "rra_permuted"), "n_sanity", ask.by_permuted_labels),
     "noise": (("noise_stability",), "n_noise", ask.by_noise),
@@ -37,7 +37,7 @@ UNITS = {
 }
 
 
-def judge_networks(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def compute_metrics(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Ask the networks of the first seed about the maps of some subjects.
 
     Parameters
@@ -61,33 +61,33 @@ def judge_networks(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> tu
         return pd.DataFrame(), 0
     chosen = choose_subjects(maps, max(card[UNITS[unit][1]] for unit in units))
     cohort = same_cohort(prepared_cohort(cfg, run), run)
-    networks = networks_of(cfg, run)
+    networks = load_networks(cfg, run)
     work_of = {
         (seed, fold): {
             f"{label}_seed-{seed}_fold-{fold}_{unit}": (unit, label) for unit in units for label in labels
         }
         for seed, fold in networks
     }
-    mine = of_shard((name for work in work_of.values() for name in work), cfg.shard)
+    mine = select_shard((name for work in work_of.values() for name in work), cfg.shard)
     asked = []
     for (seed, fold), (network,) in networks.items():
         rows = chosen[(chosen["seed"] == seed) & (chosen["fold"] == fold)]
         if rows.empty:
             continue
-        bench = Bench(cfg, run, cohort, network, network.load(cfg), rows)
+        bench = EvaluationContext(cfg, run, cohort, network, network.load(cfg), rows)
         work = work_of[seed, fold]
-        share(
-            run.claims,
+        run_shared(
+            run.locks,
             {name: one for name, one in work.items() if name in mine},
-            done=partial(_is_judged, bench),
-            do=partial(_judge, bench),
+            done=partial(_is_computed, bench),
+            do=partial(_compute, bench),
             progress=partial(track, description=f"judge seed {seed} fold {fold + 1}"),
-            wait=lambda n: say(f"judge: waiting for {n} units that other processes judge"),
+            wait=lambda n: log(f"judge: waiting for {n} units that other processes judge"),
             stay=cfg.shard is None,
         )
         bench = replace(bench, shared={})  # what the judges made of one network is not kept for the next
         asked += [(bench, one) for one in work.values()]
-    judged = [(bench, one) for bench, one in asked if cfg.shard is None or _is_judged(bench, one)]
+    judged = [(bench, one) for bench, one in asked if cfg.shard is None or _is_computed(bench, one)]
     n_left = len(asked) - len(judged)
     tables = [_table(bench, *one) for bench, one in judged]
     if not any(len(table) for table in tables):  # all are left to others
@@ -104,30 +104,30 @@ def choose_subjects(maps: pd.DataFrame, n: int) -> pd.DataFrame:
     return people.assign(number=np.arange(len(people)))
 
 
-def _asked(bench: Bench, unit: str) -> Bench:
+def _asked(bench: EvaluationContext, unit: str) -> EvaluationContext:
     """The subjects that a judge is asked about."""
-    return bench.with_first(bench.card[UNITS[unit][1]])
+    return bench.head(bench.card[UNITS[unit][1]])
 
 
-def _path(bench: Bench, unit: str, label: str) -> Path:
+def _path(bench: EvaluationContext, unit: str, label: str) -> Path:
     name = f"desc-{label}_seed-{bench.network.seed}_fold-{bench.network.fold}_{unit}.tsv"
     return bench.run.path / "evaluation" / "judges" / name
 
 
-def _is_judged(bench: Bench, work: tuple[str, str]) -> bool:
+def _is_computed(bench: EvaluationContext, work: tuple[str, str]) -> bool:
     """Whether the file of a unit is there, and of the same network, maps and settings."""
     unit, label = work
     bench = _asked(bench, unit)
     path = _path(bench, unit, label)
     beside = path.with_suffix(".json")
-    return bench.rows.empty or (path.exists() and is_made_of(beside, _stamp(bench, label)))
+    return bench.rows.empty or (path.exists() and is_up_to_date(beside, _stamp(bench, label)))
 
 
-def _table(bench: Bench, unit: str, label: str) -> pd.DataFrame:
+def _table(bench: EvaluationContext, unit: str, label: str) -> pd.DataFrame:
     return pd.DataFrame() if _asked(bench, unit).rows.empty else read_tsv(_path(bench, unit, label))
 
 
-def _judge(bench: Bench, work: tuple[str, str]) -> None:
+def _compute(bench: EvaluationContext, work: tuple[str, str]) -> None:
     """Make the file of one unit."""
     unit, label = work
     bench = _asked(bench, unit)
@@ -144,11 +144,11 @@ def _judge(bench: Bench, work: tuple[str, str]) -> None:
     write_tsv(pd.concat(tables, ignore_index=True), path)
     cascade = path.with_name(f"{path.stem.removesuffix(unit)}cascade.tsv")  # of random weights
     made = [path, cascade] if unit == "weights" else [path]
-    write_stamp(beside, _stamp(bench, label), made)
+    write_manifest(beside, _stamp(bench, label), made)
     return_freed_memory()
 
 
-def _stamp(bench: Bench, label: str) -> str:
+def _stamp(bench: EvaluationContext, label: str) -> str:
     """What changes when the network, the maps, the subjects or the settings of the judges do."""
     card = {key: value for key, value in bench.card.items() if key != "judges"}
     maps = [file_hash(Path(path)) for path in bench.map_paths(label)]

@@ -22,14 +22,14 @@ from xai_brain.metrics.localization import localization
 from xai_brain.metrics.maps import maps_of
 from xai_brain.metrics.sanity import full_randomization, parameter_randomization
 from xai_brain.runs.directory import write_tsv
-from xai_brain.study.evaluation.context import Bench
+from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.explanation.batches import multiplies_by_inputs
 from xai_brain.study.training.permuted import permute_labels, permuted_network
 
 Judged = dict[str, tuple[Any, Any]]
 
 
-def by_removal(bench: Bench, label: str) -> Judged:
+def deletion_insertion_scores(bench: EvaluationContext, label: str) -> Judged:
     """Class probability while voxels go or come in the order of the map."""
     card, model = bench.card, ClassScore(bench.classifier, "probability")
     maps, targets = bench.saved(label)
@@ -37,7 +37,7 @@ def by_removal(bench: Bench, label: str) -> Judged:
     where = (model, bench.inputs, baselines)
     brain = bench.reference.brain_mask.numpy()
     curves = deletion_insertion(*where, maps, targets, brain, card.n_steps)
-    chance = bench.once(
+    chance = bench.cached(
         ("random order", tuple(targets.tolist())), lambda: random_order(*where, targets, brain, card.n_steps)
     )
     return {
@@ -45,7 +45,7 @@ def by_removal(bench: Bench, label: str) -> Judged:
     }
 
 
-def by_blocks(bench: Bench, label: str) -> Judged:
+def infidelity_scores(bench: EvaluationContext, label: str) -> Judged:
     """How well a map foretells the fall of the score without a block."""
     card, brain = bench.card, bench.common_brain()
     maps, targets = bench.saved(label)
@@ -57,13 +57,13 @@ def by_blocks(bench: Bench, label: str) -> Judged:
         model = ClassScore(bench.classifier, output)
         return block_changes(model, bench.inputs, baselines, targets, brain, blocks)
 
-    found = bench.once(("blocks", output, tuple(targets.tolist())), changes)
+    found = bench.cached(("blocks", output, tuple(targets.tolist())), changes)
     contributions = multiplies_by_inputs(method, label)
     values = infidelity(maps, found, contributions)
     return {"infidelity": (values, infidelity_of_chance(found, contributions))}
 
 
-def by_random_weights(bench: Bench, label: str) -> Judged:
+def by_random_weights(bench: EvaluationContext, label: str) -> Judged:
     """Similarity to maps of the network without what it learned; all steps are kept in a table."""
     _, targets = bench.saved(label)
     table = parameter_randomization(
@@ -77,7 +77,7 @@ def by_random_weights(bench: Bench, label: str) -> Judged:
     return {"mprt": (full_randomization(table)["spearman"].to_numpy(), 0.0)}
 
 
-def by_permuted_labels(bench: Bench, label: str) -> Judged:
+def by_permuted_labels(bench: EvaluationContext, label: str) -> Judged:
     """Similarity to maps of a network that learned permuted labels, and where those point."""
     maps, targets = bench.saved(label)
     other = permuted_network(bench.cfg, bench.run, bench.cohort, bench.network).to(bench.device)
@@ -97,7 +97,7 @@ def by_permuted_labels(bench: Bench, label: str) -> Judged:
     return found
 
 
-def by_noise(bench: Bench, label: str) -> Judged:
+def by_noise(bench: EvaluationContext, label: str) -> Judged:
     """Similarity to maps of noisy images."""
     card, (_, targets) = bench.card, bench.saved(label)
     values = noise_stability(
@@ -107,7 +107,7 @@ def by_noise(bench: Bench, label: str) -> Judged:
     return {"noise_stability": (values, 0.0)}
 
 
-def by_small_noise(bench: Bench, label: str) -> Judged:
+def by_small_noise(bench: EvaluationContext, label: str) -> Judged:
     """Largest relative change of a map."""
     card, (_, targets) = bench.card, bench.saved(label)
     values = max_sensitivity(
@@ -117,7 +117,7 @@ def by_small_noise(bench: Bench, label: str) -> Judged:
     return {"max_sensitivity": (values, UNRELATED)}
 
 
-def by_cost(bench: Bench, label: str) -> Judged:
+def by_cost(bench: EvaluationContext, label: str) -> Judged:
     """Seconds and memory of one subject; the first pass, which also pays for loading, does not count."""
     _, targets = bench.saved(label)
 
@@ -125,6 +125,6 @@ def by_cost(bench: Bench, label: str) -> Judged:
         with torch.no_grad():
             bench.classifier(bench.inputs)
 
-    bench.once("warm", warm)
+    bench.cached("warm", warm)
     found = cost(bench.method(label), bench.inputs, targets)
     return {"seconds": (found["seconds"], np.nan), "peak_mb": (found["peak_mb"], np.nan)}

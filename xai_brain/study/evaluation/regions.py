@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from xai_brain.atlas.atlas import Atlas, AtlasError, load_atlas, tables_beside
 from xai_brain.io.nifti import load_img, save_img
-from xai_brain.parallel.progress import say, track
+from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.statistics.group_design import GroupError, common_output
 from xai_brain.statistics.regions import compare_classes, region_values, top_regions
@@ -110,7 +110,7 @@ def _tell_lost(table: pd.DataFrame, atlas: Atlas) -> None:
     lost = table.loc[table["n_voxels"] == 0, "region"].drop_duplicates().tolist()
     if lost:
         some = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
-        say(f"evaluate: {len(lost)} of {len(atlas.lut)} regions have no voxel in the brain here: {some}")
+        log(f"evaluate: {len(lost)} of {len(atlas.lut)} regions have no voxel in the brain here: {some}")
 
 
 def explained_output(rows: pd.DataFrame) -> tuple[str, bool]:
@@ -125,7 +125,7 @@ def explained_output(rows: pd.DataFrame) -> tuple[str, bool]:
 def _tell_uncommon(explained: dict[str, tuple[str, bool]]) -> None:
     for method, (reason, common) in explained.items():
         if not common:
-            say(f"evaluate: {method}: region_groups.tsv (common_output = False) is no comparison: {reason}")
+            log(f"evaluate: {method}: region_groups.tsv (common_output = False) is no comparison: {reason}")
 
 
 def paint(

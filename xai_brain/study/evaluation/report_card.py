@@ -14,10 +14,10 @@ from xai_brain.config.compose import ConfigError
 from xai_brain.io.atomic import file_hash
 from xai_brain.metrics.comparison.stability import reseed_stability
 from xai_brain.metrics.report_card import report_card
-from xai_brain.parallel.progress import say
+from xai_brain.parallel.progress import log
 from xai_brain.parallel.threads import in_threads
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_tsv
-from xai_brain.study.evaluation.metrics import judge_networks
+from xai_brain.study.evaluation.metrics import compute_metrics
 from xai_brain.study.run_images import brain_of, map_values
 from xai_brain.study.settings import saved_settings
 
@@ -50,10 +50,10 @@ def write_card(
     tables = [pd.DataFrame(row for row in _place(localizations) if row["judge"] in judges)]
     if "reseed_stability" in judges:
         tables.append(pd.DataFrame(_reseeded(run, maps)))
-    tables.append(judge_networks(cfg, run, maps)[0])
+    tables.append(compute_metrics(cfg, run, maps)[0])
     tables = [table for table in tables if not table.empty]
     if not tables:
-        say(f"report card: no judge has anything to say here ({_why(cfg, judges)})")
+        log(f"report card: no judge has anything to say here ({_why(cfg, judges)})")
         return
     rows = pd.concat(tables, ignore_index=True)
     rows["kind"] = rows["method"].map(kinds)
@@ -61,7 +61,7 @@ def write_card(
     write_tsv(rows, run.evaluation("judges"))
     write_tsv(card, run.evaluation("report_card"))
     if absent := [judge for judge in judges if judge not in set(card["judge"])]:
-        say(f"report card: no figures of {', '.join(absent)} ({_why(cfg, absent)})")
+        log(f"report card: no figures of {', '.join(absent)} ({_why(cfg, absent)})")
 
 
 def calibration_stamp(cfg: DictConfig) -> str | None:
@@ -102,7 +102,7 @@ def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
     card = read_tsv(other.evaluation("report_card"))
     shared = set(card["method"]) & set(cfg.attribution) & set(theirs.attribution)
     if differ := sorted(name for name in shared if theirs.attribution[name] != cfg.attribution[name]):
-        say(
+        log(
             f"evaluate: {where} judged {', '.join(differ)} with other settings of the method: left out; "
             f"give both runs the same attribution.{differ[0]}"
         )

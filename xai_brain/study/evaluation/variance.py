@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from xai_brain.config.compose import ConfigError
 from xai_brain.io.nifti import save_img
-from xai_brain.parallel.progress import say, track
+from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, sidecar, update_metrics, write_json, write_tsv
 from xai_brain.statistics.group import BRAIN_SHARE, MapRows, scale
 from xai_brain.statistics.variance import COMPONENTS, variance_shares
@@ -35,7 +35,7 @@ def evaluate_variance(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) ->
         path.unlink()
     tables = []
     if why := _why_not(cfg, maps):
-        say(f"evaluate: what of the maps' variance comes from the network is not known: {why}")
+        log(f"evaluate: what of the maps' variance comes from the network is not known: {why}")
     else:
         share, affine = brain_share(run, maps)
         if not (brain := share >= BRAIN_SHARE).any():
@@ -84,7 +84,7 @@ def _of_method(
     ]
     n_subjects = sum(map(len, folds))
     if not folds or len(seeds) < 2:
-        say(f"evaluate: {method}: too few maps of the same subjects by two seeds to divide their variance")
+        log(f"evaluate: {method}: too few maps of the same subjects by two seeds to divide their variance")
         return pd.DataFrame()
     found = variance_shares(values, folds, cfg.evaluation.n_bootstrap, cfg.evaluation.random_state)
     about = {
@@ -115,15 +115,15 @@ def _of_method(
 
 def _tell(method: str, table: pd.DataFrame, n_left_out: int) -> None:
     if table["share"].isna().any():
-        say(f"evaluate: {method}: the maps of all subjects and seeds of a fold are the same")
+        log(f"evaluate: {method}: the maps of all subjects and seeds of a fold are the same")
         return
     shares = ", ".join(f"{row.component} {row.share:.0%}" for row in table.itertuples())
-    say(f"evaluate: {method}: of the maps' variance over the brain: {shares}")
+    log(f"evaluate: {method}: of the maps' variance over the brain: {shares}")
     for row in table[table["set_to_0"]].itertuples():
-        say(f"evaluate: {method}: the variance of the {row.component} came out below 0; it is set to 0")
+        log(f"evaluate: {method}: the variance of the {row.component} came out below 0; it is set to 0")
     if n_left_out:
         why = "a map is missing or empty, or nobody else is left in the fold"
-        say(f"evaluate: {method}: {n_left_out} subjects left out: {why}")
+        log(f"evaluate: {method}: {n_left_out} subjects left out: {why}")
 
 
 def _save(

@@ -14,17 +14,17 @@ from xai_brain.io.nifti import get_grid, save_img
 from xai_brain.metrics.deletion_insertion import removal_baselines
 from xai_brain.metrics.maps import maps_of
 from xai_brain.metrics.mask_validation import masked_probabilities
-from xai_brain.metrics.masks import places, region_places
-from xai_brain.parallel.progress import say
-from xai_brain.runs.directory import write_stamp, write_tsv
-from xai_brain.study.evaluation.context import Bench
+from xai_brain.metrics.masks import rank_voxels, region_places
+from xai_brain.parallel.progress import log
+from xai_brain.runs.directory import write_manifest, write_tsv
+from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.evaluation.regions import atlas_of
 from xai_brain.study.explanation.batches import resolve_targets
 from xai_brain.study.explanation.mask_unit import JOINT, KEPT, MaskUnit
 from xai_brain.study.run_images import SPACE
 
 
-def validate_fold(unit: MaskUnit, bench: Bench) -> None:
+def validate_fold(unit: MaskUnit, bench: EvaluationContext) -> None:
     """Write the masks of a method and what the network says of its test subjects through them."""
     for path in (unit.record, *unit.path.parent.glob(f"{unit.path.stem}_mask-*_place.nii.gz")):
         path.unlink(missing_ok=True)
@@ -33,7 +33,7 @@ def validate_fold(unit: MaskUnit, bench: Bench) -> None:
     table = pd.DataFrame()
     if both:
         fills = removal_baselines(bench.cfg.evaluation.masks.removal, bench.inputs, bench.reference)
-        left = [masked.left(kept) for masked, kept in both]
+        left = [masked.kept_voxels(kept) for masked, kept in both]
         told = masked_probabilities(bench.classifier, bench.inputs, fills, left, bench.batch_size)
         columns = [f"prob_{name}" for name in bench.classifier.class_names]
         tables = [
@@ -43,10 +43,10 @@ def validate_fold(unit: MaskUnit, bench: Bench) -> None:
         table = pd.concat(tables, ignore_index=True)
     write_tsv(table, unit.path)
     orders = unit.path.parent.glob(f"{unit.path.stem}_mask-*_place.nii.gz")
-    write_stamp(unit.record, unit.stamp, [unit.path, *orders], Method=unit.label, **about)
+    write_manifest(unit.record, unit.stamp, [unit.path, *orders], Method=unit.label, **about)
 
 
-def make_orders(unit: MaskUnit, bench: Bench) -> dict[str, Any]:
+def make_orders(unit: MaskUnit, bench: EvaluationContext) -> dict[str, Any]:
     """Explain training subjects and save the order of voxels of each class and of all together.
 
     The order of a class is that of |mean map of its subjects|; the joint one that of the mean of these over
@@ -78,7 +78,7 @@ def make_orders(unit: MaskUnit, bench: Bench) -> dict[str, Any]:
     known = maps.flatten(1).any(1).numpy()
     if n_empty := int((~known).sum()):
         where = f"{unit.label}, seed {network.seed} fold {network.fold + 1}"
-        say(f"validate: {where}: {n_empty} of {len(known)} maps are empty and left out")
+        log(f"validate: {where}: {n_empty} of {len(known)} maps are empty and left out")
     means = {
         name: np.abs(maps[of_class, 0].numpy().mean(0, dtype=np.float64))
         for k, name in enumerate(names)
@@ -88,7 +88,7 @@ def make_orders(unit: MaskUnit, bench: Bench) -> dict[str, Any]:
         grid, brain = get_grid(cfg.preprocessing.grid), training_brain(bench)
         means[JOINT] = np.mean(list(means.values()), axis=0)
         for name, values in means.items():
-            save_img(places(values, brain, random_state), grid.affine, unit.order(name), space=SPACE)
+            save_img(rank_voxels(values, brain, random_state), grid.affine, unit.order(name), space=SPACE)
         if (atlas := atlas_of(cfg)) is not None:
             order = region_places(means[JOINT], atlas.on_grid(grid), brain, random_state)
             save_img(order, grid.affine, unit.order(JOINT, "regions"), space=SPACE)
@@ -111,11 +111,11 @@ def explained_subjects(training: pd.DataFrame, n_per_class: int, seed: int | lis
     return people.iloc[order].groupby("target", sort=True).head(n_per_class).sort_index()
 
 
-def training_brain(bench: Bench) -> np.ndarray:
+def training_brain(bench: EvaluationContext) -> np.ndarray:
     """Voxels in more than half of the brains of the training subjects, (X, Y, Z) bool."""
 
     def count() -> np.ndarray:
         brains = [np.load(path, mmap_mode="r") for path in bench.training["volume_mask_path"]]
         return np.asarray(np.sum(brains, axis=0, dtype=np.int32) * 2 > len(brains))
 
-    return bench.once("training brain", count)
+    return bench.cached("training brain", count)

@@ -11,8 +11,8 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.io.nifti import load_img
-from xai_brain.metrics.masks import first_voxels, mask_smoothness, random_mask, voxels_of
-from xai_brain.runs.directory import RunDirectory, is_made_of, read_tsv
+from xai_brain.metrics.masks import mask_smoothness, random_mask, top_k_mask, voxels_of
+from xai_brain.runs.directory import RunDirectory, is_up_to_date, read_tsv
 from xai_brain.study.evaluation.regions import atlas_stamp
 from xai_brain.study.participants import class_names
 from xai_brain.study.training.networks import Network
@@ -31,7 +31,7 @@ class Masked:
     draw: int  # number of the random mask, else 0
     voxels: np.ndarray  # (X, Y, Z) bool
 
-    def left(self, kept: str) -> np.ndarray:
+    def kept_voxels(self, kept: str) -> np.ndarray:
         """Voxels that are not replaced, (X, Y, Z) bool."""
         return self.voxels if kept == "mask" else ~self.voxels
 
@@ -89,7 +89,7 @@ class MaskUnit:
 
     def is_done(self) -> bool:
         """Whether the files are there, and of this network and these settings."""
-        return self.path.exists() and is_made_of(self.record, self.stamp)
+        return self.path.exists() and is_up_to_date(self.record, self.stamp)
 
     def orders(self) -> dict[tuple[str, str], np.ndarray]:
         """The saved orders by mask and control; none when all maps were empty."""
@@ -109,14 +109,14 @@ class MaskUnit:
             n_voxels = voxels_of(area, brain)
             for (mask, control), order in orders.items():
                 if mask in (settings.which or [mask]) and n_voxels <= order.max():  # else the regions end
-                    found.append(Masked(mask, area, control, 0, first_voxels(order, n_voxels)))
-            sigma = mask_smoothness(first_voxels(orders[JOINT, "map"], n_voxels), brain)
+                    found.append(Masked(mask, area, control, 0, top_k_mask(order, n_voxels)))
+            sigma = mask_smoothness(top_k_mask(orders[JOINT, "map"], n_voxels), brain)
             for draw in range(settings.n_random):
                 seed = [self.cfg.evaluation.random_state, network.seed, network.fold, number, draw]
                 found.append(Masked(JOINT, area, "random", draw, random_mask(brain, n_voxels, sigma, seed)))
         return found
 
-    def trainings(self) -> list[tuple[Masked, str, Path]]:
+    def retraining_jobs(self) -> list[tuple[Masked, str, Path]]:
         """Masks with what is kept and the file of what a network says that was trained again on it.
 
         Of random masks the first of each area only; the folds give others. Files are named by content, so
@@ -126,7 +126,7 @@ class MaskUnit:
         about = f"{self.network.sha256} {self.cfg.evaluation.masks.removal} "
         for masked in self.masks():
             for kept in KEPT if masked.draw == 0 else ():
-                content = about.encode() + np.packbits(masked.left(kept)).tobytes()
+                content = about.encode() + np.packbits(masked.kept_voxels(kept)).tobytes()
                 name = f"{sha256(content).hexdigest()[:24]}.tsv"
                 found.append((masked, kept, self.path.parent / "retrained" / name))
         return found

@@ -14,7 +14,7 @@ from xai_brain.config.compose import ConfigError
 from xai_brain.io.nifti import get_grid
 from xai_brain.metrics.maps import seeded
 from xai_brain.models.module import BrainClassifier
-from xai_brain.parallel.progress import one_line
+from xai_brain.parallel.progress import format_error
 from xai_brain.study.explanation.batches import (
     build_method,
     build_reference,
@@ -61,7 +61,7 @@ def try_methods(cfg: DictConfig, cohort: pd.DataFrame) -> None:
             try:
                 _try_method(cfg, label, classifier, reference, volume)
             except Exception as error:  # whatever the class of a method does
-                failures[label] = one_line(error)
+                failures[label] = format_error(error)
     if failures:
         reasons = "; ".join(f"attribution.{label}: {reason}" for label, reason in failures.items())
         removal = " ".join(f"'~attribution.{label}'" for label in failures)

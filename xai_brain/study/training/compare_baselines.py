@@ -12,16 +12,16 @@ from omegaconf import DictConfig
 from xai_brain.baselines.classifiers import brain_size_predictions
 from xai_brain.config.compose import ConfigError
 from xai_brain.io.atomic import file_hash
-from xai_brain.parallel.locks import alone
-from xai_brain.parallel.progress import say
+from xai_brain.parallel.locks import run_exclusive
+from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import (
     RunDirectory,
     first_repeat,
-    is_made_of,
+    is_up_to_date,
     read_json,
     read_tsv,
     update_metrics,
-    write_stamp,
+    write_manifest,
     write_tsv,
 )
 from xai_brain.statistics.classification import classification_metrics, defined_figures
@@ -62,7 +62,7 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
     inputs["brain_size_column"] = column
 
     def is_current() -> bool:
-        return done.exists() and is_made_of(stamp, inputs)
+        return done.exists() and is_up_to_date(stamp, inputs)
 
     def compare() -> None:
         pairs = _pairs(cfg, run)
@@ -77,10 +77,10 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
         update_metrics(run, _figures(table), replace=replaced)
         write_tsv(table, done)
         names = ("baselines", "brain_size_predictions", "chosen_network", "size_matched_pairs")
-        write_stamp(stamp, inputs, [*map(run.evaluation, names), *(run.path / "baselines").rglob("[!.]*")])
+        write_manifest(stamp, inputs, [*map(run.evaluation, names), *(run.path / "baselines").rglob("[!.]*")])
 
     if not is_current():
-        alone(run.claims, "baselines", compare, is_current)
+        run_exclusive(run.locks, "baselines", compare, is_current)
 
 
 def write_brain_size_predictions(cfg: DictConfig, run: RunDirectory) -> None:
@@ -155,7 +155,7 @@ def _pairs(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame | None:
     sizes = pd.to_numeric(people[column], errors="coerce")
     pairs = size_matched_pairs(first_repeat(read_tsv(run.folds)), sizes, people["target"])
     if pairs.empty:
-        say(
+        log(
             f"{column}: no two test subjects of a fold differ in class and by at most {TOLERANCE:.0%} in size"
         )
         return None

@@ -11,11 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from xai_brain.config.compose import ConfigError
 from xai_brain.data.audit import audit_split, content_hashes
 from xai_brain.data.folds.splits import make_folds, split_fold
-from xai_brain.data.folds.summary import confound_differences, summarise_folds, tell_confounds
+from xai_brain.data.folds.summary import confound_differences, describe_confounds, summarise_folds
 from xai_brain.data.folds.tables import NEVER_TESTED, fold_numbers, read_folds
 from xai_brain.data.labels import is_label
 from xai_brain.io.problems import named
-from xai_brain.parallel.progress import say
+from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, update_metrics, write_tsv
 
 OF_PARTS = ("allow_shared", "validation_fraction", "validation_by_seed")  # not of who is tested when
@@ -29,7 +29,7 @@ def folds_of(cfg: DictConfig, cohort: pd.DataFrame) -> pd.DataFrame:
     if path:
         folds, strangers = read_folds(path, cohort)
         if strangers:
-            say(f"{path}: {named(strangers)} not in the cohort, left out")
+            log(f"{path}: {named(strangers)} not in the cohort, left out")
     else:
         made = {str(k): v for k, v in settings.items() if k not in OF_PARTS}
         folds = make_folds(cohort, **made)
@@ -52,7 +52,7 @@ def one_fold(folds: pd.DataFrame, fold: int) -> pd.DataFrame:
     return folds.assign(fold=folds["fold"].where(folds["fold"] == fold, NEVER_TESTED))
 
 
-def parts_of(
+def split_prepared_fold(
     cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
     """Training, validation and test rows of a fold of a run; who validates may depend on the seed."""
@@ -71,10 +71,10 @@ def audit(cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
     shared = {"group_column": cfg.folds.group_column, "allow_shared": list(cfg.folds.allow_shared)}
     seeds = cfg.seeds if cfg.folds.validation_by_seed else [0]
     for fold, seed in product(fold_numbers(folds), seeds):
-        audit_split(parts_of(cfg, hashed, folds, fold, seed), where=f"fold {fold}", **shared)
+        audit_split(split_prepared_fold(cfg, hashed, folds, fold, seed), where=f"fold {fold}", **shared)
 
 
-def tell_folds(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
+def log_folds(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
     """Write who is in which fold; say what else than the label tells the classes apart."""
     label = cfg.data.label if cfg.planted.kind is None else f"planted {cfg.planted.kind}"
     confounds = [
@@ -87,7 +87,7 @@ def tell_folds(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: 
         if np.isfinite(value)
     }
     update_metrics(run, figures, replace=("confound/",))
-    for line in tell_confounds(cohort, confounds, label):
-        say(line)
+    for line in describe_confounds(cohort, confounds, label):
+        log(line)
     if cfg.augmentation.flip_probability:
-        say("augmentation.flip_probability: left and right are mixed; maps say nothing of laterality")
+        log("augmentation.flip_probability: left and right are mixed; maps say nothing of laterality")

@@ -17,13 +17,13 @@ import torch
 from xai_brain.metrics.deletion_insertion import removal_baselines
 from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
 from xai_brain.runs.directory import read_tsv, write_tsv
-from xai_brain.study.evaluation.context import Bench
+from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.explanation.batches import load_volume
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
-from xai_brain.study.training.folds import parts_of
+from xai_brain.study.training.folds import split_prepared_fold
 
 
-def train_again(bench: Bench, left: np.ndarray, path: Path) -> None:
+def retrain_masked(bench: EvaluationContext, left: np.ndarray, path: Path) -> None:
     """Train with the parts, settings and seed of the fold on masked images, predict its masked test images.
 
     Parameters
@@ -35,7 +35,7 @@ def train_again(bench: Bench, left: np.ndarray, path: Path) -> None:
         Table of participant_id, session_id, prob_<class>... to write.
     """
     cfg, network, names = bench.cfg, bench.network, bench.classifier.class_names
-    parts = parts_of(cfg, bench.cohort, read_tsv(bench.run.folds), network.fold, network.seed)
+    parts = split_prepared_fold(cfg, bench.cohort, read_tsv(bench.run.folds), network.fold, network.seed)
     seed = 1000 * network.seed + network.fold
     name = f"retraining on masked images, seed {network.seed} fold {network.fold + 1}"
     with tempfile.TemporaryDirectory() as folder, naming_network(name):
@@ -56,7 +56,9 @@ def train_again(bench: Bench, left: np.ndarray, path: Path) -> None:
     write_tsv(pd.concat([images, told], axis=1), path)
 
 
-def masked_volumes(bench: Bench, part: pd.DataFrame, left: np.ndarray, folder: Path) -> pd.DataFrame:
+def masked_volumes(
+    bench: EvaluationContext, part: pd.DataFrame, left: np.ndarray, folder: Path
+) -> pd.DataFrame:
     """The same rows with volumes of which only some voxels are left, written to a folder.
 
     Augmentation comes later, as for images that had been so from the beginning.
@@ -71,7 +73,7 @@ def masked_volumes(bench: Bench, part: pd.DataFrame, left: np.ndarray, folder: P
     return part.assign(volume_path=paths)
 
 
-def told_again(images: pd.DataFrame, path: Path) -> pd.DataFrame:
+def read_retrained_predictions(images: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Probabilities that `train_again` wrote, in the order of the images."""
     order = pd.MultiIndex.from_frame(images[["participant_id", "session_id"]])
     return read_tsv(path).set_index(["participant_id", "session_id"]).loc[order].reset_index(drop=True)

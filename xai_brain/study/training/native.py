@@ -10,7 +10,7 @@ from xai_brain.config.compose import ConfigError
 from xai_brain.data.raw.heads import in_native
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import Grid, load_img, save_img
-from xai_brain.parallel.progress import say
+from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar, write_json
 from xai_brain.study.explanation.batches import map_path
 
@@ -55,4 +55,4 @@ def write_native_maps(cfg: DictConfig, run: RunDirectory, predictions: pd.DataFr
             "explain.output_space=native: no image of this run was aligned to MNI152 by xai_brain "
             "(preprocessing.raw=true), so that there is no way back"
         )
-    say(f"explain: {n_written} maps brought to the subjects' own images, below {run.path / 'native'}")
+    log(f"explain: {n_written} maps brought to the subjects' own images, below {run.path / 'native'}")

@@ -21,7 +21,7 @@ from xai_brain.models.weights import WeightsError, is_calibrated, read_weights_f
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv
 from xai_brain.study.participants import prepared_cohort, same_cohort
 from xai_brain.study.settings import saved_settings
-from xai_brain.study.training.folds import parts_of
+from xai_brain.study.training.folds import split_prepared_fold
 
 ALL = (0, 0)  # seed and fold of a new subject: the networks speak together
 
@@ -92,7 +92,7 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> Calibrate
         ) from error
 
 
-def networks_of(cfg: DictConfig, run: RunDirectory) -> dict[tuple[int, int], list[Network]]:
+def load_networks(cfg: DictConfig, run: RunDirectory) -> dict[tuple[int, int], list[Network]]:
     """Networks that speak of the rows of predictions.tsv, by seed and fold.
 
     Raises
@@ -161,7 +161,7 @@ def training_subjects(
         cohort = same_cohort(prepared_cohort(cfg, run), run)
     folds = read_tsv(run.folds)
     for network in networks:
-        yield parts_of(cfg, cohort, folds, network.fold, network.seed)["train"]
+        yield split_prepared_fold(cfg, cohort, folds, network.fold, network.seed)["train"]
 
 
 def fingerprint(networks: list[Network]) -> str:

@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 from xai_brain.io.atomic import partial_prefix, write_atomic
 from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.models.fitting import fit_fold, naming_network
-from xai_brain.parallel.locks import alone
-from xai_brain.parallel.progress import say
+from xai_brain.parallel.locks import run_exclusive
+from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_tsv
 from xai_brain.study.participants import class_names
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
-from xai_brain.study.training.folds import parts_of
+from xai_brain.study.training.folds import split_prepared_fold
 from xai_brain.study.training.networks import Network, load_classifier
 
 SEED = 20_000  # of the permutation
@@ -45,8 +45,8 @@ def permuted_network(
     path = network.checkpoint.with_name(f"{network.checkpoint.stem}_permuted.ckpt")
 
     def fit() -> None:
-        say(f"train fold {network.fold + 1} with permuted labels")
-        parts = parts_of(cfg, cohort, read_tsv(run.folds), network.fold, network.seed)
+        log(f"train fold {network.fold + 1} with permuted labels")
+        parts = split_prepared_fold(cfg, cohort, read_tsv(run.folds), network.fold, network.seed)
         parts |= {name: permute_labels(parts[name]) for name in ("train", "validation")}
         fold_seed = 1000 * network.seed + network.fold
         name = f"training with permuted labels, seed {network.seed} fold {network.fold + 1}"
@@ -64,5 +64,5 @@ def permuted_network(
             write_atomic(path, lambda temporary: trainer.save_checkpoint(temporary, weights_only=True))
 
     if not path.exists():
-        alone(run.claims, path.stem, fit, path.exists)
+        run_exclusive(run.locks, path.stem, fit, path.exists)
     return load_classifier(path)
