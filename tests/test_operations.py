@@ -5,14 +5,25 @@ from __future__ import annotations
 import captum.attr
 import pytest
 import torch
+import yaml
 from conftest import SHAPE, ToyNet
+from hydra.utils import instantiate
 from torch import nn
 from torch.nn import functional as F
 
-from xai_brain.attribution import LRP, DeepLift, GuidedBackprop, InputXGradient, IntegratedGradients, Saliency
+from xai_brain.attribution import (
+    LRP,
+    DeepLift,
+    GuidedBackprop,
+    InputXGradient,
+    IntegratedGradients,
+    Reference,
+    Saliency,
+)
 from xai_brain.attribution.completeness import check_completeness, completeness_error, sums
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.operations import trace
+from xai_brain.config.compose import conf_dir
 
 
 class Step(ToyNet):
@@ -363,3 +374,31 @@ def test_kinds_of_operations(function, kind, inputs):
     kinds = [operation.kind for operation in trace(Model(), inputs[:1])]
     kinds = [k for k in kinds if k != "shape"] or (["shape"] if kind else [])
     assert max(kinds, key=order.index, default=None) == kind
+
+
+@pytest.mark.slow
+def test_deep_lift_of_the_supplied_densenet121_sums_to_the_difference():
+    """Its first pooling overlaps. Volumes have the size of the paper's grid."""
+    pytest.importorskip("monai")
+    settings = yaml.safe_load((conf_dir() / "model" / "densenet121.yaml").read_text())
+    del settings["weights"]
+    torch.manual_seed(0)
+    network = instantiate(settings, out_channels=2).train()
+    volumes = torch.randn(4, 1, 58, 70, 58) + torch.linspace(-1, 1, 70)[:, None]
+    with torch.no_grad():
+        for _ in range(5):  # statistics of the batch normalisations
+            network(volumes)
+    network.eval()
+    reference = Reference(
+        class_means=torch.stack([volumes[::2].mean(0), volumes[1::2].mean(0)]),
+        volumes=volumes,
+        targets=torch.tensor([0, 1, 0, 1]),
+        brain_mask=torch.ones(58, 70, 58, dtype=torch.bool),
+        voxel_size_mm=(3.125, 3.125, 3.125),
+    )
+    inputs = 2 * volumes[:2].roll(3, 2)
+    total = DeepLift(network, reference).attribute(inputs, 1).sum((1, 2, 3, 4))
+    with torch.no_grad():
+        change = (network(inputs) - network(reference.mean[None]))[:, 1]
+    ratio = total / change
+    assert ratio.tolist() == pytest.approx([1, 1], abs=0.02)

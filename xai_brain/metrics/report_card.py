@@ -192,14 +192,14 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
     if row.has("deletion"):
         if row.value("deletion", what="ci_high") < row.value("deletion", what="chance"):
             sentences.append(
-                f"The network loses its class sooner with what this map marks ({row.format_value('deletion')}) "
-                f"than with random voxels ({row.value('deletion', what='chance'):.2f})."
+                f"The network loses its class sooner with what this map marks "
+                f"({row.format_value('deletion')}) than with random voxels ({row.value('deletion', what='chance'):.2f})."
             )
         else:
             doubtful = True
             sentences.append(
-                f"Removing what it marks ({row.format_value('deletion')}) is not shown to hurt the network more "
-                f"than removing random voxels ({row.value('deletion', what='chance'):.2f})."
+                f"Removing what it marks ({row.format_value('deletion')}) is not shown to hurt the network "
+                f"more than removing random voxels ({row.value('deletion', what='chance'):.2f})."
             )
     if row.has("reseed_stability") and row.value("reseed_stability", what="ci_high") < ALIKE:
         sentences.append(

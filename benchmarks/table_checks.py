@@ -1,0 +1,367 @@
+"""What is true of a map, method by method, in double precision: the checks of network_method_table.py."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import captum.attr
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import published
+import torch
+from table_networks import Kind
+from torch import nn
+
+from xai_brain import attribution as xa
+from xai_brain.attribution.inputs import seed_of
+from xai_brain.attribution.methods.occlusion import tiles
+from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+
+
+class Case:
+    """A network with volumes to explain, and what is true of it, in double precision."""
+
+    def __init__(self, kind: Kind, shape: tuple[int, int, int]):
+        generator = torch.Generator().manual_seed(7)
+        self.kind, self.shape = kind, shape
+        self.target = min(1, kind.n_outputs - 1)
+        sizes = (kind.n_channels, *shape)
+        self.inputs = 0.3 + torch.randn(2, *sizes, generator=generator)
+        volumes = torch.randn(4, *sizes, generator=generator)
+        self.reference = self.around(torch.stack([volumes[::2].mean(0), volumes[1::2].mean(0)]), volumes)
+        self.exact = copy.deepcopy(kind.network).double().requires_grad_(False)
+        self.fill = self.reference.class_means[1 - self.target].double()
+
+    def around(self, class_means: torch.Tensor, volumes: torch.Tensor) -> xa.Reference:
+        return xa.Reference(
+            class_means=class_means,
+            volumes=volumes,
+            targets=torch.tensor([0, 1, 0, 1]),
+            brain_mask=torch.ones(self.shape, dtype=torch.bool),
+            voxel_size_mm=(2.0, 2.0, 2.0),
+            affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=torch.float64)),
+        )
+
+    def score(self, output: str = "logit") -> xa.ClassScore:
+        return xa.ClassScore(self.kind.network, output)
+
+    def maps(self, method) -> torch.Tensor:
+        return method.attribute(self.inputs, self.target)
+
+    @torch.no_grad()
+    def exact_score(self, volumes: torch.Tensor, output: str = "logit") -> torch.Tensor:
+        return xa.ClassScore(self.exact, output)(volumes.double())[:, self.target]
+
+    def exact_gradient(self, volumes: torch.Tensor, output: str = "logit") -> torch.Tensor:
+        leaf = volumes.double().requires_grad_()
+        scores = xa.ClassScore(self.exact, output)(leaf)[:, self.target]
+        return torch.autograd.grad(scores.sum(), leaf)[0]
+
+    @cached_property
+    def gradient(self) -> torch.Tensor:
+        """Checked against differences of the output along random directions."""
+        gradient, step = self.exact_gradient(self.inputs), 1e-8
+        for seed in range(3):
+            way = torch.randn(self.inputs.shape, generator=torch.Generator().manual_seed(seed)).double()
+            ends = [self.exact_score(self.inputs.double() + sign * step * way) for sign in (1, -1)]
+            slope = (gradient * way).sum((1, 2, 3, 4))
+            assert torch.allclose((ends[0] - ends[1]) / (2 * step), slope, rtol=1e-2, atol=1e-6), (
+                self.kind.name
+            )
+        return gradient
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Norm of the difference over the norm of what is right, the larger of the volumes."""
+    a, b = a.double().flatten(1), b.double().flatten(1)
+    scale = torch.where(b.any(1), b.norm(dim=1), 1.0)  # a map that has to be 0
+    return float(((a - b).norm(dim=1) / scale).max())
+
+
+# -- one check per method: the error, to be compared with its tolerance ------------------------------------
+
+
+def saliency(case: Case) -> float:
+    return relative(case.maps(xa.Saliency(case.score())), case.gradient)
+
+
+def input_x_gradient(case: Case) -> float:
+    return relative(case.maps(xa.InputXGradient(case.score())), case.inputs * case.gradient)
+
+
+def smooth_grad(case: Case) -> float:
+    maps = case.maps(xa.SmoothGrad(case.score(), case.reference, n_samples=4, noise=0.15))
+    expected = torch.zeros_like(maps, dtype=torch.float64)
+    for volume, total in zip(case.inputs, expected, strict=True):
+        for sample in range(4):
+            generator = torch.Generator().manual_seed(seed_of(volume, 0) + sample)
+            noise = torch.randn(volume.shape, generator=generator)
+            noisy = volume + 0.15 * volume.std(correction=0) * noise
+            total += case.exact_gradient(noisy[None])[0] / 4
+    return relative(maps, expected)
+
+
+def scale(change: float, map_: torch.Tensor) -> float:
+    """What an error of a sum is compared with."""
+    return max(abs(change), 0.05 * float(map_.abs().sum()))
+
+
+def integrated_gradients(case: Case) -> float:
+    """The same quadrature in double precision; the change of the output."""
+    maps = case.maps(xa.IntegratedGradients(case.score(), case.reference))
+    start = case.reference.mean.double()
+    errors = []
+    for map_, volume in zip(maps, case.inputs.double(), strict=True):
+        change = float(case.exact_score(volume[None]) - case.exact_score(start[None]))
+        n_steps, expected = 16, torch.zeros(())
+        while abs(float(expected.sum()) - change) > 0.05 * scale(change, expected):
+            n_steps *= 2
+            places, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(n_steps))
+            mean = torch.zeros_like(volume)
+            for place, weight in zip(places.split(8), weights.split(8), strict=True):
+                points = start + (place.view(-1, 1, 1, 1, 1) + 1) / 2 * (volume - start)
+                mean += torch.einsum("p,p...->...", weight / 2, case.exact_gradient(points))
+            expected = mean * (volume - start)
+        errors += [
+            relative(map_[None], expected[None]),
+            abs(float(map_.sum()) - change) / scale(change, map_),
+        ]
+    return max(errors)
+
+
+def gradient_shap(case: Case) -> float:
+    method = xa.GradientShap(case.score(), case.reference, n_samples=4)
+    expected = torch.zeros_like(case.inputs, dtype=torch.float64)
+    for volume, total in zip(case.inputs.double(), expected, strict=True):
+        subjects, places = method._draw(seed_of(volume.float(), 0))
+        starts = case.reference.volumes[subjects].double()
+        points = starts + places.view(-1, 1, 1, 1, 1).double() * (volume - starts)
+        total += (case.exact_gradient(points) * (volume - starts)).mean(0)
+    return relative(case.maps(method), expected)
+
+
+def exact_guided_gradient(case: Case) -> torch.Tensor:
+    assert case.kind.twin is not None, "a network without ReLU modules at every place has no guided gradient"
+    twin = copy.deepcopy(case.kind.twin).double()
+    leaf = case.inputs.double().requires_grad_()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Setting backward hooks on ReLU")
+        return captum.attr.GuidedBackprop(twin).attribute(leaf, case.target)
+
+
+def exact_grad_cam(case: Case) -> torch.Tensor:
+    kept = []
+    layer = case.exact.get_submodule(case.kind.layer)
+    handle = layer.register_forward_hook(
+        lambda module, args, output: (kept.append(output), output.clone())[1]
+    )
+    leaf = case.inputs.double().requires_grad_()
+    scores = case.exact(leaf)[:, case.target]
+    handle.remove()
+    gradient = torch.autograd.grad(scores.sum(), kept[-1])[0]
+    coarse = torch.einsum("nk,nk...->n...", gradient.mean((2, 3, 4)), kept[-1])[:, None]
+    map_ = nn.functional.interpolate(coarse, case.shape, mode="trilinear", align_corners=False)
+    return map_.expand_as(case.inputs).detach()
+
+
+def guided_backprop(case: Case) -> float:
+    return relative(case.maps(xa.GuidedBackprop(case.score())), exact_guided_gradient(case))
+
+
+def grad_cam(case: Case) -> float:
+    return relative(case.maps(xa.GradCAM(case.score())), exact_grad_cam(case))
+
+
+def guided_grad_cam(case: Case) -> float:
+    maps = case.maps(xa.GuidedGradCAM(case.score()))
+    return relative(maps, exact_guided_gradient(case) * exact_grad_cam(case).clamp_min(0))
+
+
+def deep_lift(case: Case) -> float:
+    """Completeness, and the gradient in the limit of a baseline next to the volume."""
+    total = case.maps(xa.DeepLift(case.score(), case.reference)).double().sum((1, 2, 3, 4))
+    change = case.exact_score(case.inputs) - case.exact_score(case.reference.mean[None])
+    near, step = [], 1e-5 * torch.randn(case.inputs.shape, generator=torch.Generator().manual_seed(3))
+    for volume, start in zip(case.inputs, case.inputs - step, strict=True):
+        around = case.around(start.expand(2, *start.shape), case.reference.volumes)
+        map_ = xa.DeepLift(case.score(), around).attribute(volume[None], case.target)
+        way = (volume.double() - start.double())[None]
+        near.append(relative(map_, way * case.exact_gradient(start + way / 2)))
+    return max(float(((total - change) / change).abs().max()), *near)
+
+
+def lrp(case: Case) -> float:
+    """With neither rule nor stabiliser it is the input times the gradient; the usual one checks its sum."""
+    maps = case.maps(xa.LRP(case.score()))
+    assert torch.isfinite(maps).all()
+    plain = case.maps(xa.LRP(case.score(), gamma=0, epsilon=0))
+    return relative(plain, case.inputs * case.gradient)
+
+
+def occlusion(case: Case) -> float:
+    method = xa.Occlusion(case.score(), case.reference, window_mm=24, n_levels=1)
+    maps, sums, falls = case.maps(method).double(), [], []
+    for box in tiles(case.reference.brain_mask, [12.0] * 3):
+        changed = case.inputs.double().clone()
+        changed[:, :, *box] = case.fill[:, *box]
+        sums.append(maps[:, :, *box].sum((1, 2, 3, 4)))
+        falls.append(case.exact_score(case.inputs) - case.exact_score(changed))
+    return relative(torch.stack(sums, 1), torch.stack(falls, 1))
+
+
+def region_ablation(case: Case) -> float:
+    x, y = np.indices(case.shape)[:2]
+    labels = 1 + (x >= case.shape[0] // 2) + 2 * (y >= case.shape[1] // 2)
+    image = nib.Nifti1Image(labels.astype(np.int16), case.reference.affine.numpy())
+    names = pd.DataFrame({"index": [1, 2, 3, 4], "name": list("abcd")})
+    maps = case.maps(xa.RegionAblation(case.score(), case.reference, image, names)).double()
+    sums, falls = [], []
+    for label in range(1, 5):
+        region = torch.from_numpy(labels == label)
+        changed = torch.where(region, case.fill, case.inputs.double())
+        sums.append((maps * region).sum((1, 2, 3, 4)))
+        falls.append(case.exact_score(case.inputs) - case.exact_score(changed))
+    return relative(torch.stack(sums, 1), torch.stack(falls, 1))
+
+
+def mask_gradient_error(case: Case) -> float:
+    """Of the gradient of the score with respect to a mask, which every mask method descends."""
+    engine = BatchedScorer(case.score())
+    half = torch.full_like(case.inputs, 0.4)
+    fill = case.fill.expand_as(case.inputs)
+    with engine.prepared(case.inputs):
+        targets = torch.full((len(case.inputs),), case.target)
+        _, gradient = engine.gradients(case.inputs, fill.float(), half, targets)
+    volumes = torch.lerp(case.inputs.double(), fill, half.double())
+    expected = case.exact_gradient(volumes) * (fill - case.inputs)
+    return relative(gradient, expected)
+
+
+def meaningful_perturbation(case: Case) -> float:
+    """Gradient of the mask; scores of the returned mask; a score no higher than that of the first mask."""
+    method = xa.MeaningfulPerturbation(
+        case.score("probability"), case.reference, n_iter=12, area_weight=0.0, tv_weight=0.0
+    )
+    errors = [mask_gradient_error(case)]
+    for volume, result in zip(case.inputs, method.optimize(case.inputs, case.target), strict=True):
+        e, x = result.evidence.double(), volume.double()
+        assert 0 <= float(e.min()) <= float(e.max()) <= 1
+        after, before, start = (
+            float(case.exact_score((x + mask * (case.fill - x))[None], "probability"))
+            for mask in (e, 0 * e, 0.5)
+        )
+        errors += [
+            abs(after - result.score_after),
+            abs(before - result.score_before),
+            max(0.0, after - start),
+        ]
+    return max(errors)
+
+
+def area_constrained(case: Case) -> float:
+    """Gradient of the mask; its areas; its scores."""
+    method = xa.AreaConstrainedPerturbation(
+        case.score("probability"), case.reference, areas=(0.1, 0.3), n_iter=4
+    )
+    errors = [mask_gradient_error(case)]
+    for volume, curve in zip(case.inputs, method.optimize(case.inputs, case.target), strict=True):
+        for area, score, e in zip(curve.areas, curve.scores, curve.evidence.double(), strict=True):
+            perturbed = volume.double() + e * (case.fill - volume.double())
+            errors += [abs(float(e.mean()) - area) / area]
+            errors += [abs(float(case.exact_score(perturbed[None], "probability")) - score)]
+    return max(errors)
+
+
+def amortized(case: Case) -> float:
+    """Gradient of the mask; training lowers the mean score of the volumes that it is made with."""
+    method = xa.AmortizedMasker(
+        case.score("probability"), case.reference, n_steps=15, area_weight=0.0, tv_weight=0.0
+    )
+    volumes = case.reference.volumes
+    error = mask_gradient_error(case)
+    predicted = case.exact(volumes.double()).argmax(1)
+    falls = []
+    for volume, k in zip(volumes.double(), predicted.tolist(), strict=True):
+        e = method.attribute(volume[None].float(), k).double()
+        fill = case.reference.class_means[1 - k].double()
+        # masks start at 1/2
+        scores = [case.exact(volume[None] + m * (fill - volume)).softmax(1)[0, k] for m in (e, 0 * e + 0.5)]
+        falls.append(float(scores[1] - scores[0]))
+    return max(error, -float(np.mean(falls)))
+
+
+def kan2020(case: Case) -> float:
+    """The published algorithm, written plainly in published.py.
+
+    The mask of the third iteration, which lies between 0 and 1; later ones are 0 or 1 nearly everywhere, and
+    Adam amplifies rounding where they change from one to the other.
+    """
+    shifts, network = published.published_shifts(3, 2, seed=2), case.score("probability")
+    predicted = case.exact(case.inputs.double()).argmax(1)
+    maps = xa.Kan2020Perturbation(network, shifts=shifts, first_kept_iteration=2).attribute(
+        case.inputs, predicted
+    )
+    plain = [
+        published.published_perturbation(network, volume[None], k, shifts, first_kept_iteration=2)[0]
+        for volume, k in zip(case.inputs, predicted.tolist(), strict=True)
+    ]
+    return relative(maps, torch.cat(plain))
+
+
+@dataclass(frozen=True)
+class Check:
+    """Of one method.
+
+    Parameters
+    ----------
+    name : str
+    error : function of a case
+    tolerance : float
+    standard : str
+        What the map is compared with.
+    for_any : bool, default False
+        Whether the method has to be correct for all networks with one channel and two outputs.
+    """
+
+    name: str
+    error: Callable[[Case], float]
+    tolerance: float
+    standard: str
+    for_any: bool = False
+
+
+CHECKS = [
+    Check("Saliency", saliency, 0.02, "gradient", True),
+    Check("InputXGradient", input_x_gradient, 0.02, "input times gradient", True),
+    Check("SmoothGrad", smooth_grad, 0.02, "mean gradient over the same noisy volumes", True),
+    Check(
+        "IntegratedGradients",
+        integrated_gradients,
+        0.05,
+        "the same quadrature; change of the output",
+        True,
+    ),
+    Check("GradientShap", gradient_shap, 0.01, "mean over the same training volumes and points"),
+    Check("GradCAM", grad_cam, 0.01, "weighted sum of the features of the last ReLU or convolution", True),
+    Check("GuidedBackprop", guided_backprop, 0.01, "Captum, on the same function with ReLU modules"),
+    Check("GuidedGradCAM", guided_grad_cam, 0.01, "product of the two"),
+    Check("DeepLift", deep_lift, 0.02, "difference of the output; gradient if the baseline is near"),
+    Check("LRP", lrp, 0.02, "sum of the relevance; input times gradient without gamma and epsilon"),
+    Check("Occlusion", occlusion, 0.01, "fall of the output of every box", True),
+    Check("RegionAblation", region_ablation, 0.01, "fall of the output of every region"),
+    Check(
+        "MeaningfulPerturbation",
+        meaningful_perturbation,
+        0.01,
+        "gradient of the mask; scores of the returned mask, not above that of the first",
+        True,
+    ),
+    Check("AreaConstrainedPerturbation", area_constrained, 0.01, "gradient, areas and scores of the masks"),
+    Check("AmortizedMasker", amortized, 0.01, "gradient of the mask; fall of the score during training"),
+    Check("Kan2020Perturbation", kan2020, 0.01, "the published algorithm, written plainly"),
+]
