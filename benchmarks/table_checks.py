@@ -20,7 +20,7 @@ from torch import nn
 from xai_brain import attribution as xa
 from xai_brain.attribution.inputs import seed_of
 from xai_brain.attribution.methods.occlusion import tiles
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 
 
 class Case:

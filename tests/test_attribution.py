@@ -36,7 +36,7 @@ from xai_brain.attribution import (
 )
 from xai_brain.attribution.methods.grad_cam import find_layer
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.fills import gaussian_blur
+from xai_brain.attribution.perturbation.replacement import gaussian_blur
 
 
 def reference_for(shape, n_classes=2):

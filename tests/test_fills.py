@@ -12,7 +12,7 @@ from xai_brain.attribution import (
     MeaningfulPerturbation,
 )
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.fills import FILLS, ReplacementVolumes, kan2020_blur
+from xai_brain.attribution.perturbation.replacement import FILLS, ReplacementVolumes, kan2020_blur
 
 
 @pytest.mark.parametrize("name", FILLS)

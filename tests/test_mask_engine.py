@@ -11,8 +11,8 @@ from torch import nn
 from xai_brain.attribution import ClassScore, GuidedBackprop, InputXGradient, Saliency
 from xai_brain.attribution.first_convolution import FirstConvolution
 from xai_brain.attribution.memory import volumes_that_fit
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer, moved
 from xai_brain.attribution.perturbation.eval_copy import _same_function, eval_copy
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer, moved
 from xai_brain.models.calibrated import channels_last
 from xai_brain.models.networks.kan2020 import Kan2020
 

@@ -20,7 +20,7 @@ from xai_brain.attribution import (
 )
 from xai_brain.attribution.methods.area_constrained import area_constrained_mask
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import total_variation, upsampled
 
 

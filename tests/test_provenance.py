@@ -43,6 +43,6 @@ def test_every_image_is_listed_by_its_path_below_the_cohort(tmp_path):
     (tmp_path / "made").mkdir()
     img = fake_brain(COARSE_SHAPE, COARSE)
     img.to_filename(tmp_path / "made" / "sub-P00_space-MNI152_desc-Own_attribution.nii.gz")
-    settings = ["adopt", f"maps={tmp_path / 'made'}", f"run_dir={tmp_path / 'maps'}", *settings]
+    settings = ["import-maps", f"maps={tmp_path / 'made'}", f"run_dir={tmp_path / 'maps'}", *settings]
     assert main([*settings, "preprocessing=t1w_4mm"]) == 0
     assert read_json(tmp_path / "maps" / "provenance.json")["inputs_sha256"] == others

@@ -8,7 +8,7 @@ from conftest import ToyNet
 from torch import nn
 
 from xai_brain.attribution import ClassScore, MeaningfulPerturbation, Saliency, reduced_precision
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.reduced_precision import full_float32
 
 REAL_CONVOLUTION = nn.functional.conv3d

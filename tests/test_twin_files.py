@@ -112,7 +112,7 @@ def test_maps_made_elsewhere_that_differ_are_refused(tmp_path, bids_tree, capsys
     for seed, ending in enumerate(("nii", "nii.gz")):
         write(tmp_path / "maps" / f"sub-00_space-MNI152_desc-Own_attribution.{ending}", seed=seed)
     settings = ["data=bids", f"data.root={bids_tree}", f"run_dir={tmp_path / 'run'}"]
-    assert main(["adopt", f"maps={tmp_path / 'maps'}", *settings]) == 1
+    assert main(["import-maps", f"maps={tmp_path / 'maps'}", *settings]) == 1
     assert "Own_attribution.nii: contains another image than" in capsys.readouterr().err
 
 

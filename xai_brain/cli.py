@@ -25,12 +25,18 @@ COMMANDS = {
     "validate": "Test the networks on the voxels alone that maps of training subjects rank first.",
     "report": "Write the run's self-contained report.html.",
     "view": "Open JupyterLab on a notebook that looks at a run.",
-    "adopt": "Bring maps that others made into a run, to be evaluated and shown with its own.",
+    "import-maps": "Bring maps that others made into a run, to be evaluated and shown with its own.",
     "cache": "Show, check or clear the prepared images that are kept on disk.",
     "collect": "Bring all jobs of a sweep into one table, a ranking and figures.",
     "verify": "Check that nothing of a run is missing or altered: inputs, networks, maps.",
 }
-TOOLS = ("view", "adopt", "cache", "collect", "verify")  # take arguments of their own instead of settings
+TOOLS = (
+    "view",
+    "import-maps",
+    "cache",
+    "collect",
+    "verify",
+)  # take arguments of their own instead of settings
 # their settings are those of an existing run
 STAGES = ("baselines", "explain", "evaluate", "validate", "report")
 
@@ -86,7 +92,7 @@ DETAILS = {
 TOOL_USAGE = {
     "view": "usage: xai-brain view <run_dir> [--no-browser] [options of jupyter lab]\n\n{description}\n\n"
     "The notebook is <run_dir>/view.ipynb; it is written when it is not there.\n",
-    "adopt": "usage: xai-brain adopt maps=<folder> [method=<Name>] run_dir=<run> [data=... data.root=...]\n\n"
+    "import-maps": "usage: xai-brain import-maps maps=<folder> [method=<Name>] run_dir=<run> [data=... data.root=...]\n\n"
     "{description}\n\n"
     "Files are found by the id that their names begin with (sub-<id>_..._desc-<Method>_....nii.gz), and\n"
     "resampled to the grid of the run. A new run_dir needs data=... data.root=...: the people of the maps.\n",

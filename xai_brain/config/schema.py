@@ -261,5 +261,7 @@ class Config:
     baselines: dict[str, Any] = field(default_factory=dict)  # classifiers to compare the networks with
     # table of regional volumes or thickness, for baselines on it
     morphometry: str | None = field(default=None, metadata=PATH)
-    adopted: list[str] = field(default_factory=list)  # methods whose maps others made (xai-brain adopt)
+    imported_methods: list[str] = field(
+        default_factory=list
+    )  # methods whose maps others made (xai-brain import-maps)
     evaluation: EvaluationConfig = MISSING

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from xai_brain.attribution.perturbation.fills import ReplacementVolumes
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
 from xai_brain.attribution.reference import Reference
 from xai_brain.metrics.localization import ranked
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 
 SCALES = ("relative", "normalized", "raw")
 PIECE = 16  # volumes in memory at once

@@ -190,16 +190,17 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
             f"({row.format_value('label_randomization')})."
         )
     if row.has("deletion"):
+        random = f"{row.value('deletion', what='chance'):.2f}"
         if row.value("deletion", what="ci_high") < row.value("deletion", what="chance"):
             sentences.append(
-                f"The network loses its class sooner with what this map marks "
-                f"({row.format_value('deletion')}) than with random voxels ({row.value('deletion', what='chance'):.2f})."
+                "The probability of the class falls faster when the voxels that this map marks are removed "
+                f"({row.format_value('deletion')}) than when random voxels are removed ({random})."
             )
         else:
             doubtful = True
             sentences.append(
                 f"Removing what it marks ({row.format_value('deletion')}) is not shown to hurt the network "
-                f"more than removing random voxels ({row.value('deletion', what='chance'):.2f})."
+                f"more than removing random voxels ({random})."
             )
     if row.has("reseed_stability") and row.value("reseed_stability", what="ci_high") < ALIKE:
         sentences.append(

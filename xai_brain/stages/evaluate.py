@@ -191,7 +191,7 @@ def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
     """All maps of the run's methods with the person, the class and the fold that they belong to."""
     if run.predictions.exists():
         rows = first_repeat(read_tsv(run.predictions))
-    elif cfg.adopted:  # maps of others, without a network
+    elif cfg.imported_methods:  # maps of others, without a network
         rows = read_tsv(run.participants).assign(seed=cfg.seeds[0], fold=0)
     else:
         first = "predict" if cfg.networks else "train"
@@ -200,7 +200,7 @@ def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
     labels = people.set_index(["participant_id", "session_id"])["label"].to_dict()
     found = []
     for row in rows.itertuples():
-        for method in [*cfg.attribution, *cfg.adopted]:
+        for method in [*cfg.attribution, *cfg.imported_methods]:
             path = run.attribution(
                 row.participant_id, row.session_id, SPACE, method, row.seed, list(cfg.seeds)
             )

@@ -145,7 +145,7 @@ def saved_settings(path: Path) -> dict[str, Any]:
     assert isinstance(saved, dict)
     saved.setdefault("networks", None)
     saved.setdefault("shard", None)
-    saved.setdefault("adopted", [])
+    saved.setdefault("imported_methods", [])
     saved.setdefault("baselines", {})
     saved.setdefault("morphometry", None)
     later = {

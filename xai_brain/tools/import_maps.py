@@ -89,10 +89,10 @@ def import_maps(arguments: list[str]) -> int:
         raise ConfigError(
             f"maps={folder}: {run.path} has maps of its own named {named(sorted(taken))}; use method="
         )
-    cfg.adopted = sorted({*cfg.adopted, *(each.method for each in maps)})
+    cfg.imported_methods = sorted({*cfg.imported_methods, *(each.method for each in maps)})
     run = open_run(cfg)
     grid = get_grid(cfg.preprocessing.grid)
-    for each in track(maps, "adopt maps"):
+    for each in track(maps, "import maps"):
         target = run.attribution(
             each.participant_id, each.session_id, SPACE, each.method, cfg.seeds[0], list(cfg.seeds)
         )
@@ -101,7 +101,7 @@ def import_maps(arguments: list[str]) -> int:
     write_dataset_description(run)
     told = f"; {named(strangers)} not in the cohort, left out" if strangers else ""
     methods = named(sorted({each.method for each in maps}))
-    log(f"adopt: {len(maps)} maps of {methods}{told}; next: xai-brain evaluate run_dir={run.path}")
+    log(f"import-maps: {len(maps)} maps of {methods}{told}; next: xai-brain evaluate run_dir={run.path}")
     return 0
 
 

@@ -194,7 +194,7 @@ def _maps(
     """Every map that a finished run has, by its sidecar."""
     if run.predictions.exists():
         rows = first_repeat(read_tsv(run.predictions))
-    elif cfg.adopted and run.participants.exists():
+    elif cfg.imported_methods and run.participants.exists():
         rows = read_tsv(run.participants).assign(seed=cfg.seeds[0], fold=0)
     else:
         return
@@ -205,16 +205,16 @@ def _maps(
         for row in read_tsv(run.participants).itertuples()
     }
     for row in track(list(rows.itertuples()), "check maps"):
-        for label in [*cfg.attribution, *cfg.adopted]:
+        for label in [*cfg.attribution, *cfg.imported_methods]:
             path = run.attribution(
                 row.participant_id, row.session_id, SPACE, label, row.seed, list(cfg.seeds)
             )
-            adopted = label in cfg.adopted
+            imported = label in cfg.imported_methods
             if not sidecar(path).exists():
-                if not adopted:  # others may have made maps of some people only
+                if not imported:  # others may have made maps of some people only
                     findings.compare("maps", sidecar(path), None, "run `xai-brain explain` again")
                 continue
-            again = "adopt it again" if adopted else "remove it and run `xai-brain explain` again"
+            again = "import it again" if imported else "remove it and run `xai-brain explain` again"
             about = findings.read(sidecar(path), again)
             if not about:
                 continue
@@ -224,7 +224,7 @@ def _maps(
                 findings.compare("native maps", native, expected, again)
             findings.problems += [
                 f"{sidecar(path)}: {what}; {again}"
-                for what in _contradictions(about, row, checkpoints, images, adopted)
+                for what in _contradictions(about, row, checkpoints, images, imported)
             ]
 
 
@@ -233,12 +233,12 @@ def _contradictions(
     row: Any,
     checkpoints: dict[tuple[int, int], str],
     images: dict[tuple[str, str], str],
-    adopted: bool,
+    imported: bool,
 ) -> Iterator[str]:
     """What a sidecar says of itself that the run does not."""
     if about.get("ParticipantId") != row.participant_id:
         yield f"tells of {about.get('ParticipantId')}"
-    if adopted:
+    if imported:
         return
     network = checkpoints.get((row.seed, row.fold))
     if network is not None and about.get("CheckpointSHA256") != network:

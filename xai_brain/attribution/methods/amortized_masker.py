@@ -11,8 +11,7 @@ from torch import nn
 
 from xai_brain.attribution.calling_context import float32_with_gradients, in_float32
 from xai_brain.attribution.inputs import as_targets
-from xai_brain.attribution.perturbation.fills import ReplacementVolumes
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import (
     brain_of,
     coarse_shape,
@@ -20,6 +19,7 @@ from xai_brain.attribution.perturbation.masks import (
     total_variation,
     upsampled,
 )
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
 from xai_brain.attribution.reference import Reference
 
 SPACING = 4  # voxels of one node: what two convolutions of stride 2 leave

@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
-from xai_brain.attribution.perturbation.fills import ReplacementVolumes
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of, coarse_shape, mean_in, upsampled
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
 from xai_brain.attribution.reference import Reference
 
 

@@ -17,7 +17,7 @@ from xai_brain.attribution.methods.integrated_gradients import baseline_volumes,
 from xai_brain.attribution.model_state import AttributionError, CachedCheck, preserved
 from xai_brain.attribution.operations import GENERAL_METHODS, check_logits, check_operations
 from xai_brain.attribution.outputs import select_outputs
-from xai_brain.attribution.perturbation.fills import ReplacementVolumes
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
 from xai_brain.attribution.reduced_precision import reliable_precision
 from xai_brain.attribution.reference import Reference
 from xai_brain.attribution.rules import Rules, with_gradient_of

@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.fills import kan2020_blur
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import total_variation, upsampled
+from xai_brain.attribution.perturbation.replacement import kan2020_blur
 
 SPACING = 4  # voxels of one node of the coarse mask
 FLOOR, AREA_WEIGHT, TV_BETA = 0.05, 3.0, 7.0

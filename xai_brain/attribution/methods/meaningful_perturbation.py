@@ -13,8 +13,7 @@ from tqdm.auto import tqdm
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.fills import ReplacementVolumes
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import (
     brain_of,
     coarse_shape,
@@ -23,6 +22,7 @@ from xai_brain.attribution.perturbation.masks import (
     upsampled,
 )
 from xai_brain.attribution.perturbation.perturbation_result import PerturbationResult, check_masks
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
 from xai_brain.attribution.reference import Reference
 
 MODES = {

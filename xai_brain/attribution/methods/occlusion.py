@@ -12,9 +12,9 @@ from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.methods.integrated_gradients import baseline_volumes
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.fills import ReplacementVolumes
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
 from xai_brain.attribution.reference import Reference
 
 Box = tuple[slice, slice, slice]

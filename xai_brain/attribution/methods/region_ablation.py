@@ -15,8 +15,8 @@ from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.methods.integrated_gradients import baseline_volumes
 from xai_brain.attribution.methods.occlusion import default_fill, score_drops
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.fills import ReplacementVolumes
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
 from xai_brain.attribution.reference import Reference
 from xai_brain.io.nifti import Grid
 

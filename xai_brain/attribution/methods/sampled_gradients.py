@@ -12,7 +12,7 @@ from torch import nn
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets, seed_of
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of, mean_in
 from xai_brain.attribution.reference import Reference
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from xai_brain.attribution.perturbation.mask_engine import BatchedScorer
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import mean_in
 
 NOISE = 0.1  # of the check, in standard deviations of the brain

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.attribution.model_state import AttributionError, preserved
 from xai_brain.attribution.outputs import OUTPUTS, ClassScore
-from xai_brain.attribution.perturbation.fills import OF_TRAINING_SUBJECTS
+from xai_brain.attribution.perturbation.replacement import OF_TRAINING_SUBJECTS
 from xai_brain.attribution.reference import Reference
 from xai_brain.config.compose import ConfigError
 from xai_brain.io.atomic import file_hash

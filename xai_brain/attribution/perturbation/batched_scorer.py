@@ -12,7 +12,7 @@ from xai_brain.attribution.memory import Chunks, volumes_that_fit
 from xai_brain.attribution.model_state import AttributionError, preserved
 from xai_brain.attribution.outputs import select_outputs
 from xai_brain.attribution.perturbation.eval_copy import eval_copy
-from xai_brain.attribution.perturbation.fills import kan2020_blur
+from xai_brain.attribution.perturbation.replacement import kan2020_blur
 from xai_brain.attribution.reduced_precision import reliable_precision
 
 

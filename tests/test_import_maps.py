@@ -47,7 +47,7 @@ def ids_of(run: RunDirectory) -> list[str]:
 @pytest.mark.slow
 def test_maps_on_another_grid_are_judged_at_their_place(copied, tmp_path):
     maps = write_maps(tmp_path / "maps", [*ids_of(copied), "sub-stranger"])
-    assert main(["adopt", f"maps={maps}", f"run_dir={copied.path}"]) == 0
+    assert main(["import-maps", f"maps={maps}", f"run_dir={copied.path}"]) == 0
     path = copied.attribution(ids_of(copied)[0], "", "MNI152", "Theirs", 0, [0])
     data = np.asarray(load_img(path).dataobj)
     highest = np.array(np.unravel_index(data.argmax(), data.shape))
@@ -73,7 +73,7 @@ def test_maps_without_any_network_make_a_report(bids_tree, tmp_path):
     write_maps(maps, ids, "Second", blob(*finer_and_flipped(), centre_mm=CENTRE_MM * [-1, 1, 1]), space="")
     run = RunDirectory(tmp_path / "theirs")
     settings = ["data=bids", f"data.root={bids_tree}", "preprocessing=t1w_4mm", f"run_dir={run.path}"]
-    assert main(["adopt", f"maps={maps}", *settings]) == 0
+    assert main(["import-maps", f"maps={maps}", *settings]) == 0
     assert main(["evaluate", f"run_dir={run.path}"]) == 0
     assert main(["report", f"run_dir={run.path}"]) == 0
     summary = read_tsv(run.evaluation("summary")).query("metric == 'dice' and top_percent == 1")
@@ -126,7 +126,7 @@ def test_maps_that_cannot_be_adopted(small_run, tmp_path, change, told, capsys):
         nib.save(img, maps / f"{ids[0]}_space-MNI152_desc-Theirs_attribution.nii.gz")
     run = RunDirectory(tmp_path / "run")
     shutil.copytree(small_run.path, run.path)
-    assert main(["adopt", f"maps={maps}", f"run_dir={run.path}"]) == 1
+    assert main(["import-maps", f"maps={maps}", f"run_dir={run.path}"]) == 1
     assert told in capsys.readouterr().err
     assert not list(run.path.rglob("*_desc-Theirs_*"))
 
@@ -143,4 +143,4 @@ def test_no_folder_of_maps(small_run, tmp_path):
 def test_a_map_with_the_outline_of_a_brain_in_mni152_is_adopted(copied, tmp_path):
     brain = fake_brain((46, 55, 46), get_grid("t1w_4mm").affine)
     maps = write_maps(tmp_path / "maps", ids_of(copied)[:1], img=brain)
-    assert main(["adopt", f"maps={maps}", f"run_dir={copied.path}"]) == 0
+    assert main(["import-maps", f"maps={maps}", f"run_dir={copied.path}"]) == 0
