@@ -97,7 +97,7 @@ def test_maps_without_any_network_make_a_report(bids_tree, tmp_path):
         ("twice", "a second map of"),
     ],
 )
-def test_maps_that_cannot_be_adopted(small_run, tmp_path, change, told, capsys):
+def test_maps_that_cannot_be_imported(small_run, tmp_path, change, told, capsys):
     ids = ids_of(small_run)[:1]
     img, space, name = blob(*finer_and_flipped()), "_space-MNI152", "Theirs"
     if change == "affine":
@@ -140,7 +140,7 @@ def test_no_folder_of_maps(small_run, tmp_path):
         import_maps([f"maps={tmp_path / 'nowhere'}", f"run_dir={small_run.path}"])
 
 
-def test_a_map_with_the_outline_of_a_brain_in_mni152_is_adopted(copied, tmp_path):
+def test_a_map_with_the_outline_of_a_brain_in_mni152_is_imported(copied, tmp_path):
     brain = fake_brain((46, 55, 46), get_grid("t1w_4mm").affine)
     maps = write_maps(tmp_path / "maps", ids_of(copied)[:1], img=brain)
     assert main(["import-maps", f"maps={maps}", f"run_dir={copied.path}"]) == 0

@@ -30,7 +30,8 @@ COMMANDS = {
     "collect": "Bring all jobs of a sweep into one table, a ranking and figures.",
     "verify": "Check that nothing of a run is missing or altered: inputs, networks, maps.",
 }
-TOOLS = (
+# they take arguments of their own instead of settings
+TOOLS = ("view", "import-maps", "cache", "collect", "verify")
     "view",
     "import-maps",
     "cache",
