@@ -93,7 +93,8 @@ DETAILS = {
 TOOL_USAGE = {
     "view": "usage: xai-brain view <run_dir> [--no-browser] [options of jupyter lab]\n\n{description}\n\n"
     "The notebook is <run_dir>/view.ipynb; it is written when it is not there.\n",
-    "import-maps": "usage: xai-brain import-maps maps=<folder> [method=<Name>] run_dir=<run> [data=... data.root=...]\n\n"
+    "import-maps": "usage: xai-brain import-maps maps=<folder> [method=<Name>] run_dir=<run> "
+    "[data=... data.root=...]\n\n"
     "{description}\n\n"
     "Files are found by the id that their names begin with (sub-<id>_..._desc-<Method>_....nii.gz), and\n"
     "resampled to the grid of the run. A new run_dir needs data=... data.root=...: the people of the maps.\n",
