@@ -32,12 +32,6 @@ COMMANDS = {
 }
 # they take arguments of their own instead of settings
 TOOLS = ("view", "import-maps", "cache", "collect", "verify")
-    "view",
-    "import-maps",
-    "cache",
-    "collect",
-    "verify",
-)  # take arguments of their own instead of settings
 # their settings are those of an existing run
 STAGES = ("baselines", "explain", "evaluate", "validate", "report")
 
