@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import captum.attr
 import nibabel as nib
 import numpy as np
@@ -37,6 +39,7 @@ from xai_brain.attribution import (
 from xai_brain.attribution.methods.grad_cam import find_layer
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.replacement import gaussian_blur
+from xai_brain.attribution.protocol import Method, MethodInfo, method_info, takes
 
 
 def reference_for(shape, n_classes=2):
@@ -141,10 +144,14 @@ class TestContract:
 
     def test_it_says_what_it_is(self, name, toy_net):
         method = METHODS[name](toy_net)
-        assert getattr(method, "kind", "method") == ("baseline" if name in OF_NO_MODEL else "method")
-        assert method.value_meaning
+        assert isinstance(method, Method)
+        assert method_info(method) is method.info
+        assert method.info.name == type(method).__name__
+        assert method.info.is_baseline is (name in OF_NO_MODEL)
+        assert method.info.value_meaning
+        assert method.info.citation or name in {*OF_NO_MODEL, "RegionAblation"}
         gradients = ("Saliency", "SmoothGrad", "GuidedBackprop", "GuidedGradCAM")
-        assert method.multiplies_by_inputs is (name not in gradients)
+        assert method.info.multiplies_by_inputs is (name not in gradients)
 
 
 @pytest.mark.parametrize("name", OF_A_CLASS)
@@ -399,3 +406,22 @@ def test_what_was_tried_on_a_model_is_tried_again_when_it_changes(inputs):
     net.relu1 = net.relu2 = nn.Identity()
     with pytest.raises(AttributionError, match="applies no ReLU"):
         guided.attribute(inputs, 0)
+
+
+def test_methods_of_others_need_no_info():
+    class Mine:
+        def __init__(self, model, reference=None):
+            self.model = model
+
+        def attribute(self, inputs, target=None):
+            return inputs
+
+    captum_info = method_info(captum.attr.InputXGradient(nn.Identity()))
+    assert captum_info.multiplies_by_inputs is True
+    assert captum_info.value_meaning == "raw values of captum.attr._core.input_x_gradient.InputXGradient"
+    assert method_info(Mine).multiplies_by_inputs is None
+    assert method_info(partial(Mine, reference=None)) == method_info(Mine(None)) == method_info(Mine)
+    assert takes(partial(Mine), "reference")
+    assert not takes(Mine, "voxel_size_mm")
+    Mine.info = MethodInfo("Mine", "the image", True, citation="Mine M. 2026.")
+    assert method_info(Mine(None)) is Mine.info

@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 
 from xai_brain.attribution import ClassScore, Reference
 from xai_brain.attribution.model_state import HOOKS, preserved
+from xai_brain.attribution.protocol import method_info
 from xai_brain.config.compose import conf_dir
 
 FILES = sorted(path.stem for path in (conf_dir() / "attribution").glob("*.yaml"))
@@ -57,7 +58,7 @@ def method_of(name, model, folder):
         affine=torch.eye(4, dtype=torch.float64),
     )
     extra = {"reference": reference} if "reference" in wants else {}
-    return factory(ClassScore(model, getattr(factory.func, "default_output", "logit")), **extra)
+    return factory(ClassScore(model, method_info(factory).default_output), **extra)
 
 
 def rss_mb():

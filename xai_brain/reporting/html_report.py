@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,7 @@ def _context(contents: RunContents) -> dict[str, Any]:
         "regions": region_sections.regions(contents, gallery),
         "masks": mask_sections.masks(contents, gallery),
         "methods": (methods := [map_sections.method(contents, name) for name in contents.methods]),
-        "references": reference_list(_cited(methods, contents)),
+        "references": reference_list(_cited(contents), [each["reference"] for each in methods]),
         "grid": _grid(contents.setting("preprocessing.grid")),
         "published_rma": PUBLISHED_RMA,
         "percentile": brain_figures.PERCENTILE,
@@ -116,7 +115,7 @@ def _grid(name: str | None) -> str | None:
     return f"{shape} voxels of {GRIDS[name].spacing_mm.max():g} mm"
 
 
-def _cited(methods: Sequence[dict[str, Any]], contents: RunContents) -> list[str]:
+def _cited(contents: RunContents) -> list[str]:
     always = (
         "Adebayo 2018",
         "Arras 2022",
@@ -131,4 +130,4 @@ def _cited(methods: Sequence[dict[str, Any]], contents: RunContents) -> list[str
     )
     overlap = ("Wang 2023",) if contents.evaluation("group_overlap") is not None else ()
     masked = ("Hooker 2019",) if contents.evaluation("mask_validation") is not None else ()
-    return [*always, *tested, *overlap, *masked, *(method["citation"] for method in methods)]
+    return [*always, *tested, *overlap, *masked]

@@ -16,6 +16,7 @@ import pandas as pd
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from xai_brain.attribution.protocol import method_info
 from xai_brain.config.compose import ConfigError
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import get_grid, save_img
@@ -128,7 +129,9 @@ def methods_of(cfg: DictConfig) -> list[str]:
     chosen = cfg.evaluation.masks.methods
     if chosen is None:
         makers = {label: instantiate(method) for label, method in cfg.attribution.items()}
-        kinds = {label: getattr(getattr(m, "func", m), "kind", "method") for label, m in makers.items()}
+        kinds = {
+            label: "baseline" if method_info(make).is_baseline else "method" for label, make in makers.items()
+        }
         chosen = [label for label, kind in kinds.items() if kind != "baseline"]
     known = ", ".join(map(str, cfg.attribution)) or "none"
     if unknown := [label for label in chosen if label not in cfg.attribution]:

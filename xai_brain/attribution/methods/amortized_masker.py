@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from captum.attr import PerturbationAttribution
@@ -20,6 +20,7 @@ from xai_brain.attribution.perturbation.masks import (
     upsampled,
 )
 from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
+from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 
 SPACING = 4  # voxels of one node: what two convolutions of stride 2 leave
@@ -83,9 +84,17 @@ class AmortizedMasker(PerturbationAttribution):
     Dabkowski and Gal, "Real Time Image Saliency for Black Box Classifiers", NeurIPS 2017.
     """
 
-    default_output = "probability"
-    trial_settings: ClassVar = {"n_steps": 1}
-    value_meaning = "1 - perturbation mask, in [0, 1], predicted by a network in one pass"
+    info = MethodInfo(
+        name="AmortizedMasker",
+        value_meaning="1 - perturbation mask, in [0, 1], predicted by a network in one pass",
+        multiplies_by_inputs=True,
+        citation=(
+            "Dabkowski P, Gal Y. Real time image saliency for black box classifiers. NeurIPS 2017. "
+            "arXiv:1705.07857."
+        ),
+        default_output="probability",
+        trial_settings={"n_steps": 1},
+    )
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from captum.attr import PerturbationAttribution
@@ -16,6 +16,7 @@ from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of, coarse_shape, mean_in, upsampled
 from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
+from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 
 
@@ -74,9 +75,17 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
     2019 (there the area is a penalty, and the gradient that of a sorted mask).
     """
 
-    default_output = "probability"
-    trial_settings: ClassVar = {"n_iter": 1}
-    value_meaning = "mean of 1 - perturbation mask over masks of fixed areas, in [0, 1]"
+    info = MethodInfo(
+        name="AreaConstrainedPerturbation",
+        value_meaning="mean of 1 - perturbation mask over masks of fixed areas, in [0, 1]",
+        multiplies_by_inputs=True,
+        citation=(
+            "Fong R, Patrick M, Vedaldi A. Understanding deep networks via extremal perturbations and"
+            " smooth masks. ICCV 2019:2950–2958. arXiv:1910.08485."
+        ),
+        default_output="probability",
+        trial_settings={"n_iter": 1},
+    )
 
     def __init__(
         self,

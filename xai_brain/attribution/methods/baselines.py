@@ -11,6 +11,7 @@ from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets, check_volumes, seed_of
 from xai_brain.attribution.methods.sampled_gradients import normal_noise
 from xai_brain.attribution.perturbation.masks import brain_of
+from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 
 
@@ -26,9 +27,12 @@ class RandomMap:
     random_state : int, default 0
     """
 
-    kind = "baseline"
-    value_meaning = "random numbers: a baseline that knows neither model nor image"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="RandomMap",
+        value_meaning="random numbers: a baseline that depends neither on the network nor on the image",
+        multiplies_by_inputs=True,
+        is_baseline=True,
+    )
 
     def __init__(self, model: nn.Module, reference: Reference | None = None, random_state: int = 0):
         self.model = model
@@ -52,9 +56,12 @@ class Intensity:
         Not used.
     """
 
-    kind = "baseline"
-    value_meaning = "|image| as the network sees it: a baseline that does not know the model"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="Intensity",
+        value_meaning="|image| as the network receives it: a baseline independent of the network",
+        multiplies_by_inputs=True,
+        is_baseline=True,
+    )
 
     def __init__(self, model: nn.Module):
         self.model = model
@@ -75,9 +82,12 @@ class Edges:
         Not used.
     """
 
-    kind = "baseline"
-    value_meaning = "3-D Sobel magnitude of the image: a baseline that does not know the model"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="Edges",
+        value_meaning="3-D Sobel magnitude of the image: a baseline independent of the network",
+        multiplies_by_inputs=True,
+        is_baseline=True,
+    )
 
     def __init__(self, model: nn.Module):
         self.model = model
@@ -103,9 +113,12 @@ class MeanDifference:
     reference : Reference
     """
 
-    kind = "baseline"
-    value_meaning = "|image - mean of the training subjects|: a baseline that does not know the model"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="MeanDifference",
+        value_meaning="|image - mean of the training participants|: a baseline independent of the network",
+        multiplies_by_inputs=True,
+        is_baseline=True,
+    )
 
     def __init__(self, model: nn.Module, reference: Reference):
         self.reference, self.mean = reference, reference.mean
@@ -140,9 +153,16 @@ class TMap:
     involved", Biometrika 1947.
     """
 
-    kind = "baseline"
-    value_meaning = "Welch's t of the training subjects, class explained minus the rest, per voxel"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="TMap",
+        value_meaning="Welch's t of the training participants, class explained minus the rest, per voxel",
+        multiplies_by_inputs=True,
+        citation=(
+            "Welch BL. The generalization of ‘Student’s’ problem when several different population "
+            "variances are involved. Biometrika 1947;34:28–35."
+        ),
+        is_baseline=True,
+    )
 
     def __init__(self, model: nn.Module, reference: Reference):
         self.reference = reference

@@ -18,6 +18,7 @@ from xai_brain.attribution.model_state import AttributionError, CachedCheck, pre
 from xai_brain.attribution.operations import GENERAL_METHODS, check_logits, check_operations
 from xai_brain.attribution.outputs import select_outputs
 from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
+from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reduced_precision import reliable_precision
 from xai_brain.attribution.reference import Reference
 from xai_brain.attribution.rules import Rules, with_gradient_of
@@ -57,8 +58,16 @@ class DeepLift:
     Shrikumar et al., "Learning Important Features Through Propagating Activation Differences", ICML 2017.
     """
 
-    value_meaning = "raw and signed: share of the voxel in the output's difference from the baseline"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="DeepLift",
+        value_meaning="raw and signed: share of the voxel in the output's difference from the baseline",
+        multiplies_by_inputs=True,
+        citation=(
+            "Shrikumar A, Greenside P, Kundaje A. Learning important features through propagating "
+            "activation differences. ICML 2017. arXiv:1704.02685."
+        ),
+        operations=ALLOWED,
+    )
 
     def __init__(
         self,

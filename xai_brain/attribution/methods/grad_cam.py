@@ -13,6 +13,7 @@ from xai_brain.attribution.memory import in_chunks
 from xai_brain.attribution.model_state import AttributionError, CachedCheck, preserved
 from xai_brain.attribution.outputs import ClassScore, select_outputs
 from xai_brain.attribution.perturbation.masks import upsampled
+from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.rules import Rules
 
 
@@ -36,8 +37,16 @@ class GradCAM:
     Selvaraju et al., "Grad-CAM", ICCV 2017.
     """
 
-    value_meaning = "raw and signed: positive values speak for the class"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="GradCAM",
+        value_meaning="raw and signed: positive values support the class",
+        multiplies_by_inputs=True,
+        citation=(
+            "Selvaraju RR, Cogswell M, Das A, Vedantam R, Parikh D, Batra D. Grad-CAM: visual "
+            "explanations from deep networks via gradient-based localization. ICCV 2017:618–626. "
+            "arXiv:1610.02391."
+        ),
+    )
 
     def __init__(self, model: nn.Module, layer: str | None = None):
         self.model, self.layer = model, layer

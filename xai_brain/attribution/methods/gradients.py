@@ -11,6 +11,7 @@ from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
 from xai_brain.attribution.model_state import preserved
 from xai_brain.attribution.outputs import select_outputs
+from xai_brain.attribution.protocol import MethodInfo
 
 
 class Saliency:
@@ -26,8 +27,15 @@ class Saliency:
     Simonyan et al., "Deep Inside Convolutional Networks", ICLR workshop 2014.
     """
 
-    value_meaning = "raw and signed: gradient of the output explained, per unit of the input"
-    multiplies_by_inputs = False
+    info = MethodInfo(
+        name="Saliency",
+        value_meaning="raw and signed: gradient of the output explained, per unit of the input",
+        multiplies_by_inputs=False,
+        citation=(
+            "Simonyan K, Vedaldi A, Zisserman A. Deep inside convolutional networks: visualising "
+            "image classification models and saliency maps. ICLR workshop 2014. arXiv:1312.6034."
+        ),
+    )
 
     def __init__(self, model: nn.Module):
         self.model = model
@@ -62,8 +70,15 @@ class InputXGradient:
     Shrikumar et al., "Not Just a Black Box", arXiv 1605.01713.
     """
 
-    value_meaning = "raw and signed: gradient of the output explained times the input"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="InputXGradient",
+        value_meaning="raw and signed: gradient of the output explained times the input",
+        multiplies_by_inputs=True,
+        citation=(
+            "Shrikumar A, Greenside P, Shcherbina A, Kundaje A. Not just a black box: learning "
+            "important features through propagating activation differences. 2016. arXiv:1605.01713."
+        ),
+    )
 
     def __init__(self, model: nn.Module):
         self.model = model

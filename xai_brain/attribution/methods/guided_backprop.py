@@ -14,6 +14,7 @@ from xai_brain.attribution.memory import in_chunks
 from xai_brain.attribution.model_state import AttributionError, CachedCheck, preserved
 from xai_brain.attribution.operations import GENERAL_METHODS, check_operations
 from xai_brain.attribution.outputs import ClassScore, select_outputs
+from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.rules import Rules
 
 ALLOWED = ("shape", "linear", "affine", "max", "normalisation")  # beside ReLU
@@ -36,8 +37,16 @@ class GuidedBackprop:
     Springenberg et al., "Striving for Simplicity", ICLR workshop 2015.
     """
 
-    value_meaning = "raw and signed: guided gradient of the output explained"
-    multiplies_by_inputs = False
+    info = MethodInfo(
+        name="GuidedBackprop",
+        value_meaning="raw and signed: guided gradient of the output explained",
+        multiplies_by_inputs=False,
+        citation=(
+            "Springenberg JT, Dosovitskiy A, Brox T, Riedmiller M. Striving for simplicity: the all "
+            "convolutional net. ICLR workshop 2015. arXiv:1412.6806."
+        ),
+        operations=ALLOWED,
+    )
 
     def __init__(self, model: nn.Module):
         self.model = model

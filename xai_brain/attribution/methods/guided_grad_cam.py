@@ -8,6 +8,7 @@ from torch import nn
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.methods.grad_cam import GradCAM
 from xai_brain.attribution.methods.guided_backprop import GuidedBackprop
+from xai_brain.attribution.protocol import MethodInfo
 
 
 class GuidedGradCAM:
@@ -29,8 +30,17 @@ class GuidedGradCAM:
     Selvaraju et al., "Grad-CAM", ICCV 2017.
     """
 
-    value_meaning = "guided gradient of the output explained, times Grad-CAM"
-    multiplies_by_inputs = False
+    info = MethodInfo(
+        name="GuidedGradCAM",
+        value_meaning="guided gradient of the output explained, times Grad-CAM",
+        multiplies_by_inputs=False,
+        citation=(
+            "Selvaraju RR, Cogswell M, Das A, Vedantam R, Parikh D, Batra D. Grad-CAM: visual "
+            "explanations from deep networks via gradient-based localization. ICCV 2017:618–626. "
+            "arXiv:1610.02391."
+        ),
+        operations=GuidedBackprop.info.operations,
+    )
 
     def __init__(self, model: nn.Module, layer: str | None = None, positive_gate: bool = True):
         self.model = model

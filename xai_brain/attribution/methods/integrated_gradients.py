@@ -12,6 +12,7 @@ from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of
 from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
+from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 
 MAX_STEPS = 1024
@@ -45,8 +46,15 @@ class IntegratedGradients:
     Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017.
     """
 
-    value_meaning = "raw and signed: share of the voxel in the output's change from the baseline"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="IntegratedGradients",
+        value_meaning="raw and signed: share of the voxel in the output's change from the baseline",
+        multiplies_by_inputs=True,
+        citation=(
+            "Sundararajan M, Taly A, Yan Q. Axiomatic attribution for deep networks. ICML 2017. "
+            "arXiv:1703.01365."
+        ),
+    )
 
     def __init__(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,6 +15,7 @@ from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import total_variation, upsampled
 from xai_brain.attribution.perturbation.replacement import kan2020_blur
+from xai_brain.attribution.protocol import MethodInfo
 
 SPACING = 4  # voxels of one node of the coarse mask
 FLOOR, AREA_WEIGHT, TV_BETA = 0.05, 3.0, 7.0
@@ -54,10 +53,16 @@ class Kan2020Perturbation(PerturbationAttribution):
     Kan et al., "Interpretation of 3D CNNs for Brain MRI Data Classification", AIST 2020.
     """
 
-    default_output = "probability"
-    trial_settings: ClassVar = {"n_iter": 1, "n_shifts": 1, "first_kept_iteration": 0}
-    value_meaning = (
-        "1 - upsampled mask, in [0, 1]; the mask that was applied is blurred (published algorithm)"
+    info = MethodInfo(
+        name="Kan2020Perturbation",
+        value_meaning="1 - upsampled mask, in [0, 1]; the published algorithm applies a blurred mask",
+        multiplies_by_inputs=True,
+        citation=(
+            "Kan M, Aliev R, Rudenko A, et al. Interpretation of 3D CNNs for brain MRI data "
+            "classification. AIST 2020. arXiv:2006.15969."
+        ),
+        default_output="probability",
+        trial_settings={"n_iter": 1, "n_shifts": 1, "first_kept_iteration": 0},
     )
 
     def __init__(

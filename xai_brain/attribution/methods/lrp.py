@@ -24,6 +24,7 @@ from xai_brain.attribution.model_state import CachedCheck, preserved
 from xai_brain.attribution.operations import GENERAL_METHODS, check_logits, check_operations
 from xai_brain.attribution.outputs import select_outputs
 from xai_brain.attribution.perturbation.eval_copy import BATCH_NORMS, CONVOLUTIONS
+from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.rules import Rules, depends, with_gradient_of
 
 ALLOWED = ("shape", "linear", "max", "homogeneous")  # beside what the rules reach
@@ -59,8 +60,17 @@ class LRP:
     Propagation", PLOS ONE 2015; Montavon et al., "Layer-Wise Relevance Propagation: An Overview", 2019.
     """
 
-    value_meaning = "raw and signed: relevance, the share of the voxel in the output explained"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="LRP",
+        value_meaning="raw and signed: relevance, the share of the voxel in the output explained",
+        multiplies_by_inputs=True,
+        citation=(
+            "Bach S, Binder A, Montavon G, Klauschen F, Müller KR, Samek W. On pixel-wise "
+            "explanations for non-linear classifier decisions by layer-wise relevance propagation. "
+            "PLoS ONE 2015;10(7):e0130140."
+        ),
+        operations=ALLOWED,
+    )
 
     def __init__(
         self,

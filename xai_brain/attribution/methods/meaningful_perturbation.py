@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import torch
 from captum.attr import PerturbationAttribution
@@ -23,6 +24,7 @@ from xai_brain.attribution.perturbation.masks import (
 )
 from xai_brain.attribution.perturbation.perturbation_result import PerturbationResult, check_masks
 from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
+from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 
 MODES = {
@@ -95,8 +97,17 @@ class MeaningfulPerturbation(PerturbationAttribution):
     Kan et al., "Interpretation of 3D CNNs for Brain MRI Data Classification", AIST 2020.
     """
 
-    default_output = "probability"
-    trial_settings: ClassVar = {"n_iter": 1}
+    info = MethodInfo(
+        name="MeaningfulPerturbation",
+        value_meaning=MODES["deletion"],
+        multiplies_by_inputs=True,
+        citation=(
+            "Fong RC, Vedaldi A. Interpretable explanations of black boxes by meaningful "
+            "perturbation. ICCV 2017:3429–3437. arXiv:1704.03296."
+        ),
+        default_output="probability",
+        trial_settings={"n_iter": 1},
+    )
 
     def __init__(
         self,
@@ -132,7 +143,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
                 "mode='deletion' is defined when the image moves below the mask; set moving='volume'"
             )
         fill = fill or ("counterfactual_mean" if reference else "blur")
-        self.reference, self.mode, self.value_meaning = reference, mode, MODES[mode]
+        self.reference, self.mode, self.info = reference, mode, replace(self.info, value_meaning=MODES[mode])
         self.fills = ReplacementVolumes(fill, reference, blur_sigma_mm, voxel_size_mm)
         self.engine = BatchedScorer(model, chunk_size, precision)
         self.n_iter, self.lr, self.tolerance = n_iter, lr, tolerance

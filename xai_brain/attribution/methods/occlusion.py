@@ -15,6 +15,7 @@ from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of
 from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
+from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 
 Box = tuple[slice, slice, slice]
@@ -49,8 +50,15 @@ class Occlusion:
     Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
     """
 
-    value_meaning = "raw and signed: fall of the output when a box around the voxel is replaced, per voxel"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="Occlusion",
+        value_meaning="raw and signed: decrease of the output per voxel of the box that is replaced",
+        multiplies_by_inputs=True,
+        citation=(
+            "Zeiler MD, Fergus R. Visualizing and understanding convolutional networks. ECCV 2014. "
+            "arXiv:1311.2901."
+        ),
+    )
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from xai_brain.attribution.methods.occlusion import default_fill, score_drops
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
+from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 from xai_brain.io.nifti import Grid
 
@@ -53,8 +54,11 @@ class RegionAblation:
         The label image cannot be read or used.
     """
 
-    value_meaning = "raw and signed: fall of the output when the region is replaced, per voxel of the region"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="RegionAblation",
+        value_meaning="raw and signed: decrease of the output per voxel of the region that is replaced",
+        multiplies_by_inputs=True,
+    )
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from xai_brain.attribution.inputs import as_targets, seed_of
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of, mean_in
+from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 
 
@@ -38,8 +39,15 @@ class SmoothGrad:
     Smilkov et al., "SmoothGrad: removing noise by adding noise", arXiv 1706.03825.
     """
 
-    value_meaning = "raw and signed: mean gradient of the output explained over noisy copies"
-    multiplies_by_inputs = False
+    info = MethodInfo(
+        name="SmoothGrad",
+        value_meaning="raw and signed: mean gradient of the output explained over noisy copies",
+        multiplies_by_inputs=False,
+        citation=(
+            "Smilkov D, Thorat N, Kim B, Viégas F, Wattenberg M. SmoothGrad: removing noise by adding"
+            " noise. 2017. arXiv:1706.03825."
+        ),
+    )
 
     def __init__(
         self,
@@ -114,8 +122,15 @@ class GradientShap:
     Nature Machine Intelligence 2021.
     """
 
-    value_meaning = "raw and signed: expected share of the voxel in the change from training subjects"
-    multiplies_by_inputs = True
+    info = MethodInfo(
+        name="GradientShap",
+        value_meaning="raw and signed: expected share of the voxel in the change from training participants",
+        multiplies_by_inputs=True,
+        citation=(
+            "Lundberg SM, Lee SI. A unified approach to interpreting model predictions. NeurIPS 2017."
+            " arXiv:1705.07874."
+        ),
+    )
 
     def __init__(
         self,

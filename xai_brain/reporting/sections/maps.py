@@ -21,7 +21,7 @@ from xai_brain.reporting.figures import clusters as cluster_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.gallery import Gallery
-from xai_brain.reporting.references import CITATIONS
+from xai_brain.reporting.references import short_citation
 from xai_brain.runs.directory import read_json
 
 AXIAL_MM = (-28.0, -8.0, 10.0, 30.0, 50.0)
@@ -139,7 +139,8 @@ def method(contents: RunContents, name: str) -> dict[str, Any]:
         "meaning": sidecar.get("ValueMeaning", "–"),
         "n_maps": len(files),
         "n_empty": contents.metrics.get(f"empty_maps/{name}"),
-        "citation": CITATIONS.get(kind, ""),
+        "citation": short_citation(sidecar.get("Citation", "")),
+        "reference": sidecar.get("Citation", ""),
     }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
+from xai_brain.attribution.protocol import method_info
 from xai_brain.io.atomic import file_hash
 from xai_brain.parallel.locks import run_shared
 from xai_brain.parallel.memory import return_freed_memory
@@ -135,7 +136,7 @@ def _compute(bench: EvaluationContext, work: tuple[str, str]) -> None:
     path = _path(bench, unit, label)
     beside = path.with_suffix(".json")
     beside.unlink(missing_ok=True)
-    kind = getattr(bench.method(label), "kind", "method")
+    kind = "baseline" if method_info(bench.method(label)).is_baseline else "method"
     ids = bench.rows[["participant_id", "session_id", "seed", "fold"]].reset_index(drop=True)
     tables = [
         ids.assign(method=label, kind=kind, judge=judge_name, value=value, chance=chance)

@@ -14,8 +14,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.attribution.model_state import AttributionError, preserved
-from xai_brain.attribution.outputs import OUTPUTS, ClassScore
+from xai_brain.attribution.outputs import ClassScore
 from xai_brain.attribution.perturbation.replacement import OF_TRAINING_SUBJECTS
+from xai_brain.attribution.protocol import method_info, takes
 from xai_brain.attribution.reference import Reference
 from xai_brain.config.compose import ConfigError
 from xai_brain.io.atomic import file_hash
@@ -101,7 +102,7 @@ class Explainer:
 
 def takes_reference(cfg: DictConfig, label: str) -> bool:
     """Whether a method asks for what is known of the training subjects."""
-    return "reference" in _parameters(cfg, label)
+    return takes(instantiate(cfg.attribution[label]), "reference")
 
 
 def _parameters(cfg: DictConfig, label: str) -> Mapping[str, inspect.Parameter]:
@@ -149,8 +150,7 @@ def build_method(
         logit, logit_difference or probability.
     """
     factory: Callable[..., Any] = instantiate(cfg.attribution[label])
-    make = getattr(factory, "func", factory)
-    output = cfg.explain.output or getattr(make, "default_output", OUTPUTS[0])
+    output = cfg.explain.output or method_info(factory).default_output
     extra: dict[str, Any] = {"reference": reference} if takes_reference(cfg, label) else {}
     if reference is None and "voxel_size_mm" in _parameters(cfg, label):
         spacing = cfg.attribution[label].get("voxel_size_mm") or get_grid(cfg.preprocessing.grid).spacing_mm
@@ -182,6 +182,7 @@ def explain_batch(
     maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))
     _refuse_non_finite(maps, batch, label, len(explainers))
     affine, parameters = get_grid(cfg.preprocessing.grid).affine, parameters_of(cfg, label)
+    info = method_info(explainers[0].method)
 
     def save(each: tuple[Any, ...]) -> None:
         row, of_cohort, values, target, probability, detail = each
@@ -196,7 +197,7 @@ def explain_batch(
             "MapSHA256": file_hash(path),
             "InputSHA256": str(of_cohort["sha256"]),
             "Method": label,
-            "Kind": getattr(explainers[0].method, "kind", "method"),
+            "Kind": "baseline" if info.is_baseline else "method",
             "Parameters": parameters,
             "Target": int(target),
             "TargetName": class_names[int(target)],
@@ -204,7 +205,8 @@ def explain_batch(
             "TargetRule": target_rule(cfg.explain.target, class_names),
             "Output": explainers[0].output,
             "Empty": not voxels.any(),
-            "ValueMeaning": value_meaning(explainers[0].method, explainers[0].output),
+            "ValueMeaning": info.value_meaning,
+            "Citation": info.citation,
             **({"Details": detail} if detail else {}),
             **about,
             "Versions": versions(),
@@ -300,15 +302,6 @@ def parameters_of(cfg: DictConfig, label: str) -> dict[str, Any]:
     }
 
 
-def value_meaning(method: Any, output: str) -> str:
-    """What the numbers of a map say."""
-    known = getattr(method, "value_meaning", None)
-    return (
-        known
-        or f"raw values of {type(method).__module__}.{type(method).__name__} (output explained: {output})"
-    )
-
-
 def multiplies_by_inputs(method: Any, label: str) -> bool:
     """Whether the values of a method are contributions of voxels; otherwise they are per unit of intensity.
 
@@ -317,8 +310,8 @@ def multiplies_by_inputs(method: Any, label: str) -> bool:
     ConfigError
         The class does not state it.
     """
-    stated = getattr(method, "multiplies_by_inputs", None)
-    if not isinstance(stated, bool):
+    stated = method_info(method).multiplies_by_inputs
+    if stated is None:
         raise ConfigError(
             f"attribution.{label}: {type(method).__name__} does not state whether its values are multiplied "
             "by the input, which infidelity depends on; give the class the attribute multiplies_by_inputs = "

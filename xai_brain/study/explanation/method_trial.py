@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.attribution.model_state import preserved
+from xai_brain.attribution.protocol import method_info
 from xai_brain.attribution.reference import Reference
 from xai_brain.config.compose import ConfigError
 from xai_brain.io.nifti import get_grid
@@ -31,8 +32,8 @@ N_OF_CLASS = 3  # participants of each class in the reference of the trial
 def try_methods(cfg: DictConfig, cohort: pd.DataFrame) -> None:
     """Explain one volume by the untrained network with each configured method.
 
-    Iterative methods make a single iteration (their `trial_settings`): what is found out is whether a method
-    applies to the network and to its output at all.
+    Iterative methods make a single iteration (`trial_settings` of their `MethodInfo`), because the question
+    is only whether a method applies to the network and its output.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def _try_method(
     volume: torch.Tensor,
 ) -> None:
     factory = instantiate(cfg.attribution[label])
-    quick = getattr(getattr(factory, "func", factory), "trial_settings", {})
+    quick = method_info(factory).trial_settings
     trial = OmegaConf.create(OmegaConf.to_container(cfg))
     assert isinstance(trial, DictConfig)
     trial.attribution[label] = {**trial.attribution[label], **quick}

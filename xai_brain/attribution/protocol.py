@@ -1,0 +1,109 @@
+"""What every attribution method provides: `attribute`, and `info`, which describes it.
+
+The report card, the sidecars of maps and the reports read `MethodInfo`; nothing else lists methods.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """Description of a method.
+
+    Parameters
+    ----------
+    name : str
+        Of the class.
+    value_meaning : str
+        Meaning of the values of a map.
+    multiplies_by_inputs : bool or None
+        Whether a value is the contribution of a voxel; otherwise it is a change per unit of intensity.
+        Infidelity depends on it. None: not stated, infidelity cannot be computed.
+    citation : str, default ""
+        Full reference of the publication.
+    default_output : {"logit", "logit_difference", "probability"}, default "logit"
+        What is explained unless ``explain.output`` says otherwise.
+    is_baseline : bool, default False
+        Whether maps do not depend on the network.
+    operations : tuple of str, default ()
+        Kinds of operations for which the method has rules (see `xai_brain.attribution.operations`); others
+        are refused by name. Empty: valid for every differentiable network, or for every network.
+    trial_settings : mapping of str to object, default {}
+        Arguments with which a single map is computed quickly, to find out whether the method applies to a
+        network at all.
+    """
+
+    name: str
+    value_meaning: str
+    multiplies_by_inputs: bool | None
+    citation: str = ""
+    default_output: str = "logit"
+    is_baseline: bool = False
+    operations: tuple[str, ...] = ()
+    trial_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A method that explains one network.
+
+    The first argument of its constructor is the network, a `torch.nn.Module` that returns (N, n_classes). A
+    constructor with the argument ``reference`` receives the `Reference` of the training participants.
+    """
+
+    info: MethodInfo
+
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """Explain a batch.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (N, C, X, Y, Z)
+        target : int or Tensor of shape (N,)
+            Index of the class or output that is explained.
+
+        Returns
+        -------
+        Tensor of shape (N, C, X, Y, Z)
+            Raw, signed values of the dtype of the inputs.
+
+        Raises
+        ------
+        AttributionError
+            The method does not apply to this network or to these inputs.
+        """
+
+
+def method_info(method: Any) -> MethodInfo:
+    """Description of a method, of its class, or of the function or partial that makes it.
+
+    Methods that are not of this package need no ``info``: the classes of Captum state themselves whether they
+    multiply by the input, and other classes may have an attribute ``multiplies_by_inputs``.
+
+    Parameters
+    ----------
+    method : object, class, function or functools.partial
+
+    Returns
+    -------
+    MethodInfo
+    """
+    method = getattr(method, "func", method)
+    if isinstance(info := getattr(method, "info", None), MethodInfo):
+        return info
+    kind = method if inspect.isclass(method) or inspect.isfunction(method) else type(method)
+    stated = getattr(method, "multiplies_by_inputs", None)
+    meaning = f"raw values of {kind.__module__}.{kind.__name__}"
+    return MethodInfo(kind.__name__, meaning, stated if isinstance(stated, bool) else None)
+
+
+def takes(method: Any, argument: str) -> bool:
+    """Whether the class, function or partial that makes a method has an argument of this name."""
+    return argument in inspect.signature(getattr(method, "func", method)).parameters
