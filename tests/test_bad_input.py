@@ -233,7 +233,7 @@ BAD = {
         patch(42, 30_000, 30_000, 30_000, kind="h"), r"claims 30000 x 30000 x 30000 voxels .* GB of memory"
     ),
     "more voxels than the file can hold": Bad(patch(42, 400, 400, 400, kind="h"), "bytes cannot hold"),
-    "negative numbers of voxels": Bad(patch(42, -5, kind="h"), "its header claims -5 x 28 x 22 voxels"),
+    "negative numbers of voxels": Bad(patch(42, -5, kind="h"), "its header states -5 x 28 x 22 voxels"),
     "unknown data type": Bad(patch(70, 77, kind="h"), r"unknown data type \(77\)"),
     "all NaN": Bad(put(lambda d: np.full_like(d, np.nan)), "has no finite voxel"),
     "NaN inside the brain": Bad(put(inside(np.nan)), r"8 voxels in its brain are NaN or infinite; fill them"),

@@ -139,8 +139,8 @@ def test_other_settings_are_refused_while_another_process_is_at_work(tmp_path):
 OTHER = """
 import sys
 from pathlib import Path
-from xai_brain.claims import claim
-with claim(Path(sys.argv[1]) / ".claims", "at-work-of-another"):
+from xai_brain.parallel.locks import lock
+with lock(Path(sys.argv[1]) / ".locks", "at-work-of-another"):
     print("ready", flush=True)
     sys.stdin.readline()
 """

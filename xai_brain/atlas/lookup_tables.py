@@ -110,7 +110,7 @@ def names_of_table(table: pd.DataFrame, where: object) -> pd.DataFrame:
     Raises
     ------
     AtlasError
-        There is no column of whole numbers or none of names that can be told by its heading.
+        There is no column of whole numbers, or no column that is recognised as names by its heading.
     """
     index = _column(table, INDEX_COLUMNS, lambda values: values.map(_whole).all())
     name = _column(table, NAME_COLUMNS, lambda values: not values.map(_whole).all())

@@ -21,7 +21,7 @@ class ClassScore(nn.Module):
         Returns logits (N, n_classes).
     output : {"logit", "logit_difference", "probability"}, default "logit"
         ``logit_difference`` is the logit minus the mean of the other classes' logits: it is the same
-        evidence for everybody, whatever was predicted.
+        quantity for all participants, whatever was predicted.
 
     Raises
     ------

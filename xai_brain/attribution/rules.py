@@ -1,4 +1,4 @@
-"""Rules that replace the gradient of certain functions, whoever calls them."""
+"""Rules that replace the gradient of certain functions, from wherever they are called."""
 
 from __future__ import annotations
 

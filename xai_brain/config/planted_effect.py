@@ -58,7 +58,7 @@ class PlantedEffect:
         Standard deviation that it adds to its region's mean, in standard deviations of that mean over
         subjects.
     confound_rho : float in [-1, 1], default 0.0
-        With it different from 0 the second place tells of the class, too: a confound, which is used with
+        If it is not 0, the second place depends on the class too: a confound, which is used with
         good reason and is not the truth.
     suppression : float, default 0.0
         How much of the same variation also lies on the region of an intensity effect (same unit). With

@@ -43,7 +43,7 @@ class DataConfig:
     class_names: list[Any] | None = field(default=None, metadata=LABEL)
     threshold: float | None = None  # two classes of a number: up to it, above it
     bins: list[float] | None = None  # classes of a number: upper ends of all but the last
-    # of people; relative to root. The second and further add columns
+    # of participants; relative to root. Further tables add columns
     tables: list[str] | None = field(default=None, metadata=PATH)
     entities: Any = field(  # which of several T1w, e.g. {desc: brain}; any key can be given
         default_factory=lambda: DictConfig({}, flags={"struct": False}), metadata=LABEL
@@ -112,7 +112,9 @@ class FoldsConfig:
     balance_on: list[str] = field(default_factory=list)  # e.g. [age, icv_ml]
     allow_shared: list[str] = field(default_factory=list)  # e.g. [family_id]: may be on both sides
     validation_fraction: float = 0.15
-    validation_by_seed: bool = False  # every seed its own validation part: more of the people, in the mean
+    validation_by_seed: bool = (
+        False  # each seed has its own validation part, so that more participants are used on average
+    )
     random_state: int = 0
 
 

@@ -15,7 +15,7 @@ KINDS = "a torch.nn.Module, a method with `attribute` or an estimator with `fit`
 def is_known_kind(target: str) -> bool:
     """Whether a dotted name of a known package is a class of one of the `KINDS`.
 
-    True also when it cannot be found: whoever needs it says so. Looking it up imports the package.
+    True also if it cannot be found; the caller reports that. Looking it up imports the package.
     """
     try:
         made = _found(target)
@@ -38,7 +38,7 @@ def _found(target: str) -> Any:
 
 
 def import_trusted(names: Iterable[str]) -> None:
-    """Import what the user trusts, so that networks of it can be made; what is not there is told of later."""
+    """Import the trusted modules, so that their networks can be created; missing ones are reported later."""
     for name in names:
         with suppress(ImportError):
             importlib.import_module(name.split(".")[0])

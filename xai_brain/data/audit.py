@@ -53,15 +53,15 @@ def audit_split(
         if shared := sorted(set(a["participant_id"]) & set(b["participant_id"])):
             raise DataError(f"{both}: {named(shared)}; a participant with all sessions belongs to one side")
         for column in columns:
-            if column in a and (people := _sharing(a, b, column)):
+            if column in a and (shared := _sharing(a, b, column)):
                 raise DataError(
-                    f"{both}: {column} of {named(people)}; set folds.group_column={column} to keep them "
+                    f"{both}: {column} of {named(shared)}; set folds.group_column={column} to keep them "
                     f"together, or accept it with folds.allow_shared=[{column}]"
                 )
         for column, what in (("sha256", "image files"), ("content", "prepared volumes")):
-            if column in a and (people := _sharing(a, b, column)):
+            if column in a and (shared := _sharing(a, b, column)):
                 raise DataError(
-                    f"{both}: identical {what} of {named(people)}; "
+                    f"{both}: identical {what} of {named(shared)}; "
                     "leave out all but one, or correct whose image it is"
                 )
 

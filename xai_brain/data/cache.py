@@ -1,4 +1,4 @@
-"""Prepared volumes on disk: each image is prepared once, whoever asks and however often.
+"""Prepared volumes on disk: each image is prepared once.
 
 Two kinds of small JSON records stand beside the volumes. ``sources/`` remembers the content hash of an
 image by its path, size and time of change, so that an unchanged cohort is not read again. An entry in
@@ -123,7 +123,7 @@ def prepare(
 
 def locks(folder: Path) -> Path:
     """What processes at work are preparing; gone when there are none."""
-    return folder / ".claims"
+    return folder / ".locks"
 
 
 def _make(entry: Entry, source: Source, settings: PreprocessingConfig) -> None:
@@ -172,10 +172,10 @@ def is_sound(entry: Entry) -> bool:
             stat = path.stat()
         except OSError:
             return False
-        told = record["files"].get(path.name, {})
-        if stat.st_size != told.get("size"):
+        recorded = record["files"].get(path.name, {})
+        if stat.st_size != recorded.get("size"):
             return False
-        unchanged &= stat.st_mtime_ns == told.get("mtime_ns")
+        unchanged &= stat.st_mtime_ns == recorded.get("mtime_ns")
     if unchanged:
         return True
     if not checksums_hold(entry):
@@ -307,7 +307,7 @@ def remove(entry: Entry) -> None:
 
 
 def is_true(source: Path) -> bool:
-    """Whether an image is still there with the content that its record tells. Hashes it."""
+    """Whether an image still exists with the recorded content. Computes its hash."""
     record = _read(source)
     if record is None or not Path(record["path"]).is_file():
         return False

@@ -47,7 +47,7 @@ def prepare_cohort(
     orientation : str, optional
         Directions of the voxel axes, such as ``LAS``, of files that do not contain them.
     space_check : {"error", "warn"}, default "error"
-        Images that claim to be in MNI152 and do not agree with the template: refused, or used with a warning.
+        Images that should be in MNI152 and do not agree with the template: refused, or used with a warning.
     problems : Problems, optional
     num_workers : int, optional
         Processes; default: one per core that this process may use. The result is the same.

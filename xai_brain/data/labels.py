@@ -71,7 +71,7 @@ def find_column(table: pd.DataFrame, label: str, where: str) -> str:
     Raises
     ------
     DataError
-        There is none; the nearest name is told.
+        There is none; the nearest name is text.
     """
     for name in (label, SAME_MEANING.get(label, label)):
         if name in table:
@@ -123,7 +123,7 @@ def make_labels(values: pd.Series, rule: LabelRule, where: str) -> tuple[pd.Seri
     """
     if rule.edges:
         labels, names = values.map(lambda value: _interval(value, rule)), rule.interval_names()
-        told = f"{{}}, no number that lies on one side of {', '.join(f'{edge:g}' for edge in rule.edges)}"
+        text = f"{{}}, no number that lies on one side of {', '.join(f'{edge:g}' for edge in rule.edges)}"
     else:
         labels = _as_written(values, rule.column)
         found = {str(name) for name in labels.dropna()}
@@ -132,7 +132,7 @@ def make_labels(values: pd.Series, rule: LabelRule, where: str) -> tuple[pd.Seri
         if not rule.class_names and rule.column.lower() in SAME_MEANING and set(SEXES.values()) <= found:
             names = sorted(set(SEXES.values()))
         labels = labels.where(labels.isin(names))
-        told = f"{{}}, not one of {', '.join(names)}"
+        text = f"{{}}, not one of {', '.join(names)}"
     if odd := [name for name in names if "/" in name or "\\" in name]:
         raise DataError(f"{where}: class {odd[0]!r} holds a slash, which file names cannot; rename it")
     reasons = pd.Series("", index=values.index, dtype=object)
@@ -140,7 +140,7 @@ def make_labels(values: pd.Series, rule: LabelRule, where: str) -> tuple[pd.Seri
         value = values[index]
         missing = pd.isna(value)
         reasons[index] = (
-            f"no value of {rule.column}" if missing else f"{rule.column} is {told.format(repr(value))}"
+            f"no value of {rule.column}" if missing else f"{rule.column} is {text.format(repr(value))}"
         )
     return labels, names, reasons
 

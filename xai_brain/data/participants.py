@@ -24,7 +24,7 @@ SOURCES: dict[str, Callable[..., Found]] = {
     "table": table.find,
 }
 LATER = ("volume_path", "volume_mask_path", "sha256")  # columns of the prepared cohort
-UNKNOWN = "unknown"  # label of people who have none
+UNKNOWN = "unknown"  # label of participants who have none
 CONFOUNDS = ("age", "sex", "site", "family_id")
 
 
@@ -61,8 +61,8 @@ def load_participants(
     every_class : bool, default True
         Whether each class must have two members, as for training.
     **source
-        What the layout takes beside these: ``tables`` (files of people, all but oasis), ``entities`` (bids,
-        caps: which T1w of several, e.g. ``{"desc": "brain"}``), ``image`` (hcp, ixi), ``n_subjects``,
+        What the layout takes beside these: ``tables`` (files of participants, all but oasis), ``entities``
+        (bids, caps: which T1w of several, e.g. ``{"desc": "brain"}``), ``image`` (hcp, ixi), ``n_subjects``,
         ``dartel`` and ``url`` (oasis). See the function ``find`` of `xai_brain.data.<layout>`.
 
     Returns
@@ -81,24 +81,24 @@ def load_participants(
         raise DataError(f"data.layout={layout}: not known; one of {', '.join(SOURCES)}, synthetic")
     problems = problems or Problems()
     found = SOURCES[layout](Path(root).expanduser(), problems, **_accepted(layout, label or "sex", source))
-    people = join(found, problems).drop(columns=list(LATER), errors="ignore")
-    if people.empty:
+    participants = join(found, problems).drop(columns=list(LATER), errors="ignore")
+    if participants.empty:
         raise DataError(f"{found.where}: no line of it has a usable image; see data.root{_first(problems)}")
     if label is None:
-        return _with_confounds(people).assign(label=UNKNOWN, target=-1)
+        return _with_confounds(participants).assign(label=UNKNOWN, target=-1)
     rule = LabelRule(label, class_names, threshold, bins)
-    column = find_column(people, label, found.where)
-    labels, names, reasons = make_labels(people[column], rule, found.where)
-    for index in people.index[reasons != ""]:
-        session_id = people.at[index, "session_id"]
+    column = find_column(participants, label, found.where)
+    labels, names, reasons = make_labels(participants[column], rule, found.where)
+    for index in participants.index[reasons != ""]:
+        session_id = participants.at[index, "session_id"]
         reason = reasons[index] + (f" in {session_id}" if session_id else "") + "; correct the table"
-        problems.add(people.at[index, "participant_id"], found.where, reason)
-    people = _with_confounds(people).assign(label=labels)[reasons == ""].reset_index(drop=True)
+        problems.add(participants.at[index, "participant_id"], found.where, reason)
+    participants = _with_confounds(participants).assign(label=labels)[reasons == ""].reset_index(drop=True)
     if every_class:
-        require_classes(people, names, label, found.where)
-    people["label"] = people["label"].astype(str)
-    people["target"] = people["label"].map(names.index).astype(int)
-    return people
+        require_classes(participants, names, label, found.where)
+    participants["label"] = participants["label"].astype(str)
+    participants["target"] = participants["label"].map(names.index).astype(int)
+    return participants
 
 
 def _accepted(layout: str, label: str, source: dict[str, Any]) -> dict[str, Any]:
@@ -111,39 +111,41 @@ def _accepted(layout: str, label: str, source: dict[str, Any]) -> dict[str, Any]
     return given | ({"label": label} if "label" in known else {})
 
 
-def _with_confounds(people: pd.DataFrame) -> pd.DataFrame:
+def _with_confounds(participants: pd.DataFrame) -> pd.DataFrame:
     """Age as a number, sex in one spelling, and names of confounds in lower case."""
-    lower = {name.lower(): name for name in people.columns[::-1]} | {name: name for name in people.columns}
-    found = {name: people[lower[name]] for name in CONFOUNDS if name in lower}
+    lower = {name.lower(): name for name in participants.columns[::-1]} | {
+        name: name for name in participants.columns
+    }
+    found = {name: participants[lower[name]] for name in CONFOUNDS if name in lower}
     if "sex" not in found and "gender" in lower:
-        found["sex"] = people[lower["gender"]]
+        found["sex"] = participants[lower["gender"]]
     if "age" in found:
         found["age"] = numbers(found["age"])
     if "sex" in found:
         found["sex"] = sex_spelling(found["sex"])
-    return people.assign(**found)
+    return participants.assign(**found)
 
 
 def _first(problems: Problems) -> str:
     return f" ({problems.rows[0]['participant_id']}: {problems.rows[0]['reason']})" if problems.rows else ""
 
 
-def require_classes(people: pd.DataFrame, names: list[str], label: str, where: Path | str) -> None:
+def require_classes(participants: pd.DataFrame, names: list[str], label: str, where: Path | str) -> None:
     """Refuse a cohort in which a class is empty or has one member only."""
     counts = (
-        people.drop_duplicates(["participant_id", "label"])["label"]
+        participants.drop_duplicates(["participant_id", "label"])["label"]
         .value_counts()
         .reindex(names, fill_value=0)
     )
-    told = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "none"
+    text = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "none"
     if len(names) < 2 or (counts == 0).any():
         raise DataError(
-            f"{where}: two classes of {label} are needed; there are {told}; "
+            f"{where}: two classes of {label} are needed; there are {text}; "
             "see data.label, data.class_names and quarantine.tsv"
         )
     if (counts == 1).any():
         lonely = counts.index[counts == 1][0]
         raise DataError(
-            f"{where}: class {lonely!r} of {label} has one member, too few to learn and to test ({told}); "
+            f"{where}: class {lonely!r} of {label} has one member, too few to learn and to test ({text}); "
             "leave it out with data.class_names"
         )

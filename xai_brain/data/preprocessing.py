@@ -137,7 +137,8 @@ def preprocess_t1w(
         template's decides whether it is MNI152. In both cases the image is compared with the template
         (see `xai_brain.data.spaces.space_check`).
     space_check : {"error", "warn"}, default "error"
-        ``warn`` accepts images that claim MNI152, or were aligned to it, and do not agree with the template.
+        ``warn`` accepts images that are stated to be in MNI152, or were aligned to it, and do not agree with
+        the template.
     path : str or Path
         For messages.
 

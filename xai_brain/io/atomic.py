@@ -21,7 +21,7 @@ from typing import Any
 
 PARTIAL = ".partial-"  # first part of the names of incomplete files
 
-_UMASK = os.umask(0)  # it can only be read by being set; once, before there are threads
+_UMASK = os.umask(0)  # reading it requires setting it; done once, before threads start
 os.umask(_UMASK)
 FILE_MODE = 0o666 & ~_UMASK
 
@@ -33,10 +33,10 @@ def file_hash(path: str | Path) -> str:
 
 
 class WriteError(OSError):
-    """A result that could not be written: which, why, and what to do."""
+    """A result could not be written. The message names the file, the reason and what to do."""
 
     def __init__(self, path: Path, error: OSError):
-        reason = error.strerror or str(error)  # numpy tells no more than that it wrote less than it should
+        reason = error.strerror or str(error)  # numpy states only that too few bytes were written
         super().__init__(error.errno, reason, str(path))
         self.path, self.reason = path, reason
 
@@ -52,7 +52,7 @@ class WriteError(OSError):
 
 @contextmanager
 def disk_full_errors(folder: Path) -> Iterator[None]:
-    """What fails inside because no room is left names this folder, and what to do; libraries name neither."""
+    """Errors of libraries that are caused by a full disk name the folder and what to do."""
     try:
         yield
     except OSError as error:
@@ -98,7 +98,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> Path:
     except OSError as error:
         where = str(error.filename or path)
         if not where.startswith(str(path.parent)) and not str(path).startswith(where):
-            raise  # of a file that was to be read
+            raise  # the error concerns a file that was read
         raise WriteError(path, error) from error
     return path
 
@@ -107,7 +107,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> Path:
 
 
 def this_process() -> str:
-    """What tells this process from all others: machine, process id, time of its start."""
+    """Identifier of this process: machine, process id and start time."""
     return _token(os.getpid())
 
 
@@ -117,7 +117,7 @@ def _token(pid: int) -> str:
 
 
 def is_gone(process: str) -> bool | None:
-    """Whether a process has ended; None when it cannot be asked, for it is of another machine."""
+    """Whether a process has ended; None if this is unknown, because it runs on another machine."""
     try:
         machine, pid, started = process.split("-")
         if machine != _machine():
@@ -129,7 +129,7 @@ def is_gone(process: str) -> bool | None:
 
 
 def _started(pid: int) -> str | None:
-    """Time of its start; "" when there is no such process, None where that cannot be known."""
+    """Start time of a process; "" if there is no such process, None if it cannot be determined."""
     if sys.platform.startswith("linux"):
         try:
             state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -137,7 +137,9 @@ def _started(pid: int) -> str | None:
             return ""
         except OSError:
             return None
-        return "" if state in "ZX" else rest[18]  # ended, and its parent has not asked how
+        return (
+            "" if state in "ZX" else rest[18]
+        )  # it has ended, but its parent has not collected the exit status
     if os.name != "posix":
         return None
     try:
@@ -151,7 +153,7 @@ def _started(pid: int) -> str | None:
 
 @lru_cache(maxsize=1)
 def _machine() -> str:
-    """One boot of one machine or container, within which a process id means one process."""
+    """Identifier of one boot of a machine or container, within which process ids are unique."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -165,7 +167,7 @@ def partial_prefix() -> str:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove files and folders that processes left unfinished which have ended since."""
+    """Remove unfinished files and folders of processes that have ended."""
     for path in list(folder.rglob(f"{PARTIAL}*")):
         if is_gone(path.name.removeprefix(PARTIAL).rpartition("-")[0]):
             if path.is_dir():

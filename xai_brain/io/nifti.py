@@ -101,7 +101,8 @@ def load_img(path: str | Path, orientation: str | None = None) -> nib.Nifti1Imag
     ------
     ImageError
         The file is missing, truncated or not an image, holds several volumes or other than real numbers,
-        has no usable affine or no orientation, or claims more voxels than it can hold or 1 GB of memory can.
+        has no usable affine or no orientation, or its header states more voxels than the file or 1 GB of
+        memory can hold.
     """
     img = open_img(path, orientation)
     try:

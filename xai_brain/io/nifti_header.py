@@ -154,7 +154,7 @@ def _check_bytes(path: Path) -> None:
     header = HEADERS[size](block[:size], endianness=order, check=False)
     n_axes = int(header["dim"][0])
     if not 1 <= n_axes <= 7:
-        raise ImageError(path, f"its header claims {n_axes} axes; convert it again")
+        raise ImageError(path, f"its header states {n_axes} axes; convert it again")
     shape = tuple(int(n) for n in header["dim"][1 : n_axes + 1])
     _check_shape(path, shape)
     try:
@@ -173,17 +173,17 @@ def _check_bytes(path: Path) -> None:
     _check_size(path, shape, dtype.itemsize, offset=int(offset), compressed=compressed)
     zooms = header["pixdim"][1:4]
     if (zooms < 0).any():
-        told = " x ".join(f"{zoom:g}" for zoom in zooms)
-        raise ImageError(path, f"has negative voxel sizes ({told} mm); correct pixdim in its header")
+        text = " x ".join(f"{zoom:g}" for zoom in zooms)
+        raise ImageError(path, f"has negative voxel sizes ({text} mm); correct pixdim in its header")
     _check_forms(path, header, shape)
 
 
 def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    told = " x ".join(map(str, shape))
+    text = " x ".join(map(str, shape))
     if any(n < 1 for n in shape):
-        raise ImageError(path, f"its header claims {told} voxels; convert it again")
+        raise ImageError(path, f"its header states {text} voxels; convert it again")
     if len(shape) != 3 or min(shape) < 2:
         raise ImageError(path, f"has shape {shape}; a single 3-D volume is needed, extract one")
 
@@ -204,10 +204,10 @@ def _check_size(
     n_voxels = int(np.prod([int(n) for n in shape], dtype=object))
     needed = n_voxels * (itemsize + 4)  # as stored, and as float32
     if needed > MAX_BYTES:
-        told = " x ".join(map(str, shape))
+        text = " x ".join(map(str, shape))
         raise ImageError(
             path,
-            f"its header claims {told} voxels ({needed / 2**30:.3g} GB of memory, at most "
+            f"its header states {text} voxels ({needed / 2**30:.3g} GB of memory, at most "
             f"{MAX_BYTES / 2**30:g} are used); resample it, or convert it again if that is not its size",
         )
     if compressed is None:
@@ -233,8 +233,8 @@ def _check_affine(path: Path, affine: np.ndarray) -> None:
     if not volume > 1e-3:
         raise ImageError(path, "has a singular affine; set the voxel-to-world matrix in its header")
     if not ((sizes >= VOXEL_MM[0]) & (sizes <= VOXEL_MM[1])).all() or np.abs(affine[:3, 3]).max() > 1e4:
-        told = " x ".join(f"{size:.3g}" for size in sizes)
-        raise ImageError(path, f"has voxels of {told} mm, or lies far off; correct the affine in its header")
+        text = " x ".join(f"{size:.3g}" for size in sizes)
+        raise ImageError(path, f"has voxels of {text} mm, or lies far off; correct the affine in its header")
 
 
 def _check_forms(path: Path, header: nib.Nifti1Header, shape: tuple[int, ...]) -> None:
@@ -253,6 +253,6 @@ def _check_forms(path: Path, header: nib.Nifti1Header, shape: tuple[int, ...]) -
     if not apart <= tolerance:
         raise ImageError(
             path,
-            f"its sform and qform disagree by up to {apart:.3g} mm, which both claim space {codes[0]}; "
+            f"its sform and qform disagree by up to {apart:.3g} mm, which both state space {codes[0]}; "
             "find out which is right and copy it over the other",
         )

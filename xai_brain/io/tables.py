@@ -1,4 +1,4 @@
-"""Tables of people as researchers keep them: CSV, TSV, Excel or parquet, every value as text."""
+"""Tables of participants: CSV, TSV, Excel or parquet. Every value is read as text."""
 
 from __future__ import annotations
 
@@ -122,14 +122,14 @@ def _read_text(path: Path) -> pd.DataFrame:
 def read_participants(
     root: Path, tables: list[str] | None, default: str = "participants.tsv"
 ) -> pd.DataFrame:
-    """Tables of people joined by participant (and session, where both have one).
+    """Tables of participants joined by participant (and session, where both have one).
 
     Parameters
     ----------
     root : Path
         Relative names in `tables` are below it, or else below the working directory.
     tables : list of str, optional
-        The first lists the people; others add columns.
+        The first lists the participants; others add columns.
     default : str, default "participants.tsv"
 
     Returns
@@ -137,7 +137,7 @@ def read_participants(
     pandas.DataFrame
         With participant_id that begins with ``sub-`` and, where given, session_id with ``ses-``.
     """
-    people: pd.DataFrame | None = None
+    participants: pd.DataFrame | None = None
     for path in table_paths(root, tables or [default]):
         table = read_table(path)
         if "participant_id" not in table:
@@ -148,9 +148,9 @@ def read_participants(
         table["participant_id"] = prefixed(table["participant_id"], "sub-")
         if "session_id" in table:
             table["session_id"] = prefixed(table["session_id"], "ses-")
-        people = table if people is None else _with_columns(people, table)
-    assert people is not None
-    return people
+        participants = table if participants is None else _with_columns(participants, table)
+    assert participants is not None
+    return participants
 
 
 def prefixed(values: pd.Series, prefix: str) -> pd.Series:
@@ -159,11 +159,11 @@ def prefixed(values: pd.Series, prefix: str) -> pd.Series:
     return (prefix + plain).astype(object)
 
 
-def _with_columns(people: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+def _with_columns(participants: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     keys = ["participant_id"]
-    if "session_id" in people and "session_id" in table:
+    if "session_id" in participants and "session_id" in table:
         keys.append("session_id")
-    joined = people.merge(table, on=keys, how="left", suffixes=("", "\0"))
+    joined = participants.merge(table, on=keys, how="left", suffixes=("", "\0"))
     for column in [name for name in joined if name.endswith("\0")]:
         own = column.removesuffix("\0")
         joined[own] = joined[own].fillna(joined.pop(column))

@@ -1,10 +1,10 @@
-"""Who does what, when several processes work in one folder. No torch.
+"""Locks of units of work, when several processes work in one folder. No torch.
 
-A claim is a small file that says which process does a unit of work. It is renewed while the work goes on, so
-that the claim of a process that was killed is known to be stale: at once on the same machine, elsewhere after
-`STALE_SECONDS`. Who takes over a stale claim does not remove it, for two might do so at once and one of them
-remove the claim of the other: it creates the next generation of it, which only one of them can. Stale claims
-are removed when nobody else is at work.
+A lock is a small file that names the process that does a unit of work. It is renewed while the work goes on,
+so that the lock of a killed process is recognised as stale: immediately on the same machine, after
+`STALE_SECONDS` on another one. A process that takes over a stale lock does not remove it, because two
+processes might do so at the same time and one of them might remove the lock of the other. It creates the next
+generation of the lock, which only one process can do. Stale locks are removed when no other process works.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from xai_brain.io.atomic import is_gone, this_process
 
 T = TypeVar("T")
 
-BEAT_SECONDS = 10.0  # how often a claim is renewed
-STALE_SECONDS = 120.0  # age at which the claim of another machine counts no more
-WRITING_SECONDS = 5.0  # age at which a claim that says nothing was left by a process killed while writing it
-POLL_SECONDS = (0.05, 2.0)  # between two looks at the claims of others: at first, and after a while
+BEAT_SECONDS = 10.0  # interval of renewal
+STALE_SECONDS = 120.0  # age from which the lock of another machine is stale
+WRITING_SECONDS = 5.0  # age from which an empty lock is stale: its process was killed while writing it
+POLL_SECONDS = (0.05, 2.0)  # between two looks at the locks of others: first and longest
 
-_held: set[Path] = set()  # claims of this process
+_held: set[Path] = set()  # locks of this process
 
 
 def run_shared(
@@ -39,43 +39,43 @@ def run_shared(
     wait: Callable[[int], None] = lambda n: None,
     stay: bool = True,
 ) -> None:
-    """Do every unit of work that is not done and that nobody else does; return when all are done.
+    """Do every unit of work that is not done and not locked; return when all are done.
 
     Parameters
     ----------
     folder : Path
-        Of the claims; it is gone when there are none.
+        Contains the locks; it is removed with the last one.
     units : dict of str to object
-        By names that are the same in every process and make file names.
+        By names that are the same in every process and valid as file names.
     done : function of a unit
         Whether its results are there.
     do : function of a unit
-        Makes its results. Where it fails the claim is given up, and the error goes on.
+        Computes its results. If it fails, the lock is released and the error is raised.
     progress : function that wraps the list of names
-    wait : function of the number of units that others do, told once before waiting for them
+    wait : function of the number of units that others do, called once before waiting for them
     stay : bool, default True
-        Wait for what others do; without, return when there is nothing more to be done here.
+        Wait for other processes; otherwise return when this process can do nothing more.
     """
     left = {name: unit for name, unit in units.items() if not done(unit)}
-    pause, told = POLL_SECONDS[0], False
+    pause, waiting = POLL_SECONDS[0], False
     while left:
-        of_others: dict[str, T] = {}
-        for name in list(left) if told else progress(list(left)):
+        locked: dict[str, T] = {}
+        for name in list(left) if waiting else progress(list(left)):
             unit = left[name]
             with lock(folder, name) as mine:
                 if not mine:
-                    of_others[name] = unit
+                    locked[name] = unit
                 elif not done(unit):
                     do(unit)
         if not stay:
             return
-        if len(of_others) == len(left):
+        if len(locked) == len(left):
             time.sleep(pause)
             pause = min(2 * pause, POLL_SECONDS[1])
-        left = {name: unit for name, unit in of_others.items() if not done(unit)}
-        if left and not told:
+        left = {name: unit for name, unit in locked.items() if not done(unit)}
+        if left and not waiting:
             wait(len(left))
-            told = True
+            waiting = True
 
 
 def run_exclusive(
@@ -85,7 +85,7 @@ def run_exclusive(
     done: Callable[[], bool] | None = None,
     stay: bool = True,
 ) -> None:
-    """Do one thing while no other process does it; nothing when it is done meanwhile."""
+    """Do one thing while no other process does it, unless it has been done meanwhile."""
     finished = False
 
     def work(_: None) -> None:
@@ -100,12 +100,12 @@ def run_exclusive(
 
 @contextmanager
 def lock(folder: Path, name: str) -> Iterator[bool]:
-    """Claim a unit of work for the time of the block.
+    """Lock a unit of work for the time of the block.
 
     Yields
     ------
     bool
-        Whether it is ours; False when a process that lives has it.
+        Whether this process holds the lock; False if a running process holds it.
     """
     path = _take(folder, name)
     if path is None:
@@ -123,16 +123,16 @@ def lock(folder: Path, name: str) -> Iterator[bool]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process has a claim in this folder."""
+    """Whether another process holds a lock in this folder."""
     return any(path not in _held and not is_stale(path) for path in folder.glob("*.*"))
 
 
 def remove_stale_locks(folder: Path) -> None:
-    """Remove what killed processes claimed, when nobody else is at work who could take it over meanwhile."""
+    """Remove the locks of killed processes, unless another process that could take them over is at work."""
     if is_locked(folder):
         return
     for path in folder.glob("*.*"):
-        if path not in _held and is_stale(path):  # one that came meanwhile is not
+        if path not in _held and is_stale(path):  # not if it was renewed meanwhile
             path.unlink(missing_ok=True)
 
 
@@ -145,11 +145,13 @@ def _take(folder: Path, name: str) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with open(path, "x") as file:
-                _held.add(path)  # before it says whose it is: another thread of ours would take it for stale
+                _held.add(
+                    path
+                )  # before it is written: otherwise another thread of this process considers it stale
                 file.write(this_process())
         except FileExistsError:
             return None
-        except FileNotFoundError:  # the last claim of another was given up, and the folder with it
+        except FileNotFoundError:  # another process released the last lock and removed the folder
             continue
         except OSError as error:
             _held.discard(path)
@@ -160,13 +162,13 @@ def _take(folder: Path, name: str) -> Path | None:
 
 
 def _release(path: Path, name: str) -> None:
-    """The stale ones before it go first, so that none of them is in force for a moment."""
+    """Earlier generations are removed first, so that none of them becomes valid for a moment."""
     for older in _generations(path.parent, name):
         if _generation(older) < _generation(path):
             older.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     _held.discard(path)
-    with suppress(OSError):  # others have claims there
+    with suppress(OSError):  # other processes hold locks there
         path.parent.rmdir()
 
 
@@ -184,12 +186,12 @@ def _generation(path: Path) -> int:
 
 def _renew(path: Path, stop: threading.Event) -> None:
     while not stop.wait(BEAT_SECONDS):
-        with suppress(OSError):  # a file server that is away for a moment
+        with suppress(OSError):  # the file server may be unavailable for a moment
             os.utime(path)
 
 
 def is_stale(path: Path) -> bool:
-    """Whether the process of a claim works no more."""
+    """Whether the process that holds a lock has ended."""
     try:
         process, age = path.read_text(), time.time() - path.stat().st_mtime
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the C library does with memory that tensors no longer need. No torch."""
+"""Reuse of freed memory by the C library. No torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from functools import cache
 from typing import Any
 
-_resident = {"floor": 0}  # bytes, after the last return; 0 as long as nothing is kept
+_resident = {"floor": 0}  # bytes after memory was last returned; 0 while freed memory is not kept
 
 
 def keep_freed_memory() -> None:
@@ -27,15 +27,15 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory(grown_by: int = 0) -> None:
-    """Give what is free back to the kernel, where it is kept.
+    """Return freed memory to the kernel, if it is kept.
 
-    Blocks that are kept are cut up by smaller ones, so that a later pass finds none that is large enough and
-    asks for more: without this a run of many methods grows to several times its need.
+    Blocks that are kept are divided by smaller ones, so that a later pass finds none that is large enough and
+    requests more. Without this function a run of many methods grows to several times the memory it needs.
 
     Parameters
     ----------
     grown_by : int, default 0
-        Bytes that the process must have grown by since the last time; to be asked after every pass.
+        Bytes by which the process must have grown since the last call; otherwise nothing is done.
     """
     if not _resident["floor"] or resident_bytes() < _resident["floor"] + grown_by:
         return

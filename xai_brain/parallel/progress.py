@@ -68,11 +68,11 @@ def track(items: Iterable[T], description: str) -> Iterator[T]:
 
 
 def _plain(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    start = told = time.monotonic()
+    start = logged = time.monotonic()
     for done, item in enumerate(items):
-        if time.monotonic() - told > PLAIN_EVERY_SECONDS:
-            told = time.monotonic()
-            seconds = told - start
+        if time.monotonic() - logged > PLAIN_EVERY_SECONDS:
+            logged = time.monotonic()
+            seconds = logged - start
             rate = (
                 f"{done / seconds:.1f}/s, {seconds / done * (total - done):.0f} s left" if done else "begun"
             )

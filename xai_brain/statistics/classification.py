@@ -1,4 +1,4 @@
-"""How well out-of-fold probabilities tell the classes apart, with intervals over subjects."""
+"""Performance of out-of-fold probabilities, with confidence intervals over subjects."""
 
 from __future__ import annotations
 
@@ -147,12 +147,20 @@ def classification_metrics(
 
     targets = arrays[0][0]
     # a participant with several images is drawn with all of them
-    people = [group.index.to_numpy() for _, group in per_seed[0].groupby("participant_id", sort=False)]
-    kinds = per_seed[0].loc[[rows[0] for rows in people], ["target", "fold"]].reset_index(drop=True)
+    rows_of_participant = [
+        group.index.to_numpy() for _, group in per_seed[0].groupby("participant_id", sort=False)
+    ]
+    kinds = (
+        per_seed[0].loc[[rows[0] for rows in rows_of_participant], ["target", "fold"]].reset_index(drop=True)
+    )
     strata = [group.index.to_numpy() for _, group in kinds.groupby(["target", "fold"])]
     rng = np.random.default_rng(random_state)
     draws = [
-        figures(np.concatenate([people[i] for stratum in strata for i in rng.choice(stratum, len(stratum))]))
+        figures(
+            np.concatenate(
+                [rows_of_participant[i] for stratum in strata for i in rng.choice(stratum, len(stratum))]
+            )
+        )
         for _ in range(n_bootstrap)
     ]
     result: dict[str, Any] = {}

@@ -45,7 +45,7 @@ def cluster_table(
     if not (np.abs(t) > threshold).any():
         return pd.DataFrame(columns=list(COLUMNS))
     with warnings.catch_warnings():
-        # told of the sign without clusters, when all are of the other
+        # for the sign without clusters, if all have the other sign
         warnings.filterwarnings("ignore", message="No clusters found")
         found = get_clusters_table(t_img, threshold, two_sided=True)
     # nilearn counts further peaks as clusters when it goes on to the negative ones

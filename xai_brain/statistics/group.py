@@ -27,7 +27,7 @@ PARALLEL_FROM = 5e9  # permutations x subjects x voxels, about 10 s of one core:
 
 
 class MapRows:
-    """Maps of subjects on disk, (n_subjects, n_voxels) float32, in a file that nobody else sees.
+    """Maps of subjects on disk, (n_subjects, n_voxels) float32, in a temporary file.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ class Design:
 
 
 def make_design(table: pd.DataFrame, classes: Sequence[str], confounds: Sequence[str] = ()) -> Design:
-    """Classes and confounds of a table as numbers; what does not serve is dropped and told.
+    """Design matrix of classes and confounds. Columns that cannot be used are dropped and listed.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def make_design(table: pd.DataFrame, classes: Sequence[str], confounds: Sequence
     Raises
     ------
     GroupError
-        A column is missing, tells the classes apart by itself, or too few subjects remain.
+        A column is missing, separates the classes completely, or too few subjects remain.
     """
     if missing := [name for name in confounds if name not in table]:
         raise GroupError(f"confound {missing[0]}: there is no such column; there are {', '.join(table)}")

@@ -1,4 +1,4 @@
-"""Subjects of two classes paired by brain size, and how well predictions tell the pairs apart."""
+"""Pairs of subjects of two classes with equal brain size, and the performance of predictions within them."""
 
 from __future__ import annotations
 

@@ -310,7 +310,7 @@ def top_regions(
     Returns
     -------
     DataFrame with method, class, rank, index, region, mean, ci_low, ci_high, n
-        By |mean over subjects of the region's mean|: of signed maps also what speaks against.
+        By |mean over subjects of the region's mean|, so that regions with negative values are included.
 
     References
     ----------

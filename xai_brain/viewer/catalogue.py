@@ -150,7 +150,7 @@ class RunCatalogue:
     def _entry(self, row: dict[str, Any], names: list[str]) -> Entry:
         label = str(row["label"]) if "label" in row else None
         if names and "target" in row:
-            label = names[int(row["target"])] if row["target"] >= 0 else None  # of new people perhaps unknown
+            label = names[int(row["target"])] if row["target"] >= 0 else None  # unknown for new participants
         predicted = max(names, key=lambda name: row[f"prob_{name}"]) if names else None
         probability = float(row[f"prob_{predicted}"]) if predicted else None
         rule = (self.config.get("explain") or {}).get("target", "predicted")

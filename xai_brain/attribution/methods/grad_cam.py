@@ -20,7 +20,7 @@ from xai_brain.attribution.rules import Rules
 class GradCAM:
     """Channels of one layer weighted by their mean gradient, brought to the input grid.
 
-    The map is signed: negative values speak against the class. (The paper clips them; so can you.)
+    The map is signed: negative values are evidence against the class. The paper clips them to 0.
     Values are resized trilinearly, voxel centre to voxel centre of the two fields of view.
 
     Parameters

@@ -22,7 +22,7 @@ class GuidedGradCAM:
         Of Grad-CAM; see `GradCAM`.
     positive_gate : bool, default True
         Whether Grad-CAM is clipped at 0 before it multiplies, as published: the sign is that of the guided
-        gradient, and the map is 0 where Grad-CAM speaks against the class. Otherwise two negative factors
+        gradient, and the map is 0 where Grad-CAM is negative. Otherwise two negative factors
         give a positive value.
 
     References

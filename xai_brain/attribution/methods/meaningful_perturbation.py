@@ -72,7 +72,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         Random moves of the perturbed volume per iteration; a mask that fools the network by fine detail does
         not survive them.
     shift_voxels : (int, int), default (0, 0)
-        Smallest and largest move along each axis. Moves blur what a change of shape tells the network: give
+        Smallest and largest move along each axis. Moves blur differences of shape: give
         them where the images are not aligned.
     moving : {"volume", "image"}, default "volume"
         See `MaskEngine.gradients`; ``image`` needs ``fill="kan2020_blur"`` and ``mode="deletion"``.
@@ -210,7 +210,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
     def _results(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None, show_progress: bool = False
     ) -> Iterator[PerturbationResult]:
-        """One after another, so that whoever needs the maps alone keeps nothing else."""
+        """Yield one result after another, so that callers that need only the maps keep nothing else."""
         inputs = inputs.detach()
         targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference, self.restrict_to_brain)
@@ -351,7 +351,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
 
     def _start(self, n_masks: int, images: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
         shape = coarse_shape(images.shape, self.mask_spacing_voxels)
-        start = 0.5 + START_SD * torch.randn(1, *shape, generator=generator)  # the same for everybody
+        start = 0.5 + START_SD * torch.randn(1, *shape, generator=generator)  # the same for all subjects
         return [start.to(images).clone().requires_grad_() for _ in range(n_masks)]
 
     def _backward(

@@ -42,7 +42,7 @@ def mean_in(values: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
 def total_variation(coarse: torch.Tensor, spacing_voxels: float, beta: float) -> torch.Tensor:
     """Sum over axes of the mean |difference of neighbouring voxels|^beta of the upsampled mask, (N,).
 
-    Between two nodes a trilinear mask rises evenly, so that the nodes tell it.
+    Between two nodes a trilinear mask is linear, so that the nodes determine it.
     """
     steps = [(coarse.diff(dim=axis) / spacing_voxels).abs() for axis in (2, 3, 4)]
     return torch.stack([step.pow(beta).mean((1, 2, 3, 4)) for step in steps]).sum(0)

@@ -112,7 +112,7 @@ class ReplacementVolumes:
             if name == "brain_mean":
                 return torch.where(brain > 0, mean, inputs)
             sd = (((inputs - mean) ** 2 * brain).sum((1, 2, 3, 4), keepdim=True) / n_voxels).sqrt()
-            noise = torch.randn(inputs.shape[1:], generator=generator).to(inputs)  # one draw for everybody
+            noise = torch.randn(inputs.shape[1:], generator=generator).to(inputs)  # one draw for all subjects
             return torch.where(brain > 0, mean + sd * noise, inputs)
         assert self.reference is not None
         if name == "training_mean":

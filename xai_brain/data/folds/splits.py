@@ -70,12 +70,12 @@ def make_folds(
     """
     if kind not in KINDS:
         raise DataError(f"folds.kind={kind}: one of {', '.join(KINDS)} is needed")
-    people = participants.drop_duplicates("participant_id").reset_index(drop=True)
+    unique = participants.drop_duplicates("participant_id").reset_index(drop=True)
     groups = _groups(participants, group_column)
     if kind == "column":
         folds = [_by_column(participants, column)]
     else:
-        smallest = _smallest_class(people["target"], groups)
+        smallest = _smallest_class(unique["target"], groups)
         needed = n_folds if kind == "stratified" else 2
         if smallest < needed:
             what = f"groups of {group_column}" if group_column else "participants"
@@ -86,19 +86,19 @@ def make_folds(
             )
         strata = _strata(participants, balance_on, n_folds)
         if kind == "hold_out":
-            is_test = _share(people["target"], strata, groups, test_fraction, random_state)
+            is_test = _share(unique["target"], strata, groups, test_fraction, random_state)
             folds = [np.where(is_test, 0, NEVER_TESTED)]
         else:
             folds = []
             for r in range(n_repeats):
                 seed = np.random.RandomState([random_state, r]) if r else random_state
-                folds.append(r * n_folds + _k_folds(people["target"], strata, groups, n_folds, seed))
-    ids = people["participant_id"].to_numpy()
+                folds.append(r * n_folds + _k_folds(unique["target"], strata, groups, n_folds, seed))
+    ids = unique["participant_id"].to_numpy()
     table = pd.concat(
         [pd.DataFrame({"participant_id": ids, "fold": fold, "repeat": r}) for r, fold in enumerate(folds)],
         ignore_index=True,
     )
-    require_classes(people, table)
+    require_classes(unique, table)
     return table if len(folds) > 1 else table.drop(columns="repeat")
 
 
@@ -130,24 +130,24 @@ def split_fold(
     """
     is_test = participants["participant_id"].isin(folds.loc[folds["fold"] == fold, "participant_id"])
     rest = participants[~is_test]
-    people = rest.drop_duplicates("participant_id")
-    if people["target"].value_counts().min() < 2:
+    unique = rest.drop_duplicates("participant_id")
+    if unique["target"].value_counts().min() < 2:
         raise DataError(f"fold {fold}: a class has fewer than two training participants; use fewer folds")
     seed = np.random.RandomState([random_state, fold])
     if group_column:
-        target, groups = people["target"], _groups(rest, group_column)
+        target, groups = unique["target"], _groups(rest, group_column)
         chosen = _share(target, target.to_numpy(), groups, validation_fraction, seed)
         if not target[~chosen].nunique() == target[chosen].nunique() == target.nunique():
             raise DataError(
                 f"fold {fold}: too few groups of {group_column} for training and validation; use fewer folds"
             )
-        validation_ids = people["participant_id"][chosen]
+        validation_ids = unique["participant_id"][chosen]
     else:
         from sklearn.model_selection import train_test_split
 
-        n_validation = max(round(validation_fraction * len(people)), people["target"].nunique())
+        n_validation = max(round(validation_fraction * len(unique)), unique["target"].nunique())
         _, validation_ids = train_test_split(
-            people["participant_id"], test_size=n_validation, stratify=people["target"], random_state=seed
+            unique["participant_id"], test_size=n_validation, stratify=unique["target"], random_state=seed
         )
     is_validation = participants["participant_id"].isin(validation_ids)
     return {

@@ -37,15 +37,15 @@ def summarise_folds(
     for fold in fold_numbers(folds):
         ids = folds.loc[folds["fold"] == fold, "participant_id"]
         images = participants[participants["participant_id"].isin(ids)]
-        people = images.drop_duplicates("participant_id")
-        row: dict[str, object] = {"fold": fold, "n_participants": len(people), "n_images": len(images)}
-        row["label"] = _counts(people["label"])
+        unique = images.drop_duplicates("participant_id")
+        row: dict[str, object] = {"fold": fold, "n_participants": len(unique), "n_images": len(images)}
+        row["label"] = _counts(unique["label"])
         for column in present:
             if _is_number(participants[column]):
-                numbers = pd.to_numeric(people[column], errors="coerce")
+                numbers = pd.to_numeric(unique[column], errors="coerce")
                 row |= {f"{column}_mean": round(numbers.mean(), 3), f"{column}_sd": round(numbers.std(), 3)}
             else:
-                row[column] = _counts(people[column])
+                row[column] = _counts(unique[column])
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -73,18 +73,18 @@ def confound_differences(participants: pd.DataFrame, columns: Sequence[str]) -> 
     Austin, "Balance diagnostics for comparing the distribution of baseline covariates", Statistics in
     Medicine 2009.
     """
-    people = participants.drop_duplicates("participant_id")
+    unique = participants.drop_duplicates("participant_id")
     found = {}
     for column in columns:
-        if column not in people:
+        if column not in unique:
             continue
-        values = people[column]
+        values = unique[column]
         if _is_number(values):
             parts = pd.DataFrame({column: pd.to_numeric(values, errors="coerce")})
         else:
             parts = pd.get_dummies(values.astype(str).where(values.notna())).astype(float)
             parts[values.isna().to_numpy()] = np.nan
-        groups = [part.dropna() for _, part in parts.groupby(people["label"])]
+        groups = [part.dropna() for _, part in parts.groupby(unique["label"])]
         if any(len(group) < 2 for group in groups):
             continue
         differences = []
@@ -101,19 +101,19 @@ def confound_differences(participants: pd.DataFrame, columns: Sequence[str]) -> 
 def describe_confounds(participants: pd.DataFrame, columns: Sequence[str], label: str) -> list[str]:
     """One line per confound that differs strongly between the classes."""
     lines = []
-    people = participants.drop_duplicates("participant_id")
+    unique = participants.drop_duplicates("participant_id")
     for column, difference in confound_differences(participants, columns).items():
         if difference < STRONG_DIFFERENCE:
             continue
-        by_class = people.groupby("label")[column]
-        if _is_number(people[column]):
-            numbers = pd.to_numeric(people[column], errors="coerce").groupby(people["label"]).mean()
-            told = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        by_class = unique.groupby("label")[column]
+        if _is_number(unique[column]):
+            numbers = pd.to_numeric(unique[column], errors="coerce").groupby(unique["label"]).mean()
+            text = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         else:
-            told = "; ".join(f"{name}: {_counts(values)}" for name, values in by_class)
+            text = "; ".join(f"{name}: {_counts(values)}" for name, values in by_class)
         apart = f"{difference:.2f} standard deviations" if np.isfinite(difference) else "without overlap"
         lines.append(
-            f"{column} differs between the classes, {apart} ({told}): maps may show {column}, not {label}"
+            f"{column} differs between the classes, {apart} ({text}): maps may show {column}, not {label}"
         )
     return lines
 

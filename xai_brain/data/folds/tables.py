@@ -53,8 +53,8 @@ def read_folds(path: str | Path, participants: pd.DataFrame) -> tuple[pd.DataFra
     tested = table[table["fold"] >= 0]
     if (tested.groupby("fold")["repeat"].nunique() > 1).any():
         raise DataError(f"{path}: a fold is in several repeats; number folds through all repeats")
-    people = participants.drop_duplicates("participant_id")
-    cohort = people["participant_id"].tolist()
+    unique = participants.drop_duplicates("participant_id")
+    cohort = unique["participant_id"].tolist()
     strangers = sorted(set(table["participant_id"]) - set(cohort))
     parts = []
     for repeat, part in table.groupby("repeat"):
@@ -66,7 +66,7 @@ def read_folds(path: str | Path, participants: pd.DataFrame) -> tuple[pd.DataFra
         fold = part.set_index("participant_id")["fold"][cohort].to_numpy()
         parts.append(pd.DataFrame({"participant_id": cohort, "fold": fold, "repeat": repeat}))
     folds = pd.concat(parts, ignore_index=True)
-    require_classes(people, folds)
+    require_classes(unique, folds)
     return (folds if len(parts) > 1 else folds.drop(columns="repeat")), strangers
 
 
@@ -85,9 +85,9 @@ def with_repeat(predictions: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
     return predictions
 
 
-def require_classes(people: pd.DataFrame, folds: pd.DataFrame) -> None:
+def require_classes(unique: pd.DataFrame, folds: pd.DataFrame) -> None:
     """Every fold is trained with all classes, and some fold tests two of them."""
-    target = people.set_index("participant_id")["target"]
+    target = unique.set_index("participant_id")["target"]
     n_tested = []
     for fold in fold_numbers(folds):
         is_test = target.index.isin(folds.loc[folds["fold"] == fold, "participant_id"])

@@ -26,7 +26,7 @@ def find(
     ----------
     root : Path
     problems : Problems
-        Told of people without an image and of folders with several.
+        Receives participants without an image and folders with several images.
     tables : list of str, optional
         Instead of participants.tsv, which derivatives often lack; the second and further add columns
         (``phenotype/*.tsv``). Values in ``sub-<id>_sessions.tsv`` go before those of the person.
@@ -39,14 +39,14 @@ def find(
     Found
     """
     require_folder(root, "the folder of participants.tsv")
-    people = read_participants(root, tables)
-    listed = list(dict.fromkeys(people["participant_id"]))
+    participants = read_participants(root, tables)
+    listed = list(dict.fromkeys(participants["participant_id"]))
     folders = [path.name for path in sorted(root.glob("sub-*")) if path.is_dir()]
     known_ids = set(listed)
     images: list[dict[str, Any]] = []
     for participant_id in [*listed, *(name for name in folders if name not in known_ids)]:
         if not VALID_ID.fullmatch(participant_id):
-            continue  # told of by `join`, and never made part of a path
+            continue  # reported by `join`, and never used in a path
         known = _sessions(root / participant_id / f"{participant_id}_sessions.tsv")
         sessions = sorted(root.glob(f"{participant_id}/ses-*/anat"))
         found = _images(sessions, participant_id, entities or {}, problems)
@@ -55,7 +55,7 @@ def find(
         if not found and participant_id in known_ids and not problems.has(participant_id):
             problems.add(participant_id, root / participant_id / "anat", no_image(entities or {}))
         images += [{**known.get(row["session_id"], {}), **row} for row in found]
-    return Found(people, images, table_names(root, tables))
+    return Found(participants, images, table_names(root, tables))
 
 
 def _images(

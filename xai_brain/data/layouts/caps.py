@@ -35,17 +35,17 @@ def find(
     subjects = next((path for path in (root / "subjects", root / "caps" / "subjects") if path.is_dir()), None)
     if subjects is None:
         raise DataError(f"{root}: holds no folder subjects; set data.root to the CAPS folder")
-    people = read_participants(root, tables)
+    participants = read_participants(root, tables)
     images: list[dict[str, Any]] = []
-    for participant_id, lines in people.groupby("participant_id", sort=False):
+    for participant_id, lines in participants.groupby("participant_id", sort=False):
         participant_id = str(participant_id)
         if not VALID_ID.fullmatch(participant_id):
-            continue  # told of by `join`
-        listed = set(lines["session_id"].dropna()) if "session_id" in people else None
+            continue  # reported by `join`
+        listed = set(lines["session_id"].dropna()) if "session_id" in participants else None
         folders = sorted(subjects.glob(f"{participant_id}/ses-*/t1_linear"))
         chosen = [folder for folder in folders if listed is None or folder.parent.name in listed]
         found = [one_image(folder, participant_id, entities or {}, problems) for folder in chosen]
         images += [row for row in found if row]
         if not any(found) and not problems.has(participant_id):
             problems.add(participant_id, subjects / participant_id, no_image(entities or {}))
-    return Found(people, images, table_names(root, tables), every_image=False)
+    return Found(participants, images, table_names(root, tables), every_image=False)

@@ -1,4 +1,4 @@
-"""What a source finds, people and images, and how the two are brought together."""
+"""Participants and images that a layout finds, and how they are joined."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ IMAGE_COLUMNS = ["participant_id", "session_id", "t1w_path", "brain_mask_path", 
 
 
 class Found(NamedTuple):
-    """People and images of a cohort.
+    """Participants and images of a cohort.
 
     Parameters
     ----------
-    people : pandas.DataFrame
+    participants : pandas.DataFrame
         participant_id, perhaps session_id, and whatever is known of them, as text.
     images : list of dict
         From `image_row`; further keys are values of that session.
     where : str
         The table or tables, for messages.
     every_person : bool, default True
-        Whether a line without an image is a problem; the tables of public studies list more people
+        Whether a line without an image is a problem; the tables of public studies list more participants
         than anyone has downloaded.
     every_image : bool, default True
         Whether an image without a line is a problem; it is none where the table is a choice.
     """
 
-    people: pd.DataFrame
+    participants: pd.DataFrame
     images: list[dict[str, Any]]
     where: str
     every_person: bool = True
@@ -60,10 +60,12 @@ def image_row(
 
 def join(found: Found, problems: Problems) -> pd.DataFrame:
     """One row per image with what is known of its person; what does not match goes to `problems`."""
-    by_session = "session_id" in found.people and any(image["session_id"] for image in found.images)
+    by_session = "session_id" in found.participants and any(image["session_id"] for image in found.images)
     keys = ["participant_id", "session_id"] if by_session else ["participant_id"]
-    people = found.people if by_session else found.people.drop(columns="session_id", errors="ignore")
-    lines = _unique_lines(people, keys, found.where, problems)
+    participants = (
+        found.participants if by_session else found.participants.drop(columns="session_id", errors="ignore")
+    )
+    lines = _unique_lines(participants, keys, found.where, problems)
     rows, used = [], set()
     for image in found.images:
         key = tuple(image[name] for name in keys)
@@ -89,13 +91,13 @@ def join(found: Found, problems: Problems) -> pd.DataFrame:
 
 
 def _unique_lines(
-    people: pd.DataFrame, keys: list[str], where: str, problems: Problems
+    participants: pd.DataFrame, keys: list[str], where: str, problems: Problems
 ) -> dict[tuple[str, ...], dict[str, Any]]:
     lines: dict[tuple[str, ...], dict[str, Any]] = {}
-    several = people.duplicated(keys, keep=False)
-    for participant_id in people.loc[several, "participant_id"].unique():
+    several = participants.duplicated(keys, keep=False)
+    for participant_id in participants.loc[several, "participant_id"].unique():
         problems.add(participant_id, where, "has several lines; keep one")
-    for row in people[~several].to_dict("records"):
+    for row in participants[~several].to_dict("records"):
         participant_id = row["participant_id"]
         if not VALID_ID.fullmatch(participant_id):
             problems.add(participant_id, where, "an id can hold letters, digits and hyphens only; rename it")

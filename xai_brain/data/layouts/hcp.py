@@ -47,7 +47,7 @@ def find(
     Returns
     -------
     Found
-        People without an image are left out silently: the tables list the whole study.
+        Participants without an image are left out silently: the tables list the whole study.
     """
     require_folder(root, "the folder that holds the six-digit ids")
     paths = table_paths(root, tables or []) or sorted(
@@ -100,7 +100,7 @@ def _images(root: Path, image: str | None, problems: Problems) -> list[dict[str,
 
 
 def _participants(paths: list[Path], label: str) -> pd.DataFrame:
-    people: pd.DataFrame | None = None
+    participants: pd.DataFrame | None = None
     for path in paths:
         table = read_table(path)
         if "Subject" not in table:
@@ -110,15 +110,17 @@ def _participants(paths: list[Path], label: str) -> pd.DataFrame:
             kept = {"Subject", *RESTRICTED, label}
             table = table[[name for name in table if name in kept or name.lower() == label.lower()]]
         table["participant_id"] = prefixed(table.pop("Subject"), "sub-")
-        if people is None:
-            people = table
+        if participants is None:
+            participants = table
         else:
-            new = [name for name in table if name not in people or name == "participant_id"]
-            people = people.merge(table[new], on="participant_id", how="outer")
-    assert people is not None
+            new = [name for name in table if name not in participants or name == "participant_id"]
+            participants = participants.merge(table[new], on="participant_id", how="outer")
+    assert participants is not None
     for name, column in (("sex", "Gender"), ("family_id", "Family_ID"), ("age", "Age_in_Yrs")):
-        if column in people and name not in people:
-            people[name] = people[column]
-    if "Age" in people:  # bands; the restricted table has years
-        people["age"] = people["age"].fillna(people["Age"]) if "age" in people else people["Age"]
-    return people.copy()
+        if column in participants and name not in participants:
+            participants[name] = participants[column]
+    if "Age" in participants:  # bands; the restricted table has years
+        participants["age"] = (
+            participants["age"].fillna(participants["Age"]) if "age" in participants else participants["Age"]
+        )
+    return participants.copy()

@@ -30,7 +30,7 @@ def find(
     ----------
     root : Path
     problems : Problems
-        Told of people whose lines contradict each other, of images without a line, of several images.
+        Receives participants with contradictory lines, images without a line, and several images.
     tables : list of str, optional
         One table; by default IXI.csv, .tsv, .xls or .xlsx in `root`.
     image : str, optional
@@ -41,7 +41,7 @@ def find(
     -------
     Found
         With site (the middle of the file name). 0 as a sex or age means missing, and lines that agree are
-        one. People without an image are left out silently: the table lists 619, the download has 581.
+        one. Participants without an image are left out silently: the table lists 619, the download has 581.
     """
     require_folder(root, "the folder that holds T1 and IXI.xls")
     names = tables or [name for name in TABLES if (root / name).is_file()][:1]
@@ -76,9 +76,9 @@ def _images(files: list[Path], problems: Problems) -> list[dict[str, Any]]:
             problems.add(participant_id, error.path, error.reason)
             continue
         if len(found) > 1:
-            told = ", ".join(path.name for path in found)
+            text = ", ".join(path.name for path in found)
             problems.add(
-                participant_id, found[0], f"{len(found)} T1w images ({told}); choose with data.image"
+                participant_id, found[0], f"{len(found)} T1w images ({text}); choose with data.image"
             )
             continue
         match = NAME.fullmatch(found[0].name)

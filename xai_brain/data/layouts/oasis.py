@@ -21,7 +21,7 @@ def find(
 ) -> Found:
     """Modulated grey-matter maps in MNI152 space with age, sex, CDR and further columns.
 
-    They are densities, not T1w intensities: use ``preprocessing=vbm``. Whoever downloads them
+    They are densities, not T1w intensities: use ``preprocessing=vbm``. Those who download them
     has to agree with the data use agreement of OASIS.
 
     Parameters
@@ -55,16 +55,16 @@ def find(
             f"{root / 'oasis1'}: the maps are not there and cannot be fetched ({reason}); "
             "bring them there, or name a mirror with data.url"
         ) from error
-    people = as_text(fetched.ext_vars)
-    if unknown := [name for name in people["id"] if not _id(name)]:
+    participants = as_text(fetched.ext_vars)
+    if unknown := [name for name in participants["id"] if not _id(name)]:
         raise DataError(
             f"{root / 'oasis1'}: oasis_cross-sectional.csv has an id {unknown[0]!r}; fetch it again"
         )
-    people.insert(0, "participant_id", [_id(name) for name in people["id"]])
-    people["sex"] = people["mf"]
+    participants.insert(0, "participant_id", [_id(name) for name in participants["id"]])
+    participants["sex"] = participants["mf"]
     paths = [root / "oasis1" / Path(*Path(path).parts[-2:]) for path in fetched.gray_matter_maps]
     images = [image_row(str(_id(path.name)), path, space="MNI152") for path in paths]
-    return Found(people, images, str(root / "oasis1" / "oasis_cross-sectional.csv"), every_person=False)
+    return Found(participants, images, str(root / "oasis1" / "oasis_cross-sectional.csv"), every_person=False)
 
 
 def _id(name: str) -> str | None:

@@ -24,7 +24,7 @@ def find(root: Path, problems: Problems, *, tables: list[str] | None = None) -> 
     root : Path
         All images lie below it; relative paths of the table begin there.
     problems : Problems
-        Told of lines without a path, of paths that lead out of `root` and of missing files.
+        Receives lines without a path, paths that leave `root`, and missing files.
     tables : list of str, optional
         CSV, TSV or parquet with participant_id and t1w_path, perhaps session_id, brain_mask_path,
         truth_path, space and any label; participants.tsv in `root` when not given.
@@ -34,12 +34,12 @@ def find(root: Path, problems: Problems, *, tables: list[str] | None = None) -> 
     Found
     """
     require_folder(root, "the folder that holds the images, and data.tables=[cohort.csv] to the table")
-    people = read_participants(root, tables)
+    participants = read_participants(root, tables)
     where = table_names(root, tables)
-    if "t1w_path" not in people:
-        raise DataError(f"{where}: has no column t1w_path (its columns: {', '.join(people.columns)})")
+    if "t1w_path" not in participants:
+        raise DataError(f"{where}: has no column t1w_path (its columns: {', '.join(participants.columns)})")
     images: list[dict[str, Any]] = []
-    for line in people.to_dict("records"):
+    for line in participants.to_dict("records"):
         participant_id = line["participant_id"]
         paths = {name: _path(root, line.get(name)) for name in PATHS}
         reason = _wrong(root, paths)
@@ -59,8 +59,8 @@ def find(root: Path, problems: Problems, *, tables: list[str] | None = None) -> 
                 space=space,
             )
         )
-    people = people.drop(columns=[*PATHS, "space"], errors="ignore")
-    return Found(people, images, where)
+    participants = participants.drop(columns=[*PATHS, "space"], errors="ignore")
+    return Found(participants, images, where)
 
 
 def _path(root: Path, value: Any) -> Path | None:

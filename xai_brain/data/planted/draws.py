@@ -47,8 +47,8 @@ def draw(participant_ids: Iterable[str], settings: PlantedEffect) -> pd.DataFram
     for k in (0, 1):
         members = [i for i in ids if (i in with_effect) == bool(k)]
 
-        def places(purpose: str, people: list[str] = members) -> list[int]:
-            return [position[i] for i in _shuffled(people, purpose, settings)]
+        def places(purpose: str, participants: list[str] = members) -> list[int]:
+            return [position[i] for i in _shuffled(participants, purpose, settings)]
 
         if k == 1:
             strength[places("strength")] = 1 + settings.variation * _normal_scores(len(members))

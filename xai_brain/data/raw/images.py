@@ -85,7 +85,7 @@ def prepare_raw(
                     return found
         brain_mask_img = extract_brain(t1w_img, path)
     found, reason = align(brain_mask_img)
-    # an image that claims to be in MNI152 is checked with all others that do
+    # an image whose space is given as MNI152 is checked with all others
     if reason and require_check and not in_mni152:
         raise ImageError(
             path,

@@ -1,4 +1,4 @@
-"""What follows from the space that an image claims and from its comparison with the MNI152 template."""
+"""The stated space of an image and its comparison with the MNI152 template: accept, warn or refuse."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def refuse_other_space(space: str | None, path: str | Path) -> None:
 
 
 def require_overlap(brain_mask: np.ndarray, grid_name: str, path: str | Path) -> None:
-    """Refuse an image that claims no space and whose brain lies elsewhere than the template's."""
+    """Refuse an image without a stated space whose brain lies elsewhere than the template's."""
     template = template_brain_mask(grid_name)
     dice = float(2 * (brain_mask & template).sum() / (brain_mask.sum() + template.sum()))
     if dice < MIN_TEMPLATE_DICE:
@@ -64,11 +64,11 @@ def check_claimed_space(
     ----------
     check : SpaceCheck
     space : str or None
-        The name of an MNI152 space that the image claims; None if it claims none.
+        Name of the MNI152 space that is stated for the image; None if none is stated.
     aligned : bool
         It was aligned to MNI152 here.
     policy : {"error", "warn"}
-        ``warn`` accepts an image that claims MNI152, or was aligned, although it does not agree.
+        ``warn`` accepts an image that is stated to be in MNI152, or was aligned, although it does not agree.
     path : str or Path
         For messages.
 

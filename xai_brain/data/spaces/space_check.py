@@ -1,9 +1,9 @@
 """Whether an image lies in MNI152 space, judged by its content. No torch.
 
-A file name, a setting or an alignment only claims that an image is in MNI152. Here the claim is compared
+A file name, a setting or an alignment states that an image is in MNI152. Here the statement is compared
 with the template: the smoothed image must correlate with the template better as it is than after a shift
 of 8 or 12 mm along any axis, a rotation by 16 degrees about any axis, or an exchange or reversal of axes.
-Brains are too nearly symmetrical for left and right to be told apart in one image: a left-right mirrored
+Brains are too nearly symmetrical to distinguish left from right in one image: a left-right mirrored
 image passes.
 """
 
