@@ -15,7 +15,8 @@ from xai_brain.attribution import ClassScore, Reference
 from xai_brain.config.compose import compose
 from xai_brain.data.cache import default_cache_dir
 from xai_brain.data.folds.splits import make_folds, split_fold
-from xai_brain.data.layouts.synthetic import SyntheticSettings, make_synthetic_cohort
+from xai_brain.data.layouts.synthetic import make_synthetic_cohort
+from xai_brain.data.planted.synthetic_subject import SyntheticSettings
 from xai_brain.io.nifti import get_grid, load_img
 from xai_brain.models.module import BrainClassifier
 from xai_brain.runs.directory import read_tsv, write_tsv

@@ -14,7 +14,8 @@ from xai_brain import compose
 from xai_brain.data.cache import default_cache_dir
 from xai_brain.data.folds.splits import make_folds
 from xai_brain.data.folds.tables import fold_numbers
-from xai_brain.data.layouts.synthetic import SyntheticSettings, make_synthetic_cohort
+from xai_brain.data.layouts.synthetic import make_synthetic_cohort
+from xai_brain.data.planted.synthetic_subject import SyntheticSettings
 from xai_brain.models.fitting import quiet_lightning
 from xai_brain.models.module import BrainClassifier
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv

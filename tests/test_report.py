@@ -19,6 +19,7 @@ from xai_brain.reporting import gallery
 from xai_brain.reporting.contents import RunContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.figures import slices
 from xai_brain.reporting.html_report import fixed, write_report
 from xai_brain.runs.directory import RunDirectory, sidecar, write_json, write_tsv
 
@@ -457,20 +458,20 @@ def test_slices_do_not_depend_on_the_axes_of_the_file(left_blob, axis, cut):
     affine[:3, 3] += affine[:3, axis] * (left_blob.shape[axis] - 1)
     affine[:3, axis] *= -1
     flipped = nib.Nifti1Image(np.flip(left_blob.get_fdata(), axis).astype(np.float32), affine)
-    same = brain_figures.world_slice(left_blob, *cut, BOUNDS)
-    np.testing.assert_allclose(brain_figures.world_slice(flipped, *cut, BOUNDS), same, atol=1e-6)
+    same = slices.world_slice(left_blob, *cut, BOUNDS)
+    np.testing.assert_allclose(slices.world_slice(flipped, *cut, BOUNDS), same, atol=1e-6)
     assert same.max() > 0.9
 
 
 def test_left_is_on_the_left_side(left_blob):
     for cut, peak in ((("z", 20.0), (-30, -50)), (("y", -50.0), (-30, 20)), (("x", -30.0), (-50, 20))):
-        picture = brain_figures.world_slice(left_blob, *cut, BOUNDS)
+        picture = slices.world_slice(left_blob, *cut, BOUNDS)
         row, column = np.unravel_index(picture.argmax(), picture.shape)
-        right, up = brain_figures.IN_PLANE[cut[0]]
+        right, up = slices.IN_PLANE[cut[0]]
         assert abs(BOUNDS[right][0] + column - peak[0]) <= 2
         assert abs(BOUNDS[up][0] + row - peak[1]) <= 2
     head = nib.Nifti1Image(np.ones(left_blob.shape, np.float32), left_blob.affine)
-    scale = brain_figures.Scale(1, False)
+    scale = slices.Scale(1, False)
     fig = brain_figures.slice_figure(head, {"a": left_blob}, [("z", 20.0)], scale)
     (board,) = fig.axes
     x0, x1, bottom, top = board.images[0].get_extent()
@@ -482,21 +483,21 @@ def test_left_is_on_the_left_side(left_blob):
     assert letters["R"] == x1
     green = np.asarray(board.images[0].get_array())[..., 1]  # least where the map is strongest
     row, column = np.unravel_index(green.argmin(), green.shape)
-    (left, _), (back, _), _ = brain_figures.world_bounds(head)
+    (left, _), (back, _), _ = slices.world_bounds(head)
     assert abs(left + column + 30) <= 4
     assert abs(back + row + 50) <= 4
 
 
 def test_scale():
     values = np.array([-2.0, 0.0, 1.0, np.nan])
-    scale = brain_figures.Scale.of(values)
+    scale = slices.Scale.of(values)
     assert scale.signed
     assert scale.limit == pytest.approx(2, rel=0.02)
     red, blue = scale.rgba(np.array([2.0, -2.0]))
     assert red[0] > red[2]
     assert blue[2] > blue[0]
     assert scale.rgba(np.array([0.0, np.nan]))[:, 3].max() == 0
-    assert not brain_figures.Scale.of(np.array([0, 0.5, 1.0])).signed
+    assert not slices.Scale.of(np.array([0, 0.5, 1.0])).signed
 
 
 def test_roc_matches_scikit_learn():

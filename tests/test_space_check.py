@@ -11,7 +11,7 @@ from nilearn.datasets import load_mni152_gm_template
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from xai_brain.data.layouts.synthetic import SyntheticSettings, make_synthetic_subject
+from xai_brain.data.planted.synthetic_subject import SyntheticSettings, make_synthetic_subject
 from xai_brain.data.spaces.space_check import check_mni152, check_tissue_map
 from xai_brain.io.nifti import get_grid, load_img
 

@@ -7,10 +7,10 @@ import pytest
 from omegaconf import OmegaConf
 from scipy import ndimage, stats
 
-from xai_brain.data.layouts.synthetic import (
+from xai_brain.data.layouts.synthetic import make_synthetic_cohort
+from xai_brain.data.planted.synthetic_subject import (
     SyntheticSettings,
     effect_pullback,
-    make_synthetic_cohort,
     make_synthetic_subject,
 )
 from xai_brain.io.nifti import get_grid, load_img, same_grid, template_brain_mask

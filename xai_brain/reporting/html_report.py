@@ -14,8 +14,8 @@ import jinja2
 from xai_brain.io.atomic import write_atomic
 from xai_brain.io.nifti import GRIDS
 from xai_brain.reporting.contents import RunContents, number
-from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.references import PUBLISHED_RMA, reference_list
 from xai_brain.reporting.sections import card as card_sections
@@ -104,7 +104,7 @@ def _context(contents: RunContents) -> dict[str, Any]:
         "references": reference_list(_cited(contents), [each["reference"] for each in methods]),
         "grid": _grid(contents.setting("preprocessing.grid")),
         "published_rma": PUBLISHED_RMA,
-        "percentile": brain_figures.PERCENTILE,
+        "percentile": slices.PERCENTILE,
     }
 
 

@@ -138,7 +138,8 @@ def synthetic_root(cfg: DictConfig) -> Path:
     """Folder of the embedded cohort, made when it is not in the cache."""
     from hashlib import sha256
 
-    from xai_brain.data.layouts.synthetic import RECIPE, SyntheticSettings, make_synthetic_cohort
+    from xai_brain.data.layouts.synthetic import RECIPE, make_synthetic_cohort
+    from xai_brain.data.planted.synthetic_subject import SyntheticSettings
 
     settings = SyntheticSettings(**cfg.data.cohort)
     key = sha256(repr((RECIPE, sorted(asdict(settings).items()))).encode()).hexdigest()[:12]

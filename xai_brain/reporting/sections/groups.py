@@ -13,6 +13,7 @@ from xai_brain.reporting.contents import RunContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.sections.maps import cuts_through, underlay_of
 
@@ -60,9 +61,9 @@ def _test(contents: RunContents, gallery: Gallery, row: dict[str, Any]) -> dict[
     t = np.asanyarray(t_img.dataobj)
     threshold = float(row["threshold_t"]) if row["threshold_t"] != "" else np.inf
     above = nib.Nifti1Image((np.abs(t) > threshold).astype(np.float32), t_img.affine)
-    scale = brain_figures.Scale.of(t[t != 0])
+    scale = slices.Scale.of(t[t != 0])
     if np.isfinite(threshold):  # the strongest colour is kept for what is evidence
-        scale = brain_figures.Scale(max(scale.limit, threshold), True)
+        scale = slices.Scale(max(scale.limit, threshold), True)
     point = nib.affines.apply_affine(t_img.affine, np.unravel_index(np.abs(t).argmax(), t.shape))
     fig = brain_figures.slice_figure(
         underlay,

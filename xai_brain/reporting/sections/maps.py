@@ -20,6 +20,7 @@ from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import clusters as cluster_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.references import short_citation
 from xai_brain.runs.directory import read_json
@@ -48,7 +49,7 @@ def _template() -> nib.Nifti1Image:
 
 def cuts_through(point: np.ndarray, underlay: nib.Nifti1Image) -> list[brain_figures.Cut]:
     """A sagittal, a coronal and several axial cuts; all but the other axial ones go through the point."""
-    bounds = brain_figures.world_bounds(underlay)
+    bounds = slices.world_bounds(underlay)
     axial = [z for z in AXIAL_MM if bounds[2][0] < z < bounds[2][1]] or list(np.linspace(*bounds[2], 8)[1:-1])
     nearest = int(np.argmin(np.abs(np.array(axial) - point[2])))
     axial[nearest] = float(point[2])
@@ -67,14 +68,14 @@ def mean_maps(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         if method in contents.group_maps
     }
     truth = load_img(contents.group_truth) if contents.group_truth else None
-    centre = brain_figures.centre_mm(truth) if truth is not None else None
+    centre = slices.centre_mm(truth) if truth is not None else None
     every = [img for classes in loaded.values() for img in classes.values()]
-    point = centre if centre is not None else brain_figures.strongest_mm(every, underlay)
+    point = centre if centre is not None else slices.strongest_mm(every, underlay)
     cuts = cuts_through(point, underlay)
     shown = []
     for method, classes in loaded.items():
-        scale = brain_figures.Scale.of(
-            np.concatenate([brain_figures.brain_values(img, underlay) for img in classes.values()])
+        scale = slices.Scale.of(
+            np.concatenate([slices.brain_values(img, underlay) for img in classes.values()])
         )
         fig = brain_figures.slice_figure(underlay, classes, cuts, scale, truth)
         shown.append(

@@ -13,6 +13,7 @@ from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import first_layer as first_layer_figures
 from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.sections.maps import cuts_through, underlay_of
 
@@ -64,9 +65,9 @@ def _model_shares(contents: RunContents, gallery: Gallery, methods: list[str]) -
     underlay = underlay_of(contents, next(path for path in paths.values() if path.exists()))
     if underlay is None:
         return None
-    point = brain_figures.strongest_mm(list(images.values()), underlay)
-    values = [brain_figures.brain_values(img, underlay) for img in images.values()]
-    scale = brain_figures.Scale(brain_figures.Scale.of(np.concatenate(values)).limit, signed=False)
+    point = slices.strongest_mm(list(images.values()), underlay)
+    values = [slices.brain_values(img, underlay) for img in images.values()]
+    scale = slices.Scale(slices.Scale.of(np.concatenate(values)).limit, signed=False)
     fig = brain_figures.slice_figure(underlay, images, cuts_through(point, underlay), scale)
     return {"figure": gallery.add("variance-model", fig, raster=True), "limit": scale.limit}
 

@@ -1,0 +1,237 @@
+"""One subject of the synthetic cohort: the MNI152 template, deformed, with a planted effect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from xai_brain.data.planted.local_change import falloff, scaled_about
+from xai_brain.data.planted.smooth_fields import smooth_fields
+from xai_brain.io.nifti import NYQUIST_SIGMA, get_grid
+
+COARSE_MM, FINE_MM, BIAS_MM = 60.0, 25.0, 70.0  # distance of the control points of the random fields
+
+
+@dataclass
+class SyntheticSettings:
+    """What the cohort looks like. A variation is a standard deviation over subjects.
+
+    Parameters
+    ----------
+    n_subjects : int, default 240
+        Subject k is the same in cohorts of any size.
+    grid : str, default "t1w_4mm"
+    seed : int, default 0
+    effect_center_mm : list of 3 float, default [-34, -20, -14]
+        World coordinates (RAS+) in the template; the default is the left hippocampus.
+    effect_radius_mm : float, default 14
+        The effect is full up to half of this radius and falls smoothly to nothing at it.
+    effect_volume_change : float in [-0.4, 1], default 0.28
+        Of what lies in the inner half of the sphere; negative is atrophy, 0 switches it off.
+    effect_intensity_change : float in [-0.5, 1], default 0.35
+        Relative; negative is darker, 0 switches it off.
+    effect_variation : float, default 0.2
+        Of the strength of both changes within class M, relative; the strength lies in [0.5, 1.5].
+    distractor_center_mm : list of 3 float, optional
+        Place of a second effect, alike, that half of the subjects carry whatever their class is.
+    distractor_follows_class : bool, default False
+        It goes with the class after all: all of class M carry it, and only they.
+    deformation_mm : float, default 1.5
+        Displacement along each axis.
+    size_variation, contrast_variation, bias_field : float, default 0.015, 0.04, 0.04
+        Of the extent along each axis; of the brightness of everything, grey and white matter; of the
+        smooth multiplicative field.
+    noise : float, default 0.03
+        Rician; relative to the template's maximum.
+    """
+
+    n_subjects: int = 240
+    grid: str = "t1w_4mm"
+    seed: int = 0
+    effect_center_mm: list[float] = field(default_factory=lambda: [-34.0, -20.0, -14.0])
+    effect_radius_mm: float = 14.0
+    effect_volume_change: float = 0.28
+    effect_intensity_change: float = 0.35
+    effect_variation: float = 0.2
+    distractor_center_mm: list[float] | None = None
+    distractor_follows_class: bool = False
+    deformation_mm: float = 1.5
+    size_variation: float = 0.015
+    contrast_variation: float = 0.04
+    bias_field: float = 0.04
+    noise: float = 0.03
+
+    def __post_init__(self) -> None:
+        self.effect_center_mm = [float(x) for x in self.effect_center_mm]  # also of a tuple or a ListConfig
+        if self.distractor_center_mm is not None:
+            self.distractor_center_mm = [float(x) for x in self.distractor_center_mm]
+
+
+def make_synthetic_subject(
+    index: int, settings: SyntheticSettings
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """One subject of the cohort, in memory.
+
+    Parameters
+    ----------
+    index : int
+        From 0.
+    settings : SyntheticSettings
+
+    Returns
+    -------
+    t1w : ndarray of shape grid.shape, int16
+        0 outside of the brain and only there.
+    truth : ndarray of shape grid.shape, bool
+        The place of the effect.
+    participant : dict
+        Row of participants.tsv.
+    """
+    grid, templates = get_grid(settings.grid), load_templates(settings.grid)
+    rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(0, index)))
+    age = rng.uniform(20, 80)
+    strength = float(np.clip(rng.normal(1, settings.effect_variation), 0.5, 1.5))
+    sex = _sex(index, settings.seed)
+
+    # Where each voxel lies in the template: the subject's own deformation, which knows no class.
+    size = 1 + settings.size_variation * rng.standard_normal(3, np.float32)
+    wobble = 0.9 * smooth_fields(rng, grid, COARSE_MM, 3)
+    wobble += np.sqrt(1 - 0.9**2) * smooth_fields(rng, grid, FINE_MM, 3)
+    places = _world(settings.grid) / size + settings.deformation_mm * np.moveaxis(wobble, 0, -1)
+    brain = templates.sample(templates.brain, places)[0] > 0.5
+    places = places[brain]  # (n_voxels, 3) from here on
+
+    # The planted effects. The outline above is made without them: the background knows no class.
+    source, gain = places, np.ones(len(places), np.float32)
+    for effect, its_strength in _effects(index, sex, strength, settings):
+        source = effect_pullback(source, effect, its_strength * effect.effect_volume_change)
+        gain *= 1 + its_strength * effect.effect_intensity_change * effect_profile(places, effect)
+
+    t1, grey, white = templates.sample(templates.tissue, source)
+    weights = settings.contrast_variation * rng.standard_normal(3, np.float32)
+    contrast = 1 + weights[0] + weights[1] * grey + weights[2] * white
+    bias = np.exp(settings.bias_field * smooth_fields(rng, grid, BIAS_MM, 1)[0][brain])
+    signal = t1 * contrast * bias * gain
+    noise = settings.noise * rng.standard_normal((2, len(signal)), np.float32)
+    magnitude = np.hypot(signal + noise[0], noise[1])
+
+    t1w = np.zeros(grid.shape, np.int16)
+    t1w[brain] = np.clip(np.rint(1000 * magnitude), 1, np.iinfo(np.int16).max)
+    truth = np.zeros(grid.shape, bool)
+    truth[brain] = _radius(places, settings) < 1
+    volume_ml = float(brain.sum() * abs(np.linalg.det(grid.affine[:3, :3])) / 1000)
+    participant = {
+        "participant_id": f"sub-{index + 1:04d}",
+        "sex": sex,
+        "age": round(age, 1),
+        "brain_volume_ml": round(volume_ml, 1),
+    }
+    return t1w, truth, participant
+
+
+def _effects(
+    index: int, sex: str, strength: float, settings: SyntheticSettings
+) -> list[tuple[SyntheticSettings, float]]:
+    """Effects of a subject with their strengths: that of the class, and the distractor."""
+    effects = [(settings, strength if sex == "M" else 0.0)]
+    if settings.distractor_center_mm is not None:
+        rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(2, index)))
+        present = sex == "M" if settings.distractor_follows_class else bool(rng.integers(2))
+        own = float(np.clip(rng.normal(1, settings.effect_variation), 0.5, 1.5))
+        effects.append((replace(settings, effect_center_mm=settings.distractor_center_mm), own * present))
+    return effects
+
+
+def effect_profile(places: np.ndarray, settings: SyntheticSettings) -> np.ndarray:
+    """Strength of the effect at places in the template: 1 up to half the radius, 0 from the radius on, C1.
+
+    Parameters
+    ----------
+    places : ndarray of shape (..., 3)
+        World mm.
+
+    Returns
+    -------
+    ndarray of shape (...)
+    """
+    return falloff(2 * _radius(places, settings) - 1)
+
+
+def effect_pullback(places: np.ndarray, settings: SyntheticSettings, volume_change: float) -> np.ndarray:
+    """Where in the template the content of these places comes from, when its volume has changed.
+
+    Radial about the centre: 1 + volume_change is the Jacobian of the change in the inner half of the sphere.
+    The outer half makes up for it; the sphere as a whole and everything outside stay.
+
+    Parameters
+    ----------
+    places : ndarray of shape (..., 3)
+        World mm.
+    settings : SyntheticSettings
+    volume_change : float
+        Above -0.6; 0 is the identity.
+
+    Returns
+    -------
+    ndarray of shape (..., 3)
+    """
+    center_mm = np.asarray(settings.effect_center_mm, places.dtype)
+    return scaled_about(places, center_mm, effect_profile(places, settings), volume_change)
+
+
+def _radius(places: np.ndarray, settings: SyntheticSettings) -> np.ndarray:
+    """Distance from the centre of the effect, in radii."""
+    from_center = places - np.asarray(settings.effect_center_mm, places.dtype)
+    return np.linalg.norm(from_center, axis=-1) / settings.effect_radius_mm
+
+
+def _sex(index: int, seed: int) -> str:
+    """Each consecutive pair has one of both, in random order: balanced, and the same for any n_subjects."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, index // 2)))
+    return "M" if rng.integers(2) == index % 2 else "F"
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Maps at 1 mm, smoothed to what a grid can carry."""
+
+    brain: torch.Tensor  # (1, 1, X, Y, Z)
+    tissue: torch.Tensor  # (1, 3, X, Y, Z): T1, grey and white matter
+    origin_mm: np.ndarray  # of voxel (0, 0, 0); the voxels are 1 mm, along the world's axes
+
+    def sample(self, maps: torch.Tensor, places: np.ndarray) -> np.ndarray:
+        """Trilinear values at world mm (..., 3), as (n_maps, ...); 0 outside of the maps."""
+        last = np.array(maps.shape[2:], np.float32) - 1
+        unit = 2 * (places.reshape(-1, 3) - self.origin_mm) / last - 1
+        points = torch.from_numpy(unit[:, ::-1].copy())  # grid_sample wants z, y, x in [-1, 1]
+        values = F.grid_sample(maps, points[None, None, None], align_corners=True)
+        return values.numpy().reshape(maps.shape[1], *places.shape[:-1])
+
+
+@lru_cache(maxsize=2)
+def load_templates(grid_name: str) -> Templates:
+    from nilearn import datasets
+
+    t1_img = datasets.load_mni152_template(resolution=1)
+    others = [datasets.load_mni152_gm_template(resolution=1), datasets.load_mni152_wm_template(resolution=1)]
+    t1, grey, white = (np.asanyarray(img.dataobj, dtype=np.float32) for img in (t1_img, *others))
+    brain = (t1 > 0.2).astype(np.float32)  # as nilearn's load_mni152_brain_mask
+    sigma_voxels = NYQUIST_SIGMA * np.sqrt(get_grid(grid_name).spacing_mm.max() ** 2 - 1)
+    smooth = [ndimage.gaussian_filter(data, sigma_voxels) for data in (brain, t1, grey, white)]
+    maps = torch.from_numpy(np.stack(smooth))[None]
+    return Templates(maps[:, :1], maps[:, 1:], t1_img.affine[:3, 3].astype(np.float32))
+
+
+@lru_cache(maxsize=2)
+def _world(grid_name: str) -> np.ndarray:
+    """World mm of the voxel centres, (X, Y, Z, 3)."""
+    grid = get_grid(grid_name)
+    voxels = np.moveaxis(np.indices(grid.shape), 0, -1)
+    return nib.affines.apply_affine(grid.affine, voxels).astype(np.float32)
