@@ -1,0 +1,165 @@
+"""The README and the pages of docs/: their commands, settings, links and words are those of the project."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from xai_brain.cli import COMMANDS, TOOLS
+from xai_brain.config.compose import compose
+from xai_brain.config.overrides import literal
+from xai_brain.tools.sweep import first_value
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ALL = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "README.md"]
+each_page = pytest.mark.parametrize("page", ALL, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+NO_SETTINGS = ("maps", "method", "metric", "key")  # arguments of import-maps and collect; key=value
+
+
+def known_keys_of(cohort: str) -> list[str]:
+    """Dotted names of all settings, with those of one kind of cohort."""
+    cfg = OmegaConf.to_container(compose("run", [f"data={cohort}"], checked=False))
+
+    def walk(node: dict, prefix: str = "") -> list[str]:
+        below = [
+            name
+            for key, child in node.items()
+            if isinstance(child, dict)
+            for name in walk(child, f"{prefix}{key}.")
+        ]
+        return [*(f"{prefix}{key}" for key in node), *below]
+
+    return [*walk(cfg), *(folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir())]
+
+
+def code_blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def inline_code(page: Path) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S))
+
+
+def commands(program: str) -> list[str]:
+    """Commands of a program in code blocks and in inline code, without comments, each once."""
+    found = {}
+    for page in ALL:
+        lines = [line for block in code_blocks(page, "") for line in block.splitlines()]
+        for text in [*lines, *inline_code(page)]:
+            if text.startswith(f"{program} "):
+                found[text.partition("  #")[0].strip()] = page
+    return list(found)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 170
+
+
+def test_the_readme_and_the_index_link_every_page():
+    for page in ("README.md", "docs/index.md"):
+        linked = set(re.findall(r"\]\((?:docs/)?(\w+\.md)\)", (ROOT / page).read_text()))
+        assert {path.name for path in PAGES[1:]} - {"index.md"} <= linked, page
+
+
+@pytest.mark.parametrize("command", commands("xai-brain"))
+def test_commands_compose(command):
+    name, *words = shlex.split(command)[1:]
+    if name in ("--help", "<command>"):
+        return
+    assert name in COMMANDS
+    if name in TOOLS or not any("=" in word or word.startswith("~") for word in words):
+        return
+    multirun = "-m" in words
+    settings = [word for word in words if not word.startswith("-") and word != "..." and word != "--cfg"]
+    settings = [word for word in settings if "=" in word or word.startswith("~")]
+    if multirun:
+        settings = [first_value(literal(word, multirun=True)) for word in settings]
+    if not any(word.startswith(("data=", "experiment=", "sweep=")) for word in settings):
+        settings = ["data=synthetic", *settings]
+    cfg = compose(name, settings, checked=False)
+    assert all(word[1:].partition(".")[2] not in cfg.attribution for word in settings if word[0] == "~")
+
+
+def test_settings_exist():
+    known = {key for name in ("synthetic", "bids", "hcp", "oasis") for key in known_keys_of(name)}
+    untyped = ("attribution.", "model.", "baselines.", "hydra.")
+    for page in ALL:
+        for text in inline_code(page):
+            for key in re.findall(r"(?:^|(?<= )'?)([a-z_]+(?:\.[A-Za-z_]+)*)=", text):
+                if not text.startswith(("sbatch", "srun", "in a job")):
+                    assert key in known or key.startswith(untyped) or key in NO_SETTINGS, (page.name, text)
+
+
+@pytest.mark.parametrize("command", commands("make"))
+def test_make_targets_exist(command):
+    targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert command.split()[1] in targets
+
+
+@pytest.mark.parametrize("command", commands("python"))
+def test_benchmarks_and_their_options_exist(command):
+    script, *options = command.split()[1:]
+    text = (ROOT / script).read_text()
+    assert all(f'"{option}"' in text for option in options if option.startswith("--"))
+
+
+@each_page
+def test_files_and_extras_that_are_named_exist(page):
+    named = [
+        text
+        for text in inline_code(page)
+        if re.match(r"(benchmarks|notebooks|conf|tests)/[\w/]*(\.\w+)?$", text)
+    ]
+    generated = ("notebooks/exercises/",)
+    assert [text for text in named if text not in generated and not (ROOT / text).exists()] == []
+    extras = re.findall(r"pip install -e '\.\[(\w+)\]'", page.read_text())
+    project = (ROOT / "pyproject.toml").read_text()
+    assert all(re.search(rf"^{extra} = \[", project, re.MULTILINE) for extra in extras)
+
+
+@each_page
+def test_links_lead_to_files_and_headings(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]
+            assert anchor in slugs, target
+
+
+@each_page
+def test_words_are_those_of_the_glossary(page):
+    prose = re.sub(r"`[^`]*`", "", page.read_text())
+    private = (
+        r"\b(people|everybody|whoever|judges?|judged|mprt|rra_permuted|adopt(?:ed)?|the truth|claims?"
+        r"|told|tells?)\b"
+    )
+    assert re.findall(private, prose, re.IGNORECASE) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/your_network.md"])
+def test_a_network_is_explained_as_documented(page):
+    (code,) = [block for block in code_blocks(ROOT / page, "python") if "volumes =" in block]
+    names: dict = {}
+    exec(code, names)
+    assert names["maps"].shape == names["masks"].shape == names["volumes"].shape
+    assert names["masks"].isfinite().all()
+
+
+def test_python_examples_import_what_exists():
+    for page in PAGES:
+        for block in code_blocks(page, "python"):
+            imports = [line for line in block.splitlines() if line.startswith(("from ", "import "))]
+            exec("\n".join(imports), {})
