@@ -1,0 +1,85 @@
+"""The organisation of the package: small folders, small modules, and the names of the glossary."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "xai_brain"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+INTERCHANGEABLE = {"methods", "networks", "layouts", "sections", "figures"}  # folders of items of one kind
+LONGER = {  # modules of more than 300 lines, and the reason
+    "attribution/methods/meaningful_perturbation.py": "one class with its published parameters",
+}
+PRIVATE_WORDS = set(
+    "alone share claim others_at_work forget_stale of_shard say told one_line tell_folds tell_sweep "
+    "full_disk_told told_in_one_line waiting_for_all known_to_others is_made_of write_stamp files_of Bench "
+    "with_first Tried quicken MaskEngine Fills halving falls_of eighths of_area first_voxels judge "
+    "judge_networks by_removal by_blocks mprt rra_permuted Preparation trainings told_again train_again adopt "
+    "Foreign parts_of networks_of people everybody".split()
+)
+
+
+def test_the_root_contains_the_entry_points_and_folders_only():
+    modules = {path.name for path in PACKAGE.glob("*.py")}
+    assert modules <= {"__init__.py", "__main__.py", "cli.py", "study.py"}
+
+
+def test_no_folder_has_more_than_fourteen_modules():
+    counts: dict[Path, int] = {}
+    for path in MODULES:
+        if path.name != "__init__.py":
+            counts[path.parent] = counts.get(path.parent, 0) + 1
+    crowded = {
+        str(folder): n for folder, n in counts.items() if n > 14 and folder.name not in INTERCHANGEABLE
+    }
+    assert not crowded
+
+
+def test_no_module_is_longer_than_300_lines_without_a_reason():
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in MODULES}
+    assert {name for name, n in lengths.items() if n > 300} == set(LONGER)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_identifiers_are_those_of_the_glossary(path):
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name.lstrip("_"))
+        elif isinstance(node, ast.Name):
+            names.add(node.id.lstrip("_"))
+        elif isinstance(node, ast.arg):
+            names.add(node.arg.lstrip("_"))
+        elif isinstance(node, ast.Attribute):
+            names.add(node.attr)
+    assert not names & PRIVATE_WORDS
+
+
+def test_packages_import_nothing_heavy_and_list_their_names():
+    code = (
+        "import sys, json, xai_brain, xai_brain.attribution, xai_brain.viewer; "
+        "print(json.dumps([dir(xai_brain), sorted({m.split('.')[0] for m in sys.modules})]))"
+    )
+    text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    names, modules = json.loads(text)
+    assert not {"torch", "nilearn", "captum", "pandas", "matplotlib", "pytorch_lightning"} & set(modules)
+    import xai_brain
+
+    assert names == sorted(names)
+    for name in names:
+        assert getattr(xai_brain, name) is not None
+
+
+def test_initial_modules_of_packages_contain_no_code_but_lazy_names():
+    for path in MODULES:
+        if path.name == "__init__.py":
+            assert len(path.read_text().splitlines()) < 120, path
+            assert not re.search(r"^(import|from) (torch|numpy|nilearn|pandas)", path.read_text(), re.M), path
