@@ -9,8 +9,8 @@ import torch
 from captum.attr import InputXGradient
 from captum.metrics import infidelity_perturb_func_decorator
 from conftest import SHAPE, boxed_reference
-from judged_toys import BRAIN, TARGETS, VOXEL_MM, Linear, OfWeights
 from torch import nn
+from toy_methods import BRAIN, TARGETS, VOXEL_MM, Linear, OfWeights
 
 from xai_brain import attribution
 from xai_brain.attribution import ClassScore

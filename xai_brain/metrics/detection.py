@@ -21,7 +21,7 @@ from xai_brain.statistics.bootstrap import bootstrap_mean
 from xai_brain.statistics.classification import classification_metrics
 
 NETWORK = "(the network)"
-NULL_JUDGE = "rra_permuted"
+NULL = "permutation_null"
 WHERE = ["place", "unit", "size"]
 
 
@@ -92,9 +92,9 @@ def found_effects(folder: Path, about: str = "") -> pd.DataFrame | None:
     where["place"] += f"; {about}" if about else ""
     table = read_tsv(run.evaluation("localization"))
     parts = [table[table["metric"] == "rra"].assign(what="rra")]
-    if run.evaluation("judges").exists():
-        judges = read_tsv(run.evaluation("judges"))
-        parts.append(judges[judges["judge"] == NULL_JUDGE].assign(what="null"))
+    if run.evaluation("metrics").exists():
+        values = read_tsv(run.evaluation("metrics"))
+        parts.append(values[values["metric"] == NULL].assign(what="null"))
     found = pd.concat(parts, ignore_index=True)
     found["kind"] = found["method"].map(_kinds(run, found["method"].unique()))
     found = pd.concat([found, _predicted(run)], ignore_index=True)
@@ -103,7 +103,7 @@ def found_effects(folder: Path, about: str = "") -> pd.DataFrame | None:
 
 
 def _kinds(run: RunDirectory, methods: Iterable[str]) -> dict[str, str]:
-    """Of every method whether it is one or a baseline, as its maps say."""
+    """Whether each method is a method or a baseline, as stated beside its maps."""
     kinds = {}
     for method in methods:
         path = next((run.path / "attributions").rglob(f"*_desc-{method}_attribution.json"), None)
@@ -177,8 +177,8 @@ def _estimate(rows: pd.DataFrame, n_bootstrap: int, random_state: int) -> dict[s
 
 def _network(rows: pd.DataFrame, n_bootstrap: int) -> list[dict[str, Any]]:
     """Test AUROC over all jobs of a size and place, each a seed of its own; none of jobs that test others."""
-    people = rows.groupby(["job", "seed"])["participant_id"].agg(lambda ids: tuple(sorted(ids)))
-    if rows.empty or people.nunique() > 1:
+    participants = rows.groupby(["job", "seed"])["participant_id"].agg(lambda ids: tuple(sorted(ids)))
+    if rows.empty or participants.nunique() > 1:
         return []
     seeds = rows.groupby(["job", "seed"]).ngroup()
     predictions = pd.DataFrame(

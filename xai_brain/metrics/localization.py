@@ -22,7 +22,7 @@ def localization(
     random_state: int = 0,
     order: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Judge one map against the true voxels.
+    """Compare one map with the true voxels.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ class MapError(ValueError):
 
 
 class Method(Protocol):
-    """Captum's interface: whatever has it can be judged."""
+    """Captum's interface: maps of any object that has it can be evaluated."""
 
     def attribute(self, inputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor: ...
 
@@ -30,7 +30,7 @@ def maps_of(
 ) -> torch.Tensor:
     """Explain volumes; what a method draws at random is the same in every call.
 
-    Judges compare maps of one image, of two networks or of slightly different images: only what they
+    Metrics compare maps of one image, of two networks or of slightly different images: only what they
     vary may differ.
 
     Parameters

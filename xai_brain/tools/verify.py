@@ -250,7 +250,7 @@ def _contradictions(
 # Stages leave a stamp when they are done: from what their results follow, and the hash of each.
 STAMPS = {
     "evaluation/baselines.json": "baselines",
-    "evaluation/judges/*.json": "evaluate",
+    "evaluation/metrics/*.json": "evaluate",
     "evaluation/inputs.json": "evaluate",
     "group/inputs.json": "evaluate",
     "evaluation/masks/*.json": "validate",
@@ -277,7 +277,7 @@ def _remade(run: RunDirectory, path: Path, stamp: Path, command: str) -> str:
     if path.parent.parent.name == "baselines":
         return f"remove {path.parent} and run `xai-brain baselines` again"
     stamps = [stamp]
-    if stamp.parent.name == "judges":
+    if stamp.parent.name == "metrics":
         stamps.append(run.path / "evaluation" / "inputs.json")
     return f"remove {' and '.join(map(str, stamps))} and run `xai-brain {command}` again"
 

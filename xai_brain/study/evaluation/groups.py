@@ -43,7 +43,7 @@ from xai_brain.study.evaluation.group_records import (
     record_of,
     row_of,
 )
-from xai_brain.study.evaluation.regions import atlas_of, atlas_stamp
+from xai_brain.study.evaluation.regions import atlas_hash, atlas_of
 from xai_brain.study.participants import class_names, is_readable, of_one_class, prepared_cohort, same_cohort
 from xai_brain.study.run_images import SPACE, brain_share, made_by, map_values
 
@@ -74,9 +74,9 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
 
 
 def groups_are_compared(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
-    """Whether the comparisons that are there follow from these maps, people and settings."""
-    stamp = run.path / "group" / "inputs.json"
-    return is_up_to_date(stamp, group_inputs(cfg, run, maps))
+    """Whether the existing comparisons follow from these maps, participants and settings."""
+    manifest = run.path / "group" / "inputs.json"
+    return is_up_to_date(manifest, group_inputs(cfg, run, maps))
 
 
 def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -86,10 +86,10 @@ def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
         "random_state": cfg.evaluation.random_state,
         "top_percents": list(cfg.evaluation.top_percents),
         "brain_size_column": cfg.data.brain_size_column,
-        "atlas": [cfg.evaluation.atlas, *atlas_stamp(cfg)],
+        "atlas": [cfg.evaluation.atlas, *atlas_hash(cfg)],
         "participants": file_hash(run.participants),
         "cohort": is_readable(cfg) if cfg.evaluation.group.images else None,
-        "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['stamp']}" for m in maps),
+        "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['file_state']}" for m in maps),
     }
 
 

@@ -29,7 +29,7 @@ def atlas_of(cfg: DictConfig) -> Atlas | None:
     return load_atlas(cfg.evaluation.atlas, cfg.evaluation.atlas_table, space=SPACE)
 
 
-def atlas_stamp(cfg: DictConfig) -> list[str]:
+def atlas_hash(cfg: DictConfig) -> list[str]:
     """What changes when the files of the atlas do."""
     paths = [Path(name).expanduser() for name in (cfg.evaluation.atlas, cfg.evaluation.atlas_table) if name]
     if paths and not cfg.evaluation.atlas_table:
@@ -56,7 +56,7 @@ def evaluate_regions(
     settings = cfg.evaluation
     first = load_img(maps[0]["path"])
     labels = atlas.on_grid(first)
-    # voxels in most brains, so that a region has one size for everybody
+    # voxels in most brains, so that a region has the same size for all participants
     brain_mask = brain_share(run, pd.DataFrame(maps))[0] > 0.5
     _check_place(atlas, labels, brain_mask, settings.atlas)
     tables = []

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from xai_brain.io.nifti import load_img
 from xai_brain.metrics.masks import mask_smoothness, random_mask, top_k_mask, voxels_of
 from xai_brain.runs.directory import RunDirectory, is_up_to_date, read_tsv
-from xai_brain.study.evaluation.regions import atlas_stamp
+from xai_brain.study.evaluation.regions import atlas_hash
 from xai_brain.study.participants import class_names
 from xai_brain.study.training.networks import Network
 
@@ -84,7 +84,7 @@ class MaskUnit:
         explain = {key: self.cfg.explain[key] for key in ("target", "output", "n_reference_volumes")}
         parts = [self.network.sha256, str(masks), str(explain), str(self.cfg.evaluation.random_state)]
         parts += [OmegaConf.to_yaml(self.cfg.attribution[self.label])]
-        parts += [str(self.cfg.evaluation.atlas), str(atlas_stamp(self.cfg))]
+        parts += [str(self.cfg.evaluation.atlas), str(atlas_hash(self.cfg))]
         return sha256(" ".join(parts).encode()).hexdigest()
 
     def is_done(self) -> bool:
