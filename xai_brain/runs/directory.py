@@ -230,22 +230,24 @@ def _change_metrics(
     return metrics
 
 
-def write_manifest(stamp: Path, inputs: Any, made: Iterable[Path], **more: Any) -> None:
-    """Say from which inputs results follow, and the hash of each file that was made; written last."""
-    there = {os.path.relpath(path, stamp.parent): path for path in made if path.is_file()}
+def write_manifest(manifest: Path, inputs: Any, made: Iterable[Path], **more: Any) -> None:
+    """Record the inputs that results follow from and the hash of each result file; written last."""
+    there = {os.path.relpath(path, manifest.parent): path for path in made if path.is_file()}
     files = {name: file_hash(path) for name, path in sorted(there.items())}
-    write_json({"Of": inputs, **more, "Files": files}, stamp)
+    write_json({"Of": inputs, **more, "Files": files}, manifest)
 
 
-def is_up_to_date(stamp: Path, inputs: Any) -> bool:
-    """Whether the results beside a stamp follow from these inputs."""
-    return stamp.exists() and read_json(stamp).get("Of") == json.loads(json.dumps(inputs, default=_plain))
+def is_up_to_date(manifest: Path, inputs: Any) -> bool:
+    """Whether the results of a manifest follow from these inputs."""
+    return manifest.exists() and read_json(manifest).get("Of") == json.loads(
+        json.dumps(inputs, default=_plain)
+    )
 
 
-def manifest_files(stamp: Path) -> dict[Path, str]:
-    """Hash of each file that a stamp tells of."""
-    files = read_json(stamp).get("Files", {})
-    return {Path(os.path.normpath(stamp.parent / name)): content for name, content in files.items()}
+def manifest_files(manifest: Path) -> dict[Path, str]:
+    """Hash of each file in a manifest."""
+    files = read_json(manifest).get("Files", {})
+    return {Path(os.path.normpath(manifest.parent / name)): content for name, content in files.items()}
 
 
 def provenance(seeds: list[int], inputs: dict[str, str]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from xai_brain.study.evaluation.group_records import COMPARISONS, SHARES
 from xai_brain.study.evaluation.groups import evaluate_groups, groups_are_compared
 from xai_brain.study.evaluation.metrics import compute_metrics
 from xai_brain.study.evaluation.regions import TABLES as REGIONS
-from xai_brain.study.evaluation.regions import atlas_hash, atlas_of, evaluate_regions
+from xai_brain.study.evaluation.regions import atlas_files, atlas_of, evaluate_regions
 from xai_brain.study.evaluation.report_card import calibration_hash, write_calibration, write_card
 from xai_brain.study.evaluation.variance import evaluate_variance
 from xai_brain.study.participants import class_names, is_readable
@@ -138,7 +138,7 @@ def tables_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]
         "version": versions().get("xai-brain"),
         "metrics": select_metrics(cfg.evaluation.card.metrics),
         "evaluation": str({key: v for key, v in cfg.evaluation.items() if key not in ("group", "masks")}),
-        "atlas": atlas_hash(cfg),
+        "atlas": atlas_files(cfg),
         "confounds": list(cfg.evaluation.group.confounds or []) if cfg.evaluation.first_layer else [],
         "cohort": is_readable(cfg) if cfg.evaluation.first_layer else None,
         "calibration": calibration_hash(cfg),

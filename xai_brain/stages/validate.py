@@ -83,11 +83,11 @@ def validate(cfg: DictConfig) -> RunDirectory:
     is_current = partial(_is_gathered, cfg, run, units)
 
     def finish() -> None:
-        _stamp(run).unlink(missing_ok=True)
+        _manifest(run).unlink(missing_ok=True)
         gather(cfg, run, units)
         tables = [run.evaluation(name) for name in ("mask_predictions", "mask_validation")]
         shares = (run.path / "group").glob(SHARES)
-        write_manifest(_stamp(run), _inputs(cfg, run, units), [*tables, *shares])
+        write_manifest(_manifest(run), _inputs(cfg, run, units), [*tables, *shares])
 
     if not any(map(is_missing, units)) and is_current():
         log("validate: nothing to do, all masks are tested")
@@ -114,13 +114,13 @@ def _units(cfg: DictConfig, run: RunDirectory) -> list[MaskUnit]:
     return [MaskUnit(cfg, run, one, label) for (one,) in networks for label in methods_of(cfg)]
 
 
-def _stamp(run: RunDirectory) -> Path:
+def _manifest(run: RunDirectory) -> Path:
     return run.path / "evaluation" / "masks" / "inputs.json"
 
 
 def _is_gathered(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> bool:
     there = run.evaluation("mask_validation").exists()
-    return there and is_up_to_date(_stamp(run), _inputs(cfg, run, units))
+    return there and is_up_to_date(_manifest(run), _inputs(cfg, run, units))
 
 
 def methods_of(cfg: DictConfig) -> list[str]:
@@ -256,7 +256,7 @@ def write_shares(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
 def _inputs(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> dict[str, Any]:
     """What changes when the figures do."""
     return {
-        "units": {unit.path.name: unit.stamp for unit in units},
+        "units": {unit.path.name: unit.inputs_hash for unit in units},
         "predictions": file_hash(run.predictions),
         "retrain": cfg.evaluation.masks.retrain,
         "n_bootstrap": cfg.evaluation.n_bootstrap,

@@ -43,7 +43,7 @@ from xai_brain.study.evaluation.group_records import (
     record_of,
     row_of,
 )
-from xai_brain.study.evaluation.regions import atlas_hash, atlas_of
+from xai_brain.study.evaluation.regions import atlas_files, atlas_of
 from xai_brain.study.participants import class_names, is_readable, of_one_class, prepared_cohort, same_cohort
 from xai_brain.study.run_images import SPACE, brain_share, made_by, map_values
 
@@ -86,7 +86,7 @@ def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
         "random_state": cfg.evaluation.random_state,
         "top_percents": list(cfg.evaluation.top_percents),
         "brain_size_column": cfg.data.brain_size_column,
-        "atlas": [cfg.evaluation.atlas, *atlas_hash(cfg)],
+        "atlas": [cfg.evaluation.atlas, *atlas_files(cfg)],
         "participants": file_hash(run.participants),
         "cohort": is_readable(cfg) if cfg.evaluation.group.images else None,
         "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['file_state']}" for m in maps),

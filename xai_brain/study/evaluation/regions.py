@@ -29,8 +29,8 @@ def atlas_of(cfg: DictConfig) -> Atlas | None:
     return load_atlas(cfg.evaluation.atlas, cfg.evaluation.atlas_table, space=SPACE)
 
 
-def atlas_hash(cfg: DictConfig) -> list[str]:
-    """What changes when the files of the atlas do."""
+def atlas_files(cfg: DictConfig) -> list[str]:
+    """Size and time of the files of the atlas."""
     paths = [Path(name).expanduser() for name in (cfg.evaluation.atlas, cfg.evaluation.atlas_table) if name]
     if paths and not cfg.evaluation.atlas_table:
         paths += tables_beside(paths[0])

@@ -43,7 +43,7 @@ def validate_fold(unit: MaskUnit, bench: EvaluationContext) -> None:
         table = pd.concat(tables, ignore_index=True)
     write_tsv(table, unit.path)
     orders = unit.path.parent.glob(f"{unit.path.stem}_mask-*_place.nii.gz")
-    write_manifest(unit.record, unit.stamp, [unit.path, *orders], Method=unit.label, **about)
+    write_manifest(unit.record, unit.inputs_hash, [unit.path, *orders], Method=unit.label, **about)
 
 
 def make_orders(unit: MaskUnit, bench: EvaluationContext) -> dict[str, Any]:
