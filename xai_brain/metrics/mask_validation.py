@@ -1,12 +1,12 @@
-"""What networks know with the voxels of a mask alone, or without them.
+"""Evaluate networks on images that contain only the voxels of a mask, or all others.
 
-That a mask keeps the accuracy says that it holds enough information for this network, not that the
-network uses it; that the accuracy stays without it says that it is not needed. Without training again
-the masked images are unlike all that the network has seen, and a fall may come from that alone (Hooker
-2019): random masks of the same size and smoothness show how much of it does.
+If the accuracy is kept, the mask contains enough information for this network, which does not show that the
+network uses it; if the accuracy is kept without the voxels of the mask, they are not needed. Without
+retraining, masked images differ from all training images, and the accuracy may decrease for this reason alone
+(Hooker 2019). Random masks of the same size and smoothness show how large this effect is.
 
 Kan et al. 2020 give accuracies of 58.6, 59.2 and 82.5 % with men's, women's and the summed mask. They
-are not comparable with what is computed here: masks came from maps of a network that was trained on all
+are not comparable with the values computed here: masks came from maps of a network that was trained on all
 subjects, and were tested on the same ones; the summed mask goes up to 2, so that it changes intensities;
 and there was no random mask of the same area. Here masks come from training subjects of each fold only,
 are tested on the others, and are of equal size.
@@ -49,15 +49,15 @@ def masked_probabilities(
     masks: Sequence[np.ndarray],
     batch_size: int = 8,
 ) -> np.ndarray:
-    """Class probabilities of images of which only the voxels of a mask are left.
+    """Class probabilities of images that contain only the voxels of a mask.
 
     Parameters
     ----------
     model : torch.nn.Module
         Returns logits (N, n_classes); in eval mode.
     inputs, baselines : Tensor of shape (N, 1, X, Y, Z)
-        A baseline takes the place of all voxels outside of the mask, those outside of the brain too, whose
-        number would tell the size of the head.
+        A baseline replaces all voxels outside the mask, also those outside the brain, whose number would
+        reveal the size of the head.
     masks : sequence of bool ndarray of shape (X, Y, Z)
     batch_size : int, default 8
 
@@ -81,7 +81,7 @@ def masked_probabilities(
 def validation_table(
     predictions: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0
 ) -> pd.DataFrame:
-    """Figures of every mask with intervals over subjects, and what it is above random masks.
+    """Figures of every mask with intervals over participants, and their differences from random masks.
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ def validation_table(
         The columns of `CONDITION`, draw (number of the random mask, else 0), participant_id, session_id,
         seed, fold, target, prob_<class>...
     n_bootstrap : int, default 1000
-        Subjects are drawn within class and fold, the same ones for all masks, and random masks among
-        themselves; seeds are averaged. ``auroc`` is the mean over folds.
+        Participants are drawn within class and fold, the same ones for all masks; random masks are drawn as
+        well; seeds are averaged. ``auroc`` is the mean over folds.
     random_state : int, default 0
 
     Returns

@@ -15,13 +15,13 @@ LOWER_IS_BETTER = ("loss", "brier", "ece", "empty_maps")  # ends of names of oth
 
 
 def ranked_metrics(table: pd.DataFrame) -> list[str]:
-    """Figures that are ranked unless others are asked for."""
+    """Figures that are ranked by default."""
     localizations = [name for name in table if re.fullmatch(r"localization/[^/]+/rra", str(name))]
     return [*(name for name in ("objective", "test/auroc") if name in table), *localizations]
 
 
 def ranking(table: pd.DataFrame, metrics: list[str] | None = None, level: float = 0.95) -> pd.DataFrame:
-    """Settings by a figure, best first; jobs that differ in seed or fold only are one setting.
+    """Rank settings by a figure, best first; jobs that differ only in seed or fold are one setting.
 
     Parameters
     ----------

@@ -155,7 +155,7 @@ class TrueEffect:
 
     @property
     def names(self) -> list[str]:
-        """Of all scores."""
+        """Names of all scores."""
         regions = [] if self.labels is None else ["region_hit", "region_hit_top3"]
         return ["rma", "rra", "pointing", "pointing_near", "auprc", "emd", *regions, "false_positive"]
 

@@ -164,14 +164,14 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
     keep_freed_memory()
     for network in dict.fromkeys(unit.network for unit in missing):
         rows = predictions[(predictions["seed"] == network.seed) & (predictions["fold"] == network.fold)]
-        bench = EvaluationContext(cfg, run, cohort, network, network.load(cfg), rows.reset_index(drop=True))
+        context = EvaluationContext(cfg, run, cohort, network, network.load(cfg), rows.reset_index(drop=True))
         own = [unit for unit in missing if unit.network == network]
         where = f"seed {network.seed} fold {network.fold + 1}"
         run_shared(
             run.locks,
             {f"validate_{unit.label}_seed-{network.seed}_fold-{network.fold}": unit for unit in own},
             done=MaskUnit.is_done,
-            do=partial(validate_fold, bench=bench),
+            do=partial(validate_fold, context=context),
             progress=partial(track, description=f"validate {where}"),
             wait=partial(_waiting, where),
             stay=cfg.shard is None,
@@ -187,7 +187,7 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
                 run.locks,
                 {path.stem: path for path in again},
                 done=Path.exists,
-                do=partial(_train_again, bench, again),
+                do=partial(_train_again, context, again),
                 progress=partial(track, description=f"train again {where}"),
                 wait=partial(_waiting, where),
                 stay=cfg.shard is None,
@@ -195,8 +195,8 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
         return_freed_memory()
 
 
-def _train_again(bench: EvaluationContext, left: dict[Path, np.ndarray], path: Path) -> None:
-    retrain_masked(bench, left[path], path)
+def _train_again(context: EvaluationContext, left: dict[Path, np.ndarray], path: Path) -> None:
+    retrain_masked(context, left[path], path)
 
 
 def _waiting(where: str, n: int) -> None:

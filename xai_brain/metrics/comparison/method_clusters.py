@@ -1,4 +1,4 @@
-"""Which methods say nearly the same: hierarchical clusters of their maps. No torch."""
+"""Hierarchical clusters of methods with similar maps. No torch."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def cluster_methods(
 
 
 def _compared(methods: list[str], pairs: set[frozenset[str]]) -> tuple[list[str], list[str]]:
-    """Methods that were all compared with each other, and those that are in the way of it."""
+    """Methods that were all compared with each other, and the methods that are excluded for that."""
     kept, left_out = list(methods), []
     while kept:
         absent = {a: sum(frozenset((a, b)) not in pairs for b in kept if b != a) for a in kept}

@@ -23,7 +23,7 @@ MIN_INSIDE = 0.5  # of an atlas's voxels lie in the brain; of one in another spa
 
 
 def atlas_of(cfg: DictConfig) -> Atlas | None:
-    """The atlas of the settings, None when there is none."""
+    """Atlas of the settings; None without one."""
     if not cfg.evaluation.atlas:
         return None
     return load_atlas(cfg.evaluation.atlas, cfg.evaluation.atlas_table, space=SPACE)
@@ -40,7 +40,7 @@ def atlas_files(cfg: DictConfig) -> list[str]:
 def evaluate_regions(
     cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]], names: list[str]
 ) -> None:
-    """Write the tables and, for every method and pair of classes, the differences painted on the regions.
+    """Write the tables and, for every method and pair of classes, a map of the differences of the regions.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def _tell_lost(table: pd.DataFrame, atlas: Atlas) -> None:
 
 
 def explained_output(rows: pd.DataFrame) -> tuple[str, bool]:
-    """What the maps of a method explain, or why they cannot be compared; and whether they can."""
+    """Output that the maps of a method explain, or why they cannot be compared; and whether they can."""
     try:
         target = common_output(read_json(sidecar(path)) for path in rows["path"])
     except GroupError as error:
