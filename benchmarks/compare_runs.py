@@ -8,8 +8,9 @@ metrics.json must be equal to 1e-9, bootstrap intervals (columns and keys that c
 ``ci_high``) to 0.01. Durations and memory are not compared. The exit code is 1 if something differs.
 
 The file of renamed columns is a JSON object with the entries ``columns`` (new column name to old name),
-``values`` (new text in a cell to old text), ``keys`` (new prefix of a key in metrics.json to old prefix) and
-``files`` (new path to old path, relative to the run directory).
+``values`` (new text in a cell to old text), ``keys`` (new prefix of a key in metrics.json to old prefix),
+``files`` (regular expression in a new path to its replacement in the old path, relative to the run directory)
+and ``added`` (new columns that are not compared).
 """
 
 from __future__ import annotations
@@ -51,13 +52,12 @@ def main() -> int:
 
 def compare_runs(before: Path, after: Path, renamed: dict[str, Any]) -> Iterator[str]:
     """Yield one line for each difference."""
-    old_name = renamed.get("files", {})
     for kind in (exact_files, tables):
         there, here = kind(before), kind(after)
-        known = {old_name.get(name, name) for name in here}
+        known = {old_name(name, renamed) for name in here}
         yield from (f"{name}: only in {before}" for name in sorted(there - known))
         for name in sorted(here):
-            old = old_name.get(name, name)
+            old = old_name(name, renamed)
             if old not in there:
                 yield f"{name}: only in {after}"
             elif kind is exact_files:
@@ -66,6 +66,13 @@ def compare_runs(before: Path, after: Path, renamed: dict[str, Any]) -> Iterator
             else:
                 yield from compare_tables(before / old, after / name, name, renamed)
     yield from compare_metrics(before, after, renamed.get("keys", {}))
+
+
+def old_name(name: str, renamed: dict[str, Any]) -> str:
+    """Path of a file before the change."""
+    for pattern, old in renamed.get("files", {}).items():
+        name = re.sub(pattern, old, name)
+    return name
 
 
 def exact_files(run: Path) -> set[str]:
@@ -91,7 +98,10 @@ def content(path: Path) -> bytes:
 
 def compare_tables(before: Path, after: Path, name: str, renamed: dict[str, Any]) -> Iterator[str]:
     """Yield one line for each column that differs, in any order of rows and columns."""
-    old, new = read(before), read(after).rename(columns=renamed.get("columns", {}))
+    old, new = read(before), read(after)
+    columns = {name: to for name, to in renamed.get("columns", {}).items() if name not in old}
+    added = [name for name in renamed.get("added", []) if name not in old]
+    new = new.drop(columns=added, errors="ignore").rename(columns=columns)
     new = new.replace(renamed.get("values", {}))
     if set(old) != set(new):
         yield f"{name}: columns differ: {sorted(set(old) ^ set(new))}"

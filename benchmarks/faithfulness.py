@@ -6,7 +6,7 @@
 The paper's network with random weights on its 58x70x58 grid. Both sides work in turns of eight subjects, as a
 stage would give them, so that what else the machine does hits both alike. The last line is JSON:
 ``overhead_ratio`` against passes through the network as it is, ``overhead_ratio_same_network`` against passes
-through the fused copy that the judge itself uses.
+through the fused copy that the metric itself uses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from xai_brain.models.networks.kan2020 import Kan2020
 from xai_brain.parallel.memory import keep_freed_memory
 
 N_STEPS = 20
-BATCH = 8  # as many volumes at once as the judge takes on CPUs
+BATCH = 8  # as many volumes at once as the metric takes on CPUs
 TURN = 8  # subjects
 
 
@@ -53,15 +53,15 @@ def main() -> None:
             for _ in range(2 * N_STEPS // BATCH):
                 network(volume.expand(BATCH, -1, -1, -1, -1))
 
-    def judged(part: torch.Tensor, its_maps: torch.Tensor) -> None:
+    def compute_metric(part: torch.Tensor, its_maps: torch.Tensor) -> None:
         zero = removal_baselines("zero", part)
         deletion_insertion(model, part, zero, its_maps, target.expand(len(part)), brain_mask, N_STEPS)
 
-    judged(volumes[:1], maps[:1])  # warm up
-    seconds = {"judge": 0.0, "model": 0.0, "fused": 0.0}
+    compute_metric(volumes[:1], maps[:1])  # warm up
+    seconds = {"metric": 0.0, "model": 0.0, "fused": 0.0}
     for part, its_maps in zip(volumes.split(TURN), maps.split(TURN), strict=True):
         sides = {
-            "judge": partial(judged, part, its_maps),
+            "metric": partial(compute_metric, part, its_maps),
             "model": partial(passes, model, part),
             "fused": partial(passes, fused, part),
         }
@@ -75,8 +75,8 @@ def main() -> None:
         "n_subjects": args.subjects,
         "n_forward_passes": 2 * N_STEPS * args.subjects,
         "threads": torch.get_num_threads(),
-        "overhead_ratio": seconds["judge"] / seconds["model"],
-        "overhead_ratio_same_network": seconds["judge"] / seconds["fused"],
+        "overhead_ratio": seconds["metric"] / seconds["model"],
+        "overhead_ratio_same_network": seconds["metric"] / seconds["fused"],
     }
     print(json.dumps(figures))
 

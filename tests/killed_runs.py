@@ -28,7 +28,7 @@ from xai_brain.parallel import locks as claims
 from xai_brain.reporting import html_report  # noqa: F401
 from xai_brain.runs.directory import sidecar
 from xai_brain.stages import explain, run, train
-from xai_brain.study.evaluation import metrics as judge
+from xai_brain.study.evaluation import metrics
 
 SETTINGS = [
     "experiment=demo",
@@ -44,7 +44,7 @@ SETTINGS = [
     "evaluation.n_bootstrap=20",
     "evaluation.group.n_perm=0",
     "evaluation.top_percents=[5]",
-    "evaluation.card.judges=[deletion]",
+    "evaluation.card.metrics=[deletion]",
     "evaluation.card.n_removal=2",
     "evaluation.card.n_steps=4",
 ]
@@ -86,7 +86,7 @@ def record_units(log: Path) -> None:
 
     recorded(train, "train_fold", lambda *a: f"{a[4]} {a[5]}")
     recorded(explain, "explain_batch", lambda *a, label, **k: f"{label} {list(a[3].rows['participant_id'])}")
-    recorded(judge, "_judge", lambda bench, work: f"{work} {bench.network.fold}")
+    recorded(metrics, "_compute", lambda context, work: f"{work} {context.network.fold}")
     recorded(cache, "_make", lambda entry, *a: entry.volume.name)
     recorded(explain, "write_images", lambda *a: "all")
 
@@ -128,7 +128,7 @@ def finished_units(folder: Path) -> dict[Path, int]:
         found += [done, done.with_name(done.name.replace("_predictions.tsv", ".ckpt"))]
     for path in (folder / "run" / "attributions").rglob("sub-*.nii.gz"):
         found += [path, sidecar(path)] if sidecar(path).exists() else []
-    for beside in (folder / "run" / "evaluation" / "judges").glob("[!.]*.json"):
+    for beside in (folder / "run" / "evaluation" / "metrics").glob("[!.]*.json"):
         found += [beside, beside.with_suffix(".tsv")]
     return {path: path.stat().st_mtime_ns for path in found}
 

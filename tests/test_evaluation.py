@@ -9,10 +9,11 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from xai_brain.baselines.classifiers import brain_size_predictions
 from xai_brain.metrics.comparison.agreement import agreement, spearman
 from xai_brain.metrics.localization import localization
-from xai_brain.statistics.bootstrap import bootstrap_mean
+from xai_brain.statistics.bootstrap import bootstrap_mean, draw_counts
 from xai_brain.statistics.classification import (
     PredictionError,
     auroc,
+    auroc_of_draws,
     balanced_accuracy,
     classification_metrics,
     defined_figures,
@@ -197,6 +198,30 @@ def test_interval_covers_the_mean_about_as_often_as_it_says():
         _, low, high = bootstrap_mean(rng.normal(2, 1, 40), 300, i)
         covered += low < 2 < high
     assert 0.89 < covered / 300 < 0.98
+
+
+def test_draws_keep_the_size_of_every_stratum_and_can_be_made_in_parts():
+    strata = [np.array([0, 3, 4]), np.array([1, 2])]
+    counts = draw_counts(strata, 500, np.random.default_rng(3))
+    assert counts.shape == (500, 5)
+    for stratum in strata:
+        assert (counts[:, stratum].sum(1) == len(stratum)).all()
+    np.testing.assert_allclose(counts.mean(0), 1, atol=0.15)
+    rng = np.random.default_rng(3)
+    parts = [draw_counts(strata, n, rng) for n in (200, 300)]
+    np.testing.assert_array_equal(np.concatenate(parts), counts)
+
+
+def test_auroc_of_draws_is_that_of_repeated_rows_and_nan_without_a_class():
+    rng = np.random.default_rng(4)
+    targets, score = np.arange(24) % 2, rng.random(24).round(1)  # with ties
+    counts = rng.integers(0, 3, (20, 24))
+    counts[0, targets == 1] = 0
+    found = auroc_of_draws(targets, np.stack([1 - score, score], 1), counts)
+    assert np.isnan(found[0])
+    for area, times in zip(found[1:], counts[1:], strict=True):
+        expected = roc_auc_score(np.repeat(targets, times), np.repeat(score, times))
+        assert area == pytest.approx(expected, abs=1e-12)
 
 
 def test_bootstrap_leaves_out_nan():

@@ -9,8 +9,8 @@ import torch
 from captum.attr import InputXGradient
 from captum.metrics import infidelity_perturb_func_decorator
 from conftest import SHAPE, boxed_reference
-from judged_toys import BRAIN, TARGETS, VOXEL_MM, Linear, OfWeights
 from torch import nn
+from toy_methods import BRAIN, TARGETS, VOXEL_MM, Linear, OfWeights
 
 from xai_brain import attribution
 from xai_brain.attribution import ClassScore
@@ -156,8 +156,8 @@ def test_contributions_of_a_linear_model_foretell_every_block(inputs):
     np.testing.assert_allclose(chance, drawn, atol=0.02)
 
 
-class FakeBench:
-    """A linear network as one side of the report card: what the infidelity asks of a bench."""
+class LinearContext:
+    """The part of an evaluation context that the infidelity needs, with a linear network."""
 
     def __init__(self, inputs, method, removal):
         self.inputs, self.removal, self.classifier = inputs, removal, Linear()
@@ -177,7 +177,7 @@ class FakeBench:
     def saved(self, label):
         return maps_of(self._method, self.inputs, TARGETS), TARGETS
 
-    def once(self, key, make):
+    def cached(self, key, make):
         return make()
 
 
@@ -194,7 +194,7 @@ class FakeBench:
     ],
 )
 def test_the_card_finds_no_infidelity_in_maps_of_a_linear_model(method, removal, inputs):
-    values, chance = infidelity_scores(FakeBench(inputs, method, removal), "Method")["infidelity"]
+    values, chance = infidelity_scores(LinearContext(inputs, method, removal), "Method")["infidelity"]
     np.testing.assert_allclose(values, 0, atol=1e-5)
     assert chance.mean() > 0.3
 

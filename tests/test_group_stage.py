@@ -111,7 +111,7 @@ def test_t_is_that_of_the_mean_over_seeds_and_empty_maps_are_counted(run, capsys
     save_img(outside, awkward_affine(), map_of(run, "sub-07", 0))
     row = evaluated(run, "evaluation.group.confounds=[]").loc["GradCAM"]
     assert (row["n_empty"], row["n_first"], row["n_second"]) == (1, 12, 11)
-    assert "1 subjects left out: their maps are empty" in capsys.readouterr().out
+    assert "1 participants excluded: their maps are empty" in capsys.readouterr().out
     means = {False: [], True: []}
     for i in (i for i in range(N) if i != 5):
         seeds = {6: (0,), 7: (1,)}.get(i, (0, 1))
@@ -136,7 +136,7 @@ def test_a_missing_age_is_told_and_the_subject_left_out(run, capsys):
     row = evaluated(run).loc["GradCAM"]
     assert (row["n_left_out"], row["n_first"]) == (1, 11)
     told = capsys.readouterr().out
-    assert "1 subjects left out: 1 with no age" in told
+    assert "1 participants excluded: 1 with no age" in told
     assert "confound site dropped: the same for all" in told
     about = read_json(sidecar(run.group_map("GradCAM", "male-minus-female", "t")))
     assert about["LeftOut"] == {"sub-04": "no age"}

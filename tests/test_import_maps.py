@@ -1,4 +1,4 @@
-"""Maps that others made: in the right place in mm, judged like those of a run."""
+"""Maps that others made: in the right place in mm, evaluated like those of a run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ids_of(run: RunDirectory) -> list[str]:
 
 
 @pytest.mark.slow
-def test_maps_on_another_grid_are_judged_at_their_place(copied, tmp_path):
+def test_maps_on_another_grid_are_evaluated_at_their_place(copied, tmp_path):
     maps = write_maps(tmp_path / "maps", [*ids_of(copied), "sub-stranger"])
     assert main(["import-maps", f"maps={maps}", f"run_dir={copied.path}"]) == 0
     path = copied.attribution(ids_of(copied)[0], "", "MNI152", "Theirs", 0, [0])

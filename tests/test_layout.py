@@ -19,11 +19,53 @@ LONGER = {  # modules of more than 300 lines, and the reason
     "attribution/methods/meaningful_perturbation.py": "one class with its published parameters",
 }
 PRIVATE_WORDS = set(
-    "alone share claim others_at_work forget_stale of_shard say told one_line tell_folds tell_sweep "
-    "full_disk_told told_in_one_line waiting_for_all known_to_others is_made_of write_stamp files_of Bench "
-    "with_first Tried quicken MaskEngine Fills halving falls_of eighths of_area first_voxels judge "
-    "judge_networks by_removal by_blocks mprt rra_permuted Preparation trainings told_again train_again adopt "
-    "Foreign parts_of networks_of people everybody".split()
+    [
+        "alone",
+        "share",
+        "claim",
+        "others_at_work",
+        "forget_stale",
+        "of_shard",
+        "say",
+        "told",
+        "one_line",
+        "tell_folds",
+        "tell_sweep",
+        "full_disk_told",
+        "told_in_one_line",
+        "waiting_for_all",
+        "known_to_others",
+        "is_made_of",
+        "write_stamp",
+        "files_of",
+        "Bench",
+        "with_first",
+        "Tried",
+        "quicken",
+        "MaskEngine",
+        "Fills",
+        "halving",
+        "falls_of",
+        "eighths",
+        "of_area",
+        "first_voxels",
+        "judge",
+        "judge_networks",
+        "by_removal",
+        "by_blocks",
+        "mprt",
+        "rra_permuted",
+        "Preparation",
+        "trainings",
+        "told_again",
+        "train_again",
+        "adopt",
+        "Foreign",
+        "parts_of",
+        "networks_of",
+        "people",
+        "everybody",
+    ]
 )
 
 

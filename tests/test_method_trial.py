@@ -94,7 +94,9 @@ def test_infidelity_asks_before_training_whether_a_method_multiplies_by_the_inpu
     monkeypatch.delattr(Reshaping, "multiplies_by_inputs")
     mine = "+attribution.Mine={_target_: test_method_trial.Reshaping, _partial_: true}"
     try_methods(compose("run", settings(mine, "~attribution.GuidedBackprop")), cohort)
-    cfg = compose("run", settings(mine, "~attribution.GuidedBackprop", "evaluation.card.judges=[infidelity]"))
+    cfg = compose(
+        "run", settings(mine, "~attribution.GuidedBackprop", "evaluation.card.metrics=[infidelity]")
+    )
     with pytest.raises(ConfigError, match=r"attribution\.Mine: Reshaping does not state"):
         try_methods(cfg, cohort)
 

@@ -103,11 +103,12 @@ def test_people_without_labels_are_predicted_and_explained(new_people, capsys):
     assert "without a label" in capsys.readouterr().err
 
 
-def test_no_single_network_judges_the_maps_of_many(new_people, capsys):
+def test_metrics_of_one_network_do_not_apply_to_mean_maps(new_people, capsys):
     run = predict(predict_settings([*new_people, "data.label=null", "attribution=[saliency]"]))
     explain(stage_settings("explain", [f"run_dir={run.path}"]))
-    evaluate(stage_settings("evaluate", [f"run_dir={run.path}", "evaluation.card.judges=[mprt,deletion]"]))
-    assert "no judge has anything to say here (maps of new people are means" in capsys.readouterr().out
+    card = "evaluation.card.metrics=[parameter_randomization,deletion]"
+    evaluate(stage_settings("evaluate", [f"run_dir={run.path}", card]))
+    assert "no metric applies to this run (maps of new participants are means" in capsys.readouterr().out
     assert not run.evaluation("report_card").exists()
 
 

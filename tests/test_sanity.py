@@ -7,8 +7,8 @@ import pytest
 import torch
 from captum.attr import InputXGradient, Saliency
 from conftest import SHAPE
-from judged_toys import BRAIN, TARGETS, Linear, OfWeights
 from torch import nn
+from toy_methods import BRAIN, TARGETS, Linear, OfWeights
 
 from xai_brain.metrics.comparison.similarity import scaled, similarity, ssim_map, ssim_of_chance
 from xai_brain.metrics.maps import MapError, maps_of

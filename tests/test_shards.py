@@ -98,9 +98,9 @@ def test_shards_make_together_what_one_process_makes(whole, tmp_path, capsys):
     assert "left to" not in told(explain, "explain", run_dir, capsys, "shard=1/3")
 
     out = told(evaluate, "evaluate", run_dir, capsys, "shard=1/3")
-    judged = list((run_dir / "evaluation" / "judges").glob("*.tsv"))
-    assert len(judged) == 2  # of 2 methods and 2 networks: the first and the fourth
-    assert "evaluate shard 1/3: done; 2 judgements and the tables are left to other starts" in out
+    computed = list((run_dir / "evaluation" / "metrics").glob("*.tsv"))
+    assert len(computed) == 2  # of 2 methods and 2 networks: the first and the fourth
+    assert "evaluate shard 1/3: done; 2 files of metrics and the tables are left" in out
     assert not (run_dir / "evaluation" / "summary.tsv").exists()
     told(evaluate, "evaluate", run_dir, capsys, "shard=2/3")
     out = told(evaluate, "evaluate", run_dir, capsys, "shard=3/3")  # the last: the tables too

@@ -10,7 +10,7 @@ import pytest
 import torch
 from captum.attr import InputXGradient, Saliency
 from conftest import SHAPE
-from judged_toys import BRAIN, TARGETS, Linear, OfWeights
+from toy_methods import BRAIN, TARGETS, Linear, OfWeights
 
 from xai_brain.metrics import cost as cost_module
 from xai_brain.metrics.comparison.agreement import spearman

@@ -155,7 +155,7 @@ def runs(base: Path, *arguments: object) -> dict:
 def base(tmp_path_factory) -> Path:
     """An undisturbed run, to compare with."""
     folder = tmp_path_factory.mktemp("survival")
-    # 12 images, their copies, 2 networks, 6 batches of 2 methods, a judge of 2 methods and 2 networks
+    # 12 images, their copies, 2 networks, 6 batches of 2 methods, a metric of 2 methods and 2 networks
     assert runs(folder, "reference")["units"] == 12 + 1 + 2 + 6 * 2 + 2 * 2
     return folder
 

@@ -16,16 +16,9 @@ from hydra.errors import MissingConfigException
 from xai_brain import compose
 from xai_brain.cli import main
 from xai_brain.config.compose import ConfigError, format_config_error
+from xai_brain.metrics.ranking import lower_is_better, ranking, t_interval
 from xai_brain.runs.directory import read_json, read_tsv, write_json
-from xai_brain.statistics.sweeps import (
-    SweepError,
-    less_is_better,
-    ranking,
-    read_sweep,
-    settings_of,
-    swept_keys,
-    t_interval,
-)
+from xai_brain.statistics.sweeps import SweepError, read_sweep, settings_of, swept_keys
 from xai_brain.study.training.folds import one_fold
 from xai_brain.tools.sweep import first_value, plan_sweep
 
@@ -327,11 +320,13 @@ def test_a_study_goes_on_where_it_stopped(tmp_path):
     assert "hydra.sweeper.direction=maximize" in done.stderr
 
 
-def test_figures_of_which_less_is_better():
-    less = ("test/brier", "val/loss", "seconds/train", "localization/GradCAM/false_positive")
-    less += ("masks/GradCAM/remove_10/auroc", "empty_maps/GradCAM")
-    assert all(map(less_is_better, less))
-    assert not any(map(less_is_better, ("test/auroc", "masks/GradCAM/keep_10/auroc", "localization/LRP/rra")))
+def test_direction_of_figures():
+    lower = ("test/brier", "val/loss", "seconds/train", "localization/GradCAM/false_positive")
+    lower += ("masks/GradCAM/remove_10/auroc", "empty_maps/GradCAM")
+    assert all(map(lower_is_better, lower))
+    assert not any(
+        map(lower_is_better, ("test/auroc", "masks/GradCAM/keep_10/auroc", "localization/LRP/rra"))
+    )
 
 
 def test_folds_of_one_cohort_have_no_interval():

@@ -61,7 +61,7 @@ def validated(small_run, tmp_path_factory):
     return validate(stage_settings("validate", [f"run_dir={path}", *SETTINGS, *atlas]))
 
 
-def bench_of(run):
+def context_of(run):
     cfg = stage_settings("validate", [f"run_dir={run.path}", *SETTINGS])
     cohort = same_cohort(prepared_cohort(cfg, run), run)
     ((network,), *_) = load_networks(cfg, run).values()
@@ -164,12 +164,12 @@ def test_a_run_without_networks_is_refused(tmp_path):
 
 # -- training again --------------------------------------------------------------------------------
 def test_masked_volumes_are_the_images_inside_and_the_training_mean_outside(validated, tmp_path):
-    bench = bench_of(validated)
-    left = np.zeros(bench.inputs.shape[2:], bool)
+    context = context_of(validated)
+    left = np.zeros(context.inputs.shape[2:], bool)
     left[10:20, 15:25, 12:20] = True
-    part = bench.training.iloc[:2]
-    masked = masked_volumes(bench, part, left, tmp_path / "part")
-    mean = np.mean([np.load(path) for path in bench.training["volume_path"]], axis=0)
+    part = context.training.iloc[:2]
+    masked = masked_volumes(context, part, left, tmp_path / "part")
+    mean = np.mean([np.load(path) for path in context.training["volume_path"]], axis=0)
     for old, new in zip(part["volume_path"], masked["volume_path"], strict=True):
         image, found = np.load(old), np.load(new)
         assert (found[left] == image[left]).all()
@@ -179,11 +179,11 @@ def test_masked_volumes_are_the_images_inside_and_the_training_mean_outside(vali
 
 @pytest.mark.slow
 def test_training_again_on_whole_images_gives_the_network_of_the_run(validated, tmp_path):
-    bench = bench_of(validated)
+    context = context_of(validated)
     path = tmp_path / "again.tsv"
-    retrain_masked(bench, np.ones(bench.inputs.shape[2:], bool), path)
-    told = read_retrained_predictions(bench.rows, path)
-    np.testing.assert_allclose(told, bench.rows[told.columns], atol=1e-5)
+    retrain_masked(context, np.ones(context.inputs.shape[2:], bool), path)
+    told = read_retrained_predictions(context.rows, path)
+    np.testing.assert_allclose(told, context.rows[told.columns], atol=1e-5)
 
 
 @pytest.mark.slow

@@ -225,7 +225,7 @@ def test_a_subject_with_an_empty_map_is_left_out_and_told(run, capsys):
     table = read_tsv(run.evaluation("variance")).set_index(["method", "component"])
     assert table.loc[("GradCAM", "model"), ["n_subjects", "n_left_out"]].tolist() == [11, 1]
     assert table.loc[("Saliency", "model"), ["n_subjects", "n_left_out"]].tolist() == [12, 0]
-    assert "GradCAM: 1 subjects left out: a map is missing or empty" in capsys.readouterr().out
+    assert "GradCAM: 1 participants excluded: a map is missing or empty" in capsys.readouterr().out
 
 
 def test_with_one_seed_there_is_nothing_but_the_reason(run, capsys):
@@ -237,7 +237,7 @@ def test_with_one_seed_there_is_nothing_but_the_reason(run, capsys):
     divided(run)
     told = capsys.readouterr().out
     assert told.count("\n") == 1
-    assert "these maps are of one seed; train and explain more, as with seeds=[0,1,2]" in told
+    assert "there is only one seed; train and explain more, for example seeds=[0,1,2]" in told
     assert not run.evaluation("variance").exists()
     assert not run.group_map("GradCAM", "variance-model", "share").exists()
     assert not [name for name in read_json(run.metrics) if name.startswith("variance/")]

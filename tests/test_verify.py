@@ -1,4 +1,4 @@
-"""From any result back to what made it: sidecars, stamps, and what `xai-brain verify` finds."""
+"""From any result back to what made it: sidecars, manifests, and what `xai-brain verify` finds."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ DETAILS = {
     "Published weights get preprocessing=kan2020: brain size kept, intensities scaled to a median of 700.\n",
     "explain": "Its settings are those of the run directory. Add a method with attribution=[grad_cam];\n"
     "choose what is explained with explain.target and explain.output. shard=3/8 does an eighth of\n"
-    "the maps, as a job of an array; of evaluate it divides the judges, of validate the masks.\n",
+    "the maps, as a job of an array; of evaluate it divides the metrics, of validate the masks.\n",
     "evaluate": "Its settings are those of the run directory; evaluation.top_percents can be changed.\n",
     "validate": "Its settings are those of the run directory; those of evaluation.masks can be changed:\n"
     "methods, which (joint, classes), areas, n_subjects, n_random, removal, retrain. With\n"

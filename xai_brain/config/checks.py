@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import fields
+from importlib import import_module
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.config.planted_effect import PlantedEffect, PlantedError, check_planted
-from xai_brain.config.schema import JUDGES, ConfigError, OnError, TrainerConfig
+from xai_brain.config.schema import ConfigError, OnError, TrainerConfig
 from xai_brain.config.trust import KINDS, KNOWN_PACKAGES, import_trusted, is_known_kind
 from xai_brain.io.nifti import GRIDS
 from xai_brain.io.orientation import validate_orientation
@@ -122,6 +123,7 @@ def check(cfg: DictConfig) -> None:
     _check_targets(OmegaConf.to_container(cfg), list(cfg.trusted_modules))
 
 
+METRICS_TABLE = "xai_brain.metrics.table"  # belongs to a higher layer, so it is named like a _target_
 BASELINES = {  # what each kind of baseline needs, and what it may have
     "voxels": ({"steps", "block_voxels"}, {"choices"}),
     "morphometry": ({"steps"}, {"choices"}),
@@ -183,10 +185,10 @@ def _check_targets(node: Any, trusted: list[str], where: str = "") -> None:
 
 
 def _check_card(card: DictConfig) -> None:
-    if unknown := [judge for judge in card.judges if judge not in JUDGES]:
-        raise ConfigError(
-            f"evaluation.card.judges: there is no {unknown[0]!r}; there are {', '.join(JUDGES)}"
-        )
+    try:
+        import_module(METRICS_TABLE).select_metrics(card.metrics)
+    except KeyError as error:
+        raise ConfigError(f"evaluation.card.metrics: {error.args[0]}") from error
     if card.removal not in ("zero", "blur", "training_mean"):
         raise ConfigError(
             f"evaluation.card.removal={card.removal}: one of zero, blur, training_mean is needed"

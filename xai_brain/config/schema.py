@@ -10,13 +10,6 @@ from omegaconf import MISSING, DictConfig
 
 from xai_brain.config.planted_effect import PlantedEffect
 
-JUDGES = (  # of the report card, see xai_brain.metrics.report_card
-    *("rra", "rma", "pointing", "auprc", "emd", "region_hit", "rra_permuted", "deletion", "insertion"),
-    *("infidelity", "mprt", "label_randomization", "reseed_stability", "noise_stability"),
-    *("max_sensitivity", "seconds", "peak_mb"),
-)
-
-
 # Roles of settings: ``~`` is expanded in a path, and a label is compared with the text of a table.
 PATH, LABEL = {"role": "path"}, {"role": "label"}
 
@@ -174,13 +167,14 @@ class ExplainConfig:
 
 @dataclass
 class CardConfig:
-    """The report card: who judges the maps, and how many subjects are asked about."""
+    """The report card: its metrics, and of how many participants they are computed."""
 
-    judges: list[str] = field(default_factory=list)  # of evaluation.report_card.JUDGES; none: no card
-    n_removal: int = 10  # subjects: deletion, insertion, infidelity
-    n_sanity: int = 6  # subjects: random weights, permuted labels
-    n_noise: int = 4  # subjects: noise
-    n_cost: int = 1  # subjects: seconds and memory
+    # names of xai_brain.metrics.table.METRICS, or all; none: no card
+    metrics: list[str] = field(default_factory=list)
+    n_removal: int = 10  # participants: deletion, insertion, infidelity
+    n_sanity: int = 6  # participants: random weights, permuted labels
+    n_noise: int = 4  # participants: noise
+    n_cost: int = 1  # participants: seconds and memory
     n_steps: int = 20  # of deletion and insertion
     removal: str = "training_mean"  # zero | blur | training_mean: what takes the place of voxels
     n_blocks: int = 64  # that are removed for infidelity

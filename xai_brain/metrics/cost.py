@@ -1,4 +1,4 @@
-"""What a map costs."""
+"""Time and memory that a map needs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def cost(method: Method, inputs: torch.Tensor, target: int | torch.Tensor) -> di
 
 
 def _forget_peak() -> bool:
-    """Set the peak of this process to what it holds now; False where the system does not offer it."""
+    """Reset the peak memory of this process; False where the system does not support it."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that was freed, but kept for the next tensor

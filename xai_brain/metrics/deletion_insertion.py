@@ -1,4 +1,4 @@
-"""Whether a network loses its class with the voxels that a map ranks first, and finds it with them alone."""
+"""Deletion and insertion: class probability without, and with only, the highest voxels of a map."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def removal_baselines(
     blur_sigma_mm: float = 12.0,
     voxel_size_mm: Sequence[float] | None = None,
 ) -> torch.Tensor:
-    """What takes the place of removed voxels, (N, 1, X, Y, Z).
+    """Volumes that replace removed voxels, (N, 1, X, Y, Z).
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def removal_baselines(
     Raises
     ------
     ValueError
-        Unknown name, or what it is made from is missing.
+        Unknown name, or the reference or voxel size that it needs is missing.
     """
     if name not in BASELINES:
         raise ValueError(f"baseline={name!r}: one of {', '.join(BASELINES)}")
@@ -52,7 +52,7 @@ def removal_baselines(
 def removal_steps(
     attribution: np.ndarray, brain_mask: np.ndarray, n_steps: int, random_state: int = 0
 ) -> np.ndarray:
-    """At which step each voxel is removed, highest first, in equal parts of the brain.
+    """Step at which each voxel is removed: highest first, in equal parts of the brain.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def deletion_insertion(
     n_steps: int = 20,
     random_state: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Score while voxels go to (deletion) or come from (insertion) a baseline, in the order of a map.
+    """Score while voxels are replaced by a baseline (deletion) or restored (insertion) in a map's order.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ def deletion_insertion(
     Returns
     -------
     dict
-        ``deletion`` and ``insertion``: ndarray of shape (N, n_steps + 1), the score before any and after each
-        step. Outside of the brain nothing changes.
+        ``deletion`` and ``insertion``: ndarray of shape (N, n_steps + 1), the score before the first
+        and after each step. Voxels outside the brain are not changed.
 
     References
     ----------
@@ -139,9 +139,9 @@ def random_order(
     n_steps: int = 20,
     random_state: int = 0,
 ) -> dict[str, np.ndarray]:
-    """The chance level of `deletion_insertion`: its curves when voxels go in random order.
+    """Chance level of `deletion_insertion`: its curves for voxels in random order.
 
-    Every subject has an order of its own. Parameters and result are those of `deletion_insertion`.
+    Every participant has a different order. Parameters and result are those of `deletion_insertion`.
     """
     rng = np.random.default_rng(random_state)
     orders = torch.from_numpy(rng.random(tuple(inputs.shape), np.float32))

@@ -1,8 +1,8 @@
-"""Which planted effects a method finds, by size and place: like a power analysis, for maps.
+"""Which planted effects a method finds, by size and location: a power analysis for maps.
 
-An effect is found when the interval of the method's rank accuracy (rra) lies above chance (or the method's
-own null, where maps of permuted labels were made) and above the intervals of all baselines that do not know
-the labels: what `xai_brain.metrics.report_card.verdicts` calls found, better than every baseline.
+An effect is found when the interval of the method's relevance rank (rra) lies above chance (or above the
+permutation null of the method, if it was computed) and above the intervals of all baselines that do not use
+the labels. `xai_brain.metrics.report_card.verdicts` uses the same rule.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from xai_brain.statistics.bootstrap import bootstrap_mean
 from xai_brain.statistics.classification import classification_metrics
 
 NETWORK = "(the network)"
-NULL_JUDGE = "rra_permuted"
+NULL = "permutation_null"
 WHERE = ["place", "unit", "size"]
 
 
 def place_and_size(planted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Where an effect lies and how large it is, in words and a number; None when nothing is planted.
+    """Location and size of an effect; None when nothing is planted.
 
     Parameters
     ----------
@@ -67,14 +67,14 @@ def mask_name(mask_img: str) -> str:
 
 
 def found_effects(folder: Path, about: str = "") -> pd.DataFrame | None:
-    """Rank accuracies of all maps of one job, its nulls, and its predictions.
+    """Relevance ranks of all maps of one job, their nulls, and its predictions.
 
     Parameters
     ----------
     folder : Path
         Run directory with evaluation/localization.tsv.
     about : str
-        What else the job differs in; belongs to the place.
+        Other settings that differ between jobs; added to the place.
 
     Returns
     -------
@@ -92,9 +92,9 @@ def found_effects(folder: Path, about: str = "") -> pd.DataFrame | None:
     where["place"] += f"; {about}" if about else ""
     table = read_tsv(run.evaluation("localization"))
     parts = [table[table["metric"] == "rra"].assign(what="rra")]
-    if run.evaluation("judges").exists():
-        judges = read_tsv(run.evaluation("judges"))
-        parts.append(judges[judges["judge"] == NULL_JUDGE].assign(what="null"))
+    if run.evaluation("metrics").exists():
+        values = read_tsv(run.evaluation("metrics"))
+        parts.append(values[values["metric"] == NULL].assign(what="null"))
     found = pd.concat(parts, ignore_index=True)
     found["kind"] = found["method"].map(_kinds(run, found["method"].unique()))
     found = pd.concat([found, _predicted(run)], ignore_index=True)
@@ -103,7 +103,7 @@ def found_effects(folder: Path, about: str = "") -> pd.DataFrame | None:
 
 
 def _kinds(run: RunDirectory, methods: Iterable[str]) -> dict[str, str]:
-    """Of every method whether it is one or a baseline, as its maps say."""
+    """Whether each method is a method or a baseline, as stated beside its maps."""
     kinds = {}
     for method in methods:
         path = next((run.path / "attributions").rglob(f"*_desc-{method}_attribution.json"), None)
@@ -126,20 +126,20 @@ def _predicted(run: RunDirectory) -> pd.DataFrame:
 
 
 def detection_curve(found: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0) -> pd.DataFrame:
-    """Rank accuracy of every method by place and size, with intervals over subjects.
+    """Relevance rank of every method by place and size, with intervals over participants.
 
     Parameters
     ----------
     found : pandas.DataFrame
-        Rows of `found_effects` of all jobs; those of one subject (seeds, jobs) are averaged first.
+        Rows of `found_effects` of all jobs; those of one participant (seeds, jobs) are averaged first.
     n_bootstrap, random_state : int
 
     Returns
     -------
     pandas.DataFrame
-        place, unit, size, method, kind, value, ci_low, ci_high, chance, null (what is to be exceeded: chance,
-        or the upper bound of the method's own null when that is higher), blind (upper bound of the best
-        baseline that does not know the labels; NaN without one), found, n_subjects, n_jobs. The rows of
+        place, unit, size, method, kind, value, ci_low, ci_high, chance, null (the level to exceed: chance,
+        or the upper bound of the permutation null if that is higher), blind (upper bound of the best
+        baseline that does not use the labels; NaN without one), found, n_subjects, n_jobs. The rows of
         kind ``network`` are test AUROC: no map can show what the network does not use.
     """
     rows: list[dict[str, Any]] = []
@@ -177,8 +177,8 @@ def _estimate(rows: pd.DataFrame, n_bootstrap: int, random_state: int) -> dict[s
 
 def _network(rows: pd.DataFrame, n_bootstrap: int) -> list[dict[str, Any]]:
     """Test AUROC over all jobs of a size and place, each a seed of its own; none of jobs that test others."""
-    people = rows.groupby(["job", "seed"])["participant_id"].agg(lambda ids: tuple(sorted(ids)))
-    if rows.empty or people.nunique() > 1:
+    participants = rows.groupby(["job", "seed"])["participant_id"].agg(lambda ids: tuple(sorted(ids)))
+    if rows.empty or participants.nunique() > 1:
         return []
     seeds = rows.groupby(["job", "seed"]).ngroup()
     predictions = pd.DataFrame(
@@ -213,7 +213,7 @@ def _network(rows: pd.DataFrame, n_bootstrap: int) -> list[dict[str, Any]]:
 def smallest_effects(curve: pd.DataFrame) -> pd.DataFrame:
     """The smallest size from which on a method finds the effect at all sizes tested.
 
-    A size that is found while a larger one is not may be luck, and does not count.
+    A size that is found while a larger one is not may be a chance result and does not count.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Whether a map tells by how much the score falls when a block of the brain is removed."""
+"""Infidelity: how well a map predicts the change of the score when a block of the brain is removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PIECE = 16  # volumes in memory at once
 
 @dataclass(frozen=True)
 class BlockChanges:
-    """Scores that fell when blocks were removed; they serve every method.
+    """Changes of the score when blocks are removed; the same for every method.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def block_changes(
     brain_mask: np.ndarray,
     blocks: np.ndarray,
 ) -> BlockChanges:
-    """Score all subjects without each block, in batches.
+    """Score all participants without each block, in batches.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def infidelity(
     multiply_by_inputs: bool = True,
     scale: str = "relative",
 ) -> np.ndarray:
-    """Mean squared error of the fall of the score that a map foretells, (N,).
+    """Mean squared error of the change of the score that a map predicts, (N,).
 
     Parameters
     ----------
@@ -121,12 +121,12 @@ def infidelity(
         Raw and signed.
     found : BlockChanges
     multiply_by_inputs : bool, default True
-        A map says what voxels contribute: it foretells its sum in the block. False for a gradient, which
-        says what a unit of intensity contributes: the sum of map x (image - baseline).
+        Whether values are contributions of voxels, so that the prediction is their sum in the block. False
+        for gradients, which are contributions per unit of intensity: the sum of map x (image - baseline).
     scale : {"relative", "normalized", "raw"}, default "relative"
         ``raw`` and ``normalized`` are Captum's ``infidelity`` without and with ``normalize``, which
-        multiplies each map by the number that suits it best, since most methods fix no unit. ``relative``
-        divides that by the mean squared fall: 0 when the map foretells everything, 1 when nothing, NaN
+        multiplies each map by the factor with the smallest error, since most methods have no fixed unit.
+        ``relative`` divides that by the mean squared change: 0 for a perfect prediction, 1 for none, NaN
         when no block changes the score.
 
     Returns
@@ -164,7 +164,7 @@ def infidelity_of_chance(
 
 
 def _errors(values: np.ndarray, found: BlockChanges, multiply_by_inputs: bool, scale: str) -> np.ndarray:
-    """Of maps (N, n_brain)."""
+    """Infidelity of maps (N, n_brain)."""
     values = values if multiply_by_inputs else values * found.removed
     foretold, fell = values @ found.blocks.T.astype(np.float64), found.changes  # (N, n_blocks)
     if scale == "raw":

@@ -1,4 +1,4 @@
-"""Whether a map points at a planted effect whose place is known."""
+"""Localisation of a planted effect whose true location is known."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def localization(
     random_state: int = 0,
     order: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Judge one map against the true voxels.
+    """Compare one map with the true voxels.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def localization(
     random_state : int, default 0
         Order of equal values.
     order : ndarray of shape (n_brain,), optional
-        That of `ranked`, when it is known.
+        Result of `ranked`, if already computed.
 
     Returns
     -------

@@ -12,11 +12,11 @@ from xai_brain.attribution.inputs import as_targets
 
 
 class MapError(ValueError):
-    """A map that no figure can be computed from."""
+    """A map that no metric can be computed from."""
 
 
 class Method(Protocol):
-    """Captum's interface: whatever has it can be judged."""
+    """Captum's interface: maps of any object that has it can be evaluated."""
 
     def attribute(self, inputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor: ...
 
@@ -28,9 +28,9 @@ def maps_of(
     batch_size: int = 8,
     random_state: int = 0,
 ) -> torch.Tensor:
-    """Explain volumes; what a method draws at random is the same in every call.
+    """Explain volumes; random draws of a method are the same in every call.
 
-    Judges compare maps of one image, of two networks or of slightly different images: only what they
+    Metrics compare maps of one image, of two networks or of slightly different images: only what they
     vary may differ.
 
     Parameters
@@ -67,7 +67,7 @@ def maps_of(
 
 @contextmanager
 def seeded(device: torch.device, random_state: int) -> Iterator[None]:
-    """Torch's own generators begin at a seed inside, and go on afterwards as if nothing had happened."""
+    """Seed torch's generators inside the block and restore their state afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(random_state)
         yield

@@ -1,12 +1,12 @@
-"""What networks know with the voxels of a mask alone, or without them.
+"""Evaluate networks on images that contain only the voxels of a mask, or all others.
 
-That a mask keeps the accuracy says that it holds enough information for this network, not that the
-network uses it; that the accuracy stays without it says that it is not needed. Without training again
-the masked images are unlike all that the network has seen, and a fall may come from that alone (Hooker
-2019): random masks of the same size and smoothness show how much of it does.
+If the accuracy is kept, the mask contains enough information for this network, which does not show that the
+network uses it; if the accuracy is kept without the voxels of the mask, they are not needed. Without
+retraining, masked images differ from all training images, and the accuracy may decrease for this reason alone
+(Hooker 2019). Random masks of the same size and smoothness show how large this effect is.
 
 Kan et al. 2020 give accuracies of 58.6, 59.2 and 82.5 % with men's, women's and the summed mask. They
-are not comparable with what is computed here: masks came from maps of a network that was trained on all
+are not comparable with the values computed here: masks came from maps of a network that was trained on all
 subjects, and were tested on the same ones; the summed mask goes up to 2, so that it changes intensities;
 and there was no random mask of the same area. Here masks come from training subjects of each fold only,
 are tested on the others, and are of equal size.
@@ -30,10 +30,11 @@ from torch import nn
 from xai_brain.attribution.model_state import preserved
 from xai_brain.attribution.perturbation.eval_copy import eval_copy
 from xai_brain.attribution.reduced_precision import reliable_precision
-from xai_brain.statistics.classification import probabilities_of
+from xai_brain.statistics.bootstrap import draw_counts, multinomial_counts, percentile_interval
+from xai_brain.statistics.classification import figures_of_draws, probabilities_of
 
 CONDITION = ["method", "mask", "area_percent", "kept", "control", "retrained"]
-METRICS = ("accuracy", "balanced_accuracy", "auroc")
+FIGURES = ("accuracy", "balanced_accuracy", "auroc")
 COLUMNS = [
     *CONDITION[:5], "retrained", "metric", "value", "ci_low", "ci_high", "chance", "n_subjects",
     "above_random", "above_random_ci_low", "above_random_ci_high",
@@ -48,15 +49,15 @@ def masked_probabilities(
     masks: Sequence[np.ndarray],
     batch_size: int = 8,
 ) -> np.ndarray:
-    """Class probabilities of images of which only the voxels of a mask are left.
+    """Class probabilities of images that contain only the voxels of a mask.
 
     Parameters
     ----------
     model : torch.nn.Module
         Returns logits (N, n_classes); in eval mode.
     inputs, baselines : Tensor of shape (N, 1, X, Y, Z)
-        A baseline takes the place of all voxels outside of the mask, those outside of the brain too, whose
-        number would tell the size of the head.
+        A baseline replaces all voxels outside the mask, also those outside the brain, whose number would
+        reveal the size of the head.
     masks : sequence of bool ndarray of shape (X, Y, Z)
     batch_size : int, default 8
 
@@ -80,7 +81,7 @@ def masked_probabilities(
 def validation_table(
     predictions: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0
 ) -> pd.DataFrame:
-    """Figures of every mask with intervals over subjects, and what it is above random masks.
+    """Figures of every mask with intervals over participants, and their differences from random masks.
 
     Parameters
     ----------
@@ -88,8 +89,8 @@ def validation_table(
         The columns of `CONDITION`, draw (number of the random mask, else 0), participant_id, session_id,
         seed, fold, target, prob_<class>...
     n_bootstrap : int, default 1000
-        Subjects are drawn within class and fold, the same ones for all masks, and random masks among
-        themselves; seeds are averaged. ``auroc`` is the mean over folds.
+        Participants are drawn within class and fold, the same ones for all masks; random masks are drawn as
+        well; seeds are averaged. ``auroc`` is the mean over folds.
     random_state : int, default 0
 
     Returns
@@ -107,13 +108,13 @@ def validation_table(
     for condition, rows in predictions.groupby(CONDITION, sort=False, dropna=False):
         replicates, numbers, there = _replicates(rows, images.index)
         targets, folds = (images[name].to_numpy()[there] for name in ("target", "fold"))
-        people = images.index[there].get_level_values("participant_id").nunique()
+        n_subjects = images.index[there].get_level_values("participant_id").nunique()
         weights = _drawn_masks(numbers, n_bootstrap, random_state)
         figures = {
             metric: (values * weights).sum(1) / weights.sum(1)
             for metric, values in _figures(replicates, targets, folds, draws[:, there]).items()
         }
-        found[condition] = (figures, targets, people)
+        found[condition] = (figures, targets, n_subjects)
     table = []
     for condition, (figures, targets, n_subjects) in found.items():
         about = dict(zip(CONDITION, condition, strict=True))
@@ -122,7 +123,7 @@ def validation_table(
         paired = other is not None and len(other[1]) == len(targets)
         n_classes = predictions.filter(regex="^prob_").shape[1]
         by_chance = [np.bincount(targets).max() / len(targets), 1 / n_classes, 0.5]
-        for metric, chance in zip(METRICS, by_chance, strict=True):
+        for metric, chance in zip(FIGURES, by_chance, strict=True):
             value, low, high = _interval(figures[metric])
             row = {**about, "metric": metric, "value": value, "ci_low": low, "ci_high": high}
             row |= {"chance": chance, "n_subjects": n_subjects}
@@ -135,24 +136,20 @@ def validation_table(
 
 
 def _draws(images: pd.DataFrame, n_bootstrap: int, random_state: int) -> np.ndarray:
-    """How often each image counts, (1 + n_bootstrap, n_images); once in the first row."""
-    person, people = pd.factorize(images.index.get_level_values("participant_id"))
-    kinds = images.groupby(person, sort=True).first()
-    rng = np.random.default_rng(random_state)
-    counts = np.zeros((n_bootstrap, len(people)), np.int64)
-    rows = np.arange(n_bootstrap)[:, None]
-    for stratum in kinds.groupby(["target", "fold"]).indices.values():
-        drawn = rng.choice(stratum, (n_bootstrap, len(stratum)))
-        np.add.at(counts, (rows, drawn), 1)
-    return np.concatenate([np.ones((1, len(images)), np.int64), counts[:, person]])
+    """How often each image counts, (1 + n_bootstrap, n_images); all images count once in the first row."""
+    participant = pd.factorize(images.index.get_level_values("participant_id"))[0]
+    kinds = images.groupby(participant, sort=True).first()
+    strata = list(kinds.groupby(["target", "fold"]).indices.values())
+    counts = draw_counts(strata, n_bootstrap, np.random.default_rng(random_state))
+    return np.concatenate([np.ones((1, len(images)), np.int64), counts[:, participant]])
 
 
 def _drawn_masks(numbers: np.ndarray, n_bootstrap: int, random_state: int) -> np.ndarray:
-    """How often each replicate counts by the random mask that it is of, (1 + n_bootstrap, n_replicates)."""
+    """How often each replicate counts, by its random mask, (1 + n_bootstrap, n_replicates)."""
     _, of = np.unique(numbers, return_inverse=True)
     n_masks = of.max() + 1
     rng = np.random.default_rng([random_state, 1])
-    counts = rng.multinomial(n_masks, np.full(n_masks, 1 / n_masks), n_bootstrap)
+    counts = multinomial_counts(n_masks, n_bootstrap, rng)
     return np.concatenate([np.ones((1, n_masks), np.int64), counts])[:, of]
 
 
@@ -165,14 +162,14 @@ def _replicates(rows: pd.DataFrame, images: pd.Index) -> tuple[np.ndarray, np.nd
     numbers : int ndarray of shape (n_replicates,)
         Of the random masks.
     there : bool ndarray of shape (n_images,)
-        Images that all of them speak of.
+        Images that all of them contain.
     """
     columns = rows.filter(regex="^prob_").columns
     keys, arrays = [], []
     for (_, number), part in rows.groupby(["seed", "draw"]):
         keys.append(number)
-        told = part.set_index(["participant_id", "session_id"])[columns]
-        arrays.append(told.reindex(images).to_numpy(float))
+        predicted = part.set_index(["participant_id", "session_id"])[columns]
+        arrays.append(predicted.reindex(images).to_numpy(float))
     stacked = np.stack(arrays)
     there = np.isfinite(stacked).all((0, 2))
     return stacked[:, there], np.array(keys), there
@@ -181,46 +178,14 @@ def _replicates(rows: pd.DataFrame, images: pd.Index) -> tuple[np.ndarray, np.nd
 def _figures(
     probabilities: np.ndarray, targets: np.ndarray, folds: np.ndarray, draws: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Each metric in every draw of subjects and for every replicate, (1 + n_bootstrap, n_replicates)."""
-    hit = (probabilities.argmax(2) == targets).T  # (n_images, n_replicates)
-    of_class = [targets == k for k in np.unique(targets)]
-    recalls = [draws[:, rows] @ hit[rows] / draws[:, rows].sum(1)[:, None] for rows in of_class]
-    unknown = np.full((len(draws), len(probabilities)), np.nan)  # of a fold that lacks a class
-    areas = [_auroc(probabilities, targets, folds == fold, draws) for fold in np.unique(folds)]
-    return {
-        "accuracy": draws @ hit / draws.sum(1)[:, None],
-        "balanced_accuracy": np.mean(recalls, axis=0),
-        "auroc": np.mean([unknown if area is None else area for area in areas], axis=0),
-    }
-
-
-def _auroc(
-    probabilities: np.ndarray, targets: np.ndarray, rows: np.ndarray, draws: np.ndarray
-) -> np.ndarray | None:
-    """AUROC in one fold, (1 + n_bootstrap, n_replicates); of several classes the mean of one against rest.
-
-    The area is the share of pairs in the right order, so that a draw only changes the weights of pairs.
-    None when a class is absent.
-    """
-    n_classes = probabilities.shape[2]
-    areas = []
-    for k in [1] if n_classes == 2 else range(n_classes):
-        positive, negative = rows & (targets == k), rows & (targets != k)
-        if not positive.any() or not negative.any():
-            return None
-        one, other = draws[:, positive], draws[:, negative]
-        n_pairs, found = one.sum(1) * other.sum(1), []
-        for scores in probabilities[:, :, k]:
-            a, b = scores[positive][:, None], scores[negative]
-            right = (a > b) + 0.5 * (a == b)  # (n_positive, n_negative)
-            found.append(((one @ right) * other).sum(1) / n_pairs)
-        areas.append(np.stack(found, 1))
-    return np.mean(areas, axis=0)
+    """Each metric in every draw of participants and for every replicate, (1 + n_bootstrap, n_replicates)."""
+    found = [figures_of_draws([(targets, replicate, folds)], draws) for replicate in probabilities]
+    return {metric: np.stack([figures[metric] for figures in found], axis=1) for metric in FIGURES}
 
 
 def _interval(values: np.ndarray) -> tuple[float, float, float]:
     """Estimate and 95 % interval of figures in every draw."""
-    low, high = np.quantile(values[1:], [0.025, 0.975])
+    low, high = percentile_interval(values[1:])
     return float(values[0]), float(low), float(high)
 
 

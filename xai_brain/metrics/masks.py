@@ -1,4 +1,4 @@
-"""Masks of a given size: the voxels that a map ranks first, random ones that look alike, regions."""
+"""Masks of a given size: the highest voxels of a map, random masks of the same smoothness, regions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_CORRELATED = 0.9999  # of neighbours: a Gaussian of 50 voxels
 
 
 def rank_voxels(values: np.ndarray, brain_mask: np.ndarray, random_state: int = 0) -> np.ndarray:
-    """The place of each voxel of the brain in the order of a map.
+    """Rank of each voxel of the brain in a map.
 
     Parameters
     ----------
@@ -36,10 +36,10 @@ def rank_voxels(values: np.ndarray, brain_mask: np.ndarray, random_state: int = 
 def region_places(
     values: np.ndarray, labels: np.ndarray, brain_mask: np.ndarray, random_state: int = 0
 ) -> np.ndarray:
-    """The same for a map made coarse: region by region, that of the highest mean |value| first.
+    """Rank of each voxel by regions: the region with the highest mean absolute value comes first.
 
-    Inside of a region voxels follow from its centre outwards, so that a mask that ends within one is
-    compact and does not know the map. Voxels of no region are in no mask.
+    Inside a region voxels are ordered from its centre outwards, so that a mask that ends within a region is
+    compact and independent of the map there. Voxels without a region are in no mask.
 
     Parameters
     ----------
@@ -76,17 +76,17 @@ def _numbered(order: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def top_k_mask(place: np.ndarray, n_voxels: int) -> np.ndarray:
-    """Mask of the first voxels of an order, (X, Y, Z) bool."""
+    """Mask of the voxels with the first ranks, (X, Y, Z) bool."""
     return (place > 0) & (place <= n_voxels)
 
 
 def voxels_of(area_percent: float, brain_mask: np.ndarray) -> int:
-    """Voxels of a mask that holds so many percent of the brain; at least one."""
+    """Number of voxels of a mask with a given area in percent of the brain; at least one."""
     return max(round(int(brain_mask.sum()) * area_percent / 100), 1)
 
 
 def mask_smoothness(mask: np.ndarray, brain_mask: np.ndarray) -> tuple[float, float, float]:
-    """How smooth a random field is whose highest voxels form a mask with so much surface.
+    """Smoothness of the random field whose highest voxels form masks with the same surface.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def mask_smoothness(mask: np.ndarray, brain_mask: np.ndarray) -> tuple[float, fl
     -------
     tuple of 3 float
         Standard deviation in voxels along each axis of the Gaussian that smooths white noise to such a
-        field; 0 where neighbours know nothing of each other. FWHM is 2.355 times that.
+        field; 0 where neighbours are independent. FWHM is 2.355 times that.
 
     Notes
     -----
@@ -137,7 +137,7 @@ def _tetrachoric(share: float, both: float) -> float:
 def random_mask(
     brain_mask: np.ndarray, n_voxels: int, sigma_voxels: tuple[float, float, float], seed: int | list[int]
 ) -> np.ndarray:
-    """The highest voxels of smooth noise in the brain: what a map that knows nothing would mark.
+    """The highest voxels of smooth noise in the brain: the mask of a map without information.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Whether a map depends on what the network has learned."""
+"""Parameter randomisation: whether a map depends on the trained weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def parameter_randomization(
     Parameters
     ----------
     model : torch.nn.Module
-        Stays as it is; a copy is randomised.
+        Is not changed; a copy is randomised.
     make_method : callable
         ``make_method(model)`` gives an object with ``attribute(inputs, target)``.
     inputs : Tensor of shape (N, 1, X, Y, Z)
@@ -76,7 +76,7 @@ def parameter_randomization(
 
 
 def full_randomization(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `parameter_randomization` in which nothing learned is left: one per subject."""
+    """Rows of `parameter_randomization` after the last step, with random weights only: one per volume."""
     return table[table["step"] == table["step"].max()].reset_index(drop=True)
 
 
@@ -89,7 +89,7 @@ def randomized_models(
     method keeps its values in a random order. A norm is randomised together with the layer before it:
     scale and shift become 1 and 0 and running statistics 0 and 1, as in a network that has seen no data.
     Kept, they would be those of activations that no longer exist, and a shift to far below 0 would
-    silence the ReLU behind it: an empty map then says nothing of the method.
+    silence the ReLU behind it: an empty map would then be no evidence about the method.
 
     Parameters
     ----------

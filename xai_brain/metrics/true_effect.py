@@ -1,4 +1,4 @@
-"""Every judge of place for effects whose true location is known, each with its chance level."""
+"""All localisation metrics of effects whose true location is known, each with its chance level."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FALSE_POSITIVE_QUANTILE = 0.99
 
 
 class TrueEffect:
-    """One true location on one grid; judges any number of maps of it.
+    """One true location on one grid, for any number of maps.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class TrueEffect:
                 raise ValueError(f"region={self.region}: has no voxel in the brain")
 
     def scores(self, attribution: np.ndarray, random_state: int = 0) -> dict[str, float]:
-        """Judge one map.
+        """Scores of one map.
 
         Parameters
         ----------
@@ -155,7 +155,7 @@ class TrueEffect:
 
     @property
     def names(self) -> list[str]:
-        """Of all scores."""
+        """Names of all scores."""
         regions = [] if self.labels is None else ["region_hit", "region_hit_top3"]
         return ["rma", "rra", "pointing", "pointing_near", "auprc", "emd", *regions, "false_positive"]
 

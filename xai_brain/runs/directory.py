@@ -231,21 +231,21 @@ def _change_metrics(
 
 
 def write_manifest(manifest: Path, inputs: Any, made: Iterable[Path], **more: Any) -> None:
-    """Say from which inputs results follow, and the hash of each file that was made; written last."""
+    """Record the inputs that results follow from and the hash of each result file; written last."""
     there = {os.path.relpath(path, manifest.parent): path for path in made if path.is_file()}
     files = {name: file_hash(path) for name, path in sorted(there.items())}
     write_json({"Of": inputs, **more, "Files": files}, manifest)
 
 
 def is_up_to_date(manifest: Path, inputs: Any) -> bool:
-    """Whether the results beside a manifest were computed from these inputs."""
+    """Whether the results of a manifest follow from these inputs."""
     return manifest.exists() and read_json(manifest).get("Of") == json.loads(
         json.dumps(inputs, default=_plain)
     )
 
 
 def manifest_files(manifest: Path) -> dict[Path, str]:
-    """Hash of each file that a manifest lists."""
+    """Hash of each file in a manifest."""
     files = read_json(manifest).get("Files", {})
     return {Path(os.path.normpath(manifest.parent / name)): content for name, content in files.items()}
 

@@ -18,6 +18,7 @@ from xai_brain.io.nifti import load_img
 from xai_brain.metrics.comparison.agreement import compare, rank_map
 from xai_brain.metrics.comparison.method_clusters import cluster_methods
 from xai_brain.metrics.localization import localization
+from xai_brain.metrics.table import METRICS, select_metrics
 from xai_brain.metrics.true_effect import TrueEffect
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log
@@ -43,8 +44,8 @@ from xai_brain.study.evaluation.group_records import COMPARISONS, SHARES
 from xai_brain.study.evaluation.groups import evaluate_groups, groups_are_compared
 from xai_brain.study.evaluation.metrics import compute_metrics
 from xai_brain.study.evaluation.regions import TABLES as REGIONS
-from xai_brain.study.evaluation.regions import atlas_of, atlas_stamp, evaluate_regions
-from xai_brain.study.evaluation.report_card import calibration_stamp, write_calibration, write_card
+from xai_brain.study.evaluation.regions import atlas_files, atlas_of, evaluate_regions
+from xai_brain.study.evaluation.report_card import calibration_hash, write_calibration, write_card
 from xai_brain.study.evaluation.variance import evaluate_variance
 from xai_brain.study.participants import class_names, is_readable
 from xai_brain.study.run_images import SPACE, map_values, truth_of
@@ -52,10 +53,9 @@ from xai_brain.study.settings import open_run, stage
 from xai_brain.study.training.compare_baselines import compare_baselines
 
 TABLES = (
-    *("agreement", "localization", "summary", "method_clusters", "judges", "report_card", "calibration"),
+    *("agreement", "localization", "summary", "method_clusters", "metrics", "report_card", "calibration"),
     *("variance", *FIRST_LAYER, *REGIONS),
 )
-SLOW_JUDGES = {"auprc", "emd", "region_hit"}
 
 
 @stage
@@ -109,12 +109,12 @@ def evaluate(cfg: DictConfig) -> RunDirectory:
 
 
 def _compute_shard(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
-    """Do what a shard has to judge; whether all judges have spoken, so that the tables can be made."""
+    """Compute the metrics of a shard; whether all metrics are computed, so that the tables can be written."""
     if is_evaluated(cfg, run, maps):
         return True
     _, n_left = compute_metrics(cfg, run, pd.DataFrame(maps))
     if n_left:
-        log(f"evaluate shard {cfg.shard}: done; {n_left} judgements and the tables are left to other starts")
+        log(f"evaluate shard {cfg.shard}: done; {n_left} files of metrics and the tables are left")
     return not n_left
 
 
@@ -125,10 +125,10 @@ def is_complete(cfg: DictConfig, run: RunDirectory) -> bool:
 
 
 def is_evaluated(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
-    """Whether the tables are those of these maps, people and settings."""
-    stamp = run.path / "evaluation" / "inputs.json"
+    """Whether the tables follow from these maps, participants and settings."""
+    manifest = run.path / "evaluation" / "inputs.json"
     there = run.evaluation("summary").exists() and run.metrics.exists()
-    return there and is_up_to_date(stamp, tables_inputs(cfg, run, maps))
+    return there and is_up_to_date(manifest, tables_inputs(cfg, run, maps))
 
 
 def tables_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -136,32 +136,33 @@ def tables_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]
     images = (run.path / "images").glob("*.nii.gz")
     return {
         "version": versions().get("xai-brain"),
+        "metrics": select_metrics(cfg.evaluation.card.metrics),
         "evaluation": str({key: v for key, v in cfg.evaluation.items() if key not in ("group", "masks")}),
-        "atlas": atlas_stamp(cfg),
+        "atlas": atlas_files(cfg),
         "confounds": list(cfg.evaluation.group.confounds or []) if cfg.evaluation.first_layer else [],
         "cohort": is_readable(cfg) if cfg.evaluation.first_layer else None,
-        "calibration": calibration_stamp(cfg),
+        "calibration": calibration_hash(cfg),
         "brain_size_column": cfg.data.brain_size_column,
-        "people": [file_hash(path) for path in (run.participants, run.folds) if path.exists()],
+        "participants": [file_hash(path) for path in (run.participants, run.folds) if path.exists()],
         "images": sorted(f"{path.name} {path.stat().st_size}" for path in images),
-        "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['stamp']}" for m in maps),
+        "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['file_state']}" for m in maps),
     }
 
 
 def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
     """All tables of evaluation/ but those of the comparison of classes, and the mean maps of group/."""
-    stamp = run.path / "evaluation" / "inputs.json"
-    stamp.unlink(missing_ok=True)
+    manifest = run.path / "evaluation" / "inputs.json"
+    manifest.unlink(missing_ok=True)
     evaluate_regions(cfg, run, maps, class_names(read_tsv(run.participants)))
     table = pd.DataFrame(maps)
     settings = cfg.evaluation
     atlas = atlas_of(cfg)
     labels = atlas.on_grid(load_img(maps[0]["path"])) if atlas else None
     subjects = [rows for _, rows in table.groupby(["participant_id", "session_id", "seed"], sort=False)]
-    judge = partial(_score_subject, run, labels, settings)
-    judged = list(in_threads(judge, subjects, "compare maps"))
-    agreements = [row for agreements, _ in judged for row in agreements]
-    localizations = [row for _, localizations in judged for row in localizations]
+    score = partial(_score_subject, run, labels, settings)
+    scored = list(in_threads(score, subjects, "compare maps"))
+    agreements = [row for agreements, _ in scored for row in agreements]
+    localizations = [row for _, localizations in scored for row in localizations]
     means, brain_masks, n_empty = write_class_maps(run, maps)
     for label, brain_mask in brain_masks.items():
         about = {"level": "class", "name": label, "session_id": "", "seed": "all"}
@@ -184,11 +185,11 @@ def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
     made = [*map(run.evaluation, TABLES), *(run.path / "images").glob("[!.]*")]
     maps_of_group = (run.path / "group").glob("*_statmap.*")
     made += [path for path in maps_of_group if not (path.match(COMPARISONS) or path.match(SHARES))]
-    write_manifest(stamp, tables_inputs(cfg, run, maps), made)
+    write_manifest(manifest, tables_inputs(cfg, run, maps), made)
 
 
 def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
-    """All maps of the run's methods with the person, the class and the fold that they belong to."""
+    """All maps of the run's methods with their participant, class and fold."""
     if run.predictions.exists():
         rows = first_repeat(read_tsv(run.predictions))
     elif cfg.imported_methods:  # maps of others, without a network
@@ -196,8 +197,8 @@ def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
     else:
         first = "predict" if cfg.networks else "train"
         raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain {first}` first")
-    people = read_tsv(run.participants)
-    labels = people.set_index(["participant_id", "session_id"])["label"].to_dict()
+    participants = read_tsv(run.participants)
+    labels = participants.set_index(["participant_id", "session_id"])["label"].to_dict()
     found = []
     for row in rows.itertuples():
         for method in [*cfg.attribution, *cfg.imported_methods]:
@@ -213,7 +214,7 @@ def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
                     **about,
                     "method": method,
                     "path": path,
-                    "stamp": f"{path.stat().st_size} {path.stat().st_mtime_ns}",
+                    "file_state": f"{path.stat().st_size} {path.stat().st_mtime_ns}",
                 }
             )
     if not found:
@@ -261,10 +262,11 @@ def localizations_of(
     labels: np.ndarray | None,
     settings: DictConfig,
 ) -> list[dict[str, Any]]:
-    """Judge the maps of one subject by its true place: three judges always, all of them for a report card."""
+    """Localisation of one participant's maps: metrics of low cost, or all if the report card needs more."""
     brain_mask = np.asanyarray(img.dataobj) > 0
     found = []
-    if SLOW_JUDGES & set(settings.card.judges):
+    selected = [METRICS[name] for name in select_metrics(settings.card.metrics)]
+    if any(metric.is_localization and metric.cost == "high" for metric in selected):
         place = TrueEffect(truth, brain_mask, nib.affines.voxel_sizes(img.affine), labels=labels)
         chance = place.chance(n_maps=3, random_state=settings.random_state)
         for method, values in arrays.items():

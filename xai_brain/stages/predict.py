@@ -35,7 +35,7 @@ from xai_brain.study.training.networks import ALL, Network, is_weights_file, tra
 
 LEAST_VARIATION = 0.05  # of brain size, SD by mean: 0.10 between adults, 0.02 to 0.03 after affine alignment
 PUBLISHED_MEDIAN = 700  # of intensities in the brain
-FEWEST_SIZES = 10  # of which a variation is judged
+FEWEST_SIZES = 10  # that are needed to estimate their variation
 
 
 @stage

@@ -43,16 +43,16 @@ def _write(run: RunDirectory) -> None:
     from xai_brain.reporting.html_report import write_report
 
     shown = fingerprint(run)
-    _stamp(run).unlink(missing_ok=True)
+    _manifest(run).unlink(missing_ok=True)
     write_report(run)
-    write_manifest(_stamp(run), shown, [run.report, *(run.path / "figures").glob("[!.]*.png")])
+    write_manifest(_manifest(run), shown, [run.report, *(run.path / "figures").glob("[!.]*.png")])
 
 
 def is_current(run: RunDirectory) -> bool:
     """Whether the report is that of these results, written by this version."""
-    stamp = _stamp(run)
-    there = run.report.exists() and is_up_to_date(stamp, fingerprint(run))
-    return there and manifest_files(stamp).get(Path(os.path.normpath(run.report))) == file_hash(run.report)
+    manifest = _manifest(run)
+    there = run.report.exists() and is_up_to_date(manifest, fingerprint(run))
+    return there and manifest_files(manifest).get(Path(os.path.normpath(run.report))) == file_hash(run.report)
 
 
 def fingerprint(run: RunDirectory) -> str:
@@ -78,5 +78,5 @@ def _shown(run: RunDirectory) -> Iterator[Path]:
         yield from run.path.glob(pattern)
 
 
-def _stamp(run: RunDirectory) -> Path:
+def _manifest(run: RunDirectory) -> Path:
     return run.path / "figures" / "inputs.json"

@@ -84,11 +84,11 @@ def validate(cfg: DictConfig) -> RunDirectory:
     is_current = partial(_is_gathered, cfg, run, units)
 
     def finish() -> None:
-        _stamp(run).unlink(missing_ok=True)
+        _manifest(run).unlink(missing_ok=True)
         gather(cfg, run, units)
         tables = [run.evaluation(name) for name in ("mask_predictions", "mask_validation")]
         shares = (run.path / "group").glob(SHARES)
-        write_manifest(_stamp(run), _inputs(cfg, run, units), [*tables, *shares])
+        write_manifest(_manifest(run), _inputs(cfg, run, units), [*tables, *shares])
 
     if not any(map(is_missing, units)) and is_current():
         log("validate: nothing to do, all masks are tested")
@@ -115,13 +115,13 @@ def _units(cfg: DictConfig, run: RunDirectory) -> list[MaskUnit]:
     return [MaskUnit(cfg, run, one, label) for (one,) in networks for label in methods_of(cfg)]
 
 
-def _stamp(run: RunDirectory) -> Path:
+def _manifest(run: RunDirectory) -> Path:
     return run.path / "evaluation" / "masks" / "inputs.json"
 
 
 def _is_gathered(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> bool:
     there = run.evaluation("mask_validation").exists()
-    return there and is_up_to_date(_stamp(run), _inputs(cfg, run, units))
+    return there and is_up_to_date(_manifest(run), _inputs(cfg, run, units))
 
 
 def methods_of(cfg: DictConfig) -> list[str]:
@@ -167,14 +167,14 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
     keep_freed_memory()
     for network in dict.fromkeys(unit.network for unit in missing):
         rows = predictions[(predictions["seed"] == network.seed) & (predictions["fold"] == network.fold)]
-        bench = EvaluationContext(cfg, run, cohort, network, network.load(cfg), rows.reset_index(drop=True))
+        context = EvaluationContext(cfg, run, cohort, network, network.load(cfg), rows.reset_index(drop=True))
         own = [unit for unit in missing if unit.network == network]
         where = f"seed {network.seed} fold {network.fold + 1}"
         run_shared(
             run.locks,
             {f"validate_{unit.label}_seed-{network.seed}_fold-{network.fold}": unit for unit in own},
             done=MaskUnit.is_done,
-            do=partial(validate_fold, bench=bench),
+            do=partial(validate_fold, context=context),
             progress=partial(track, description=f"validate {where}"),
             wait=partial(_waiting, where),
             stay=cfg.shard is None,
@@ -190,7 +190,7 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
                 run.locks,
                 {path.stem: path for path in again},
                 done=Path.exists,
-                do=partial(_train_again, bench, again),
+                do=partial(_train_again, context, again),
                 progress=partial(track, description=f"train again {where}"),
                 wait=partial(_waiting, where),
                 stay=cfg.shard is None,
@@ -198,8 +198,8 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
         return_freed_memory()
 
 
-def _train_again(bench: EvaluationContext, left: dict[Path, np.ndarray], path: Path) -> None:
-    retrain_masked(bench, left[path], path)
+def _train_again(context: EvaluationContext, left: dict[Path, np.ndarray], path: Path) -> None:
+    retrain_masked(context, left[path], path)
 
 
 def _waiting(where: str, n: int) -> None:
@@ -259,7 +259,7 @@ def write_shares(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
 def _inputs(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> dict[str, Any]:
     """What changes when the figures do."""
     return {
-        "units": {unit.path.name: unit.stamp for unit in units},
+        "units": {unit.path.name: unit.inputs_hash for unit in units},
         "predictions": file_hash(run.predictions),
         "retrain": cfg.evaluation.masks.retrain,
         "n_bootstrap": cfg.evaluation.n_bootstrap,

@@ -1,19 +1,74 @@
-"""Confidence intervals over subjects."""
+"""Bootstrap over participants: draws with replacement and percentile intervals."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+
+def percentile_interval(draws: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """Lower and upper bound of a statistic from its bootstrap draws.
+
+    Parameters
+    ----------
+    draws : ndarray of shape (n_bootstrap, ...)
+    level : float, default 0.95
+
+    Returns
+    -------
+    ndarray of shape (2, ...)
+    """
+    return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+def draw_counts(strata: Sequence[np.ndarray], n_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each participant is drawn, with replacement within strata.
+
+    Parameters
+    ----------
+    strata : sequence of int ndarray
+        Positions of the participants of each stratum, 0 to n_subjects - 1.
+    n_bootstrap : int
+    rng : numpy.random.Generator
+        Draws follow each other in its stream, so that they can be made in parts.
+
+    Returns
+    -------
+    int ndarray of shape (n_bootstrap, n_subjects)
+    """
+    counts = np.zeros((n_bootstrap, sum(map(len, strata))), np.int64)
+    for row in counts:
+        for stratum in strata:
+            n = len(stratum)
+            row[stratum] = np.bincount(rng.integers(0, n, n), minlength=n)
+    return counts
+
+
+def multinomial_counts(n_subjects: int, n_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each participant is drawn without strata; faster than `draw_counts`, from another stream.
+
+    Parameters
+    ----------
+    n_subjects, n_bootstrap : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    int ndarray of shape (n_bootstrap, n_subjects)
+    """
+    return rng.multinomial(n_subjects, np.full(n_subjects, 1 / n_subjects), n_bootstrap)
 
 
 def bootstrap_mean(
     values: np.ndarray, n_bootstrap: int = 1000, random_state: int = 0, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Mean and percentile bootstrap interval over subjects.
+    """Mean and percentile bootstrap interval over participants.
 
     Parameters
     ----------
     values : ndarray of shape (n_subjects,)
-        NaN are left out.
+        NaN are excluded.
     n_bootstrap : int, default 1000
     random_state : int, default 0
     level : float, default 0.95
@@ -27,22 +82,22 @@ def bootstrap_mean(
     values = values[np.isfinite(values)]
     if not len(values):
         return (np.nan,) * 3
-    draws = np.random.default_rng(random_state).integers(0, len(values), (n_bootstrap, len(values)))
-    low, high = np.quantile(values[draws].mean(1), [(1 - level) / 2, (1 + level) / 2])
+    counts = draw_counts([np.arange(len(values))], n_bootstrap, np.random.default_rng(random_state))
+    low, high = percentile_interval(counts @ values / len(values), level)
     return float(values.mean()), float(low), float(high)
 
 
 def over_subjects(
     values: np.ndarray, chance: float | np.ndarray = np.nan, n_bootstrap: int = 1000, random_state: int = 0
 ) -> dict[str, float]:
-    """One figure of a report: mean over subjects, its interval, its chance level and how many there are.
+    """Mean over participants with its interval, chance level and number of participants.
 
     Parameters
     ----------
     values : ndarray of shape (n_subjects,)
-        NaN, for subjects without a figure, are left out and not counted.
+        NaN, for participants without a value, are excluded and not counted.
     chance : float or ndarray of shape (n_subjects,), default NaN
-        The chance of each subject is averaged over those with a value.
+        The chance level is averaged over participants with a value.
     n_bootstrap : int, default 1000
     random_state : int, default 0
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+
+from xai_brain.statistics.bootstrap import draw_counts, percentile_interval
+
+BLOCK = 64  # draws of the bootstrap in memory at once
+
+
+Predictions = tuple[np.ndarray, np.ndarray, np.ndarray]  # targets, probabilities, folds
 
 
 class PredictionError(ValueError):
@@ -37,6 +44,56 @@ def probabilities_of(predictions: pd.DataFrame) -> np.ndarray:
     return values
 
 
+def share_below(scores: np.ndarray, others: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Share of other rows with a lower score than each row, ties by half.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+    others : bool ndarray of shape (n,)
+        Rows that each row is compared with.
+    counts : ndarray of shape (n_draws, n)
+        How often each row counts.
+
+    Returns
+    -------
+    ndarray of shape (n_draws, n)
+        NaN in draws without other rows.
+    """
+    order = np.argsort(scores, kind="stable")
+    in_order = scores[order]
+    totals = np.zeros((len(counts), len(scores) + 1))
+    np.cumsum((counts * others)[:, order], axis=1, out=totals[:, 1:])
+    below = totals[:, np.searchsorted(in_order, scores, "left")]
+    up_to = totals[:, np.searchsorted(in_order, scores, "right")]
+    return _share((below + up_to) / 2, totals[:, -1:])
+
+
+def auroc_of_draws(targets: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve in each draw; for several classes the mean of one against the rest.
+
+    Parameters
+    ----------
+    targets : int ndarray of shape (n,)
+    probabilities : ndarray of shape (n, n_classes)
+    counts : ndarray of shape (n_draws, n)
+        How often each row counts.
+
+    Returns
+    -------
+    ndarray of shape (n_draws,)
+        NaN where a class is absent.
+    """
+    n_classes = probabilities.shape[1]
+    areas = []
+    for k in [1] if n_classes == 2 else range(n_classes):
+        positive = targets == k
+        weights = counts * positive
+        below = share_below(probabilities[:, k], ~positive, counts)
+        areas.append(_share((below * weights).sum(1), weights.sum(1)))
+    return np.mean(areas, axis=0)
+
+
 def auroc(targets: np.ndarray, probabilities: np.ndarray) -> float:
     """Area under the ROC curve; for several classes the mean of one against the rest.
 
@@ -50,17 +107,7 @@ def auroc(targets: np.ndarray, probabilities: np.ndarray) -> float:
     float
         NaN when a class is absent.
     """
-    n_classes = probabilities.shape[1]
-    classes = [1] if n_classes == 2 else range(n_classes)
-    areas = []
-    for k in classes:
-        positive = targets == k
-        n_positive, n_negative = positive.sum(), (~positive).sum()
-        if not n_positive or not n_negative:
-            return float("nan")
-        rank_sum = rankdata(probabilities[:, k])[positive].sum()
-        areas.append((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
-    return float(np.mean(areas))
+    return float(auroc_of_draws(targets, probabilities, np.ones((1, len(targets))))[0])
 
 
 def defined_figures(figures: dict[str, float]) -> dict[str, float]:
@@ -87,9 +134,14 @@ def brier_score(targets: np.ndarray, probabilities: np.ndarray) -> float:
     ----------
     Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78:1-3, 1950.
     """
+    return float(squared_errors(targets, probabilities).mean())
+
+
+def squared_errors(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Contribution of each row to the Brier score, (n,)."""
     happened = targets[:, None] == np.arange(probabilities.shape[1])
-    total = ((probabilities - happened) ** 2).sum(1).mean()
-    return float(total / 2 if probabilities.shape[1] == 2 else total)
+    total = ((probabilities - happened) ** 2).sum(1)
+    return total / 2 if probabilities.shape[1] == 2 else total
 
 
 def classification_metrics(
@@ -127,48 +179,62 @@ def classification_metrics(
     trained = ["seed", "repeat"] if "repeat" in table else ["seed"]
     per_seed = [part.reset_index(drop=True) for _, part in table.groupby(trained, sort=False)]
     arrays = [(t["target"].to_numpy(), probabilities_of(t), t["fold"].to_numpy()) for t in per_seed]
-
-    def figures(rows: np.ndarray) -> dict[str, float]:
-        found: dict[str, list[float]] = {
-            "accuracy": [],
-            "balanced_accuracy": [],
-            "auroc": [],
-            "auroc_pooled": [],
-            "brier": [],
-        }
-        for targets, probabilities, folds in arrays:
-            t, p, f = targets[rows], probabilities[rows], folds[rows]
-            found["accuracy"].append(accuracy(t, p))
-            found["balanced_accuracy"].append(balanced_accuracy(t, p))
-            found["auroc_pooled"].append(auroc(t, p))
-            found["brier"].append(brier_score(t, p))
-            found["auroc"] += [auroc(t[f == k], p[f == k]) for k in np.unique(f)]
-        return {name: float(np.mean(values)) for name, values in found.items()}
-
-    targets = arrays[0][0]
+    first = per_seed[0]
     # a participant with several images is drawn with all of them
-    rows_of_participant = [
-        group.index.to_numpy() for _, group in per_seed[0].groupby("participant_id", sort=False)
-    ]
-    kinds = (
-        per_seed[0].loc[[rows[0] for rows in rows_of_participant], ["target", "fold"]].reset_index(drop=True)
-    )
-    strata = [group.index.to_numpy() for _, group in kinds.groupby(["target", "fold"])]
+    participant = pd.factorize(first["participant_id"])[0]
+    kinds = first[["target", "fold"]].groupby(participant, sort=True).first()
+    strata = list(kinds.groupby(["target", "fold"]).indices.values())
     rng = np.random.default_rng(random_state)
-    draws = [
-        figures(
-            np.concatenate(
-                [rows_of_participant[i] for stratum in strata for i in rng.choice(stratum, len(stratum))]
-            )
-        )
-        for _ in range(n_bootstrap)
-    ]
+    found = [figures_of_draws(arrays, np.ones((1, len(first)), np.int64))]
+    for start in range(0, n_bootstrap, BLOCK):
+        counts = draw_counts(strata, min(BLOCK, n_bootstrap - start), rng)[:, participant]
+        found.append(figures_of_draws(arrays, counts))
     result: dict[str, Any] = {}
-    for name, value in figures(np.arange(len(targets))).items():
-        low, high = np.quantile([draw[name] for draw in draws], [0.025, 0.975])
+    for name in found[0]:
+        values = np.concatenate([part[name] for part in found])
+        low, high = percentile_interval(values[1:])
         result |= {
-            f"{prefix}/{name}": value,
+            f"{prefix}/{name}": float(values[0]),
             f"{prefix}/{name}_ci_low": float(low),
             f"{prefix}/{name}_ci_high": float(high),
         }
     return result
+
+
+def figures_of_draws(seeds: Sequence[Predictions], counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Figures of predictions in draws of their rows, as means over seeds.
+
+    Parameters
+    ----------
+    seeds : sequence of (targets, probabilities, folds)
+        Arrays of shape (n,), (n, n_classes) and (n,), with the same rows in the same order for all seeds.
+    counts : int ndarray of shape (n_draws, n)
+        How often each row counts.
+
+    Returns
+    -------
+    dict of ndarray of shape (n_draws,)
+        accuracy, balanced_accuracy, auroc (mean over folds and seeds), auroc_pooled, brier.
+    """
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ("accuracy", "balanced_accuracy", "brier")}
+    pooled, areas, tested = [], [], []
+    for targets, probabilities, folds in seeds:
+        hit, n = probabilities.argmax(1) == targets, counts.sum(1)
+        of_class = [targets == k for k in np.unique(targets)]
+        recalls = [_share(counts[:, rows] @ hit[rows], counts[:, rows].sum(1)) for rows in of_class]
+        found["accuracy"].append(counts @ hit / n)
+        found["balanced_accuracy"].append(np.nanmean(recalls, axis=0))  # over the classes of a draw
+        found["brier"].append(counts @ squared_errors(targets, probabilities) / n)
+        pooled.append(auroc_of_draws(targets, probabilities, counts))
+        for fold in np.unique(folds):
+            rows = folds == fold
+            areas.append(auroc_of_draws(targets[rows], probabilities[rows], counts[:, rows]))
+            tested.append(counts[:, rows].any(1))  # a fold without a row in a draw is not part of its mean
+    area = np.where(tested, areas, 0).sum(0) / np.sum(tested, axis=0)
+    means = {name: np.mean(values, axis=0) for name, values in found.items()}
+    return {**means, "auroc": area, "auroc_pooled": np.mean(pooled, axis=0)}
+
+
+def _share(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Quotient; NaN where the total is 0."""
+    return np.divide(part, total, out=np.full(np.broadcast(part, total).shape, np.nan), where=total > 0)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 
-from xai_brain.statistics.classification import probabilities_of
+from xai_brain.statistics.classification import probabilities_of, share_below
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ def _contributions(positive: np.ndarray, scores: np.ndarray) -> tuple[float, np.
     m, n = int(positive.sum()), int((~positive).sum())
     if not m or not n:
         return None
-    ranks = rankdata(scores)
-    placement = np.empty(len(scores))
-    # share of the other class that a subject is on the right side of, ties by half
-    placement[positive] = (ranks[positive] - rankdata(scores[positive])) / n
-    placement[~positive] = 1 - (ranks[~positive] - rankdata(scores[~positive])) / m
+    once = np.ones((1, len(scores)))
+    # share of the other class that a participant is on the right side of, ties by half
+    placement = np.where(
+        positive, share_below(scores, ~positive, once)[0], 1 - share_below(scores, positive, once)[0]
+    )
     area = float(placement[positive].mean())
     size = np.where(positive, m, n)
     # (V - A)^2 / (m (m - 1)), as variances of samples are; one subject alone does not vary

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
-from xai_brain.statistics.classification import auroc
+from xai_brain.statistics.bootstrap import draw_counts, percentile_interval
+from xai_brain.statistics.classification import auroc_of_draws
 
 TOLERANCE = 0.02  # of the mean brain size of a pair
 
@@ -103,16 +102,15 @@ def matched_auroc(
     scores = [part.to_numpy().reshape(len(part), -1, 2) for part in wide]
     sizes = np.array([part.shape[1] for part in scores])
 
-    def weighted(draw: Callable[[int], np.ndarray]) -> float:
-        areas = []
-        for part in scores:
-            drawn = part[:, draw(part.shape[1])]
-            target = np.tile([0, 1], drawn.shape[1])
-            flat = drawn.reshape(len(drawn), -1)
-            areas.append(np.mean([auroc(target, np.stack([1 - row, row], 1)) for row in flat]))
-        return float(np.average(areas, weights=sizes))
-
-    rng = np.random.default_rng(random_state)
-    draws = [weighted(lambda n: rng.integers(0, n, n)) for _ in range(n_bootstrap)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return weighted(np.arange), float(low), float(high), int(sizes.sum())
+    strata = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
+    counts = draw_counts(strata, n_bootstrap, np.random.default_rng(random_state))
+    counts = np.concatenate([np.ones((1, sizes.sum()), np.int64), counts])
+    areas = []  # (1 + n_bootstrap,) of each fold
+    for part, stratum in zip(scores, strata, strict=True):
+        target, both = np.tile([0, 1], len(stratum)), np.repeat(counts[:, stratum], 2, axis=1)
+        flat = part.reshape(len(part), -1)
+        of_seeds = [auroc_of_draws(target, np.stack([1 - row, row], 1), both) for row in flat]
+        areas.append(np.mean(of_seeds, axis=0))
+    draws = np.average(areas, axis=0, weights=sizes)
+    low, high = percentile_interval(draws[1:])
+    return float(draws[0]), float(low), float(high), int(sizes.sum())

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
+from xai_brain.statistics.bootstrap import multinomial_counts, percentile_interval
+
 # Density in the units of the map, and what does not depend on a map's scale: its share of the whole map.
 MEASURES = ("mean", "mass_share")
 CHUNK = 500  # permutations at a time: small beside the maps themselves
@@ -175,10 +177,10 @@ def _comparison(
     mean_a, mean_b = (values[own].mean(0) for own in (first, ~first))
     draws_a, draws_b = (bootstrap_means(values[own], folds[own], n_bootstrap, rng) for own in (first, ~first))
     difference, draws = _within_folds(values, first, folds, n_bootstrap, rng)
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    low, high = percentile_interval(draws)
     sure = (mean_a * mean_b > 0) & ((draws_b * np.sign(mean_b)) > 0).all(0)
     ratios = draws_a / np.where(sure, draws_b, np.nan)
-    ratio_low, ratio_high = np.quantile(ratios, [0.025, 0.975], axis=0)
+    ratio_low, ratio_high = percentile_interval(ratios)
     p = permutation_p(values, first, n_perm, random_state, blocks=folds)
     return {
         "mean_a": mean_a,
@@ -231,7 +233,7 @@ def bootstrap_means(
     for block in np.unique(blocks):
         own = np.flatnonzero(blocks == block)
         n = len(own)
-        drawn = rng.multinomial(n, np.full(n, 1 / n), n_bootstrap)
+        drawn = multinomial_counts(n, n_bootstrap, rng)
         # draws of few subjects vary too little, by (n - 1) / n; of one not at all
         counts[:, own] = 1 + (drawn - 1) * np.sqrt(n / max(n - 1, 1))
     return counts @ values / len(values)
@@ -325,7 +327,7 @@ def top_regions(
                 continue
             own, folds = values[members], subjects["fold"].to_numpy()[members]
             draws = bootstrap_means(own, folds, n_bootstrap, np.random.default_rng(random_state))
-            low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+            low, high = percentile_interval(draws)
             means = own.mean(0)
             best = np.argsort(-np.abs(means), kind="stable")[:k]
             about = {"method": method, "class": name, "rank": np.arange(1, len(best) + 1)}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xai_brain.statistics.bootstrap import multinomial_counts, percentile_interval
 from xai_brain.statistics.group import MapRows
 
 COMPONENTS = ("subject", "model", "residual")
@@ -115,7 +116,7 @@ def variance_shares(
     means = np.einsum("kn,knc->nc", known, np.nan_to_num(drawn)) / np.where(total > 0, total, np.nan)[:, None]
     shares = _shares(means.T)
     some = np.isfinite(shares).all(0)
-    interval = np.quantile(shares[:, some], [0.025, 0.975], axis=1) if some.any() else np.full((2, 3), np.nan)
+    interval = percentile_interval(shares[:, some].T) if some.any() else np.full((2, 3), np.nan)
     mean = voxels.mean(1)
     return VarianceShares(
         variance=mean,
@@ -162,7 +163,7 @@ def _draws(
 ) -> np.ndarray:
     """Components of subjects drawn with replacement, (n_bootstrap, 3); NaN of a draw with one subject."""
     n = len(over_models)
-    times = rng.multinomial(n, np.full(n, 1 / n), n_bootstrap).astype(float)
+    times = multinomial_counts(n, n_bootstrap, rng).astype(float)
     own = np.diag(over_models)
     n_pairs = n**2 - (times**2).sum(1)
     n_pairs[n_pairs == 0] = np.nan

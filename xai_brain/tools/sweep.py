@@ -183,7 +183,7 @@ def run_recorded(cfg: DictConfig, given: list[str], execute: Any, *, always: boo
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     path, name = folder / RECORD, folder.name
-    about: dict[str, Any] = {"overrides": given, "settings": _stamp(cfg)}
+    about: dict[str, Any] = {"overrides": given, "settings": _settings_hash(cfg)}
     old = read_json(path) if path.exists() else {}
     same = old.get("state") == COMPLETE and old.get("settings") == about["settings"]
     if same and not always and RunDirectory(folder).config.exists():
@@ -207,7 +207,7 @@ def run_recorded(cfg: DictConfig, given: list[str], execute: Any, *, always: boo
     return objective
 
 
-def _stamp(cfg: DictConfig) -> str:
+def _settings_hash(cfg: DictConfig) -> str:
     settings = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(settings, dict)
     what = {key: value for key, value in settings.items() if key not in ("run_dir", "overwrite")}

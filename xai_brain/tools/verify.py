@@ -247,10 +247,10 @@ def _contradictions(
         yield "is of another image than participants.tsv tells"
 
 
-# Stages leave a stamp when they are done: from what their results follow, and the hash of each.
-STAMPS = {
+# A stage that is done leaves a manifest: the inputs that its results follow from, and the hash of each file.
+MANIFESTS = {
     "evaluation/baselines.json": "baselines",
-    "evaluation/judges/*.json": "evaluate",
+    "evaluation/metrics/*.json": "evaluate",
     "evaluation/inputs.json": "evaluate",
     "group/inputs.json": "evaluate",
     "evaluation/masks/*.json": "validate",
@@ -259,27 +259,27 @@ STAMPS = {
 
 
 def _results(run: RunDirectory, findings: Findings) -> None:
-    """Tables, maps of groups, figures and the report, by the stamps of their stages."""
-    for pattern, command in STAMPS.items():
-        for stamp in sorted(run.path.glob(pattern)):
-            content = findings.read(stamp, f"remove it and run `xai-brain {command}` again")
+    """Tables, maps of groups, figures and the report, by the manifests of their stages."""
+    for pattern, command in MANIFESTS.items():
+        for manifest in sorted(run.path.glob(pattern)):
+            content = findings.read(manifest, f"remove it and run `xai-brain {command}` again")
             if content and "Files" not in content:  # of an older version
                 findings.unknown["results"] = findings.unknown.get("results", 0) + 1
                 continue
-            for path, expected in manifest_files(stamp).items() if content else ():
-                findings.compare("results", path, expected, _remade(run, path, stamp, command))
+            for path, expected in manifest_files(manifest).items() if content else ():
+                findings.compare("results", path, expected, _remade(run, path, manifest, command))
 
 
-def _remade(run: RunDirectory, path: Path, stamp: Path, command: str) -> str:
-    """What makes a result again; a stage that has its stamp does nothing."""
+def _remade(run: RunDirectory, path: Path, manifest: Path, command: str) -> str:
+    """What makes a result again; a stage that has its manifest does nothing."""
     if path.parent.name == "images":
         return "remove it and run `xai-brain explain` again"
     if path.parent.parent.name == "baselines":
         return f"remove {path.parent} and run `xai-brain baselines` again"
-    stamps = [stamp]
-    if stamp.parent.name == "judges":
-        stamps.append(run.path / "evaluation" / "inputs.json")
-    return f"remove {' and '.join(map(str, stamps))} and run `xai-brain {command}` again"
+    manifests = [manifest]
+    if manifest.parent.name == "metrics":
+        manifests.append(run.path / "evaluation" / "inputs.json")
+    return f"remove {' and '.join(map(str, manifests))} and run `xai-brain {command}` again"
 
 
 def _figures(run: RunDirectory, findings: Findings) -> None:

@@ -1,4 +1,4 @@
-"""Whether an image lies in MNI152 space, judged by its content. No torch.
+"""Whether an image lies in MNI152 space, by its content. No torch.
 
 A file name, a setting or an alignment states that an image is in MNI152. Here the statement is compared
 with the template: the smoothed image must correlate with the template better as it is than after a shift

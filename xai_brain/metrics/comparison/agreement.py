@@ -1,4 +1,4 @@
-"""Whether two maps say the same."""
+"""Agreement of two maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xai_brain.metrics.localization import ranked
 
 @dataclass(frozen=True)
 class RankedMap:
-    """A map by the order of its absolute values, made once for all comparisons.
+    """Ranks of the absolute values of a map, computed once for all comparisons.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def agreement(
 def compare(
     a: RankedMap, b: RankedMap, n_voxels: int, top_percents: Sequence[float]
 ) -> Iterator[dict[str, Any]]:
-    """Whether two maps mark the same voxels; nothing is said of an empty one.
+    """Overlap of the highest voxels of two maps; no value for an empty map.
 
     Parameters
     ----------
@@ -94,9 +94,9 @@ def compare(
 
     Notes
     -----
-    All go by absolute value except ``cosine``, that of the signed maps: -1 where one says against a class
-    what the other says for it. Its chance is the exact expectation when the voxels of one map are put
-    anywhere in the brain, and above 0 for maps without negative values.
+    All use absolute values except ``cosine``, which compares signed maps: it is -1 for maps of opposite sign.
+    Its chance is the exact expectation when the voxels of one map are permuted in the brain; it is above 0
+    for maps without negative values.
 
     ``voxel_agreement`` is what Kan et al. 2020 call Dice: the share of voxels of the image, background
     included, on which two binary maps agree. It is high for maps without a voxel in common.

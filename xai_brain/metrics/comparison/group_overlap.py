@@ -59,7 +59,7 @@ def group_overlap(
 def group_agreement(
     group_maps: Mapping[str, np.ndarray], n_voxels: int, top_percents: Sequence[float], random_state: int = 0
 ) -> list[dict[str, Any]]:
-    """Whether the group maps of two methods say the same, for every pair of methods.
+    """Agreement of the group maps of two methods, for every pair of methods.
 
     Parameters
     ----------

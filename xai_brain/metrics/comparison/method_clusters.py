@@ -1,4 +1,4 @@
-"""Which methods say nearly the same: hierarchical clusters of their maps. No torch."""
+"""Hierarchical clusters of methods with similar maps. No torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
+
+from xai_brain.statistics.bootstrap import multinomial_counts
 
 COLUMNS = ["step", "cluster_a", "cluster_b", "distance", "n_methods", "support", "n_subjects"]
 AND = " + "  # between the methods of a cluster
@@ -59,9 +61,7 @@ def cluster_methods(
     values, pairs = wide.to_numpy(float), [[methods.index(one) for one in pair] for pair in wide.columns]
     merges = _merges(_distances(np.nanmean(values, axis=0), pairs, len(methods)))
 
-    times = np.random.default_rng(random_state).multinomial(
-        len(values), np.full(len(values), 1 / len(values)), n_bootstrap
-    )
+    times = multinomial_counts(len(values), n_bootstrap, np.random.default_rng(random_state))
     n_known = times @ np.isfinite(values)
     drawn = (times @ np.nan_to_num(values))[n_known.all(1)] / n_known[n_known.all(1)]
     again = [
@@ -79,7 +79,7 @@ def cluster_methods(
 
 
 def _compared(methods: list[str], pairs: set[frozenset[str]]) -> tuple[list[str], list[str]]:
-    """Methods that were all compared with each other, and those that are in the way of it."""
+    """Methods that were all compared with each other, and the methods that are excluded for that."""
     kept, left_out = list(methods), []
     while kept:
         absent = {a: sum(frozenset((a, b)) not in pairs for b in kept if b != a) for a in kept}

@@ -28,7 +28,7 @@ def region_means(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
 
 
 def region_place(values: np.ndarray, labels: np.ndarray, region: int, random_state: int = 0) -> int:
-    """Place of a region among all, 1 for the one with the highest mean; equal means in random order.
+    """Rank of a region among all regions, 1 for the highest mean; equal means in random order.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def region_place(values: np.ndarray, labels: np.ndarray, region: int, random_sta
 def chance_of_place(
     labels: np.ndarray, region: int, place: int, n_draws: int = 20_000, random_state: int = 0
 ) -> float:
-    """Probability that a random map puts a region at a place or before it.
+    """Probability that a random map gives a region a rank of at most `place`.
 
     Means of independent values are nearly normal with a variance of 1 / voxels, so that small regions
     come first more often than large ones: for a large region among small ones this is close to 0, and a
@@ -68,7 +68,7 @@ def chance_of_place(
 
 
 def most_covered_region(true: np.ndarray, labels: np.ndarray) -> int:
-    """The region of which the largest part is true: that which a perfect map puts first.
+    """The region with the largest true part: the first region of a perfect map.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How alike two maps of one subject are, in ranks and in structure."""
+"""Similarity of two maps of one participant: ranks and structure."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def ssim_of_chance(original: np.ndarray, brain_mask: np.ndarray, random_state: int = 0) -> float:
-    """SSIM of a map and the same values at random places in the brain.
+    """SSIM of a map and the same values at random voxels of the brain.
 
     It is above 0 where both are nearly empty, so that a sparse map needs more to be called similar.
 

@@ -1,4 +1,4 @@
-"""Whether a map stays the same when the network is trained again, or the image changes a little."""
+"""Stability of a map over training seeds and under small changes of the image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reseed_stability(
     labels: np.ndarray | None = None,
     random_state: int = 0,
 ) -> dict[str, float]:
-    """Agreement of one subject's maps from networks that were trained with different seeds.
+    """Agreement of one participant's maps from networks that were trained with different seeds.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How far the weight of a map has to travel to lie on the truth."""
+"""Earth mover's distance of a map from the true location."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUNDING = 1e-6  # above the tolerance of the solver
 def brain_blocks(
     brain_mask: np.ndarray, voxel_size_mm: Sequence[float], max_blocks: int = MAX_BLOCKS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks of nearly equal size that cut up the box around the brain.
+    """Blocks of nearly equal size that divide the box around the brain.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def brain_blocks(
 
 
 def earth_movers_distance(a: np.ndarray, b: np.ndarray, centers_mm: np.ndarray) -> float:
-    """Mean distance in mm over which a distribution has to be carried to become another; exact.
+    """Exact earth mover's distance in mm between two distributions.
 
     Parameters
     ----------

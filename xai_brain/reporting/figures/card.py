@@ -1,4 +1,4 @@
-"""The report card as a picture: methods in rows, judges in columns, colour says how good. No pyplot."""
+"""Figure of the report card: methods in rows, metrics in columns, colour from bad to good. No pyplot."""
 
 from __future__ import annotations
 
@@ -10,48 +10,36 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from xai_brain.metrics.report_card import Verdict
+from xai_brain.metrics.table import METRICS
 from xai_brain.reporting.figures.scores import CHANCE, INK, SOFT, WIDTH, method_colours, shortened
 
-TITLES = {
-    "rra": "rank\ninside",
-    "rma": "mass\ninside",
-    "pointing": "peak\ninside",
-    "auprc": "AUPRC",
-    "emd": "near-\nness",
-    "region_hit": "region\nhit",
-    "deletion": "dele-\ntion",
-    "insertion": "inser-\ntion",
-    "infidelity": "infi-\ndelity",
-    "mprt": "random\nweights",
-    "label_randomization": "mixed\nlabels",
-    "reseed_stability": "other\nseeds",
-    "noise_stability": "noise",
-    "max_sensitivity": "sensi-\ntivity",
-    "seconds": "s",
-    "peak_mb": "MB",
-}
-COST = ("seconds", "peak_mb")
-MARKS = {"yes": "●", "with care": "◐", "no": "○", "not judged": ""}
+MARKS = {"yes": "●", "with care": "◐", "no": "○", "not rated": ""}
 GOOD = LinearSegmentedColormap.from_list("card", ["#e9b8a6", "#f7f4ee", "#9dc3a4", "#3f8f5f"])
 AT_CHANCE = 1 / 3  # of the colour scale
 
 
-def goodness(judge: str, value: float, chance: float) -> float:
-    """0 at chance, 1 for the best that there is, below 0 when worse than chance; NaN of costs.
+def goodness(name: str, value: float, chance: float) -> float:
+    """Position of a value on the colour scale of its metric.
 
-    Similarities to a network that learned nothing are best at 0 and worst at 1, whatever their chance.
+    Parameters
+    ----------
+    name : str
+        Of the metric.
+    value, chance : float
+
+    Returns
+    -------
+    float
+        1 for the best value, 0 for the neutral one (chance, unless the table of metrics gives another),
+        negative if worse; NaN for metrics without a scale, for example costs.
     """
-    if judge in COST or not np.isfinite(value):
-        return np.nan
-    if judge in ("mprt", "label_randomization"):
-        return 1 - 2 * abs(value)
-    if judge in ("deletion", "infidelity", "max_sensitivity"):
-        return (chance - value) / chance if chance > 0 else np.nan
-    return (value - chance) / (1 - chance) if chance < 1 else np.nan
+    best, neutral = METRICS[name].best, METRICS[name].neutral
+    full = abs((chance if neutral is None else neutral) - best)
+    return 1 - abs(value - best) / full if np.isfinite(full) and full > 0 else np.nan
 
 
 def card_figure(card: pd.DataFrame, verdicts: Sequence[Verdict]) -> Figure:
-    """All judges of all methods; baselines below the line.
+    """All metrics of all methods; baselines below the line.
 
     Parameters
     ----------
@@ -60,41 +48,42 @@ def card_figure(card: pd.DataFrame, verdicts: Sequence[Verdict]) -> Figure:
     verdicts : sequence of Verdict
         Their order is that of the rows.
     """
-    judges = [judge for judge in TITLES if (card["judge"] == judge).any()]
-    cells = card.set_index(["method", "judge"])
+    metrics = [m for m in METRICS.values() if m.in_figure and (card["metric"] == m.name).any()]
+    cells = card.set_index(["method", "metric"])
     names = [verdict.method for verdict in verdicts]
     fig = Figure(figsize=(WIDTH, 1.1 + 0.27 * len(names)), layout="constrained")
     ax = fig.subplots()
     for y, verdict in enumerate(verdicts):
-        for x, judge in enumerate(judges):
-            if (verdict.method, judge) not in cells.index:
+        for x, metric in enumerate(metrics):
+            if (verdict.method, metric.name) not in cells.index:
                 continue
-            row = cells.loc[(verdict.method, judge)]
-            good = goodness(judge, row["value"], row["chance"])
+            row = cells.loc[(verdict.method, metric.name)]
+            good = goodness(metric.name, row["value"], row["chance"])
             if np.isfinite(good):
                 shade = AT_CHANCE + (1 - AT_CHANCE) * good if good > 0 else AT_CHANCE * (1 + max(good, -1))
                 ax.fill([x, x + 1, x + 1, x], [y, y, y + 1, y + 1], color=GOOD(shade), linewidth=0)
             if np.isfinite(row["value"]):
-                ax.text(x + 0.5, y + 0.5, _told(judge, row["value"]), ha="center", va="center", fontsize=7.5)
+                text = _format(row["value"], metric.decimals)
+                ax.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7.5)
         ax.text(-0.15, y + 0.5, MARKS[verdict.believe], ha="right", va="center", fontsize=9, color=INK)
     n_methods = sum(verdict.kind != "baseline" for verdict in verdicts)
     if 0 < n_methods < len(names):
         ax.axhline(n_methods, color=INK, linewidth=1.2)
-    ax.set(xlim=(-0.6, len(judges)), ylim=(len(names), 0))
+    ax.set(xlim=(-0.6, len(metrics)), ylim=(len(names), 0))
     ax.set_yticks(np.arange(len(names)) + 0.5, [shortened(name, 28) for name in names])
-    ax.set_xticks(np.arange(len(judges)) + 0.5, [TITLES[judge] for judge in judges], fontsize=7.5)
+    headings = [metric.heading or metric.title for metric in metrics]
+    ax.set_xticks(np.arange(len(metrics)) + 0.5, headings, fontsize=7.5)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return fig
 
 
-def _told(judge: str, value: float) -> str:
-    if judge == "peak_mb":
+def _format(value: float, decimals: int) -> str:
+    if not decimals or abs(value) >= 9.995:
         return f"{value:.0f}"
-    digits = 2 if abs(value) < 9.995 else 0
     value = 0.0 if abs(value) < 0.005 else value
-    return f"{value:.{digits}f}".replace("-", "−").replace("0.", ".", 1) if digits else f"{value:.0f}"
+    return f"{value:.{decimals}f}".replace("-", "−").replace("0.", ".", 1)
 
 
 def cascade_figure(cascade: pd.DataFrame, methods: Sequence[str]) -> Figure:
@@ -103,7 +92,7 @@ def cascade_figure(cascade: pd.DataFrame, methods: Sequence[str]) -> Figure:
     Parameters
     ----------
     cascade : pandas.DataFrame
-        method, step (from 1), layer, spearman; one row per subject.
+        method, step (from 1), layer, spearman; one row per participant.
     methods : sequence of str
         With a line each; their order gives the colours.
     """

@@ -14,6 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from xai_brain.statistics.bootstrap import multinomial_counts
+
 CLASS_COLOURS = ("#35618f", "#c9792b", "#5b8c5a", "#8d6bb0", "#a94a4a", "#5f6b73")
 METHOD_COLOURS = (
     *("#7b3294", "#00838f", "#c2185b", "#558b2f", "#5d4037"),
@@ -95,7 +97,7 @@ def roc_band(
     rng = np.random.default_rng(0)
     draws = [
         np.ones(len(people)),
-        *rng.multinomial(len(people), np.full(len(people), 1 / len(people)), n_bootstrap),
+        *multinomial_counts(len(people), n_bootstrap, rng),
     ]
     curves = np.array([np.mean([roc(t, s, w[who], grid) for who, t, s in parts], axis=0) for w in draws])
     return np.stack([curves[0], *np.nanpercentile(curves[1:], [2.5, 97.5], axis=0)])

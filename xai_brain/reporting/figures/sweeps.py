@@ -22,7 +22,7 @@ def ranking_figure(ranks: pd.DataFrame) -> Figure:
     Parameters
     ----------
     ranks : pandas.DataFrame
-        From `xai_brain.statistics.sweeps.ranking`.
+        From `xai_brain.metrics.ranking.ranking`.
     """
     metric = ranks["metric"].iloc[0]
     rows = ranks[ranks["metric"] == metric].head(MOST)

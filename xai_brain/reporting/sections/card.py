@@ -1,4 +1,4 @@
-"""Section of the report with the report card: which map to believe, and how far."""
+"""Section of the report with the report card: which maps are reliable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from xai_brain.metrics.report_card import COLUMNS, JUDGES, verdicts
+from xai_brain.metrics.report_card import COLUMNS, verdicts
+from xai_brain.metrics.table import METRICS
 from xai_brain.reporting.contents import RunContents
 from xai_brain.reporting.figures import card as card_figures
 from xai_brain.reporting.gallery import Gallery
@@ -19,42 +20,42 @@ def card(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     if table is None:
         return None
     table = table[[column for column in COLUMNS if column in table]]
-    told = verdicts(table)
-    methods = [verdict.method for verdict in told if verdict.kind != "baseline"]
+    rated = verdicts(table)
+    methods = [verdict.method for verdict in rated if verdict.kind != "baseline"]
     cascade = _cascade(contents)
     drawn = card_figures.cascade_figure(cascade, methods) if cascade is not None else None
     return {
-        "figure": gallery.add("report-card", card_figures.card_figure(table, told)),
+        "figure": gallery.add("report-card", card_figures.card_figure(table, rated)),
         "cascade": gallery.add("random-weights", drawn) if drawn is not None else None,
-        "verdicts": [verdict for verdict in told if verdict.kind != "baseline"],
-        "baselines": [verdict for verdict in told if verdict.kind == "baseline"],
-        "judges": {judge: JUDGES[judge][0] for judge in JUDGES if (table["judge"] == judge).any()},
-        "n": table.groupby("judge")["n_subjects"].max().to_dict(),
+        "verdicts": [verdict for verdict in rated if verdict.kind != "baseline"],
+        "baselines": [verdict for verdict in rated if verdict.kind == "baseline"],
+        "metrics": [metric for metric in METRICS.values() if (table["metric"] == metric.name).any()],
+        "n": table.groupby("metric")["n_subjects"].max().to_dict(),
         "planted": contents.setting("planted.kind"),
         "rows": table.to_dict("records"),
     }
 
 
 def _cascade(contents: RunContents) -> pd.DataFrame | None:
-    files = sorted((contents.run.path / "evaluation" / "judges").glob("*_cascade.tsv"))
+    files = sorted((contents.run.path / "evaluation" / "metrics").glob("*_cascade.tsv"))
     return pd.concat([read_tsv(path) for path in files], ignore_index=True) if files else None
 
 
 def calibration(contents: RunContents) -> dict[str, Any] | None:
-    """What a card of planted effects in the same cohort says of this run's methods."""
+    """Verdicts on this run's methods from a report card of planted effects in the same cohort."""
     table = contents.evaluation("calibration")
     if table is None:
         return None
-    told = {verdict.method: verdict for verdict in verdicts(table[COLUMNS])}
-    rra = table[table["judge"] == "rra"].set_index("method")
+    rated = {verdict.method: verdict for verdict in verdicts(table[COLUMNS])}
+    rra = table[table["metric"] == "rra"].set_index("method")
     return {
         "planted": str(table["planted"].iloc[0]),
         "methods": {
             method: {
-                "verdict": told[method],
+                "verdict": rated[method],
                 "rra": rra.loc[method].to_dict() if method in rra.index else None,
             }
             for method in contents.methods
-            if method in told
+            if method in rated
         },
     }

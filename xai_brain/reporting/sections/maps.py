@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.io.nifti import is_mni152, load_img
+from xai_brain.metrics.table import METRICS
 from xai_brain.reporting.contents import RunContents, ShownSubject, number
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import clusters as cluster_figures
@@ -26,7 +27,7 @@ from xai_brain.reporting.references import short_citation
 from xai_brain.runs.directory import read_json
 
 AXIAL_MM = (-28.0, -8.0, 10.0, 30.0, 50.0)
-LOCALIZATION = {"rma": "Relevance mass", "rra": "Relevance rank", "pointing": "Pointing game"}
+LOCALIZATION = ("rma", "rra", "pointing")  # shown in this order
 
 
 def underlay_of(contents: RunContents, like: Path) -> nib.Nifti1Image | None:
@@ -158,7 +159,7 @@ def localization(contents: RunContents, gallery: Gallery) -> dict[str, Any] | No
     order = list(dict.fromkeys([*first["method"], *table["method"]]))
     rows: dict[str, dict[str, Any]] = {method: {} for method in order}
     panels: dict[str, list[dict[str, Any]]] = {}
-    for metric, title in LOCALIZATION.items():
+    for metric in LOCALIZATION:
         part = table[table["metric"] == metric].set_index("method")
         for method in [m for m in order if m in part.index]:
             row = part.loc[method]
@@ -169,7 +170,7 @@ def localization(contents: RunContents, gallery: Gallery) -> dict[str, Any] | No
                 "ratio": float(row["mean"]) / chance if chance else None,
             }  # fmt: skip
             rows[method][metric] = cell
-            panels.setdefault(title, []).append(cell)
+            panels.setdefault(METRICS[metric].title, []).append(cell)
     colours = figures.method_colours(contents.methods)
     return {
         "rows": rows,

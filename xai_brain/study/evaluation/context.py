@@ -1,4 +1,4 @@
-"""One network and the subjects that it is asked about: inputs, saved maps, brains, truth."""
+"""One network and its test participants: inputs, saved maps, brain masks, true locations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from xai_brain.study.training.networks import Network, training_subjects
 
 @dataclass
 class EvaluationContext:
-    """What every judge of a network needs.
+    """What the metrics of one network need.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ class EvaluationContext:
     network : Network
     classifier : CalibratedNetwork
     rows : pandas.DataFrame
-        participant_id, session_id and seed of the subjects, as in predictions.tsv.
+        participant_id, session_id and seed of the participants, as in predictions.tsv.
     shared : dict
-        What is the same for all methods, made once.
+        Results that are the same for all methods.
     """
 
     cfg: DictConfig
@@ -49,11 +49,11 @@ class EvaluationContext:
     shared: dict[Any, Any] = field(default_factory=dict)
 
     def head(self, n: int) -> EvaluationContext:
-        """The same for the subjects whose number is below n."""
+        """The same context for the participants whose number is below n."""
         return replace(self, rows=self.rows[self.rows["number"] < n])
 
     def cached(self, key: Any, make: Callable[[], Any]) -> Any:
-        """``make()`` at the first call with this key and these subjects, then what it gave."""
+        """Result of ``make()``, computed at the first call with this key and these participants."""
         key = (key, tuple(self.rows["participant_id"]), tuple(self.rows["session_id"]))
         if key not in self.shared:
             self.shared[key] = make()
@@ -93,41 +93,41 @@ class EvaluationContext:
     def method(
         self, label: str, model: torch.nn.Module | None = None, reference: Reference | None = None
     ) -> Any:
-        """A configured method, on this network or another one."""
+        """A configured method for this network or another one."""
         return build_method(self.cfg, label, model or self.classifier, reference or self.reference)[0]
 
     def output(self, label: str) -> str:
-        """What of the network's output a method explains."""
+        """Output of the network that a method explains."""
         return build_method(self.cfg, label, self.classifier, self.reference)[1]
 
     @cached_property
     def inputs(self) -> torch.Tensor:
         """(N, 1, X, Y, Z)."""
         keys = self.cohort.set_index(["participant_id", "session_id"])
-        volumes = [load_volume(keys.loc[who, "volume_path"]) for who in self._ids()]
+        volumes = [load_volume(keys.loc[image, "volume_path"]) for image in self._ids()]
         return torch.from_numpy(np.stack(volumes))[:, None].to(self.device)
 
     def map_paths(self, label: str) -> list[Path]:
         seeds = list(self.cfg.seeds)
-        return [self.run.attribution(*who, SPACE, label, self.network.seed, seeds) for who in self._ids()]
+        return [self.run.attribution(*image, SPACE, label, self.network.seed, seeds) for image in self._ids()]
 
     def saved(self, label: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Maps of the run (N, 1, X, Y, Z) and the class that each explains (N,)."""
+        """Maps of the run (N, 1, X, Y, Z) and the classes that they explain (N,)."""
         paths = self.map_paths(label)
         maps = [map_values(path) for path in paths]
         targets = torch.tensor([read_json(sidecar(path))["Target"] for path in paths], device=self.device)
         return torch.from_numpy(np.stack(maps))[:, None], targets
 
     def brains(self) -> list[np.ndarray]:
-        return [brain_of(self.run, *who) for who in self._ids()]
+        return [brain_of(self.run, *image) for image in self._ids()]
 
     def common_brain(self) -> np.ndarray:
-        """Voxels in the brains of all subjects."""
+        """Voxels in the brain masks of all participants."""
         return self.cached("common brain", lambda: np.logical_and.reduce(self.brains()))
 
     def truths(self) -> list[np.ndarray] | None:
-        """True voxels of each subject; None where they are not known."""
-        found = [truth_of(self.run, *who) for who in self._ids()]
+        """True voxels of each participant; None where they are not known."""
+        found = [truth_of(self.run, *image) for image in self._ids()]
         known = [truth for truth in found if truth is not None]
         return known if len(known) == len(found) else None
 

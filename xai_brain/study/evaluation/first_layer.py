@@ -1,4 +1,4 @@
-"""The first layer of every network, on the people it has not seen: evaluation/first_layer.tsv."""
+"""First layer of every network, for its test participants: evaluation/first_layer.tsv."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TABLES = ("first_layer", "first_layer_networks")
 
 
 def evaluate_first_layer(cfg: DictConfig, run: RunDirectory) -> None:
-    """Compare the classes in the first layer's feature maps, when the settings ask for it.
+    """Compare the classes in the feature maps of the first layer, if the settings request it.
 
     Channels of two networks are not the same feature, so that every network is tested by itself, on its
     own test subjects; first_layer.tsv has a row per network, feature and channel, and
@@ -59,23 +59,23 @@ def _tests(cfg: DictConfig, run: RunDirectory) -> tuple[list[pd.DataFrame], list
         return [], []
     predictions = first_repeat(read_tsv(run.predictions))
     volumes = cohort.set_index(["participant_id", "session_id"])["volume_path"]
-    people = of_one_class(read_tsv(run.participants)).dropna(subset=["label"])
-    if len(names := class_names(people)) < 2:
+    participants = of_one_class(read_tsv(run.participants)).dropna(subset=["label"])
+    if len(names := class_names(participants)) < 2:
         log("evaluate: the first layer is not looked at: fewer than two classes are known here")
         return [], []
     given = cfg.evaluation.group.confounds
-    confounds = default_confounds(cfg, people) if given is None else list(given)
+    confounds = default_confounds(cfg, participants) if given is None else list(given)
     confounds = [name for name in confounds if name != "fold"]  # one network is of one fold
     channels: list[pd.DataFrame] = []
     networks: list[dict[str, Any]] = []
     work = [(key, network) for key, several in load_networks(cfg, run).items() for network in several]
     for (seed, fold), network in track(work, "first layer"):
         rows = predictions[(predictions["seed"] == seed) & (predictions["fold"] == fold)]
-        rows = rows[rows["participant_id"].isin(people["participant_id"])]
+        rows = rows[rows["participant_id"].isin(participants["participant_id"])]
         if rows.empty:
             continue
         values, layer = _features(cfg, network, rows, volumes)
-        asked = people.set_index("participant_id").loc[list(values["mean"].index)].reset_index()
+        asked = participants.set_index("participant_id").loc[list(values["mean"].index)].reset_index()
         about = {"seed": network.seed, "fold": network.fold}
         for pair in combinations(names, 2):
             design, reason = _design(asked, pair, confounds)
@@ -104,7 +104,7 @@ def _tests(cfg: DictConfig, run: RunDirectory) -> tuple[list[pd.DataFrame], list
 def _features(
     cfg: DictConfig, network: Network, rows: pd.DataFrame, volumes: pd.Series
 ) -> tuple[dict[str, pd.DataFrame], str]:
-    """Each feature as subjects x channels, and the layer; sessions of a subject are averaged."""
+    """Each feature as participants x channels, and the layer; sessions of a participant are averaged."""
     classifier = network.load(cfg)
     device = next(classifier.parameters()).device
     found: dict[str, list[np.ndarray]] = {feature: [] for feature in FEATURES}
@@ -127,10 +127,10 @@ def _features(
 
 
 def _design(
-    people: pd.DataFrame, pair: tuple[str, str], confounds: list[str]
+    participants: pd.DataFrame, pair: tuple[str, str], confounds: list[str]
 ) -> tuple[Design | None, str | None]:
-    """Confounds of the subjects of two classes; None where there are none, and why they cannot be used."""
-    both = people[people["label"].isin(pair)]
+    """Confounds of the participants of two classes; None without confounds, and why they cannot be used."""
+    both = participants[participants["label"].isin(pair)]
     try:
         design = make_design(both, pair, confounds) if confounds else None
     except GroupError as error:
@@ -156,7 +156,7 @@ def _counts(test: ChannelTest, design: Design | None) -> dict[str, Any]:
 
 
 def _combined(networks: pd.DataFrame) -> dict[str, float]:
-    """Means over the networks (and pairs of classes), told in a line each."""
+    """Log the means over the networks (and pairs of classes), one line each."""
     figures: dict[str, float] = {}
     for feature, rows in networks.groupby("feature", sort=False) if len(networks) else []:
         for column, name in (

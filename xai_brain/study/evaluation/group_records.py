@@ -1,4 +1,4 @@
-"""What is told of a comparison of classes: its row in the tables, its sidecar, and how tests agree."""
+"""Records of a comparison of classes: rows of the tables, sidecars, and agreement of tests."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def row_of(
 def record_of(
     classes: Sequence[str], design: Design, test: GroupTest, n_empty: int, settings: DictConfig
 ) -> dict[str, Any]:
-    """What the sidecar of a statistical map says of its test."""
+    """Description of a test in the sidecar of its statistical map."""
     threshold = test.threshold(settings.alpha)
     return {
         "Difference": f"{classes[1]} minus {classes[0]}",
@@ -80,7 +80,7 @@ def record_of(
 
 
 def class_sizes(design: Design) -> list[int]:
-    """Subjects of the first and of the second class."""
+    """Number of participants of the first and of the second class."""
     return [int((design.tested == k).sum()) for k in (0, 1)]
 
 
@@ -111,7 +111,7 @@ def overlaps_of(results: Results, random_state: int) -> list[dict[str, Any]]:
 
 
 def figures_of_overlaps(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """For metrics.json."""
+    """Figures for metrics.json."""
     return {
         f"group_overlap/{r['method']}/{r['comparison']}/{r['map']}/{r['metric']}": float(r["value"])
         for r in rows

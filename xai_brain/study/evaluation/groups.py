@@ -43,7 +43,7 @@ from xai_brain.study.evaluation.group_records import (
     record_of,
     row_of,
 )
-from xai_brain.study.evaluation.regions import atlas_of, atlas_stamp
+from xai_brain.study.evaluation.regions import atlas_files, atlas_of
 from xai_brain.study.participants import class_names, is_readable, of_one_class, prepared_cohort, same_cohort
 from xai_brain.study.run_images import SPACE, brain_share, made_by, map_values
 
@@ -51,12 +51,12 @@ TABLES = ("group_tests", "group_clusters", "group_overlap", "group_agreement")
 
 
 def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
-    """Compare the classes in all maps that explain one common output; tell which do not.
+    """Compare the classes in all maps that explain one common output; log which maps do not.
 
     Parameters
     ----------
     cfg : omegaconf.DictConfig
-        ``evaluation.group`` says how.
+        With the settings ``evaluation.group``.
     run : RunDirectory
     maps : list of dict
         From `xai_brain.stages.evaluate.find_maps`.
@@ -66,7 +66,7 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
     evaluation/ then holds group_tests.tsv (one row per comparison, with the reason where there is none),
     group_clusters.tsv, group_overlap.tsv (with the images) and group_agreement.tsv (of two methods).
     """
-    _forget(run)
+    _remove_comparisons(run)
     if cfg.evaluation.group.n_perm:
         Comparison(cfg, run, pd.DataFrame(maps)).write()
     made = [*(run.path / "group").glob(COMPARISONS), *map(run.evaluation, TABLES)]
@@ -74,26 +74,26 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
 
 
 def groups_are_compared(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
-    """Whether the comparisons that are there follow from these maps, people and settings."""
-    stamp = run.path / "group" / "inputs.json"
-    return is_up_to_date(stamp, group_inputs(cfg, run, maps))
+    """Whether the existing comparisons follow from these maps, participants and settings."""
+    manifest = run.path / "group" / "inputs.json"
+    return is_up_to_date(manifest, group_inputs(cfg, run, maps))
 
 
 def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the comparisons follow from."""
+    """Inputs that the comparisons depend on."""
     return {
         "settings": OmegaConf.to_container(cfg.evaluation.group),
         "random_state": cfg.evaluation.random_state,
         "top_percents": list(cfg.evaluation.top_percents),
         "brain_size_column": cfg.data.brain_size_column,
-        "atlas": [cfg.evaluation.atlas, *atlas_stamp(cfg)],
+        "atlas": [cfg.evaluation.atlas, *atlas_files(cfg)],
         "participants": file_hash(run.participants),
         "cohort": is_readable(cfg) if cfg.evaluation.group.images else None,
-        "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['stamp']}" for m in maps),
+        "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['file_state']}" for m in maps),
     }
 
 
-def _forget(run: RunDirectory) -> None:
+def _remove_comparisons(run: RunDirectory) -> None:
     (run.path / "group" / "inputs.json").unlink(missing_ok=True)  # first: what follows is not of it
     for path in (run.path / "group").glob(COMPARISONS):
         path.unlink()
@@ -103,14 +103,14 @@ def _forget(run: RunDirectory) -> None:
 
 
 def default_confounds(cfg: DictConfig, participants: pd.DataFrame) -> list[str]:
-    """Columns that are there of age, sex, brain size and site, but not what the classes are made of."""
+    """Available columns among age, sex, brain size and site, except the one that defines the classes."""
     names = ["age", "sex", cfg.data.brain_size_column, "site"]
     there = [name for name in names if name in participants and participants[name].notna().any()]
     return [name for name in there if not is_label(name, cfg.data.label)]
 
 
 class Comparison:
-    """All comparisons of one run, and the tables that they fill.
+    """All comparisons of one run and their tables.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ class Comparison:
         row = row_of(name, comparison, design, test, n_empty, self.settings)
         row["explains"] = about.get("TargetName", "")
         self.tests.append(row)
-        self._tell(row, design)
+        self._log(row, design)
         sidecar_of = {
             **about,
             **record_of(classes, design, test, n_empty, self.settings),
@@ -283,16 +283,16 @@ class Comparison:
         if len(table):
             self.clusters.append(table.assign(method=name, comparison=comparison))
 
-    def _tell(self, row: dict[str, Any], design: Design) -> None:
+    def _log(self, row: dict[str, Any], design: Design) -> None:
         about = f"evaluate: {row['method']}, {row['comparison']}: "
         for column, why in design.dropped.items():
             log(f"{about}confound {column} dropped: {why}")
         if row["n_left_out"]:
             reasons = pd.Series(design.left_out).value_counts()
-            told = ", ".join(f"{n} with {why}" for why, n in reasons.items())
-            log(f"{about}{row['n_left_out']} subjects left out: {told}")
+            listed = ", ".join(f"{n} with {why}" for why, n in reasons.items())
+            log(f"{about}{row['n_left_out']} participants excluded: {listed}")
         if row["n_empty"]:
-            log(f"{about}{row['n_empty']} subjects left out: their maps are empty")
+            log(f"{about}{row['n_empty']} participants excluded: their maps are empty")
         log(
             f"{about}{row['n_significant']} of {row['n_voxels']} voxels differ at family-wise "
             f"p <= {row['alpha']:g} ({row['n_first']} and {row['n_second']} subjects, smallest p "

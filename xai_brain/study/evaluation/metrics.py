@@ -1,6 +1,6 @@
-"""Let the networks of a run judge its maps. What is judged is not judged again.
+"""Compute the metrics of a run's maps that need its networks. Values that exist are not computed again.
 
-One file per method, network and judge lies below evaluation/judges.
+One file per method, network and function of the table METRICS lies below evaluation/metrics.
 """
 
 from __future__ import annotations
@@ -16,30 +16,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.attribution.protocol import method_info
 from xai_brain.io.atomic import file_hash
+from xai_brain.metrics.table import METRICS, Metric, select_metrics
 from xai_brain.parallel.locks import run_shared
 from xai_brain.parallel.memory import return_freed_memory
 from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.shards import select_shard
 from xai_brain.runs.directory import RunDirectory, is_up_to_date, read_tsv, write_manifest, write_tsv
-from xai_brain.study.evaluation import network_metrics as ask
 from xai_brain.study.evaluation.context import EvaluationContext
+from xai_brain.study.evaluation.network_metrics import cascade_path
 from xai_brain.study.participants import prepared_cohort, same_cohort
 from xai_brain.study.training.networks import load_networks
 
-# unit of work: the judges that come of it, the setting of how many subjects, the function
-UNITS = {
-    "removal": (("deletion", "insertion"), "n_removal", ask.deletion_insertion_scores),
-    "blocks": (("infidelity",), "n_removal", ask.infidelity_scores),
-    "weights": (("mprt",), "n_sanity", ask.by_random_weights),
-    "labels": (("label_randomization", "rra_permuted"), "n_sanity", ask.by_permuted_labels),
-    "noise": (("noise_stability",), "n_noise", ask.by_noise),
-    "sensitivity": (("max_sensitivity",), "n_noise", ask.by_small_noise),
-    "cost": (("seconds", "peak_mb"), "n_cost", ask.by_cost),
-}
-
 
 def compute_metrics(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Ask the networks of the first seed about the maps of some subjects.
+    """Values of the metrics that need a network, for some participants and the networks of the first seed.
 
     Parameters
     ----------
@@ -50,17 +40,22 @@ def compute_metrics(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> t
 
     Returns
     -------
-    judged : pandas.DataFrame
-        participant_id, session_id, seed, fold, method, kind, judge, value, chance.
+    values : pandas.DataFrame
+        participant_id, session_id, seed, fold, method, kind, metric, value, chance.
     n_left : int
         Units of work that are left to other shards.
     """
     card = cfg.evaluation.card
-    units = [unit for unit, (judges, _, _) in UNITS.items() if set(judges) & set(card.judges)]
+    selected = [name for name in select_metrics(card.metrics) if METRICS[name].needs_network]
+    units = {
+        unit: metrics
+        for unit, metrics in _units().items()
+        if any(metric.name in selected for metric in metrics)
+    }
     labels = [label for label in dict.fromkeys(maps["method"]) if label in cfg.attribution]
-    if not units or not labels or cfg.networks:  # a mean map of many networks is judged by none of them
+    if not units or not labels or cfg.networks:  # a mean map of several networks has no single network
         return pd.DataFrame(), 0
-    chosen = choose_subjects(maps, max(card[UNITS[unit][1]] for unit in units))
+    chosen = choose_subjects(maps, max(card[metrics[0].participants] for metrics in units.values()))
     cohort = same_cohort(prepared_cohort(cfg, run), run)
     networks = load_networks(cfg, run)
     work_of = {
@@ -69,89 +64,104 @@ def compute_metrics(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> t
         }
         for seed, fold in networks
     }
-    mine = select_shard((name for work in work_of.values() for name in work), cfg.shard)
-    asked = []
+    shard = select_shard((name for work in work_of.values() for name in work), cfg.shard)
+    requested = []
     for (seed, fold), (network,) in networks.items():
         rows = chosen[(chosen["seed"] == seed) & (chosen["fold"] == fold)]
         if rows.empty:
             continue
-        bench = EvaluationContext(cfg, run, cohort, network, network.load(cfg), rows)
+        context = EvaluationContext(cfg, run, cohort, network, network.load(cfg), rows)
         work = work_of[seed, fold]
         run_shared(
             run.locks,
-            {name: one for name, one in work.items() if name in mine},
-            done=partial(_is_computed, bench),
-            do=partial(_compute, bench),
-            progress=partial(track, description=f"judge seed {seed} fold {fold + 1}"),
-            wait=lambda n: log(f"judge: waiting for {n} units that other processes judge"),
+            {name: one for name, one in work.items() if name in shard},
+            done=partial(_is_computed, context),
+            do=partial(_compute, context),
+            progress=partial(track, description=f"metrics seed {seed} fold {fold + 1}"),
+            wait=lambda n: log(f"metrics: waiting for {n} units that other processes compute"),
             stay=cfg.shard is None,
         )
-        bench = replace(bench, shared={})  # what the judges made of one network is not kept for the next
-        asked += [(bench, one) for one in work.values()]
-    judged = [(bench, one) for bench, one in asked if cfg.shard is None or _is_computed(bench, one)]
-    n_left = len(asked) - len(judged)
-    tables = [_table(bench, *one) for bench, one in judged]
+        context = replace(context, shared={})  # results of one network are not kept for the next
+        requested += [(context, one) for one in work.values()]
+    computed = [
+        (context, one) for context, one in requested if cfg.shard is None or _is_computed(context, one)
+    ]
+    n_left = len(requested) - len(computed)
+    tables = [_table(context, *one) for context, one in computed]
     if not any(len(table) for table in tables):  # all are left to others
         return pd.DataFrame(), n_left
     table = pd.concat(tables, ignore_index=True)
-    return table[table["judge"].isin(card.judges)], n_left
+    return table[table["metric"].isin(selected)], n_left
+
+
+def _units() -> dict[str, list[Metric]]:
+    """Metrics that are computed together, by the name of their function, which names their files."""
+    units: dict[str, list[Metric]] = {}
+    for metric in METRICS.values():
+        if metric.needs_network:
+            name = metric.function.rpartition(".")[2].removesuffix("_scores")
+            units.setdefault(name, []).append(metric)
+    return units
 
 
 def choose_subjects(maps: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The first n subjects of the first seed, in turns of fold and class; ``number`` counts them."""
-    people = maps[maps["seed"] == maps["seed"].min()].drop_duplicates(["participant_id", "session_id"])
-    turn = people.groupby(["fold", "label"]).cumcount()
-    people = people.assign(turn=turn).sort_values(["turn", "label", "fold"], kind="stable").head(n)
-    return people.assign(number=np.arange(len(people)))
+    """The first n participants of the first seed, alternating fold and class; ``number`` counts them."""
+    images = maps[maps["seed"] == maps["seed"].min()].drop_duplicates(["participant_id", "session_id"])
+    turn = images.groupby(["fold", "label"]).cumcount()
+    images = images.assign(turn=turn).sort_values(["turn", "label", "fold"], kind="stable").head(n)
+    return images.assign(number=np.arange(len(images)))
 
 
-def _asked(bench: EvaluationContext, unit: str) -> EvaluationContext:
-    """The subjects that a judge is asked about."""
-    return bench.head(bench.card[UNITS[unit][1]])
+def _select_participants(context: EvaluationContext, unit: str) -> EvaluationContext:
+    """The context of the participants for which a unit is computed."""
+    return context.head(context.card[_units()[unit][0].participants])
 
 
-def _path(bench: EvaluationContext, unit: str, label: str) -> Path:
-    name = f"desc-{label}_seed-{bench.network.seed}_fold-{bench.network.fold}_{unit}.tsv"
-    return bench.run.path / "evaluation" / "judges" / name
+def _path(context: EvaluationContext, unit: str, label: str) -> Path:
+    name = f"desc-{label}_seed-{context.network.seed}_fold-{context.network.fold}_{unit}.tsv"
+    return context.run.path / "evaluation" / "metrics" / name
 
 
-def _is_computed(bench: EvaluationContext, work: tuple[str, str]) -> bool:
-    """Whether the file of a unit is there, and of the same network, maps and settings."""
+def _is_computed(context: EvaluationContext, work: tuple[str, str]) -> bool:
+    """Whether the file of a unit exists and follows from the same network, maps and settings."""
     unit, label = work
-    bench = _asked(bench, unit)
-    path = _path(bench, unit, label)
-    beside = path.with_suffix(".json")
-    return bench.rows.empty or (path.exists() and is_up_to_date(beside, _stamp(bench, label)))
+    context = _select_participants(context, unit)
+    path = _path(context, unit, label)
+    manifest = path.with_suffix(".json")
+    return context.rows.empty or (path.exists() and is_up_to_date(manifest, _inputs_hash(context, label)))
 
 
-def _table(bench: EvaluationContext, unit: str, label: str) -> pd.DataFrame:
-    return pd.DataFrame() if _asked(bench, unit).rows.empty else read_tsv(_path(bench, unit, label))
+def _table(context: EvaluationContext, unit: str, label: str) -> pd.DataFrame:
+    if _select_participants(context, unit).rows.empty:
+        return pd.DataFrame()
+    return read_tsv(_path(context, unit, label))
 
 
-def _compute(bench: EvaluationContext, work: tuple[str, str]) -> None:
-    """Make the file of one unit."""
+def _compute(context: EvaluationContext, work: tuple[str, str]) -> None:
+    """Write the file of one unit."""
     unit, label = work
-    bench = _asked(bench, unit)
-    judge = UNITS[unit][2]
-    path = _path(bench, unit, label)
-    beside = path.with_suffix(".json")
-    beside.unlink(missing_ok=True)
-    kind = "baseline" if method_info(bench.method(label)).is_baseline else "method"
-    ids = bench.rows[["participant_id", "session_id", "seed", "fold"]].reset_index(drop=True)
+    context = _select_participants(context, unit)
+    path = _path(context, unit, label)
+    manifest = path.with_suffix(".json")
+    manifest.unlink(missing_ok=True)
+    kind = "baseline" if method_info(context.method(label)).is_baseline else "method"
+    ids = context.rows[["participant_id", "session_id", "seed", "fold"]].reset_index(drop=True)
+    function = _units()[unit][0].load_function()
     tables = [
-        ids.assign(method=label, kind=kind, judge=judge_name, value=value, chance=chance)
-        for judge_name, (value, chance) in judge(bench, label).items()
+        ids.assign(method=label, kind=kind, metric=name, value=value, chance=chance)
+        for name, (value, chance) in function(context, label).items()
     ]
     write_tsv(pd.concat(tables, ignore_index=True), path)
-    cascade = path.with_name(f"{path.stem.removesuffix(unit)}cascade.tsv")  # of random weights
-    made = [path, cascade] if unit == "weights" else [path]
-    write_manifest(beside, _stamp(bench, label), made)
+    cascade = cascade_path(context, label)
+    files = [path, cascade] if unit == "parameter_randomization" else [path]
+    write_manifest(manifest, _inputs_hash(context, label), files)
     return_freed_memory()
 
 
-def _stamp(bench: EvaluationContext, label: str) -> str:
-    """What changes when the network, the maps, the subjects or the settings of the judges do."""
-    card = {key: value for key, value in bench.card.items() if key != "judges"}
-    maps = [file_hash(Path(path)) for path in bench.map_paths(label)]
-    parts = [bench.network.sha256, str(card), OmegaConf.to_yaml(bench.cfg.attribution[label]), str(maps)]
+def _inputs_hash(context: EvaluationContext, label: str) -> str:
+    """Hash that changes with the network, the maps, the participants or the settings of the metrics."""
+    card = {key: value for key, value in context.card.items() if key != "metrics"}
+    maps = [file_hash(Path(path)) for path in context.map_paths(label)]
+    method = OmegaConf.to_yaml(context.cfg.attribution[label])
+    parts = [context.network.sha256, str(card), method, str(maps)]
     return sha256(" ".join(parts).encode()).hexdigest()

@@ -1,7 +1,12 @@
-"""Judges that ask the network. Each gives, for a method: judge -> (value of every subject, chance)."""
+"""Functions of the metrics that need a network (see `xai_brain.metrics.table`).
+
+Each takes a context and the label of a method and returns, by name, the values of the context's participants
+and their chance level.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,105 +31,108 @@ from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.explanation.batches import multiplies_by_inputs
 from xai_brain.study.training.permuted import permute_labels, permuted_network
 
-Judged = dict[str, tuple[Any, Any]]
+Scores = dict[str, tuple[Any, Any]]
 
 
-def deletion_insertion_scores(bench: EvaluationContext, label: str) -> Judged:
-    """Class probability while voxels go or come in the order of the map."""
-    card, model = bench.card, ClassScore(bench.classifier, "probability")
-    maps, targets = bench.saved(label)
-    baselines = removal_baselines(card.removal, bench.inputs, bench.reference)
-    where = (model, bench.inputs, baselines)
-    brain = bench.reference.brain_mask.numpy()
+def cascade_path(context: EvaluationContext, label: str) -> Path:
+    """Table of the similarities while the weights are randomised layer by layer."""
+    name = f"desc-{label}_seed-{context.network.seed}_fold-{context.network.fold}_cascade.tsv"
+    return context.run.path / "evaluation" / "metrics" / name
+
+
+def deletion_insertion_scores(context: EvaluationContext, label: str) -> Scores:
+    """Class probability while voxels are removed or inserted in the order of the map."""
+    card, model = context.card, ClassScore(context.classifier, "probability")
+    maps, targets = context.saved(label)
+    baselines = removal_baselines(card.removal, context.inputs, context.reference)
+    where = (model, context.inputs, baselines)
+    brain = context.reference.brain_mask.numpy()
     curves = deletion_insertion(*where, maps, targets, brain, card.n_steps)
-    chance = bench.cached(
+    chance = context.cached(
         ("random order", tuple(targets.tolist())), lambda: random_order(*where, targets, brain, card.n_steps)
     )
-    return {
-        judge: (area_under(curves[judge]), area_under(chance[judge])) for judge in ("deletion", "insertion")
-    }
+    return {name: (area_under(curves[name]), area_under(chance[name])) for name in ("deletion", "insertion")}
 
 
-def infidelity_scores(bench: EvaluationContext, label: str) -> Judged:
-    """How well a map foretells the fall of the score without a block."""
-    card, brain = bench.card, bench.common_brain()
-    maps, targets = bench.saved(label)
-    output, method = bench.output(label), bench.method(label)
+def infidelity_scores(context: EvaluationContext, label: str) -> Scores:
+    """How well a map predicts the change of the score after the removal of a block."""
+    card, brain = context.card, context.common_brain()
+    maps, targets = context.saved(label)
+    output, method = context.output(label), context.method(label)
 
     def changes() -> Any:
-        baselines = removal_baselines(card.removal, bench.inputs, bench.reference)
-        blocks = random_blocks(brain, bench.reference.voxel_size_mm, card.n_blocks)
-        model = ClassScore(bench.classifier, output)
-        return block_changes(model, bench.inputs, baselines, targets, brain, blocks)
+        baselines = removal_baselines(card.removal, context.inputs, context.reference)
+        blocks = random_blocks(brain, context.reference.voxel_size_mm, card.n_blocks)
+        model = ClassScore(context.classifier, output)
+        return block_changes(model, context.inputs, baselines, targets, brain, blocks)
 
-    found = bench.cached(("blocks", output, tuple(targets.tolist())), changes)
+    found = context.cached(("blocks", output, tuple(targets.tolist())), changes)
     contributions = multiplies_by_inputs(method, label)
     values = infidelity(maps, found, contributions)
     return {"infidelity": (values, infidelity_of_chance(found, contributions))}
 
 
-def by_random_weights(bench: EvaluationContext, label: str) -> Judged:
-    """Similarity to maps of the network without what it learned; all steps are kept in a table."""
-    _, targets = bench.saved(label)
+def parameter_randomization_scores(context: EvaluationContext, label: str) -> Scores:
+    """Similarity to maps of the network with random weights; all steps are written to a table."""
+    _, targets = context.saved(label)
     table = parameter_randomization(
-        bench.classifier, lambda model: bench.method(label, model), bench.inputs, targets,
-        bench.common_brain(), batch_size=bench.batch_size,
+        context.classifier, lambda model: context.method(label, model), context.inputs, targets,
+        context.common_brain(), batch_size=context.batch_size,
     )  # fmt: skip
-    name = f"desc-{label}_seed-{bench.network.seed}_fold-{bench.network.fold}_cascade.tsv"
-    ids = bench.rows["participant_id"].tolist()
+    ids = context.rows["participant_id"].tolist()
     about = {"participant_id": [ids[i] for i in table["subject"]], "method": label}
-    write_tsv(table.drop(columns="subject").assign(**about), bench.run.path / "evaluation" / "judges" / name)
-    return {"mprt": (full_randomization(table)["spearman"].to_numpy(), 0.0)}
+    write_tsv(table.drop(columns="subject").assign(**about), cascade_path(context, label))
+    return {"parameter_randomization": (full_randomization(table)["spearman"].to_numpy(), 0.0)}
 
 
-def by_permuted_labels(bench: EvaluationContext, label: str) -> Judged:
-    """Similarity to maps of a network that learned permuted labels, and where those point."""
-    maps, targets = bench.saved(label)
-    other = permuted_network(bench.cfg, bench.run, bench.cohort, bench.network).to(bench.device)
-    reference = bench.reference_of("permuted reference", lambda: permute_labels(bench.training))
-    method = bench.method(label, other, reference)
-    theirs = maps_of(method, bench.inputs, targets, bench.batch_size)[:, 0].numpy()
-    brain = bench.common_brain()
-    alike = [rank_similarity(a, b, brain) for a, b in zip(maps[:, 0].numpy(), theirs, strict=True)]
-    found: Judged = {"label_randomization": (np.array(alike), 0.0)}
-    if (truths := bench.truths()) is not None:
+def label_randomization_scores(context: EvaluationContext, label: str) -> Scores:
+    """Similarity to maps of a network that was trained on permuted labels, and their relevance rank."""
+    maps, targets = context.saved(label)
+    other = permuted_network(context.cfg, context.run, context.cohort, context.network).to(context.device)
+    reference = context.reference_of("permuted reference", lambda: permute_labels(context.training))
+    method = context.method(label, other, reference)
+    other_maps = maps_of(method, context.inputs, targets, context.batch_size)[:, 0].numpy()
+    brain = context.common_brain()
+    similarities = [rank_similarity(a, b, brain) for a, b in zip(maps[:, 0].numpy(), other_maps, strict=True)]
+    found: Scores = {"label_randomization": (np.array(similarities), 0.0)}
+    if (truths := context.truths()) is not None:
         scores = [
             localization(values, truth & mask, mask)
-            for values, truth, mask in zip(theirs, truths, bench.brains(), strict=True)
+            for values, truth, mask in zip(other_maps, truths, context.brains(), strict=True)
         ]
         rra, chance = ([score[name] for score in scores] for name in ("rra", "chance"))
-        found["rra_permuted"] = (np.array(rra), np.array(chance))
+        found["permutation_null"] = (np.array(rra), np.array(chance))
     return found
 
 
-def by_noise(bench: EvaluationContext, label: str) -> Judged:
+def noise_stability_scores(context: EvaluationContext, label: str) -> Scores:
     """Similarity to maps of noisy images."""
-    card, (_, targets) = bench.card, bench.saved(label)
+    card, (_, targets) = context.card, context.saved(label)
     values = noise_stability(
-        bench.method(label), bench.inputs, targets, bench.common_brain(), card.noise_sd, card.n_noise_draws,
-        bench.batch_size,
+        context.method(label), context.inputs, targets, context.common_brain(), card.noise_sd,
+        card.n_noise_draws, context.batch_size,
     )  # fmt: skip
     return {"noise_stability": (values, 0.0)}
 
 
-def by_small_noise(bench: EvaluationContext, label: str) -> Judged:
+def max_sensitivity_scores(context: EvaluationContext, label: str) -> Scores:
     """Largest relative change of a map."""
-    card, (_, targets) = bench.card, bench.saved(label)
+    card, (_, targets) = context.card, context.saved(label)
     values = max_sensitivity(
-        bench.method(label), bench.inputs, targets, bench.common_brain(), n_samples=card.n_noise_draws,
-        batch_size=bench.batch_size,
+        context.method(label), context.inputs, targets, context.common_brain(), n_samples=card.n_noise_draws,
+        batch_size=context.batch_size,
     )  # fmt: skip
     return {"max_sensitivity": (values, UNRELATED)}
 
 
-def by_cost(bench: EvaluationContext, label: str) -> Judged:
-    """Seconds and memory of one subject; the first pass, which also pays for loading, does not count."""
-    _, targets = bench.saved(label)
+def cost_scores(context: EvaluationContext, label: str) -> Scores:
+    """Seconds and memory per participant, without the first pass, which includes loading."""
+    _, targets = context.saved(label)
 
     def warm() -> None:
         with torch.no_grad():
-            bench.classifier(bench.inputs)
+            context.classifier(context.inputs)
 
-    bench.cached("warm", warm)
-    found = cost(bench.method(label), bench.inputs, targets)
+    context.cached("warm", warm)
+    found = cost(context.method(label), context.inputs, targets)
     return {"seconds": (found["seconds"], np.nan), "peak_mb": (found["peak_mb"], np.nan)}

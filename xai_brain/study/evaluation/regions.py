@@ -23,14 +23,14 @@ MIN_INSIDE = 0.5  # of an atlas's voxels lie in the brain; of one in another spa
 
 
 def atlas_of(cfg: DictConfig) -> Atlas | None:
-    """The atlas of the settings, None when there is none."""
+    """Atlas of the settings; None without one."""
     if not cfg.evaluation.atlas:
         return None
     return load_atlas(cfg.evaluation.atlas, cfg.evaluation.atlas_table, space=SPACE)
 
 
-def atlas_stamp(cfg: DictConfig) -> list[str]:
-    """What changes when the files of the atlas do."""
+def atlas_files(cfg: DictConfig) -> list[str]:
+    """Size and time of the files of the atlas."""
     paths = [Path(name).expanduser() for name in (cfg.evaluation.atlas, cfg.evaluation.atlas_table) if name]
     if paths and not cfg.evaluation.atlas_table:
         paths += tables_beside(paths[0])
@@ -40,7 +40,7 @@ def atlas_stamp(cfg: DictConfig) -> list[str]:
 def evaluate_regions(
     cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]], names: list[str]
 ) -> None:
-    """Write the tables and, for every method and pair of classes, the differences painted on the regions.
+    """Write the tables and, for every method and pair of classes, a map of the differences of the regions.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def evaluate_regions(
     settings = cfg.evaluation
     first = load_img(maps[0]["path"])
     labels = atlas.on_grid(first)
-    # voxels in most brains, so that a region has one size for everybody
+    # voxels in most brains, so that a region has the same size for all participants
     brain_mask = brain_share(run, pd.DataFrame(maps))[0] > 0.5
     _check_place(atlas, labels, brain_mask, settings.atlas)
     tables = []
@@ -114,7 +114,7 @@ def _tell_lost(table: pd.DataFrame, atlas: Atlas) -> None:
 
 
 def explained_output(rows: pd.DataFrame) -> tuple[str, bool]:
-    """What the maps of a method explain, or why they cannot be compared; and whether they can."""
+    """Output that the maps of a method explain, or why they cannot be compared; and whether they can."""
     try:
         target = common_output(read_json(sidecar(path)) for path in rows["path"])
     except GroupError as error:

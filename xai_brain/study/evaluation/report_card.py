@@ -1,4 +1,4 @@
-"""The report card of a run: evaluation/report_card.tsv, and judges.tsv with the figures of every subject."""
+"""The report card of a run: evaluation/report_card.tsv, and metrics.tsv with a row per participant."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from xai_brain.config.compose import ConfigError
 from xai_brain.io.atomic import file_hash
 from xai_brain.metrics.comparison.stability import reseed_stability
 from xai_brain.metrics.report_card import report_card
+from xai_brain.metrics.table import METRICS, missing_requirements, select_metrics
 from xai_brain.parallel.progress import log
 from xai_brain.parallel.threads import in_threads
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_tsv
@@ -21,14 +22,13 @@ from xai_brain.study.evaluation.metrics import compute_metrics
 from xai_brain.study.run_images import brain_of, map_values
 from xai_brain.study.settings import saved_settings
 
-LEAST_SHARED = 0.8  # of the images of a run, for a card to speak of it
-PLACE = ("rra", "rma", "pointing", "auprc", "emd", "region_hit")  # judges that need the truth only
+MIN_SHARED = 0.8  # share of the images of a run that a card of another run must contain
 
 
 def write_card(
     cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame, localizations: list[dict[str, Any]]
 ) -> None:
-    """Ask all judges of the settings; nothing when there are none.
+    """Compute all metrics of the settings; without metrics nothing is written.
 
     Parameters
     ----------
@@ -39,33 +39,39 @@ def write_card(
     localizations : list of dict
         Rows of evaluation/localization.tsv.
     """
-    for name in ("report_card", "judges"):
+    for name in ("report_card", "metrics"):
         run.evaluation(name).unlink(missing_ok=True)
-    if not (judges := list(cfg.evaluation.card.judges)):
+    if not (selected := select_metrics(cfg.evaluation.card.metrics)):
         return
     kinds = {
         method: read_json(sidecar(rows["path"].iloc[0])).get("Kind", "method")
         for method, rows in maps.groupby("method", sort=False)
     }
-    tables = [pd.DataFrame(row for row in _place(localizations) if row["judge"] in judges)]
-    if "reseed_stability" in judges:
+    tables = [
+        pd.DataFrame(
+            row
+            for row in localizations
+            if row["metric"] in selected and METRICS[row["metric"]].is_localization
+        )
+    ]
+    if "reseed_stability" in selected:
         tables.append(pd.DataFrame(_reseeded(run, maps)))
     tables.append(compute_metrics(cfg, run, maps)[0])
     tables = [table for table in tables if not table.empty]
     if not tables:
-        log(f"report card: no judge has anything to say here ({_why(cfg, judges)})")
+        log(f"report card: no metric applies to this run ({_reasons(cfg, selected, [])})")
         return
     rows = pd.concat(tables, ignore_index=True)
     rows["kind"] = rows["method"].map(kinds)
     card = report_card(rows, cfg.evaluation.n_bootstrap, cfg.evaluation.random_state)
-    write_tsv(rows, run.evaluation("judges"))
+    write_tsv(rows, run.evaluation("metrics"))
     write_tsv(card, run.evaluation("report_card"))
-    if absent := [judge for judge in judges if judge not in set(card["judge"])]:
-        log(f"report card: no figures of {', '.join(absent)} ({_why(cfg, absent)})")
+    if absent := [name for name in selected if name not in set(card["metric"])]:
+        log(f"report card: no values of {', '.join(absent)} ({_reasons(cfg, absent, list(card['metric']))})")
 
 
-def calibration_stamp(cfg: DictConfig) -> str | None:
-    """What changes when the card that is taken over does."""
+def calibration_hash(cfg: DictConfig) -> str | None:
+    """Hash of the report card of ``evaluation.calibration``."""
     if not cfg.evaluation.calibration:
         return None
     path = RunDirectory(Path(cfg.evaluation.calibration).expanduser()).evaluation("report_card")
@@ -73,12 +79,12 @@ def calibration_stamp(cfg: DictConfig) -> str | None:
 
 
 def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
-    """Take over what a report card of planted effects in the same cohort says: evaluation/calibration.tsv.
+    """Copy the report card of planted effects in the same cohort to evaluation/calibration.tsv.
 
     Raises
     ------
     ConfigError
-        There is no card, nothing was planted, or it is of other images, preparation or network.
+        There is no card, no effect was planted, or the images, the preprocessing or the network differ.
     """
     if not cfg.evaluation.calibration:
         run.evaluation("calibration").unlink(missing_ok=True)
@@ -89,13 +95,13 @@ def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
         raise ConfigError(f"{where}: has no report card; make one with xai-brain run experiment=report_card")
     theirs = OmegaConf.create(saved_settings(other.config))
     if not theirs.planted.kind:
-        raise ConfigError(f"{where}: nothing was planted there, so its maps have no known truth")
+        raise ConfigError(f"{where}: no effect was planted there, so the true location is not known")
     for group in ("preprocessing", "model"):
         if theirs[group] != cfg[group]:
-            raise ConfigError(f"{where}: has another {group}; what it says does not hold here")
+            raise ConfigError(f"{where}: has another {group}, so its report card does not apply to this run")
     images = set(read_tsv(other.participants)["sha256"].str.partition("+")[0])
     ours = read_tsv(run.participants)["sha256"].str.partition("+")[0]
-    if (share := float(ours.isin(images).mean())) < LEAST_SHARED:
+    if (share := float(ours.isin(images).mean())) < MIN_SHARED:
         raise ConfigError(f"{where}: holds {share:.0%} of the images of this run; plant into the same cohort")
     planted = theirs.planted
     text = f"{planted.kind}, size {planted.size:g}"
@@ -103,27 +109,20 @@ def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
     shared = set(card["method"]) & set(cfg.attribution) & set(theirs.attribution)
     if differ := sorted(name for name in shared if theirs.attribution[name] != cfg.attribution[name]):
         log(
-            f"evaluate: {where} judged {', '.join(differ)} with other settings of the method: left out; "
+            f"evaluate: {where} used other settings of {', '.join(differ)}, which are left out; "
             f"give both runs the same attribution.{differ[0]}"
         )
     write_tsv(card[~card["method"].isin(differ)].assign(planted=text), run.evaluation("calibration"))
 
 
-def _why(cfg: DictConfig, absent: list[str]) -> str:
+def _reasons(cfg: DictConfig, absent: list[str], computed: list[str]) -> str:
     if cfg.networks:
-        return "maps of new people are means over networks, which no single one can judge"
-    reasons = {"region_hit": "evaluation.atlas is not set", "reseed_stability": "it needs two seeds"}
-    return "; ".join(dict.fromkeys(reasons.get(judge, "no truth is known") for judge in absent))
-
-
-def _place(localizations: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for row in localizations:
-        if row["metric"] in PLACE:
-            yield {**{key: value for key, value in row.items() if key != "metric"}, "judge": row["metric"]}
+        return "maps of new participants are means over networks; these metrics need a single network"
+    return missing_requirements(absent, computed)
 
 
 def _reseeded(run: RunDirectory, maps: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Similarity of the maps of one subject by networks of different seeds."""
+    """Similarity of the maps of one participant by networks of different seeds."""
 
     def compare(rows: pd.DataFrame) -> dict[str, Any]:
         first = rows.iloc[0]
@@ -131,7 +130,7 @@ def _reseeded(run: RunDirectory, maps: pd.DataFrame) -> Iterator[dict[str, Any]]
         arrays = np.stack([map_values(path) for path in rows["path"]])
         about = {key: first[key] for key in ("participant_id", "session_id", "fold", "method")}
         value = reseed_stability(arrays, brain)["spearman"]
-        return {**about, "seed": "all", "judge": "reseed_stability", "value": value, "chance": 0.0}
+        return {**about, "seed": "all", "metric": "reseed_stability", "value": value, "chance": 0.0}
 
     groups = [rows for _, rows in maps.groupby(["participant_id", "session_id", "method"], sort=False)]
     yield from in_threads(compare, [rows for rows in groups if len(rows) > 1], "compare seeds")

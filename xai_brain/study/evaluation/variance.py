@@ -1,4 +1,4 @@
-"""How much of the maps' variance is the subject's and how much the network's: evaluation/variance.tsv."""
+"""Shares of the maps' variance due to the participant and to the network: evaluation/variance.tsv."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MODEL_SHARE = ("variance-model", "share")  # what and statistic of its group map
 
 
 def evaluate_variance(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> None:
-    """Divide the variance of every method's maps; with one seed nothing, and why.
+    """Estimate the variance components of every method's maps; with one seed log why this is not possible.
 
     Parameters
     ----------
     cfg : omegaconf.DictConfig
-        ``evaluation.variance_scaling`` is of every map, in the brain.
+        ``evaluation.variance_scaling`` is applied to every map, in the brain.
     run : RunDirectory
     maps : pandas.DataFrame
         From `xai_brain.stages.evaluate.find_maps`.
@@ -34,8 +34,8 @@ def evaluate_variance(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) ->
     for path in (run.path / "group").glob(f"desc-*_{'_stat-'.join(MODEL_SHARE)}_statmap.*"):
         path.unlink()
     tables = []
-    if why := _why_not(cfg, maps):
-        log(f"evaluate: what of the maps' variance comes from the network is not known: {why}")
+    if why := _reason_against(cfg, maps):
+        log(f"evaluate: the share of variance due to the network cannot be estimated: {why}")
     else:
         share, affine = brain_share(run, maps)
         if not (brain := share >= BRAIN_SHARE).any():
@@ -50,11 +50,11 @@ def evaluate_variance(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) ->
     update_metrics(run, shares, replace=("variance/",))
 
 
-def _why_not(cfg: DictConfig, maps: pd.DataFrame) -> str | None:
+def _reason_against(cfg: DictConfig, maps: pd.DataFrame) -> str | None:
     if cfg.networks:
-        return "maps of new people are means over networks"
+        return "maps of new participants are means over networks"
     if maps["seed"].nunique() < 2:
-        return "these maps are of one seed; train and explain more, as with seeds=[0,1,2]"
+        return "there is only one seed; train and explain more, for example seeds=[0,1,2]"
     return None
 
 
@@ -64,10 +64,10 @@ def _of_method(
     scaling, seeds = cfg.evaluation.variance_scaling, sorted(maps["seed"].unique())
     # sessions of a subject are averaged
     paths = maps.groupby(["participant_id", "seed"], sort=False)["path"].agg(list)
-    people = maps.drop_duplicates("participant_id").set_index("participant_id")["fold"]
-    values = MapRows(len(people) * len(seeds), int(brain.sum()), run.path / "group")
+    participants = maps.drop_duplicates("participant_id").set_index("participant_id")["fold"]
+    values = MapRows(len(participants) * len(seeds), int(brain.sum()), run.path / "group")
     of_fold: dict[int, list[int]] = {}  # number of each complete subject
-    for number, participant_id in enumerate(track(list(people.index), f"variance, {method}")):
+    for number, participant_id in enumerate(track(list(participants.index), f"variance, {method}")):
         complete = True
         for i, seed in enumerate(seeds):
             inside = [map_values(path)[brain] for path in paths.get((participant_id, seed), [])]
@@ -76,7 +76,7 @@ def _of_method(
             if scaled:
                 values[number * len(seeds) + i] = np.mean(scaled, axis=0)
         if complete:
-            of_fold.setdefault(people[participant_id], []).append(number)
+            of_fold.setdefault(participants[participant_id], []).append(number)
     folds = [
         np.array(numbers)[:, None] * len(seeds) + np.arange(len(seeds))
         for _, numbers in sorted(of_fold.items())
@@ -92,7 +92,7 @@ def _of_method(
         "n_models": len(seeds) * len(folds),
         "n_seeds": len(seeds),
         "n_folds": len(folds),
-        "n_left_out": len(people) - n_subjects,
+        "n_left_out": len(participants) - n_subjects,
         "scaling": scaling,
     }
     table = pd.DataFrame(
@@ -108,22 +108,22 @@ def _of_method(
             **about,
         }
     )
-    _tell(method, table, len(people) - n_subjects)
+    _log(method, table, len(participants) - n_subjects)
     _save(run, method, found.model_share, brain, affine, about)
     return table
 
 
-def _tell(method: str, table: pd.DataFrame, n_left_out: int) -> None:
+def _log(method: str, table: pd.DataFrame, n_left_out: int) -> None:
     if table["share"].isna().any():
         log(f"evaluate: {method}: the maps of all subjects and seeds of a fold are the same")
         return
     shares = ", ".join(f"{row.component} {row.share:.0%}" for row in table.itertuples())
-    log(f"evaluate: {method}: of the maps' variance over the brain: {shares}")
+    log(f"evaluate: {method}: shares of the maps' variance over the brain: {shares}")
     for row in table[table["set_to_0"]].itertuples():
         log(f"evaluate: {method}: the variance of the {row.component} came out below 0; it is set to 0")
     if n_left_out:
-        why = "a map is missing or empty, or nobody else is left in the fold"
-        log(f"evaluate: {method}: {n_left_out} subjects left out: {why}")
+        why = "a map is missing or empty, or the fold has no other participant"
+        log(f"evaluate: {method}: {n_left_out} participants excluded: {why}")
 
 
 def _save(

@@ -315,6 +315,6 @@ def multiplies_by_inputs(method: Any, label: str) -> bool:
         raise ConfigError(
             f"attribution.{label}: {type(method).__name__} does not state whether its values are multiplied "
             "by the input, which infidelity depends on; give the class the attribute multiplies_by_inputs = "
-            "True or False, or remove infidelity from evaluation.card.judges"
+            "True or False, or remove infidelity from evaluation.card.metrics"
         )
     return stated

@@ -24,29 +24,29 @@ from xai_brain.study.explanation.mask_unit import JOINT, KEPT, MaskUnit
 from xai_brain.study.run_images import SPACE
 
 
-def validate_fold(unit: MaskUnit, bench: EvaluationContext) -> None:
+def validate_fold(unit: MaskUnit, context: EvaluationContext) -> None:
     """Write the masks of a method and what the network says of its test subjects through them."""
     for path in (unit.record, *unit.path.parent.glob(f"{unit.path.stem}_mask-*_place.nii.gz")):
         path.unlink(missing_ok=True)
-    about = make_orders(unit, bench)
+    about = make_orders(unit, context)
     both = [(masked, kept) for masked in unit.masks() for kept in KEPT]
     table = pd.DataFrame()
     if both:
-        fills = removal_baselines(bench.cfg.evaluation.masks.removal, bench.inputs, bench.reference)
+        fills = removal_baselines(context.cfg.evaluation.masks.removal, context.inputs, context.reference)
         left = [masked.kept_voxels(kept) for masked, kept in both]
-        told = masked_probabilities(bench.classifier, bench.inputs, fills, left, bench.batch_size)
-        columns = [f"prob_{name}" for name in bench.classifier.class_names]
+        told = masked_probabilities(context.classifier, context.inputs, fills, left, context.batch_size)
+        columns = [f"prob_{name}" for name in context.classifier.class_names]
         tables = [
-            masked.table(bench.rows, kept, pd.DataFrame(probabilities, columns=columns), retrained=False)
+            masked.table(context.rows, kept, pd.DataFrame(probabilities, columns=columns), retrained=False)
             for (masked, kept), probabilities in zip(both, told, strict=True)
         ]
         table = pd.concat(tables, ignore_index=True)
     write_tsv(table, unit.path)
     orders = unit.path.parent.glob(f"{unit.path.stem}_mask-*_place.nii.gz")
-    write_manifest(unit.record, unit.stamp, [unit.path, *orders], Method=unit.label, **about)
+    write_manifest(unit.record, unit.inputs_hash, [unit.path, *orders], Method=unit.label, **about)
 
 
-def make_orders(unit: MaskUnit, bench: EvaluationContext) -> dict[str, Any]:
+def make_orders(unit: MaskUnit, context: EvaluationContext) -> dict[str, Any]:
     """Explain training subjects and save the order of voxels of each class and of all together.
 
     The order of a class is that of |mean map of its subjects|; the joint one that of the mean of these over
@@ -55,7 +55,7 @@ def make_orders(unit: MaskUnit, bench: EvaluationContext) -> dict[str, Any]:
     Parameters
     ----------
     unit : MaskUnit
-    bench : Bench
+    context : Bench
         Of the network; its rows, the test subjects, are not looked at.
 
     Returns
@@ -63,18 +63,18 @@ def make_orders(unit: MaskUnit, bench: EvaluationContext) -> dict[str, Any]:
     dict
         Who was explained, and how many maps were empty and left out.
     """
-    cfg, network, names = bench.cfg, bench.network, bench.classifier.class_names
+    cfg, network, names = context.cfg, context.network, context.classifier.class_names
     random_state = cfg.evaluation.random_state
     seed = [random_state, network.seed, network.fold]
-    chosen = explained_subjects(bench.training, cfg.evaluation.masks.n_subjects, seed)
-    sample = replace(bench, rows=chosen)
+    chosen = explained_subjects(context.training, cfg.evaluation.masks.n_subjects, seed)
+    sample = replace(context, rows=chosen)
     targets = chosen["target"].to_numpy()
-    with preserved(bench.classifier):
+    with preserved(context.classifier):
         with torch.no_grad():
-            probabilities = bench.classifier(sample.inputs).softmax(1).cpu()
+            probabilities = context.classifier(sample.inputs).softmax(1).cpu()
         explained = resolve_targets(cfg.explain.target, probabilities, targets.tolist(), names)
-        method = bench.method(unit.label)
-        maps = maps_of(method, sample.inputs, explained.to(bench.device), bench.batch_size, random_state)
+        method = context.method(unit.label)
+        maps = maps_of(method, sample.inputs, explained.to(context.device), context.batch_size, random_state)
     known = maps.flatten(1).any(1).numpy()
     if n_empty := int((~known).sum()):
         where = f"{unit.label}, seed {network.seed} fold {network.fold + 1}"
@@ -85,7 +85,7 @@ def make_orders(unit: MaskUnit, bench: EvaluationContext) -> dict[str, Any]:
         if (of_class := np.flatnonzero(known & (targets == k))).size
     }
     if means:
-        grid, brain = get_grid(cfg.preprocessing.grid), training_brain(bench)
+        grid, brain = get_grid(cfg.preprocessing.grid), training_brain(context)
         means[JOINT] = np.mean(list(means.values()), axis=0)
         for name, values in means.items():
             save_img(rank_voxels(values, brain, random_state), grid.affine, unit.order(name), space=SPACE)
@@ -111,11 +111,11 @@ def explained_subjects(training: pd.DataFrame, n_per_class: int, seed: int | lis
     return people.iloc[order].groupby("target", sort=True).head(n_per_class).sort_index()
 
 
-def training_brain(bench: EvaluationContext) -> np.ndarray:
+def training_brain(context: EvaluationContext) -> np.ndarray:
     """Voxels in more than half of the brains of the training subjects, (X, Y, Z) bool."""
 
     def count() -> np.ndarray:
-        brains = [np.load(path, mmap_mode="r") for path in bench.training["volume_mask_path"]]
+        brains = [np.load(path, mmap_mode="r") for path in context.training["volume_mask_path"]]
         return np.asarray(np.sum(brains, axis=0, dtype=np.int32) * 2 > len(brains))
 
-    return bench.cached("training brain", count)
+    return context.cached("training brain", count)

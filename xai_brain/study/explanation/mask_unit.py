@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from xai_brain.io.nifti import load_img
 from xai_brain.metrics.masks import mask_smoothness, random_mask, top_k_mask, voxels_of
 from xai_brain.runs.directory import RunDirectory, is_up_to_date, read_tsv
-from xai_brain.study.evaluation.regions import atlas_stamp
+from xai_brain.study.evaluation.regions import atlas_files
 from xai_brain.study.participants import class_names
 from xai_brain.study.training.networks import Network
 
@@ -77,19 +77,19 @@ class MaskUnit:
         return self.path.with_name(f"{self.path.stem}_mask-{what}_place.nii.gz")
 
     @property
-    def stamp(self) -> str:
-        """What changes when the network, the method or the settings of the masks do."""
+    def inputs_hash(self) -> str:
+        """Hash that changes with the network, the method or the settings of the masks."""
         other = ("in_run", "methods", "retrain")
         masks = {key: value for key, value in self.cfg.evaluation.masks.items() if key not in other}
         explain = {key: self.cfg.explain[key] for key in ("target", "output", "n_reference_volumes")}
         parts = [self.network.sha256, str(masks), str(explain), str(self.cfg.evaluation.random_state)]
         parts += [OmegaConf.to_yaml(self.cfg.attribution[self.label])]
-        parts += [str(self.cfg.evaluation.atlas), str(atlas_stamp(self.cfg))]
+        parts += [str(self.cfg.evaluation.atlas), str(atlas_files(self.cfg))]
         return sha256(" ".join(parts).encode()).hexdigest()
 
     def is_done(self) -> bool:
         """Whether the files are there, and of this network and these settings."""
-        return self.path.exists() and is_up_to_date(self.record, self.stamp)
+        return self.path.exists() and is_up_to_date(self.record, self.inputs_hash)
 
     def orders(self) -> dict[tuple[str, str], np.ndarray]:
         """The saved orders by mask and control; none when all maps were empty."""

@@ -14,6 +14,7 @@ from xai_brain.attribution.reference import Reference
 from xai_brain.config.compose import ConfigError
 from xai_brain.io.nifti import get_grid
 from xai_brain.metrics.maps import seeded
+from xai_brain.metrics.table import select_metrics
 from xai_brain.models.module import BrainClassifier
 from xai_brain.parallel.progress import format_error
 from xai_brain.study.explanation.batches import (
@@ -91,5 +92,5 @@ def _try_method(
         raise ConfigError(f"its maps have the shape {tuple(maps.shape)}, inputs {tuple(volume.shape)}")
     if not bool(maps.isfinite().all()):
         raise ConfigError("its maps hold NaN or infinite values")
-    if "infidelity" in cfg.evaluation.card.judges:
+    if "infidelity" in select_metrics(cfg.evaluation.card.metrics):
         multiplies_by_inputs(method, label)

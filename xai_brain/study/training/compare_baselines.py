@@ -44,10 +44,10 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
     """
     if not run.folds.exists():  # new people, maps of others
         return
-    done, stamp = run.evaluation("baselines"), run.path / "evaluation" / "baselines.json"
+    done, manifest = run.evaluation("baselines"), run.path / "evaluation" / "baselines.json"
     column = cfg.data.brain_size_column
     of_size = run.evaluation("brain_size_predictions")
-    of_column = read_json(stamp).get("Of", {}).get("brain_size_column") if stamp.exists() else None
+    of_column = read_json(manifest).get("Of", {}).get("brain_size_column") if manifest.exists() else None
     if column and not (of_size.exists() and of_column == column):
         write_brain_size_predictions(cfg, run)
     paths = {BRAIN_SIZE: of_size} if column else {}
@@ -62,7 +62,7 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
     inputs["brain_size_column"] = column
 
     def is_current() -> bool:
-        return done.exists() and is_up_to_date(stamp, inputs)
+        return done.exists() and is_up_to_date(manifest, inputs)
 
     def compare() -> None:
         pairs = _pairs(cfg, run)
@@ -77,7 +77,9 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
         update_metrics(run, _figures(table), replace=replaced)
         write_tsv(table, done)
         names = ("baselines", "brain_size_predictions", "chosen_network", "size_matched_pairs")
-        write_manifest(stamp, inputs, [*map(run.evaluation, names), *(run.path / "baselines").rglob("[!.]*")])
+        write_manifest(
+            manifest, inputs, [*map(run.evaluation, names), *(run.path / "baselines").rglob("[!.]*")]
+        )
 
     if not is_current():
         run_exclusive(run.locks, "baselines", compare, is_current)

@@ -23,24 +23,24 @@ from xai_brain.study.training.fold_training import classifier_settings, datamodu
 from xai_brain.study.training.folds import split_prepared_fold
 
 
-def retrain_masked(bench: EvaluationContext, left: np.ndarray, path: Path) -> None:
+def retrain_masked(context: EvaluationContext, left: np.ndarray, path: Path) -> None:
     """Train with the parts, settings and seed of the fold on masked images, predict its masked test images.
 
     Parameters
     ----------
-    bench : Bench
+    context : Bench
     left : bool ndarray of shape (X, Y, Z)
         Voxels that are not replaced.
     path : Path
         Table of participant_id, session_id, prob_<class>... to write.
     """
-    cfg, network, names = bench.cfg, bench.network, bench.classifier.class_names
-    parts = split_prepared_fold(cfg, bench.cohort, read_tsv(bench.run.folds), network.fold, network.seed)
+    cfg, network, names = context.cfg, context.network, context.classifier.class_names
+    parts = split_prepared_fold(cfg, context.cohort, read_tsv(context.run.folds), network.fold, network.seed)
     seed = 1000 * network.seed + network.fold
     name = f"retraining on masked images, seed {network.seed} fold {network.fold + 1}"
     with tempfile.TemporaryDirectory() as folder, naming_network(name):
         masked = {
-            name: masked_volumes(bench, part, left, Path(folder) / name) for name, part in parts.items()
+            name: masked_volumes(context, part, left, Path(folder) / name) for name, part in parts.items()
         }
         data = datamodule_of(cfg, masked, seed)
         classifier, _, _ = fit_fold(
@@ -57,7 +57,7 @@ def retrain_masked(bench: EvaluationContext, left: np.ndarray, path: Path) -> No
 
 
 def masked_volumes(
-    bench: EvaluationContext, part: pd.DataFrame, left: np.ndarray, folder: Path
+    context: EvaluationContext, part: pd.DataFrame, left: np.ndarray, folder: Path
 ) -> pd.DataFrame:
     """The same rows with volumes of which only some voxels are left, written to a folder.
 
@@ -67,7 +67,7 @@ def masked_volumes(
     kept, paths = torch.from_numpy(left), []
     for number, path in enumerate(part["volume_path"]):
         volume = torch.from_numpy(load_volume(path))[None, None]
-        fill = removal_baselines(bench.cfg.evaluation.masks.removal, volume, bench.reference)
+        fill = removal_baselines(context.cfg.evaluation.masks.removal, volume, context.reference)
         paths.append(str(folder / f"{number}.npy"))
         np.save(paths[-1], torch.where(kept, volume, fill)[0, 0].numpy())
     return part.assign(volume_path=paths)

@@ -1,4 +1,4 @@
-"""Toy networks and methods whose answers are known, for the judges of maps."""
+"""Toy networks and methods with known answers, for tests of metrics."""
 
 from __future__ import annotations
 
