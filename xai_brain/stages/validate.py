@@ -37,11 +37,11 @@ from xai_brain.runs.directory import (
     write_manifest,
     write_tsv,
 )
-from xai_brain.stages.explain import check_methods
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.evaluation.group_records import SHARES
 from xai_brain.study.explanation.fold_masks import validate_fold
 from xai_brain.study.explanation.mask_unit import JOINT, MaskUnit
+from xai_brain.study.explanation.missing_maps import check_methods
 from xai_brain.study.participants import class_names, prepared_cohort, same_cohort
 from xai_brain.study.run_images import SPACE
 from xai_brain.study.settings import open_run, stage

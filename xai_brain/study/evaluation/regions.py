@@ -44,7 +44,7 @@ def evaluate_regions(
 
     Parameters
     ----------
-    maps : rows of `xai_brain.stages.evaluate.find_maps`
+    maps : rows of `xai_brain.study.evaluation.tables.find_maps`
     names : classes in their order
     """
     for name in TABLES:
