@@ -71,7 +71,7 @@ def evaluate_run(cfg: DictConfig) -> RunDirectory:
     """
     run = open_run(cfg)
     maps = find_maps(cfg, run)
-    start, did = time.monotonic(), False
+    start = time.monotonic()
     if cfg.shard:
         if n := n_maps_missing(cfg, run):
             raise ConfigError(f"shard={cfg.shard}: {n} maps are missing; let all shards of explain end first")
@@ -79,32 +79,43 @@ def evaluate_run(cfg: DictConfig) -> RunDirectory:
             add_seconds(run, "evaluate", time.monotonic() - start)
             return run
     compare_baselines(cfg, run)
-    if not is_evaluated(cfg, run, maps):
-        compute_metrics(cfg, run, pd.DataFrame(maps))  # shared with other processes, the rest is not
-        run_exclusive(
-            run.locks,
-            "tables",
-            lambda: write_tables(cfg, run, maps),
-            lambda: is_evaluated(cfg, run, maps),
-            stay=cfg.shard is None,
-        )
-        did = True
-    if not groups_are_compared(cfg, run, maps):
-        run_exclusive(
-            run.locks,
-            "groups",
-            lambda: evaluate_groups(cfg, run, maps),
-            lambda: groups_are_compared(cfg, run, maps),
-            stay=cfg.shard is None,
-        )
-        did = True
+    did = [make_tables(cfg, run, maps), make_group_tests(cfg, run, maps)]
     if cfg.shard and not is_complete(cfg, run):
         log(f"evaluate shard {cfg.shard}: done; another process makes the tables")
-    if did:
+    if any(did):
         add_seconds(run, "evaluate", time.monotonic() - start)
     else:
         log("evaluate: nothing to do, all maps are compared")
     return run
+
+
+def make_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+    """Make all tables but those of the comparison of classes; whether anything had to be done."""
+    if is_evaluated(cfg, run, maps):
+        return False
+    compute_metrics(cfg, run, pd.DataFrame(maps))  # shared with other processes, the rest is not
+    run_exclusive(
+        run.locks,
+        "tables",
+        lambda: write_tables(cfg, run, maps),
+        lambda: is_evaluated(cfg, run, maps),
+        stay=cfg.shard is None,
+    )
+    return True
+
+
+def make_group_tests(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+    """Compare the classes in the maps; whether anything had to be done."""
+    if groups_are_compared(cfg, run, maps):
+        return False
+    run_exclusive(
+        run.locks,
+        "groups",
+        lambda: evaluate_groups(cfg, run, maps),
+        lambda: groups_are_compared(cfg, run, maps),
+        stay=cfg.shard is None,
+    )
+    return True
 
 
 def _compute_shard(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:

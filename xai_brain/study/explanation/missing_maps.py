@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import pandas as pd
@@ -52,13 +53,15 @@ from xai_brain.study.training.networks import (
 )
 
 
-def explain_run(cfg: DictConfig) -> RunDirectory:
+def explain_run(cfg: DictConfig, methods: Sequence[str] | None = None) -> RunDirectory:
     """Make the maps that are missing.
 
     Parameters
     ----------
     cfg : omegaconf.DictConfig
         From `xai_brain.compose`, or the settings of an existing run.
+    methods : sequence of str, optional
+        Labels of the methods whose maps are made; default: all of the settings.
 
     Returns
     -------
@@ -74,13 +77,14 @@ def explain_run(cfg: DictConfig) -> RunDirectory:
     check_references(cfg)
     batches = _batches(cfg, first_repeat(read_tsv(run.predictions)), networks)
     hashes = {key: fingerprint(found) for key, found in networks.items()}
-    mine = select_shard((_name(label, b) for label in cfg.attribution for b in batches), cfg.shard)
+    labels = list(methods or cfg.attribution)
+    mine = select_shard((_name(label, b) for label in labels for b in batches), cfg.shard)
     plan = {
         label: [b for b in batches if _name(label, b) in mine and not _is_done(cfg, run, hashes, label, b)]
-        for label in cfg.attribution
+        for label in labels
     }
     if not any(plan.values()) and has_all_images(run):
-        log(f"explain{_of(cfg)}: nothing to do, all maps of {', '.join(cfg.attribution)} are there")
+        log(f"explain{_of(cfg)}: nothing to do, all maps of {', '.join(labels)} are there")
         _bring_back(cfg, run, batches)
         return run
 
