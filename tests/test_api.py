@@ -168,6 +168,30 @@ def test_every_map_of_the_table_exists(maps):
     assert set(table["output"]) == {"logit_difference"}
 
 
+def test_images_below_maps_and_true_places(maps, cohort):
+    img = maps.img("sub-0001", "GradCAM")
+    t1w_img, truth_img = maps.t1w_img("sub-0001"), maps.truth_img("sub-0001")
+    for other in (t1w_img, truth_img):
+        np.testing.assert_array_equal(other.affine, img.affine)
+    truth = truth_img.get_fdata() > 0
+    assert (t1w_img.get_fdata()[truth] > 0).mean() > 0.9
+    center_mm = nib.affines.apply_affine(img.affine, np.argwhere(truth).mean(0))
+    assert np.linalg.norm(center_mm - [-34, -20, -14]) < 6
+    assert maps.sidecar("sub-0001", "GradCAM")["TargetName"] == "male"
+
+
+def test_sessions_are_needed_where_there_are_several(maps):
+    several = xb.open_maps(maps._run.path)
+    first = several._rows["participant_id"].eq("sub-0001") & several._rows["seed"].eq(0)
+    several._rows.loc[first, "session_id"] = "ses-1"  # as if seed 0 were a session of its own
+    with pytest.raises(ConfigError, match=r"sub-0001 has several sessions; session_id is needed, one of"):
+        several.img("sub-0001", "GradCAM")
+    one = several.img("sub-0001", "GradCAM", session_id="ses-1")
+    np.testing.assert_array_equal(one.get_fdata(), maps.img("sub-0001", "GradCAM", seed=0).get_fdata())
+    with pytest.raises(ConfigError, match=r"there is no session of sub-0001: 'ses-2'; there are "):
+        several.img("sub-0001", "GradCAM", session_id="ses-2")
+
+
 def test_localization_is_that_of_the_evaluation(maps, study):
     table = maps.localization()
     assert set(table["method"]) == set(maps.methods)
@@ -241,7 +265,7 @@ def test_a_study_continues_and_refuses_other_settings(cohort, study):
         (lambda s, m: m.img("sub-0001", "GradCam"), "method 'GradCam'; there are GradCAM, MeaningfulPert"),
         (lambda s, m: m.img("sub-1", "GradCAM"), "participant 'sub-1'; there are sub-0001, "),
         (lambda s, m: m.img("sub-0001", "GradCAM", seed=2), "seed 2; there are 0, 1"),
-        (lambda s, m: m.img("sub-0001", "GradCAM", session_id="ses-1"), "session of sub-0001 'ses-1'"),
+        (lambda s, m: m.img("sub-0001", "GradCAM", session_id="ses-1"), "session of sub-0001: 'ses-1'"),
         (lambda s, m: m.mean_img("GradCAM", label="man"), "label 'man'; there are female, male"),
         (lambda s, m: s.explain(["Gradcam"]), "method 'Gradcam'; there are .*GradCAM, .*Saliency"),
         (lambda s, m: s.explain(["GradCAM"], target="man"), "target 'man'; there are .*female, male"),

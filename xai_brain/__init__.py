@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from xai_brain.models.module import BrainClassifier as BrainClassifier
     from xai_brain.models.networks.kan2020 import Kan2020 as Kan2020
     from xai_brain.runs.directory import RunDirectory as RunDirectory
+    from xai_brain.runs.directory import versions as versions
     from xai_brain.stages.evaluate import evaluate as evaluate
     from xai_brain.stages.explain import explain as explain
     from xai_brain.stages.report import report as report
@@ -69,6 +70,7 @@ _HOMES = {
     "run": "stages.run",
     "train": "stages.train",
     "validate": "stages.validate",
+    "versions": "runs.directory",
 }
 __all__ = sorted(_HOMES)
 

@@ -14,7 +14,7 @@ from xai_brain.config.build import valid_choice
 from xai_brain.config.schema import ConfigError
 from xai_brain.io.nifti import load_img
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar
-from xai_brain.study.run_images import map_values
+from xai_brain.study.run_images import SPACE, map_values
 from xai_brain.study.settings import stage_settings
 
 
@@ -101,22 +101,50 @@ class MapImages:
         >>> maps.img("sub-0001", "GradCAM").shape
         (46, 55, 46)
         """
-        valid_choice("participant", participant_id, self.participants)
-        rows = self._select(method, seed)
-        rows = rows[rows["participant_id"] == participant_id]
-        sessions = sorted(rows["session_id"].unique())
-        if session_id is not None:
-            valid_choice(f"session of {participant_id}", session_id, sessions)
-            rows = rows[rows["session_id"] == session_id]
-        elif len(sessions) > 1:
-            raise ConfigError(
-                f"{participant_id} has several sessions; give session_id: {', '.join(sessions)}"
-            )
-        if rows.empty:
-            raise ConfigError(f"there is no map of {participant_id} by {method}; see Maps.table")
+        rows = self._of_participant(participant_id, session_id, self._select(method, seed))
         if len(rows) == 1:
             return load_img(rows["path"].iloc[0])
         return self._as_img(mean_of_maps(rows["path"]), rows["path"].iloc[0])
+
+    def sidecar(
+        self, participant_id: str, method: str, *, session_id: str | None = None, seed: int | None = None
+    ) -> dict[str, Any]:
+        """What is stored with a map: class that is explained, its probability, network, settings, versions.
+
+        Parameters
+        ----------
+        participant_id, method : str
+        session_id : str, optional
+            Needed for a participant with several sessions.
+        seed : int, optional
+            Default: the first.
+
+        Examples
+        --------
+        >>> maps.sidecar("sub-0001", "GradCAM")["Output"]
+        'logit'
+        """
+        rows = self._of_participant(participant_id, session_id, self._select(method, seed))
+        return read_json(sidecar(rows["path"].iloc[0]))
+
+    def t1w_img(self, participant_id: str, *, session_id: str | None = None) -> nib.Nifti1Image:
+        """Prepared T1-weighted image of a participant, to be shown below a map; 0 outside the brain."""
+        row = self._of_participant(participant_id, session_id, self._rows).iloc[0]
+        return load_img(self._run.image(participant_id, row["session_id"], SPACE))
+
+    def truth_img(self, participant_id: str, *, session_id: str | None = None) -> nib.Nifti1Image:
+        """Mask of the true place of a planted or synthetic effect in a participant.
+
+        Raises
+        ------
+        ConfigError
+            The true place is not known.
+        """
+        row = self._of_participant(participant_id, session_id, self._rows).iloc[0]
+        path = self._run.image(participant_id, row["session_id"], SPACE, "mask")
+        if not path.exists():
+            raise ConfigError(f"the true place of a difference is not known for {participant_id}")
+        return load_img(path)
 
     def mean_img(self, method: str, label: str | None = None, *, seed: int | None = None) -> nib.Nifti1Image:
         """Mean map over participants, of one class or of all.
@@ -167,6 +195,24 @@ class MapImages:
         if seed is not None:
             valid_choice("seed", seed, self.seeds)
             rows = rows[rows["seed"] == seed]
+        return rows
+
+    def _of_participant(
+        self, participant_id: str, session_id: str | None, rows: pd.DataFrame
+    ) -> pd.DataFrame:
+        """Rows of one participant and session."""
+        valid_choice("participant", participant_id, self.participants)
+        rows = rows[rows["participant_id"] == participant_id]
+        sessions = sorted(rows["session_id"].unique())
+        if session_id is not None:
+            valid_choice(f"session of {participant_id}:", session_id, sessions)
+            rows = rows[rows["session_id"] == session_id]
+        elif len(sessions) > 1:
+            raise ConfigError(
+                f"{participant_id} has several sessions; session_id is needed, one of {', '.join(sessions)}"
+            )
+        if rows.empty:
+            raise ConfigError(f"{participant_id} has no such map; Maps.table lists all maps")
         return rows
 
     def _as_img(self, values: np.ndarray, path: Path) -> nib.Nifti1Image:
