@@ -192,7 +192,7 @@ class Study:
         from xai_brain.study.report_page import report_run
 
         cfg = self._settings()
-        if cfg.attribution:
+        if any((self.run_dir / "attributions").rglob("*_attribution.json")):
             stage(evaluate_run)(cfg)
         stage(report_run)(cfg)
         return ReportPage(self._run.report)
