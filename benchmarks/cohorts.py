@@ -20,10 +20,10 @@ from xai_brain.data.planted.synthetic_subject import SyntheticSettings
 from xai_brain.io.nifti import get_grid, load_img
 from xai_brain.models.module import BrainClassifier
 from xai_brain.runs.directory import read_tsv, write_tsv
-from xai_brain.stages.train import train_fold
 from xai_brain.study.explanation.batches import build_reference
 from xai_brain.study.participants import prepared_cohort
 from xai_brain.study.settings import open_run
+from xai_brain.study.training.cross_validation import train_fold
 
 LEFT_MM, RIGHT_MM = [-36.0, -20.0, -10.0], [36.0, -20.0, -10.0]
 

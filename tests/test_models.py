@@ -155,7 +155,7 @@ def test_temperature_stays_moderate_where_nothing_is_wrong():
 )
 def test_published_weights_want_the_published_input(tmp_path, capsys, key, preprocessing, warned):
     from xai_brain.config.compose import compose
-    from xai_brain.stages.train import check_weights
+    from xai_brain.study.training.cross_validation import check_weights
 
     path = tmp_path / "best_model.pt"
     torch.save({key: torch.zeros(1)}, path)

@@ -17,8 +17,8 @@ from xai_brain import compose, explain, run
 from xai_brain.cli import main
 from xai_brain.config.compose import ConfigError
 from xai_brain.io.atomic import WriteError, file_hash, write_atomic
-from xai_brain.stages import train as train_stage
 from xai_brain.study.settings import stage_settings
+from xai_brain.study.training import cross_validation as train_stage
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):

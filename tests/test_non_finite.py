@@ -18,8 +18,8 @@ from xai_brain.metrics.mask_validation import COLUMNS, validation_table
 from xai_brain.models.fitting import StopAtNonFinite, TrainingError, fit_fold, naming_network, predict_logits
 from xai_brain.reporting.sections.participants import baseline
 from xai_brain.runs.directory import RunDirectory, read_json
-from xai_brain.stages import train as training
-from xai_brain.stages.evaluate import summarise
+from xai_brain.study.evaluation.tables import summarise
+from xai_brain.study.training import cross_validation as training
 
 LR = {"lr": 1e30, "monitor": "val/auroc", "precision": "16-mixed", "max_epochs": 7}
 

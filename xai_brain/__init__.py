@@ -15,40 +15,62 @@ if TYPE_CHECKING:
     )
     from xai_brain.attribution.reference import Reference as Reference
     from xai_brain.config.compose import compose as compose
+    from xai_brain.config.planted_effect import PlantedEffect as PlantedEffect
     from xai_brain.data.folds.splits import make_folds as make_folds
     from xai_brain.data.participants import load_participants as load_participants
     from xai_brain.data.preprocessing import preprocess_t1w as preprocess_t1w
     from xai_brain.models.module import BrainClassifier as BrainClassifier
     from xai_brain.models.networks.kan2020 import Kan2020 as Kan2020
     from xai_brain.runs.directory import RunDirectory as RunDirectory
+    from xai_brain.runs.directory import versions as versions
     from xai_brain.stages.evaluate import evaluate as evaluate
     from xai_brain.stages.explain import explain as explain
     from xai_brain.stages.report import report as report
     from xai_brain.stages.run import run as run
     from xai_brain.stages.train import train as train
     from xai_brain.stages.validate import validate as validate
+    from xai_brain.study.card import ReportCard as ReportCard
+    from xai_brain.study.card import report_card as report_card
+    from xai_brain.study.cohort import Cohort as Cohort
+    from xai_brain.study.cohort import load_cohort as load_cohort
+    from xai_brain.study.cross_validate import cross_validate as cross_validate
+    from xai_brain.study.maps import Maps as Maps
+    from xai_brain.study.maps import open_maps as open_maps
+    from xai_brain.study.study import Study as Study
+    from xai_brain.study.study import open_study as open_study
     from xai_brain.viewer.slice_viewer import SliceViewer as SliceViewer
 
 _HOMES = {
     "BrainClassifier": "models.module",
+    "Cohort": "study.cohort",
     "GradCAM": "attribution",
     "GuidedBackprop": "attribution",
     "Kan2020": "models.networks.kan2020",
+    "Maps": "study.maps",
     "MeaningfulPerturbation": "attribution",
+    "PlantedEffect": "config.planted_effect",
     "Reference": "attribution",
+    "ReportCard": "study.card",
     "RunDirectory": "runs.directory",
     "SliceViewer": "viewer.slice_viewer",
+    "Study": "study.study",
     "compose": "config.compose",
+    "cross_validate": "study.cross_validate",
     "evaluate": "stages.evaluate",
     "explain": "stages.explain",
     "load_atlas": "atlas.atlas",
+    "load_cohort": "study.cohort",
     "load_participants": "data.participants",
     "make_folds": "data.folds.splits",
+    "open_maps": "study.maps",
+    "open_study": "study.study",
     "preprocess_t1w": "data.preprocessing",
     "report": "stages.report",
+    "report_card": "study.card",
     "run": "stages.run",
     "train": "stages.train",
     "validate": "stages.validate",
+    "versions": "runs.directory",
 }
 __all__ = sorted(_HOMES)
 

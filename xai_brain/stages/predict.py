@@ -40,7 +40,7 @@ FEWEST_SIZES = 10  # that are needed to estimate their variation
 
 @stage
 def predict(cfg: DictConfig) -> RunDirectory:
-    """Predict new people; the mean of the calibrated probabilities of all networks counts.
+    """Predict new participants: the mean of the calibrated probabilities of all networks.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def _predict(cfg: DictConfig, run: RunDirectory) -> None:
         figures = classification_metrics(table, "test", cfg.evaluation.n_bootstrap)
         update_metrics(run, defined_figures(figures), replace=("test/",))
     else:
-        log("predict: without people of every class there are no test figures")
+        log("predict: without participants of every class there are no test metrics")
     write_tsv(table, run.predictions)  # last: it says that prediction is complete
     add_seconds(run, "predict", time.monotonic() - start)
     how = f"the mean of {len(networks)} networks" if len(networks) > 1 else "one network"
@@ -135,7 +135,7 @@ def check_published_input(cfg: DictConfig, cohort: pd.DataFrame) -> None:
 
 
 def refuse_training_subjects(cfg: DictConfig, cohort: pd.DataFrame) -> None:
-    """Refuse images that the networks were trained on; ids that occur in both cohorts are told.
+    """Refuse images that the networks were trained on; ids that occur in both cohorts are logged.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def refuse_training_subjects(cfg: DictConfig, cohort: pd.DataFrame) -> None:
             "out-of-fold predictions are there; remove them from this cohort"
         )
     if same := sorted(set(cohort["participant_id"]) & set(before["participant_id"])):
-        log(f"warning: {named(same)}: in training too, with other images; are they other people?")
+        log(f"warning: {named(same)}: in training too, with other images; are they other participants?")
 
 
 def _same_content(settings: DictConfig, cohort: pd.DataFrame, run: RunDirectory) -> list[str]:
@@ -178,18 +178,18 @@ def ensemble_probabilities(cfg: DictConfig, cohort: pd.DataFrame, networks: list
     DataError
         A probability is NaN or infinite.
     """
-    told = []
+    probabilities = []
     for network in track(networks, "predict, networks"):
         classifier = network.load(cfg)
         device = next(classifier.parameters()).device
         batches = _batches(cohort["volume_path"].tolist(), cfg.explain.batch_size)
-        told.append(torch.cat([classifier(batch.to(device)).softmax(1).cpu() for batch in batches]))
-        if broken := cohort["participant_id"][(~told[-1].isfinite()).any(1).numpy()].tolist():
+        probabilities.append(torch.cat([classifier(batch.to(device)).softmax(1).cpu() for batch in batches]))
+        if broken := cohort["participant_id"][(~probabilities[-1].isfinite()).any(1).numpy()].tolist():
             raise DataError(
                 f"{named(broken)}: the output of the network {network.checkpoint} is NaN or infinite; look "
                 "for extreme intensities in the image, or train the network again"
             )
-    return torch.stack(told).numpy()
+    return torch.stack(probabilities).numpy()
 
 
 def _batches(paths: list[str], size: int) -> Iterator[torch.Tensor]:

@@ -6,12 +6,14 @@ from omegaconf import DictConfig
 
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
-from xai_brain.stages.evaluate import evaluate, is_complete
-from xai_brain.stages.explain import explain, n_maps_missing
+from xai_brain.stages.evaluate import evaluate
+from xai_brain.stages.explain import explain
 from xai_brain.stages.report import report
 from xai_brain.stages.train import train
 from xai_brain.stages.validate import is_validated, methods_of, validate
 from xai_brain.study.evaluation.regions import atlas_of
+from xai_brain.study.evaluation.tables import is_complete
+from xai_brain.study.explanation.missing_maps import n_maps_missing
 
 
 def run(cfg: DictConfig) -> RunDirectory:

@@ -38,11 +38,11 @@ from xai_brain.runs.directory import (
     write_manifest,
     write_tsv,
 )
-from xai_brain.stages.explain import check_methods
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.evaluation.group_records import SHARES
 from xai_brain.study.explanation.fold_masks import validate_fold
 from xai_brain.study.explanation.mask_unit import JOINT, MaskUnit
+from xai_brain.study.explanation.missing_maps import check_methods
 from xai_brain.study.participants import class_names, prepared_cohort, same_cohort
 from xai_brain.study.run_images import SPACE
 from xai_brain.study.settings import open_run, stage
@@ -224,12 +224,14 @@ def gather(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> None:
                 )
                 for masked, kept, path in unit.retraining_jobs()
             ]
-    told = pd.concat(tables, ignore_index=True)
+    predictions_of_masks = pd.concat(tables, ignore_index=True)
     first = ["method", "mask", "area_percent", "kept", "control", "retrained", "draw"]
-    told = told[[*first, *(column for column in told if column not in first)]]
-    write_tsv(told, run.evaluation("mask_predictions"))
+    predictions_of_masks = predictions_of_masks[
+        [*first, *(column for column in predictions_of_masks if column not in first)]
+    ]
+    write_tsv(predictions_of_masks, run.evaluation("mask_predictions"))
     write_shares(cfg, run, units)
-    table = validation_table(told, cfg.evaluation.n_bootstrap, cfg.evaluation.random_state)
+    table = validation_table(predictions_of_masks, cfg.evaluation.n_bootstrap, cfg.evaluation.random_state)
     update_metrics(run, dict(figures_of_joint_masks(table)), replace=("masks/",))
     write_tsv(table, run.evaluation("mask_validation"))
 

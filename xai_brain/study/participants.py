@@ -32,27 +32,37 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
     pandas.DataFrame
         As from `xai_brain.data.cohort.prepare_cohort`, with what is planted.
     """
+    problems = Problems(cfg.data.on_error)
+    try:
+        table = prepare_volumes(cfg, find_participants(cfg, problems), problems)
+    finally:
+        _write_quarantine(problems, run)
+    return with_planted_effect(cfg, table)
+
+
+def find_participants(cfg: DictConfig, problems: Problems) -> pd.DataFrame:
+    """Participants with their images and labels, as from `xai_brain.data.participants.load_participants`."""
     data = cfg.data
-    problems = Problems(data.on_error)
     layout, root = data.layout, data.root
     if layout == "synthetic":
         layout, root = "bids", synthetic_root(cfg)
-    names = list(data.class_names) if data.class_names else None
-    try:
-        participants = load_participants(
-            layout,
-            root,
-            label=data.label,
-            class_names=names,
-            threshold=data.get("threshold"),
-            bins=list(data.bins) if data.get("bins") else None,
-            problems=problems,
-            every_class=not cfg.networks,
-            **source_settings(data),
-        )
-    finally:
-        _write_quarantine(problems, run)
-    names = names or class_names(participants)
+    return load_participants(
+        layout,
+        root,
+        label=data.label,
+        class_names=list(data.class_names) if data.class_names else None,
+        threshold=data.get("threshold"),
+        bins=list(data.bins) if data.get("bins") else None,
+        problems=problems,
+        every_class=not cfg.networks,
+        **source_settings(data),
+    )
+
+
+def prepare_volumes(cfg: DictConfig, participants: pd.DataFrame, problems: Problems) -> pd.DataFrame:
+    """Prepared volumes of all participants, from the cache where they are there."""
+    data = cfg.data
+    names = list(data.class_names) if data.class_names else class_names(participants)
     table = prepare_cohort(
         participants,
         PreprocessingConfig(**cfg.preprocessing),
@@ -64,11 +74,10 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
         num_workers=data.num_workers,
         progress=lambda rows: track(rows, "prepare volumes"),
     )
-    _write_quarantine(problems, run)
     _log_space_warnings(table)
     if not cfg.networks:
-        require_classes(table, names, data.label, root)
-    return with_planted_effect(cfg, table)
+        require_classes(table, names, data.label, cohort_root(cfg))
+    return table
 
 
 def with_planted_effect(cfg: DictConfig, cohort: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +96,7 @@ def with_planted_effect(cfg: DictConfig, cohort: pd.DataFrame) -> pd.DataFrame:
 
 
 def same_cohort(cohort: pd.DataFrame, run: RunDirectory) -> pd.DataFrame:
-    """The subjects that a run began with, as they were; newcomers are told of and left out.
+    """The subjects that a run began with, as they were; new ones are logged and left out.
 
     Raises
     ------

@@ -33,13 +33,13 @@ def map_values(path: Path) -> np.ndarray:
 
 def made_by(paths: Iterable[Path]) -> dict[str, Any]:
     """Settings, networks and code that made these maps, by their sidecars: for what is made of them."""
-    told = [read_json(sidecar(path)) for path in paths]
-    networks = {str(about["CheckpointSHA256"]) for about in told if "CheckpointSHA256" in about}
+    sidecars = [read_json(sidecar(path)) for path in paths]
+    networks = {str(about["CheckpointSHA256"]) for about in sidecars if "CheckpointSHA256" in about}
     return {
-        "Parameters": told[0].get("Parameters"),
+        "Parameters": sidecars[0].get("Parameters"),
         "CheckpointsSHA256": sorted(networks),
-        "Versions": told[0].get("Versions"),
-        "GitCommits": sorted({str(about["GitCommit"]) for about in told if about.get("GitCommit")}),
+        "Versions": sidecars[0].get("Versions"),
+        "GitCommits": sorted({str(about["GitCommit"]) for about in sidecars if about.get("GitCommit")}),
     }
 
 
@@ -101,9 +101,9 @@ def has_images(run: RunDirectory, row: dict[Hashable, Any]) -> bool:
 
 
 def has_all_images(run: RunDirectory) -> bool:
-    """Whether everybody's image for looking is there; that of a true place is written before it."""
-    people = read_tsv(run.participants).itertuples()
-    return all(run.image(row.participant_id, row.session_id, SPACE).exists() for row in people)
+    """Whether the display images of all participants exist; masks of planted effects are written first."""
+    rows = read_tsv(run.participants).itertuples()
+    return all(run.image(row.participant_id, row.session_id, SPACE).exists() for row in rows)
 
 
 def for_looking(volume: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:

@@ -221,7 +221,7 @@ def _open(cfg: DictConfig, run: RunDirectory) -> None:
     trained = any((run.path / "checkpoints").glob("*.ckpt"))
     if old and bool(old["networks"]) != bool(new["networks"]):
         raise ConfigError(
-            f"{run.path} holds {'predictions of new people' if old['networks'] else 'a trained run'}; "
+            f"{run.path} holds {'predictions of new participants' if old['networks'] else 'a trained run'}; "
             "use another run_dir"
         )
     finished, others = trained or run.predictions.exists(), is_locked(run.locks)

@@ -24,7 +24,7 @@ def write_class_maps(
     ----------
     run : RunDirectory
     maps : list of dict
-        From `xai_brain.stages.evaluate.find_maps`.
+        From `xai_brain.study.evaluation.tables.find_maps`.
 
     Returns
     -------

@@ -59,7 +59,7 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
         With the settings ``evaluation.group``.
     run : RunDirectory
     maps : list of dict
-        From `xai_brain.stages.evaluate.find_maps`.
+        From `xai_brain.study.evaluation.tables.find_maps`.
 
     Notes
     -----

@@ -44,7 +44,7 @@ def evaluate_regions(
 
     Parameters
     ----------
-    maps : rows of `xai_brain.stages.evaluate.find_maps`
+    maps : rows of `xai_brain.study.evaluation.tables.find_maps`
     names : classes in their order
     """
     for name in TABLES:
@@ -56,17 +56,7 @@ def evaluate_regions(
     settings = cfg.evaluation
     first = load_img(maps[0]["path"])
     labels = atlas.on_grid(first)
-    # voxels in most brains, so that a region has the same size for all participants
-    brain_mask = brain_share(run, pd.DataFrame(maps))[0] > 0.5
-    _check_place(atlas, labels, brain_mask, settings.atlas)
-    tables = []
-    for row in track(maps, "regions"):
-        values = map_values(row["path"])
-        about = {key: row[key] for key in ("participant_id", "session_id", "seed", "fold")}
-        about |= {"class": row["label"], "method": row["method"]}
-        tables.append(region_values(values, labels, atlas.lut, brain_mask).assign(**about))
-    table = pd.concat(tables, ignore_index=True)
-    table = table[[*about, *(column for column in table if column not in about)]]
+    table = region_table(run, maps, atlas, settings.atlas)
     write_tsv(table, run.evaluation("regions"))
     _tell_lost(table, atlas)
 
@@ -95,6 +85,36 @@ def evaluate_regions(
     write_tsv(top, run.evaluation("region_top"))
     if len(groups):
         paint(run, groups[groups["measure"] == "mean"], labels, first.affine, atlas.name)
+
+
+def region_table(run: RunDirectory, maps: list[dict[str, Any]], atlas: Atlas, where: str) -> pd.DataFrame:
+    """What every region holds of every map: rows of regions.tsv.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    maps : rows of `xai_brain.study.evaluation.tables.find_maps`
+    atlas : Atlas
+    where : str
+        File of the atlas, for messages.
+
+    Raises
+    ------
+    AtlasError
+        Most of the atlas lies outside the brain: it is in another space.
+    """
+    labels = atlas.on_grid(load_img(maps[0]["path"]))
+    # voxels in most brains, so that a region has one size for every participant
+    brain_mask = brain_share(run, pd.DataFrame(maps))[0] > 0.5
+    _check_place(atlas, labels, brain_mask, where)
+    tables = []
+    for row in track(maps, "regions"):
+        values = map_values(row["path"])
+        about = {key: row[key] for key in ("participant_id", "session_id", "seed", "fold")}
+        about |= {"class": row["label"], "method": row["method"]}
+        tables.append(region_values(values, labels, atlas.lut, brain_mask).assign(**about))
+    table = pd.concat(tables, ignore_index=True)
+    return table[[*about, *(column for column in table if column not in about)]]
 
 
 def _check_place(atlas: Atlas, labels: np.ndarray, brain_mask: np.ndarray, where: str) -> None:

@@ -28,7 +28,7 @@ def evaluate_variance(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) ->
         ``evaluation.variance_scaling`` is applied to every map, in the brain.
     run : RunDirectory
     maps : pandas.DataFrame
-        From `xai_brain.stages.evaluate.find_maps`.
+        From `xai_brain.study.evaluation.tables.find_maps`.
     """
     run.evaluation("variance").unlink(missing_ok=True)
     for path in (run.path / "group").glob(f"desc-*_{'_stat-'.join(MODEL_SHARE)}_statmap.*"):

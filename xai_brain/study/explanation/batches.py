@@ -239,8 +239,8 @@ def _seed_of(batch: Batch) -> int:
 def _mean_maps(
     explainers: list[Explainer], inputs: torch.Tensor, targets: torch.Tensor, label: str, seed: int
 ) -> tuple[torch.Tensor, list[Any]]:
-    """Mean over the networks, and what the method tells of each subject."""
-    total, told = torch.zeros(inputs.shape), []
+    """Mean over the networks, and the details of each subject that the method returns."""
+    total, all_details = torch.zeros(inputs.shape), []
     for explainer in explainers:
         torch.manual_seed(seed)
         try:
@@ -255,16 +255,16 @@ def _mean_maps(
                 f"attribution.{label}: gave shape {tuple(maps.shape)} for inputs {tuple(inputs.shape)}"
             )
         total += maps / len(explainers)
-        told.append(details)
+        all_details.append(details)
     if len(explainers) == 1:
-        return total, told[0]
-    return total, [list(each) if any(each) else {} for each in zip(*told, strict=True)]
+        return total, all_details[0]
+    return total, [list(each) if any(each) else {} for each in zip(*all_details, strict=True)]
 
 
 def _attribute(
     method: Any, inputs: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-    """Maps, and of a method that tells more what it says of each subject."""
+    """Maps, and the details of each subject if the method returns any."""
     if hasattr(method, "attribute_with_details"):
         maps, details = method.attribute_with_details(inputs, target=targets)
     else:
@@ -282,7 +282,9 @@ def resolve_targets(
     if target == "predicted":
         return probabilities.argmax(1)
     if min(true) < 0:
-        raise ConfigError("explain.target=true: there are people without a label; use predicted or a class")
+        raise ConfigError(
+            "explain.target=true: there are participants without a label; use predicted or a class"
+        )
     return torch.tensor(true)
 
 

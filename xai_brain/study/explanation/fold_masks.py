@@ -34,11 +34,11 @@ def validate_fold(unit: MaskUnit, context: EvaluationContext) -> None:
     if both:
         fills = removal_baselines(context.cfg.evaluation.masks.removal, context.inputs, context.reference)
         left = [masked.kept_voxels(kept) for masked, kept in both]
-        told = masked_probabilities(context.classifier, context.inputs, fills, left, context.batch_size)
+        predicted = masked_probabilities(context.classifier, context.inputs, fills, left, context.batch_size)
         columns = [f"prob_{name}" for name in context.classifier.class_names]
         tables = [
             masked.table(context.rows, kept, pd.DataFrame(probabilities, columns=columns), retrained=False)
-            for (masked, kept), probabilities in zip(both, told, strict=True)
+            for (masked, kept), probabilities in zip(both, predicted, strict=True)
         ]
         table = pd.concat(tables, ignore_index=True)
     write_tsv(table, unit.path)
@@ -106,9 +106,9 @@ def explained_subjects(training: pd.DataFrame, n_per_class: int, seed: int | lis
         Of a class that has fewer, all.
     seed : int or list of int
     """
-    people = training.drop_duplicates("participant_id")
-    order = np.random.default_rng(seed).permutation(len(people))
-    return people.iloc[order].groupby("target", sort=True).head(n_per_class).sort_index()
+    unique = training.drop_duplicates("participant_id")
+    order = np.random.default_rng(seed).permutation(len(unique))
+    return unique.iloc[order].groupby("target", sort=True).head(n_per_class).sort_index()
 
 
 def training_brain(context: EvaluationContext) -> np.ndarray:

@@ -35,12 +35,14 @@ class Masked:
         """Voxels that are not replaced, (X, Y, Z) bool."""
         return self.voxels if kept == "mask" else ~self.voxels
 
-    def table(self, images: pd.DataFrame, kept: str, told: pd.DataFrame, retrained: bool) -> pd.DataFrame:
-        """Rows of mask_predictions.tsv: images with what is told of each."""
+    def table(
+        self, images: pd.DataFrame, kept: str, predicted: pd.DataFrame, retrained: bool
+    ) -> pd.DataFrame:
+        """Rows of mask_predictions.tsv: images with the predictions of each."""
         about = {"mask": self.mask, "area_percent": self.area_percent, "kept": kept}
         about |= {"control": self.control, "retrained": retrained, "draw": self.draw}
         columns = ["participant_id", "session_id", "seed", "fold", "target"]
-        return pd.concat([images[columns].assign(**about).reset_index(drop=True), told], axis=1)
+        return pd.concat([images[columns].assign(**about).reset_index(drop=True), predicted], axis=1)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
     Rows: name, metric, value, ci_low, ci_high, n_subjects; of a baseline also the difference of the
     network from it (DeLong for auroc, corrected resampled t-test for accuracy).
     """
-    if not run.folds.exists():  # new people, maps of others
+    if not run.folds.exists():  # new participants, or imported maps
         return
     done, manifest = run.evaluation("baselines"), run.path / "evaluation" / "baselines.json"
     column = cfg.data.brain_size_column
@@ -134,9 +134,9 @@ def comparison_table(
             row["n_subjects"] = table["participant_id"].nunique()
             if metric in tests:
                 kind, found = tests[metric]
-                told = asdict(found)
-                row |= {"difference": told["difference"], "p": told["p"], "test": kind}
-                row |= {f"difference_{key}": told[key] for key in ("ci_low", "ci_high")}
+                compared = asdict(found)
+                row |= {"difference": compared["difference"], "p": compared["p"], "test": kind}
+                row |= {f"difference_{key}": compared[key] for key in ("ci_low", "ci_high")}
             rows.append(row)
         if pairs is not None:
             value, low, high, n_pairs = matched_auroc(table, pairs, n_bootstrap, random_state)
@@ -153,9 +153,9 @@ def _pairs(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame | None:
     column, participants = cfg.data.brain_size_column, read_tsv(run.participants)
     if not column or participants["target"].nunique() != 2:
         return None
-    people = participants.drop_duplicates("participant_id").set_index("participant_id")
-    sizes = pd.to_numeric(people[column], errors="coerce")
-    pairs = size_matched_pairs(first_repeat(read_tsv(run.folds)), sizes, people["target"])
+    unique = participants.drop_duplicates("participant_id").set_index("participant_id")
+    sizes = pd.to_numeric(unique[column], errors="coerce")
+    pairs = size_matched_pairs(first_repeat(read_tsv(run.folds)), sizes, unique["target"])
     if pairs.empty:
         log(
             f"{column}: no two test subjects of a fold differ in class and by at most {TOLERANCE:.0%} in size"

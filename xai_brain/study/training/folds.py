@@ -1,4 +1,4 @@
-"""The folds of a run: made or read, audited, told of."""
+"""The folds of a run: created or read, audited and logged."""
 
 from __future__ import annotations
 

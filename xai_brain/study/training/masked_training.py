@@ -51,9 +51,9 @@ def retrain_masked(context: EvaluationContext, left: np.ndarray, path: Path) -> 
             work_dir=Path(folder) / "logs",
         )
         logits, _ = predict_logits(classifier, data.test_dataloader())
-    told = pd.DataFrame(logits.softmax(1).numpy(), columns=[f"prob_{name}" for name in names])
+    predicted = pd.DataFrame(logits.softmax(1).numpy(), columns=[f"prob_{name}" for name in names])
     images = parts["test"][["participant_id", "session_id"]].reset_index(drop=True)
-    write_tsv(pd.concat([images, told], axis=1), path)
+    write_tsv(pd.concat([images, predicted], axis=1), path)
 
 
 def masked_volumes(

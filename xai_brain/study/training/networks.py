@@ -156,7 +156,7 @@ def training_subjects(
     cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, networks: list[Network]
 ) -> Iterator[pd.DataFrame]:
     """Rows of the prepared cohort that each network was trained on."""
-    if cfg.networks:  # people of another run
+    if cfg.networks:  # participants of another run
         cfg, run = trained_run(cfg)
         cohort = same_cohort(prepared_cohort(cfg, run), run)
     folds = read_tsv(run.folds)

@@ -24,7 +24,7 @@ SEED = 20_000  # of the permutation
 
 
 def permute_labels(table: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
-    """The same people with each other's labels; all images of a person get one.
+    """The same participants with permuted labels; all images of a participant have one label.
 
     Parameters
     ----------
@@ -32,10 +32,10 @@ def permute_labels(table: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
         participant_id, target and label.
     seed : int
     """
-    people = table.drop_duplicates("participant_id")
-    order = np.random.default_rng(seed).permutation(len(people))
-    drawn = people[["target", "label"]].iloc[order].set_axis(people["participant_id"], axis=0)
-    return table.assign(**{name: table["participant_id"].map(drawn[name]) for name in drawn})
+    unique = table.drop_duplicates("participant_id")
+    order = np.random.default_rng(seed).permutation(len(unique))
+    permuted = unique[["target", "label"]].iloc[order].set_axis(unique["participant_id"], axis=0)
+    return table.assign(**{name: table["participant_id"].map(permuted[name]) for name in permuted})
 
 
 def permuted_network(

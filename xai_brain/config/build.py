@@ -1,0 +1,130 @@
+"""Settings made of explicit arguments: what the objects pass on to the functions that take settings."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from xai_brain.config.checks import check
+from xai_brain.config.compose import compose, conf_dir, format_config_error
+from xai_brain.config.overrides import finish
+from xai_brain.config.schema import ConfigError
+
+MAX_LISTED = 30  # names in a message
+
+
+def valid_choice(what: str, value: object, valid: Iterable[object]) -> None:
+    """Refuse a name that does not exist.
+
+    Raises
+    ------
+    ConfigError
+        One line that lists the valid names.
+
+    Examples
+    --------
+    >>> valid_choice("grid", "t1w_3mm", ["t1w_2mm", "t1w_4mm"])
+    Traceback (most recent call last):
+    xai_brain.config.schema.ConfigError: there is no grid 't1w_3mm'; there are t1w_2mm, t1w_4mm
+    """
+    valid = list(valid)
+    if value in valid:
+        return
+    names = [str(name) for name in valid]
+    more = len(names) - MAX_LISTED
+    if more > 0:  # the most similar ones first
+        near = difflib.get_close_matches(str(value), names, n=5)
+        near += [name for name in names if name not in near]
+        names = [*near[:MAX_LISTED], f"{more} more"]
+    raise ConfigError(f"there is no {what} {value!r}; there are {', '.join(names) or 'none'}")
+
+
+def choices_of(group: str) -> list[str]:
+    """Names of the files of one group of choices, such as ``model``.
+
+    Examples
+    --------
+    >>> choices_of("planted")
+    ['atrophy', 'expansion', 'intensity', 'lesion', 'none']
+    """
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def build_settings(choices: Mapping[str, str], values: Mapping[str, Any]) -> DictConfig:
+    """Complete and checked settings.
+
+    Parameters
+    ----------
+    choices : mapping of group to name
+        Such as ``{"model": "kan2020"}``.
+    values : mapping of dotted name to value
+        Such as ``{"trainer.max_epochs": 2}``; values are taken literally.
+
+    Raises
+    ------
+    ConfigError
+        A choice or setting does not exist, has the wrong type or contradicts another.
+    """
+    for group, name in choices.items():
+        valid_choice(group, name, choices_of(group))
+    cfg = compose("run", [f"{group}={name}" for group, name in choices.items()], checked=False)
+    return change_settings(cfg, values)
+
+
+def change_settings(cfg: DictConfig, values: Mapping[str, Any]) -> DictConfig:
+    """Set values by dotted name, then check all settings; methods and networks are replaced as a whole.
+
+    Raises
+    ------
+    ConfigError
+    """
+    try:
+        for key, value in values.items():
+            section, _, name = key.rpartition(".")
+            if section not in ("attribution", "model", "data.cohort"):  # sections without a schema
+                known = OmegaConf.select(cfg, section) if section else cfg
+                valid_choice(f"setting in {section or 'the settings'}:", name, known or ())
+            typed = isinstance(value, dict) and OmegaConf.get_type(cfg, key) not in (dict, None)
+            OmegaConf.update(cfg, key, value, merge=typed, force_add=True)
+        finish(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError(format_config_error(error, "run", [])) from error
+    check(cfg)
+    return cfg
+
+
+@cache
+def method_files() -> dict[str, str]:
+    """Methods of ``conf/attribution``: label (GradCAM) to the name of the file of its usual settings."""
+    found: dict[str, str] = {}
+    for name in sorted(choices_of("attribution"), key=len):  # the quick variants have longer names
+        for label in OmegaConf.load(conf_dir() / "attribution" / f"{name}.yaml"):
+            found.setdefault(str(label), name)
+    return found
+
+
+def read_method(name: str) -> dict[str, dict[str, Any]]:
+    """Settings of a method by its label (GradCAM) or the name of its file (grad_cam).
+
+    Returns
+    -------
+    dict
+        Label to settings.
+
+    Raises
+    ------
+    ConfigError
+        There is no such method; the valid names are listed.
+    """
+    by_label = method_files()
+    file = by_label.get(name, name)
+    if file not in choices_of("attribution"):
+        valid_choice("method", name, sorted(by_label))
+    content = OmegaConf.to_container(OmegaConf.load(conf_dir() / "attribution" / f"{file}.yaml"))
+    assert isinstance(content, dict)
+    return {str(label): dict(settings) for label, settings in content.items()}

@@ -1,0 +1,253 @@
+"""Participants with their images and labels, as an object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from xai_brain.config.build import build_settings, choices_of, valid_choice
+from xai_brain.config.schema import ConfigError
+from xai_brain.data.layouts.synthetic import SyntheticSettings
+from xai_brain.io.nifti import GRIDS
+from xai_brain.io.problems import Problems
+from xai_brain.study.participants import class_names, find_participants, prepare_volumes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def load_cohort(
+    layout: str,
+    root: str | Path | None = None,
+    *,
+    label: str = "sex",
+    class_names: Sequence[str] | None = None,
+    threshold: float | None = None,
+    bins: Sequence[float] | None = None,
+    space: str | None = None,
+    orientation: str | None = None,
+    space_check: str = "error",
+    brain_size_column: str | None = None,
+    on_error: str = "raise",
+    cache_dir: str | Path | None = None,
+    **layout_settings: Any,
+) -> Cohort:
+    """Find the images and labels of a cohort.
+
+    Parameters
+    ----------
+    layout : {"bids", "caps", "hcp", "ixi", "oasis", "synthetic", "table"}
+        How the folder is organised. ``synthetic`` is the embedded cohort, which needs no files: two classes
+        that differ at one known place.
+    root : str or Path, optional
+        Folder of the cohort; not needed for ``synthetic`` and ``oasis``.
+    label : str, default "sex"
+        Column that contains the classes.
+    class_names : sequence of str, optional
+        Classes in the order of their index; default: sorted. Participants of other classes are unusable.
+    threshold : float, optional
+        Two classes of a number: ``label="age", threshold=60``.
+    bins : sequence of float, optional
+        Upper ends of all classes but the last, such as ``[40, 60]``.
+    space : str, optional
+        Space of images whose names do not state it, such as ``MNI152NLin6Asym``.
+    orientation : str, optional
+        Directions of the voxel axes, such as ``LAS``, of files that do not contain them.
+    space_check : {"error", "warn"}, default "error"
+        What happens with images that claim to be in MNI152 and disagree with the template.
+    brain_size_column : str, optional
+        Column that contains the size of the brain, for the baseline that uses brain size only.
+    on_error : {"raise", "skip"}, default "raise"
+        ``skip`` leaves unusable participants out; they are listed in `Cohort.excluded`.
+    cache_dir : str or Path, optional
+        Folder of prepared volumes; default: ``$XAI_BRAIN_CACHE``, else ``~/.cache/xai_brain``.
+    **layout_settings
+        What the layout takes beside these: ``tables`` and ``entities`` (bids, caps), ``image`` (hcp, ixi),
+        ``n_subjects`` (oasis, synthetic), and the fields of
+        `xai_brain.data.layouts.synthetic.SyntheticSettings` (synthetic).
+
+    Returns
+    -------
+    Cohort
+
+    Raises
+    ------
+    DataError, ConfigError
+        One line: the file or argument, what is wrong, and the valid names.
+
+    Examples
+    --------
+    >>> cohort = load_cohort("synthetic", n_subjects=12)
+    >>> cohort
+    Cohort(12 participants: 6 female, 6 male; not prepared)
+    """
+    valid_choice("layout", layout, choices_of("data"))
+    if root is None and layout not in ("synthetic", "oasis"):
+        raise ConfigError(f"load_cohort({layout!r}): root is needed, the folder of the cohort")
+    given = {
+        "root": None if root is None else str(root),
+        "label": label,
+        "class_names": None if class_names is None else list(class_names),
+        "threshold": threshold,
+        "bins": None if bins is None else [float(end) for end in bins],
+        "space": space,
+        "orientation": orientation,
+        "space_check": space_check,
+        "brain_size_column": brain_size_column,
+        "on_error": on_error,
+        "cache_dir": None if cache_dir is None else str(cache_dir),
+    }
+    if layout == "synthetic":
+        for name in layout_settings:
+            valid_choice(
+                "setting of the synthetic cohort:", name, [each.name for each in fields(SyntheticSettings)]
+            )
+        of_layout = {f"data.cohort.{name}": value for name, value in layout_settings.items()}
+        given = {name: value for name, value in given.items() if name not in ("root", "class_names")}
+    else:
+        of_layout = {f"data.{name}": value for name, value in layout_settings.items()}
+    values = {f"data.{name}": value for name, value in given.items()} | of_layout
+    cfg = build_settings({"data": layout}, values)
+    problems = Problems(cfg.data.on_error)
+    table = find_participants(cfg, problems)
+    return Cohort(table, {"data": layout}, values, problems.table())
+
+
+class Cohort:
+    """Participants with their images and labels; made by `load_cohort`.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per image: participant_id, session_id, t1w_path, label, target, and further columns such as
+        age (years), sex and site.
+    choices, values : mapping
+        Settings that the cohort was found with.
+    excluded : pandas.DataFrame
+        participant_id, path and reason of unusable inputs.
+    grid : str, optional
+        Grid of the prepared volumes; None before `prepare`.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        choices: Mapping[str, str],
+        values: Mapping[str, Any],
+        excluded: pd.DataFrame,
+        grid: str | None = None,
+    ):
+        self.table, self.excluded, self.grid = table, excluded, grid
+        self._choices, self._values = dict(choices), dict(values)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Classes in the order of their index."""
+        return class_names(self.table)
+
+    def prepare(
+        self,
+        grid: str = "t1w_58x70x58",
+        *,
+        scaling: str = "zscore",
+        antialias: bool = True,
+        brain: str = "image",
+        brain_median: float | None = None,
+        raw: bool = False,
+        skull_stripped: bool = False,
+        alignment: str = "affine",
+        n_jobs: int | None = None,
+    ) -> Cohort:
+        """Resample all images to one grid in MNI152 mm and scale their intensities; results are cached.
+
+        Parameters
+        ----------
+        grid : str, default "t1w_58x70x58"
+            One of `xai_brain.io.nifti.GRIDS`.
+        scaling, antialias, brain, brain_median, raw, skull_stripped, alignment
+            See `xai_brain.data.preprocessing.PreprocessingConfig`.
+        n_jobs : int, optional
+            Processes; default: one per core.
+
+        Returns
+        -------
+        Cohort
+            With volume_path and volume_mask_path (.npy, shape of the grid) in its table.
+
+        Examples
+        --------
+        >>> cohort = cohort.prepare("t1w_4mm")  # doctest: +SKIP
+        >>> cohort.grid
+        't1w_4mm'
+        """
+        valid_choice("grid", grid, GRIDS)
+        settings = {
+            "grid": grid,
+            "scaling": scaling,
+            "antialias": antialias,
+            "brain": brain,
+            "brain_median": brain_median,
+            "raw": raw,
+            "skull_stripped": skull_stripped,
+            "alignment": alignment,
+        }
+        values = {**self._values, **{f"preprocessing.{name}": value for name, value in settings.items()}}
+        cfg = build_settings(self._choices, {**values, "data.num_workers": n_jobs})
+        problems = Problems(cfg.data.on_error, self.excluded.to_dict("records"))
+        columns = [name for name in self.table if name not in ("volume_path", "volume_mask_path", "sha256")]
+        columns = [name for name in columns if name not in ("alignment_path", "space_warning")]
+        table = prepare_volumes(cfg, self.table[columns], problems)
+        return Cohort(table, self._choices, values, problems.table(), grid)
+
+    def plot(self, columns: Sequence[str] = ("age",)) -> Figure:
+        """Distribution of numeric columns in each class.
+
+        Parameters
+        ----------
+        columns : sequence of str, default ("age",)
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from xai_brain.reporting.figures.scores import cohort_figure, style
+        from xai_brain.study.inline import show_inline
+
+        for column in columns:
+            valid_choice("column", column, self.table.columns)
+        labels = {name: "age (years)" if name == "age" else name for name in columns}
+        with style():
+            return show_inline(cohort_figure(self.table, labels, self.class_names))
+
+    def settings(self) -> tuple[dict[str, str], dict[str, Any]]:
+        """Choices and values that make the same cohort in a study.
+
+        Raises
+        ------
+        ConfigError
+            The cohort is not prepared.
+        """
+        if self.grid is None:
+            raise ConfigError(
+                f"the cohort is not prepared: call cohort.prepare(grid) first; grids are {', '.join(GRIDS)}"
+            )
+        return dict(self._choices), dict(self._values)
+
+    def __len__(self) -> int:
+        return self.table["participant_id"].nunique()
+
+    def __repr__(self) -> str:
+        unique = self.table.drop_duplicates(["participant_id", "label"])
+        counts = unique["label"].value_counts().reindex(self.class_names)
+        classes = ", ".join(f"{count} {name}" for name, count in counts.items())
+        state = "not prepared" if self.grid is None else f"grid {self.grid}"
+        return f"Cohort({len(self)} participants: {classes}; {state})"
+
+    def _repr_html_(self) -> str:
+        hidden = [name for name in self.table if str(name).endswith("_path") or name == "sha256"]
+        shown = self.table.drop(columns=hidden)
+        return f"<p>{self!r}</p>" + shown.to_html(max_rows=10, index=False)

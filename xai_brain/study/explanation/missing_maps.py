@@ -1,0 +1,217 @@
+"""Explain every subject by the network that did not see it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import pandas as pd
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from xai_brain.attribution.reference import Reference
+from xai_brain.config.compose import ConfigError
+from xai_brain.io.nifti import get_grid
+from xai_brain.parallel.locks import run_exclusive, run_shared
+from xai_brain.parallel.memory import keep_freed_memory
+from xai_brain.parallel.progress import log, track
+from xai_brain.parallel.shards import select_shard
+from xai_brain.runs.directory import (
+    RunDirectory,
+    add_seconds,
+    first_repeat,
+    read_tsv,
+)
+from xai_brain.study.explanation.batches import (
+    Batch,
+    Explainer,
+    build_method,
+    build_reference,
+    check_references,
+    explain_batch,
+    is_current,
+    takes_reference,
+)
+from xai_brain.study.participants import prepared_cohort, same_cohort
+from xai_brain.study.run_images import (
+    has_all_images,
+    has_images,
+    write_dataset_description,
+    write_images,
+)
+from xai_brain.study.settings import open_run
+from xai_brain.study.training.native import write_native_maps
+from xai_brain.study.training.networks import (
+    Network,
+    described,
+    fingerprint,
+    is_weights_file,
+    load_networks,
+    training_subjects,
+)
+
+
+def explain_run(cfg: DictConfig, methods: Sequence[str] | None = None) -> RunDirectory:
+    """Make the maps that are missing.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig
+        From `xai_brain.compose`, or the settings of an existing run.
+    methods : sequence of str, optional
+        Labels of the methods whose maps are made; default: all of the settings.
+
+    Returns
+    -------
+    RunDirectory
+        With attributions/ (NIfTI and JSON sidecar per subject and method) and images/.
+    """
+    check_methods(cfg)
+    run = open_run(cfg)
+    if not run.predictions.exists():
+        first = "predict" if cfg.networks else "train"
+        raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain {first}` first")
+    networks = load_networks(cfg, run)
+    check_references(cfg)
+    batches = _batches(cfg, first_repeat(read_tsv(run.predictions)), networks)
+    hashes = {key: fingerprint(found) for key, found in networks.items()}
+    labels = list(methods or cfg.attribution)
+    mine = select_shard((_name(label, b) for label in labels for b in batches), cfg.shard)
+    plan = {
+        label: [b for b in batches if _name(label, b) in mine and not _is_done(cfg, run, hashes, label, b)]
+        for label in labels
+    }
+    if not any(plan.values()) and has_all_images(run):
+        log(f"explain{_of(cfg)}: nothing to do, all maps of {', '.join(labels)} are there")
+        _bring_back(cfg, run, batches)
+        return run
+
+    start = time.monotonic()
+    cohort = same_cohort(prepared_cohort(cfg, run), run)
+    run_exclusive(
+        run.locks,
+        "images",
+        lambda: write_images(run, cohort, get_grid(cfg.preprocessing.grid), cfg.data.orientation),
+        lambda: all(has_images(run, row) for row in cohort.to_dict("records")),
+        stay=cfg.shard is None,
+    )
+    write_dataset_description(run)
+    keep_freed_memory()
+    for key, those in networks.items():
+        todo = {label: [b for b in missing if (b.seed, b.fold) == key] for label, missing in plan.items()}
+        if any(todo.values()):
+            _explain_with(cfg, run, cohort, those, todo, hashes)
+    _bring_back(cfg, run, batches)
+    add_seconds(run, "explain", time.monotonic() - start)
+    return run
+
+
+def _bring_back(cfg: DictConfig, run: RunDirectory, batches: list[Batch]) -> None:
+    if cfg.shard and (n := n_maps_missing(cfg, run)):
+        log(f"explain{_of(cfg)}: done; {n} maps are left to other shards")
+    elif cfg.explain.output_space == "native":
+        rows = pd.concat([batch.rows for batch in batches])
+        run_exclusive(run.locks, "native", lambda: write_native_maps(cfg, run, rows))
+
+
+def n_maps_missing(cfg: DictConfig, run: RunDirectory) -> int:
+    """Maps of the methods and participants of a run that do not exist yet."""
+    if not cfg.attribution:  # maps of others, without a network
+        return 0
+    networks = load_networks(cfg, run)
+    hashes = {key: fingerprint(found) for key, found in networks.items()}
+    return sum(
+        not is_current(cfg, run, row, label, hashes)
+        for batch in _batches(cfg, first_repeat(read_tsv(run.predictions)), networks)
+        for row in batch.rows.itertuples()
+        for label in cfg.attribution
+    )
+
+
+def _of(cfg: DictConfig) -> str:
+    return f" shard {cfg.shard}" if cfg.shard else ""
+
+
+def _name(label: str, batch: Batch) -> str:
+    """Of a unit of work: a method and a batch."""
+    return f"{label}_seed-{batch.seed}_fold-{batch.fold}_row-{batch.rows.index[0]}"
+
+
+def _is_done(
+    cfg: DictConfig, run: RunDirectory, hashes: dict[tuple[int, int], str], label: str, batch: Batch
+) -> bool:
+    return all(is_current(cfg, run, row, label, hashes) for row in batch.rows.itertuples())
+
+
+def check_methods(cfg: DictConfig) -> None:
+    """Refuse a method that cannot be made, before anything depends on it."""
+    for label, method in cfg.attribution.items():
+        try:
+            instantiate(method)
+        except InstantiationException as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise ConfigError(f"attribution.{label}: cannot be made: {reason}") from error
+
+
+def _batches(
+    cfg: DictConfig, predictions: pd.DataFrame, networks: dict[tuple[int, int], list[Network]]
+) -> list[Batch]:
+    size = cfg.explain.batch_size
+    return [
+        Batch(int(seed), int(fold), rows.iloc[i : i + size])
+        for (seed, fold), rows in predictions.groupby(["seed", "fold"])
+        if (seed, fold) in networks
+        for i in range(0, len(rows), size)
+    ]
+
+
+def _explain_with(
+    cfg: DictConfig,
+    run: RunDirectory,
+    cohort: pd.DataFrame,
+    networks: list[Network],
+    todo: dict[str, list[Batch]],
+    hashes: dict[tuple[int, int], str],
+) -> None:
+    """Maps of the subjects of whom these networks speak, but those that other processes make."""
+    done = partial(_is_done, cfg, run, hashes)
+    if all(done(label, batch) for label, batches in todo.items() for batch in batches):
+        return  # another process was faster
+    classifiers = [network.load(cfg) for network in networks]
+    references: list[Reference | None] = [None] * len(networks)
+    known = not is_weights_file(cfg)  # the participants that they were trained on
+    if known and any(takes_reference(cfg, label) for label, batches in todo.items() if batches):
+        grid = get_grid(cfg.preprocessing.grid)
+        names, n_volumes = classifiers[0].class_names, cfg.explain.n_reference_volumes
+        references = [
+            build_reference(train, names, n_volumes, grid)
+            for train in training_subjects(cfg, run, cohort, networks)
+        ]
+    about = described(networks)
+    who = (
+        f"{len(networks)} networks"
+        if len(networks) > 1
+        else f"seed {networks[0].seed} fold {networks[0].fold + 1}"
+    )
+    for label, batches in todo.items():
+        if not batches:
+            continue
+        explainers = [
+            Explainer(classifier, *build_method(cfg, label, classifier, reference))
+            for classifier, reference in zip(classifiers, references, strict=True)
+        ]
+        run_shared(
+            run.locks,
+            {_name(label, b): b for b in batches},
+            done=partial(done, label),
+            do=partial(explain_batch, cfg, run, cohort, label=label, explainers=explainers, about=about),
+            progress=partial(track, description=f"explain {who}, {label}"),
+            wait=partial(_waiting, who, label),
+            stay=cfg.shard is None,
+        )
+
+
+def _waiting(who: str, label: str, n: int) -> None:
+    log(f"explain {who}, {label}: waiting for {n} batches that other processes explain")

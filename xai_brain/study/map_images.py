@@ -1,0 +1,242 @@
+"""Images of the maps of a study, read from disk when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from xai_brain.config.build import valid_choice
+from xai_brain.config.schema import ConfigError
+from xai_brain.io.nifti import load_img
+from xai_brain.runs.directory import RunDirectory, read_json, sidecar
+from xai_brain.study.run_images import SPACE, map_values
+from xai_brain.study.settings import stage_settings
+
+
+class MapImages:
+    """Attribution maps of the participants of a study, in MNI152 space; see `xai_brain.Maps`.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+    methods : sequence of str, optional
+        Default: all that the study has maps of.
+    trusted_modules : sequence of str, optional
+        See `xai_brain.open_study`.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        methods: Sequence[str] | None = None,
+        *,
+        trusted_modules: Sequence[str] = (),
+    ):
+        self._run = RunDirectory(Path(run_dir).expanduser())
+        self._trusted = list(trusted_modules)
+        if not self._run.config.exists():
+            raise ConfigError(f"{self._run.path}: there are no maps; Study.explain makes them")
+        self._rows = pd.DataFrame(self._find(self._settings()))
+        present = list(dict.fromkeys(self._rows["method"]))
+        for method in methods or ():
+            valid_choice("method", method, present)
+        self.methods: list[str] = list(methods or present)
+        self._rows = self._rows[self._rows["method"].isin(self.methods)].reset_index(drop=True)
+        self.seeds: list[int] = sorted(int(seed) for seed in self._rows["seed"].unique())
+        self.participants: list[str] = sorted(self._rows["participant_id"].unique())
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per map.
+
+        Columns: participant_id, session_id (may be empty), seed, fold, label (true class), method, path;
+        and from the sidecars: explained (class), probability (of that class), output and empty.
+
+        Examples
+        --------
+        >>> maps.table["method"].value_counts().to_dict()
+        {'GradCAM': 24, 'GuidedBackprop': 24, 'MeaningfulPerturbation': 24}
+        """
+        columns = {
+            "explained": "TargetName",
+            "probability": "TargetProbability",
+            "output": "Output",
+            "empty": "Empty",
+        }
+        contents = [read_json(sidecar(path)) for path in self._rows["path"]]
+        more = {name: [content.get(key) for content in contents] for name, key in columns.items()}
+        return self._rows.drop(columns="stamp").assign(**more)
+
+    def img(
+        self, participant_id: str, method: str, *, session_id: str | None = None, seed: int | None = None
+    ) -> nib.Nifti1Image:
+        """Map of one participant.
+
+        Parameters
+        ----------
+        participant_id : str
+        method : str
+        session_id : str, optional
+            Needed for a participant with several sessions.
+        seed : int, optional
+            Default: the mean over all seeds.
+
+        Returns
+        -------
+        nibabel.Nifti1Image
+            float32, shape (X, Y, Z); raw, signed values; the affine leads to MNI152 mm.
+
+        Raises
+        ------
+        ConfigError
+            A name does not exist; the valid ones are listed.
+
+        Examples
+        --------
+        >>> maps.img("sub-0001", "GradCAM").shape
+        (46, 55, 46)
+        """
+        rows = self._of_participant(participant_id, session_id, self._select(method, seed))
+        if len(rows) == 1:
+            return load_img(rows["path"].iloc[0])
+        return self._as_img(mean_of_maps(rows["path"]), rows["path"].iloc[0])
+
+    def sidecar(
+        self, participant_id: str, method: str, *, session_id: str | None = None, seed: int | None = None
+    ) -> dict[str, Any]:
+        """What is stored with a map: class that is explained, its probability, network, settings, versions.
+
+        Parameters
+        ----------
+        participant_id, method : str
+        session_id : str, optional
+            Needed for a participant with several sessions.
+        seed : int, optional
+            Default: the first.
+
+        Examples
+        --------
+        >>> maps.sidecar("sub-0001", "GradCAM")["Output"]
+        'logit'
+        """
+        rows = self._of_participant(participant_id, session_id, self._select(method, seed))
+        return read_json(sidecar(rows["path"].iloc[0]))
+
+    def t1w_img(self, participant_id: str, *, session_id: str | None = None) -> nib.Nifti1Image:
+        """Prepared T1-weighted image of a participant, to be shown below a map; 0 outside the brain."""
+        row = self._of_participant(participant_id, session_id, self._rows).iloc[0]
+        return load_img(self._run.image(participant_id, row["session_id"], SPACE))
+
+    def truth_img(self, participant_id: str, *, session_id: str | None = None) -> nib.Nifti1Image:
+        """Mask of the true place of a planted or synthetic effect in a participant.
+
+        Raises
+        ------
+        ConfigError
+            The true place is not known.
+        """
+        row = self._of_participant(participant_id, session_id, self._rows).iloc[0]
+        path = self._run.image(participant_id, row["session_id"], SPACE, "mask")
+        if not path.exists():
+            raise ConfigError(f"the true place of a difference is not known for {participant_id}")
+        return load_img(path)
+
+    def mean_img(self, method: str, label: str | None = None, *, seed: int | None = None) -> nib.Nifti1Image:
+        """Mean map over participants, of one class or of all.
+
+        Parameters
+        ----------
+        method : str
+        label : str, optional
+            True class; default: participants of all classes.
+        seed : int, optional
+            Default: the mean over all seeds.
+
+        Returns
+        -------
+        nibabel.Nifti1Image
+            float32, shape (X, Y, Z).
+
+        Examples
+        --------
+        >>> maps.mean_img("GradCAM", label="male").shape
+        (46, 55, 46)
+        """
+        rows = self._select(method, seed)
+        if label is not None:
+            valid_choice("label", label, sorted(rows["label"].unique()))
+            rows = rows[rows["label"] == label]
+        total, n = np.zeros(()), 0
+        for _, paths in rows.groupby("participant_id", sort=False)["path"]:
+            values = mean_of_maps(paths)
+            if values.any():
+                total, n = total + values, n + 1
+        first = rows["path"].iloc[0]
+        return self._as_img(total / n if n else np.zeros(load_img(first).shape), first)
+
+    # -- inside --------------------------------------------------------------------------------
+    def _settings(self) -> Any:
+        trusted = [f"trusted_modules=[{','.join(self._trusted)}]"] if self._trusted else []
+        return stage_settings("evaluate", [f"run_dir={self._run.path}", *trusted])
+
+    def _find(self, cfg: Any) -> list[dict[str, Any]]:
+        from xai_brain.study.evaluation.tables import find_maps
+
+        return find_maps(cfg, self._run)
+
+    def _select(self, method: str, seed: int | None) -> pd.DataFrame:
+        valid_choice("method", method, self.methods)
+        rows = self._rows[self._rows["method"] == method]
+        if seed is not None:
+            valid_choice("seed", seed, self.seeds)
+            rows = rows[rows["seed"] == seed]
+        return rows
+
+    def _of_participant(
+        self, participant_id: str, session_id: str | None, rows: pd.DataFrame
+    ) -> pd.DataFrame:
+        """Rows of one participant and session."""
+        valid_choice("participant", participant_id, self.participants)
+        rows = rows[rows["participant_id"] == participant_id]
+        sessions = sorted(rows["session_id"].unique())
+        if session_id is not None:
+            valid_choice(f"session of {participant_id}:", session_id, sessions)
+            rows = rows[rows["session_id"] == session_id]
+        elif len(sessions) > 1:
+            raise ConfigError(
+                f"{participant_id} has several sessions; session_id is needed, one of {', '.join(sessions)}"
+            )
+        if rows.empty:
+            raise ConfigError(f"{participant_id} has no such map; Maps.table lists all maps")
+        return rows
+
+    def _as_img(self, values: np.ndarray, path: Path) -> nib.Nifti1Image:
+        first = load_img(path)
+        return nib.Nifti1Image(values.astype(np.float32), first.affine, first.header)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        seeds = f", seeds {', '.join(map(str, self.seeds))}" if len(self.seeds) > 1 else ""
+        methods = f"{len(self.methods)} method{'s' if len(self.methods) > 1 else ''}"
+        return (
+            f"Maps({len(self.participants)} participants x {methods}: {', '.join(self.methods)}{seeds}; "
+            "space MNI152)"
+        )
+
+    def _repr_html_(self) -> str:
+        shown = self._rows.drop(columns=["path", "stamp"])
+        return f"<p>{self!r}</p>" + shown.to_html(max_rows=10, index=False)
+
+
+def mean_of_maps(paths: Sequence[Path] | pd.Series) -> np.ndarray:
+    """Mean of the maps that are not empty, (X, Y, Z) float64; 0 everywhere when all are empty."""
+    arrays = [map_values(path) for path in paths]
+    found = [values for values in arrays if values.any()] or arrays
+    return np.asarray(np.mean(found, axis=0, dtype=np.float64))

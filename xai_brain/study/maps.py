@@ -1,0 +1,208 @@
+"""The maps of a study: images, means and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import pandas as pd
+
+from xai_brain.config.build import change_settings, valid_choice
+from xai_brain.config.schema import ConfigError
+from xai_brain.runs.directory import RunDirectory, read_tsv
+from xai_brain.study.map_images import MapImages
+from xai_brain.study.settings import open_run, stage
+
+if TYPE_CHECKING:
+    from xai_brain.viewer.slice_viewer import SliceViewer
+
+
+def open_maps(folder: str | Path, *, trusted_modules: Sequence[str] = ()) -> Maps:
+    """Read the maps of a study, or maps that ``xai-brain import-maps`` has brought in, from their folder.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the study, or its subfolder ``attributions``.
+    trusted_modules : sequence of str, optional
+        See `xai_brain.open_study`.
+
+    Returns
+    -------
+    Maps
+
+    Raises
+    ------
+    ConfigError
+        The folder contains no maps.
+
+    Examples
+    --------
+    >>> open_maps(run_dir)
+    Maps(24 participants x 3 methods: GradCAM, GuidedBackprop, MeaningfulPerturbation; space MNI152)
+    """
+    folder = Path(folder).expanduser()
+    if folder.name == "attributions" and not RunDirectory(folder).config.exists():
+        folder = folder.parent
+    return Maps(folder, trusted_modules=trusted_modules)
+
+
+class Maps(MapImages):
+    """Attribution maps of the participants of a study, in MNI152 space.
+
+    Values are raw and signed. Where several networks (seeds) explain a participant, every result is a mean
+    over their maps, unless a seed is given; means over participants average the seeds and sessions of each
+    participant first, and leave empty maps (0 everywhere) out. A participant with several sessions has one
+    map per session.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+    methods : sequence of str, optional
+        Default: all that the study has maps of.
+    trusted_modules : sequence of str, optional
+        See `xai_brain.open_study`.
+    """
+
+    def agreement(self) -> pd.DataFrame:
+        """Similarity of every pair of methods: means over participants with 95 % intervals.
+
+        Returns
+        -------
+        pandas.DataFrame
+            method_a, method_b, metric, top_percent (share of voxels that is kept, where it applies), mean,
+            ci_low, ci_high, n (participants).
+        """
+        if len(self.methods) < 2:
+            raise ConfigError(f"agreement compares two methods or more; there is {self.methods[0]} only")
+        table = self._summary("agreement")
+        pairs = table["method"].str.split(" × ", expand=True)
+        table = table.assign(method_a=pairs[0], method_b=pairs[1])
+        table = table[table["method_a"].isin(self.methods) & table["method_b"].isin(self.methods)]
+        columns = ["method_a", "method_b", "metric", "top_percent", "mean", "ci_low", "ci_high", "n"]
+        return table[columns].reset_index(drop=True)
+
+    def localization(self) -> pd.DataFrame:
+        """How well every method finds the true place, where it is known: planted and synthetic effects.
+
+        Returns
+        -------
+        pandas.DataFrame
+            method, metric, mean, ci_low, ci_high, chance, n (participants).
+
+        Raises
+        ------
+        ConfigError
+            The true place is not known.
+        """
+        table = self._summary("localization")
+        if table.empty:
+            raise ConfigError(
+                "the true place of the difference is not known here; plant an effect (xai_brain.report_card)"
+            )
+        columns = ["method", "metric", "mean", "ci_low", "ci_high", "chance", "n"]
+        return table.loc[table["method"].isin(self.methods), columns].reset_index(drop=True)
+
+    def regions(
+        self, labels_img: str | Path | nib.Nifti1Image, lut: pd.DataFrame | str | Path | None = None
+    ) -> pd.DataFrame:
+        """What every region of an atlas contains of every map.
+
+        Parameters
+        ----------
+        labels_img : str, Path or nibabel.Nifti1Image
+            Atlas in MNI152, on any grid; 0 is background.
+        lut : pandas.DataFrame or path, optional
+            Columns ``index`` and ``name``; default: the table beside the image.
+
+        Returns
+        -------
+        pandas.DataFrame
+            participant_id, session_id, seed, fold, class, method, index, region, n_voxels, sum, mean,
+            positive_share and mass_share; see `xai_brain.statistics.regions.region_values`.
+        """
+        from xai_brain.atlas.atlas import load_atlas
+        from xai_brain.study.evaluation.regions import region_table
+
+        atlas = load_atlas(labels_img, lut)
+        where = str(labels_img) if isinstance(labels_img, str | Path) else "labels_img"
+        return region_table(self._run, self._rows.to_dict("records"), atlas, where)
+
+    def compare_groups(
+        self, confounds: Sequence[str] | None = None, *, n_perm: int = 1000, fwhm_mm: float = 0.0
+    ) -> pd.DataFrame:
+        """Compare the classes voxel by voxel (Freedman-Lane permutation test, family-wise error).
+
+        Only maps of one common output can be compared: ``study.explain(..., target="male",
+        output="logit_difference")``. Statistical maps are written to the folder ``group`` of the study.
+
+        Parameters
+        ----------
+        confounds : sequence of str, optional
+            Columns of participants.tsv, or ``fold``; default: age, sex, brain size, site and fold, as far
+            as they exist.
+        n_perm : int, default 1000
+        fwhm_mm : float, default 0.0
+            Smoothing of every map.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per method and pair of classes: number of voxels, of significant voxels and the like;
+            ``image`` in place of a method is the same comparison of the prepared images.
+
+        Raises
+        ------
+        ConfigError
+            There is no such column, or the maps explain different outputs.
+        """
+        from xai_brain.study.evaluation.group_records import IMAGE
+        from xai_brain.study.evaluation.tables import make_group_tests
+
+        for name in confounds or ():
+            valid_choice("column", name, (*read_tsv(self._run.participants), "fold"))
+        given: dict[str, Any] = {"n_perm": n_perm, "fwhm_mm": fwhm_mm}
+        given["confounds"] = None if confounds is None else list(confounds)
+        self._evaluate(make_group_tests, {f"evaluation.group.{name}": value for name, value in given.items()})
+        table = read_tsv(self._run.evaluation("group_tests"))
+        own = table[table["method"].isin(self.methods)]
+        if own["reason"].notna().all():
+            raise ConfigError(
+                f"no method can be compared between classes: {own['reason'].iloc[0]}; in Python: "
+                "study.explain(methods, target=<one class>, output='logit_difference', overwrite=True)"
+            )
+        return table[table["method"].isin([*self.methods, IMAGE])].reset_index(drop=True)
+
+    def view(self, participant_id: str | None = None) -> SliceViewer:
+        """Viewer of all maps of the study, for JupyterLab.
+
+        Parameters
+        ----------
+        participant_id : str, optional
+            Who is shown first.
+        """
+        from xai_brain.viewer.slice_viewer import SliceViewer
+
+        viewer = SliceViewer(self._run)
+        if participant_id is not None:
+            valid_choice("participant", participant_id, self.participants)
+            viewer.show(participant_id)
+        return viewer
+
+    # -- inside --------------------------------------------------------------------------------
+    def _evaluate(self, make: Any, changes: dict[str, Any]) -> None:
+        def work(cfg: Any) -> RunDirectory:
+            run = open_run(cfg)
+            make(cfg, run, self._find(cfg))
+            return run
+
+        stage(work)(change_settings(self._settings(), changes))
+
+    def _summary(self, table: str) -> pd.DataFrame:
+        from xai_brain.study.evaluation.tables import make_tables
+
+        self._evaluate(make_tables, {})
+        summary = read_tsv(self._run.evaluation("summary"))
+        return summary[summary["table"] == table]

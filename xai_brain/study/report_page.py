@@ -1,0 +1,80 @@
+"""Write report.html of a run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from xai_brain.io.atomic import file_hash
+from xai_brain.parallel.locks import run_exclusive
+from xai_brain.parallel.progress import log
+from xai_brain.runs.directory import (
+    RunDirectory,
+    add_seconds,
+    is_up_to_date,
+    manifest_files,
+    read_json,
+    versions,
+    write_manifest,
+)
+from xai_brain.study.settings import open_run
+
+
+def report_run(cfg: DictConfig) -> RunDirectory:
+    """Write the report, unless all that it shows is as it was."""
+    run = open_run(cfg)
+    if is_current(run):
+        log(f"report: nothing to do, {run.report} is up to date")
+        return run
+    start = time.monotonic()
+    run_exclusive(run.locks, "report", lambda: _write(run), lambda: is_current(run))
+    add_seconds(run, "report", time.monotonic() - start)
+    return run
+
+
+def _write(run: RunDirectory) -> None:
+    from xai_brain.reporting.html_report import write_report
+
+    shown = fingerprint(run)
+    _manifest(run).unlink(missing_ok=True)
+    write_report(run)
+    write_manifest(_manifest(run), shown, [run.report, *(run.path / "figures").glob("[!.]*.png")])
+
+
+def is_current(run: RunDirectory) -> bool:
+    """Whether the report is that of these results, written by this version."""
+    manifest = _manifest(run)
+    there = run.report.exists() and is_up_to_date(manifest, fingerprint(run))
+    return there and manifest_files(manifest).get(Path(os.path.normpath(run.report))) == file_hash(run.report)
+
+
+def fingerprint(run: RunDirectory) -> str:
+    """Hash of what the report follows from: results, but not how long they took; version and template."""
+    parts = [str(versions()["xai-brain"])]
+    parts += [file_hash(path) for path in sorted(_sources())]
+    parts += [f"{path.relative_to(run.path)} {file_hash(path)}" for path in sorted(_shown(run))]
+    if run.metrics.exists():
+        parts += [f"{k} {v}" for k, v in read_json(run.metrics).items() if not k.startswith("seconds/")]
+    return sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _sources() -> Iterator[Path]:
+    folder = Path(__file__).parents[1] / "reporting"
+    for pattern in ("*.py", "*.j2"):
+        yield from folder.rglob(pattern)
+
+
+def _shown(run: RunDirectory) -> Iterator[Path]:
+    single = (run.config, run.provenance, run.participants, run.folds, run.quarantine, run.predictions)
+    yield from (path for path in single if path.exists())
+    for pattern in ("checkpoints/*.tsv", "evaluation/*.tsv", "evaluation/inputs.json", "group/*_statmap.*"):
+        yield from run.path.glob(pattern)
+
+
+def _manifest(run: RunDirectory) -> Path:
+    return run.path / "figures" / "inputs.json"

@@ -1,0 +1,212 @@
+"""A cross-validated study: networks, their predictions, and the maps that explain them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xai_brain.config.build import change_settings, valid_choice
+from xai_brain.config.schema import ConfigError
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
+from xai_brain.study.inline import ReportPage
+from xai_brain.study.maps import Maps
+from xai_brain.study.methods import Method, foreign_packages, method_settings
+from xai_brain.study.settings import stage, stage_settings
+
+
+def open_study(run_dir: str | Path, *, trusted_modules: Sequence[str] = ()) -> Study:
+    """Read a study from its folder, whether objects or commands have made it.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+    trusted_modules : sequence of str, optional
+        Packages outside this one whose networks or methods the study uses, and whose code may run.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    ConfigError
+        There is no study in the folder, or it uses code of a package that is not trusted.
+
+    Examples
+    --------
+    >>> open_study(run_dir)
+    Study(24 participants, 2 folds, seed 0; maps: GradCAM, GuidedBackprop, MeaningfulPerturbation)
+    """
+    return Study(run_dir, trusted_modules=trusted_modules)
+
+
+class Study:
+    """Networks of all folds and seeds with their predictions; made by `cross_validate` or `open_study`.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+    trusted_modules : sequence of str, optional
+        See `open_study`.
+    """
+
+    def __init__(self, run_dir: str | Path, *, trusted_modules: Sequence[str] = ()):
+        self._run = RunDirectory(Path(run_dir).expanduser())
+        self._trusted = list(trusted_modules)
+        if not self._run.config.exists():
+            raise ConfigError(f"{self._run.path}: there is no study; xai_brain.cross_validate makes one")
+        cfg = self._settings()
+        self.seeds: list[int] = [int(seed) for seed in cfg.seeds]
+        if not self._run.predictions.exists():
+            raise ConfigError(f"{self._run.path}: the networks are not trained; call cross_validate first")
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of all results."""
+        return self._run.path
+
+    @property
+    def class_names(self) -> list[str]:
+        """Classes in the order of their index."""
+        return [name.removeprefix("prob_") for name in read_tsv(self._run.predictions) if "prob_" in name]
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """Predictions out of fold: one row per image, seed and repeat of the folds.
+
+        Columns: participant_id, session_id, seed, fold, target (index of the true class), ``prob_<class>``
+        as in predictions.tsv; and label and predicted, the names of the true and the predicted class.
+
+        Examples
+        --------
+        >>> study.predictions[["participant_id", "label", "predicted"]].shape
+        (24, 3)
+        """
+        table = read_tsv(self._run.predictions)
+        names = self.class_names
+        most_likely = table[[f"prob_{name}" for name in names]].to_numpy().argmax(1)
+        labels = [names[target] if target >= 0 else None for target in table["target"]]
+        return table.assign(label=labels, predicted=[names[index] for index in most_likely])
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """Scores out of fold: metric, value, 95 % interval over participants (ci_low, ci_high) and chance.
+
+        ``auroc`` is the mean over folds, ``auroc_pooled`` ranks all participants together. Chance is NaN
+        where it depends on the frequencies of the classes.
+
+        Examples
+        --------
+        >>> list(study.scores.columns)
+        ['metric', 'value', 'ci_low', 'ci_high', 'chance']
+        """
+        metrics = read_json(self._run.metrics)
+        chance = {"balanced_accuracy": 1 / len(self.class_names), "auroc": 0.5, "auroc_pooled": 0.5}
+        chance["auroc_size_matched"] = 0.5
+        rows = []
+        for key in metrics:
+            name = key.removeprefix("test/")
+            if not key.startswith("test/") or f"{key}_ci_low" not in metrics:
+                continue
+            interval = (metrics[f"{key}_ci_low"], metrics[f"{key}_ci_high"])
+            rows.append((name, metrics[key], *interval, chance.get(name, float("nan"))))
+        return pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high", "chance"])
+
+    def explain(
+        self,
+        methods: Sequence[Method],
+        *,
+        target: str | None = None,
+        output: str | None = None,
+        seeds: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        overwrite: bool = False,
+    ) -> Maps:
+        """Explain every participant by the networks that were not trained on it; maps that exist are kept.
+
+        Parameters
+        ----------
+        methods : sequence of str, class or functools.partial
+            ``"GradCAM"``, ``xai_brain.GradCAM``, ``partial(xai_brain.MeaningfulPerturbation, n_iter=20)``,
+            or a class of another package such as ``captum.attr.Saliency``.
+        target : str, optional
+            ``predicted``, ``true`` or the name of a class; default: as in the maps that exist, else
+            ``predicted``. A comparison of groups needs the name of one class.
+        output : {"logit", "logit_difference", "probability"}, optional
+            Default: as in the maps that exist, else that of the method. A comparison of groups needs
+            ``logit_difference``.
+        seeds : sequence of int, optional
+            Seeds whose networks are explained; default: all.
+        batch_size : int, optional
+            Participants that are explained together; default 8.
+        overwrite : bool, default False
+            Replace maps that were made with other settings.
+
+        Returns
+        -------
+        Maps
+            The maps of these methods.
+
+        Raises
+        ------
+        ConfigError
+            One line: a name does not exist (the valid ones are listed), or maps of other settings exist.
+        """
+        from xai_brain.study.explanation.missing_maps import explain_run
+
+        cfg = self._settings()
+        chosen = method_settings(methods, cfg.attribution)
+        if target is not None:
+            valid_choice("target", target, ("predicted", "true", *self.class_names))
+        for seed in seeds or ():
+            valid_choice("seed", seed, self.seeds)
+        values: dict[str, Any] = {f"attribution.{label}": settings for label, settings in chosen.items()}
+        given: dict[str, Any] = {"target": target, "output": output, "batch_size": batch_size}
+        given["seeds"] = None if seeds is None else [int(seed) for seed in seeds]
+        values |= {f"explain.{name}": value for name, value in given.items() if value is not None}
+        values |= {"trusted_modules": sorted({*cfg.trusted_modules, *foreign_packages(chosen)})}
+        values |= {"overwrite": overwrite}
+        cfg = change_settings(cfg, values)
+        self._trusted = list(cfg.trusted_modules)
+        stage(partial(explain_run, methods=list(chosen)))(cfg)
+        return Maps(self.run_dir, list(chosen), trusted_modules=self._trusted)
+
+    @property
+    def maps(self) -> Maps:
+        """All maps of the study."""
+        return Maps(self.run_dir, trusted_modules=self._trusted)
+
+    def report(self) -> ReportPage:
+        """Evaluate the maps, as far as this was not done, and write ``report.html``.
+
+        Returns
+        -------
+        ReportPage
+            With the attribute ``path``; notebooks show the page inline.
+        """
+        from xai_brain.study.evaluation.tables import evaluate_run
+        from xai_brain.study.report_page import report_run
+
+        cfg = self._settings()
+        if any((self.run_dir / "attributions").rglob("*_attribution.json")):
+            stage(evaluate_run)(cfg)
+        stage(report_run)(cfg)
+        return ReportPage(self._run.report)
+
+    def _settings(self) -> Any:
+        trusted = [f"trusted_modules=[{','.join(self._trusted)}]"] if self._trusted else []
+        return stage_settings("explain", [f"run_dir={self._run.path}", *trusted])
+
+    def __repr__(self) -> str:
+        table = read_tsv(self._run.predictions)
+        seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
+        methods = ", ".join(self._settings().attribution) or "none"
+        n_participants, n_folds = table["participant_id"].nunique(), table["fold"].nunique()
+        return f"Study({n_participants} participants, {n_folds} folds, {seeds}; maps: {methods})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self!r}</p>" + self.scores.round(3).to_html(index=False)
