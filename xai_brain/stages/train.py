@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.baselines.classifiers import prediction_table
 from xai_brain.config.compose import ConfigError
@@ -17,9 +19,10 @@ from xai_brain.data.folds.tables import fold_numbers, with_repeat
 from xai_brain.io.atomic import disk_full_errors, file_hash, partial_prefix, write_atomic
 from xai_brain.models.calibrated import missing_package
 from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
-from xai_brain.models.launched import is_launched
+from xai_brain.models.fitting_in_processes import fit_in_processes, take_part
 from xai_brain.models.networks.kan2020 import is_published
-from xai_brain.models.together import fit_together
+from xai_brain.models.process_group import global_rank, joined_processes, n_processes
+from xai_brain.models.trainer_setup import check_trainer_arguments
 from xai_brain.models.weights import read_state_dict
 from xai_brain.parallel.locks import is_locked, run_exclusive, run_shared
 from xai_brain.parallel.progress import EpochLines, log
@@ -52,7 +55,6 @@ from xai_brain.study.training.fold_training import classifier_settings, datamodu
 from xai_brain.study.training.folds import audit, folds_of, log_folds, split_prepared_fold
 
 
-@stage
 def train(cfg: DictConfig) -> RunDirectory:
     """Train all folds and seeds of a run; folds that are finished are kept.
 
@@ -66,7 +68,27 @@ def train(cfg: DictConfig) -> RunDirectory:
     RunDirectory
         With checkpoints, predictions.tsv, participants.tsv, folds.tsv and test figures in metrics.json;
         and with the baselines that are chosen.
+
+    Notes
+    -----
+    If torchrun or SLURM has started several processes for the training of one network, only rank zero
+    works on the run; in the others this function takes part in its trainings and returns after the last.
     """
+    check_trainer_arguments(cfg.trainer.extra)
+    if global_rank(cfg.trainer):
+        take_part(cfg.trainer)
+        return RunDirectory(Path(cfg.run_dir))
+    return _train(cfg)
+
+
+@stage
+def _train(cfg: DictConfig) -> RunDirectory:
+    with joined_processes(cfg.trainer):
+        run = _train_all(cfg)
+    return baselines(cfg) if cfg.baselines else run
+
+
+def _train_all(cfg: DictConfig) -> RunDirectory:
     check_methods(cfg)
     check_baselines(cfg)
     if package := missing_package(cfg.model["_target_"]):
@@ -76,7 +98,7 @@ def train(cfg: DictConfig) -> RunDirectory:
         log(f"train: nothing to do, {run.predictions} is complete")
     else:
         train_networks(cfg, run)
-    return baselines(cfg) if cfg.baselines else run
+    return run
 
 
 def train_networks(cfg: DictConfig, run: RunDirectory) -> None:
@@ -168,17 +190,17 @@ def train_fold(
     datamodule = datamodule_of(cfg, parts, fold_seed)
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
     tell = EpochLines(what, cfg.trainer.max_epochs)
-    devices = cfg.trainer.devices
-    fit = fit_fold if devices == 1 and not is_launched() else partial(fit_together, devices=devices)
+    settings: dict[str, Any] = OmegaConf.to_container(cfg.trainer)  # type: ignore[assignment]
+    fit = fit_fold if n_processes(cfg.trainer) == 1 else fit_in_processes
     with (
         disk_full_errors(run.path),
         naming_network(what),
         tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir,
     ):
-        classifier, trainer, history = fit(
+        classifier, network_file, history = fit(
             datamodule,
             classifier_settings(cfg, class_names(cohort)),
-            dict(cfg.trainer),
+            settings,
             seed=fold_seed,
             work_dir=Path(work_dir),
             tell=tell,
@@ -188,7 +210,7 @@ def train_fold(
             "validation": predict_logits(classifier, datamodule.val_dataloader())[0].softmax(1).numpy(),
             "test": predict_logits(classifier, datamodule.test_dataloader())[0].softmax(1).numpy(),
         }
-        write_atomic(checkpoint, lambda temporary: trainer.save_checkpoint(temporary, weights_only=True))
+        write_atomic(checkpoint, partial(shutil.copyfile, network_file))
     write_tsv(history, run.history(fold, seed, seeds))
     tables = {
         part: prediction_table(parts[part], values, class_names(cohort), fold=fold, seed=seed)
