@@ -8,6 +8,7 @@ and they end with it. In both cases only rank zero writes files.
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -144,9 +145,13 @@ def _started_processes() -> Iterator[None]:
     """Processes that are started in the block end with it, and environment variables are as before."""
     before = {child.pid for child in multiprocessing.active_children()}
     values = {name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")}
+    torch_log = logging.getLogger("torch.multiprocessing.spawn")
+    level = torch_log.level
+    torch_log.setLevel(logging.ERROR)  # the error itself says more than which processes are terminated
     try:
         yield
     finally:
+        torch_log.setLevel(level)
         for child in multiprocessing.active_children():
             if child.pid not in before:  # after an interrupt
                 child.kill()
@@ -197,7 +202,7 @@ def _fit_in_process(
         "plugins": [cluster_environment(settings)],
         "sync_batchnorm": accelerator == "cuda",
         "use_distributed_sampler": False,  # the datamodule has one for training participants
-        "callbacks": [RankBehaviour(rank, seed)],
+        "callbacks": [RankBehaviour(rank, seed, ends_at_once=rank > 0 or fabric is not None)],
     }
     try:
         _, _, history = fit_network(
@@ -235,11 +240,11 @@ class RankBehaviour(Callback):
 
     With one seed in all processes dropout would leave out the same units in each share of a batch. On
     SIGTERM Lightning would inform the other processes, which may be waiting for something else; here the
-    process ends.
+    process ends, and in rank zero of torchrun or SLURM, which works on the run, as after Ctrl-C.
     """
 
-    def __init__(self, rank: int, seed: int):
-        self.rank, self.seed = rank, seed
+    def __init__(self, rank: int, seed: int, ends_at_once: bool):
+        self.rank, self.seed, self.ends_at_once = rank, seed, ends_at_once
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.rank:
@@ -247,4 +252,4 @@ class RankBehaviour(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():  # Lightning restores handlers at the end
-            signal.signal(signal.SIGTERM, signal.SIG_DFL if self.rank else signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if self.ends_at_once else signal.default_int_handler)
