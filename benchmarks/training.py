@@ -117,7 +117,7 @@ def steps(side: str, cfg: DictConfig, parts: dict[str, pd.DataFrame], names: lis
     classifier.to(dtype)
     if side.startswith("our"):
         keep_freed_memory()  # as `fit_fold` does, which also has
-        contexts.enter_context(exact_batch_statistics(classifier, over_ranks=False))
+        contexts.enter_context(exact_batch_statistics(classifier))
         step, optimizer = our_step, classifier.configure_optimizers()
         network: nn.Module = classifier
     else:

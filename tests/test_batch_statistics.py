@@ -36,7 +36,7 @@ def test_a_layer_is_the_one_of_torch(layout, options, monkeypatch):
     for parameter in layer.parameters():
         nn.init.normal_(parameter, generator=generator)
     ours = copy.deepcopy(layer)
-    with exact_batch_statistics(ours, over_ranks=False):
+    with exact_batch_statistics(ours):
         for _ in range(2):  # the second step finds what the first has remembered
             expected, found = passed(layer, 5 + 2 * values, gradient), passed(ours, 5 + 2 * values, gradient)
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
@@ -49,7 +49,7 @@ def test_a_gradient_is_right_in_another_layout_than_its_values(monkeypatch):
     monkeypatch.setattr(batch_statistics, "SLAB", 8)
     layer = nn.BatchNorm3d(2, dtype=torch.float64)
     values = torch.randn(3, 2, 4, 2, 2, dtype=torch.float64).contiguous(memory_format=LAYOUTS[1])
-    with exact_batch_statistics(layer, over_ranks=False):
+    with exact_batch_statistics(layer):
         # the way back from the sum over squares of `contiguous` has the usual layout
         torch.autograd.gradcheck(lambda x: layer(x).contiguous().square(), values.requires_grad_())
 
@@ -58,7 +58,7 @@ def test_a_gradient_is_right_in_another_layout_than_its_values(monkeypatch):
 def test_the_statistics_of_millions_of_voxels_are_exact(layout):
     values = torch.randn(2, 4, 90, 90, 90, generator=torch.Generator().manual_seed(1)) + 5
     layer = nn.BatchNorm3d(4, momentum=1.0)
-    with exact_batch_statistics(layer, over_ranks=False):
+    with exact_batch_statistics(layer):
         layer(values.contiguous(memory_format=layout))
     variance, mean = torch.var_mean(values.double(), (0, 2, 3, 4))
     torch.testing.assert_close(layer.running_mean.double(), mean, rtol=1e-6, atol=0)
@@ -69,13 +69,13 @@ def test_the_statistics_of_millions_of_voxels_are_exact(layout):
 def test_heads_without_space_are_normalised_too(shape):
     layer, values = nn.BatchNorm1d(3), torch.randn(shape)
     ours = copy.deepcopy(layer)
-    with exact_batch_statistics(ours, over_ranks=False):
+    with exact_batch_statistics(ours):
         torch.testing.assert_close(passed(ours, values, values), passed(layer, values, values))
 
 
 def test_one_value_has_no_variance():
     layer = nn.BatchNorm1d(3)
-    with exact_batch_statistics(layer, over_ranks=False), pytest.raises(ValueError, match="has no variance"):
+    with exact_batch_statistics(layer), pytest.raises(ValueError, match="has no variance"):
         layer(torch.randn(1, 3))
     assert torch.equal(layer.running_var, torch.ones(3))
 
@@ -88,12 +88,12 @@ def test_layers_made_of_torchs_do_what_they_do():
     torch.manual_seed(0)
     values, layer = torch.randn(2, 3, 4, 4, 4), Doubled(3)
     expected = 2 * nn.BatchNorm3d(3)(values)
-    with exact_batch_statistics(layer, over_ranks=False):
+    with exact_batch_statistics(layer):
         torch.testing.assert_close(layer(values), expected)
 
 
 def test_after_a_fit_the_layers_are_what_they_were():
     network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2))
-    with exact_batch_statistics(network, over_ranks=False):
+    with exact_batch_statistics(network):
         assert "forward" in network[1].__dict__
     assert "forward" not in network[1].__dict__

@@ -95,7 +95,7 @@ def test_settings_of_a_stranger_run_nothing(copied, tmp_path, capsys):
     ["torch.load", "torch.hub.load_state_dict_from_url", "xai_brain.parallel.locks.os.mkdir",
      "sklearn.datasets.load_files",
      "torch.distributed.elastic.multiprocessing.subprocess_handler.SubprocessHandler",
-     "xai_brain.models.together.subprocess.Popen"],
+     "xai_brain.models.fitting_in_processes.multiprocessing.Process"],
 )  # fmt: skip
 def test_of_known_packages_only_methods_networks_and_estimators_are_made(target):
     method = f"+attribution.Mine={{_target_: {target}}}"

@@ -66,8 +66,9 @@ optuna or detection_curve brings its own, launcher=joblib or slurm runs them at 
 DETAILS = {
     "run": "Settings that matter first: experiment, data, data.root, data.label, run_dir, seeds.\n",
     "train": "Settings that matter first: experiment, data, model, trainer.max_epochs, seeds.\n"
-    "trainer.devices=4 trains each network on four GPUs (or CPU processes) of this machine; on several\n"
-    "machines start it there with torchrun ... -m xai_brain train.\n",
+    "trainer.devices=4 trains each network with four processes of this machine, a GPU or some CPU cores\n"
+    "each. On several machines add trainer.num_nodes=2 and start the processes with torchrun or srun.\n"
+    "trainer.extra.gradient_clip_val=1 and the like go to Lightning's Trainer.\n",
     "baselines": "Its settings are those of the run directory. Name files of conf/baselines with\n"
     "baselines=[pca_logistic,slabs3]; morphometry=<table> gives those on regional volumes their table.\n",
     "predict": "networks=<run_dir> names the trained run, whose preparation is used, or a file of weights,\n"
@@ -164,36 +165,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _start(command: str, rest: list[str]) -> int:
     from xai_brain.config.compose import ConfigError, compose
 
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:  # of torchrun
-        return _start_with_others(command, rest)
+    if "TORCHELASTIC_RUN_ID" in os.environ and (command not in ("train", "run") or "-m" in rest):
+        raise ConfigError(
+            "torchrun starts processes that train one network: it is for `xai-brain train` and `xai-brain "
+            "run` without -m; other stages are divided with shard=1/8"
+        )
     if any(argument.startswith("-") for argument in rest):
         return _start_hydra(command, rest)
     if alone := [text for text in rest if text.startswith(("sweep=", "launcher="))]:
         raise ConfigError(f"{alone[0]} is for several jobs: add -m")
     _execute(command, _settings_of_a_run(command, rest) or compose(command, rest))
-    return 0
-
-
-def _start_with_others(command: str, rest: list[str]) -> int:
-    """One of the processes that torchrun has started."""
-    from xai_brain.config.compose import ConfigError, compose
-    from xai_brain.models.launched import with_others
-    from xai_brain.parallel.progress import log
-
-    if command != "train" or any(argument.startswith("-") for argument in rest):
-        raise ConfigError(
-            "torchrun starts processes that train networks together: it is for `xai-brain train` without "
-            "flags; other stages are divided with shard=1/8"
-        )
-
-    def work() -> None:
-        cfg = compose(command, rest)
-        if cfg.baselines:
-            log(f"train: its baselines ({', '.join(cfg.baselines)}) are left to a start without torchrun")
-            cfg.baselines = {}
-        _execute(command, cfg)
-
-    with_others(work)
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.config.planted_effect import PlantedEffect, PlantedError, check_planted
-from xai_brain.config.schema import ConfigError, OnError, TrainerConfig
+from xai_brain.config.schema import OWN_TRAINER_ARGUMENTS, ConfigError, OnError, TrainerConfig
 from xai_brain.config.trust import KINDS, KNOWN_PACKAGES, import_trusted, is_known_kind
 from xai_brain.io.nifti import GRIDS
 from xai_brain.io.orientation import validate_orientation
@@ -54,7 +54,7 @@ def check(cfg: DictConfig) -> None:
         if (value := OmegaConf.select(cfg, key)) not in allowed:
             raise ConfigError(f"{key}={value}: one of {', '.join(str(a) for a in allowed if a)} is needed")
     at_least = {"folds.n_folds": 2, "trainer.max_epochs": 1, "trainer.batch_size": 1, "explain.batch_size": 1}
-    at_least |= {"trainer.devices": 1}
+    at_least |= {"trainer.devices": 1, "trainer.num_nodes": 1}
     at_least |= {"evaluation.n_bootstrap": 1, "folds.n_repeats": 1}
     at_least |= {"evaluation.group.n_perm": 0, "evaluation.group.fwhm_mm": 0}
     at_least |= {"evaluation.top_regions": 1, "evaluation.n_perm": 1}
@@ -62,11 +62,7 @@ def check(cfg: DictConfig) -> None:
     for key, least in at_least.items():
         if (value := OmegaConf.select(cfg, key)) < least:
             raise ConfigError(f"{key}={value}: at least {least} is needed")
-    if cfg.trainer.batch_size % cfg.trainer.devices:
-        raise ConfigError(
-            f"trainer.batch_size={cfg.trainer.batch_size}: cannot be divided evenly over "
-            f"trainer.devices={cfg.trainer.devices}"
-        )
+    _check_trainer(cfg.trainer)
     for key in ("validation_fraction", "test_fraction"):
         if not 0 < cfg.folds[key] < 1:
             raise ConfigError(f"folds.{key}={cfg.folds[key]}: between 0 and 1 is needed")
@@ -133,7 +129,7 @@ BASELINES = {  # what each kind of baseline needs, and what it may have
 
 
 def _check_baselines(baselines: DictConfig) -> None:
-    trainer = {field.name for field in fields(TrainerConfig)} - {"devices"}
+    trainer = {field.name for field in fields(TrainerConfig)} - {"devices", "num_nodes", "strategy"}
     for name, settings in baselines.items():
         where = f"baselines.{name!s}"
         features = settings.get("features") if isinstance(settings, DictConfig) else None
@@ -154,6 +150,25 @@ def _check_baselines(baselines: DictConfig) -> None:
                 raise ConfigError(f"{where}.{key}={settings[key]!r}: a whole number from 1 on is needed")
         if "network" in settings and not settings.network.get("_target_"):
             raise ConfigError(f"no value for {where}.network._target_: the dotted name of a torch.nn.Module")
+
+
+def _check_trainer(trainer: DictConfig) -> None:
+    if trainer.batch_size % (trainer.devices * trainer.num_nodes):
+        nodes = f" trainer.num_nodes={trainer.num_nodes}" if trainer.num_nodes > 1 else ""
+        raise ConfigError(
+            f"trainer.batch_size={trainer.batch_size}: cannot be divided evenly over "
+            f"trainer.devices={trainer.devices}{nodes}"
+        )
+    strategies = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
+    if trainer.strategy.removesuffix("_find_unused_parameters_true") not in strategies:
+        raise ConfigError(f"trainer.strategy={trainer.strategy}: one of {', '.join(strategies)} is needed")
+    if not isinstance(trainer.extra, DictConfig):
+        raise ConfigError(
+            f"trainer.extra={trainer.extra}: names and values are needed, as in {{gradient_clip_val: 1}}"
+        )
+    if taken := [name for name in trainer.extra if name in OWN_TRAINER_ARGUMENTS]:
+        own = f"use trainer.{taken[0]}" if taken[0] in trainer else "it cannot be changed"
+        raise ConfigError(f"trainer.extra.{taken[0]}: xai_brain sets this argument; {own}")
 
 
 def _check_group(group: DictConfig) -> None:

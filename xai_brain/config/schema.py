@@ -10,6 +10,14 @@ from omegaconf import MISSING, DictConfig
 
 from xai_brain.config.planted_effect import PlantedEffect
 
+# Arguments of Lightning's Trainer that other settings or the training itself determine.
+OWN_TRAINER_ARGUMENTS = (
+    *("max_epochs", "accelerator", "devices", "num_nodes", "strategy", "precision", "fast_dev_run"),
+    *("plugins", "sync_batchnorm", "use_distributed_sampler", "callbacks", "logger", "deterministic"),
+    *("num_sanity_val_steps", "enable_progress_bar", "enable_model_summary", "log_every_n_steps"),
+    *("enable_checkpointing", "default_root_dir", "barebones"),
+)
+
 # Roles of settings: ``~`` is expanded in a path, and a label is compared with the text of a table.
 PATH, LABEL = {"role": "path"}, {"role": "label"}
 
@@ -145,7 +153,12 @@ class TrainerConfig:
     standardize: str | None = None
     calibrate: bool = True
     accelerator: str = "auto"
-    devices: int = 1  # of this machine, GPUs or CPU processes, that train one network together
+    devices: int = 1  # GPUs, or processes on CPU, of each machine that train one network together
+    num_nodes: int = 1  # machines that train one network together; started with torchrun or srun
+    # auto | ddp | ddp_spawn | ddp_fork | ddp_notebook, also with _find_unused_parameters_true
+    strategy: str = "auto"
+    # further arguments of Lightning's Trainer, e.g. {gradient_clip_val: 1}
+    extra: Any = field(default_factory=lambda: DictConfig({}, flags={"struct": False}))
     precision: str = "32-true"
     num_workers: int = 0
     tensorboard: bool = True

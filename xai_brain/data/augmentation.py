@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -72,18 +71,14 @@ class Augmentation:
         self.bias_field_sd, self.noise_sd = bias_field_sd, noise_sd
         self.voxel_size_mm, self.seed = tuple(voxel_size_mm), seed
         self._generator: torch.Generator | None = None
-        self._part = (0, 1, 0)
 
     @torch.no_grad()
-    def __call__(self, volumes: torch.Tensor, part: tuple[int, int, int] | None = None) -> torch.Tensor:
+    def __call__(self, volumes: torch.Tensor) -> torch.Tensor:
         """Changed copies of a batch.
 
         Parameters
         ----------
         volumes : Tensor of shape (N, 1, X, Y, Z)
-        part : tuple of 3 int, optional
-            (rank, n, n_all): the volumes are every n-th, from number rank on, of a batch of n_all, and are
-            changed as they would be in it.
 
         Returns
         -------
@@ -91,7 +86,6 @@ class Augmentation:
         """
         if self._generator is None or self._generator.device != volumes.device:
             self._generator = torch.Generator(volumes.device).manual_seed(self.seed)
-        self._part = part or (0, 1, len(volumes))
         if self.flip_probability:
             chosen = self._uniform(volumes, len(volumes)) < 2 * self.flip_probability - 1
             volumes = torch.where(chosen[:, None, None, None, None], volumes.flip(2), volumes)
@@ -145,26 +139,19 @@ class Augmentation:
                 volumes = volumes * (self.bias_field_sd * field).exp()
             volumes = volumes * span + low
         if self.intensity_sd:
-            gain, offset = self.intensity_sd * self._normal(volumes, 2, n, 1, 1, 1, 1, axis=1)
+            gain, offset = self.intensity_sd * self._normal(volumes, 2, n, 1, 1, 1, 1)
             volumes = volumes * (1 + gain) + offset * sd
         if self.noise_sd:
             volumes = volumes + self.noise_sd * sd * self._normal(volumes, *volumes.shape)
         return torch.where(brain, volumes, 0)
 
     # -- chance ------------------------------------------------------------------------------------
-    def _normal(self, like: torch.Tensor, *shape: int, axis: int = 0) -> torch.Tensor:
-        return self._of_part(torch.randn, like, shape, axis)
+    def _normal(self, like: torch.Tensor, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=self._generator, device=like.device, dtype=like.dtype)
 
     def _uniform(self, like: torch.Tensor, *shape: int) -> torch.Tensor:
         """Between -1 and 1."""
-        return 2 * self._of_part(torch.rand, like, shape) - 1
-
-    def _of_part(self, draw: Any, like: torch.Tensor, shape: tuple[int, ...], axis: int = 0) -> torch.Tensor:
-        """Drawn for the whole batch, whose volumes lie along `axis`, and those of our part of it."""
-        rank, n, n_all = self._part
-        whole = shape if n == 1 else (*shape[:axis], n_all, *shape[axis + 1 :])
-        drawn = draw(whole, generator=self._generator, device=like.device, dtype=like.dtype)
-        return drawn[(slice(None),) * axis + (slice(rank, None, n),)]
+        return 2 * torch.rand(shape, generator=self._generator, device=like.device, dtype=like.dtype) - 1
 
 
 def move(

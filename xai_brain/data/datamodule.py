@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from xai_brain.data.augmentation import Augmentation
+
+SEED_STEP = 1_000_003  # between the augmentations of two processes
 
 
 class VolumeDataset(Dataset):
@@ -38,41 +43,6 @@ class VolumeDataset(Dataset):
         }
 
 
-class PartOfBatches(Sampler[list[int]]):
-    """Of every batch the subjects of one process: every n-th, where n fit together.
-
-    All processes take the order of the first. A last batch with fewer subjects than there are processes is
-    left out.
-
-    Parameters
-    ----------
-    order : Sampler of int
-        That of one process.
-    batch_size : int
-        Of all processes together.
-    part : tuple of 2 int
-        Rank of this process, and how many there are.
-    drop_last : bool
-        Leave out a last batch that is smaller than the others.
-    """
-
-    def __init__(self, order: RandomSampler, batch_size: int, part: tuple[int, int], drop_last: bool):
-        self.order, self.batch_size, self.part, self.drop_last = order, batch_size, part, drop_last
-
-    def __len__(self) -> int:
-        whole, rest = divmod(len(self.order), self.batch_size)
-        return whole + (rest >= self.part[1] and not self.drop_last)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rank, n_ranks = self.part
-        order = [list(self.order)]
-        if torch.distributed.is_initialized():
-            torch.distributed.broadcast_object_list(order, src=0)
-        for number in range(len(self)):
-            begin = number * self.batch_size
-            yield order[0][begin : begin + self.batch_size][rank::n_ranks]
-
-
 class BrainDataModule(pl.LightningDataModule):
     """The three parts of one fold.
 
@@ -81,10 +51,12 @@ class BrainDataModule(pl.LightningDataModule):
     parts : dict of pandas.DataFrame
         ``train``, ``validation``, ``test`` from `split_fold`.
     batch_size : int, default 8
+        Over all processes that train one network.
     augmentation : callable, optional
         Changes a batch of training volumes (N, 1, X, Y, Z) on the training device, e.g. an `Augmentation`.
-        Where several processes fit together it is also given which part of the batch it has.
     num_workers : int, default 0
+    seed : int, default 0
+        Order of training participants if several processes train one network.
     """
 
     def __init__(
@@ -93,25 +65,32 @@ class BrainDataModule(pl.LightningDataModule):
         batch_size: int = 8,
         augmentation: Callable[..., torch.Tensor] | None = None,
         num_workers: int = 0,
+        seed: int = 0,
     ):
         super().__init__()
         self.parts, self.batch_size, self.num_workers = parts, batch_size, num_workers
         self.augmentation = augmentation
-        self.part = (0, 1)  # rank of this process and how many there are, while several fit together
+        self.seed = seed
+
+    def setup(self, stage: str) -> None:
+        if self.trainer is not None and isinstance(self.augmentation, Augmentation):
+            self.augmentation.seed += SEED_STEP * self.trainer.global_rank
 
     def train_dataloader(self) -> DataLoader:
         dataset = VolumeDataset(self.parts["train"])
-        # a last batch of one would have no batch statistics
-        uneven = len(dataset) % self.batch_size == 1 and len(dataset) > 1
-        if self.part == (0, 1):
+        if self.trainer is None or self.trainer.world_size == 1:
+            # a last batch of one would have no batch statistics
+            uneven = len(dataset) % self.batch_size == 1 and len(dataset) > 1
             return self._loader(dataset, batch_size=self.batch_size, shuffle=True, drop_last=uneven)
-        parts = PartOfBatches(RandomSampler(dataset), self.batch_size, self.part, drop_last=uneven)
-        return self._loader(dataset, batch_sampler=parts)
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        share: DistributedSampler = DistributedSampler(dataset, world_size, rank, seed=self.seed)
+        own_size = self.batch_size // world_size
+        uneven = len(share) % own_size == 1 and len(share) > 1
+        return self._loader(dataset, batch_size=own_size, sampler=share, drop_last=uneven)
 
     def val_dataloader(self) -> DataLoader:
-        rank, n_ranks = self.part
-        dataset = VolumeDataset(self.parts["validation"].iloc[rank::n_ranks])
-        return self._loader(dataset, batch_size=self.batch_size // n_ranks)
+        """All validation participants, also in each of several processes: none is counted twice."""
+        return self._loader(VolumeDataset(self.parts["validation"]), batch_size=self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
         return self._loader(VolumeDataset(self.parts["test"]), batch_size=self.batch_size)
@@ -119,15 +98,8 @@ class BrainDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         if self.trainer is None or not self.trainer.training:
             return batch
-        if self.part == (0, 1):
-            changed = batch["volume"] if self.augmentation is None else self.augmentation(batch["volume"])
-            return {**batch, "volume": changed}
-        volumes = batch["volume"]
-        n_all = torch.tensor(len(volumes), device=volumes.device)
-        torch.distributed.all_reduce(n_all)
-        if self.augmentation is not None:
-            volumes = self.augmentation(volumes, (*self.part, int(n_all)))
-        return {**batch, "volume": volumes, "n_all": int(n_all)}
+        changed = batch["volume"] if self.augmentation is None else self.augmentation(batch["volume"])
+        return {**batch, "volume": changed}
 
     def _loader(self, dataset: VolumeDataset, **kwargs: Any) -> DataLoader:
         # workers that stay would draw fewer random numbers than none do, and so train another network

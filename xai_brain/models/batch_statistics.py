@@ -1,4 +1,4 @@
-"""Batch normalisation in training on CPUs: exact sums, over all processes that fit a network together.
+"""Batch normalisation in training on CPUs: exact sums over the batch of this process.
 
 torch adds up all voxels of a batch one after another in single precision when channels come last. Of millions
 the variance is then off by 4e-4 and the losses of the first steps by 1e-2. Here torch sees a slab at a time,
@@ -20,11 +20,11 @@ SLAB = 2**14  # voxels; sums of more are less exact, and fewer take longer
 
 
 @contextmanager
-def exact_batch_statistics(model: nn.Module, over_ranks: bool) -> Iterator[None]:
+def exact_batch_statistics(model: nn.Module) -> Iterator[None]:
     """For the time of a fit, torch's layers of batch normalisation are computed by `normalised`."""
     for layer in model.modules():
         if type(layer) in NORMS:  # what is made of them does something else
-            layer.forward = partial(normalised, layer, over_ranks)
+            layer.forward = partial(normalised, layer)
     try:
         yield
     finally:
@@ -33,14 +33,12 @@ def exact_batch_statistics(model: nn.Module, over_ranks: bool) -> Iterator[None]
                 layer.__dict__.pop("forward", None)
 
 
-def normalised(layer: Any, over_ranks: bool, values: torch.Tensor) -> torch.Tensor:
+def normalised(layer: Any, values: torch.Tensor) -> torch.Tensor:
     """What a layer of batch normalisation makes of a batch; on GPUs, and of validation, as torch does.
 
     Parameters
     ----------
     layer : BatchNorm1d, BatchNorm2d or BatchNorm3d
-    over_ranks : bool
-        Every process has a part of the batch. Parts may differ in N; that of a process may be one subject.
     values : Tensor of shape (N, C, ...)
 
     Returns
@@ -50,12 +48,12 @@ def normalised(layer: Any, over_ranks: bool, values: torch.Tensor) -> torch.Tens
     Raises
     ------
     ValueError
-        The whole batch has one value in each channel.
+        The batch has one value in each channel.
     """
     if not (layer.training and values.is_cpu):
         return type(layer).forward(layer, values)
     exact = values if values.dtype == torch.float64 else values.float()  # it may be less with autocast
-    result, mean, variance, count = _Normalised.apply(exact, layer.weight, layer.bias, layer.eps, over_ranks)
+    result, mean, variance, count = _Normalised.apply(exact, layer.weight, layer.bias, layer.eps)
     if layer.running_mean is not None:
         _remember(layer, mean, variance * count / (count - 1))
     return result.to(values.dtype)
@@ -80,24 +78,22 @@ class _Normalised(torch.autograd.Function):
         weight: torch.Tensor | None,
         bias: torch.Tensor | None,
         eps: float,
-        over_ranks: bool,
     ) -> tuple[torch.Tensor, ...]:
         slabs = [slab for (slab,) in _slabs(values)]
         sizes = torch.tensor([[slab.numel() / slab.shape[1]] for slab in slabs], dtype=torch.float64)
         of_slabs = [torch.batch_norm_update_stats(slab, None, None, 0.0) for slab in slabs]
         means, variances = (torch.stack(each).double() for each in zip(*of_slabs, strict=True))
-        count = _total(sizes.sum(), over_ranks)
+        count = sizes.sum()
         if count < 2:
             raise ValueError(
                 "one value in each channel of a batch has no variance; trainer.batch_size=2 or more"
             )
-        mean = _total((sizes * means).sum(0), over_ranks) / count
+        mean = (sizes * means).sum(0) / count
         squares = (sizes * (variances + (means - mean).square())).sum(0)
-        variance = _total(squares, over_ranks) / count
+        variance = squares / count
         inverse = (variance + eps).rsqrt()
         statistics = mean.to(values), variance.to(values)
         result = torch.batch_norm(values, weight, bias, *statistics, False, 0.0, eps, False)
-        ctx.over_ranks = over_ranks
         ctx.save_for_backward(values, weight, mean, inverse, count)
         ctx.mark_non_differentiable(mean, variance, count)
         return result, mean, variance, count
@@ -108,8 +104,7 @@ class _Normalised(torch.autograd.Function):
         statistics = mean.to(values), inverse.to(values)
         slabs = list(_slabs(gradient, values))
         of_slabs = [_sums_of_gradient(*slab, None, None, None, *statistics, *ONLY_SUMS)[1:] for slab in slabs]
-        own_weight, own_bias = (torch.stack(each).double().sum(0) for each in zip(*of_slabs, strict=True))
-        of_weight, of_bias = _total(own_weight, ctx.over_ranks), _total(own_bias, ctx.over_ranks)
+        of_weight, of_bias = (torch.stack(each).double().sum(0) for each in zip(*of_slabs, strict=True))
         # scale * (gradient - mean gradient - normalised * mean of normalised * gradient)
         scale = inverse if weight is None else inverse * weight
         slope = -scale * inverse * of_weight / count
@@ -120,8 +115,8 @@ class _Normalised(torch.autograd.Function):
         for towards, slab, to in _slabs(gradient, values, result):
             torch.addcmul(offset, slab, slope, out=to).addcmul_(towards, scale)
         if weight is None:
-            return result, None, None, None, None
-        return result, own_weight.to(weight), own_bias.to(weight), None, None
+            return result, None, None, None
+        return result, of_weight.to(weight), of_bias.to(weight), None
 
 
 _sums_of_gradient = torch.ops.aten.native_batch_norm_backward
@@ -136,10 +131,3 @@ def _slabs(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
             continue
         thickness = max(1, SLAB * volumes[0].shape[2] // volumes[0][0, 0].numel())
         yield from zip(*(each.split(thickness, dim=2) for each in volumes), strict=True)
-
-
-def _total(own: torch.Tensor, over_ranks: bool) -> torch.Tensor:
-    total = own.clone(memory_format=torch.contiguous_format)
-    if over_ranks:
-        torch.distributed.all_reduce(total)
-    return total

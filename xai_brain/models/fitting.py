@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,10 @@ from torch import nn
 
 from xai_brain.models.batch_statistics import exact_batch_statistics
 from xai_brain.models.module import BrainClassifier
-from xai_brain.models.ranks import AsRank, Rank
+from xai_brain.models.trainer_setup import determinism_kept, quiet_lightning
 from xai_brain.parallel.memory import keep_freed_memory, return_freed_memory
+
+CHECKPOINT = "network.ckpt"  # in the working directory of a training
 
 
 class History(Callback):
@@ -73,14 +73,19 @@ def naming_network(name: str) -> Iterator[None]:
         raise TrainingError(f"{name}: {error}") from error
 
 
-class EpochReport(Callback):
-    """Tells a progress function of every epoch."""
+def no_report(epoch: int, metrics: dict[str, float]) -> None:
+    """Report no progress."""
 
-    def __init__(self, tell: Any):
+
+class EpochReport(Callback):
+    """Reports every epoch to a progress function, in the process of rank zero."""
+
+    def __init__(self, tell: Callable[[int, dict[str, float]], None]):
         self.tell = tell
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.tell(trainer.current_epoch + 1, {k: float(v) for k, v in trainer.callback_metrics.items()})
+        if trainer.is_global_zero:
+            self.tell(trainer.current_epoch + 1, {k: float(v) for k, v in trainer.callback_metrics.items()})
 
 
 def fit_fold(
@@ -90,10 +95,9 @@ def fit_fold(
     *,
     seed: int,
     work_dir: Path,
-    tell: Any = lambda epoch, metrics: None,
-    rank: Rank | None = None,
-) -> tuple[BrainClassifier, pl.Trainer, pd.DataFrame]:
-    """Train one network, keep its best epoch, calibrate it on the validation part.
+    tell: Callable[[int, dict[str, float]], None] = no_report,
+) -> tuple[BrainClassifier, Path, pd.DataFrame]:
+    """Train one network on one device, keep its best epoch, calibrate it on the validation part.
 
     Parameters
     ----------
@@ -106,14 +110,13 @@ def fit_fold(
     work_dir : Path
         For logs and intermediate checkpoints.
     tell : callable(epoch, metrics), optional
-    rank : Rank, optional
-        That of this process, when several fit together (see `fit_together`).
 
     Returns
     -------
     classifier : BrainClassifier
         In eval mode and single precision, at the best epoch by the monitored metric, calibrated.
-    trainer : pytorch_lightning.Trainer
+    checkpoint : Path
+        The same network as a file, in `work_dir`.
     history : pandas.DataFrame
         epoch, metric, value.
 
@@ -122,6 +125,25 @@ def fit_fold(
     TrainingError
         A loss, the monitored figure or a logit of the validation part is NaN or infinite.
     """
+    return fit_network(
+        datamodule, classifier_settings, trainer_settings, seed=seed, work_dir=work_dir, tell=tell
+    )
+
+
+def fit_network(
+    datamodule: pl.LightningDataModule,
+    classifier_settings: dict[str, Any],
+    trainer_settings: dict[str, Any],
+    *,
+    seed: int,
+    work_dir: Path,
+    tell: Callable[[int, dict[str, float]], None] = no_report,
+    arguments: Mapping[str, Any] | None = None,
+) -> tuple[BrainClassifier, Path, pd.DataFrame]:
+    """`fit_fold`, also in one of several processes, whose `arguments` of Lightning's Trainer are given.
+
+    In processes other than that of rank zero the network is left as the last epoch made it.
+    """
     classifier, trainer, best, history = fit_epochs(
         datamodule,
         classifier_settings,
@@ -129,17 +151,19 @@ def fit_fold(
         seed=seed,
         work_dir=work_dir,
         tell=tell,
-        rank=rank,
+        arguments=arguments or {"accelerator": trainer_settings["accelerator"], "devices": 1},
     )
-    if best.best_model_path:
-        state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-        classifier.load_state_dict(state)
-    classifier.float().eval()  # it may have been trained in double precision
-    if trainer_settings["calibrate"]:
-        logits, targets = predict_logits(classifier, datamodule.val_dataloader())
-        classifier.temperature.fill_(fit_temperature(logits, targets))
+    if trainer.is_global_zero:
+        if best.best_model_path:
+            state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+            classifier.load_state_dict(state)
+        classifier.float().eval()  # it may have been trained in double precision
+        if trainer_settings["calibrate"]:
+            logits, targets = predict_logits(classifier, datamodule.val_dataloader())
+            classifier.temperature.fill_(fit_temperature(logits, targets))
+    trainer.save_checkpoint(work_dir / CHECKPOINT, weights_only=True)  # rank zero writes, the others wait
     return_freed_memory()
-    return classifier, trainer, history.table()
+    return classifier, work_dir / CHECKPOINT, history.table()
 
 
 def fit_epochs(
@@ -149,10 +173,10 @@ def fit_epochs(
     *,
     seed: int,
     work_dir: Path,
-    tell: Any = lambda epoch, metrics: None,
-    rank: Rank | None = None,
+    tell: Callable[[int, dict[str, float]], None],
+    arguments: Mapping[str, Any],
 ) -> tuple[BrainClassifier, pl.Trainer, ModelCheckpoint, History]:
-    """The training of `fit_fold`: the network as the last epoch left it, and where the best epoch is."""
+    """The training of `fit_network`: the network as the last epoch left it, and where the best epoch is."""
     settings = trainer_settings
     pl.seed_everything(seed, workers=True, verbose=False)
     keep_freed_memory()
@@ -166,33 +190,31 @@ def fit_epochs(
     best = ModelCheckpoint(work_dir, "best", monitor=settings["monitor"], mode=mode)
     history = History()
     callbacks: list[Callback] = [history, EpochReport(tell), StopAtNonFinite(settings), best]
-    if rank is not None:
-        callbacks.append(AsRank(rank, seed))
+    callbacks += arguments.get("callbacks", [])
     if settings["patience"] is not None:
         callbacks.append(EarlyStopping(settings["monitor"], mode=mode, patience=settings["patience"]))
     loggers: list[Any] = [CSVLogger(work_dir, name="csv", version="")]
     if settings["tensorboard"]:
         loggers.append(TensorBoardLogger(work_dir, name="tensorboard", version=""))
-    places: dict[str, Any] = {"accelerator": settings["accelerator"], "devices": 1}
-    if rank is not None:
-        places = rank.trainer_settings()
     with quiet_lightning(), determinism_kept():
         trainer = pl.Trainer(
-            max_epochs=settings["max_epochs"],
-            **places,
-            precision=settings["precision"],
-            callbacks=callbacks,
-            logger=loggers,
-            deterministic="warn" if torch.cuda.is_available() else True,
-            fast_dev_run=settings["fast_dev_run"],
-            num_sanity_val_steps=0,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            log_every_n_steps=1,
+            **{
+                "max_epochs": settings["max_epochs"],
+                "precision": settings["precision"],
+                "logger": loggers,
+                "deterministic": "warn" if torch.cuda.is_available() else True,
+                "fast_dev_run": settings["fast_dev_run"],
+                "num_sanity_val_steps": 0,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "log_every_n_steps": 1,
+                **settings["extra"],
+                **arguments,
+                "callbacks": callbacks,
+            }
         )
         try:
-            taken = nullcontext() if rank is None else rank.taken(datamodule)
-            with taken, exact_batch_statistics(classifier, over_ranks=rank is not None):
+            with exact_batch_statistics(classifier):
                 trainer.fit(classifier, datamodule)
         except SystemExit as stop:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from stop
@@ -262,41 +284,3 @@ def fit_temperature(logits: torch.Tensor, targets: torch.Tensor, log_sd: float =
     likelihood = log_p[:, torch.arange(len(targets)), targets].sum(1)
     prior = -(candidates.log() ** 2) / (2 * log_sd**2)
     return float(candidates[(likelihood + prior).argmax()])
-
-
-@contextmanager
-def determinism_kept() -> Iterator[None]:
-    """Lightning's ``deterministic`` is a switch of the whole process; it is as before afterwards.
-
-    With it torch also fills every new tensor before it is written, to show the use of memory that nothing was
-    written to. That is a tenth of a training step and more, and changes no result of what we run: it is off.
-    """
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
-
-
-class quiet_lightning(warnings.catch_warnings):
-    """Lightning's advice on hardware and workers, which our settings have decided, is not shown."""
-
-    def __enter__(self) -> Any:
-        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-        logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-        entered = super().__enter__()
-        for advice in (
-            ".*does not have many workers.*",
-            ".*exists and is not empty.*",
-            ".*Checkpoint directory.*",
-            ".*srun.*",  # where SLURM is installed and this is no job of it
-        ):
-            warnings.filterwarnings("ignore", advice)
-        warnings.filterwarnings("ignore", ".*isinstance.treespec.*")
-        return entered

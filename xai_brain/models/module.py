@@ -64,8 +64,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
             }
         )
         self.val_metrics = metrics.clone(prefix="val/")
-        # of losses too: Lightning's own mean over processes with different numbers of subjects is wrong; what
-        # is no number stays so (with "disable" torchmetrics would forget the weights)
+        # NaN stays NaN (with "disable" torchmetrics would forget the weights)
         self.train_loss = MeanMetric(nan_strategy=float("nan"))
         self.val_loss = MeanMetric(nan_strategy=float("nan"))
 
@@ -73,8 +72,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         loss, n = nn.functional.cross_entropy(self(batch["volume"]), batch["target"]), len(batch["target"])
         self.train_loss.update(loss.detach().clone(), n)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, batch_size=n)
-        # of several processes the gradients are averaged: each weighs as many subjects as it has
-        return loss * (n * self.trainer.world_size / batch["n_all"]) if "n_all" in batch else loss
+        return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         logits = self(batch["volume"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from xai_brain.models.process_group import global_rank
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.stages.evaluate import evaluate
@@ -30,6 +31,8 @@ def run(cfg: DictConfig) -> RunDirectory:
     -------
     RunDirectory
     """
+    if global_rank(cfg.trainer):  # of several processes that train one network, rank zero does the rest
+        return train(cfg)
     atlas_of(cfg)  # before hours of training, whether it can be used
     if cfg.evaluation.masks.in_run:
         methods_of(cfg)

@@ -53,7 +53,7 @@ INDIFFERENT = (
     "data.brain_size_column",
     "trainer.num_workers",
     "trainer.accelerator",
-    "trainer.devices",
+    "trainer.strategy",
 )
 OURS = (
     "participants.tsv",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.baselines.classifiers import prediction_table
 from xai_brain.config.compose import ConfigError
@@ -17,9 +19,9 @@ from xai_brain.data.folds.tables import fold_numbers, with_repeat
 from xai_brain.io.atomic import disk_full_errors, file_hash, partial_prefix, write_atomic
 from xai_brain.models.calibrated import missing_package
 from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
-from xai_brain.models.launched import is_launched
+from xai_brain.models.fitting_in_processes import fit_in_processes
 from xai_brain.models.networks.kan2020 import is_published
-from xai_brain.models.together import fit_together
+from xai_brain.models.process_group import joined_processes, n_processes
 from xai_brain.models.weights import read_state_dict
 from xai_brain.parallel.locks import is_locked, run_exclusive, run_shared
 from xai_brain.parallel.progress import EpochLines, log
@@ -62,16 +64,17 @@ def train_run(cfg: DictConfig) -> RunDirectory:
     Returns
     -------
     RunDirectory
-        With checkpoints, predictions.tsv, participants.tsv, folds.tsv and test figures in metrics.json.
+        With checkpoints, predictions.tsv, participants.tsv, folds.tsv and test scores in metrics.json.
     """
-    check_methods(cfg)
-    if package := missing_package(cfg.model["_target_"]):
-        raise ConfigError(f"model._target_={cfg.model['_target_']}: needs pip install '{package}'")
-    run = open_run(cfg)
-    if is_trained(cfg, run):
-        log(f"train: nothing to do, {run.predictions} is complete")
-    else:
-        train_networks(cfg, run)
+    with joined_processes(cfg.trainer):
+        check_methods(cfg)
+        if package := missing_package(cfg.model["_target_"]):
+            raise ConfigError(f"model._target_={cfg.model['_target_']}: needs pip install '{package}'")
+        run = open_run(cfg)
+        if is_trained(cfg, run):
+            log(f"train: nothing to do, {run.predictions} is complete")
+        else:
+            train_networks(cfg, run)
     return run
 
 
@@ -164,17 +167,17 @@ def train_fold(
     datamodule = datamodule_of(cfg, parts, fold_seed)
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
     tell = EpochLines(what, cfg.trainer.max_epochs)
-    devices = cfg.trainer.devices
-    fit = fit_fold if devices == 1 and not is_launched() else partial(fit_together, devices=devices)
+    settings: dict[str, Any] = OmegaConf.to_container(cfg.trainer)  # type: ignore[assignment]
+    fit = fit_fold if n_processes(cfg.trainer) == 1 else fit_in_processes
     with (
         disk_full_errors(run.path),
         naming_network(what),
         tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir,
     ):
-        classifier, trainer, history = fit(
+        classifier, network_file, history = fit(
             datamodule,
             classifier_settings(cfg, class_names(cohort)),
-            dict(cfg.trainer),
+            settings,
             seed=fold_seed,
             work_dir=Path(work_dir),
             tell=tell,
@@ -184,7 +187,7 @@ def train_fold(
             "validation": predict_logits(classifier, datamodule.val_dataloader())[0].softmax(1).numpy(),
             "test": predict_logits(classifier, datamodule.test_dataloader())[0].softmax(1).numpy(),
         }
-        write_atomic(checkpoint, lambda temporary: trainer.save_checkpoint(temporary, weights_only=True))
+        write_atomic(checkpoint, partial(shutil.copyfile, network_file))
     write_tsv(history, run.history(fold, seed, seeds))
     tables = {
         part: prediction_table(parts[part], values, class_names(cohort), fold=fold, seed=seed)

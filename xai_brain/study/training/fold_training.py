@@ -20,6 +20,7 @@ def datamodule_of(cfg: DictConfig, parts: dict[str, pd.DataFrame], seed: int) ->
         cfg.trainer.batch_size,
         augmentation=Augmentation(**cfg.augmentation, voxel_size_mm=voxel_size_mm, seed=seed),
         num_workers=cfg.trainer.num_workers,
+        seed=seed,
     )
 
 

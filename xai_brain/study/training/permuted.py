@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +56,14 @@ def permuted_network(
             tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir,
             naming_network(name),
         ):
-            _, trainer, _ = fit_fold(
+            _, network_file, _ = fit_fold(
                 datamodule_of(cfg, parts, fold_seed),
                 classifier_settings(cfg, class_names(cohort)),
                 {**cfg.trainer, "tensorboard": False},
                 seed=fold_seed,
                 work_dir=Path(work_dir),
             )
-            write_atomic(path, lambda temporary: trainer.save_checkpoint(temporary, weights_only=True))
+            write_atomic(path, partial(shutil.copyfile, network_file))
 
     if not path.exists():
         run_exclusive(run.locks, path.stem, fit, path.exists)

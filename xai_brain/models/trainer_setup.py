@@ -1,0 +1,69 @@
+"""Arguments of Lightning's Trainer, and what it changes in the whole process."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from xai_brain.config.schema import OWN_TRAINER_ARGUMENTS, ConfigError
+
+
+def check_trainer_arguments(extra: Mapping[str, Any]) -> None:
+    """Refuse names in ``trainer.extra`` that Lightning's Trainer does not have.
+
+    Raises
+    ------
+    ConfigError
+    """
+    known = sorted(set(signature(pl.Trainer.__init__).parameters) - {"self", *OWN_TRAINER_ARGUMENTS})
+    for name in extra:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise ConfigError(f"trainer.extra.{name}: Lightning's Trainer has no such argument; {hint}")
+
+
+@contextmanager
+def determinism_kept() -> Iterator[None]:
+    """Lightning's ``deterministic`` is a switch of the whole process; it is as before afterwards.
+
+    With it torch also fills every new tensor before it is written, to show the use of memory that nothing was
+    written to. That is a tenth of a training step and more, and changes no result of what we run: it is off.
+    """
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+
+
+class quiet_lightning(warnings.catch_warnings):
+    """Lightning's advice on hardware and workers, which our settings have decided, is not shown."""
+
+    def __enter__(self) -> Any:
+        for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        entered = super().__enter__()
+        for advice in (
+            ".*does not have many workers.*",
+            ".*exists and is not empty.*",
+            ".*Checkpoint directory.*",
+            ".*srun.*",  # where SLURM is installed and this is no job of it
+        ):
+            warnings.filterwarnings("ignore", advice)
+        warnings.filterwarnings("ignore", ".*isinstance.treespec.*")
+        return entered
