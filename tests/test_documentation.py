@@ -89,7 +89,7 @@ def test_commands_compose(command):
 
 def test_settings_exist():
     known = {key for name in ("synthetic", "bids", "hcp", "oasis") for key in known_keys_of(name)}
-    untyped = ("attribution.", "model.", "baselines.", "hydra.")
+    untyped = ("attribution.", "model.", "baselines.", "hydra.", "trainer.extra.")
     for page in ALL:
         for text in inline_code(page):
             for key in re.findall(r"(?:^|(?<= )'?)([a-z_]+(?:\.[A-Za-z_]+)*)=", text):
