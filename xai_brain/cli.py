@@ -92,7 +92,7 @@ TOOL_USAGE = {
     "[data=... data.root=...]\n\n"
     "{description}\n\n"
     "Files are found by the id that their names begin with (sub-<id>_..._desc-<Method>_....nii.gz), and\n"
-    "resampled to the grid of the run. A new run_dir needs data=... data.root=...: the people of the maps.\n",
+    "resampled to the grid of the run. A new run_dir needs data=... data.root=...: the participants of the maps.\n",
     "cache": "usage: xai-brain cache info|verify|clear [part ...] [data.cache_dir=<folder>]\n\n"
     "{description}\n\n"
     "info    what is there, and how large it is\n"
@@ -231,13 +231,13 @@ def _start_hydra(command: str, rest: list[str]) -> int:
             more = [f"hydra.sweep.dir={quoted(f'outputs/{command}_jobs{one}')}"]  # the runs lie elsewhere
         folder, also = plan_sweep(command, [*given, *more])
         more += also
-        told = {text.split("=")[0] for text in also}
-        rest = [text for text in rest if text.split("=")[0] not in told]
+        planned = {text.split("=")[0] for text in also}
+        rest = [text for text in rest if text.split("=")[0] not in planned]
     else:
         folder = None
     register_schemas()
     sys.argv = [f"xai-brain {command}", *rest, *more]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, to be told in one line
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are caught here and shown in one line
     main_of_hydra = hydra.main(version_base="1.3", config_path=str(conf_dir().resolve()), config_name=command)
     try:
         with tolerate_failed_jobs():

@@ -68,19 +68,19 @@ def morphometry_features(
 
 def _by_image(table: pd.DataFrame, path: Path, participants: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Lines of the table in the order of the cohort, and the column that holds the ids."""
-    people = participants["participant_id"].astype(str)
+    ids_of_cohort = participants["participant_id"].astype(str)
     no_session = pd.Series("", participants.index)
     sessions = participants.get("session_id", no_session).fillna("").astype(str).replace("n/a", "")
-    whole = (people + "_" + sessions).where(sessions != "", people)
+    whole = (ids_of_cohort + "_" + sessions).where(sessions != "", ids_of_cohort)
     best: tuple[int, str, pd.Series, pd.Series] | None = None
     for column in table.columns:
         ids = prefixed(table[column].astype(str), "sub-")
-        keys, wanted = ids, people
+        keys, wanted = ids, ids_of_cohort
         if "session_id" in table and column != "session_id":
             given = table["session_id"].fillna("").astype(str)
             keys = ids + "_" + prefixed(given, "ses-").where(given != "", "")
-            wanted = people + "_" + sessions
-        elif ids.isin(whole).sum() > ids.isin(people).sum():
+            wanted = ids_of_cohort + "_" + sessions
+        elif ids.isin(whole).sum() > ids.isin(ids_of_cohort).sum():
             wanted = whole
         found = int(wanted.isin(keys).sum())
         if best is None or found > best[0]:
@@ -88,7 +88,7 @@ def _by_image(table: pd.DataFrame, path: Path, participants: pd.DataFrame) -> tu
     assert best is not None
     found, id_column, keys, wanted = best
     if not found:
-        raise DataError(f"{path}: no column holds ids of the cohort, such as {people.iloc[0]}")
+        raise DataError(f"{path}: no column holds ids of the cohort, such as {ids_of_cohort.iloc[0]}")
     known = keys.isin(wanted)
     if twice := keys[known & keys.duplicated(keep=False)].unique().tolist():
         raise DataError(f"{path}: {id_column} {twice[0]} has several lines; one is needed for each image")
@@ -103,7 +103,7 @@ def _reason_to_drop(
     if label and plain == re.sub(r"[^a-z0-9]", "", label.lower()):
         return "is the label"
     if plain in ABOUT_PEOPLE:
-        return "is about people, not brains"
+        return "describes participants, not brains"
     if values.notna().sum() < texts.notna().sum():
         return "is not numeric"
     known = values.dropna()

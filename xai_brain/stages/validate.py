@@ -190,7 +190,7 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
                 run.locks,
                 {path.stem: path for path in again},
                 done=Path.exists,
-                do=partial(_train_again, context, again),
+                do=partial(_retrain, context, again),
                 progress=partial(track, description=f"train again {where}"),
                 wait=partial(_waiting, where),
                 stay=cfg.shard is None,
@@ -198,7 +198,7 @@ def make_missing(cfg: DictConfig, run: RunDirectory, units: list[MaskUnit]) -> N
         return_freed_memory()
 
 
-def _train_again(context: EvaluationContext, left: dict[Path, np.ndarray], path: Path) -> None:
+def _retrain(context: EvaluationContext, left: dict[Path, np.ndarray], path: Path) -> None:
     retrain_masked(context, left[path], path)
 
 

@@ -66,7 +66,7 @@ def share_below(scores: np.ndarray, others: np.ndarray, counts: np.ndarray) -> n
     np.cumsum((counts * others)[:, order], axis=1, out=totals[:, 1:])
     below = totals[:, np.searchsorted(in_order, scores, "left")]
     up_to = totals[:, np.searchsorted(in_order, scores, "right")]
-    return _share((below + up_to) / 2, totals[:, -1:])
+    return _fraction((below + up_to) / 2, totals[:, -1:])
 
 
 def auroc_of_draws(targets: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -90,7 +90,7 @@ def auroc_of_draws(targets: np.ndarray, probabilities: np.ndarray, counts: np.nd
         positive = targets == k
         weights = counts * positive
         below = share_below(probabilities[:, k], ~positive, counts)
-        areas.append(_share((below * weights).sum(1), weights.sum(1)))
+        areas.append(_fraction((below * weights).sum(1), weights.sum(1)))
     return np.mean(areas, axis=0)
 
 
@@ -221,7 +221,7 @@ def figures_of_draws(seeds: Sequence[Predictions], counts: np.ndarray) -> dict[s
     for targets, probabilities, folds in seeds:
         hit, n = probabilities.argmax(1) == targets, counts.sum(1)
         of_class = [targets == k for k in np.unique(targets)]
-        recalls = [_share(counts[:, rows] @ hit[rows], counts[:, rows].sum(1)) for rows in of_class]
+        recalls = [_fraction(counts[:, rows] @ hit[rows], counts[:, rows].sum(1)) for rows in of_class]
         found["accuracy"].append(counts @ hit / n)
         found["balanced_accuracy"].append(np.nanmean(recalls, axis=0))  # over the classes of a draw
         found["brier"].append(counts @ squared_errors(targets, probabilities) / n)
@@ -235,6 +235,6 @@ def figures_of_draws(seeds: Sequence[Predictions], counts: np.ndarray) -> dict[s
     return {**means, "auroc": area, "auroc_pooled": np.mean(pooled, axis=0)}
 
 
-def _share(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+def _fraction(part: np.ndarray, total: np.ndarray) -> np.ndarray:
     """Quotient; NaN where the total is 0."""
     return np.divide(part, total, out=np.full(np.broadcast(part, total).shape, np.nan), where=total > 0)

@@ -66,7 +66,7 @@ def region_values(
         total, positive, mass = (np.full(len(codes) + 1, np.nan) for _ in range(3))
     there = n_voxels[:-1] > 0
     columns = {"sum": total, "mean": total / np.maximum(n_voxels, 1)}
-    columns |= {"positive_share": _share(positive), "mass_share": _share(mass)}
+    columns |= {"positive_share": _fraction(positive), "mass_share": _fraction(mass)}
     return pd.DataFrame(
         {
             "index": lut["index"].to_numpy(),
@@ -77,7 +77,7 @@ def region_values(
     )
 
 
-def _share(parts: np.ndarray) -> np.ndarray:
+def _fraction(parts: np.ndarray) -> np.ndarray:
     whole = parts.sum()
     return parts / whole if whole > 0 else np.full(len(parts), np.nan)
 

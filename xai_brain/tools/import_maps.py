@@ -1,4 +1,4 @@
-"""Maps that others made, brought into a run directory: then evaluate, report and view show them."""
+"""Import of maps that were made elsewhere into a run directory, for evaluate, report and view."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ExternalMap:
 
 
 def import_maps(arguments: list[str]) -> int:
-    """Bring maps into a run, or into a new directory for people without a network.
+    """Bring maps into a run, or into a new directory for participants without a network.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ def import_maps(arguments: list[str]) -> int:
     if not folder.is_dir():
         raise ConfigError(f"maps={folder}: there is no such folder")
     found = list(foreign_maps(folder, given.get("method")))
-    cfg, run, people = _run_of(overrides)
-    maps, strangers = _of_the_cohort(found, people, folder)
+    cfg, run, participants = _run_of(overrides)
+    maps, strangers = _of_the_cohort(found, participants, folder)
     taken = {label for label in cfg.attribution if _has_maps(run, label)} & {found.method for found in maps}
     if taken:
         raise ConfigError(
@@ -99,9 +99,9 @@ def import_maps(arguments: list[str]) -> int:
         brain_mask = brain_of(run, each.participant_id, each.session_id)
         _write(each, target, brain_mask, grid, cfg.data.orientation)
     write_dataset_description(run)
-    told = f"; {named(strangers)} not in the cohort, left out" if strangers else ""
+    left_out = f"; {named(strangers)} not in the cohort, left out" if strangers else ""
     methods = named(sorted({each.method for each in maps}))
-    log(f"import-maps: {len(maps)} maps of {methods}{told}; next: xai-brain evaluate run_dir={run.path}")
+    log(f"import-maps: {len(maps)} maps of {methods}{left_out}; next: xai-brain evaluate run_dir={run.path}")
     return 0
 
 
@@ -133,7 +133,7 @@ def foreign_maps(folder: Path, method: str | None) -> Iterator[ExternalMap]:
 
 
 def _run_of(overrides: list[str]) -> tuple[DictConfig, RunDirectory, pd.DataFrame]:
-    """Settings, directory and people; a new directory gets its people and images here."""
+    """Settings, directory and participants. Participants and images of a new directory are written here."""
     run = RunDirectory(Path(compose("run", ["data=synthetic", *overrides], checked=False).run_dir))
     if run.config.exists():
         where = [f"run_dir={run.path}", *(text for text in overrides if text.startswith("data.root="))]
@@ -149,20 +149,20 @@ def _run_of(overrides: list[str]) -> tuple[DictConfig, RunDirectory, pd.DataFram
         write_tsv(portable(cohort, root), run.participants)
         tables = {run.participants.name: file_hash(run.participants)}
         write_json({**provenance(list(cfg.seeds), inputs), "tables_sha256": tables}, run.provenance)
-    people = read_tsv(run.participants)
-    rows = zip(people["participant_id"], people["session_id"], strict=True)
+    participants = read_tsv(run.participants)
+    rows = zip(participants["participant_id"], participants["session_id"], strict=True)
     if not all(run.image(*row, SPACE).exists() for row in rows):  # trained, but nothing explained yet
         cohort = same_cohort(prepared_cohort(cfg, run), run)
         write_images(run, cohort, get_grid(cfg.preprocessing.grid), cfg.data.orientation)
-    return cfg, run, people
+    return cfg, run, participants
 
 
 def _of_the_cohort(
-    found: list[ExternalMap], people: pd.DataFrame, folder: Path
+    found: list[ExternalMap], participants: pd.DataFrame, folder: Path
 ) -> tuple[list[ExternalMap], list[str]]:
-    """Maps of people of the cohort, and the ids of others."""
-    known = set(zip(people["participant_id"], people["session_id"], strict=True))
-    sessions = people.groupby("participant_id")["session_id"].unique()
+    """Maps of participants of the cohort, and ids that are not in it."""
+    known = set(zip(participants["participant_id"], participants["session_id"], strict=True))
+    sessions = participants.groupby("participant_id")["session_id"].unique()
     maps: dict[tuple[str, str, str], ExternalMap] = {}
     strangers = []
     for each in found:
@@ -181,7 +181,7 @@ def _of_the_cohort(
     if not maps:
         raise ConfigError(
             f"maps={folder}: no NIfTI file whose name begins with the id of anyone of the cohort "
-            f"(sub-<id>_..., as {people['participant_id'].iloc[0]})"
+            f"(sub-<id>_..., as {participants['participant_id'].iloc[0]})"
         )
     return list(maps.values()), sorted(set(strangers))
 

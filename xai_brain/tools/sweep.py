@@ -123,9 +123,9 @@ def _refuse_other_grid(folder: Path, jobs: dict[str, list[str]]) -> None:
     keys = dict.fromkeys([*swept_keys(list(new.values())), *swept_keys(list(old.values()))])
     for name in sorted(set(old) & set(new)):
         if differ := [key for key in keys if old[name].get(key) != new[name].get(key)]:
-            told = "; ".join(f"{k}: {old[name].get(k)} there, {new[name].get(k)} now" for k in differ)
+            described = "; ".join(f"{k}: {old[name].get(k)} there, {new[name].get(k)} now" for k in differ)
             raise ConfigError(
-                f"{folder / name} is a job of another grid ({told}); "
+                f"{folder / name} is a job of another grid ({described}); "
                 "give this sweep another name=..., or overwrite=true"
             )
 
@@ -240,7 +240,7 @@ def tolerate_failed_jobs() -> Iterator[None]:
     """A job that ends without a word, killed or out of memory, does not end the waiting for the others.
 
     submitit raises where its result is asked for. Here it has none, as a job that has failed; what the
-    record in its folder says is told at the end.
+    record in its folder says is reported at the end.
     """
     if find_spec("submitit") is None:  # launchers without it
         yield
@@ -253,8 +253,8 @@ def tolerate_failed_jobs() -> Iterator[None]:
         try:
             return asked(job)
         except (utils.UncompletedJobError, utils.FailedJobError) as error:
-            told = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            print(f"xai-brain: job {job.job_id}: {told[0]}; see {job.paths.stderr}", file=sys.stderr)
+            described = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            print(f"xai-brain: job {job.job_id}: {described[0]}; see {job.paths.stderr}", file=sys.stderr)
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
 
     core.Job.results = results  # type: ignore[method-assign,assignment]

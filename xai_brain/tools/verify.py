@@ -85,8 +85,8 @@ def verify(arguments: list[str]) -> int:
     findings = check_run(cfg, run)
     for problem in findings.problems:
         log(problem)
-    told = ", ".join(f"{count} {kind}" for kind, count in findings.counts.items())
-    log(f"{run.path}: looked at {told or 'nothing'}; {len(findings.problems)} missing or altered")
+    listed = ", ".join(f"{count} {kind}" for kind, count in findings.counts.items())
+    log(f"{run.path}: looked at {listed or 'nothing'}; {len(findings.problems)} missing or altered")
     if findings.unknown:
         few = ", ".join(f"{count} {kind}" for kind, count in findings.unknown.items())
         log(f"{run.path}: of {few} no hash is known: they are there, and were written by an older version")
@@ -119,7 +119,7 @@ def _settings(run: RunDirectory, findings: Findings) -> None:
 def _inputs(cfg: DictConfig, run: RunDirectory, findings: Findings) -> None:
     """Images of the cohort, by participants.tsv."""
     if not run.participants.exists():
-        findings.problems.append(f"{run.participants}: is missing; nobody is known")
+        findings.problems.append(f"{run.participants}: is missing; the participants are not known")
         return
     root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root or ".").expanduser()
     if not root.is_dir():
@@ -137,11 +137,11 @@ def _tables(run: RunDirectory, findings: Findings) -> None:
     if not run.provenance.exists():
         findings.problems.append(f"{run.provenance}: is missing; what the run was made of is not known")
         return
-    told = findings.read(run.provenance, "the hashes of its inputs are lost").get("tables_sha256", {})
+    listed = findings.read(run.provenance, "the hashes of its inputs are lost").get("tables_sha256", {})
     for path in (run.participants, run.folds):
-        if path.exists() or path.name in told:
+        if path.exists() or path.name in listed:
             findings.compare(
-                "tables", path, told.get(path.name), "its networks were trained with another one"
+                "tables", path, listed.get(path.name), "its networks were trained with another one"
             )
 
 
@@ -150,8 +150,8 @@ def _checkpoints(cfg: DictConfig, run: RunDirectory, findings: Findings) -> dict
     again = "remove it and run `xai-brain train` again"
     if cfg.networks:
         about = findings.read(run.provenance, "the hashes of its networks are lost")
-        told = about.get("networks_sha256", {})
-        for name, expected in told.items():
+        listed = about.get("networks_sha256", {})
+        for name, expected in listed.items():
             path = Path(cfg.networks).expanduser()
             path = path if path.name == name and not path.is_dir() else path / "checkpoints" / name
             findings.compare("networks", path, expected, "it made these predictions and maps")
@@ -211,7 +211,7 @@ def _maps(
             )
             imported = label in cfg.imported_methods
             if not sidecar(path).exists():
-                if not imported:  # others may have made maps of some people only
+                if not imported:  # imported maps may cover some participants only
                     findings.compare("maps", sidecar(path), None, "run `xai-brain explain` again")
                 continue
             again = "import it again" if imported else "remove it and run `xai-brain explain` again"
@@ -244,7 +244,7 @@ def _contradictions(
     if network is not None and about.get("CheckpointSHA256") != network:
         yield "is of another network than the one that is there"
     if "InputSHA256" in about and about["InputSHA256"] != images.get((row.participant_id, row.session_id)):
-        yield "is of another image than participants.tsv tells"
+        yield "is of another image than that in participants.tsv"
 
 
 # A stage that is done leaves a manifest: the inputs that its results follow from, and the hash of each file.
@@ -289,11 +289,11 @@ def _figures(run: RunDirectory, findings: Findings) -> None:
     repair = f"remove {run.predictions} and run `xai-brain train` again"
     if not run.metrics.exists():
         findings.problems.append(f"{run.metrics}: is missing; {repair}")
-    elif told := findings.read(run.metrics, repair):
+    elif listed := findings.read(run.metrics, repair):
         for name, value in classification_metrics(read_tsv(run.predictions), n_bootstrap=1).items():
-            if "_ci_" in name or name not in told:  # an older version had fewer
+            if "_ci_" in name or name not in listed:  # an older version had fewer
                 continue
-            if not np.isclose(float(told[name]), value, equal_nan=True):
+            if not np.isclose(float(listed[name]), value, equal_nan=True):
                 findings.problems.append(
                     f"{run.metrics}: {name} is not that of {run.predictions.name}; {repair}"
                 )

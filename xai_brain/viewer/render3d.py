@@ -44,15 +44,17 @@ class RenderTab:
             return
         scene = self._scene()
         if scene is None:
-            self._say("There is nothing to show.")
+            self._show_message("There is nothing to show.")
             return
         if find_spec("ipyniivue") is None:
-            self._say(f"3-D rendering needs ipyniivue: {install_command('render')}, then restart the kernel.")
+            self._show_message(
+                f"3-D rendering needs ipyniivue: {install_command('render')}, then restart the kernel."
+            )
             return
         try:
             self._draw(scene)
         except Exception as error:  # the rendering is an extra: the slices go on without it
-            self._say(f"3-D rendering failed: {type(error).__name__}: {error}")
+            self._show_message(f"3-D rendering failed: {type(error).__name__}: {error}")
 
     def _draw(self, scene: Scene) -> None:
         from ipyniivue import NiiVue, SliceType
@@ -70,7 +72,7 @@ class RenderTab:
         title = f"{scene.title}: {layer.name if layer else 'image only'}, highest 5 % of the brain. "
         self.box.children = [widgets.Label(title + "Drag turns; right drag moves the cut."), niivue]
 
-    def _say(self, text: str) -> None:
+    def _show_message(self, text: str) -> None:
         self.box.children = [widgets.Label(text)]
 
     def _close(self) -> None:

@@ -86,7 +86,7 @@ def make_folds(
             )
         strata = _strata(participants, balance_on, n_folds)
         if kind == "hold_out":
-            is_test = _share(unique["target"], strata, groups, test_fraction, random_state)
+            is_test = _draw_test_set(unique["target"], strata, groups, test_fraction, random_state)
             folds = [np.where(is_test, 0, NEVER_TESTED)]
         else:
             folds = []
@@ -136,7 +136,7 @@ def split_fold(
     seed = np.random.RandomState([random_state, fold])
     if group_column:
         target, groups = unique["target"], _groups(rest, group_column)
-        chosen = _share(target, target.to_numpy(), groups, validation_fraction, seed)
+        chosen = _draw_test_set(target, target.to_numpy(), groups, validation_fraction, seed)
         if not target[~chosen].nunique() == target[chosen].nunique() == target.nunique():
             raise DataError(
                 f"fold {fold}: too few groups of {group_column} for training and validation; use fewer folds"
@@ -240,7 +240,7 @@ def _k_folds(
     return fold
 
 
-def _share(
+def _draw_test_set(
     target: pd.Series,
     strata: np.ndarray,
     groups: np.ndarray | None,

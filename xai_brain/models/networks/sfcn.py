@@ -33,17 +33,17 @@ class SFCN(nn.Module):
         dropout: float = 0.5,
     ):
         super().__init__()
-        *halving, last = channels
-        if min(input_shape) < 2 ** len(halving):
+        *pooling, last = channels
+        if min(input_shape) < 2 ** len(pooling):
             raise ValueError(
-                f"input shape {tuple(input_shape)} is too small; at least {2 ** len(halving)} voxels per "
+                f"input shape {tuple(input_shape)} is too small; at least {2 ** len(pooling)} voxels per "
                 "axis are needed, or fewer channels"
             )
         layers: list[nn.Module] = []
-        for before, after in zip([1, *halving], halving, strict=False):
+        for before, after in zip([1, *pooling], pooling, strict=False):
             convolution = nn.Conv3d(before, after, kernel_size=3, padding=1)
             layers += [convolution, nn.BatchNorm3d(after), nn.MaxPool3d(2), nn.ReLU()]
-        layers += [nn.Conv3d(halving[-1], last, kernel_size=1), nn.BatchNorm3d(last), nn.ReLU()]
+        layers += [nn.Conv3d(pooling[-1], last, kernel_size=1), nn.BatchNorm3d(last), nn.ReLU()]
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(last, n_classes)

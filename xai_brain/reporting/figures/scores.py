@@ -89,15 +89,15 @@ def roc_band(
     table: pd.DataFrame, column: str, positive: int, grid: np.ndarray, *, n_bootstrap: int = 400
 ) -> np.ndarray:
     """Pooled curve (mean over seeds, repeats) and its 95 % band by bootstrap over subjects, shape (3, m)."""
-    people, subject = np.unique(table["participant_id"].to_numpy(str), return_inverse=True)
+    unique_ids, subject = np.unique(table["participant_id"].to_numpy(str), return_inverse=True)
     parts = [
         (subject[rows], part["target"].to_numpy() == positive, part[column].to_numpy(float))
         for rows, part in _by_seed(table)
     ]
     rng = np.random.default_rng(0)
     draws = [
-        np.ones(len(people)),
-        *multinomial_counts(len(people), n_bootstrap, rng),
+        np.ones(len(unique_ids)),
+        *multinomial_counts(len(unique_ids), n_bootstrap, rng),
     ]
     curves = np.array([np.mean([roc(t, s, w[who], grid) for who, t, s in parts], axis=0) for w in draws])
     return np.stack([curves[0], *np.nanpercentile(curves[1:], [2.5, 97.5], axis=0)])

@@ -25,7 +25,7 @@ def masks(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     if not methods:
         return None
     whole = table[table["control"] == "none"]
-    told: dict[str, Any] = {"trained": None, "again": None}
+    described: dict[str, Any] = {"trained": None, "again": None}
     for again in (False, True):
         rows = table[(table["control"] != "none") & (table["retrained"] == again)]
         if rows.empty:
@@ -34,13 +34,13 @@ def masks(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         both = pd.concat([whole, rows], ignore_index=True)
         figure = mask_figures.mask_figure(both, present, contents.class_names, METRIC)
         area = min(rows["area_percent"].unique(), key=lambda percent: (abs(percent - TOLD_AREA), percent))
-        told["again" if again else "trained"] = {
+        described["again" if again else "trained"] = {
             "figure": gallery.add("masks_retrained" if again else "masks", figure),
             "area": area,
             "rows": [found for method in present if (found := _row(rows, method, area)) is not None],
         }
     return {
-        **told,
+        **described,
         "whole": {row["metric"]: row for row in whole.to_dict("records")},
         "n": int(table["n_subjects"].max()),
         "removal": contents.setting("evaluation.masks.removal"),

@@ -1,4 +1,4 @@
-"""Sections of the report about people and predictions: cohort, performance, training, baselines.
+"""Sections of the report about participants and predictions: cohort, performance, training, baselines.
 
 Every function takes the contents of a run and a gallery for its figures, and returns what the template
 shows, or None when the run does not hold it.
@@ -31,25 +31,34 @@ BASELINE_WORDS = {
 
 
 def cohort(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
-    people = contents.participants
-    if people is None or "label" not in people:
+    table_of_participants = contents.participants
+    if table_of_participants is None or "label" not in table_of_participants:
         return None
     size = contents.setting("data.brain_size_column")
-    columns = {"age": "age (years)"} if _numeric(people, "age") else {}
-    if size and _numeric(people, size):
+    columns = {"age": "age (years)"} if _numeric(table_of_participants, "age") else {}
+    if size and _numeric(table_of_participants, size):
         columns[size] = f"brain size ({size})"
-    people = people.drop_duplicates("participant_id")
-    there = set(people["label"])
+    table_of_participants = table_of_participants.drop_duplicates("participant_id")
+    there = set(table_of_participants["label"])
     names = [name for name in contents.class_names if name in there] or sorted(there)
-    rows = [_described(people[people["label"] == name], name, columns) for name in names]
-    differences = {c: _standardised_difference(people, c, names) for c in columns if len(names) == 2}
+    rows = [
+        _described(table_of_participants[table_of_participants["label"] == name], name, columns)
+        for name in names
+    ]
+    differences = {
+        c: _standardised_difference(table_of_participants, c, names) for c in columns if len(names) == 2
+    }
     return {
-        "n": people["participant_id"].nunique(),
+        "n": table_of_participants["participant_id"].nunique(),
         "columns": columns,
-        "rows": [*rows, _described(people, "all", columns)],
+        "rows": [*rows, _described(table_of_participants, "all", columns)],
         "differences": differences,
-        "sites": people["site"].dropna().astype(str).value_counts().to_dict() if "site" in people else {},
-        "figure": gallery.add("cohort", figures.cohort_figure(people, columns, names)) if columns else None,
+        "sites": table_of_participants["site"].dropna().astype(str).value_counts().to_dict()
+        if "site" in table_of_participants
+        else {},
+        "figure": gallery.add("cohort", figures.cohort_figure(table_of_participants, columns, names))
+        if columns
+        else None,
         "quarantine": contents.quarantine,
         "folds": _folds(contents),
         "apart": _apart(contents, differences),
@@ -77,21 +86,26 @@ def _numeric(table: pd.DataFrame, column: str) -> bool:
     return column in table and bool(pd.to_numeric(table[column], errors="coerce").notna().any())
 
 
-def _described(people: pd.DataFrame, name: str, columns: dict[str, str]) -> dict[str, Any]:
+def _described(table_of_participants: pd.DataFrame, name: str, columns: dict[str, str]) -> dict[str, Any]:
     cells = []
     for column in columns:
-        values = pd.to_numeric(people[column], errors="coerce").dropna()
+        values = pd.to_numeric(table_of_participants[column], errors="coerce").dropna()
         digits = 1 if len(values) and values.abs().max() < 1000 else 0
         spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
         shown = f"{values.mean():.{digits}f}{spread} ({values.min():.{digits}f} to {values.max():.{digits}f})"
         cells.append(shown if len(values) else "–")
-    return {"name": name, "n": people["participant_id"].nunique(), "cells": cells}
+    return {"name": name, "n": table_of_participants["participant_id"].nunique(), "cells": cells}
 
 
-def _standardised_difference(people: pd.DataFrame, column: str, names: Sequence[str]) -> float | None:
+def _standardised_difference(
+    table_of_participants: pd.DataFrame, column: str, names: Sequence[str]
+) -> float | None:
     """Cohen's d, second class minus first."""
     first, second = (
-        pd.to_numeric(people.loc[people["label"] == name, column], errors="coerce").dropna() for name in names
+        pd.to_numeric(
+            table_of_participants.loc[table_of_participants["label"] == name, column], errors="coerce"
+        ).dropna()
+        for name in names
     )
     spread = np.sqrt((first.var() + second.var()) / 2) if min(len(first), len(second)) > 1 else 0
     return number((second.mean() - first.mean()) / spread) if spread > 0 else None
@@ -234,9 +248,9 @@ def _difference(table: pd.DataFrame, name: str, metric: str) -> dict[str, Any] |
     if number(row["difference"]) is None:
         return None
     low, high = number(row["difference_ci_low"]), number(row["difference_ci_high"])
-    word = "not told apart from"
+    word = "not distinguishable from"
     if low is not None and high is not None and (low > 0 or high < 0):
         word = "above" if low > 0 else "below"
     p = number(row["p"])
-    told = "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-    return {"value": float(row["difference"]), "low": low, "high": high, "p": told, "word": word}
+    p_value = "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return {"value": float(row["difference"]), "low": low, "high": high, "p": p_value, "word": word}
