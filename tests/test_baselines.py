@@ -128,7 +128,7 @@ def test_columns_that_are_no_morphometry_are_dropped(tmp_path):
     assert dropped == {
         "Subject": "names participants",
         "nr": "counts the lines",
-        "Gender": "is about people, not brains",
+        "Gender": "describes participants, not brains",
         "code": "repeats the label",
         "scan": "is not numeric",
         "note": "is empty",

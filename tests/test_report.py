@@ -320,7 +320,7 @@ def test_complete_run(complete):
 def test_words_about_baselines_follow_from_the_numbers(complete):
     text = text_of(complete.report.read_text())
     assert "The best baseline by AUROC is RBF SVM on voxels with 0.912" in text
-    assert "the network is not told apart from it (difference −0.036" in text
+    assert "the network is not distinguishable from it (difference −0.036" in text
     assert "p = 0.163" in text
     assert "Brain size alone reaches 0.731; the network is above it." in text
     assert "In 31 pairs of test subjects" in text

@@ -92,7 +92,8 @@ TOOL_USAGE = {
     "[data=... data.root=...]\n\n"
     "{description}\n\n"
     "Files are found by the id that their names begin with (sub-<id>_..._desc-<Method>_....nii.gz), and\n"
-    "resampled to the grid of the run. A new run_dir needs data=... data.root=...: the participants of the maps.\n",
+    "resampled to the grid of the run. A new run_dir needs data=... data.root=...,\n"
+    "the participants of the maps.\n",
     "cache": "usage: xai-brain cache info|verify|clear [part ...] [data.cache_dir=<folder>]\n\n"
     "{description}\n\n"
     "info    what is there, and how large it is\n"

@@ -31,32 +31,27 @@ BASELINE_WORDS = {
 
 
 def cohort(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
-    table_of_participants = contents.participants
-    if table_of_participants is None or "label" not in table_of_participants:
+    cohort_table = contents.participants
+    if cohort_table is None or "label" not in cohort_table:
         return None
     size = contents.setting("data.brain_size_column")
-    columns = {"age": "age (years)"} if _numeric(table_of_participants, "age") else {}
-    if size and _numeric(table_of_participants, size):
+    columns = {"age": "age (years)"} if _numeric(cohort_table, "age") else {}
+    if size and _numeric(cohort_table, size):
         columns[size] = f"brain size ({size})"
-    table_of_participants = table_of_participants.drop_duplicates("participant_id")
-    there = set(table_of_participants["label"])
+    cohort_table = cohort_table.drop_duplicates("participant_id")
+    there = set(cohort_table["label"])
     names = [name for name in contents.class_names if name in there] or sorted(there)
-    rows = [
-        _described(table_of_participants[table_of_participants["label"] == name], name, columns)
-        for name in names
-    ]
-    differences = {
-        c: _standardised_difference(table_of_participants, c, names) for c in columns if len(names) == 2
-    }
+    rows = [_described(cohort_table[cohort_table["label"] == name], name, columns) for name in names]
+    differences = {c: _standardised_difference(cohort_table, c, names) for c in columns if len(names) == 2}
     return {
-        "n": table_of_participants["participant_id"].nunique(),
+        "n": cohort_table["participant_id"].nunique(),
         "columns": columns,
-        "rows": [*rows, _described(table_of_participants, "all", columns)],
+        "rows": [*rows, _described(cohort_table, "all", columns)],
         "differences": differences,
-        "sites": table_of_participants["site"].dropna().astype(str).value_counts().to_dict()
-        if "site" in table_of_participants
+        "sites": cohort_table["site"].dropna().astype(str).value_counts().to_dict()
+        if "site" in cohort_table
         else {},
-        "figure": gallery.add("cohort", figures.cohort_figure(table_of_participants, columns, names))
+        "figure": gallery.add("cohort", figures.cohort_figure(cohort_table, columns, names))
         if columns
         else None,
         "quarantine": contents.quarantine,
@@ -86,25 +81,21 @@ def _numeric(table: pd.DataFrame, column: str) -> bool:
     return column in table and bool(pd.to_numeric(table[column], errors="coerce").notna().any())
 
 
-def _described(table_of_participants: pd.DataFrame, name: str, columns: dict[str, str]) -> dict[str, Any]:
+def _described(cohort_table: pd.DataFrame, name: str, columns: dict[str, str]) -> dict[str, Any]:
     cells = []
     for column in columns:
-        values = pd.to_numeric(table_of_participants[column], errors="coerce").dropna()
+        values = pd.to_numeric(cohort_table[column], errors="coerce").dropna()
         digits = 1 if len(values) and values.abs().max() < 1000 else 0
         spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
         shown = f"{values.mean():.{digits}f}{spread} ({values.min():.{digits}f} to {values.max():.{digits}f})"
         cells.append(shown if len(values) else "–")
-    return {"name": name, "n": table_of_participants["participant_id"].nunique(), "cells": cells}
+    return {"name": name, "n": cohort_table["participant_id"].nunique(), "cells": cells}
 
 
-def _standardised_difference(
-    table_of_participants: pd.DataFrame, column: str, names: Sequence[str]
-) -> float | None:
+def _standardised_difference(cohort_table: pd.DataFrame, column: str, names: Sequence[str]) -> float | None:
     """Cohen's d, second class minus first."""
     first, second = (
-        pd.to_numeric(
-            table_of_participants.loc[table_of_participants["label"] == name, column], errors="coerce"
-        ).dropna()
+        pd.to_numeric(cohort_table.loc[cohort_table["label"] == name, column], errors="coerce").dropna()
         for name in names
     )
     spread = np.sqrt((first.var() + second.var()) / 2) if min(len(first), len(second)) > 1 else 0
