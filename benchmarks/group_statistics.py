@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.io.nifti import template_brain_mask
-from xai_brain.statistics.group import MapRows, compare_classes
+from xai_brain.statistics.group import compare_classes
 from xai_brain.statistics.group_design import make_design
+from xai_brain.statistics.map_rows import MapRows
 
 BAR_SECONDS = 300
 

@@ -19,7 +19,8 @@ from xai_brain.io.nifti import ImageError, get_grid
 from xai_brain.reporting.html_report import write_report
 from xai_brain.runs.directory import read_json, read_tsv, sidecar, write_json
 from xai_brain.stages.evaluate import evaluate
-from xai_brain.statistics.regions import compare_classes, permutation_p, region_values, top_regions
+from xai_brain.statistics.region_permutation import permutation_p
+from xai_brain.statistics.regions import compare_classes, region_values, top_regions
 from xai_brain.study.settings import stage_settings
 
 SHAPE = (5, 6, 7)

@@ -12,8 +12,9 @@ from scipy import stats
 from xai_brain.atlas.atlas import Atlas
 from xai_brain.metrics.comparison.group_overlap import group_overlap
 from xai_brain.statistics.cluster_tables import cluster_table
-from xai_brain.statistics.group import MapRows, compare_classes, describe, scale, smooth
+from xai_brain.statistics.group import compare_classes, scale, smooth
 from xai_brain.statistics.group_design import GroupError, common_output, make_design
+from xai_brain.statistics.map_rows import MapRows, describe
 
 SHAPE = (9, 10, 11)
 

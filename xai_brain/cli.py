@@ -296,7 +296,3 @@ def _message(error: Exception) -> str:
 def _fail(text: str, code: int = 1) -> int:
     print(f"xai-brain: {text}", file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import zlib
 from dataclasses import asdict
 from hashlib import sha256
@@ -20,13 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xai_brain.data.image_records import content_hash, known_hash, read_record, write_record
 from xai_brain.data.preprocessing import ALGORITHM, PreprocessingConfig, preprocess_t1w
-from xai_brain.io.atomic import file_hash, write_atomic
-from xai_brain.io.nifti import ImageError, load_img
+from xai_brain.io.atomic import write_atomic
+from xai_brain.io.nifti import load_img
 from xai_brain.io.nifti_header import require_file
 from xai_brain.parallel.locks import lock, run_exclusive
-
-RACY_NS = 2 * 10**9  # a file changed this shortly before it was hashed may change again unnoticed
 
 
 def default_cache_dir() -> Path:
@@ -144,7 +142,7 @@ def _make(entry: Entry, source: Source, settings: PreprocessingConfig) -> None:
             "NativeAffine": t1w_img.affine.tolist(),
             "NativeShape": list(t1w_img.shape),
         }
-        _write(entry.alignment, alignment)
+        write_record(entry.alignment, alignment)
     _write_record(entry, source.path, asdict(settings), prepared.space_warning)
 
 
@@ -153,7 +151,7 @@ def _columns(entry: Entry, content: str) -> dict[str, str]:
         "volume_path": str(entry.volume),
         "volume_mask_path": str(entry.mask),
         "alignment_path": str(entry.alignment) if entry.alignment.exists() else "",
-        "space_warning": (_read(entry.record) or {}).get("space_warning", ""),
+        "space_warning": (read_record(entry.record) or {}).get("space_warning", ""),
         "sha256": content,
     }
 
@@ -163,7 +161,7 @@ def _columns(entry: Entry, content: str) -> dict[str, str]:
 
 def is_sound(entry: Entry) -> bool:
     """Whether the files are those that were written: by size and time; by checksum when the time differs."""
-    record = _read(entry.record)
+    record = read_record(entry.record)
     if record is None:
         return False
     unchanged = True
@@ -188,7 +186,7 @@ def is_sound(entry: Entry) -> bool:
 
 def checksums_hold(entry: Entry) -> bool:
     """Read both files and compare."""
-    record = _read(entry.record)
+    record = read_record(entry.record)
     return record is not None and all(
         path.exists() and _checksum(path) == record["files"].get(path.name, {}).get("crc32")
         for path in (entry.volume, entry.mask)
@@ -210,7 +208,7 @@ def _write_record(entry: Entry, source: str, settings: dict[str, Any], space_war
         "settings": settings,
         "space_warning": space_warning,
     }
-    _write(entry.record, {**about, "files": files})
+    write_record(entry.record, {**about, "files": files})
 
 
 def _checksum(path: Path) -> int:
@@ -224,55 +222,6 @@ def _checksum(path: Path) -> int:
 # --- content of images
 
 
-def content_hash(path: str, folder: Path) -> str:
-    """SHA-256 of an image file, from its record when the file is unchanged."""
-    if (known := known_hash(path, folder)) is not None:
-        return known
-    try:
-        stat = os.stat(path)
-        content = file_hash(path)
-    except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror})") from error
-    if time.time_ns() - stat.st_mtime_ns > RACY_NS:
-        about = {"path": os.path.abspath(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        _write(_source_record(path, folder), {**about, "sha256": content})
-    return content
-
-
-def known_hash(path: str, folder: Path) -> str | None:
-    record = _read(_source_record(path, folder))
-    if record is None:
-        return None
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    same = (record["size"], record["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns)
-    return record["sha256"] if same else None
-
-
-def _source_record(path: str, folder: Path) -> Path:
-    return folder / "sources" / f"{sha256(os.path.abspath(path).encode()).hexdigest()[:32]}.json"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """A record; None when it is missing or damaged, for then it is written anew."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    wanted = (
-        {"files", "source", "settings", "space_warning"}
-        if path.name.endswith("_record.json")
-        else {"path", "size", "mtime_ns", "sha256"}
-    )
-    return record if isinstance(record, dict) and wanted <= set(record) else None
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(record)))
-
-
 # --- looking after it
 
 
@@ -280,11 +229,6 @@ def entries(folder: Path) -> list[Entry]:
     """Every entry that has at least one file, in the order of their keys."""
     names = {path.name.partition("_")[0] for path in (folder / "volumes").glob("[!.]*_*")}
     return [entry_of(key, folder) for key in sorted(names)]
-
-
-def sources(folder: Path) -> list[Path]:
-    """Records of images."""
-    return sorted((folder / "sources").glob("[!.]*.json"))
 
 
 def partial_files(folder: Path) -> list[Path]:
@@ -296,7 +240,7 @@ def partial_files(folder: Path) -> list[Path]:
 
 def settings_of(entry: Entry) -> dict[str, Any] | None:
     """Settings of a complete entry."""
-    record = _read(entry.record)
+    record = read_record(entry.record)
     return record["settings"] if record else None
 
 
@@ -304,11 +248,3 @@ def remove(entry: Entry) -> None:
     """The record goes first: without it the entry is not there."""
     for path in reversed(entry):
         path.unlink(missing_ok=True)
-
-
-def is_true(source: Path) -> bool:
-    """Whether an image still exists with the recorded content. Computes its hash."""
-    record = _read(source)
-    if record is None or not Path(record["path"]).is_file():
-        return False
-    return bool(file_hash(record["path"]) == record["sha256"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,37 +12,8 @@ import pandas as pd
 import yaml
 
 from xai_brain.io.nifti import parse_entities
+from xai_brain.reporting.values import Estimate, ShownSubject, number
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv, sidecar
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval (None when unknown) and what chance gives."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    chance: float | None = None
-
-
-@dataclass(frozen=True)
-class ShownSubject:
-    """One subject chosen for the report, with the files of its maps."""
-
-    participant_id: str
-    session_id: str | None
-    label: str | None
-    predicted: str | None
-    probability: float | None  # of the predicted class
-    fold: int | None
-    maps: dict[str, Path]
-    image: Path
-    truth: Path
-    sidecars: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def correct(self) -> bool | None:
-        return None if self.predicted is None or self.label is None else self.label == self.predicted
 
 
 class RunContents:
@@ -309,11 +279,6 @@ class RunContents:
 
     def some_images(self, at_most: int = 8) -> Iterator[Path]:
         yield from sorted((self.run.path / "images").glob("*_desc-prepared_T1w.nii.gz"))[:at_most]
-
-
-def number(value: Any) -> float | None:
-    """A finite float, else None."""
-    return float(value) if isinstance(value, int | float | np.number) and np.isfinite(value) else None
 
 
 def _table(path: Path) -> pd.DataFrame | None:

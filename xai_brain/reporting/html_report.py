@@ -13,7 +13,7 @@ import jinja2
 
 from xai_brain.io.atomic import write_atomic
 from xai_brain.io.nifti import GRIDS
-from xai_brain.reporting.contents import RunContents, number
+from xai_brain.reporting.contents import RunContents
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
@@ -25,6 +25,7 @@ from xai_brain.reporting.sections import masks as mask_sections
 from xai_brain.reporting.sections import model as model_sections
 from xai_brain.reporting.sections import participants as people_sections
 from xai_brain.reporting.sections import regions as region_sections
+from xai_brain.reporting.values import number
 from xai_brain.runs.directory import RunDirectory
 
 

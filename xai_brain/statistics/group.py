@@ -6,75 +6,20 @@ does not grow with the number of subjects.
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryFile, gettempdir
 
 import nibabel as nib
 import numpy as np
 from joblib import Parallel, delayed
 
-from xai_brain.io.atomic import disk_full_errors
 from xai_brain.statistics.group_design import Design, GroupError
+from xai_brain.statistics.map_rows import MapRows
 
 SCALINGS = ("none", "l2", "rank")
 BRAIN_SHARE = 0.95  # of the subjects, whose brains must hold a voxel for it to be compared
 BLOCK = 2000  # voxels: 181 subjects in float64 are 3 MB, about what a core's cache holds
 PARALLEL_FROM = 5e9  # permutations x subjects x voxels, about 10 s of one core: workers take seconds to start
-
-
-class MapRows:
-    """Maps of subjects on disk, (n_subjects, n_voxels) float32, in a temporary file.
-
-    Parameters
-    ----------
-    n_subjects, n_voxels : int
-    folder : Path, optional
-        Where there is room; default: the system's folder for temporary files.
-    """
-
-    def __init__(self, n_subjects: int, n_voxels: int, folder: Path | None = None):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder) as file:  # gone with the last reference, also after a crash
-            if hasattr(os, "posix_fallocate"):  # a disk that is full says so here, not by a signal later on
-                with disk_full_errors(folder or Path(gettempdir())):
-                    os.posix_fallocate(file.fileno(), 0, 4 * n_subjects * n_voxels)
-            self.values = np.memmap(file, np.float32, "w+", shape=(n_subjects, n_voxels))
-
-    def __setitem__(self, row: int, values: np.ndarray) -> None:
-        self.values[row] = values
-
-    def blocks(self, rows: np.ndarray, size: int = 20_000) -> Iterator[tuple[slice, np.ndarray]]:
-        """Blocks of voxels of some rows as float64, (n_rows, size)."""
-        for start in range(0, self.values.shape[1], size):
-            part = slice(start, start + size)
-            yield part, np.asarray(self.values[rows, part], np.float64)
-
-
-def describe(maps: MapRows, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean, standard deviation and median over subjects.
-
-    Parameters
-    ----------
-    maps : MapRows
-    rows : ndarray of int
-        Subjects of the class; at least one.
-
-    Returns
-    -------
-    dict of ndarray of shape (n_voxels,), float32
-        ``mean``, ``sd`` (of the sample, n - 1; 0 of one subject) and ``median``.
-    """
-    found = {name: np.empty(maps.values.shape[1], np.float32) for name in ("mean", "sd", "median")}
-    for part, values in maps.blocks(rows):
-        found["mean"][part] = values.mean(0)
-        found["sd"][part] = values.std(0, ddof=1) if len(rows) > 1 else 0
-        found["median"][part] = np.median(values, axis=0)
-    return found
 
 
 def smooth(values: np.ndarray, affine: np.ndarray, fwhm_mm: float, brain_mask: np.ndarray) -> np.ndarray:

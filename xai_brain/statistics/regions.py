@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -14,10 +14,10 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from xai_brain.statistics.bootstrap import multinomial_counts, percentile_interval
+from xai_brain.statistics.region_permutation import permutation_p
 
 # Density in the units of the map, and what does not depend on a map's scale: its share of the whole map.
 MEASURES = ("mean", "mass_share")
-CHUNK = 500  # permutations at a time: small beside the maps themselves
 
 
 def region_values(
@@ -237,58 +237,6 @@ def bootstrap_means(
         # draws of few subjects vary too little, by (n - 1) / n; of one not at all
         counts[:, own] = 1 + (drawn - 1) * np.sqrt(n / max(n - 1, 1))
     return counts @ values / len(values)
-
-
-def permutation_p(
-    values: np.ndarray,
-    first: np.ndarray,
-    n_perm: int = 10_000,
-    random_state: int = 0,
-    *,
-    blocks: np.ndarray | None = None,
-) -> np.ndarray:
-    """Two-sided p-value of the difference of two means within blocks, by permuted labels.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_subjects, n_regions)
-    first : ndarray of shape (n_subjects,), bool
-        Who belongs to the first class.
-    n_perm : int, default 10000
-    random_state : int, default 0
-    blocks : ndarray of shape (n_subjects,), optional
-        Labels are exchanged only between subjects of one block; by default between all.
-
-    Returns
-    -------
-    ndarray of shape (n_regions,)
-        At least 1 / (n_perm + 1): what was observed is one of the permutations (Phipson & Smyth 2010,
-        Stat Appl Genet Mol Biol 9:39).
-    """
-    blocks = np.zeros(len(first), int) if blocks is None else np.unique(blocks, return_inverse=True)[1]
-    sizes = np.bincount(blocks)
-    means = np.stack([values[blocks == block].mean(0) for block in range(len(sizes))])
-    centred = values - means[blocks]  # its sum over the first class is a multiple of the difference
-    observed = np.abs(first @ centred)
-    tolerance = 1e-10 * np.abs(centred).sum(0)  # ties that rounding has parted
-    hits = np.ones(values.shape[1])
-    for labels in _permuted(first, blocks, n_perm, np.random.default_rng(random_state)):
-        hits += (np.abs(labels @ centred) >= observed - tolerance).sum(0)
-    return hits / (n_perm + 1)
-
-
-def _permuted(
-    first: np.ndarray, blocks: np.ndarray, n_perm: int, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Labels shuffled within blocks, in chunks of (n, n_subjects)."""
-    home = np.argsort(blocks, kind="stable")
-    for start in range(0, n_perm, CHUNK):
-        n = min(CHUNK, n_perm - start)
-        # random numbers below 1 order the subjects of a block; the block's number keeps them in it
-        order = np.argsort(rng.random((n, len(first))) + blocks, axis=1)
-        shuffled = np.empty((n, len(first)))
-        shuffled[:, home] = first[order]
-        yield shuffled
 
 
 def top_regions(

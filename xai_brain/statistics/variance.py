@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xai_brain.statistics.bootstrap import multinomial_counts, percentile_interval
-from xai_brain.statistics.group import MapRows
+from xai_brain.statistics.map_rows import MapRows
 
 COMPONENTS = ("subject", "model", "residual")
 

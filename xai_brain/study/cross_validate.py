@@ -10,7 +10,8 @@ from xai_brain.config.build import build_settings
 from xai_brain.runs.directory import RunDirectory
 from xai_brain.study.cohort import Cohort
 from xai_brain.study.methods import foreign_packages
-from xai_brain.study.settings import AFTER_TRAINING, saved_settings, stage
+from xai_brain.study.saved_settings import saved_settings
+from xai_brain.study.settings import AFTER_TRAINING, stage
 from xai_brain.study.study import Study
 
 

@@ -185,7 +185,7 @@ class MapImages:
         return stage_settings("evaluate", [f"run_dir={self._run.path}", *trusted])
 
     def _find(self, cfg: Any) -> list[dict[str, Any]]:
-        from xai_brain.study.evaluation.tables import find_maps
+        from xai_brain.study.evaluation.found_maps import find_maps
 
         return find_maps(cfg, self._run)
 

@@ -6,33 +6,31 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from functools import wraps
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.config.compose import (
-    AugmentationConfig,
     ConfigError,
-    DataConfig,
-    EvaluationConfig,
-    ExplainConfig,
-    FoldsConfig,
-    TrainerConfig,
     check,
     compose,
 )
-from xai_brain.config.planted_effect import PlantedEffect
-from xai_brain.data.preprocessing import read_preparation
 from xai_brain.io.atomic import remove_partial_files, this_process, write_atomic
 from xai_brain.parallel.locks import is_locked, lock, remove_stale_locks, run_exclusive
-from xai_brain.runs.directory import RunDirectory, sidecar, update_metrics
+from xai_brain.runs.directory import RunDirectory
 from xai_brain.study.participants import prepared_cohort, same_cohort
+from xai_brain.study.saved_settings import is_unaltered, saved_settings, with_hash
+from xai_brain.study.settings_conflicts import (
+    INDIFFERENT,
+    method_of_setting,
+    refuse_foreign_folder,
+    refuse_or_overwrite,
+    remove_results,
+    settings_differences,
+)
 
-HASH_LINE = "# sha256 of the lines below: "
 AT_WORK = "at-work"  # claims of this name are of processes, not of units of work
 
 # Settings that trained networks depend on, and those that maps depend on.
@@ -41,33 +39,6 @@ EXPLAINING = ("explain.target", "explain.output", "explain.n_reference_volumes")
 # Settings that a stage may change.
 AFTER_TRAINING = ("explain", "attribution", "baselines", "morphometry", "evaluation", "trusted_modules")
 # Settings of where and how fast, not of what.
-INDIFFERENT = (
-    "shard",  # of one start
-    "networks",  # checked by the content of the checkpoints
-    "data.root",  # checked by content: the cohort may move
-    "data.tables",
-    "data.url",
-    "data.cache_dir",
-    "data.on_error",
-    "data.num_workers",
-    "data.brain_size_column",
-    "trainer.num_workers",
-    "trainer.accelerator",
-    "trainer.strategy",
-)
-OURS = (
-    "participants.tsv",
-    "folds.tsv",
-    "fold_summary.tsv",
-    "checkpoints",
-    "baselines",
-    "images",
-    "attributions",
-    "group",
-    "evaluation",
-    "figures",
-    "native",
-)
 
 
 def stage_settings(command: str, overrides: list[str]) -> DictConfig:
@@ -133,48 +104,13 @@ def _remove_method(cfg: DictConfig, saved: Path, label: str) -> None:
     del cfg.attribution[label]
 
 
-def saved_settings(path: Path) -> dict[str, Any]:
-    """Settings that a run keeps; those that came later have their defaults.
-
-    Raises
-    ------
-    ConfigError
-        A setting of the preparation that this version does not know.
-    """
-    saved = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(saved, dict)
-    saved.setdefault("networks", None)
-    saved.setdefault("shard", None)
-    saved.setdefault("imported_methods", [])
-    saved.setdefault("baselines", {})
-    saved.setdefault("morphometry", None)
-    later = {
-        "data": DataConfig,
-        "planted": PlantedEffect,
-        "folds": FoldsConfig,
-        "augmentation": AugmentationConfig,
-        "trainer": TrainerConfig,
-        "explain": ExplainConfig,
-        "evaluation": EvaluationConfig,
-    }
-    for group, schema in later.items():
-        saved[group] = {**asdict(schema()), **saved.get(group, {})}
-    if not saved["augmentation"].get("max_shift_voxels"):  # became max_shift_mm
-        saved["augmentation"].pop("max_shift_voxels", None)
-    try:
-        saved["preprocessing"] = asdict(read_preparation(saved["preprocessing"]))
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}; use another run_dir") from error
-    return {str(key): value for key, value in saved.items()}
-
-
 def stage(work: Callable[[DictConfig], RunDirectory]) -> Callable[[DictConfig], RunDirectory]:
     """Let other processes know that one works in the run directory, as long as it does."""
 
     @wraps(work)
     def register_process(cfg: DictConfig) -> RunDirectory:
         run = RunDirectory(Path(cfg.run_dir))
-        _refuse_foreign_folder(cfg, run)
+        refuse_foreign_folder(cfg, run)
         made_here = not run.path.exists()
         presence = lock(run.locks, f"{AT_WORK}-{this_process()}")
         try:
@@ -200,7 +136,7 @@ def open_run(cfg: DictConfig) -> RunDirectory:
     what depends on it is removed, unless another process is at work there. New methods are added.
     """
     run = RunDirectory(Path(cfg.run_dir))
-    _refuse_foreign_folder(cfg, run)
+    refuse_foreign_folder(cfg, run)
     by_whom = os.access in os.supports_effective_ids
     if run.config.exists() and not os.access(run.path, os.W_OK, effective_ids=by_whom):
         _open(cfg, run)
@@ -226,9 +162,9 @@ def _open(cfg: DictConfig, run: RunDirectory) -> None:
         )
     finished, others = trained or run.predictions.exists(), is_locked(run.locks)
     if old and (finished or others):
-        if training := _differences(old, new, TRAINING):
-            _refuse_or(cfg, run, training)
-            _remove(run, everything=True)
+        if training := settings_differences(old, new, TRAINING):
+            refuse_or_overwrite(cfg, run, training)
+            remove_results(run, everything=True)
             old = {}
         elif finished and any(old["data"].get(key) != new["data"].get(key) for key in ("root", "tables")):
             same_cohort(prepared_cohort(cfg, run), run)
@@ -239,13 +175,15 @@ def _open(cfg: DictConfig, run: RunDirectory) -> None:
         if others or any((run.path / "attributions").rglob(f"*_desc-{label}_attribution.json"))
     }
     if explained:
-        explaining = _differences(old, new, EXPLAINING)
+        explaining = settings_differences(old, new, EXPLAINING)
         keys = tuple(f"attribution.{label}" for label in explained if label in new["attribution"])
-        altered = _differences(old, new, keys)
+        altered = settings_differences(old, new, keys)
         if explaining or altered:
-            _refuse_or(cfg, run, explaining + altered)
-            _remove(
-                run, everything=False, methods=None if explaining else [_method_of(line) for line in altered]
+            refuse_or_overwrite(cfg, run, explaining + altered)
+            remove_results(
+                run,
+                everything=False,
+                methods=None if explaining else [method_of_setting(line) for line in altered],
             )
     new["attribution"] = {**explained, **new["attribution"]}
     new["baselines"] = {**_fitted_baselines(cfg, run, old, new), **new["baselines"]}
@@ -258,17 +196,6 @@ def _open(cfg: DictConfig, run: RunDirectory) -> None:
         OmegaConf.update(cfg, key, new[key], merge=False, force_add=True)
 
 
-def with_hash(settings: str) -> str:
-    """The text of config.yaml: its first line tells the hash of the others."""
-    return f"{HASH_LINE}{sha256(settings.encode()).hexdigest()}\n{settings}"
-
-
-def is_unaltered(text: str) -> bool | None:
-    """Whether config.yaml is as it was written; None of an older version, which did not tell a hash."""
-    first, _, settings = text.partition("\n")
-    return with_hash(settings) == text if first.startswith(HASH_LINE) else None
-
-
 def _fitted_baselines(cfg: DictConfig, run: RunDirectory, old: dict, new: dict) -> dict[str, Any]:
     """Baselines that have results keep their settings."""
     fitted = {
@@ -277,82 +204,8 @@ def _fitted_baselines(cfg: DictConfig, run: RunDirectory, old: dict, new: dict) 
         if (run.path / "baselines" / name).is_dir()
     }
     keys = tuple(f"baselines.{name}" for name in fitted if name in new["baselines"])
-    if altered := _differences(old, new, keys):
-        _refuse_or(cfg, run, altered)
-        for name in {_method_of(line) for line in altered}:
+    if altered := settings_differences(old, new, keys):
+        refuse_or_overwrite(cfg, run, altered)
+        for name in {method_of_setting(line) for line in altered}:
             shutil.rmtree(run.path / "baselines" / name)
     return fitted
-
-
-def _refuse_foreign_folder(cfg: DictConfig, run: RunDirectory) -> None:
-    """A folder that holds something else, a data set above all, is never taken for a run."""
-    if cfg.data.root and run.path.resolve() == Path(cfg.data.root).expanduser().resolve():
-        raise ConfigError(f"run_dir={run.path} is the folder of the data; results need one of their own")
-    if run.config.exists():
-        found = OmegaConf.load(run.config)
-        if isinstance(found, DictConfig) and {"seeds", "folds", "attribution"} <= set(found):
-            return
-        raise ConfigError(f"{run.config} is not of a run of xai_brain; use another run_dir")
-    if clash := [name for name in OURS if (run.path / name).exists()]:
-        raise ConfigError(f"{run.path} holds {', '.join(clash)} but no run of xai_brain; use another run_dir")
-
-
-def _method_of(difference: str) -> str:
-    return difference.split(":")[0].split(".")[1]
-
-
-def _differences(old: dict, new: dict, keys: tuple[str, ...]) -> list[str]:
-    flat_old, flat_new = _flat(old), _flat(new)
-    found = []
-    for name in sorted({*flat_old, *flat_new}):
-        relevant = any(name == key or name.startswith(f"{key}.") for key in keys)
-        if relevant and name not in INDIFFERENT and flat_old.get(name) != flat_new.get(name):
-            found.append(f"{name}: {flat_old.get(name)} there, {flat_new.get(name)} now")
-    return found
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(node, dict) and node:
-        return {
-            key: value
-            for name, child in node.items()
-            for key, value in _flat(child, f"{prefix}{name}.").items()
-        }
-    return {prefix.rstrip("."): node}
-
-
-def _refuse_or(cfg: DictConfig, run: RunDirectory, differences: list[str]) -> None:
-    if not cfg.overwrite:
-        raise ConfigError(
-            f"{run.path} holds a run with other settings ({'; '.join(differences)}); "
-            "use another run_dir, or overwrite=true"
-        )
-    if is_locked(run.locks):
-        raise ConfigError(
-            f"{run.path}: another process is at work there with other settings ({'; '.join(differences)}); "
-            "use another run_dir, or stop it first"
-        )
-
-
-def _remove(run: RunDirectory, *, everything: bool, methods: list[str] | None = None) -> None:
-    """Remove results that no longer follow from the settings."""
-    for folder in (*(name for name in OURS if "." not in name), "logs"):
-        downstream = folder in ("group", "evaluation", "figures", "native")
-        if everything or downstream or (folder == "attributions" and methods is None):
-            shutil.rmtree(run.path / folder, ignore_errors=True)
-    for method in methods or []:
-        for path in (run.path / "attributions").rglob(f"*_desc-{method}_attribution.nii.gz"):
-            path.unlink()
-            sidecar(path).unlink(missing_ok=True)
-    files = [
-        run.report,
-        *(
-            [run.participants, run.folds, run.fold_summary, run.quarantine, run.predictions, run.metrics]
-            if everything
-            else []
-        ),
-    ]
-    for path in files:
-        path.unlink(missing_ok=True)
-    if run.metrics.exists():
-        update_metrics(run, {}, replace=("masks/",))

@@ -12,12 +12,11 @@ from xai_brain.data.cache import (
     checksums_hold,
     default_cache_dir,
     entries,
-    is_true,
     partial_files,
     remove,
     settings_of,
-    sources,
 )
+from xai_brain.data.image_records import is_true, sources
 from xai_brain.parallel.progress import log, track
 
 ACTIONS = ("info", "verify", "clear")

@@ -20,7 +20,7 @@ from xai_brain.runs.directory import RunDirectory, first_repeat, manifest_files,
 from xai_brain.statistics.classification import classification_metrics
 from xai_brain.study.participants import synthetic_root
 from xai_brain.study.run_images import SPACE
-from xai_brain.study.settings import is_unaltered, saved_settings
+from xai_brain.study.saved_settings import is_unaltered, saved_settings
 from xai_brain.study.training.native import NATIVE
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from xai_brain.io.nifti import is_mni152, load_img
 from xai_brain.metrics.table import METRICS
-from xai_brain.reporting.contents import RunContents, ShownSubject, number
+from xai_brain.reporting.contents import RunContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import clusters as cluster_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
@@ -24,6 +24,7 @@ from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.references import short_citation
+from xai_brain.reporting.values import ShownSubject, number
 from xai_brain.runs.directory import read_json
 
 AXIAL_MM = (-28.0, -8.0, 10.0, 30.0, 50.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.io.nifti import load_img
-from xai_brain.reporting.contents import RunContents, number
+from xai_brain.reporting.contents import RunContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import first_layer as first_layer_figures
@@ -16,6 +16,7 @@ from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.sections.maps import cuts_through, underlay_of
+from xai_brain.reporting.values import number
 
 COMPONENTS = {"subject": "Subject", "model": "Model", "residual": "Residual"}
 SCALINGS = {"none": "as they are", "l2": "each scaled to one size (L2)", "rank": "by the ranks of each"}

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.data.folds.summary import STRONG_DIFFERENCE
-from xai_brain.reporting.contents import Estimate, RunContents, number
+from xai_brain.reporting.contents import RunContents
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.values import Estimate, number
 from xai_brain.runs.directory import read_tsv
 
 BASELINE_WORDS = {

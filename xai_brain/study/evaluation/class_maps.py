@@ -9,7 +9,7 @@ import pandas as pd
 
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.runs.directory import RunDirectory, sidecar, write_json
-from xai_brain.statistics.group import MapRows, describe
+from xai_brain.statistics.map_rows import MapRows, describe
 from xai_brain.study.run_images import SPACE, brain_share, made_by, map_values, truth_of
 
 
@@ -24,7 +24,7 @@ def write_class_maps(
     ----------
     run : RunDirectory
     maps : list of dict
-        From `xai_brain.study.evaluation.tables.find_maps`.
+        From `xai_brain.study.evaluation.found_maps.find_maps`.
 
     Returns
     -------

@@ -17,7 +17,8 @@ from xai_brain.attribution.reference import Reference
 from xai_brain.io.nifti import get_grid
 from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar
-from xai_brain.study.explanation.batches import build_method, build_reference, load_volume
+from xai_brain.study.explanation.batches import build_reference, load_volume
+from xai_brain.study.explanation.configured_methods import build_method
 from xai_brain.study.run_images import SPACE, brain_of, map_values, truth_of
 from xai_brain.study.training.networks import Network, training_subjects
 

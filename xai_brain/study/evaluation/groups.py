@@ -31,8 +31,9 @@ from xai_brain.runs.directory import (
     write_tsv,
 )
 from xai_brain.statistics.cluster_tables import cluster_table
-from xai_brain.statistics.group import BRAIN_SHARE, GroupTest, MapRows, compare_classes, scale, smooth
+from xai_brain.statistics.group import BRAIN_SHARE, GroupTest, compare_classes, scale, smooth
 from xai_brain.statistics.group_design import Design, GroupError, common_output, make_design
+from xai_brain.statistics.map_rows import MapRows
 from xai_brain.study.evaluation.group_records import (
     COMPARISONS,
     IMAGE,
@@ -59,12 +60,12 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
         With the settings ``evaluation.group``.
     run : RunDirectory
     maps : list of dict
-        From `xai_brain.study.evaluation.tables.find_maps`.
+        From `xai_brain.study.evaluation.found_maps.find_maps`.
 
     Notes
     -----
-    evaluation/ then holds group_tests.tsv (one row per comparison, with the reason where there is none),
-    group_clusters.tsv, group_overlap.tsv (with the images) and group_agreement.tsv (of two methods).
+    Writes group_tests.tsv (one row per comparison, with the reason where there is none), group_clusters.tsv,
+    group_overlap.tsv (with the images) and group_agreement.tsv (of two methods) to evaluation/.
     """
     _remove_comparisons(run)
     if cfg.evaluation.group.n_perm:
@@ -75,8 +76,7 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
 
 def groups_are_compared(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
     """Whether the existing comparisons follow from these maps, participants and settings."""
-    manifest = run.path / "group" / "inputs.json"
-    return is_up_to_date(manifest, group_inputs(cfg, run, maps))
+    return is_up_to_date(run.path / "group" / "inputs.json", group_inputs(cfg, run, maps))
 
 
 def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:

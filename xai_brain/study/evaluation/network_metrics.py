@@ -28,7 +28,7 @@ from xai_brain.metrics.maps import maps_of
 from xai_brain.metrics.sanity import full_randomization, parameter_randomization
 from xai_brain.runs.directory import write_tsv
 from xai_brain.study.evaluation.context import EvaluationContext
-from xai_brain.study.explanation.batches import multiplies_by_inputs
+from xai_brain.study.explanation.configured_methods import multiplies_by_inputs
 from xai_brain.study.training.permuted import permute_labels, permuted_network
 
 Scores = dict[str, tuple[Any, Any]]

@@ -44,7 +44,7 @@ def evaluate_regions(
 
     Parameters
     ----------
-    maps : rows of `xai_brain.study.evaluation.tables.find_maps`
+    maps : rows of `xai_brain.study.evaluation.found_maps.find_maps`
     names : classes in their order
     """
     for name in TABLES:
@@ -93,7 +93,7 @@ def region_table(run: RunDirectory, maps: list[dict[str, Any]], atlas: Atlas, wh
     Parameters
     ----------
     run : RunDirectory
-    maps : rows of `xai_brain.study.evaluation.tables.find_maps`
+    maps : rows of `xai_brain.study.evaluation.found_maps.find_maps`
     atlas : Atlas
     where : str
         File of the atlas, for messages.

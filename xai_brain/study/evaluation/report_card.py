@@ -20,7 +20,7 @@ from xai_brain.parallel.threads import in_threads
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_tsv
 from xai_brain.study.evaluation.metrics import compute_metrics
 from xai_brain.study.run_images import brain_of, map_values
-from xai_brain.study.settings import saved_settings
+from xai_brain.study.saved_settings import saved_settings
 
 MIN_SHARED = 0.8  # share of the images of a run that a card of another run must contain
 

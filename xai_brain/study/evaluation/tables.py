@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from itertools import combinations
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
@@ -15,21 +13,16 @@ from omegaconf import DictConfig
 from xai_brain.config.compose import ConfigError
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import load_img
-from xai_brain.metrics.comparison.agreement import compare, rank_map
 from xai_brain.metrics.comparison.method_clusters import cluster_methods
-from xai_brain.metrics.localization import localization
-from xai_brain.metrics.table import METRICS, select_metrics
-from xai_brain.metrics.true_effect import TrueEffect
+from xai_brain.metrics.table import select_metrics
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log
 from xai_brain.parallel.threads import in_threads
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
-    first_repeat,
     is_up_to_date,
     read_tsv,
-    sidecar,
     update_metrics,
     versions,
     write_manifest,
@@ -39,8 +32,10 @@ from xai_brain.statistics.bootstrap import bootstrap_mean
 from xai_brain.study.evaluation.class_maps import write_class_maps, write_mean_truth
 from xai_brain.study.evaluation.first_layer import TABLES as FIRST_LAYER
 from xai_brain.study.evaluation.first_layer import evaluate_first_layer
+from xai_brain.study.evaluation.found_maps import find_maps, metrics_of_tables
 from xai_brain.study.evaluation.group_records import COMPARISONS, SHARES
 from xai_brain.study.evaluation.groups import evaluate_groups, groups_are_compared
+from xai_brain.study.evaluation.map_scores import agreements_of, score_participant
 from xai_brain.study.evaluation.metrics import compute_metrics
 from xai_brain.study.evaluation.regions import TABLES as REGIONS
 from xai_brain.study.evaluation.regions import atlas_files, atlas_of, evaluate_regions
@@ -48,7 +43,6 @@ from xai_brain.study.evaluation.report_card import calibration_hash, write_calib
 from xai_brain.study.evaluation.variance import evaluate_variance
 from xai_brain.study.explanation.missing_maps import n_maps_missing
 from xai_brain.study.participants import class_names, is_readable
-from xai_brain.study.run_images import SPACE, map_values, truth_of
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.compare_baselines import compare_baselines
 
@@ -169,14 +163,14 @@ def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
     atlas = atlas_of(cfg)
     labels = atlas.on_grid(load_img(maps[0]["path"])) if atlas else None
     subjects = [rows for _, rows in table.groupby(["participant_id", "session_id", "seed"], sort=False)]
-    score = partial(_score_subject, run, labels, settings)
+    score = partial(score_participant, run, labels, settings)
     scored = list(in_threads(score, subjects, "compare maps"))
     agreements = [row for agreements, _ in scored for row in agreements]
     localizations = [row for _, localizations in scored for row in localizations]
     means, brain_masks, n_empty = write_class_maps(run, maps)
     for label, brain_mask in brain_masks.items():
         about = {"level": "class", "name": label, "session_id": "", "seed": "all"}
-        agreements += _agreements(means[label], brain_mask, about, settings)
+        agreements += agreements_of(means[label], brain_mask, about, settings)
     write_mean_truth(run, maps)
 
     write_tsv(pd.DataFrame(agreements), run.evaluation("agreement"))
@@ -185,7 +179,7 @@ def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
     summary = summarise(agreements, localizations, settings.n_bootstrap, settings.random_state)
     write_tsv(summary, run.evaluation("summary"))
     write_method_clusters(cfg, run, pd.DataFrame(agreements))
-    figures = _figures(summary, localizations)
+    figures = metrics_of_tables(summary, localizations)
     figures |= {f"empty_maps/{method}": float(n) for method, n in n_empty.items()}
     update_metrics(run, figures, replace=("localization/", "empty_maps/"))
     write_card(cfg, run, table, localizations)
@@ -196,104 +190,6 @@ def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
     maps_of_group = (run.path / "group").glob("*_statmap.*")
     made += [path for path in maps_of_group if not (path.match(COMPARISONS) or path.match(SHARES))]
     write_manifest(manifest, tables_inputs(cfg, run, maps), made)
-
-
-def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
-    """All maps of the run's methods with their participant, class and fold."""
-    if run.predictions.exists():
-        rows = first_repeat(read_tsv(run.predictions))
-    elif cfg.imported_methods:  # maps of others, without a network
-        rows = read_tsv(run.participants).assign(seed=cfg.seeds[0], fold=0)
-    else:
-        first = "predict" if cfg.networks else "train"
-        raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain {first}` first")
-    participants = read_tsv(run.participants)
-    labels = participants.set_index(["participant_id", "session_id"])["label"].to_dict()
-    found = []
-    for row in rows.itertuples():
-        for method in [*cfg.attribution, *cfg.imported_methods]:
-            path = run.attribution(
-                row.participant_id, row.session_id, SPACE, method, row.seed, list(cfg.seeds)
-            )
-            if not path.exists() or not sidecar(path).exists():
-                continue
-            about = {"participant_id": row.participant_id, "session_id": row.session_id, "seed": row.seed}
-            about |= {"fold": row.fold, "label": labels[row.participant_id, row.session_id]}
-            found.append(
-                {
-                    **about,
-                    "method": method,
-                    "path": path,
-                    "file_state": f"{path.stat().st_size} {path.stat().st_mtime_ns}",
-                }
-            )
-    if not found:
-        raise ConfigError(f"{run.path / 'attributions'}: there are no maps; run `xai-brain explain` first")
-    return found
-
-
-def _score_subject(
-    run: RunDirectory, labels: np.ndarray | None, settings: DictConfig, rows: pd.DataFrame
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Agreements and, where the truth is known, localisations of one subject's maps of one seed."""
-    first = rows.iloc[0]
-    about = {key: first[key] for key in ("participant_id", "session_id", "seed", "fold")}
-    t1w_img = load_img(run.image(first["participant_id"], first["session_id"], SPACE))
-    brain_mask = np.asanyarray(t1w_img.dataobj) > 0
-    arrays = {row.method: map_values(row.path) for row in rows.itertuples()}
-    named = {"level": "subject", "name": about["participant_id"]}
-    named |= {key: about[key] for key in ("session_id", "seed")}
-    agreements = _agreements(arrays, brain_mask, named, settings)
-    if (truth := truth_of(run, first["participant_id"], first["session_id"])) is None:
-        return agreements, []
-    return agreements, [
-        {**about, **row} for row in localizations_of(arrays, truth, t1w_img, labels, settings)
-    ]
-
-
-def _agreements(
-    arrays: dict[str, np.ndarray], brain_mask: np.ndarray, about: dict[str, Any], settings: DictConfig
-) -> list[dict[str, Any]]:
-    maps = {
-        method: rank_map(values[brain_mask], settings.random_state + i)
-        for i, (method, values) in enumerate(arrays.items())
-    }
-    return [
-        {**about, "method_a": a, "method_b": b, **found}
-        for a, b in combinations(maps, 2)
-        for found in compare(maps[a], maps[b], brain_mask.size, settings.top_percents)
-    ]
-
-
-def localizations_of(
-    arrays: dict[str, np.ndarray],
-    truth: np.ndarray,
-    img: nib.Nifti1Image,
-    labels: np.ndarray | None,
-    settings: DictConfig,
-) -> list[dict[str, Any]]:
-    """Localisation of one participant's maps: metrics of low cost, or all if the report card needs more."""
-    brain_mask = np.asanyarray(img.dataobj) > 0
-    found = []
-    selected = [METRICS[name] for name in select_metrics(settings.card.metrics)]
-    if any(metric.is_localization and metric.cost == "high" for metric in selected):
-        place = TrueEffect(truth, brain_mask, nib.affines.voxel_sizes(img.affine), labels=labels)
-        chance = place.chance(n_maps=3, random_state=settings.random_state)
-        for method, values in arrays.items():
-            scores = place.scores(values, settings.random_state)
-            found += [
-                {"method": method, "metric": metric, "value": value, "chance": chance[metric]}
-                for metric, value in scores.items()
-            ]
-        return found
-    for method, values in arrays.items():
-        scores = localization(values, truth & brain_mask, brain_mask, settings.random_state)
-        by_chance = scores.pop("chance")
-        found += [
-            {"method": method, "metric": metric, "value": value, "chance": by_chance}
-            for metric, value in scores.items()
-        ]
-    return found
 
 
 def summarise(
@@ -337,14 +233,3 @@ def write_method_clusters(cfg: DictConfig, run: RunDirectory, agreements: pd.Dat
         log(f"evaluate: not among the clusters of methods, for want of maps: {', '.join(left_out)}")
     if len(merges):
         write_tsv(merges, run.evaluation("method_clusters"))
-
-
-def _figures(summary: pd.DataFrame, localizations: list[dict[str, Any]]) -> dict[str, float]:
-    figures: dict[str, float] = {}
-    for row in summary[summary["table"] == "localization"].itertuples():
-        name = f"localization/{row.method}/{row.metric}"
-        figures |= {name: row.mean, f"{name}_ci_low": row.ci_low, f"{name}_ci_high": row.ci_high}
-    if localizations:
-        by_chance = [row["chance"] for row in localizations if row["metric"] == "rra"]
-        figures["localization/chance"] = float(np.mean(by_chance))
-    return figures

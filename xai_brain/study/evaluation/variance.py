@@ -12,7 +12,8 @@ from xai_brain.config.compose import ConfigError
 from xai_brain.io.nifti import save_img
 from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, sidecar, update_metrics, write_json, write_tsv
-from xai_brain.statistics.group import BRAIN_SHARE, MapRows, scale
+from xai_brain.statistics.group import BRAIN_SHARE, scale
+from xai_brain.statistics.map_rows import MapRows
 from xai_brain.statistics.variance import COMPONENTS, variance_shares
 from xai_brain.study.run_images import SPACE, brain_share, map_values
 
@@ -28,7 +29,7 @@ def evaluate_variance(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) ->
         ``evaluation.variance_scaling`` is applied to every map, in the brain.
     run : RunDirectory
     maps : pandas.DataFrame
-        From `xai_brain.study.evaluation.tables.find_maps`.
+        From `xai_brain.study.evaluation.found_maps.find_maps`.
     """
     run.evaluation("variance").unlink(missing_ok=True)
     for path in (run.path / "group").glob(f"desc-*_{'_stat-'.join(MODEL_SHARE)}_statmap.*"):

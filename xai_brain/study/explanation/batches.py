@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from xai_brain.attribution.model_state import AttributionError, preserved
-from xai_brain.attribution.outputs import ClassScore
-from xai_brain.attribution.perturbation.replacement import OF_TRAINING_SUBJECTS
-from xai_brain.attribution.protocol import method_info, takes
+from xai_brain.attribution.protocol import method_info
 from xai_brain.attribution.reference import Reference
 from xai_brain.config.compose import ConfigError
 from xai_brain.io.atomic import file_hash
@@ -25,9 +20,9 @@ from xai_brain.io.problems import DataError, named
 from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.parallel.threads import write_all
 from xai_brain.runs.directory import RunDirectory, git_commit, read_json, sidecar, versions, write_json
+from xai_brain.study.explanation.configured_methods import parameters_of
 from xai_brain.study.explanation.target_rule import read_target, target_rule
 from xai_brain.study.run_images import SPACE
-from xai_brain.study.training.networks import is_weights_file
 
 
 @dataclass(frozen=True)
@@ -98,64 +93,6 @@ class Explainer:
     classifier: CalibratedNetwork
     method: Any  # object with ``attribute(inputs, target)``
     output: str  # logit, logit_difference or probability
-
-
-def takes_reference(cfg: DictConfig, label: str) -> bool:
-    """Whether a method asks for what is known of the training subjects."""
-    return takes(instantiate(cfg.attribution[label]), "reference")
-
-
-def _parameters(cfg: DictConfig, label: str) -> Mapping[str, inspect.Parameter]:
-    """Of the class or function that makes a method."""
-    factory = instantiate(cfg.attribution[label])
-    return inspect.signature(getattr(factory, "func", factory)).parameters
-
-
-def check_references(cfg: DictConfig) -> None:
-    """Refuse methods that need images of training participants where these are not known.
-
-    Raises
-    ------
-    ConfigError
-        The network comes from a file of weights.
-    """
-    if not is_weights_file(cfg):
-        return
-    unknown = f"needs images of training participants, and those of {cfg.networks} are not known"
-    for label, method in cfg.attribution.items():
-        parameters = _parameters(cfg, label)
-        needs = "reference" in parameters and parameters["reference"].default is inspect.Parameter.empty
-        if needs:
-            raise ConfigError(
-                f"attribution.{label}: {unknown}; choose other methods, as in attribution=[lrp]"
-            )
-        for key in ("fill", "baseline"):
-            chosen = method.get(key) or []
-            if wrong := {*([chosen] if isinstance(chosen, str) else chosen)} & {*OF_TRAINING_SUBJECTS}:
-                raise ConfigError(
-                    f"attribution.{label}.{key}={wrong.pop()}: {unknown}; choose attribution.{label}.{key}="
-                    f"{'blur' if 'voxel_size_mm' in parameters else 'zero'}"
-                )
-
-
-def build_method(
-    cfg: DictConfig, label: str, classifier: torch.nn.Module, reference: Reference | None
-) -> tuple[Any, str]:
-    """A method of the settings, on what of the model's output it explains.
-
-    Returns
-    -------
-    method : object with ``attribute(inputs, target)``
-    output : str
-        logit, logit_difference or probability.
-    """
-    factory: Callable[..., Any] = instantiate(cfg.attribution[label])
-    output = cfg.explain.output or method_info(factory).default_output
-    extra: dict[str, Any] = {"reference": reference} if takes_reference(cfg, label) else {}
-    if reference is None and "voxel_size_mm" in _parameters(cfg, label):
-        spacing = cfg.attribution[label].get("voxel_size_mm") or get_grid(cfg.preprocessing.grid).spacing_mm
-        extra["voxel_size_mm"] = [float(mm) for mm in spacing]
-    return factory(ClassScore(classifier, output), **extra), output
 
 
 def explain_batch(
@@ -286,37 +223,3 @@ def resolve_targets(
             "explain.target=true: there are participants without a label; use predicted or a class"
         )
     return torch.tensor(true)
-
-
-def parameters_of(cfg: DictConfig, label: str) -> dict[str, Any]:
-    """All parameters of a method, those that were left at their defaults too."""
-    given = OmegaConf.to_container(cfg.attribution[label])
-    assert isinstance(given, dict)
-    factory = instantiate(cfg.attribution[label])
-    known = inspect.signature(getattr(factory, "func", factory)).parameters.values()
-    defaults = {
-        p.name: p.default for p in known if isinstance(p.default, bool | int | float | str | tuple | None)
-    }
-    return {
-        str(key): value
-        for key, value in {**defaults, **given}.items()
-        if key not in ("_partial_", "reference")
-    }
-
-
-def multiplies_by_inputs(method: Any, label: str) -> bool:
-    """Whether the values of a method are contributions of voxels; otherwise they are per unit of intensity.
-
-    Raises
-    ------
-    ConfigError
-        The class does not state it.
-    """
-    stated = method_info(method).multiplies_by_inputs
-    if stated is None:
-        raise ConfigError(
-            f"attribution.{label}: {type(method).__name__} does not state whether its values are multiplied "
-            "by the input, which infidelity depends on; give the class the attribute multiplies_by_inputs = "
-            "True or False, or remove infidelity from evaluation.card.metrics"
-        )
-    return stated

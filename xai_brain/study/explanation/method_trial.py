@@ -17,13 +17,8 @@ from xai_brain.metrics.maps import seeded
 from xai_brain.metrics.table import select_metrics
 from xai_brain.models.module import BrainClassifier
 from xai_brain.parallel.progress import format_error
-from xai_brain.study.explanation.batches import (
-    build_method,
-    build_reference,
-    load_volume,
-    multiplies_by_inputs,
-    takes_reference,
-)
+from xai_brain.study.explanation.batches import build_reference, load_volume
+from xai_brain.study.explanation.configured_methods import build_method, multiplies_by_inputs, takes_reference
 from xai_brain.study.participants import class_names
 from xai_brain.study.training.fold_training import classifier_settings
 

@@ -24,16 +24,8 @@ from xai_brain.runs.directory import (
     first_repeat,
     read_tsv,
 )
-from xai_brain.study.explanation.batches import (
-    Batch,
-    Explainer,
-    build_method,
-    build_reference,
-    check_references,
-    explain_batch,
-    is_current,
-    takes_reference,
-)
+from xai_brain.study.explanation.batches import Batch, Explainer, build_reference, explain_batch, is_current
+from xai_brain.study.explanation.configured_methods import build_method, check_references, takes_reference
 from xai_brain.study.participants import prepared_cohort, same_cohort
 from xai_brain.study.run_images import (
     has_all_images,

@@ -20,7 +20,7 @@ from xai_brain.models.calibrated import CalibratedNetwork, read_checkpoint
 from xai_brain.models.weights import WeightsError, is_calibrated, read_weights_file
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv
 from xai_brain.study.participants import prepared_cohort, same_cohort
-from xai_brain.study.settings import saved_settings
+from xai_brain.study.saved_settings import saved_settings
 from xai_brain.study.training.folds import split_prepared_fold
 
 ALL = (0, 0)  # seed and fold of a new subject: the networks speak together

@@ -13,7 +13,7 @@ from xai_brain.data.preprocessing import read_preparation
 from xai_brain.models.networks.kan2020 import is_published
 from xai_brain.models.weights import read_weights_file
 from xai_brain.runs.directory import RunDirectory, read_tsv
-from xai_brain.study.explanation.batches import check_references
+from xai_brain.study.explanation.configured_methods import check_references
 from xai_brain.study.training.networks import ALL, is_checkpoint, trained_run
 
 FREE = ("run_dir", "name", "networks", "overwrite", "data", "explain", "attribution", "evaluation")

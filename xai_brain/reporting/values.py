@@ -1,0 +1,44 @@
+"""Values that sections of the report show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval (None when unknown) and what chance gives."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class ShownSubject:
+    """One subject chosen for the report, with the files of its maps."""
+
+    participant_id: str
+    session_id: str | None
+    label: str | None
+    predicted: str | None
+    probability: float | None  # of the predicted class
+    fold: int | None
+    maps: dict[str, Path]
+    image: Path
+    truth: Path
+    sidecars: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def correct(self) -> bool | None:
+        return None if self.predicted is None or self.label is None else self.label == self.predicted
+
+
+def number(value: Any) -> float | None:
+    """A finite float, else None."""
+    return float(value) if isinstance(value, int | float | np.number) and np.isfinite(value) else None
