@@ -184,7 +184,7 @@ def test_processes_have_different_participants_and_change_images_differently(tmp
     first, second = (list(datamodule.train_dataloader().sampler) for datamodule in datamodules)
     assert len(first) == len(second) == 8
     assert set(first) | set(second) == set(range(15))
-    volumes = torch.ones(2, 1, *SHAPE)
+    volumes = torch.rand(2, 1, *SHAPE)
     changed = [datamodule.augmentation(volumes) for datamodule in datamodules]
     assert not torch.equal(*changed)
     assert torch.equal(changed[0], Augmentation(noise_sd=1.0, seed=2)(volumes))
