@@ -227,10 +227,10 @@ BAD = {
     ),
     "zero bytes": Bad(lambda r: image(r).write_bytes(b""), r"is empty \(0 bytes\); copy it again"),
     "NIfTI-2 of 10^5 voxels per axis": Bad(
-        nifti2_of_a_hundred_thousand, r"claims 100000 x 100000 x 100000 voxels .* GB of memory"
+        nifti2_of_a_hundred_thousand, r"states 100000 x 100000 x 100000 voxels .* GB of memory"
     ),
     "NIfTI-1 of 30,000 voxels per axis": Bad(
-        patch(42, 30_000, 30_000, 30_000, kind="h"), r"claims 30000 x 30000 x 30000 voxels .* GB of memory"
+        patch(42, 30_000, 30_000, 30_000, kind="h"), r"states 30000 x 30000 x 30000 voxels .* GB of memory"
     ),
     "more voxels than the file can hold": Bad(patch(42, 400, 400, 400, kind="h"), "bytes cannot hold"),
     "negative numbers of voxels": Bad(patch(42, -5, kind="h"), "its header states -5 x 28 x 22 voxels"),

@@ -18,7 +18,7 @@ import pytest
 from conftest import COARSE, COARSE_SHAPE
 
 from xai_brain.cli import main
-from xai_brain.data import cache, cohort
+from xai_brain.data import cache, cohort, image_records
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.datamodule import VolumeDataset
 from xai_brain.data.participants import load_participants
@@ -53,7 +53,10 @@ def contents(folder):
 
 def forbid(monkeypatch, *names):
     for name in names:
-        monkeypatch.setattr(cache, name, lambda *a, _name=name, **k: pytest.fail(f"{_name} was called"))
+        modules = [module for module in (cache, image_records) if hasattr(module, name)]
+        assert modules
+        for module in modules:
+            monkeypatch.setattr(module, name, lambda *a, _name=name, **k: pytest.fail(f"{_name} was called"))
 
 
 def test_an_unchanged_cohort_is_neither_hashed_nor_read(participants, folder, monkeypatch):
@@ -149,10 +152,9 @@ def test_workers_set_unusable_images_aside(participants, folder, monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from xai_brain import volumes
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import Preparation
+from xai_brain.data.preprocessing import PreprocessingConfig
 
 root, folder = Path(sys.argv[1]), Path(sys.argv[2])
 participants = load_participants("bids", root)
@@ -170,7 +172,7 @@ def killed_at(step, before):
     return counted
 
 def prepare():
-    return prepare_cohort(participants, Preparation("t1w_4mm"), cache_dir=folder, num_workers=1)
+    return prepare_cohort(participants, PreprocessingConfig("t1w_4mm"), cache_dir=folder, num_workers=1)
 
 finished = {}
 for step in range(1, 6):  # each run comes some files further, the last one to the end
@@ -216,13 +218,13 @@ import sys, time
 from pathlib import Path
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import Preparation
+from xai_brain.data.preprocessing import PreprocessingConfig
 
 participants = load_participants("bids", sys.argv[1])
 Path(sys.argv[3]).touch()
 while not Path(sys.argv[4]).exists():
     time.sleep(0.001)
-table = prepare_cohort(participants, Preparation("t1w_4mm"), cache_dir=sys.argv[2], num_workers=1)
+table = prepare_cohort(participants, PreprocessingConfig("t1w_4mm"), cache_dir=sys.argv[2], num_workers=1)
 assert len(table) == 6
 """
 

@@ -51,7 +51,7 @@ def test_every_file_composes_and_says_how_to_use_it(group, choice):
 @pytest.mark.parametrize("choice", [choice for group, choice in FILES if group == "attribution"])
 def test_every_method_can_be_made(choice, toy_net, tmp_path):
     from xai_brain.attribution import Reference
-    from xai_brain.study.explanation.batches import build_method
+    from xai_brain.study.explanation.configured_methods import build_method
 
     overrides = ["data=synthetic", f"attribution=[{choice}]"]
     if choice == "region_ablation":
@@ -173,7 +173,8 @@ def test_groups_have_the_name_of_what_they_configure():
 
 
 def test_settings_of_an_earlier_run_are_those_of_today(tmp_path):
-    from xai_brain.study.settings import _differences, saved_settings
+    from xai_brain.study.saved_settings import saved_settings
+    from xai_brain.study.settings_conflicts import settings_differences
 
     now = OmegaConf.to_container(compose("run", ["data=bids", ROOT]))
     old = OmegaConf.to_container(compose("run", ["data=bids", ROOT]))
@@ -181,7 +182,7 @@ def test_settings_of_an_earlier_run_are_those_of_today(tmp_path):
     del old["data"]["num_workers"]
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(old)))
     found = saved_settings(tmp_path / "config.yaml")
-    assert _differences(found, now, ("data", "preprocessing")) == []
+    assert settings_differences(found, now, ("data", "preprocessing")) == []
     assert found["data"] == now["data"]
 
     old["preprocessing"]["smooth"] = 4

@@ -20,7 +20,8 @@ ALL = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "README.md"]
 each_page = pytest.mark.parametrize("page", ALL, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
-NO_SETTINGS = ("maps", "method", "metric", "key")  # arguments of import-maps and collect; key=value
+# arguments of import-maps and collect, of Lightning, and key=value
+NO_SETTINGS = ("maps", "method", "metric", "key", "sync_batchnorm")
 
 
 def known_keys_of(cohort: str) -> list[str]:

@@ -33,7 +33,7 @@ from xai_brain.metrics.infidelity import (
 )
 from xai_brain.metrics.maps import maps_of
 from xai_brain.study.evaluation.network_metrics import infidelity_scores
-from xai_brain.study.explanation.batches import multiplies_by_inputs
+from xai_brain.study.explanation.configured_methods import multiplies_by_inputs
 
 
 def test_deletion_and_insertion_are_those_of_every_step_by_itself(toy_net, inputs):

@@ -18,7 +18,8 @@ from xai_brain.io.problems import DataError
 from xai_brain.models.fitting import fit_fold
 from xai_brain.runs.directory import read_json, read_tsv
 from xai_brain.statistics.classification import classification_metrics
-from xai_brain.study.settings import saved_settings, stage_settings
+from xai_brain.study.saved_settings import saved_settings
+from xai_brain.study.settings import stage_settings
 from xai_brain.study.training.folds import split_prepared_fold
 from xai_brain.viewer.catalogue import RunCatalogue
 

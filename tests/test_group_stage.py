@@ -13,8 +13,8 @@ from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.study.evaluation import groups as stage
 from xai_brain.study.evaluation.class_maps import write_class_maps
+from xai_brain.study.evaluation.found_maps import find_maps
 from xai_brain.study.evaluation.groups import evaluate_groups, groups_are_compared
-from xai_brain.study.evaluation.tables import find_maps
 
 SHAPE, N = (10, 12, 14), 24
 PLACE = (slice(4, 7), slice(5, 8), slice(6, 9))

@@ -11,7 +11,8 @@ from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import read_json, read_tsv
 from xai_brain.stages.run import run
 from xai_brain.study.participants import prepared_cohort, same_cohort
-from xai_brain.study.settings import open_run, saved_settings
+from xai_brain.study.saved_settings import saved_settings
+from xai_brain.study.settings import open_run
 from xai_brain.study.training.folds import audit
 
 RUN = [

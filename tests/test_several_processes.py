@@ -40,6 +40,9 @@ class NetWithoutNorm(ToyNet):
 class FailingNet(ToyNet):
     """Fails in training in the process of rank one."""
 
+    def __init__(self, channels=None):  # which the demo sets
+        super().__init__()
+
     def forward(self, x):
         if self.training and int(os.environ.get("LOCAL_RANK", 0)) == 1:
             raise ValueError("no such operation")
@@ -181,7 +184,7 @@ def test_processes_have_different_participants_and_change_images_differently(tmp
     first, second = (list(datamodule.train_dataloader().sampler) for datamodule in datamodules)
     assert len(first) == len(second) == 8
     assert set(first) | set(second) == set(range(15))
-    volumes = torch.ones(2, 1, *SHAPE)
+    volumes = torch.rand(2, 1, *SHAPE)
     changed = [datamodule.augmentation(volumes) for datamodule in datamodules]
     assert not torch.equal(*changed)
     assert torch.equal(changed[0], Augmentation(noise_sd=1.0, seed=2)(volumes))
@@ -300,10 +303,14 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def started(commands):
+def started(commands, environments=None):
     """Exit codes and outputs of commands that run at the same time."""
-    pipe = subprocess.PIPE
-    running = [subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) for command in commands]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environments = environments or [{} for _ in commands]
+    running = [
+        subprocess.Popen(command, env={**os.environ, **environment}, **streams)
+        for command, environment in zip(commands, environments, strict=True)
+    ]
     try:
         outputs = [process.communicate(timeout=280) for process in running]
     finally:
@@ -339,3 +346,32 @@ def test_torchrun_is_for_training(tmp_path):
     (code,), ((_, err),) = started([command])
     assert code != 0
     assert "xai-brain: torchrun starts processes that train one network" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["ToyNet", "FailingNet"])
+def test_tasks_of_slurm_train_one_run(tmp_path, network):
+    """Two tasks with the environment variables of srun, on one machine."""
+    settings = [*run_settings(tmp_path), f"run_dir={tmp_path / 'run'}", "trainer.devices=2"]
+    if network == "FailingNet":
+        settings = [text for text in settings if not text.startswith(("model.", "attribution="))]
+        settings += ["model=custom", "trusted_modules=[test_several_processes]"]
+        settings += ["model._target_=test_several_processes.FailingNet", "attribution=[saliency]"]
+    common = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_ID": "1", "SLURM_NODEID": "0"}
+    common |= {"SLURM_JOB_NAME": "training", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    common |= {"PYTHONPATH": os.pathsep.join(sys.path)}
+    of_rank = ("SLURM_PROCID", "SLURM_LOCALID", "LOCAL_RANK")  # the last for `FailingNet`
+    tasks = [common | dict.fromkeys(of_rank, str(rank)) for rank in (0, 1)]
+    codes, outputs = started([[sys.executable, "-m", "xai_brain", "train", *settings]] * 2, tasks)
+    run = RunDirectory(tmp_path / "run")
+    assert not run.locks.exists()
+    if network == "FailingNet":
+        assert codes == [1, 1], outputs
+        assert "xai-brain: process 2 of 2: ValueError: no such operation" in outputs[1][1], outputs[0][1]
+        assert "another process has failed" in outputs[0][1], outputs
+        assert [len(err.splitlines()) for _, err in outputs] == [1, 1]
+        return
+    assert codes == [0, 0], outputs
+    assert outputs[0][0].count("epoch 2/2") == 2
+    assert outputs[1] == ("", "")
+    assert read_tsv(run.predictions)["participant_id"].is_unique

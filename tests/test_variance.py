@@ -12,7 +12,7 @@ from xai_brain.io.nifti import load_img, save_img
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.statistics.map_rows import MapRows
 from xai_brain.statistics.variance import variance_components, variance_shares
-from xai_brain.study.evaluation.tables import find_maps
+from xai_brain.study.evaluation.found_maps import find_maps
 from xai_brain.study.evaluation.variance import evaluate_variance
 
 

@@ -58,16 +58,23 @@ def take_part(settings: Mapping[str, Any]) -> None:
     TrainingError
         This process has failed.
     SystemExit
-        A training has failed in all processes; rank zero reports it.
+        Rank zero, or a training in all processes, has failed; rank zero reports it.
     """
     with joined_processes(settings):
         try:
-            while (job := receive_training()) is not None:
+            while (job := _next_training()) is not None:
                 _fit_in_process(None, *job)
         except TrainingError:
             raise SystemExit(1) from None
         except Exception as error:
             raise TrainingError(f"{_name(global_rank(settings), settings)}: {format_error(error)}") from error
+
+
+def _next_training() -> tuple[Any, ...] | None:
+    try:
+        return receive_training()
+    except RuntimeError:  # rank zero has closed the connection
+        raise SystemExit(1) from None
 
 
 def fit_in_processes(

@@ -16,7 +16,7 @@ def read_shard(shard: str) -> tuple[int, int]:
     """
     if not (match := re.fullmatch("([0-9]+)/([0-9]+)", shard)) or not (1 <= int(match[1]) <= int(match[2])):
         raise ValueError(
-            f"shard={shard}: expected is the number of a shard, counted from 1, and the number of shards: 3/8"
+            f"shard={shard}: the number of a shard, counted from 1, and the number of shards, such as 3/8"
         )
     return int(match[1]), int(match[2])
 

@@ -70,7 +70,7 @@ class MapImages:
         }
         contents = [read_json(sidecar(path)) for path in self._rows["path"]]
         more = {name: [content.get(key) for content in contents] for name, key in columns.items()}
-        return self._rows.drop(columns="stamp").assign(**more)
+        return self._rows.drop(columns="file_state").assign(**more)
 
     def img(
         self, participant_id: str, method: str, *, session_id: str | None = None, seed: int | None = None
@@ -231,7 +231,7 @@ class MapImages:
         )
 
     def _repr_html_(self) -> str:
-        shown = self._rows.drop(columns=["path", "stamp"])
+        shown = self._rows.drop(columns=["path", "file_state"])
         return f"<p>{self!r}</p>" + shown.to_html(max_rows=10, index=False)
 
 
