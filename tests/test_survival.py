@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from xai_brain.io import atomic
 from xai_brain.io.atomic import is_gone, this_process
-from xai_brain.parallel import locks as claims
+from xai_brain.parallel import locks
 from xai_brain.parallel.locks import is_locked, lock, run_exclusive, run_shared
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and reads /proc")
@@ -57,10 +58,10 @@ def test_the_claim_of_a_dead_process_is_taken_over_at_once_that_of_another_machi
     for name, process, age, expected in (
         ("dead", dead, 0, True),
         ("own but forgotten", this_process(), 0, True),  # a cell of a notebook that was interrupted
-        ("elsewhere", elsewhere, claims.STALE_SECONDS - 20, False),
-        ("elsewhere, old", elsewhere, claims.STALE_SECONDS + 20, True),
+        ("elsewhere", elsewhere, locks.STALE_SECONDS - 20, False),
+        ("elsewhere, old", elsewhere, locks.STALE_SECONDS + 20, True),
         ("says nothing yet", "", 0, False),
-        ("says nothing", "", claims.WRITING_SECONDS + 1, True),
+        ("says nothing", "", locks.WRITING_SECONDS + 1, True),
     ):
         folder = tmp_path / name
         put(folder, "unit.4", process, age)
@@ -74,11 +75,11 @@ def test_the_claim_of_a_dead_process_is_taken_over_at_once_that_of_another_machi
 def test_what_killed_processes_claimed_is_forgotten_when_nobody_is_at_work(tmp_path):
     stale, living = put(tmp_path, "unit.2", ended_process()), put(tmp_path, "other.0", "00000000-1-1")
     with lock(tmp_path, "at-work") as mine:
-        claims.remove_stale_locks(tmp_path)
+        locks.remove_stale_locks(tmp_path)
         assert mine
         assert stale.exists()  # the other machine might take it over
         living.unlink()
-        claims.remove_stale_locks(tmp_path)
+        locks.remove_stale_locks(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["at-work.0"]
 
 
@@ -87,7 +88,7 @@ def test_of_many_that_take_over_at_once_one_has_the_claim(tmp_path):
 
     put(tmp_path / "c", "unit.0", ended_process())
     with ThreadPoolExecutor(8) as pool:
-        taken = list(pool.map(lambda _: claims._take(tmp_path / "c", "unit"), range(8)))
+        taken = list(pool.map(lambda _: locks._take(tmp_path / "c", "unit"), range(8)))
     assert sum(path is not None for path in taken) == 1
 
 
@@ -125,9 +126,9 @@ def test_units_are_shared_those_of_others_waited_for_and_failures_given_up(tmp_p
 
 def test_only_unfinished_files_of_ended_processes_are_removed(tmp_path):
     dead = put(tmp_path / "a", f".partial-{ended_process()}-x7.npy", "")
-    alive = put(tmp_path / "a", f"{claims.partial_prefix()}x7.npy", "")
+    alive = put(tmp_path / "a", f"{atomic.partial_prefix()}x7.npy", "")
     elsewhere = put(tmp_path, ".partial-00000000-1-1-x7.npy", "")
-    claims.remove_partial_files(tmp_path)
+    locks.remove_partial_files(tmp_path)
     assert not dead.exists()
     assert alive.exists()
     assert elsewhere.exists()
