@@ -35,7 +35,7 @@ def put(folder: Path, name: str, process: str, age: float = 0.0) -> Path:
     return path
 
 
-# -- claims -------------------------------------------------------------------------------------------
+# -- locks --------------------------------------------------------------------------------------------
 
 
 def test_a_claim_is_of_one_process_and_leaves_nothing(tmp_path):
@@ -69,7 +69,7 @@ def test_the_claim_of_a_dead_process_is_taken_over_at_once_that_of_another_machi
         with lock(folder, "unit") as mine:
             assert mine is expected, name
             assert (folder / "unit.5").exists() is expected
-        assert folder.exists() is not expected  # stale claims go with the one that took over
+        assert folder.exists() is not expected  # stale locks go with the one that took over
 
 
 def test_what_killed_processes_claimed_is_forgotten_when_nobody_is_at_work(tmp_path):
@@ -93,7 +93,7 @@ def test_of_many_that_take_over_at_once_one_has_the_claim(tmp_path):
 
 
 def test_a_claim_is_renewed_while_the_work_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.01)
     with lock(tmp_path / "c", "unit"):
         path = tmp_path / "c" / "unit.0"
         os.utime(path, (1e9, 1e9))
@@ -128,7 +128,7 @@ def test_only_unfinished_files_of_ended_processes_are_removed(tmp_path):
     dead = put(tmp_path / "a", f".partial-{ended_process()}-x7.npy", "")
     alive = put(tmp_path / "a", f"{atomic.partial_prefix()}x7.npy", "")
     elsewhere = put(tmp_path, ".partial-00000000-1-1-x7.npy", "")
-    locks.remove_partial_files(tmp_path)
+    atomic.remove_partial_files(tmp_path)
     assert not dead.exists()
     assert alive.exists()
     assert elsewhere.exists()
