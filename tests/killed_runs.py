@@ -24,11 +24,13 @@ import yaml
 from xai_brain import compose
 from xai_brain.data import cache
 from xai_brain.io.atomic import file_hash
-from xai_brain.parallel import locks as claims
+from xai_brain.parallel import locks
 from xai_brain.reporting import html_report  # noqa: F401
 from xai_brain.runs.directory import sidecar
-from xai_brain.stages import explain, run, train
+from xai_brain.stages import run
 from xai_brain.study.evaluation import metrics
+from xai_brain.study.explanation import missing_maps
+from xai_brain.study.training import cross_validation
 
 SETTINGS = [
     "experiment=demo",
@@ -77,18 +79,20 @@ def record_units(log: Path) -> None:
     def recorded(module: object, name: str, unit_of: object) -> None:
         work = getattr(module, name)
 
-        def told(*args: object, **kwargs: object) -> object:
+        def recording(*args: object, **kwargs: object) -> object:
             with open(log, "a") as file:
                 file.write(f"{name} {unit_of(*args, **kwargs)}\n")
             return work(*args, **kwargs)
 
-        setattr(module, name, told)
+        setattr(module, name, recording)
 
-    recorded(train, "train_fold", lambda *a: f"{a[4]} {a[5]}")
-    recorded(explain, "explain_batch", lambda *a, label, **k: f"{label} {list(a[3].rows['participant_id'])}")
+    recorded(cross_validation, "train_fold", lambda *a: f"{a[4]} {a[5]}")
+    recorded(
+        missing_maps, "explain_batch", lambda *a, label, **k: f"{label} {list(a[3].rows['participant_id'])}"
+    )
     recorded(metrics, "_compute", lambda context, work: f"{work} {context.network.fold}")
     recorded(cache, "_make", lambda entry, *a: entry.volume.name)
-    recorded(explain, "write_images", lambda *a: "all")
+    recorded(missing_maps, "write_images", lambda *a: "all")
 
 
 def end_of(pid: int) -> int:
@@ -231,7 +235,7 @@ def make_reference(base: Path) -> dict[str, float]:
 
 if __name__ == "__main__":
     what, base, *numbers = sys.argv[1:]
-    claims.BEAT_SECONDS = 0.5
+    locks.BEAT_SECONDS = 0.5
     work = {
         "reference": make_reference,
         "kill": lambda base: kill(base, int(numbers[0]), int(numbers[1])),
