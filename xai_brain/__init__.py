@@ -1,4 +1,4 @@
-"""Explain 3-D CNNs on brain MRI voxel by voxel, and know which map to believe.
+"""Train and explain 3-D CNNs on brain MRI, and measure which maps can be believed.
 
 Importing this package loads neither torch nor nilearn; names are loaded when they are used.
 """

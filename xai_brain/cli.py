@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 COMMANDS = {
-    "run": "Everything: train, explain, evaluate and report. What is finished is not done again.",
-    "train": "Train one network per fold and predict every subject out of fold.",
-    "baselines": "Fit classifiers on the folds of a run, to compare its networks with.",
-    "predict": "Predict new participants with all networks of a run, or with a file of weights.",
-    "explain": "Explain every subject by the network that did not see it, with each configured method.",
+    "run": "Train, explain, evaluate and report. Finished work is not repeated.",
+    "train": "Train one network per fold and predict each participant out of fold.",
+    "baselines": "Fit baseline classifiers on the same folds, for comparison with the networks.",
+    "predict": "Predict new participants with the ensemble of a run's networks, or with a file of weights.",
+    "explain": "Explain each participant with the network that was not trained on it, by each method.",
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
-    "validate": "Test the networks on the voxels alone that maps of training subjects rank first.",
-    "report": "Write the run's self-contained report.html.",
-    "view": "Open JupyterLab on a notebook that looks at a run.",
-    "import-maps": "Bring maps that others made into a run, to be evaluated and shown with its own.",
-    "cache": "Show, check or clear the prepared images that are kept on disk.",
-    "collect": "Bring all jobs of a sweep into one table, a ranking and figures.",
-    "verify": "Check that nothing of a run is missing or altered: inputs, networks, maps.",
+    "validate": "Evaluate the networks on images that contain only top-ranked voxels, or lack them.",
+    "report": "Write report.html, a self-contained page.",
+    "view": "Open the maps of a run in JupyterLab.",
+    "import-maps": "Import maps that were made with other software into a run.",
+    "cache": "Show, check or clear the prepared images on disk.",
+    "collect": "Summarise the jobs of a sweep: one table, a ranking and figures.",
+    "verify": "Compare all files of a run with their stored hashes.",
 }
 # they take arguments of their own instead of settings
 TOOLS = ("view", "import-maps", "cache", "collect", "verify")
@@ -38,7 +38,7 @@ STAGES = ("baselines", "explain", "evaluate", "validate", "report")
 USAGE = """\
 usage: xai-brain <command> [setting=value ...] [-m]
 
-Explain 3-D CNNs on brain MRI voxel by voxel, and know which map to believe.
+Train and explain 3-D CNNs on brain MRI, and measure which maps can be believed.
 
 commands
 {commands}
@@ -48,7 +48,7 @@ Your own data:    xai-brain run data=bids data.root=/path/to/bids data.label=sex
 All settings:     xai-brain run experiment=demo --cfg job
 A sweep:          xai-brain run -m experiment=demo trainer.lr=1e-3,3e-4
 Its results:      xai-brain collect outputs/demo
-Trace of errors:  XAI_BRAIN_DEBUG=1 xai-brain ...
+Full traceback:   XAI_BRAIN_DEBUG=1 xai-brain ...
 """
 
 COMMAND_USAGE = """\
@@ -57,58 +57,57 @@ usage: xai-brain {command} {arguments} [-m]
 {description}
 
 {details}
-Settings are given as key=value; groups such as data, model, augmentation and experiment choose a file
-of conf/. See them all:  {example}
-Several values (lr=1e-3,3e-4) with -m run one job each, below outputs/<name>/<job>; sweep=grid, folds,
-optuna or detection_curve brings its own, launcher=joblib or slurm runs them at the same time.
+Settings are given as key=value. Groups such as data, model, augmentation and experiment select a file
+of conf/. All settings:  {example}
+With -m, each combination of values (lr=1e-3,3e-4) is one job below outputs/<name>/<job>. sweep=grid, folds,
+optuna and detection_curve are prepared sweeps; launcher=joblib or slurm runs jobs at the same time.
 """
 
 DETAILS = {
-    "run": "Settings that matter first: experiment, data, data.root, data.label, run_dir, seeds.\n",
-    "train": "Settings that matter first: experiment, data, model, trainer.max_epochs, seeds.\n"
+    "run": "Most important settings: experiment, data, data.root, data.label, run_dir, seeds.\n",
+    "train": "Most important settings: experiment, data, model, trainer.max_epochs, seeds.\n"
     "trainer.devices=4 trains each network with four processes of this machine, a GPU or some CPU cores\n"
     "each. On several machines add trainer.num_nodes=2 and start the processes with torchrun or srun.\n"
-    "trainer.extra.gradient_clip_val=1 and the like go to Lightning's Trainer.\n",
-    "baselines": "Its settings are those of the run directory. Name files of conf/baselines with\n"
-    "baselines=[pca_logistic,slabs3]; morphometry=<table> gives those on regional volumes their table.\n",
-    "predict": "networks=<run_dir> names the trained run, whose preparation is used, or a file of weights,\n"
-    "model.weights=<file>; data, data.root and data.label (null: not known) name the new participants,\n"
-    "run_dir the folder of the results. preprocessing.raw=true first extracts and aligns scanner images.\n"
-    "Published weights get preprocessing=kan2020: brain size kept, intensities scaled to a median of 700.\n",
-    "explain": "Its settings are those of the run directory. Add a method with attribution=[grad_cam];\n"
-    "choose what is explained with explain.target and explain.output. shard=3/8 does an eighth of\n"
-    "the maps, as a job of an array; of evaluate it divides the metrics, of validate the masks.\n",
-    "evaluate": "Its settings are those of the run directory; evaluation.top_percents can be changed.\n",
-    "validate": "Its settings are those of the run directory; those of evaluation.masks can be changed:\n"
+    "trainer.extra.<name>=<value> passes an argument to Lightning's Trainer, such as gradient_clip_val=1.\n",
+    "baselines": "The settings are those of the run directory. baselines=[pca_logistic,slabs3] selects\n"
+    "files of conf/baselines; morphometry=<table> is the table of the baselines on regional volumes.\n",
+    "predict": "networks=<run_dir> is the trained run, whose preparation is used; instead of it,\n"
+    "model.weights=<file> is a file of weights. data, data.root and data.label (null: not known) describe the new participants,\n"
+    "run_dir is the folder of the results. preprocessing.raw=true extracts and aligns scanner images first.\n"
+    "Published weights need preprocessing=kan2020: brain size is kept, intensities have a median of 700.\n",
+    "explain": "The settings are those of the run directory. attribution=[grad_cam] adds a method;\n"
+    "explain.target and explain.output select the output that is explained. shard=3/8 computes the third\n"
+    "eighth of the maps, for job arrays. In evaluate it divides the metrics, in validate the masks.\n",
+    "evaluate": "The settings are those of the run directory; evaluation.top_percents can be changed.\n",
+    "validate": "The settings are those of the run directory; those of evaluation.masks can be changed:\n"
     "methods, which (joint, classes), areas, n_subjects, n_random, removal, retrain. With\n"
-    "evaluation.masks.in_run=true `xai-brain run` does it too.\n",
-    "report": "Its settings are those of the run directory.\n",
+    "evaluation.masks.in_run=true this stage is part of `xai-brain run`.\n",
+    "report": "The settings are those of the run directory.\n",
 }
 
 TOOL_USAGE = {
     "view": "usage: xai-brain view <run_dir> [--no-browser] [options of jupyter lab]\n\n{description}\n\n"
-    "The notebook is <run_dir>/view.ipynb; it is written when it is not there.\n",
+    "The notebook is <run_dir>/view.ipynb; it is created if it does not exist.\n",
     "import-maps": "usage: xai-brain import-maps maps=<folder> [method=<Name>] run_dir=<run> "
     "[data=... data.root=...]\n\n"
     "{description}\n\n"
-    "Files are found by the id that their names begin with (sub-<id>_..._desc-<Method>_....nii.gz), and\n"
-    "resampled to the grid of the run. A new run_dir needs data=... data.root=...,\n"
-    "the participants of the maps.\n",
+    "File names begin with the id of the participant (sub-<id>_..._desc-<Method>_....nii.gz). The maps are\n"
+    "resampled to the grid of the run. A new run_dir needs the participants: data=... data.root=...\n",
     "cache": "usage: xai-brain cache info|verify|clear [part ...] [data.cache_dir=<folder>]\n\n"
     "{description}\n\n"
-    "info    what is there, and how large it is\n"
-    "verify  read everything again; what is damaged is removed and prepared anew when it is needed\n"
-    "clear   remove it, or only the parts named: volumes, sources, synthetic\n",
+    "info    content and size\n"
+    "verify  read all files; damaged ones are removed and prepared again when they are needed\n"
+    "clear   remove all files, or only the named parts: volumes, sources, synthetic\n",
     "collect": "usage: xai-brain collect <sweep_dir> [metric=<name>,...]\n\n"
     "{description}\n\n"
-    "<sweep_dir>/sweep.tsv    a row per job: its settings, complete, failed or missing, its figures\n"
+    "<sweep_dir>/sweep.tsv    one row per job: settings, state (complete, failed, missing), results\n"
     "<sweep_dir>/ranking.tsv  settings by test/auroc and rra, or by metric=; 95 % interval over seeds\n"
     "<sweep_dir>/detection.tsv, detection_smallest.tsv  of sweep=detection_curve\n"
     "<sweep_dir>/figures/     ranking.png, detection_curves.png, detection_smallest.png\n\n"
-    "The exit code is 1 when a job failed or is missing.\n",
+    "The exit code is 1 if a job failed or is missing.\n",
     "verify": "usage: xai-brain verify <run_dir> [data.root=<folder>]\n\n"
     "{description}\n\n"
-    "Nothing is changed. The exit code is 1 when something is missing or altered, else 0.\n",
+    "No file is changed. The exit code is 1 if a file is missing or altered, otherwise 0.\n",
 }
 
 
