@@ -73,7 +73,8 @@ DETAILS = {
     "files of conf/baselines; morphometry=<table> is the table of the baselines on regional volumes.\n",
     "predict": "networks=<run_dir> is the trained run, whose preparation is used; instead of it,\n"
     "model.weights=<file> is a file of weights. data, data.root and data.label (null: not known) describe\n"
-    "the new participants, run_dir is the folder of the results. preprocessing.raw=true extracts and aligns scanner images first.\n"
+    "the new participants, run_dir is the folder of the results. preprocessing.raw=true extracts and\n"
+    "aligns scanner images first.\n"
     "Published weights need preprocessing=kan2020: brain size is kept, intensities have a median of 700.\n",
     "explain": "The settings are those of the run directory. attribution=[grad_cam] adds a method;\n"
     "explain.target and explain.output select the output that is explained. shard=3/8 computes the third\n"
