@@ -16,7 +16,7 @@ from xai_brain.baselines.classifiers import BaselineError, brain_size_prediction
 from xai_brain.cli import main
 from xai_brain.metrics.mask_validation import COLUMNS, validation_table
 from xai_brain.models.fitting import StopAtNonFinite, TrainingError, fit_fold, naming_network, predict_logits
-from xai_brain.reporting.sections.participants import baseline
+from xai_brain.reporting.sections.baseline import section as baseline_section
 from xai_brain.runs.directory import RunDirectory, read_json
 from xai_brain.study.evaluation.tables import summarise
 from xai_brain.study.training import cross_validation as training
@@ -140,7 +140,7 @@ def test_the_report_compares_by_the_pooled_auroc_where_there_is_no_mean_over_fol
         for name in ("network", "brain_size") for metric, figure in metrics.items()
     )  # fmt: skip
     contents = SimpleNamespace(evaluation={"baselines": table}.get, class_names=["a", "b"])
-    section = baseline(contents, SimpleNamespace(add=lambda name, figure: name))
+    section = baseline_section(contents, SimpleNamespace(add=lambda name, figure: name))
     expected = ("AUROC, pooled", 0.6) if np.isnan(value) else ("AUROC, mean over folds", 0.7)
     assert (section["titles"][0], section["best"]["estimate"].value) == expected
     assert section["brain_size"].value == expected[1]

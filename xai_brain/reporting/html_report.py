@@ -6,25 +6,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import jinja2
 
 from xai_brain.io.atomic import write_atomic
 from xai_brain.io.nifti import GRIDS
+from xai_brain.reporting import sections
 from xai_brain.reporting.contents import RunContents
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
-from xai_brain.reporting.references import PUBLISHED_RMA, reference_list
-from xai_brain.reporting.sections import card as card_sections
-from xai_brain.reporting.sections import groups as group_sections
-from xai_brain.reporting.sections import maps as map_sections
-from xai_brain.reporting.sections import masks as mask_sections
-from xai_brain.reporting.sections import model as model_sections
-from xai_brain.reporting.sections import participants as people_sections
-from xai_brain.reporting.sections import regions as region_sections
+from xai_brain.reporting.references import PUBLISHED_RMA
 from xai_brain.reporting.values import number
 from xai_brain.runs.directory import RunDirectory
 
@@ -79,30 +76,48 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> str:
     return f"{fixed(low, digits)} to {fixed(high, digits)}" if known else "–"
 
 
+@dataclass(frozen=True)
+class Section:
+    """A section of the report: a module of `xai_brain.reporting.sections` and the template beside it.
+
+    Parameters
+    ----------
+    name : str
+        Of the module and of the template.
+    title : str
+    content : object
+        What the template shows; None: the section is left out.
+    """
+
+    name: str
+    title: str
+    content: Any
+
+    @property
+    def id(self) -> str:
+        """Anchor in the page."""
+        return self.name.replace("_", "-")
+
+
+def _sections(contents: RunContents, gallery: Gallery) -> list[Section]:
+    """All sections in the order of their POSITION, which is the order of the numbers of figures too."""
+    names = [module.name for module in iter_modules(sections.__path__)]
+    modules = [import_module(f"{sections.__name__}.{name}") for name in names]
+    return [
+        Section(module.__name__.rpartition(".")[2], module.TITLE, module.section(contents, gallery))
+        for module in sorted(modules, key=lambda module: module.POSITION)
+    ]
+
+
 def _context(contents: RunContents) -> dict[str, Any]:
-    gallery = Gallery(contents.run.path / "figures")
+    shown = _sections(contents, Gallery(contents.run.path / "figures"))
     planted = contents.setting("planted.kind")
     return {
         "c": contents,
         "label": f"planted {planted}" if planted else contents.setting("data.label", "the label"),
         "title": contents.setting("name", contents.run.path.resolve().name),
-        "cohort": people_sections.cohort(contents, gallery),
-        "performance": people_sections.performance(contents, gallery),
-        "training": people_sections.training(contents, gallery),
-        "baseline": people_sections.baseline(contents, gallery),
-        "maps": map_sections.mean_maps(contents, gallery),
-        "groups": group_sections.groups(contents, gallery),
-        "subjects": map_sections.subjects(contents, gallery),
-        "localization": map_sections.localization(contents, gallery),
-        "card": card_sections.card(contents, gallery),
-        "calibration": card_sections.calibration(contents),
-        "agreement": map_sections.agreement(contents, gallery),
-        "variance": model_sections.variance(contents, gallery),
-        "first_layer": model_sections.first_layer(contents, gallery),
-        "regions": region_sections.regions(contents, gallery),
-        "masks": mask_sections.masks(contents, gallery),
-        "methods": (methods := [map_sections.method(contents, name) for name in contents.methods]),
-        "references": reference_list(_cited(contents), [each["reference"] for each in methods]),
+        "sections": shown,
+        **{section.name: section.content for section in shown},
         "grid": _grid(contents.setting("preprocessing.grid")),
         "published_rma": PUBLISHED_RMA,
         "percentile": slices.PERCENTILE,
@@ -114,21 +129,3 @@ def _grid(name: str | None) -> str | None:
         return name
     shape = "×".join(str(n) for n in GRIDS[name].shape)
     return f"{shape} voxels of {GRIDS[name].spacing_mm.max():g} mm"
-
-
-def _cited(contents: RunContents) -> list[str]:
-    always = (
-        "Adebayo 2018",
-        "Arras 2022",
-        "Guo 2017",
-        "Kan 2020",
-        "Kokhlikyan 2020",
-        "Siegel 2025",
-        "Zhang 2018",
-    )
-    tested = (
-        ("Freedman & Lane 1983", "Winkler 2014") if contents.evaluation("group_tests") is not None else ()
-    )
-    overlap = ("Wang 2023",) if contents.evaluation("group_overlap") is not None else ()
-    masked = ("Hooker 2019",) if contents.evaluation("mask_validation") is not None else ()
-    return [*always, *tested, *overlap, *masked]

@@ -65,7 +65,7 @@ def fingerprint(run: RunDirectory) -> str:
 
 def _sources() -> Iterator[Path]:
     folder = Path(__file__).parents[1] / "reporting"
-    for pattern in ("*.py", "*.j2"):
+    for pattern in ("*.py", "*.j2", "*.css"):
         yield from folder.rglob(pattern)
 
 

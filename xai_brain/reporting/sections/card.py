@@ -13,8 +13,10 @@ from xai_brain.reporting.figures import card as card_figures
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.runs.directory import read_tsv
 
+POSITION, TITLE = 90, "Report card"
 
-def card(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+
+def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     """The card of this run: figure, verdicts in words, table."""
     table = contents.evaluation("report_card")
     if table is None:
@@ -39,23 +41,3 @@ def card(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
 def _cascade(contents: RunContents) -> pd.DataFrame | None:
     files = sorted((contents.run.path / "evaluation" / "metrics").glob("*_cascade.tsv"))
     return pd.concat([read_tsv(path) for path in files], ignore_index=True) if files else None
-
-
-def calibration(contents: RunContents) -> dict[str, Any] | None:
-    """Verdicts on this run's methods from a report card of planted effects in the same cohort."""
-    table = contents.evaluation("calibration")
-    if table is None:
-        return None
-    rated = {verdict.method: verdict for verdict in verdicts(table[COLUMNS])}
-    rra = table[table["metric"] == "rra"].set_index("method")
-    return {
-        "planted": str(table["planted"].iloc[0]),
-        "methods": {
-            method: {
-                "verdict": rated[method],
-                "rra": rra.loc[method].to_dict() if method in rra.index else None,
-            }
-            for method in contents.methods
-            if method in rated
-        },
-    }

@@ -9,20 +9,21 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.io.nifti import load_img
+from xai_brain.reporting.anatomy import cuts_through, underlay_of
 from xai_brain.reporting.contents import RunContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
-from xai_brain.reporting.sections.maps import cuts_through, underlay_of
 
+POSITION, TITLE = 60, "Difference of the classes"
 IMAGE = "image"  # what the evaluate stage calls the test of the prepared images
 IMAGES = "Prepared images"
 COUNTS = ("n_first", "n_second", "n_empty", "n_left_out", "dof", "n_voxels", "n_perm", "n_significant")
 
 
-def groups(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     """What the template shows of evaluation/group_tests.tsv; None when nothing was asked for."""
     table = contents.evaluation("group_tests")
     if table is None:

@@ -10,11 +10,12 @@ from xai_brain.reporting.contents import RunContents
 from xai_brain.reporting.figures import masks as mask_figures
 from xai_brain.reporting.gallery import Gallery
 
+POSITION, TITLE = 150, "Masks"
 METRIC = "balanced_accuracy"
 TOLD_AREA = 10.0  # percent; the area nearest to it is put into words
 
 
-def masks(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     """Curves by area, with and without training again, and what they say in words."""
     table = contents.evaluation("mask_validation")
     if table is None:

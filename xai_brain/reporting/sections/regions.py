@@ -12,11 +12,12 @@ from xai_brain.reporting.figures import regions as region_figures
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.runs.directory import read_json, sidecar
 
+POSITION, TITLE = 140, "Regions"
 Q = 0.05  # false discovery rate
 ROWS = 10  # of the table of differences, per method
 
 
-def regions(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     """Top regions of each class, and in which regions classes differ where that can be compared."""
     top = contents.evaluation("region_top")
     if top is None:

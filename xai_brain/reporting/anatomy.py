@@ -1,0 +1,43 @@
+"""Underlays of maps, and planes to show."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from xai_brain.io.nifti import is_mni152, load_img
+from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.figures import brain as brain_figures
+from xai_brain.reporting.figures import slices
+
+AXIAL_MM = (-28.0, -8.0, 10.0, 30.0, 50.0)
+
+
+def underlay_of(contents: RunContents, like: Path) -> nib.Nifti1Image | None:
+    """Template in MNI152, else the mean of some prepared images on the grid of the maps."""
+    if is_mni152(contents.space):
+        return _template()
+    images = [load_img(path) for path in contents.some_images()]
+    images = [img for img in images if img.shape == load_img(like).shape]
+    if not images:
+        return None
+    return nib.Nifti1Image(np.mean([img.get_fdata() for img in images], axis=0), images[0].affine)
+
+
+@lru_cache(maxsize=1)
+def _template() -> nib.Nifti1Image:
+    from nilearn.datasets import load_mni152_template
+
+    return load_mni152_template(resolution=2)
+
+
+def cuts_through(point: np.ndarray, underlay: nib.Nifti1Image) -> list[brain_figures.Cut]:
+    """A sagittal, a coronal and several axial cuts; all but the other axial ones go through the point."""
+    bounds = slices.world_bounds(underlay)
+    axial = [z for z in AXIAL_MM if bounds[2][0] < z < bounds[2][1]] or list(np.linspace(*bounds[2], 8)[1:-1])
+    nearest = int(np.argmin(np.abs(np.array(axial) - point[2])))
+    axial[nearest] = float(point[2])
+    return [("x", float(point[0])), ("y", float(point[1])), *(("z", z) for z in sorted(axial))]

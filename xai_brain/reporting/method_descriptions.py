@@ -1,0 +1,42 @@
+"""The attribution methods of a run, as its settings and the sidecars of its maps describe them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.references import short_citation
+from xai_brain.runs.directory import read_json
+
+
+@lru_cache(maxsize=1)
+def describe_methods(contents: RunContents) -> list[dict[str, Any]]:
+    """One description per method; several sections of a report use them."""
+    return [_describe(contents, name) for name in contents.methods]
+
+
+def _describe(contents: RunContents, name: str) -> dict[str, Any]:
+    """Settings of a method in the configuration, and the entries of a sidecar."""
+    settings = dict(contents.setting(f"attribution.{name}", {}) or {})
+    target = str(settings.pop("_target_", ""))
+    settings.pop("_partial_", None)
+    files = sorted((contents.run.path / "attributions").rglob(f"*_desc-{name}_attribution.json"))
+    sidecar = read_json(files[0]) if files else {}
+    kind = target.rsplit(".", 1)[-1] or name
+    return {
+        "name": name,
+        "kind": kind,
+        "target": target,
+        "parameters": settings or _without_target(sidecar.get("Parameters") or {}),
+        "output": str(sidecar.get("Output", "–")).replace("_", " "),
+        "meaning": sidecar.get("ValueMeaning", "–"),
+        "n_maps": len(files),
+        "n_empty": contents.metrics.get(f"empty_maps/{name}"),
+        "citation": short_citation(sidecar.get("Citation", "")),
+        "reference": sidecar.get("Citation", ""),
+    }
+
+
+def _without_target(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in parameters.items() if key != "_target_"}

@@ -1,0 +1,94 @@
+"""Section of the report: agreement of methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.figures import clusters as cluster_figures
+from xai_brain.reporting.figures import comparison as comparison_figures
+from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.values import number
+
+POSITION, TITLE = 110, "Agreement of methods"
+
+
+def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+    table = contents.summary("agreement")
+    if table.empty or not (table["metric"] == "dice").any():
+        return {} if len(contents.methods) > 1 else None  # the section says how to compute it
+    pairs = table["method"].str.split(" × ", n=1, expand=True, regex=False)
+    table = table.assign(method_a=pairs[0], method_b=pairs[1])
+    dice = table[table["metric"] == "dice"]
+    percents = sorted(dice["top_percent"].unique())
+    at = min(percents, key=lambda percent: abs(percent - 10))
+    here = table[(table["top_percent"] == at) | table["top_percent"].isna()]
+    columns = [
+        m for m in ("dice", "iou", "spearman", "cosine", "voxel_agreement") if (here["metric"] == m).any()
+    ]
+    rows = {
+        pair: {row["metric"]: row for row in part.to_dict("records")}
+        for pair, part in here.groupby("method", sort=False)
+    }
+    rows = dict(sorted(rows.items(), key=lambda item: -item[1]["dice"]["mean"] if "dice" in item[1] else 0))
+    values = [row["dice"]["mean"] for row in rows.values() if "dice" in row]
+    return {
+        "rows": rows,
+        "columns": columns,
+        "chance": {m: number(here.loc[here["metric"] == m, "chance"].mean()) for m in columns},
+        "percent": at,
+        "least_voxel_agreement": max(0.0, 1 - 2 * at / 100),
+        "range": (min(values), max(values)),
+        "n": int(dice["n"].max()),
+        "classes": _class_agreement(contents, at),
+        "figure": gallery.add("agreement", comparison_figures.dice_figure(dice, contents.methods)),
+        "clusters": _clusters(contents, gallery, table[table["metric"] == "spearman"]),
+        "groups": _group_agreement(contents, at),
+    }
+
+
+def _clusters(contents: RunContents, gallery: Gallery, pairs: pd.DataFrame) -> dict[str, Any] | None:
+    """Merges of evaluation/method_clusters.tsv, drawn beside the mean rank correlations of pairs."""
+    merges = contents.evaluation("method_clusters")
+    if merges is None:
+        return None
+    one_way = pairs.set_index(["method_a", "method_b"])["mean"]
+    similarity = one_way.combine_first(one_way.swaplevel()).unstack().fillna(1)  # of a method with itself
+    fig = cluster_figures.cluster_figure(merges, similarity)
+    return {"merges": merges.to_dict("records"), "figure": gallery.add("method-clusters", fig)}
+
+
+def _class_agreement(contents: RunContents, percent: float) -> dict[str, dict[str, dict[str, float]]]:
+    """Agreement of the classes' mean maps: pair -> class -> metric -> value (mean over seeds)."""
+    tidy = contents.evaluation("agreement")
+    if tidy is None:
+        return {}
+    at = (tidy["top_percent"] == percent) | tidy["top_percent"].isna()
+    tidy = tidy[(tidy["level"] == "class") & at]
+    tidy = tidy.assign(pair=tidy["method_a"] + " × " + tidy["method_b"], name=tidy["name"].astype(str))
+    return {
+        str(pair): {
+            str(name): rows.groupby("metric")["value"].mean().to_dict() for name, rows in part.groupby("name")
+        }
+        for pair, part in tidy.groupby("pair", sort=False)
+    }
+
+
+def _group_agreement(contents: RunContents, percent: float) -> list[dict[str, Any]]:
+    """Agreement of the methods' t maps and differences, a row per pair, difference of classes and map."""
+    table = contents.evaluation("group_agreement")
+    if table is None:
+        return []
+    table = table[(table["top_percent"] == percent) | table["top_percent"].isna()]
+    keys = ["method_a", "method_b", "comparison", "map"]
+    return [
+        {
+            "pair": f"{a} × {b}",
+            "difference": str(comparison).replace("-minus-", " minus "),
+            "map": {"t": "t", "difference": "difference of the means"}[str(what)],
+            **dict(zip(part["metric"], part["value"], strict=True)),
+        }
+        for (a, b, comparison, what), part in table.groupby(keys, sort=False)
+    ]

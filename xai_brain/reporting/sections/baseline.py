@@ -1,0 +1,123 @@
+"""Section of the report: baselines on the same folds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.figures import comparison as comparison_figures
+from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.values import Estimate, number
+
+POSITION, TITLE = 40, "Baselines"
+BASELINE_WORDS = {
+    "brain_size": "brain size alone",
+    "pca_logistic": "PCA, logistic regression",
+    "linear_svm": "linear SVM on voxels",
+    "rbf_svm": "RBF SVM on voxels",
+    "slabs3": "2-D network, slabs of 3",
+    "slabs5": "2-D network, slabs of 5",
+}
+
+
+def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+    """The networks beside everything that is simpler, from evaluation/baselines.tsv."""
+    table = contents.evaluation("baselines")
+    if table is None:
+        return None
+    names = [name for name in table["name"].unique() if name != "network"]
+    others = [name for name in names if name not in ("network_ensemble", "chosen_network")]
+    if not others:
+        return None
+    # a fold that tests one class has no AUROC, and then there is no mean over folds
+    in_folds = table.loc[table["metric"] == "auroc", "value"].notna().all()
+    area = "auroc" if in_folds else "auroc_pooled"
+    best = max(others, key=lambda name: _cell(table, name, area).value)
+    titles = {
+        area: "AUROC, mean over folds" if in_folds else "AUROC, pooled",
+        "balanced_accuracy": "Balanced accuracy",
+        "brier": "Brier score",
+    }
+    if (table["metric"] == "auroc_size_matched").any():
+        titles["auroc_size_matched"] = "AUROC, matched for brain size"
+    chance = {area: 0.5, "auroc_size_matched": 0.5}
+    chance["balanced_accuracy"] = 1 / max(len(contents.class_names), 2)
+    there = [name for name in ("network", *names) if name in set(table["name"])]
+    shown = {name: _in_words(name) for name in there}
+    choices = contents.evaluation("chosen_network")
+    chosen = None if choices is None else choices[choices["chosen"]]["name"].value_counts()
+    panels = {
+        title: [
+            {"name": shown[name], **asdict(_cell(table, name, metric, chance.get(metric)))}
+            for name in there
+            if metric in set(table.loc[table["name"] == name, "metric"])
+        ]
+        for metric, title in titles.items()
+    }
+    rows = [
+        {
+            "name": shown[name],
+            "n": int(_row(table, name, area)["n_subjects"]),
+            "cells": [_cell(table, name, metric) if _has(table, name, metric) else None for metric in titles],
+            "auroc": _difference(table, name, area),
+            "accuracy": _difference(table, name, "accuracy"),
+        }
+        for name in there
+    ]
+    drawn = dict(list(panels.items())[:2] + list(panels.items())[3:])  # the Brier score has no common chance
+    colours = {shown[name]: figures.SOFT for name in names}
+    n_matched = table.loc[table["metric"] == "auroc_size_matched", "n_subjects"].max()
+    return {
+        "titles": list(titles.values()),
+        "rows": rows,
+        "figure": gallery.add("baselines", comparison_figures.interval_figure(drawn, colours)),
+        "brain_size": _cell(table, "brain_size", area, 0.5) if "brain_size" in names else None,
+        "size_test": _difference(table, "brain_size", area) if "brain_size" in names else None,
+        "best": {"name": shown[best], "estimate": _cell(table, best, area, 0.5),
+                 "test": _difference(table, best, area)},
+        "tested": "network" in there,
+        "averaged": any(name.endswith("_ensemble") for name in names),
+        "chosen": None if chosen is None
+        else ", ".join(f"{_in_words(str(name))} in {n}" for name, n in chosen.items()),
+        "n_pairs": int(n_matched // 2) if number(n_matched) else None,
+        "matched": _cell(table, "network", "auroc_size_matched", 0.5)
+        if _has(table, "network", "auroc_size_matched") else None,
+    }  # fmt: skip
+
+
+def _in_words(name: str) -> str:
+    """A classifier as the page calls it."""
+    if name.endswith("_ensemble"):
+        return f"{_in_words(name.removesuffix('_ensemble'))}, mean of seeds"
+    return BASELINE_WORDS.get(name, name.replace("_", " "))
+
+
+def _has(table: pd.DataFrame, name: str, metric: str) -> bool:
+    return bool(((table["name"] == name) & (table["metric"] == metric)).any())
+
+
+def _row(table: pd.DataFrame, name: str, metric: str) -> pd.Series:
+    return table[(table["name"] == name) & (table["metric"] == metric)].iloc[0]
+
+
+def _cell(table: pd.DataFrame, name: str, metric: str, chance: float | None = None) -> Estimate:
+    row = _row(table, name, metric)
+    return Estimate(float(row["value"]), number(row["ci_low"]), number(row["ci_high"]), chance)
+
+
+def _difference(table: pd.DataFrame, name: str, metric: str) -> dict[str, Any] | None:
+    """Network minus baseline, with words that follow from its interval."""
+    row = _row(table, name, metric)
+    if number(row["difference"]) is None:
+        return None
+    low, high = number(row["difference_ci_low"]), number(row["difference_ci_high"])
+    word = "not distinguishable from"
+    if low is not None and high is not None and (low > 0 or high < 0):
+        word = "above" if low > 0 else "below"
+    p = number(row["p"])
+    p_value = "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return {"value": float(row["difference"]), "low": low, "high": high, "p": p_value, "word": word}

@@ -1,0 +1,94 @@
+"""Sections of the report about participants and predictions: cohort, performance, training, baselines.
+
+Every function takes the contents of a run and a gallery for its figures, and returns what the template
+shows, or None when the run does not hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xai_brain.data.folds.summary import STRONG_DIFFERENCE
+from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.values import number
+from xai_brain.runs.directory import read_tsv
+
+POSITION, TITLE = 10, "Cohort"
+
+
+def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+    cohort_table = contents.participants
+    if cohort_table is None or "label" not in cohort_table:
+        return None
+    size = contents.setting("data.brain_size_column")
+    columns = {"age": "age (years)"} if _numeric(cohort_table, "age") else {}
+    if size and _numeric(cohort_table, size):
+        columns[size] = f"brain size ({size})"
+    cohort_table = cohort_table.drop_duplicates("participant_id")
+    there = set(cohort_table["label"])
+    names = [name for name in contents.class_names if name in there] or sorted(there)
+    rows = [_described(cohort_table[cohort_table["label"] == name], name, columns) for name in names]
+    differences = {c: _standardised_difference(cohort_table, c, names) for c in columns if len(names) == 2}
+    return {
+        "n": cohort_table["participant_id"].nunique(),
+        "columns": columns,
+        "rows": [*rows, _described(cohort_table, "all", columns)],
+        "differences": differences,
+        "sites": cohort_table["site"].dropna().astype(str).value_counts().to_dict()
+        if "site" in cohort_table
+        else {},
+        "figure": gallery.add("cohort", figures.cohort_figure(cohort_table, columns, names))
+        if columns
+        else None,
+        "quarantine": contents.quarantine,
+        "folds": _folds(contents),
+        "apart": _apart(contents, differences),
+    }
+
+
+def _apart(contents: RunContents, differences: dict[str, float | None]) -> dict[str, float]:
+    """In what classes differ strongly: what training found, of other runs what their tables say."""
+    found = {name: abs(value) for name, value in differences.items() if value is not None}
+    of_training = contents.metrics.items()
+    found |= {key.removeprefix("confound/"): v for key, v in of_training if key.startswith("confound/")}
+    return {name: value for name, value in found.items() if value > STRONG_DIFFERENCE}
+
+
+def _folds(contents: RunContents) -> list[dict[str, Any]]:
+    """Rows of fold_summary.tsv; folds count from 1."""
+    path = contents.run.fold_summary
+    if not path.exists():
+        return []
+    table = read_tsv(path)
+    return table.assign(fold=table["fold"] + 1).fillna("–").to_dict("records")
+
+
+def _numeric(table: pd.DataFrame, column: str) -> bool:
+    return column in table and bool(pd.to_numeric(table[column], errors="coerce").notna().any())
+
+
+def _described(cohort_table: pd.DataFrame, name: str, columns: dict[str, str]) -> dict[str, Any]:
+    cells = []
+    for column in columns:
+        values = pd.to_numeric(cohort_table[column], errors="coerce").dropna()
+        digits = 1 if len(values) and values.abs().max() < 1000 else 0
+        spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+        shown = f"{values.mean():.{digits}f}{spread} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+        cells.append(shown if len(values) else "–")
+    return {"name": name, "n": cohort_table["participant_id"].nunique(), "cells": cells}
+
+
+def _standardised_difference(cohort_table: pd.DataFrame, column: str, names: Sequence[str]) -> float | None:
+    """Cohen's d, second class minus first."""
+    first, second = (
+        pd.to_numeric(cohort_table.loc[cohort_table["label"] == name, column], errors="coerce").dropna()
+        for name in names
+    )
+    spread = np.sqrt((first.var() + second.var()) / 2) if min(len(first), len(second)) > 1 else 0
+    return number((second.mean() - first.mean()) / spread) if spread > 0 else None

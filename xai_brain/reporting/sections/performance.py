@@ -1,0 +1,46 @@
+"""Section of the report: predictions, with intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.gallery import Gallery
+
+POSITION, TITLE = 20, "Prediction"
+
+
+def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+    predictions, names = contents.predictions, contents.class_names
+    known = predictions is not None and bool((predictions["target"] >= 0).all())
+    shares = predictions["target"].value_counts(normalize=True) if predictions is not None else None
+    most_common = float(shares.max()) if shares is not None else None
+    rows = {
+        "AUROC, mean over folds": contents.estimate("test/auroc", 0.5),
+        "AUROC, pooled": contents.estimate("test/auroc_pooled", 0.5),
+        "Balanced accuracy": contents.estimate("test/balanced_accuracy", 1 / max(len(names), 2)),
+        "Accuracy": contents.estimate("test/accuracy", most_common),
+    }
+    rows = {name: estimate for name, estimate in rows.items() if estimate is not None}
+    if not rows and predictions is None:
+        return None
+    result: dict[str, Any] = {"rows": rows, "figures": None, "n_folds": contents.setting("folds.n_folds")}
+    if predictions is not None:
+        result["n"] = predictions["participant_id"].nunique()
+        result["n_networks"] = contents.n_networks
+        agreement = predictions.get("networks_agree")
+        result["agreement"] = float(agreement.mean()) if agreement is not None else None
+        result["known"] = known
+    if predictions is not None and len(names) > 1 and predictions["target"].nunique() > 1:
+        pooled = rows.get("AUROC, pooled")
+        label = f"{pooled.value:.3f}, 95 % band" if pooled else "with 95 % band"
+        drawn = (
+            figures.performance_figure(predictions, names, label),
+            figures.probability_figure(predictions, names),
+        )
+        kinds = "performance", "probabilities"
+        result["figures"] = [gallery.add(kind, fig) for kind, fig in zip(kinds, drawn, strict=True)]
+        result["n_predictions"] = len(predictions)
+        result["n_folds"] = predictions["fold"].nunique() if "fold" in predictions else result["n_folds"]
+    return result

@@ -1,0 +1,14 @@
+"""Section of the report: settings and provenance, which the template reads from the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.gallery import Gallery
+
+POSITION, TITLE = 160, "Settings and provenance"
+
+
+def section(contents: RunContents, gallery: Gallery) -> dict[str, Any]:
+    return {}
