@@ -231,8 +231,10 @@ def test_other_settings_or_another_table_are_refused(with_baselines, tmp_path):
     with pytest.raises(ConfigError, match=r"baselines\.pca_logistic\.block_voxels: 2 there, 3 now"):
         baselines(stage_settings("baselines", changed))
     (tmp_path / "other.csv").write_text("Subject,v\n1,2\n")
+    before = run.config.read_text()
     with pytest.raises(ConfigError, match="is not the table that morphometry_logistic was fitted on"):
         baselines(stage_settings("baselines", [f"run_dir={run.path}", f"morphometry={tmp_path}/other.csv"]))
+    assert run.config.read_text() == before  # a refused command leaves the run as it was
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from functools import cache
 from pathlib import Path
@@ -50,10 +51,17 @@ def baselines(cfg: DictConfig) -> RunDirectory:
         in metrics.json.
     """
     check_baselines(cfg)
+    others = fitted_on_another_table(cfg, RunDirectory(Path(cfg.run_dir).expanduser()))
+    if others and not cfg.overwrite:  # before the settings of the run are changed
+        raise ConfigError(
+            f"morphometry={cfg.morphometry}: is not the table that {others[0].name} was fitted on; "
+            "use another run_dir, or overwrite=true"
+        )
     run = open_run(cfg)
     if not run.folds.exists():
         raise ConfigError(f"{run.folds}: does not exist; baselines need the folds of `xai-brain train`")
-    check_table(cfg, run)
+    for folder in others:
+        shutil.rmtree(folder, ignore_errors=True)
     start = time.monotonic()
     if fit_baselines(cfg, run):
         add_seconds(run, "baselines", time.monotonic() - start)
@@ -70,21 +78,13 @@ def check_baselines(cfg: DictConfig) -> None:
         raise ConfigError(f"morphometry={cfg.morphometry}: there is no such file")
 
 
-def check_table(cfg: DictConfig, run: RunDirectory) -> None:
-    """Refuse a table that is not the one that baselines were fitted on, with overwrite=true forget them."""
-    for name, settings in cfg.baselines.items():
-        record = run.baseline(name).with_name("table.json")
-        if settings.features != "morphometry" or not record.exists():
-            continue
-        if read_json(record)["sha256"] == file_hash(Path(cfg.morphometry).expanduser()):
-            continue
-        if not cfg.overwrite:
-            raise ConfigError(
-                f"morphometry={cfg.morphometry}: is not the table that {name} was fitted on; "
-                "use another run_dir, or overwrite=true"
-            )
-        for path in record.parent.iterdir():
-            path.unlink()
+def fitted_on_another_table(cfg: DictConfig, run: RunDirectory) -> list[Path]:
+    """Folders of baselines that were fitted on another table of regional volumes than ``morphometry``."""
+    records = sorted((run.path / "baselines").glob("*/table.json"))
+    if not records or not cfg.morphometry:
+        return []
+    content = file_hash(Path(cfg.morphometry).expanduser())
+    return [record.parent for record in records if read_json(record)["sha256"] != content]
 
 
 def fit_baselines(cfg: DictConfig, run: RunDirectory) -> bool:
