@@ -40,7 +40,7 @@ test-all: install
 
 # In JupyterLab, with Debian's chromium; its last line is what it measured, as JSON.
 test-browser: install
-	XAI_BRAIN_TIMING=1 $(PYTEST) tests/browser
+	$(PYTEST) tests/browser
 	@cat tests/browser/measured.json
 
 # Raw heads: antspyx wants an older numpy than the lock has, so that its tests have an environment of their own.

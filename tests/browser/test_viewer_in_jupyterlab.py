@@ -7,7 +7,6 @@ test-browser``); a machine that is busy with other work would fail them for noth
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -19,7 +18,6 @@ import numpy as np
 import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
-TIMING = os.environ.get("XAI_BRAIN_TIMING") == "1"
 SENTENCE = "Static picture of the last view; run this cell again to restore the interactive viewer."
 EVIL = "<img src=x onerror=alert(1)>"
 HERE = Path(__file__).parent
@@ -154,12 +152,6 @@ def test_the_viewer_in_jupyterlab(place):
     assert watched.external == []
     assert watched.errors == []
     assert notebook_kb < 300
-    if TIMING:
-        assert measured["redraw_ms_median"] <= 16
-        assert measured["redraw_ms_p95"] <= 33
-        assert measured["readout_ms_median"] <= 90
-        assert measured["readout_ms_p95"] <= 160
-        assert measured["subject_ms"] <= 500
 
 
 def check_readout(shown, run, participant_id):
