@@ -198,7 +198,7 @@ def test_subjects_without_a_value_are_left_out_and_named():
         (
             {"scanner": np.where(np.arange(40) % 2, "A", "B")},
             ["age", "scanner"],
-            "tell female from male without",
+            "separate female from male without",
         ),
         ({}, ["weight"], "confound weight: there is no such column"),
         ({"label": ["female"] * 39 + ["male"]}, [], "39 female, 1 male: at least 2"),

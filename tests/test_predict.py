@@ -84,7 +84,7 @@ def test_a_map_is_the_mean_of_the_maps_of_the_networks(small_run, new_people):
     assert np.abs(maps[0] - maps[1]).max() > 0.01 * np.abs(saved).max()
     evaluate(stage_settings("evaluate", [f"run_dir={run.path}"]))
     page = report(stage_settings("report", [f"run_dir={run.path}"])).report.read_text()
-    assert "Prediction of new people" in page
+    assert "Prediction of new participants" in page
     assert "Subjects are explained out of fold" not in page
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from xai_brain.io.problems import DataError
 from xai_brain.io.tables import numbers, prefixed, read_table
 
-# Columns that tell who somebody is, not what the brain looks like; compared without case and separators.
+# Columns that describe the participant and not the brain; compared without case and separators.
 ABOUT_PEOPLE = {
     *("id", "ids", "subject", "subjects", "subjectid", "participant", "participantid", "session"),
     *("sessionid", "visit", "age", "ageyears", "sex", "gender", "site", "scanner", "center", "centre"),

@@ -118,7 +118,7 @@ def fit_baselines(cfg: DictConfig, run: RunDirectory) -> bool:
 
 
 def table_features(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, name: str) -> np.ndarray:
-    """Numbers of the table, (n_images, n_columns); tells what is not used."""
+    """Numbers of the table, (n_images, n_columns); logs the columns that are not used."""
     path = Path(cfg.morphometry).expanduser()
     features, dropped = morphometry_features(path, cohort, cfg.data.label)
     without = int(features.isna().all(axis=1).sum())

@@ -94,7 +94,7 @@ def make_design(table: pd.DataFrame, classes: Sequence[str], confounds: Sequence
     rest = tested - basis @ np.linalg.lstsq(basis, tested, rcond=None)[0]
     if np.linalg.norm(rest) < 1e-6 * np.linalg.norm(tested):
         raise GroupError(
-            f"the confounds {', '.join(confounds)} tell {classes[0]} from {classes[1]} without the maps: "
+            f"the confounds {', '.join(confounds)} separate {classes[0]} from {classes[1]} without the maps: "
             "nothing is left to compare; choose fewer confounds"
         )
     design = Design(kept, tested, matrix, names, dropped, left_out)

@@ -60,11 +60,11 @@ def saved_settings(path: Path) -> dict[str, Any]:
 
 
 def with_hash(settings: str) -> str:
-    """The text of config.yaml: its first line tells the hash of the others."""
+    """The text of config.yaml: its first line contains the hash of the others."""
     return f"{HASH_LINE}{sha256(settings.encode()).hexdigest()}\n{settings}"
 
 
 def is_unaltered(text: str) -> bool | None:
-    """Whether config.yaml is as it was written; None of an older version, which did not tell a hash."""
+    """Whether config.yaml is as it was written; None for a file without a hash."""
     first, _, settings = text.partition("\n")
     return with_hash(settings) == text if first.startswith(HASH_LINE) else None

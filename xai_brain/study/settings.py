@@ -188,7 +188,7 @@ def _open(cfg: DictConfig, run: RunDirectory) -> None:
     new["attribution"] = {**explained, **new["attribution"]}
     new["baselines"] = {**_fitted_baselines(cfg, run, old, new), **new["baselines"]}
     text = with_hash(OmegaConf.to_yaml(OmegaConf.create(new)))
-    if old and is_unaltered(before := run.config.read_text()) is False:  # verify goes on to tell of it
+    if old and is_unaltered(before := run.config.read_text()) is False:  # verify keeps reporting it
         text = before.partition("\n")[0] + "\n" + text.partition("\n")[2]
     if not run.config.exists() or run.config.read_text() != text:
         write_atomic(run.config, lambda temporary: temporary.write_text(text))

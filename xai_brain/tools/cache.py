@@ -109,7 +109,7 @@ def verify(folder: Path) -> int:
 
 
 def clear(folder: Path, parts: list[str]) -> int:
-    """Remove parts of the cache, only what was made by this program, and tell what."""
+    """Remove parts of the cache, only files of this program, and log them."""
     for part in parts:
         where = folder / part
         paths: list[Path] = [path for path in partial_files(folder) if path.parent == where]

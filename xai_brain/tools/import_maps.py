@@ -106,12 +106,12 @@ def import_maps(arguments: list[str]) -> int:
 
 
 def foreign_maps(folder: Path, method: str | None) -> Iterator[ExternalMap]:
-    """NIfTI files below a folder with the person, session and method that their names tell.
+    """NIfTI files below a folder with the participant, session and method in their names.
 
     Raises
     ------
     ConfigError
-        A name tells no method and none is given, or another space than MNI152.
+        A name contains no method and none is given, or another space than MNI152.
     """
     files = [path for path in sorted(folder.rglob("*.nii*")) if path.name.endswith((".nii", ".nii.gz"))]
     for path in without_equal_twins(path for path in files if "sub" in parse_entities(path)):

@@ -237,7 +237,7 @@ def _contradictions(
 ) -> Iterator[str]:
     """What a sidecar says of itself that the run does not."""
     if about.get("ParticipantId") != row.participant_id:
-        yield f"tells of {about.get('ParticipantId')}"
+        yield f"belongs to {about.get('ParticipantId')}"
     if imported:
         return
     network = checkpoints.get((row.seed, row.fold))

@@ -41,7 +41,7 @@ def read_target(target: str, class_names: Sequence[str]) -> str | int:
 
 
 def target_rule(target: str, class_names: Sequence[str]) -> str:
-    """`target` as the sidecars of maps tell it: a reserved word or a label (``label:true`` where needed)."""
+    """`target` as written in the sidecars of maps: a reserved word or a label (``label:true``)."""
     found = read_target(target, class_names)
     if isinstance(found, str):
         return found

@@ -40,7 +40,7 @@ def fold_probabilities(
         Classes.
     seed : int
     what : str, optional
-        Begins the lines that tell of epochs.
+        First words of the log lines of epochs.
 
     Returns
     -------

@@ -75,7 +75,7 @@ def audit(cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
 
 
 def log_folds(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
-    """Write who is in which fold; say what else than the label tells the classes apart."""
+    """Write the folds; log which variables other than the label differ between the classes."""
     label = cfg.data.label if cfg.planted.kind is None else f"planted {cfg.planted.kind}"
     confounds = [
         c for c in ("age", "sex", "site", cfg.data.brain_size_column) if c and not is_label(c, label)
