@@ -42,11 +42,11 @@ from turns import Side, in_turns, ratio, seconds_of, serve, show
 from untrained import IXI, cohort_root, untrained_run
 
 from xai_brain.attribution import preserved
+from xai_brain.config.stage import stage_settings
 from xai_brain.parallel.memory import keep_freed_memory
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.study.explanation.configured_methods import build_method
 from xai_brain.study.participants import prepared_cohort
-from xai_brain.study.settings import stage_settings
 from xai_brain.study.training.networks import load_networks
 
 PARTS = ("overhead", "growth", "two")

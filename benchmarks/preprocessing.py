@@ -31,9 +31,10 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data import cache
 from xai_brain.data.cohort import prepare_cohort
-from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
+from xai_brain.data.preprocessing import preprocess_t1w
 from xai_brain.io.nifti import get_grid, load_img
 from xai_brain.parallel.progress import log
 

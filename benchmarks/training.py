@@ -37,6 +37,7 @@ from turns import Side, in_turns, ratio, seconds_of, serve, show, tell, wait_for
 from untrained import IXI, cohort_root, settings
 
 from xai_brain import compose
+from xai_brain.config.checks import read_config
 from xai_brain.data.datamodule import VolumeDataset
 from xai_brain.models.batch_statistics import exact_batch_statistics
 from xai_brain.models.fitting import fit_fold
@@ -59,8 +60,8 @@ def prepared(args: argparse.Namespace, folder: Path) -> tuple[DictConfig, dict[s
         "trainer.monitor=val/auroc",
     ]
     cfg = compose("train", [*settings(cohort_root(args.data), folder, range(args.subjects)), *chosen])
-    cohort = prepared_cohort(cfg, open_run(cfg))
-    parts = split_prepared_fold(cfg, cohort, folds_of(cfg, cohort), 0)
+    cohort = prepared_cohort(read_config(cfg), open_run(read_config(cfg)))
+    parts = split_prepared_fold(read_config(cfg), cohort, folds_of(read_config(cfg), cohort), 0)
     return cfg, {name: part.sort_values("participant_id") for name, part in parts.items()}
 
 
@@ -80,8 +81,8 @@ def our_epochs(cfg: DictConfig, parts: dict[str, pd.DataFrame], names: list[str]
     trainer_settings = {**cfg.trainer, "max_epochs": n_turns}
     with tempfile.TemporaryDirectory() as work_dir:
         fit_fold(
-            datamodule_of(cfg, parts, seed=0),
-            classifier_settings(cfg, names),
+            datamodule_of(read_config(cfg), parts, seed=0),
+            classifier_settings(read_config(cfg), names),
             trainer_settings,
             seed=0,
             work_dir=Path(work_dir),
@@ -91,7 +92,7 @@ def our_epochs(cfg: DictConfig, parts: dict[str, pd.DataFrame], names: list[str]
 
 def first_weights(cfg: DictConfig, names: list[str]) -> BrainClassifier:
     torch.manual_seed(0)
-    return BrainClassifier(**classifier_settings(cfg, names)).train()
+    return BrainClassifier(**classifier_settings(read_config(cfg), names)).train()
 
 
 def published_epochs(cfg: DictConfig, parts: dict[str, pd.DataFrame], names: list[str]) -> None:

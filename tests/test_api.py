@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import xai_brain as xb
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid
 from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import read_json, read_tsv, sidecar

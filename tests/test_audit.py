@@ -113,9 +113,9 @@ def test_contents_are_compared_not_files(tmp_path):
 
 
 def test_an_image_compressed_twice_is_found_after_preparation(bids_tree):
+    from xai_brain.config.data import PreprocessingConfig
     from xai_brain.data.cohort import prepare_cohort
     from xai_brain.data.participants import load_participants
-    from xai_brain.data.preprocessing import PreprocessingConfig
 
     images = sorted(bids_tree.glob("*/anat/*.nii.gz"))
     images[4].write_bytes(gzip.compress(gzip.decompress(images[1].read_bytes()), compresslevel=1))

@@ -18,11 +18,11 @@ import pytest
 from conftest import COARSE, COARSE_SHAPE
 
 from xai_brain.cli import main
+from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data import cache, cohort, image_records
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.datamodule import VolumeDataset
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import PreprocessingConfig
 from xai_brain.io.nifti import GRIDS, ImageError
 from xai_brain.io.problems import DataError, Problems
 

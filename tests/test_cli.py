@@ -70,12 +70,12 @@ def test_debug_brings_the_trace_back(tmp_path):
 
 
 def test_settings_of_a_stage_are_those_of_its_run(small_run):
-    from xai_brain.config.compose import ConfigError
-    from xai_brain.study.settings import stage_settings
+    from xai_brain.config.setting import ConfigError
+    from xai_brain.config.stage import stage_settings
 
     given = f"run_dir={small_run.path}"
     cfg = stage_settings("explain", [given])
-    assert cfg.data.cohort.n_subjects == 24
+    assert cfg.data.cohort["n_subjects"] == 24
     assert set(cfg.attribution) == {"GradCAM", "GuidedBackprop", "MeaningfulPerturbation"}
     assert stage_settings("evaluate", [given, "evaluation.top_percents=[5]"]).evaluation.top_percents == [5]
     with pytest.raises(ConfigError, match=r"trainer\.lr cannot be changed by `xai-brain explain`"):

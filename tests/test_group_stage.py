@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from conftest import awkward_affine
 
-from xai_brain.config.compose import ConfigError, compose
+from xai_brain.config.compose import compose
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv

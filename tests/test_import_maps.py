@@ -11,7 +11,7 @@ from conftest import fake_brain
 
 from xai_brain import RunDirectory
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid, load_img
 from xai_brain.runs.directory import read_json, read_tsv, sidecar
 

@@ -87,6 +87,17 @@ def test_no_module_is_longer_than_300_lines_without_a_reason():
     assert {name for name, n in lengths.items() if n > 300} == set(LONGER)
 
 
+def test_settings_objects_of_hydra_occur_only_where_settings_are_read():
+    """`cli` is the function that Hydra calls; everything else receives dataclasses."""
+    users = {path.relative_to(PACKAGE).parts[0] for path in MODULES if "DictConfig" in path.read_text()}
+    assert users <= {"config", "stages", "tools", "cli.py"}
+
+
+def test_stages_are_short():
+    for path in (PACKAGE / "stages").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 100, path.name
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_identifiers_are_those_of_the_glossary(path):
     functions, others = set(), set()

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 
 from xai_brain import compose, explain, run
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.setting import ConfigError
+from xai_brain.config.stage import stage_settings
 from xai_brain.io.atomic import WriteError, file_hash, write_atomic
-from xai_brain.study.settings import stage_settings
 from xai_brain.study.training import cross_validation as train_stage
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from conftest import COARSE, COARSE_SHAPE, fake_brain
 
+from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import PreprocessingConfig
 from xai_brain.io.problems import DataError, Problems
 
 

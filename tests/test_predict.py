@@ -14,11 +14,11 @@ from conftest import SMALL
 from xai_brain import BrainClassifier, RunDirectory, compose, evaluate, explain, report, train
 from xai_brain.attribution import ClassScore, GradCAM
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.setting import ConfigError
+from xai_brain.config.stage import stage_settings
 from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import read_json, read_tsv, sidecar
 from xai_brain.stages.predict import predict
-from xai_brain.study.settings import stage_settings
 from xai_brain.study.training.predict_settings import predict_settings
 
 

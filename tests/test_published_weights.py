@@ -12,12 +12,14 @@ from omegaconf import OmegaConf
 
 from xai_brain import RunDirectory
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError
-from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
+from xai_brain.config.checks import read_config
+from xai_brain.config.data import PreprocessingConfig
+from xai_brain.config.setting import ConfigError
+from xai_brain.data.preprocessing import preprocess_t1w
 from xai_brain.io.nifti import ImageError, load_img
 from xai_brain.models.networks.kan2020 import Kan2020
 from xai_brain.runs.directory import read_json, read_tsv, sidecar
-from xai_brain.stages.predict import check_published_input
+from xai_brain.study.training.predict_participants import check_published_input
 from xai_brain.study.training.predict_settings import predict_settings
 
 SMALL = "model.channels=[2,3,4]"
@@ -216,5 +218,5 @@ def test_equal_brain_sizes_are_noticed(tmp_path, published, capsys, spread, warn
     cfg = OmegaConf.create(
         {"networks": str(published / "best_model_all"), "preprocessing": {"brain_median": 700}}
     )
-    check_published_input(cfg, pd.DataFrame(rows, columns=["volume_path", "volume_mask_path"]))
+    check_published_input(read_config(cfg), pd.DataFrame(rows, columns=["volume_path", "volume_mask_path"]))
     assert ("brain sizes differ by" in capsys.readouterr().out) == warned

@@ -19,7 +19,7 @@ from torch import nn
 
 from xai_brain import compose, train
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.models.fitting import TrainingError, fit_fold, predict_logits

@@ -9,11 +9,11 @@ import pytest
 from killed_runs import SETTINGS, compare
 
 from xai_brain import compose, evaluate, explain, run, validate
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.setting import ConfigError
+from xai_brain.config.stage import stage_settings
 from xai_brain.parallel.locks import run_exclusive, run_shared
 from xai_brain.parallel.shards import read_shard, select_shard
 from xai_brain.runs.directory import read_tsv
-from xai_brain.study.settings import stage_settings
 from xai_brain.tools.sweep import plan_sweep
 
 

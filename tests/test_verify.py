@@ -11,11 +11,11 @@ from conftest import in_another_process, map_of
 
 from xai_brain import report
 from xai_brain.cli import main
+from xai_brain.config.stage import stage_settings
 from xai_brain.io.atomic import file_hash
 from xai_brain.runs.directory import read_json, read_tsv, sidecar, write_json
 from xai_brain.study import report_page as report_stage
 from xai_brain.study.explanation.batches import Batch, _seed_of
-from xai_brain.study.settings import stage_settings
 
 
 def test_a_map_tells_its_model_data_settings_code_and_class(small_run):

@@ -160,11 +160,12 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("XAI_BRAIN_DEBUG"):
             raise
-        return _fail(_message(error))
+        return _fail(error)
 
 
 def _start(command: str, rest: list[str]) -> int:
-    from xai_brain.config.compose import ConfigError, compose
+    from xai_brain.config.compose import compose
+    from xai_brain.config.setting import ConfigError
 
     if "TORCHELASTIC_RUN_ID" in os.environ and (command not in ("train", "run") or "-m" in rest):
         raise ConfigError(
@@ -186,7 +187,7 @@ def _settings_of_a_run(command: str, overrides: list[str]) -> object | None:
 
         return predict_settings(overrides)
     if command in STAGES:
-        from xai_brain.study.settings import stage_settings
+        from xai_brain.config.stage import stage_settings
 
         return stage_settings(command, overrides)
     return None
@@ -208,8 +209,9 @@ def _start_hydra(command: str, rest: list[str]) -> int:
 
     import hydra
 
-    from xai_brain.config.compose import ConfigError, compose, conf_dir, register_schemas
+    from xai_brain.config.compose import compose, conf_dir, register_schemas
     from xai_brain.config.overrides import literal, quoted, split_commas, unquoted
+    from xai_brain.config.setting import ConfigError
     from xai_brain.tools.sweep import first_value, plan_sweep, summarize_jobs, tolerate_failed_jobs
 
     multirun = bool({"-m", "--multirun"} & set(rest))
@@ -246,7 +248,7 @@ def _start_hydra(command: str, rest: list[str]) -> int:
     except Exception as error:
         if folder is None or os.environ.get("XAI_BRAIN_DEBUG"):
             raise
-        _fail(_message(error))
+        _fail(error)
         summarize_jobs(folder, start)
         return 1
     return summarize_jobs(folder, start) if folder is not None else 0
@@ -257,7 +259,8 @@ def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from xai_brain.config.compose import check, complete
+    from xai_brain.config.checks import read_config
+    from xai_brain.config.compose import complete
     from xai_brain.tools.sweep import run_recorded
 
     command = HydraConfig.get().job.config_name
@@ -270,7 +273,7 @@ def _job(cfg: DictConfig) -> float | None:
             _execute(command, settings)
             return None
         complete(cfg, given)
-        check(cfg)
+        read_config(cfg)
         _execute(command, cfg)
         return None
 
@@ -279,7 +282,7 @@ def _job(cfg: DictConfig) -> float | None:
         settings = _settings_of_a_run(command, own)
         if settings is None:
             complete(cfg, given)
-            check(cfg)
+            read_config(cfg)
         _execute(command, settings or cfg)
 
     if command not in STAGES:
@@ -287,12 +290,10 @@ def _job(cfg: DictConfig) -> float | None:
     return run_recorded(cfg, given, work, always=command in STAGES)
 
 
-def _message(error: Exception) -> str:
-    from xai_brain.parallel.progress import format_error
+def _fail(error: Exception | str, code: int = 1) -> int:
+    if isinstance(error, Exception):
+        from xai_brain.parallel.progress import format_error
 
-    return format_error(error)
-
-
-def _fail(text: str, code: int = 1) -> int:
-    print(f"xai-brain: {text}", file=sys.stderr)
+        error = format_error(error)
+    print(f"xai-brain: {error}", file=sys.stderr)
     return code

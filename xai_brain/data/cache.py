@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data.image_records import content_hash, known_hash, read_record, write_record
-from xai_brain.data.preprocessing import ALGORITHM, PreprocessingConfig, preprocess_t1w
+from xai_brain.data.preprocessing import ALGORITHM, preprocess_t1w
 from xai_brain.io.atomic import write_atomic
 from xai_brain.io.nifti import load_img
 from xai_brain.io.nifti_header import require_file

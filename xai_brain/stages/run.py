@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from omegaconf import DictConfig
 
+from xai_brain.config.checks import read_config
+from xai_brain.config.schema import Config
 from xai_brain.models.process_group import global_rank
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
@@ -11,44 +15,50 @@ from xai_brain.stages.evaluate import evaluate
 from xai_brain.stages.explain import explain
 from xai_brain.stages.report import report
 from xai_brain.stages.train import train
-from xai_brain.stages.validate import is_validated, methods_of, validate
+from xai_brain.stages.validate import validate
+from xai_brain.study.evaluation.mask_validation import is_validated, methods_of
 from xai_brain.study.evaluation.regions import atlas_of
 from xai_brain.study.evaluation.tables import is_complete
 from xai_brain.study.explanation.missing_maps import n_maps_missing
 
 
-def run(cfg: DictConfig) -> RunDirectory:
+def run(cfg: DictConfig | Config) -> RunDirectory:
     """Run all stages; what is finished is not done again.
 
     Of a shard each stage does its part, and what needs all parts only when they are there.
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    cfg : omegaconf.DictConfig or Config
         From `xai_brain.compose`.
 
     Returns
     -------
     RunDirectory
     """
-    if global_rank(cfg.trainer):  # of several processes that train one network, rank zero does the rest
-        return train(cfg)
-    atlas_of(cfg)  # before hours of training, whether it can be used
-    if cfg.evaluation.masks.in_run:
-        methods_of(cfg)
-    train(cfg)
-    done = explain(cfg)
-    if cfg.shard and n_maps_missing(cfg, done):
-        log(f"run shard {cfg.shard}: done; evaluate and report are left to a start when all maps are there")
+    config = read_config(cfg)
+    if global_rank(
+        asdict(config.trainer)
+    ):  # of several processes that train one network, rank zero does the rest
+        return train(config)
+    atlas_of(config)  # before hours of training, whether it can be used
+    if config.evaluation.masks.in_run:
+        methods_of(config)
+    train(config)
+    done = explain(config)
+    if config.shard and n_maps_missing(config, done):
+        log(
+            f"run shard {config.shard}: done; evaluate and report are left to a start when all maps are there"
+        )
         return done
-    evaluate(cfg)
-    if cfg.shard and not is_complete(cfg, done):
+    evaluate(config)
+    if config.shard and not is_complete(config, done):
         return done
-    if cfg.evaluation.masks.in_run:
-        validate(cfg)
-        if cfg.shard and not is_validated(cfg, done):
+    if config.evaluation.masks.in_run:
+        validate(config)
+        if config.shard and not is_validated(config, done):
             return done
-    done = report(cfg)
+    done = report(config)
     print_summary(done)
     return done
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from xai_brain.config.build import build_settings
 from xai_brain.config.planted_effect import PlantedEffect
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.metrics.report_card import verdicts
 from xai_brain.runs.directory import RunDirectory, read_tsv
 from xai_brain.study.cohort import Cohort
@@ -110,10 +110,10 @@ def report_card(
         chosen = method_settings([*methods, *baselines], usual.attribution)
         values |= {"attribution": chosen}
         values |= {"trusted_modules": sorted(foreign_packages(chosen))}
-    cfg = build_settings(choices, values)
+    config = build_settings(choices, values)
     for work in (train_run, explain_run, evaluate_run):
-        stage(work)(cfg)
-    return ReportCard(folder, trusted_modules=list(cfg.trusted_modules))
+        stage(work)(config)
+    return ReportCard(folder, trusted_modules=list(config.trusted_modules))
 
 
 class ReportCard:

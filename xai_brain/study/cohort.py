@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from xai_brain.config.build import build_settings, choices_of, valid_choice
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.layouts.synthetic import SyntheticSettings
 from xai_brain.io.nifti import GRIDS
 from xai_brain.io.problems import Problems
@@ -111,9 +111,9 @@ def load_cohort(
     else:
         of_layout = {f"data.{name}": value for name, value in layout_settings.items()}
     values = {f"data.{name}": value for name, value in given.items()} | of_layout
-    cfg = build_settings({"data": layout}, values)
-    problems = Problems(cfg.data.on_error)
-    table = find_participants(cfg, problems)
+    config = build_settings({"data": layout}, values)
+    problems = Problems(config.data.on_error)
+    table = find_participants(config, problems)
     return Cohort(table, {"data": layout}, values, problems.table())
 
 
@@ -196,11 +196,11 @@ class Cohort:
             "alignment": alignment,
         }
         values = {**self._values, **{f"preprocessing.{name}": value for name, value in settings.items()}}
-        cfg = build_settings(self._choices, {**values, "data.num_workers": n_jobs})
-        problems = Problems(cfg.data.on_error, self.excluded.to_dict("records"))
+        config = build_settings(self._choices, {**values, "data.num_workers": n_jobs})
+        problems = Problems(config.data.on_error, self.excluded.to_dict("records"))
         columns = [name for name in self.table if name not in ("volume_path", "volume_mask_path", "sha256")]
         columns = [name for name in columns if name not in ("alignment_path", "space_warning")]
-        table = prepare_volumes(cfg, self.table[columns], problems)
+        table = prepare_volumes(config, self.table[columns], problems)
         return Cohort(table, self._choices, values, problems.table(), grid)
 
     def plot(self, columns: Sequence[str] = ("age",)) -> Figure:

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.config.build import valid_choice
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
+from xai_brain.config.stage import open_settings
 from xai_brain.io.nifti import load_img
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar
 from xai_brain.study.run_images import SPACE, map_values
-from xai_brain.study.settings import stage_settings
 
 
 class MapImages:
@@ -180,14 +181,13 @@ class MapImages:
         return self._as_img(total / n if n else np.zeros(load_img(first).shape), first)
 
     # -- inside --------------------------------------------------------------------------------
-    def _settings(self) -> Any:
-        trusted = [f"trusted_modules=[{','.join(self._trusted)}]"] if self._trusted else []
-        return stage_settings("evaluate", [f"run_dir={self._run.path}", *trusted])
+    def _settings(self) -> Config:
+        return open_settings(self._run.path, self._trusted)
 
-    def _find(self, cfg: Any) -> list[dict[str, Any]]:
+    def _find(self, config: Config) -> list[dict[str, Any]]:
         from xai_brain.study.evaluation.found_maps import find_maps
 
-        return find_maps(cfg, self._run)
+        return find_maps(config, self._run)
 
     def _select(self, method: str, seed: int | None) -> pd.DataFrame:
         valid_choice("method", method, self.methods)

@@ -10,7 +10,8 @@ import nibabel as nib
 import pandas as pd
 
 from xai_brain.config.build import change_settings, valid_choice
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.runs.directory import RunDirectory, read_tsv
 from xai_brain.study.map_images import MapImages
 from xai_brain.study.settings import open_run, stage
@@ -193,9 +194,9 @@ class Maps(MapImages):
 
     # -- inside --------------------------------------------------------------------------------
     def _evaluate(self, make: Any, changes: dict[str, Any]) -> None:
-        def work(cfg: Any) -> RunDirectory:
-            run = open_run(cfg)
-            make(cfg, run, self._find(cfg))
+        def work(config: Config) -> RunDirectory:
+            run = open_run(config)
+            make(config, run, self._find(config))
             return run
 
         stage(work)(change_settings(self._settings(), changes))

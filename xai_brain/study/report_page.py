@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from omegaconf import DictConfig
-
+from xai_brain.config.schema import Config
 from xai_brain.io.atomic import file_hash
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log
@@ -25,9 +24,9 @@ from xai_brain.runs.directory import (
 from xai_brain.study.settings import open_run
 
 
-def report_run(cfg: DictConfig) -> RunDirectory:
+def report_run(config: Config) -> RunDirectory:
     """Write the report, unless all that it shows is as it was."""
-    run = open_run(cfg)
+    run = open_run(config)
     if is_current(run):
         log(f"report: nothing to do, {run.report} is up to date")
         return run

@@ -10,12 +10,14 @@ from typing import Any
 import pandas as pd
 
 from xai_brain.config.build import change_settings, valid_choice
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
+from xai_brain.config.stage import open_settings
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.study.inline import ReportPage
 from xai_brain.study.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
-from xai_brain.study.settings import stage, stage_settings
+from xai_brain.study.settings import stage
 
 
 def open_study(run_dir: str | Path, *, trusted_modules: Sequence[str] = ()) -> Study:
@@ -59,8 +61,8 @@ class Study:
         self._trusted = list(trusted_modules)
         if not self._run.config.exists():
             raise ConfigError(f"{self._run.path}: there is no study; xai_brain.cross_validate makes one")
-        cfg = self._settings()
-        self.seeds: list[int] = [int(seed) for seed in cfg.seeds]
+        config = self._settings()
+        self.seeds: list[int] = [int(seed) for seed in config.seeds]
         if not self._run.predictions.exists():
             raise ConfigError(f"{self._run.path}: the networks are not trained; call cross_validate first")
 
@@ -158,8 +160,8 @@ class Study:
         """
         from xai_brain.study.explanation.missing_maps import explain_run
 
-        cfg = self._settings()
-        chosen = method_settings(methods, cfg.attribution)
+        config = self._settings()
+        chosen = method_settings(methods, config.attribution)
         if target is not None:
             valid_choice("target", target, ("predicted", "true", *self.class_names))
         for seed in seeds or ():
@@ -168,11 +170,11 @@ class Study:
         given: dict[str, Any] = {"target": target, "output": output, "batch_size": batch_size}
         given["seeds"] = None if seeds is None else [int(seed) for seed in seeds]
         values |= {f"explain.{name}": value for name, value in given.items() if value is not None}
-        values |= {"trusted_modules": sorted({*cfg.trusted_modules, *foreign_packages(chosen)})}
+        values |= {"trusted_modules": sorted({*config.trusted_modules, *foreign_packages(chosen)})}
         values |= {"overwrite": overwrite}
-        cfg = change_settings(cfg, values)
-        self._trusted = list(cfg.trusted_modules)
-        stage(partial(explain_run, methods=list(chosen)))(cfg)
+        config = change_settings(config, values)
+        self._trusted = list(config.trusted_modules)
+        stage(partial(explain_run, methods=list(chosen)))(config)
         return Maps(self.run_dir, list(chosen), trusted_modules=self._trusted)
 
     @property
@@ -191,15 +193,14 @@ class Study:
         from xai_brain.study.evaluation.tables import evaluate_run
         from xai_brain.study.report_page import report_run
 
-        cfg = self._settings()
+        config = self._settings()
         if any((self.run_dir / "attributions").rglob("*_attribution.json")):
-            stage(evaluate_run)(cfg)
-        stage(report_run)(cfg)
+            stage(evaluate_run)(config)
+        stage(report_run)(config)
         return ReportPage(self._run.report)
 
-    def _settings(self) -> Any:
-        trusted = [f"trusted_modules=[{','.join(self._trusted)}]"] if self._trusted else []
-        return stage_settings("explain", [f"run_dir={self._run.path}", *trusted])
+    def _settings(self) -> Config:
+        return open_settings(self._run.path, self._trusted)
 
     def __repr__(self) -> str:
         table = read_tsv(self._run.predictions)

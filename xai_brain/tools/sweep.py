@@ -28,7 +28,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.config.compose import ConfigError, conf_dir, format_config_error, register_schemas
+from xai_brain.config.compose import conf_dir, format_config_error, register_schemas
+from xai_brain.config.setting import ConfigError
 from xai_brain.parallel.progress import format_error, log
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, write_json
 from xai_brain.statistics.sweeps import COMPLETE, FAILED, MISSING, PLAN, RECORD, settings_of, swept_keys

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.labels import is_label
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import save_img
@@ -51,12 +52,12 @@ from xai_brain.study.run_images import SPACE, brain_share, made_by, map_values
 TABLES = ("group_tests", "group_clusters", "group_overlap", "group_agreement")
 
 
-def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
+def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
     """Compare the classes in all maps that explain one common output; log which maps do not.
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
         With the settings ``evaluation.group``.
     run : RunDirectory
     maps : list of dict
@@ -68,33 +69,33 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
     group_overlap.tsv (with the images) and group_agreement.tsv (of two methods) to evaluation/.
     """
     _remove_comparisons(run)
-    if cfg.evaluation.group.n_perm:
-        Comparison(cfg, run, pd.DataFrame(maps)).write()
+    if config.evaluation.group.n_perm:
+        Comparison(config, run, pd.DataFrame(maps)).write()
     made = [*(run.path / "group").glob(COMPARISONS), *map(run.evaluation, TABLES)]
-    write_manifest(run.path / "group" / "inputs.json", group_inputs(cfg, run, maps), made)
+    write_manifest(run.path / "group" / "inputs.json", group_inputs(config, run, maps), made)
 
 
-def groups_are_compared(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
-    """Whether the existing comparisons follow from these maps, participants and settings."""
-    return is_up_to_date(run.path / "group" / "inputs.json", group_inputs(cfg, run, maps))
+def groups_are_compared(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+    """Whether the existing comparisons follow from these inputs."""
+    return is_up_to_date(run.path / "group" / "inputs.json", group_inputs(config, run, maps))
 
 
-def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
+def group_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
     """Inputs that the comparisons depend on."""
     return {
-        "settings": OmegaConf.to_container(cfg.evaluation.group),
-        "random_state": cfg.evaluation.random_state,
-        "top_percents": list(cfg.evaluation.top_percents),
-        "brain_size_column": cfg.data.brain_size_column,
-        "atlas": [cfg.evaluation.atlas, *atlas_files(cfg)],
+        "settings": asdict(config.evaluation.group),
+        "random_state": config.evaluation.random_state,
+        "top_percents": list(config.evaluation.top_percents),
+        "brain_size_column": config.data.brain_size_column,
+        "atlas": [config.evaluation.atlas, *atlas_files(config)],
         "participants": file_hash(run.participants),
-        "cohort": is_readable(cfg) if cfg.evaluation.group.images else None,
+        "cohort": is_readable(config) if config.evaluation.group.images else None,
         "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['file_state']}" for m in maps),
     }
 
 
 def _remove_comparisons(run: RunDirectory) -> None:
-    (run.path / "group" / "inputs.json").unlink(missing_ok=True)  # first: what follows is not of it
+    (run.path / "group" / "inputs.json").unlink(missing_ok=True)
     for path in (run.path / "group").glob(COMPARISONS):
         path.unlink()
     for name in TABLES:
@@ -102,11 +103,11 @@ def _remove_comparisons(run: RunDirectory) -> None:
     update_metrics(run, {}, replace=("group/", "group_overlap/"))
 
 
-def default_confounds(cfg: DictConfig, participants: pd.DataFrame) -> list[str]:
-    """Available columns among age, sex, brain size and site, except the one that defines the classes."""
-    names = ["age", "sex", cfg.data.brain_size_column, "site"]
-    there = [name for name in names if name in participants and participants[name].notna().any()]
-    return [name for name in there if not is_label(name, cfg.data.label)]
+def default_confounds(config: Config, participants: pd.DataFrame) -> list[str]:
+    """Available columns among age, sex, brain size and site, except that of the classes."""
+    names = ("age", "sex", config.data.brain_size_column, "site")
+    there = [name for name in names if name and name in participants and participants[name].notna().any()]
+    return [name for name in there if not is_label(name, config.data.label)]
 
 
 class Comparison:
@@ -114,18 +115,18 @@ class Comparison:
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
     run : RunDirectory
     maps : pandas.DataFrame
         One row per map.
     """
 
-    def __init__(self, cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame):
-        self.cfg, self.run, self.maps, self.settings = cfg, run, maps, cfg.evaluation.group
+    def __init__(self, config: Config, run: RunDirectory, maps: pd.DataFrame):
+        self.config, self.run, self.maps, self.settings = config, run, maps, config.evaluation.group
         participants = of_one_class(read_tsv(run.participants), tell=log)
         self.classes = class_names(participants)
         given = self.settings.confounds
-        self.confounds = default_confounds(cfg, participants) if given is None else list(given)
+        self.confounds = default_confounds(config, participants) if given is None else list(given)
         if unknown := [name for name in self.confounds if name not in (*participants, "fold")]:
             raise ConfigError(
                 f"evaluation.group.confounds: {run.participants} has no column {unknown[0]!r}; "
@@ -133,7 +134,7 @@ class Comparison:
             )
         folds = maps.drop_duplicates("participant_id")[["participant_id", "fold"]]
         self.subjects = participants.drop(columns="fold", errors="ignore").merge(folds, on="participant_id")
-        self.atlas = atlas_of(cfg)
+        self.atlas = atlas_of(config)
         share, self.affine = brain_share(run, maps)
         self.brain_mask = share >= BRAIN_SHARE
         if not self.brain_mask.any():
@@ -156,7 +157,7 @@ class Comparison:
             if not row["reason"]
             for name in ("n_significant", "largest_t")
         }
-        settings = self.cfg.evaluation
+        settings = self.config.evaluation
         if agreements := agreements_of(self.results, int(self.brain_mask.size), settings):
             write_tsv(pd.DataFrame(agreements), self.run.evaluation("group_agreement"))
         if overlaps := overlaps_of(self.results, settings.random_state):
@@ -189,7 +190,7 @@ class Comparison:
 
     def _images(self) -> None:
         try:
-            cohort = same_cohort(prepared_cohort(self.cfg, self.run), self.run)
+            cohort = same_cohort(prepared_cohort(self.config, self.run), self.run)
         except (DataError, ConfigError, OSError) as error:
             reason = f"the images of the cohort cannot be read: {error}"
             log(f"evaluate: images are not compared: {reason}; evaluation.group.images=false leaves them out")
@@ -203,7 +204,7 @@ class Comparison:
         confounds = [name for name in self.confounds if name != "fold"]
         about = {
             "Method": IMAGE,
-            "IntensityScaling": self.cfg.preprocessing.scaling,
+            "IntensityScaling": self.config.preprocessing.scaling,
             "SubjectScaling": "none",
         }
         self._compare(IMAGE, read, confounds, "none", about)
@@ -236,7 +237,7 @@ class Comparison:
                 design = make_design(self.subjects.iloc[there], classes, confounds)
                 test = compare_classes(
                     rows, there[design.kept], design, n_perm=self.settings.n_perm,
-                    random_state=self.cfg.evaluation.random_state, n_jobs=available_cores(),
+                    random_state=self.config.evaluation.random_state, n_jobs=available_cores(),
                     brain_img=nib.Nifti1Image(self.brain_mask.astype(np.uint8), self.affine),
                     tfce=self.settings.tfce, cluster_p=self.settings.cluster_p,
                 )  # fmt: skip
@@ -247,7 +248,6 @@ class Comparison:
             self.results[name, comparison] = test
             self._keep(name, comparison, classes, design, test, n_empty, about)
 
-    # -- what is written -----------------------------------------------------------------------
     def _keep(
         self,
         name: str,
@@ -266,7 +266,7 @@ class Comparison:
         sidecar_of = {
             **about,
             **record_of(classes, design, test, n_empty, self.settings),
-            "RandomState": self.cfg.evaluation.random_state,
+            "RandomState": self.config.evaluation.random_state,
             "MeaningOfP": MEANING[name == IMAGE],
             "StatisticVersions": versions(),
         }

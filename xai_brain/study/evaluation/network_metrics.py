@@ -88,7 +88,7 @@ def parameter_randomization_scores(context: EvaluationContext, label: str) -> Sc
 def label_randomization_scores(context: EvaluationContext, label: str) -> Scores:
     """Similarity to maps of a network that was trained on permuted labels, and their relevance rank."""
     maps, targets = context.saved(label)
-    other = permuted_network(context.cfg, context.run, context.cohort, context.network).to(context.device)
+    other = permuted_network(context.config, context.run, context.cohort, context.network).to(context.device)
     reference = context.reference_of("permuted reference", lambda: permute_labels(context.training))
     method = context.method(label, other, reference)
     other_maps = maps_of(method, context.inputs, targets, context.batch_size)[:, 0].numpy()

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig
 
 from xai_brain.attribution.model_state import AttributionError, preserved
 from xai_brain.attribution.protocol import method_info
 from xai_brain.attribution.reference import Reference
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import Grid, get_grid, save_img
 from xai_brain.io.problems import DataError, named
@@ -37,15 +37,15 @@ class Batch:
     rows: pd.DataFrame  # of predictions.tsv
 
 
-def map_path(cfg: DictConfig, run: RunDirectory, row: Any, label: str) -> Any:
-    return run.attribution(row.participant_id, row.session_id, SPACE, label, row.seed, list(cfg.seeds))
+def map_path(config: Config, run: RunDirectory, row: Any, label: str) -> Any:
+    return run.attribution(row.participant_id, row.session_id, SPACE, label, row.seed, list(config.seeds))
 
 
 def is_current(
-    cfg: DictConfig, run: RunDirectory, row: Any, label: str, networks: dict[tuple[int, int], str]
+    config: Config, run: RunDirectory, row: Any, label: str, networks: dict[tuple[int, int], str]
 ) -> bool:
     """Whether the map of a row of predictions.tsv is there, and of the network that is there."""
-    path = map_path(cfg, run, row, label)
+    path = map_path(config, run, row, label)
     if not path.exists() or not sidecar(path).exists():
         return False
     return read_json(sidecar(path))["CheckpointSHA256"] == networks[row.seed, row.fold]
@@ -96,7 +96,7 @@ class Explainer:
 
 
 def explain_batch(
-    cfg: DictConfig,
+    config: Config,
     run: RunDirectory,
     cohort: pd.DataFrame,
     batch: Batch,
@@ -115,16 +115,18 @@ def explain_batch(
     inputs = inputs.to(next(explainers[0].classifier.parameters()).device)
     class_names = explainers[0].classifier.class_names
     probabilities = torch.from_numpy(batch.rows[[f"prob_{name}" for name in class_names]].to_numpy(float))
-    targets = resolve_targets(cfg.explain.target, probabilities, batch.rows["target"].tolist(), class_names)
+    targets = resolve_targets(
+        config.explain.target, probabilities, batch.rows["target"].tolist(), class_names
+    )
     maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))
     _refuse_non_finite(maps, batch, label, len(explainers))
-    affine, parameters = get_grid(cfg.preprocessing.grid).affine, parameters_of(cfg, label)
+    affine, parameters = get_grid(config.preprocessing.grid).affine, parameters_of(config, label)
     info = method_info(explainers[0].method)
 
     def save(each: tuple[Any, ...]) -> None:
         row, of_cohort, values, target, probability, detail = each
-        path = map_path(cfg, run, row, label)
-        if is_current(cfg, run, row, label, {(batch.seed, batch.fold): about["CheckpointSHA256"]}):
+        path = map_path(config, run, row, label)
+        if is_current(config, run, row, label, {(batch.seed, batch.fold): about["CheckpointSHA256"]}):
             return
         sidecar(path).unlink(missing_ok=True)  # of another network; a map without one is not there
         voxels = values[0].numpy()
@@ -139,7 +141,7 @@ def explain_batch(
             "Target": int(target),
             "TargetName": class_names[int(target)],
             "TargetProbability": float(probability[target]),
-            "TargetRule": target_rule(cfg.explain.target, class_names),
+            "TargetRule": target_rule(config.explain.target, class_names),
             "Output": explainers[0].output,
             "Empty": not voxels.any(),
             "ValueMeaning": info.value_meaning,

@@ -32,7 +32,7 @@ def validate_fold(unit: MaskUnit, context: EvaluationContext) -> None:
     both = [(masked, kept) for masked in unit.masks() for kept in KEPT]
     table = pd.DataFrame()
     if both:
-        fills = removal_baselines(context.cfg.evaluation.masks.removal, context.inputs, context.reference)
+        fills = removal_baselines(context.config.evaluation.masks.removal, context.inputs, context.reference)
         left = [masked.kept_voxels(kept) for masked, kept in both]
         predicted = masked_probabilities(context.classifier, context.inputs, fills, left, context.batch_size)
         columns = [f"prob_{name}" for name in context.classifier.class_names]
@@ -63,16 +63,16 @@ def make_orders(unit: MaskUnit, context: EvaluationContext) -> dict[str, Any]:
     dict
         Who was explained, and how many maps were empty and left out.
     """
-    cfg, network, names = context.cfg, context.network, context.classifier.class_names
-    random_state = cfg.evaluation.random_state
+    config, network, names = context.config, context.network, context.classifier.class_names
+    random_state = config.evaluation.random_state
     seed = [random_state, network.seed, network.fold]
-    chosen = explained_subjects(context.training, cfg.evaluation.masks.n_subjects, seed)
+    chosen = explained_subjects(context.training, config.evaluation.masks.n_subjects, seed)
     sample = replace(context, rows=chosen)
     targets = chosen["target"].to_numpy()
     with preserved(context.classifier):
         with torch.no_grad():
             probabilities = context.classifier(sample.inputs).softmax(1).cpu()
-        explained = resolve_targets(cfg.explain.target, probabilities, targets.tolist(), names)
+        explained = resolve_targets(config.explain.target, probabilities, targets.tolist(), names)
         method = context.method(unit.label)
         maps = maps_of(method, sample.inputs, explained.to(context.device), context.batch_size, random_state)
     known = maps.flatten(1).any(1).numpy()
@@ -85,11 +85,11 @@ def make_orders(unit: MaskUnit, context: EvaluationContext) -> dict[str, Any]:
         if (of_class := np.flatnonzero(known & (targets == k))).size
     }
     if means:
-        grid, brain = get_grid(cfg.preprocessing.grid), training_brain(context)
+        grid, brain = get_grid(config.preprocessing.grid), training_brain(context)
         means[JOINT] = np.mean(list(means.values()), axis=0)
         for name, values in means.items():
             save_img(rank_voxels(values, brain, random_state), grid.affine, unit.order(name), space=SPACE)
-        if (atlas := atlas_of(cfg)) is not None:
+        if (atlas := atlas_of(config)) is not None:
             order = region_places(means[JOINT], atlas.on_grid(grid), brain, random_state)
             save_img(order, grid.affine, unit.order(JOINT, "regions"), space=SPACE)
     return {"Explained": chosen["participant_id"].tolist(), "NumberOfEmptyMaps": n_empty}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.setting import ConfigError
 
 RESERVED = ("predicted", "true")  # the class that the network predicts, the participant's own class
 LABEL, RULE = "label:", "rule:"
