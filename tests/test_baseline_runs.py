@@ -90,8 +90,8 @@ def test_networks_on_whole_volumes_are_trained_and_compared(name, small_run, tmp
     shutil.copytree(small_run.path, tmp_path / "run")
     settings = [f"run_dir={tmp_path}/run", f"baselines=[{name}]", f"+baselines.{name}.trainer.max_epochs=1"]
     run = baselines(stage_settings("baselines", settings))
-    told = capsys.readouterr().out
-    assert f"{name} seed 0 fold 1/2: epoch 1/1, train/loss" in told
+    message = capsys.readouterr().out
+    assert f"{name} seed 0 fold 1/2: epoch 1/1, train/loss" in message
     table = read_tsv(run.baseline(name))
     assert sorted(table["participant_id"]) == sorted(read_tsv(run.folds)["participant_id"])
     np.testing.assert_allclose(table.filter(regex="^prob_").sum(axis=1), 1, atol=1e-6)
@@ -220,9 +220,9 @@ def test_a_second_start_does_only_what_is_missing(with_baselines, capsys):
     baselines(stage_settings("baselines", [f"run_dir={run.path}"]))
     assert run.baseline("pca_logistic").read_bytes() == expected
     assert kept.stat().st_mtime_ns == time
-    told = capsys.readouterr()
-    assert "pca_logistic fold 2/2" in told.out + told.err
-    assert "slabs3" not in told.out + told.err
+    message = capsys.readouterr()
+    assert "pca_logistic fold 2/2" in message.out + message.err
+    assert "slabs3" not in message.out + message.err
 
 
 def test_other_settings_or_another_table_are_refused(with_baselines, tmp_path):

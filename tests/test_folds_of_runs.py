@@ -75,9 +75,9 @@ def test_confounds_travel_with_the_run_and_differences_are_told(cohort, tmp_path
     joined = read_tsv(done.predictions).merge(people, on=["participant_id", "session_id"])
     assert len(joined) == 16
     assert (joined["site"] == joined["fold"].map({0: "Guys", 1: "HH"})).all()
-    told = [line for line in capsys.readouterr().out.splitlines() if "differs between the classes" in line]
-    assert len(told) == 1
-    assert told[0].startswith("age differs")
+    message = [line for line in capsys.readouterr().out.splitlines() if "differs between the classes" in line]
+    assert len(message) == 1
+    assert message[0].startswith("age differs")
     metrics = read_json(done.metrics)
     assert metrics["confound/age"] > 5
     assert metrics["confound/icv_ml"] < 0.5

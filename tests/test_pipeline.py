@@ -198,7 +198,7 @@ def test_a_method_is_added_without_touching_the_others(copied):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("trainer.lr=0.5", r"trainer\.lr: 0\.002 there, 0\.5 now"),
         ("data.cohort.n_subjects=26", r"data\.cohort\.n_subjects: 24 there, 26 now"),
@@ -206,9 +206,9 @@ def test_a_method_is_added_without_touching_the_others(copied):
         ("attribution.MeaningfulPerturbation.n_iter=5", r"n_iter: 4 there, 5 now"),
     ],
 )
-def test_a_contradiction_is_refused_with_the_difference(copied, change, told):
+def test_a_contradiction_is_refused_with_the_difference(copied, change, message):
     before = times(copied.path)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         run(again(copied, change))
     assert times(copied.path) == before
 

@@ -265,7 +265,7 @@ def test_settings_of_earlier_runs_are_understood():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"scaling": "z"}, "scaling=z: one of zscore, percentile, none"),
         ({"brain": "mask"}, "brain=mask: one of image, template"),
@@ -273,6 +273,6 @@ def test_settings_of_earlier_runs_are_understood():
         ({"scaling": "none", "brain_median": -1.0}, "brain_median=-1.0"),
     ],
 )
-def test_settings_that_do_not_exist_are_refused(settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_do_not_exist_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
         PreprocessingConfig(**settings)

@@ -111,8 +111,8 @@ def prepare(
     if wait:
         run_exclusive(locks(folder), name, lambda: _make(entry, source, settings), lambda: is_sound(entry))
         return _columns(entry, content)
-    with lock(locks(folder), name) as mine:
-        if not mine:
+    with lock(locks(folder), name) as acquired:
+        if not acquired:
             return None
         if not is_sound(entry):
             _make(entry, source, settings)

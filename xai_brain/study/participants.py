@@ -190,12 +190,12 @@ def relative_path(path: str | Path, root: Path) -> str:
 
 
 def of_one_class(
-    participants: pd.DataFrame, tell: Callable[[str], object] = lambda line: None
+    participants: pd.DataFrame, report: Callable[[str], object] = lambda line: None
 ) -> pd.DataFrame:
     """One row per participant, without those whose sessions are of different classes."""
     classes = participants.groupby("participant_id", sort=False)["label"].nunique()
     if several := classes.index[classes > 1].tolist():
-        tell(f"evaluate: {named(several)}: of several classes; left out where classes are compared")
+        report(f"evaluate: {named(several)}: of several classes; left out where classes are compared")
     return participants[~participants["participant_id"].isin(several)].drop_duplicates("participant_id")
 
 

@@ -92,9 +92,9 @@ def _clusters(contents: RunContents, row: dict[str, Any]) -> list[dict[str, Any]
     table = contents.evaluation("group_clusters")
     if table is None:
         return []
-    mine = table[(table["method"] == row["method"]) & (table["comparison"] == row["comparison"])]
-    mine = mine.assign(p=10 ** -mine["logp_fwe"].astype(float)).astype(object)
-    return mine.where(mine.notna(), None).to_dict("records")
+    rows = table[(table["method"] == row["method"]) & (table["comparison"] == row["comparison"])]
+    rows = rows.assign(p=10 ** -rows["logp_fwe"].astype(float)).astype(object)
+    return rows.where(rows.notna(), None).to_dict("records")
 
 
 def _overlap(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:

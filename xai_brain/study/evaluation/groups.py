@@ -122,7 +122,7 @@ class Comparison:
 
     def __init__(self, cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame):
         self.cfg, self.run, self.maps, self.settings = cfg, run, maps, cfg.evaluation.group
-        participants = of_one_class(read_tsv(run.participants), tell=log)
+        participants = of_one_class(read_tsv(run.participants), report=log)
         self.classes = class_names(participants)
         given = self.settings.confounds
         self.confounds = default_confounds(cfg, participants) if given is None else list(given)

@@ -65,7 +65,7 @@ def fold_probabilities(
             dict(own.trainer),
             seed=seed,
             work_dir=Path(work_dir),
-            tell=EpochLines(what, own.trainer.max_epochs),
+            report_epoch=EpochLines(what, own.trainer.max_epochs),
         )
         validation, targets = predict_logits(classifier, data.val_dataloader())
         test, _ = predict_logits(classifier, data.test_dataloader())

@@ -166,7 +166,7 @@ def train_fold(
     fold_seed = 1000 * seed + fold
     datamodule = datamodule_of(cfg, parts, fold_seed)
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
-    tell = EpochLines(what, cfg.trainer.max_epochs)
+    report_epoch = EpochLines(what, cfg.trainer.max_epochs)
     settings: dict[str, Any] = OmegaConf.to_container(cfg.trainer)  # type: ignore[assignment]
     fit = fit_fold if n_processes(cfg.trainer) == 1 else fit_in_processes
     with (
@@ -180,7 +180,7 @@ def train_fold(
             settings,
             seed=fold_seed,
             work_dir=Path(work_dir),
-            tell=tell,
+            report_epoch=report_epoch,
         )
         _keep_logs(Path(work_dir), run.path / "logs" / checkpoint.stem)
         probabilities = {
