@@ -85,7 +85,7 @@ def test_a_map_is_the_mean_of_the_maps_of_the_networks(small_run, new_people):
     evaluate(stage_settings("evaluate", [f"run_dir={run.path}"]))
     page = report(stage_settings("report", [f"run_dir={run.path}"])).report.read_text()
     assert "Prediction of new participants" in page
-    assert "Subjects are explained out of fold" not in page
+    assert "Participants are explained out of fold" not in page
 
 
 def test_people_without_labels_are_predicted_and_explained(new_people, capsys):

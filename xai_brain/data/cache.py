@@ -25,6 +25,7 @@ from xai_brain.io.atomic import write_atomic
 from xai_brain.io.nifti import load_img
 from xai_brain.io.nifti_header import require_file
 from xai_brain.parallel.locks import lock, run_exclusive
+from xai_brain.parallel.progress import log_seconds
 
 
 def default_cache_dir() -> Path:
@@ -125,6 +126,11 @@ def locks(folder: Path) -> Path:
 
 
 def _make(entry: Entry, source: Source, settings: PreprocessingConfig) -> None:
+    with log_seconds(f"prepare {source.path}"):
+        _write_entry(entry, source, settings)
+
+
+def _write_entry(entry: Entry, source: Source, settings: PreprocessingConfig) -> None:
     t1w_img = load_img(source.path, source.orientation)
     prepared = preprocess_t1w(
         t1w_img,

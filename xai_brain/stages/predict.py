@@ -17,7 +17,7 @@ from xai_brain.io.atomic import file_hash
 from xai_brain.io.problems import DataError, named
 from xai_brain.models.networks.kan2020 import is_published
 from xai_brain.parallel.locks import run_exclusive
-from xai_brain.parallel.progress import log, track
+from xai_brain.parallel.progress import log, log_warning, track
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
@@ -153,7 +153,7 @@ def refuse_training_subjects(cfg: DictConfig, cohort: pd.DataFrame) -> None:
             "out-of-fold predictions are there; remove them from this cohort"
         )
     if same := sorted(set(cohort["participant_id"]) & set(before["participant_id"])):
-        log(f"warning: {named(same)}: in training too, with other images; are they other participants?")
+        log_warning(f"{named(same)}: in training too, with other images; are they other participants?")
 
 
 def _same_content(settings: DictConfig, cohort: pd.DataFrame, run: RunDirectory) -> list[str]:

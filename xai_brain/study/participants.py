@@ -20,7 +20,7 @@ from xai_brain.io.atomic import remove_partial_files
 from xai_brain.io.nifti import get_grid
 from xai_brain.io.problems import DataError, Problems, named
 from xai_brain.parallel.locks import run_exclusive
-from xai_brain.parallel.progress import log, track
+from xai_brain.parallel.progress import log, log_warning, track
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
 
 
@@ -140,7 +140,7 @@ def _write_quarantine(problems: Problems, run: RunDirectory) -> None:
 
 def _log_space_warnings(table: pd.DataFrame) -> None:
     for row in table[table["space_warning"] != ""].itertuples():
-        log(f"warning: {row.t1w_path}: {row.space_warning} (used because of data.space_check=warn)")
+        log_warning(f"{row.t1w_path}: {row.space_warning} (used because of data.space_check=warn)")
 
 
 def synthetic_root(cfg: DictConfig) -> Path:

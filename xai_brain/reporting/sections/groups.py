@@ -17,7 +17,7 @@ from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
 
-POSITION, TITLE = 60, "Difference of the classes"
+POSITION, TITLE = 60, "Differences between classes"
 IMAGE = "image"  # what the evaluate stage calls the test of the prepared images
 IMAGES = "Prepared images"
 COUNTS = ("n_first", "n_second", "n_empty", "n_left_out", "dof", "n_voxels", "n_perm", "n_significant")
