@@ -33,7 +33,7 @@ from omegaconf import DictConfig
 from published import published_epoch, published_layers, published_step
 from torch import nn
 from torch.utils.data import DataLoader
-from turns import Side, in_turns, ratio, seconds_of, serve, show, tell, wait_for_turn
+from turns import Side, in_turns, ratio, seconds_of, send_figures, serve, show, wait_for_turn
 from untrained import IXI, cohort_root, settings
 
 from xai_brain import compose
@@ -71,7 +71,7 @@ def our_epochs(cfg: DictConfig, parts: dict[str, pd.DataFrame], names: list[str]
 
     def end(epoch: int, metrics: dict[str, float]) -> None:
         nonlocal start
-        tell(seconds=time.perf_counter() - start, loss=metrics["train/loss"])
+        send_figures(seconds=time.perf_counter() - start, loss=metrics["train/loss"])
         if not wait_for_turn() and epoch < n_turns:
             raise SystemExit("the benchmark has ended")
         start = time.perf_counter()
@@ -86,7 +86,7 @@ def our_epochs(cfg: DictConfig, parts: dict[str, pd.DataFrame], names: list[str]
             trainer_settings,
             seed=0,
             work_dir=Path(work_dir),
-            tell=end,
+            report_epoch=end,
         )
 
 
@@ -178,10 +178,10 @@ def compare(args: argparse.Namespace, what: str, n: int, warm_up: bool) -> dict[
     options = [text for key, value in given.items() for text in (f"--{key.replace('_', '-')}", str(value))]
     sides = {name: Side([__file__, *options, "--side", name]) for name in names}
     ways: dict[str, Callable[[], dict[str, Any]]] = {name: each.turn for name, each in sides.items()}
-    told = in_turns(ways, n, warm_up)
+    results = in_turns(ways, n, warm_up)
     for each in sides.values():
         each.close()
-    return told
+    return results
 
 
 def farthest(losses: list[float], others: list[float]) -> float:

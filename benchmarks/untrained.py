@@ -65,8 +65,8 @@ def untrained_run(
     names = class_names(cohort)
     for fold in fold_numbers(folds):
         _save_network(cfg, names, run.checkpoint(fold, 0, [0]))
-    told = {f"prob_{name}": 1 / len(names) for name in names}  # nobody was predicted
-    rows = cohort[["participant_id", "session_id", "target"]].assign(seed=0, **told)
+    probabilities = {f"prob_{name}": 1 / len(names) for name in names}  # nobody was predicted
+    rows = cohort[["participant_id", "session_id", "target"]].assign(seed=0, **probabilities)
     write_tsv(rows.merge(folds[["participant_id", "fold"]]), run.predictions)
     return run
 

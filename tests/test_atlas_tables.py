@@ -14,8 +14,8 @@ from scipy import stats
 from xai_brain import compose
 from xai_brain import run as run_all
 from xai_brain.atlas.atlas import AtlasError
+from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
-from xai_brain.config.stage import stage_settings
 from xai_brain.io.nifti import ImageError, get_grid
 from xai_brain.reporting.html_report import write_report
 from xai_brain.runs.directory import read_json, read_tsv, sidecar, write_json

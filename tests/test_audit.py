@@ -51,10 +51,10 @@ def test_a_participant_on_both_sides(a, b, side):
 @pytest.mark.parametrize(("a", "b", "side"), SIDES)
 def test_a_family_on_both_sides(a, b, side):
     split = parts(family_id=shared([f"f{i}" for i in range(9)], a, b))
-    told = (
+    message = (
         rf"the {side} and .* family_id of sub-{b}, sub-{a}; set folds\.group_column=family_id.*allow_shared"
     )
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         audit_split(split)
     audit_split(split, allow_shared=["family_id"])
 

@@ -13,8 +13,8 @@ from test_baselines import cohort_of_volumes
 
 from xai_brain import RunDirectory, compose, train
 from xai_brain.config.checks import read_config
+from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
-from xai_brain.config.stage import stage_settings
 from xai_brain.data.slabs import SlabDataModule, brain_slabs
 from xai_brain.models.calibrated import build_network, missing_package
 from xai_brain.models.networks.sfcn import SFCN
@@ -92,8 +92,8 @@ def test_networks_on_whole_volumes_are_trained_and_compared(name, small_run, tmp
     shutil.copytree(small_run.path, tmp_path / "run")
     settings = [f"run_dir={tmp_path}/run", f"baselines=[{name}]", f"+baselines.{name}.trainer.max_epochs=1"]
     run = baselines(stage_settings("baselines", settings))
-    told = capsys.readouterr().out
-    assert f"{name} seed 0 fold 1/2: epoch 1/1, train/loss" in told
+    message = capsys.readouterr().out
+    assert f"{name} seed 0 fold 1/2: epoch 1/1, train/loss" in message
     table = read_tsv(run.baseline(name))
     assert sorted(table["participant_id"]) == sorted(read_tsv(run.folds)["participant_id"])
     np.testing.assert_allclose(table.filter(regex="^prob_").sum(axis=1), 1, atol=1e-6)
@@ -222,9 +222,9 @@ def test_a_second_start_does_only_what_is_missing(with_baselines, capsys):
     baselines(stage_settings("baselines", [f"run_dir={run.path}"]))
     assert run.baseline("pca_logistic").read_bytes() == expected
     assert kept.stat().st_mtime_ns == time
-    told = capsys.readouterr()
-    assert "pca_logistic fold 2/2" in told.out + told.err
-    assert "slabs3" not in told.out + told.err
+    message = capsys.readouterr()
+    assert "pca_logistic fold 2/2" in message.out + message.err
+    assert "slabs3" not in message.out + message.err
 
 
 def test_other_settings_or_another_table_are_refused(with_baselines, tmp_path):

@@ -98,7 +98,7 @@ def test_the_published_protocol():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["trainer.max_epoch=3"], "'trainer.max_epoch'; did you mean 'trainer.max_epochs'"),
         (["model.chanels=[1,2,3]"], "'model.chanels'; did you mean 'model.channels'"),
@@ -128,8 +128,8 @@ def test_the_published_protocol():
         (["trainer.max_epochs=="], "trainer.max_epochs: Value '='"),
     ],
 )
-def test_a_wrong_setting_is_one_line_with_the_nearest_right_one(overrides, told):
-    with pytest.raises(ConfigError, match=told) as caught:
+def test_a_wrong_setting_is_one_line_with_the_nearest_right_one(overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         compose("run", ["data=synthetic", *overrides])
     assert "\n" not in str(caught.value)
 

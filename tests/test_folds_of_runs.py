@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 
 from xai_brain import RunDirectory, compose, evaluate, explain, report, train
 from xai_brain.config.checks import read_config
-from xai_brain.config.saved import saved_settings, settings_to_save
-from xai_brain.config.stage import stage_settings
+from xai_brain.config.saved import saved_settings, settings_to_save, stage_settings
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.io.problems import DataError
@@ -76,9 +75,9 @@ def test_confounds_travel_with_the_run_and_differences_are_told(cohort, tmp_path
     joined = read_tsv(done.predictions).merge(people, on=["participant_id", "session_id"])
     assert len(joined) == 16
     assert (joined["site"] == joined["fold"].map({0: "Guys", 1: "HH"})).all()
-    told = [line for line in capsys.readouterr().out.splitlines() if "differs between the classes" in line]
-    assert len(told) == 1
-    assert told[0].startswith("age differs")
+    message = [line for line in capsys.readouterr().out.splitlines() if "differs between the classes" in line]
+    assert len(message) == 1
+    assert message[0].startswith("age differs")
     metrics = read_json(done.metrics)
     assert metrics["confound/age"] > 5
     assert metrics["confound/icv_ml"] < 0.5

@@ -11,8 +11,8 @@ from torch import nn
 
 from xai_brain import cli, compose
 from xai_brain.config.checks import read_config
+from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
-from xai_brain.config.stage import stage_settings
 from xai_brain.runs.directory import read_json
 from xai_brain.study.explanation.method_trial import try_methods
 

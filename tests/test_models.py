@@ -162,8 +162,8 @@ def test_published_weights_want_the_published_input(tmp_path, capsys, key, prepr
     torch.save({key: torch.zeros(1)}, path)
     settings = ["data=synthetic", f"preprocessing={preprocessing}", f"model.weights={path}"]
     check_weights(read_config(compose("train", settings)))
-    told = capsys.readouterr().out
-    assert ("preprocessing=kan2020 gives its input" in told) == warned
+    message = capsys.readouterr().out
+    assert ("preprocessing=kan2020 gives its input" in message) == warned
 
 
 def test_torch_is_as_it_was_after_training_and_fills_no_tensor_meanwhile():

@@ -199,7 +199,7 @@ def test_a_method_is_added_without_touching_the_others(copied):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("trainer.lr=0.5", r"trainer\.lr: 0\.002 there, 0\.5 now"),
         ("data.cohort.n_subjects=26", r"data\.cohort\.n_subjects: 24 there, 26 now"),
@@ -207,9 +207,9 @@ def test_a_method_is_added_without_touching_the_others(copied):
         ("attribution.MeaningfulPerturbation.n_iter=5", r"n_iter: 4 there, 5 now"),
     ],
 )
-def test_a_contradiction_is_refused_with_the_difference(copied, change, told):
+def test_a_contradiction_is_refused_with_the_difference(copied, change, message):
     before = times(copied.path)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         run(again(copied, change))
     assert times(copied.path) == before
 
@@ -277,7 +277,7 @@ def test_folds_that_are_trained_stay_true_when_the_cohort_changes(bids_tree, tmp
 
 
 def test_stages_take_what_they_may_and_keep_what_is_there(copied):
-    from xai_brain.config.stage import stage_settings
+    from xai_brain.config.saved import stage_settings
 
     given = f"run_dir={copied.path}"
     kept = stage_settings("explain", [given]).attribution["MeaningfulPerturbation"]

@@ -100,7 +100,7 @@ def test_two_copies_of_an_image_are_found_whatever_they_carry(planted_run):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["planted=atrophy", "planted.size=90"], r"planted\.size=90\.0: percent of the region's volume"),
         (["planted=lesion", "planted.radius_mm=0"], r"planted\.radius_mm=0\.0: above 0"),
@@ -114,7 +114,7 @@ def test_two_copies_of_an_image_are_found_whatever_they_carry(planted_run):
         (["planted.sizes=3"], r"did you mean 'planted\.size'"),
     ],
 )
-def test_wrong_settings_stop_before_any_work(overrides, told):
-    with pytest.raises(ConfigError, match=told) as caught:
+def test_wrong_settings_stop_before_any_work(overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         compose("run", ["data=synthetic", *overrides])
     assert "\n" not in str(caught.value)

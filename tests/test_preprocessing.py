@@ -263,3 +263,17 @@ def test_unknown_settings_of_a_checkpoint_are_refused():
     assert read_preprocessing(stored) == PreprocessingConfig("t1w_4mm", scaling="none")
     with pytest.raises(ConfigError, match=r"preprocessing\.smooth: not a setting"):
         read_preprocessing({**stored, "smooth": 4})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scaling": "z"}, "scaling=z: one of zscore, percentile, none"),
+        ({"brain": "mask"}, "brain=mask: one of image, template"),
+        ({"brain_median": 700.0}, "brain_median=700.0"),
+        ({"scaling": "none", "brain_median": -1.0}, "brain_median=-1.0"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PreprocessingConfig(**settings)

@@ -133,9 +133,9 @@ def test_methods_that_need_training_participants_are_refused(participants, publi
     assert main(["predict", *settings, "attribution=[grad_cam]"]) == 0
     stage = ["explain", f"run_dir={tmp_path / 'new'}", "attribution=[deep_lift]"]
     assert main(stage) == 1
-    told = capsys.readouterr().err
-    assert f"attribution.{refused}" in told
-    advice = told.strip().rpartition("choose ")[2]
+    message = capsys.readouterr().err
+    assert f"attribution.{refused}" in message
+    advice = message.strip().rpartition("choose ")[2]
     assert advice == "attribution.DeepLift.baseline=zero"
     assert main([*stage, advice]) == 0, capsys.readouterr().err
     run = RunDirectory(tmp_path / "new")
@@ -201,9 +201,9 @@ def test_another_preparation_than_the_published_one_is_refused(participants, pub
     with pytest.raises(ConfigError, match=r"was trained on intensities .* use preprocessing=kan2020"):
         predict_settings([*settings, "preprocessing=t1w_58x70x58"])
     assert main(["predict", *settings, "preprocessing.brain_median=null"]) == 1
-    told = capsys.readouterr().err
-    assert "preprocessing.brain_median=None: the median intensity of these brains" in told
-    assert "use preprocessing.brain_median=700" in told
+    message = capsys.readouterr().err
+    assert "preprocessing.brain_median=None: the median intensity of these brains" in message
+    assert "use preprocessing.brain_median=700" in message
 
 
 @pytest.mark.parametrize(("spread", "warned"), [(0.02, True), (0.1, False)])

@@ -12,8 +12,8 @@ import pytest
 from conftest import SMALL
 
 from xai_brain import RunDirectory, compose, evaluate, report, run
+from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
-from xai_brain.config.stage import stage_settings
 from xai_brain.metrics.report_card import COLUMNS, report_card, verdicts
 from xai_brain.metrics.table import METRICS, REQUIREMENTS, Metric, missing_requirements, select_metrics
 from xai_brain.reporting.figures.card import card_figure, goodness

@@ -144,7 +144,7 @@ def test_with_whole_batches_two_processes_train_the_network_of_one(tmp_path):
         settings,
         seed=5,
         work_dir=tmp_path / "one",
-        tell=lambda epoch, _: reported.append(epoch),
+        report_epoch=lambda epoch, _: reported.append(epoch),
     )
     both, checkpoint, history_of_two = fit_in_processes(
         data(), model, two(settings), seed=5, work_dir=tmp_path / "two"

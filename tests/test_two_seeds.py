@@ -91,10 +91,10 @@ def test_the_report_tells_it_with_its_figures(finished):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html.split("</style>")[1])).replace("&nbsp;", " ")
     for said in (
         "Clusters of methods",
-        "Agreement of the differences of the classes",
-        "Networks of 2 seeds explained the same 24 subjects in 2 folds (4 networks)",
-        "of its variance from that network rather than from the subject",
-        "Mean and histogram entropy (256 bins) of each of the 2 feature maps",
+        "Agreement of the differences between classes",
+        "Networks of 2 seeds explained the same 24 participants in 2 folds (4 networks)",
+        "of the variance depends on the network",
+        "The mean and the histogram entropy (256 bins) of each of the 2 feature maps",
         "network.block1.relu",
     ):
         assert said in text

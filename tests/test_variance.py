@@ -237,9 +237,9 @@ def test_with_one_seed_there_is_nothing_but_the_reason(run, capsys):
             path.unlink()
     capsys.readouterr()
     divided(run)
-    told = capsys.readouterr().out
-    assert told.count("\n") == 1
-    assert "there is only one seed; train and explain more, for example seeds=[0,1,2]" in told
+    message = capsys.readouterr().out
+    assert message.count("\n") == 1
+    assert "there is only one seed; train and explain more, for example seeds=[0,1,2]" in message
     assert not run.evaluation("variance").exists()
     assert not run.group_map("GradCAM", "variance-model", "share").exists()
     assert not [name for name in read_json(run.metrics) if name.startswith("variance/")]

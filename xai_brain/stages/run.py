@@ -65,7 +65,6 @@ def run(cfg: DictConfig | Config) -> RunDirectory:
 
 def print_summary(done: RunDirectory) -> None:
     """A short table of the main figures and the path of the report."""
-    from rich.console import Console
     from rich.table import Table
 
     metrics = read_json(done.metrics)
@@ -85,5 +84,5 @@ def print_summary(done: RunDirectory) -> None:
         table.add_row(
             name, f"{metrics[name]:.3f}", interval, f"{by_chance:.3f}" if by_chance is not None else ""
         )
-    Console().print(table)
+    log(table)
     log(f"report: {done.report}")

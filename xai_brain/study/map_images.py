@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.config.build import valid_choice
+from xai_brain.config.saved import open_settings
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
-from xai_brain.config.stage import open_settings
 from xai_brain.io.nifti import load_img
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar
 from xai_brain.study.run_images import SPACE, map_values

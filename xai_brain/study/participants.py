@@ -18,7 +18,7 @@ from xai_brain.io.atomic import remove_partial_files
 from xai_brain.io.nifti import get_grid
 from xai_brain.io.problems import DataError, Problems, named
 from xai_brain.parallel.locks import run_exclusive
-from xai_brain.parallel.progress import log, track
+from xai_brain.parallel.progress import log, log_warning, track
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
 
 
@@ -133,7 +133,7 @@ def _write_quarantine(problems: Problems, run: RunDirectory) -> None:
 
 def _log_space_warnings(table: pd.DataFrame) -> None:
     for row in table[table["space_warning"] != ""].itertuples():
-        log(f"warning: {row.t1w_path}: {row.space_warning} (used because of data.space_check=warn)")
+        log_warning(f"{row.t1w_path}: {row.space_warning} (used because of data.space_check=warn)")
 
 
 def synthetic_root(config: Config) -> Path:
@@ -184,12 +184,12 @@ def relative_path(path: str | Path, root: Path) -> str:
 
 
 def of_one_class(
-    participants: pd.DataFrame, tell: Callable[[str], object] = lambda line: None
+    participants: pd.DataFrame, report: Callable[[str], object] = lambda line: None
 ) -> pd.DataFrame:
     """One row per participant, without those whose sessions are of different classes."""
     classes = participants.groupby("participant_id", sort=False)["label"].nunique()
     if several := classes.index[classes > 1].tolist():
-        tell(f"evaluate: {named(several)}: of several classes; left out where classes are compared")
+        report(f"evaluate: {named(several)}: of several classes; left out where classes are compared")
     return participants[~participants["participant_id"].isin(several)].drop_duplicates("participant_id")
 
 

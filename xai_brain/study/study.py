@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from xai_brain.config.build import change_settings, valid_choice
+from xai_brain.config.saved import open_settings
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
-from xai_brain.config.stage import open_settings
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.study.inline import ReportPage
 from xai_brain.study.maps import Maps

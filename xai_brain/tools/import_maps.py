@@ -13,9 +13,9 @@ import pandas as pd
 
 from xai_brain.config.checks import read_config
 from xai_brain.config.compose import compose
+from xai_brain.config.saved import stage_settings
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
-from xai_brain.config.stage import stage_settings
 from xai_brain.data.spaces.space_check import check_mni152
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import (
@@ -86,7 +86,7 @@ def import_maps(arguments: list[str]) -> int:
         raise ConfigError(f"maps={folder}: there is no such folder")
     found = list(foreign_maps(folder, given.get("method")))
     config, run, participants = _run_of(overrides)
-    maps, strangers = _of_the_cohort(found, participants, folder)
+    maps, unknown_ids = _of_the_cohort(found, participants, folder)
     taken = {label for label in config.attribution if _has_maps(run, label)} & {
         found.method for found in maps
     }
@@ -104,7 +104,7 @@ def import_maps(arguments: list[str]) -> int:
         brain_mask = brain_of(run, each.participant_id, each.session_id)
         _write(each, target, brain_mask, grid, config.data.orientation)
     write_dataset_description(run)
-    left_out = f"; {named(strangers)} not in the cohort, left out" if strangers else ""
+    left_out = f"; {named(unknown_ids)} not in the cohort, left out" if unknown_ids else ""
     methods = named(sorted({each.method for each in maps}))
     log(f"import-maps: {len(maps)} maps of {methods}{left_out}; next: xai-brain evaluate run_dir={run.path}")
     return 0
@@ -169,13 +169,13 @@ def _of_the_cohort(
     known = set(zip(participants["participant_id"], participants["session_id"], strict=True))
     sessions = participants.groupby("participant_id")["session_id"].unique()
     maps: dict[tuple[str, str, str], ExternalMap] = {}
-    strangers = []
+    unknown_ids = []
     for each in found:
         session = each.session_id
         if not session and len(sessions.get(each.participant_id, ())) == 1:
             session = sessions[each.participant_id][0]  # the only one it can be
         if (each.participant_id, session) not in known:
-            strangers.append(each.participant_id)
+            unknown_ids.append(each.participant_id)
             continue
         key = (each.participant_id, session, each.method)
         if key in maps:
@@ -188,7 +188,7 @@ def _of_the_cohort(
             f"maps={folder}: no NIfTI file whose name begins with the id of anyone of the cohort "
             f"(sub-<id>_..., as {participants['participant_id'].iloc[0]})"
         )
-    return list(maps.values()), sorted(set(strangers))
+    return list(maps.values()), sorted(set(unknown_ids))
 
 
 def _has_maps(run: RunDirectory, label: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +85,7 @@ def verify(arguments: list[str]) -> int:
         config.data.root = expanded(roots[0])
     findings = check_run(config, run)
     for problem in findings.problems:
-        log(problem)
+        log(problem, logging.WARNING)  # shown with every verbosity
     listed = ", ".join(f"{count} {kind}" for kind, count in findings.counts.items())
     log(f"{run.path}: looked at {listed or 'nothing'}; {len(findings.problems)} missing or altered")
     if findings.unknown:

@@ -123,7 +123,7 @@ class Comparison:
 
     def __init__(self, config: Config, run: RunDirectory, maps: pd.DataFrame):
         self.config, self.run, self.maps, self.settings = config, run, maps, config.evaluation.group
-        participants = of_one_class(read_tsv(run.participants), tell=log)
+        participants = of_one_class(read_tsv(run.participants), report=log)
         self.classes = class_names(participants)
         given = self.settings.confounds
         self.confounds = default_confounds(config, participants) if given is None else list(given)

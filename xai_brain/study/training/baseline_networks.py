@@ -67,7 +67,7 @@ def fold_probabilities(
             asdict(trainer),
             seed=seed,
             work_dir=Path(work_dir),
-            tell=EpochLines(what, trainer.max_epochs),
+            report_epoch=EpochLines(what, trainer.max_epochs),
         )
         validation, targets = predict_logits(classifier, data.val_dataloader())
         test, _ = predict_logits(classifier, data.test_dataloader())

@@ -24,7 +24,7 @@ from xai_brain.models.networks.kan2020 import is_published
 from xai_brain.models.process_group import joined_processes, n_processes
 from xai_brain.models.weights import read_state_dict
 from xai_brain.parallel.locks import is_locked, run_exclusive, run_shared
-from xai_brain.parallel.progress import EpochLines, log
+from xai_brain.parallel.progress import EpochLines, log, log_warning
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
@@ -172,7 +172,7 @@ def train_fold(
     fold_seed = 1000 * seed + fold
     datamodule = datamodule_of(config, parts, fold_seed)
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
-    tell = EpochLines(what, config.trainer.max_epochs)
+    report_epoch = EpochLines(what, config.trainer.max_epochs)
     settings = asdict(config.trainer)
     fit = fit_fold if n_processes(settings) == 1 else fit_in_processes
     with (
@@ -186,7 +186,7 @@ def train_fold(
             settings,
             seed=fold_seed,
             work_dir=Path(work_dir),
-            tell=tell,
+            report_epoch=report_epoch,
         )
         _keep_logs(Path(work_dir), run.path / "logs" / checkpoint.stem)
         probabilities = {
@@ -241,8 +241,8 @@ def check_weights(config: Config) -> None:
     if (settings.grid, settings.scaling) == ("kan2020_58x70x58", "none"):
         return
     if config.model["_target_"].endswith(".Kan2020") and is_published(weights):
-        log(
-            f"warning: {weights} was trained on raw intensities of the grid kan2020_58x70x58, not on "
+        log_warning(
+            f"{weights} was trained on raw intensities of the grid kan2020_58x70x58, not on "
             f"{settings.grid} with scaling={settings.scaling}; preprocessing=kan2020 gives its input"
         )
 

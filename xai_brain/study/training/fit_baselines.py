@@ -164,7 +164,7 @@ def fit_classifier(
             raise BaselineError(f"baselines.{name}: fold {fold + 1}: predictions are NaN or infinite")
         table = prediction_table(test, probabilities, names, fold=fold, seed=seed)
         write_tsv(table, done)
-        _tell(f"{name} fold {fold + 1}/{max(fold_numbers(folds)) + 1}", table, start)
+        _log_scores(f"{name} fold {fold + 1}/{max(fold_numbers(folds)) + 1}", table, start)
 
     run_shared(
         run.locks,
@@ -192,7 +192,7 @@ def fit_network_baseline(
         }
         write_tsv(tables["validation"], run.baseline(name, f"validation_{of_network(seed, fold)}"))
         write_tsv(tables["test"], run.baseline(name, of_network(seed, fold)))  # last: it says that it is done
-        _tell(what, tables["test"], start)
+        _log_scores(what, tables["test"], start)
 
     seeds = config.seeds[: settings.n_seeds]
     units = {of_network(seed, fold): (seed, fold) for seed in seeds for fold in fold_numbers(folds)}
@@ -211,7 +211,7 @@ def of_network(seed: int, fold: int) -> str:
     return f"seed-{seed}_fold-{fold}"
 
 
-def _tell(what: str, table: pd.DataFrame, start: float) -> None:
+def _log_scores(what: str, table: pd.DataFrame, start: float) -> None:
     probabilities = table.filter(regex="^prob_").to_numpy()
     accuracy = (probabilities.argmax(1) == table["target"]).mean()
     log(f"{what}: test accuracy {accuracy:.3f} (n = {len(table)}), {time.monotonic() - start:.0f} s")

@@ -27,9 +27,9 @@ def folds_of(config: Config, cohort: pd.DataFrame) -> pd.DataFrame:
     settings = asdict(config.folds)
     path, only = settings.pop("path"), settings.pop("only")
     if path:
-        folds, strangers = read_folds(path, cohort)
-        if strangers:
-            log(f"{path}: {named(strangers)} not in the cohort, left out")
+        folds, unknown_ids = read_folds(path, cohort)
+        if unknown_ids:
+            log(f"{path}: {named(unknown_ids)} not in the cohort, left out")
     else:
         made = {key: value for key, value in settings.items() if key not in OF_PARTS}
         folds = make_folds(cohort, **made)

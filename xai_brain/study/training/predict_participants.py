@@ -16,7 +16,7 @@ from xai_brain.io.atomic import file_hash
 from xai_brain.io.problems import DataError, named
 from xai_brain.models.networks.kan2020 import is_published
 from xai_brain.parallel.locks import run_exclusive
-from xai_brain.parallel.progress import log, track
+from xai_brain.parallel.progress import log, log_warning, track
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
@@ -113,8 +113,8 @@ def check_published_input(config: Config, cohort: pd.DataFrame) -> None:
         )
     sizes = np.array([np.count_nonzero(mask) for mask in masks], float)
     if len(sizes) >= FEWEST_SIZES and (variation := sizes.std() / sizes.mean()) < LEAST_VARIATION:
-        log(
-            f"warning: brain sizes differ by {100 * variation:.1f} % only (SD; about 10 % between adults): "
+        log_warning(
+            f"brain sizes differ by {100 * variation:.1f} % only (SD; about 10 % between adults): "
             "these images were aligned such that their sizes are equal, but the network was trained on "
             "images that keep brain size; give it images in their own space with preprocessing.raw=true"
         )
@@ -139,7 +139,7 @@ def refuse_training_subjects(config: Config, cohort: pd.DataFrame) -> None:
             "out-of-fold predictions are there; remove them from this cohort"
         )
     if same := sorted(set(cohort["participant_id"]) & set(before["participant_id"])):
-        log(f"warning: {named(same)}: in training too, with other images; are they other participants?")
+        log_warning(f"{named(same)}: in training too, with other images; are they other participants?")
 
 
 def _same_content(settings: Config, cohort: pd.DataFrame, run: RunDirectory) -> list[str]:
