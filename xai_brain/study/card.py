@@ -18,6 +18,7 @@ from xai_brain.study.cohort import Cohort
 from xai_brain.study.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
 from xai_brain.study.settings import stage
+from xai_brain.study.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,6 +149,11 @@ class ReportCard:
         found = verdicts(self.table)
         rows = [(each.method, each.kind, each.believe, " ".join(each.sentences)) for each in found]
         return pd.DataFrame(rows, columns=["method", "kind", "believe", "reasons"])
+
+    @property
+    def study(self) -> Study:
+        """The networks that were trained on the planted effect, with their predictions."""
+        return Study(self._run.path, trusted_modules=self._trusted)
 
     @property
     def maps(self) -> Maps:

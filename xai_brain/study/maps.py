@@ -11,7 +11,7 @@ import pandas as pd
 
 from xai_brain.config.build import change_settings, valid_choice
 from xai_brain.config.schema import ConfigError
-from xai_brain.runs.directory import RunDirectory, read_tsv
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 from xai_brain.study.map_images import MapImages
 from xai_brain.study.settings import open_run, stage
 
@@ -130,8 +130,56 @@ class Maps(MapImages):
         where = str(labels_img) if isinstance(labels_img, str | Path) else "labels_img"
         return region_table(self._run, self._rows.to_dict("records"), atlas, where)
 
+    def compare_regions(
+        self,
+        labels_img: str | Path | nib.Nifti1Image,
+        lut: pd.DataFrame | str | Path | None = None,
+        *,
+        n_perm: int = 1000,
+    ) -> pd.DataFrame:
+        """Compare the classes region by region; there are no confounds in this comparison.
+
+        Maps of one common output are needed, as for `compare_groups`.
+
+        Parameters
+        ----------
+        labels_img, lut
+            As in `regions`.
+        n_perm : int, default 1000
+
+        Returns
+        -------
+        pandas.DataFrame
+            method, region, measure (mean, mass_share and others), class_a, class_b, mean_a, mean_b,
+            difference (a - b, the later class minus the earlier one) with its interval, p and q
+            (Benjamini-Hochberg).
+
+        Raises
+        ------
+        ConfigError
+            The maps explain different outputs.
+        """
+        from xai_brain.statistics.group_design import GroupError, common_output
+        from xai_brain.statistics.regions import compare_classes
+        from xai_brain.study.participants import class_names, of_one_class
+
+        for method, paths in self._rows.groupby("method")["path"]:
+            try:
+                common_output(read_json(sidecar(path)) for path in paths)
+            except GroupError as error:
+                raise ConfigError(f"{method}: {error}") from error
+        table, participants = self.regions(labels_img, lut), read_tsv(self._run.participants)
+        one_class = table["participant_id"].isin(of_one_class(participants)["participant_id"])
+        names = class_names(participants)[::-1]  # the later class minus the earlier one
+        return compare_classes(table[one_class], names, n_perm=n_perm)
+
     def compare_groups(
-        self, confounds: Sequence[str] | None = None, *, n_perm: int = 1000, fwhm_mm: float = 0.0
+        self,
+        confounds: Sequence[str] | None = None,
+        *,
+        n_perm: int = 1000,
+        fwhm_mm: float = 0.0,
+        atlas: str | Path | None = None,
     ) -> pd.DataFrame:
         """Compare the classes voxel by voxel (Freedman-Lane permutation test, family-wise error).
 
@@ -146,6 +194,9 @@ class Maps(MapImages):
         n_perm : int, default 1000
         fwhm_mm : float, default 0.0
             Smoothing of every map.
+        atlas : str or Path, optional
+            Label image, or a name that nilearn can download, that names the regions of clusters in
+            ``study.evaluation("group_clusters")``; the study keeps it for its report.
 
         Returns
         -------
@@ -165,7 +216,9 @@ class Maps(MapImages):
             valid_choice("column", name, (*read_tsv(self._run.participants), "fold"))
         given: dict[str, Any] = {"n_perm": n_perm, "fwhm_mm": fwhm_mm}
         given["confounds"] = None if confounds is None else list(confounds)
-        self._evaluate(make_group_tests, {f"evaluation.group.{name}": value for name, value in given.items()})
+        changes: dict[str, Any] = {f"evaluation.group.{name}": value for name, value in given.items()}
+        changes |= {} if atlas is None else {"evaluation.atlas": str(atlas)}
+        self._evaluate(make_group_tests, changes)
         table = read_tsv(self._run.evaluation("group_tests"))
         own = table[table["method"].isin(self.methods)]
         if own["reason"].notna().all():
