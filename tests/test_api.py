@@ -409,6 +409,7 @@ def test_a_report_card_of_a_planted_effect(cohort, tmp_path):
         seeds=(0,),
         max_epochs=1,
         n_bootstrap=50,
+        card_settings={"n_sanity": 2},
         run_dir=tmp_path / "card",
     )
     assert set(card.table["method"]) == {"GradCAM", "Saliency", "RandomMap"}
@@ -418,6 +419,8 @@ def test_a_report_card_of_a_planted_effect(cohort, tmp_path):
     assert set(card.maps.methods) == {"GradCAM", "Saliency", "RandomMap"}
     assert repr(xb.ReportCard(card.run_dir)) == repr(card)
     assert card.study.class_names == ["without", "with"]
+    with pytest.raises(ConfigError, match=r"'n_sane'; there are .*n_sanity"):
+        xb.report_card(cohort, planted=planted, card_settings={"n_sane": 2}, run_dir=tmp_path / "none")
     with pytest.raises(ConfigError, match=r"planted.kind is needed"):
         xb.report_card(cohort, planted=xb.PlantedEffect(), run_dir=tmp_path / "none")
 

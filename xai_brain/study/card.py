@@ -42,6 +42,7 @@ def report_card(
     batch_size: int = 4,
     lr: float = 2e-3,
     n_bootstrap: int = 1000,
+    card_settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> ReportCard:
     """Plant an effect at a known place into images of a cohort and see which methods find it.
@@ -73,6 +74,8 @@ def report_card(
     batch_size : int, default 4
     lr : float, default 2e-3
     n_bootstrap : int, default 1000
+    card_settings : mapping, optional
+        Further fields of `xai_brain.config.schema.CardConfig`, such as ``{"n_sanity": 4}``.
     overwrite : bool, default False
         Replace results in `run_dir` that were made with other settings.
 
@@ -103,6 +106,7 @@ def report_card(
     values |= {"trainer.max_epochs": max_epochs, "trainer.batch_size": batch_size, "trainer.lr": lr}
     values |= {f"model.{name}": value for name, value in (model_settings or {}).items()}
     values |= {"evaluation.n_bootstrap": n_bootstrap}
+    values |= {f"evaluation.card.{name}": value for name, value in (card_settings or {}).items()}
     if metrics is not None:
         values |= {"evaluation.card.metrics": list(metrics)}
     choices |= {"experiment": "report_card"} | ({"model": model} if model != "kan2020" else {})

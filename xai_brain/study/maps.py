@@ -174,12 +174,7 @@ class Maps(MapImages):
         return compare_classes(table[one_class], names, n_perm=n_perm)
 
     def compare_groups(
-        self,
-        confounds: Sequence[str] | None = None,
-        *,
-        n_perm: int = 1000,
-        fwhm_mm: float = 0.0,
-        atlas: str | Path | None = None,
+        self, confounds: Sequence[str] | None = None, *, n_perm: int = 1000, fwhm_mm: float = 0.0
     ) -> pd.DataFrame:
         """Compare the classes voxel by voxel (Freedman-Lane permutation test, family-wise error).
 
@@ -194,9 +189,6 @@ class Maps(MapImages):
         n_perm : int, default 1000
         fwhm_mm : float, default 0.0
             Smoothing of every map.
-        atlas : str or Path, optional
-            Label image, or a name that nilearn can download, that names the regions of clusters in
-            ``study.evaluation("group_clusters")``; the study keeps it for its report.
 
         Returns
         -------
@@ -216,9 +208,7 @@ class Maps(MapImages):
             valid_choice("column", name, (*read_tsv(self._run.participants), "fold"))
         given: dict[str, Any] = {"n_perm": n_perm, "fwhm_mm": fwhm_mm}
         given["confounds"] = None if confounds is None else list(confounds)
-        changes: dict[str, Any] = {f"evaluation.group.{name}": value for name, value in given.items()}
-        changes |= {} if atlas is None else {"evaluation.atlas": str(atlas)}
-        self._evaluate(make_group_tests, changes)
+        self._evaluate(make_group_tests, {f"evaluation.group.{name}": value for name, value in given.items()})
         table = read_tsv(self._run.evaluation("group_tests"))
         own = table[table["method"].isin(self.methods)]
         if own["reason"].notna().all():
