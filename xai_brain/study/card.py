@@ -105,7 +105,7 @@ def report_card(
     values |= {"folds.test_fraction": test_fraction, "seeds": [int(seed) for seed in seeds]}
     values |= {"trainer.max_epochs": max_epochs, "trainer.batch_size": batch_size, "trainer.lr": lr}
     values |= {f"model.{name}": value for name, value in (model_settings or {}).items()}
-    values |= {"evaluation.n_bootstrap": n_bootstrap}
+    values |= {"evaluation.n_bootstrap": n_bootstrap, "evaluation.group.n_perm": 0}  # classes are random
     values |= {f"evaluation.card.{name}": value for name, value in (card_settings or {}).items()}
     if metrics is not None:
         values |= {"evaluation.card.metrics": list(metrics)}
