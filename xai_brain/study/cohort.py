@@ -7,12 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from xai_brain.config.build import build_settings, choices_of, valid_choice
 from xai_brain.config.setting import ConfigError
 from xai_brain.data.layouts.synthetic import SyntheticSettings
-from xai_brain.io.nifti import GRIDS
+from xai_brain.io.nifti import GRIDS, get_grid
 from xai_brain.io.problems import Problems
 from xai_brain.study.participants import class_names, find_participants, prepare_volumes
 
@@ -202,6 +203,28 @@ class Cohort:
         columns = [name for name in columns if name not in ("alignment_path", "space_warning")]
         table = prepare_volumes(config, self.table[columns], problems)
         return Cohort(table, self._choices, values, problems.table(), grid)
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Voxel to MNI152 mm of the prepared volumes, (4, 4)."""
+        self.settings()  # refuses a cohort that is not prepared
+        return get_grid(str(self.grid)).affine
+
+    def volumes(self) -> np.ndarray:
+        """Prepared volumes in the order of `table`.
+
+        Returns
+        -------
+        ndarray of shape (N, X, Y, Z), float32
+            0 outside the brain.
+
+        Examples
+        --------
+        >>> cohort.volumes().shape
+        (16, 46, 55, 46)
+        """
+        self.settings()
+        return np.stack([np.load(path) for path in self.table["volume_path"]])
 
     def plot(self, columns: Sequence[str] = ("age",)) -> Figure:
         """Distribution of numeric columns in each class.

@@ -10,14 +10,13 @@ from typing import Any
 import pandas as pd
 
 from xai_brain.config.build import change_settings, valid_choice
-from xai_brain.config.saved import open_settings
-from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
-from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
+from xai_brain.runs.directory import first_repeat, read_json, read_tsv
 from xai_brain.study.inline import ReportPage
 from xai_brain.study.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
 from xai_brain.study.settings import stage
+from xai_brain.study.trained_networks import TrainedNetworks
 
 
 def open_study(run_dir: str | Path, *, trusted_modules: Sequence[str] = ()) -> Study:
@@ -46,7 +45,7 @@ def open_study(run_dir: str | Path, *, trusted_modules: Sequence[str] = ()) -> S
     return Study(run_dir, trusted_modules=trusted_modules)
 
 
-class Study:
+class Study(TrainedNetworks):
     """Networks of all folds and seeds with their predictions; made by `cross_validate` or `open_study`.
 
     Parameters
@@ -55,21 +54,6 @@ class Study:
     trusted_modules : sequence of str, optional
         See `open_study`.
     """
-
-    def __init__(self, run_dir: str | Path, *, trusted_modules: Sequence[str] = ()):
-        self._run = RunDirectory(Path(run_dir).expanduser())
-        self._trusted = list(trusted_modules)
-        if not self._run.config.exists():
-            raise ConfigError(f"{self._run.path}: there is no study; xai_brain.cross_validate makes one")
-        config = self._settings()
-        self.seeds: list[int] = [int(seed) for seed in config.seeds]
-        if not self._run.predictions.exists():
-            raise ConfigError(f"{self._run.path}: the networks are not trained; call cross_validate first")
-
-    @property
-    def run_dir(self) -> Path:
-        """Folder of all results."""
-        return self._run.path
 
     @property
     def class_names(self) -> list[str]:
@@ -117,6 +101,68 @@ class Study:
             interval = (metrics[f"{key}_ci_low"], metrics[f"{key}_ci_high"])
             rows.append((name, metrics[key], *interval, chance.get(name, float("nan"))))
         return pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high", "chance"])
+
+    @property
+    def participants(self) -> pd.DataFrame:
+        """Participants of the study: one row per image, with the fold in which it is tested.
+
+        Columns: those of participants.tsv, such as participant_id, label, target and age (years); and fold,
+        numbered as in `predictions` (of repeated folds, that of the first repeat).
+
+        Examples
+        --------
+        >>> study.participants.groupby("fold")["label"].value_counts().tolist()
+        [6, 6, 6, 6]
+        """
+        folds = first_repeat(read_tsv(self._run.folds))[["participant_id", "fold"]]
+        table = read_tsv(self._run.participants).drop(columns="fold", errors="ignore")
+        return table.merge(folds.drop_duplicates("participant_id"), on="participant_id", how="left")
+
+    def compare_baselines(self) -> pd.DataFrame:
+        """Compare the networks with a classifier that uses brain size only, and with fitted baselines.
+
+        Brain size needs ``brain_size_column`` in `xai_brain.load_cohort`; ``xai-brain baselines`` fits
+        others on the same folds.
+
+        Returns
+        -------
+        pandas.DataFrame
+            name, metric, value, ci_low, ci_high, n_subjects; and for every baseline the difference of the
+            network from it, with interval and p. ``auroc_size_matched`` is the AUROC of pairs of test
+            participants of different classes whose brain sizes differ by at most 2 %.
+        """
+        from xai_brain.study.training.compare_baselines import compare_baselines
+
+        compare_baselines(self._settings(), self._run)
+        if not self._run.evaluation("baselines").exists():
+            raise ConfigError(
+                f"{self.run_dir}: there is no baseline; set brain_size_column in load_cohort, or fit one "
+                "with `xai-brain baselines`"
+            )
+        return self.evaluation("baselines")
+
+    def evaluation(self, name: str) -> pd.DataFrame:
+        """One of the tables that evaluations have written.
+
+        Parameters
+        ----------
+        name : str
+            Such as ``group_clusters`` after `Maps.compare_groups`, ``mask_validation`` after
+            ``xai-brain validate`` and ``summary`` after `report`.
+
+        Raises
+        ------
+        ConfigError
+            There is no such table (yet); those that exist are listed.
+
+        Examples
+        --------
+        >>> study.evaluation("summary")["table"].unique().tolist()
+        ['agreement', 'localization']
+        """
+        paths = sorted(self._run.evaluation("x").parent.glob("*.tsv"))
+        valid_choice("table", name, [path.stem for path in paths])
+        return read_tsv(self._run.evaluation(name))
 
     def explain(
         self,
@@ -198,9 +244,6 @@ class Study:
             stage(evaluate_run)(config)
         stage(report_run)(config)
         return ReportPage(self._run.report)
-
-    def _settings(self) -> Config:
-        return open_settings(self._run.path, self._trusted)
 
     def __repr__(self) -> str:
         table = read_tsv(self._run.predictions)
