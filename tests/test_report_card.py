@@ -130,7 +130,7 @@ def test_a_place_that_is_found_among_much_else_is_read_with_care():
     found = verdicts_of(blind, t_map, rows_of("Scattered", rra=0.2, parameter_randomization=0.0))["Scattered"]
     assert found.believe == "with care"
     assert (
-        "80% of its highest voxels lie elsewhere (of a t-map of the training images 40%)"
+        "80% of its highest voxels are outside the effect (40% for a t-map of the training images)"
         in found.sentences[1]
     )
 

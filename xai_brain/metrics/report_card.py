@@ -17,7 +17,7 @@ from xai_brain.statistics.bootstrap import over_subjects
 COLUMNS = ["method", "kind", "metric", "title", "value", "ci_low", "ci_high", "chance", "n_subjects"]
 T_MAP = "TMap"  # the baseline that uses the labels of the training participants
 UNCHANGED, SIMILAR = 0.8, 0.5  # thresholds of Spearman similarities in the verdicts
-WEAK = 0.5  # of the t-map's relevance rank; below it most of the highest voxels lie elsewhere
+WEAK = 0.5  # of the t-map's relevance rank; below it most of the highest voxels are outside the effect
 
 
 def report_card(rows: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0) -> pd.DataFrame:
@@ -141,13 +141,15 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
             )  # fmt: skip
         other = t_map is not None and t_map.method != row.method and t_map.has("rra")
         t = t_map.value("rra") if t_map is not None and other else np.nan
-        ours = row.value("rra")
-        if not failed and ours < WEAK * (t if other else 1):
+        rra = row.value("rra")
+        if not failed and rra < WEAK * (t if other else 1):
             doubtful = True
-            beside = f" (of a t-map of the training images {1 - t:.0%})" if other else ""
-            sentences.append(f"But {1 - ours:.0%} of its highest voxels lie elsewhere{beside}.")
-        elif not failed and ours < t:
-            sentences.append(f"A plain t-map of the training images finds it better ({t:.2f}).")
+            compared = f" ({1 - t:.0%} for a t-map of the training images)" if other else ""
+            sentences.append(
+                f"However, {1 - rra:.0%} of its highest voxels are outside the effect{compared}."
+            )
+        elif not failed and rra < t:
+            sentences.append(f"A t-map of the training images localises the effect better ({t:.2f}).")
     if row.kind == "baseline":
         return Verdict(row.method, row.kind, sentences, "not rated")
     if row.has("parameter_randomization"):
