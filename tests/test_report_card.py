@@ -111,7 +111,7 @@ def test_verdicts_follow_from_the_values():
     found = verdicts_of(blind, t_map, good, fixed, blinded, like_edges, lucky)
     assert found["Good"].believe == "yes"
     assert "better than every baseline" in " ".join(found["Good"].sentences)
-    assert "t-map of the training images finds it better (0.90)" in " ".join(found["Good"].sentences)
+    assert "training images localises the effect better (0.90)" in " ".join(found["Good"].sentences)
     assert "probability of the class falls faster" in " ".join(found["Good"].sentences)
     assert found["Fixed"].believe == "no"
     assert "not an explanation of this network" in " ".join(found["Fixed"].sentences)

@@ -1,6 +1,6 @@
-"""The report card: every metric of every method, with interval and chance level, and verdicts in words.
+"""The report card: all metrics of all methods with intervals and chance levels, and conclusions in words.
 
-No network is needed here: values are read from tidy rows, one per participant.
+The input is a tidy table of values for each participant; no network is needed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Verdict:
     ----------
     method, kind : str
     sentences : list of str
-        Each follows from values of the card, which it states.
+        Sentences that state values of the card and what follows from them.
     believe : {"yes", "with care", "no", "not rated"}
         ``yes``: it finds the planted effect better than chance, its permutation null and every baseline that
         does not use the labels, at least half as well as a t-map, and it depends on the network. ``no``: it
@@ -75,7 +75,7 @@ class Verdict:
 
 
 def verdicts(card: pd.DataFrame) -> list[Verdict]:
-    """Verdicts for every method and baseline of a card; the best localisation comes first.
+    """Conclusions for all methods and baselines of a card, sorted by localisation.
 
     Parameters
     ----------

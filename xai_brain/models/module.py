@@ -27,7 +27,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         In the order of the class index.
     input_shape : list of 3 int
     preprocessing : dict, optional
-        Settings with which the volumes were prepared (kept for whoever loads the checkpoint).
+        Settings with which the volumes were prepared; stored in the checkpoint for documentation.
     lr, weight_decay : float
     scheduler : {"one_cycle", "multistep", "constant"}, default "one_cycle"
     milestones : list of int, default ()
