@@ -20,9 +20,9 @@ from xai_brain import RunDirectory, compose
 from xai_brain.cli import main
 from xai_brain.config.compose import ConfigError
 from xai_brain.config.overrides import literal, quoted, split_commas, text_settings, unquoted
-from xai_brain.data.labels import LabelRule, make_labels
 from xai_brain.runs.directory import read_json, read_tsv, write_tsv
 from xai_brain.study.explanation.target_rule import read_target, target_rule
+from xai_brain.task.labels import LabelRule, make_labels
 
 NAMES = ["two words", "Müller", "Study (2020)", "a=b", "v1,final", "O'Brien", "R&D", "c#1", "50% [new]",
          "{x}", '"quoted" part', "back\\slash", "100", "TRUE", "null,", "ends with '", "tab\tand *",

@@ -15,7 +15,7 @@ from torch import nn
 from xai_brain.baselines.classifiers import BaselineError, brain_size_predictions
 from xai_brain.cli import main
 from xai_brain.metrics.mask_validation import COLUMNS, validation_table
-from xai_brain.models.fitting import StopAtNonFinite, TrainingError, fit_fold, naming_network, predict_logits
+from xai_brain.models.fitting import StopAtNonFinite, TrainingError, fit_fold, naming_network, predict_outputs
 from xai_brain.reporting.sections.baseline import section as baseline_section
 from xai_brain.runs.directory import RunDirectory, read_json
 from xai_brain.study.evaluation.tables import summarise
@@ -58,7 +58,7 @@ def test_outputs_must_be_finite():
     volumes[1] = 1
     loader = [{"volume": volumes, "target": torch.zeros(3)}]
     with pytest.raises(TrainingError, match="the outputs for 1 of 3 images are NaN or infinite"):
-        predict_logits(Overflow(), loader)
+        predict_outputs(Overflow(), loader)
 
 
 def test_a_training_that_diverges_in_one_fold_ends_with_an_error(tmp_path, monkeypatch, capsys):

@@ -31,6 +31,8 @@ def check(cfg: DictConfig) -> None:
         )
     if not cfg.model.get("_target_"):
         raise ConfigError("no value for model._target_: the dotted name of a torch.nn.Module")
+    if not cfg.task.get("_target_"):
+        raise ConfigError("no value for task._target_: the dotted name of a task, as in conf/task")
     _check_baselines(cfg.baselines)
     for label, method in cfg.attribution.items():
         if not method.get("_target_"):
@@ -42,7 +44,6 @@ def check(cfg: DictConfig) -> None:
         "trainer.mode": (None, "min", "max"),
         "trainer.standardize": (None, "mean", "zscore"),
         "explain.output_space": ("MNI152", "native"),
-        "explain.output": (None, "logit", "logit_difference", "probability"),
         "preprocessing.scaling": ("zscore", "percentile", "none"),
         "preprocessing.brain": ("image", "template"),
         "data.space_check": ("error", "warn"),
@@ -117,9 +118,11 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{section}.{unfit[0]}: a name can hold letters, digits and _ only")
     import_trusted(cfg.trusted_modules)
     _check_targets(OmegaConf.to_container(cfg), list(cfg.trusted_modules))
+    _check_task(cfg)
 
 
-METRICS_TABLE = "xai_brain.metrics.table"  # belongs to a higher layer, so it is named like a _target_
+# These belong to higher layers, so they are named like a _target_.
+METRICS_TABLE, TASKS = "xai_brain.metrics.table", "xai_brain.task.build"
 BASELINES = {  # what each kind of baseline needs, and what it may have
     "voxels": ({"steps", "block_voxels"}, {"choices"}),
     "morphometry": ({"steps"}, {"choices"}),
@@ -150,6 +153,28 @@ def _check_baselines(baselines: DictConfig) -> None:
                 raise ConfigError(f"{where}.{key}={settings[key]!r}: a whole number from 1 on is needed")
         if "network" in settings and not settings.network.get("_target_"):
             raise ConfigError(f"no value for {where}.network._target_: the dotted name of a torch.nn.Module")
+
+
+def _check_task(cfg: DictConfig) -> None:
+    try:
+        task = import_module(TASKS).build_task(OmegaConf.to_container(cfg.task))
+    except (ValueError, ImportError) as error:
+        raise ConfigError(str(error)) from error
+    if cfg.explain.output not in (None, *task.outputs):
+        raise ConfigError(f"explain.output={cfg.explain.output}: one of {', '.join(task.outputs)} is needed")
+    if task.has_classes:
+        return
+    needs_classes = {
+        "planted.kind": cfg.planted.kind,
+        "baselines": list(cfg.baselines),
+        "data.brain_size_column": cfg.data.brain_size_column,
+        "data.threshold": cfg.data.threshold,
+        "data.bins": cfg.data.bins,
+        "evaluation.masks.in_run": cfg.evaluation.masks.in_run,
+    }
+    for key, value in needs_classes.items():
+        if value:
+            raise ConfigError(f"{key}={value}: needs classes; leave it out, or use task=classification")
 
 
 def _check_trainer(trainer: DictConfig) -> None:

@@ -258,6 +258,7 @@ class Config:
     # a run whose networks predict these participants, who were not in it
     networks: str | None = field(default=None, metadata=PATH)
     trusted_modules: list[str] = field(default_factory=list)
+    task: dict[str, Any] = MISSING
     data: DataConfig = MISSING
     preprocessing: PreprocessingConfig = MISSING
     planted: PlantedEffect = MISSING

@@ -199,7 +199,8 @@ def _fit_in_process(
 ) -> None:
     """The training of `fit_in_processes` in one of its processes, which are connected."""
     rank, accelerator = torch.distributed.get_rank(), accelerator_name(settings)
-    import_trusted([classifier_settings["network"]["_target_"]])  # the user has trusted it in rank zero
+    made = (classifier_settings["network"], classifier_settings.get("task") or {})
+    import_trusted([one["_target_"] for one in made if "_target_" in one])  # trusted by the user in rank zero
     unused: dict[str, Any] = {"find_unused_parameters": True} if settings["strategy"].endswith(UNUSED) else {}
     arguments = {
         "accelerator": accelerator,

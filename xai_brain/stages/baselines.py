@@ -18,7 +18,6 @@ from xai_brain.baselines.classifiers import (
     class_probabilities,
     fit_baseline,
     pipeline_of,
-    prediction_table,
 )
 from xai_brain.baselines.morphometry import morphometry_features
 from xai_brain.baselines.voxel_features import voxel_features
@@ -29,7 +28,7 @@ from xai_brain.models.calibrated import missing_package
 from xai_brain.parallel.locks import run_shared
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, add_seconds, read_json, read_tsv, write_json, write_tsv
-from xai_brain.study.participants import class_names, prepared_cohort, same_cohort
+from xai_brain.study.participants import prepared_cohort, same_cohort, task_of
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.baseline_networks import fold_probabilities
 from xai_brain.study.training.compare_baselines import compare_baselines
@@ -141,7 +140,7 @@ def fit_classifier(
     features: np.ndarray,
 ) -> None:
     """Out-of-fold predictions of a scikit-learn classifier; training and validation part are one here."""
-    settings, seed, names = cfg.baselines[name], int(cfg.seeds[0]), class_names(cohort)
+    settings, seed, task = cfg.baselines[name], int(cfg.seeds[0]), task_of(cfg, cohort)
     choices = OmegaConf.to_container(settings.get("choices") or OmegaConf.create({}))
     assert isinstance(choices, dict)
     usable = ~np.isnan(features).all(1)
@@ -172,10 +171,10 @@ def fit_classifier(
         except (BaselineError, ValueError) as error:
             raise BaselineError(f"baselines.{name}: fold {fold + 1}: {str(error).splitlines()[0]}") from error
         write_json(chosen, done.with_suffix(".json"))
-        probabilities = class_probabilities(model, features[test.index], len(names))
+        probabilities = class_probabilities(model, features[test.index], task.n_outputs)
         if not np.isfinite(probabilities).all():
             raise BaselineError(f"baselines.{name}: fold {fold + 1}: predictions are NaN or infinite")
-        table = prediction_table(test, probabilities, names, fold=fold, seed=seed)
+        table = task.prediction_table(test, probabilities, fold=fold, seed=seed)
         write_tsv(table, done)
         _tell(f"{name} fold {fold + 1}/{max(fold_numbers(folds)) + 1}", table, start)
 
@@ -193,14 +192,14 @@ def fit_network_baseline(
     cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame, name: str
 ) -> None:
     """Out-of-fold predictions of another network, trained with the seeds and parts of the run's own."""
-    settings, names = cfg.baselines[name], class_names(cohort)
+    settings, task = cfg.baselines[name], task_of(cfg, cohort)
 
     def fit(seed: int, fold: int) -> None:
         start, what = time.monotonic(), f"{name} seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
         parts = split_prepared_fold(cfg, cohort, folds, fold, seed)
-        probabilities = fold_probabilities(cfg, settings, parts, names, 1000 * seed + fold, what)
+        probabilities = fold_probabilities(cfg, settings, parts, list(task.names), 1000 * seed + fold, what)
         tables = {
-            part: prediction_table(parts[part], values, names, fold=fold, seed=seed)
+            part: task.prediction_table(parts[part], values, fold=fold, seed=seed)
             for part, values in probabilities.items()
         }
         write_tsv(tables["validation"], run.baseline(name, f"validation_{of_network(seed, fold)}"))

@@ -14,7 +14,7 @@ from xai_brain.config.compose import DataConfig
 from xai_brain.config.planted_effect import PlantedEffect
 from xai_brain.data.cache import default_cache_dir, locks
 from xai_brain.data.cohort import prepare_cohort
-from xai_brain.data.participants import load_participants, require_classes
+from xai_brain.data.participants import load_participants
 from xai_brain.data.preprocessing import PreprocessingConfig
 from xai_brain.io.atomic import remove_partial_files
 from xai_brain.io.nifti import get_grid
@@ -22,6 +22,8 @@ from xai_brain.io.problems import DataError, Problems, named
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
+from xai_brain.task.build import build_task
+from xai_brain.task.protocol import Task
 
 
 def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
@@ -55,6 +57,7 @@ def find_participants(cfg: DictConfig, problems: Problems) -> pd.DataFrame:
         bins=list(data.bins) if data.get("bins") else None,
         problems=problems,
         every_class=not cfg.networks,
+        task=build_task(cfg.task),
         **source_settings(data),
     )
 
@@ -76,7 +79,7 @@ def prepare_volumes(cfg: DictConfig, participants: pd.DataFrame, problems: Probl
     )
     _log_space_warnings(table)
     if not cfg.networks:
-        require_classes(table, names, data.label, cohort_root(cfg))
+        build_task(cfg.task).check_cohort(table, names, data.label, str(cohort_root(cfg)))
     return table
 
 
@@ -207,3 +210,9 @@ def is_readable(cfg: DictConfig) -> bool:
 def class_names(table: pd.DataFrame) -> list[str]:
     """Names in the order of the class index."""
     return table.drop_duplicates("target").sort_values("target")["label"].tolist()
+
+
+def task_of(cfg: DictConfig, participants: pd.DataFrame) -> Task:
+    """The task of a run, with the names of its outputs."""
+    task = build_task(cfg.task)
+    return task.with_names(task.names_of(participants, cfg.data.label))

@@ -20,6 +20,7 @@ from xai_brain.config.compose import (
 )
 from xai_brain.config.planted_effect import PlantedEffect
 from xai_brain.data.preprocessing import read_preparation
+from xai_brain.task.build import DEFAULT_TASK
 
 HASH_LINE = "# sha256 of the lines below: "
 
@@ -34,6 +35,7 @@ def saved_settings(path: Path) -> dict[str, Any]:
     """
     saved = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(saved, dict)
+    saved.setdefault("task", {"_target_": DEFAULT_TASK})
     saved.setdefault("networks", None)
     saved.setdefault("shard", None)
     saved.setdefault("imported_methods", [])

@@ -34,7 +34,7 @@ from xai_brain.study.settings_conflicts import (
 AT_WORK = "at-work"  # claims of this name are of processes, not of units of work
 
 # Settings that trained networks depend on, and those that maps depend on.
-TRAINING = ("seeds", "data", "preprocessing", "planted", "folds", "augmentation", "model", "trainer")
+TRAINING = ("seeds", "task", "data", "preprocessing", "planted", "folds", "augmentation", "model", "trainer")
 EXPLAINING = ("explain.target", "explain.output", "explain.n_reference_volumes")
 # Settings that a stage may change.
 AFTER_TRAINING = ("explain", "attribution", "baselines", "morphometry", "evaluation", "trusted_modules")

@@ -86,7 +86,7 @@ class EvaluationContext:
 
     def reference_of(self, key: str, train: Callable[[], pd.DataFrame]) -> Reference:
         if key not in self.shared:
-            names, n = self.classifier.class_names, self.cfg.explain.n_reference_volumes
+            names, n = self.classifier.output_names, self.cfg.explain.n_reference_volumes
             grid = get_grid(self.cfg.preprocessing.grid)
             self.shared[key] = build_reference(train(), names, n, grid)
         return self.shared[key]

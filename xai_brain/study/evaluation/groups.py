@@ -12,7 +12,6 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.config.compose import ConfigError
-from xai_brain.data.labels import is_label
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import save_img
 from xai_brain.io.problems import DataError
@@ -47,6 +46,7 @@ from xai_brain.study.evaluation.group_records import (
 from xai_brain.study.evaluation.regions import atlas_files, atlas_of
 from xai_brain.study.participants import class_names, is_readable, of_one_class, prepared_cohort, same_cohort
 from xai_brain.study.run_images import SPACE, brain_share, made_by, map_values
+from xai_brain.task.labels import is_label
 
 TABLES = ("group_tests", "group_clusters", "group_overlap", "group_agreement")
 

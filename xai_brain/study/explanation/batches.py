@@ -113,7 +113,7 @@ def explain_batch(
     rows = [keys.loc[(row.participant_id, row.session_id)] for row in batch.rows.itertuples()]
     inputs = torch.from_numpy(np.stack([load_volume(row["volume_path"]) for row in rows]))[:, None]
     inputs = inputs.to(next(explainers[0].classifier.parameters()).device)
-    class_names = explainers[0].classifier.class_names
+    class_names = explainers[0].classifier.output_names
     probabilities = torch.from_numpy(batch.rows[[f"prob_{name}" for name in class_names]].to_numpy(float))
     targets = resolve_targets(cfg.explain.target, probabilities, batch.rows["target"].tolist(), class_names)
     maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))

@@ -35,7 +35,7 @@ def validate_fold(unit: MaskUnit, context: EvaluationContext) -> None:
         fills = removal_baselines(context.cfg.evaluation.masks.removal, context.inputs, context.reference)
         left = [masked.kept_voxels(kept) for masked, kept in both]
         predicted = masked_probabilities(context.classifier, context.inputs, fills, left, context.batch_size)
-        columns = [f"prob_{name}" for name in context.classifier.class_names]
+        columns = [f"prob_{name}" for name in context.classifier.output_names]
         tables = [
             masked.table(context.rows, kept, pd.DataFrame(probabilities, columns=columns), retrained=False)
             for (masked, kept), probabilities in zip(both, predicted, strict=True)
@@ -63,7 +63,7 @@ def make_orders(unit: MaskUnit, context: EvaluationContext) -> dict[str, Any]:
     dict
         Who was explained, and how many maps were empty and left out.
     """
-    cfg, network, names = context.cfg, context.network, context.classifier.class_names
+    cfg, network, names = context.cfg, context.network, context.classifier.output_names
     random_state = cfg.evaluation.random_state
     seed = [random_state, network.seed, network.fold]
     chosen = explained_subjects(context.training, cfg.evaluation.masks.n_subjects, seed)

@@ -176,7 +176,7 @@ def _explain_with(
     known = not is_weights_file(cfg)  # the participants that they were trained on
     if known and any(takes_reference(cfg, label) for label, batches in todo.items() if batches):
         grid = get_grid(cfg.preprocessing.grid)
-        names, n_volumes = classifiers[0].class_names, cfg.explain.n_reference_volumes
+        names, n_volumes = classifiers[0].output_names, cfg.explain.n_reference_volumes
         references = [
             build_reference(train, names, n_volumes, grid)
             for train in training_subjects(cfg, run, cohort, networks)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.data.slabs import SlabDataModule
 from xai_brain.io.nifti import get_grid
-from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
+from xai_brain.models.fitting import fit_fold, naming_network, predict_outputs
 from xai_brain.models.networks.slices2d import calibrated_votes
 from xai_brain.parallel.progress import EpochLines
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
@@ -67,8 +67,8 @@ def fold_probabilities(
             work_dir=Path(work_dir),
             tell=EpochLines(what, own.trainer.max_epochs),
         )
-        validation, targets = predict_logits(classifier, data.val_dataloader())
-        test, _ = predict_logits(classifier, data.test_dataloader())
+        validation, targets = predict_outputs(classifier, data.val_dataloader())
+        test, _ = predict_outputs(classifier, data.test_dataloader())
     logits = {"validation": validation, "test": test}
     if isinstance(data, SlabDataModule):
         n_slabs = data.n_slabs

@@ -13,12 +13,11 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.baselines.classifiers import prediction_table
 from xai_brain.config.compose import ConfigError
 from xai_brain.data.folds.tables import fold_numbers, with_repeat
 from xai_brain.io.atomic import disk_full_errors, file_hash, partial_prefix, write_atomic
 from xai_brain.models.calibrated import missing_package
-from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
+from xai_brain.models.fitting import fit_fold, naming_network, predict_outputs
 from xai_brain.models.fitting_in_processes import fit_in_processes
 from xai_brain.models.networks.kan2020 import is_published
 from xai_brain.models.process_group import joined_processes, n_processes
@@ -47,6 +46,7 @@ from xai_brain.study.participants import (
     portable,
     prepared_cohort,
     same_cohort,
+    task_of,
 )
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
@@ -160,7 +160,7 @@ def train_fold(
     """Fit the network of one fold and predict its test part; the predictions say that it is complete."""
     seeds = list(cfg.seeds)
     checkpoint = run.checkpoint(fold, seed, seeds)
-    done = _fold_predictions(run, fold, seed, cfg)
+    done, task = _fold_predictions(run, fold, seed, cfg), task_of(cfg, cohort)
     start = time.monotonic()
     parts = split_prepared_fold(cfg, cohort, folds, fold, seed)
     fold_seed = 1000 * seed + fold
@@ -176,7 +176,7 @@ def train_fold(
     ):
         classifier, network_file, history = fit(
             datamodule,
-            classifier_settings(cfg, class_names(cohort)),
+            classifier_settings(cfg, list(task.names)),
             settings,
             seed=fold_seed,
             work_dir=Path(work_dir),
@@ -184,13 +184,13 @@ def train_fold(
         )
         _keep_logs(Path(work_dir), run.path / "logs" / checkpoint.stem)
         probabilities = {
-            "validation": predict_logits(classifier, datamodule.val_dataloader())[0].softmax(1).numpy(),
-            "test": predict_logits(classifier, datamodule.test_dataloader())[0].softmax(1).numpy(),
+            "validation": predict_outputs(classifier, datamodule.val_dataloader())[0].softmax(1).numpy(),
+            "test": predict_outputs(classifier, datamodule.test_dataloader())[0].softmax(1).numpy(),
         }
         write_atomic(checkpoint, partial(shutil.copyfile, network_file))
     write_tsv(history, run.history(fold, seed, seeds))
     tables = {
-        part: prediction_table(parts[part], values, class_names(cohort), fold=fold, seed=seed)
+        part: task.prediction_table(parts[part], values, fold=fold, seed=seed)
         for part, values in probabilities.items()
     }
     of_subjects = (parts["train"]["sha256"], parts["validation"]["sha256"])

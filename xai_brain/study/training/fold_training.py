@@ -28,7 +28,8 @@ def classifier_settings(cfg: DictConfig, names: list[str]) -> dict[str, Any]:
     """Arguments of `BrainClassifier`."""
     return {
         "network": OmegaConf.to_container(cfg.model),
-        "class_names": names,
+        "output_names": names,
+        "task": OmegaConf.to_container(cfg.task),
         "input_shape": list(get_grid(cfg.preprocessing.grid).shape),
         "preprocessing": OmegaConf.to_container(cfg.preprocessing),
         **{key: cfg.trainer[key] for key in ("lr", "weight_decay", "scheduler", "gamma", "standardize")},

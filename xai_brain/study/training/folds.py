@@ -13,10 +13,10 @@ from xai_brain.data.audit import audit_split, content_hashes
 from xai_brain.data.folds.splits import make_folds, split_fold
 from xai_brain.data.folds.summary import confound_differences, describe_confounds, summarise_folds
 from xai_brain.data.folds.tables import NEVER_TESTED, fold_numbers, read_folds
-from xai_brain.data.labels import is_label
 from xai_brain.io.problems import named
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, update_metrics, write_tsv
+from xai_brain.task.labels import is_label
 
 OF_PARTS = ("allow_shared", "validation_fraction", "validation_by_seed")  # not of who is tested when
 

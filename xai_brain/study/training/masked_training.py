@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from xai_brain.metrics.deletion_insertion import removal_baselines
-from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
+from xai_brain.models.fitting import fit_fold, naming_network, predict_outputs
 from xai_brain.runs.directory import read_tsv, write_tsv
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.explanation.batches import load_volume
@@ -34,7 +34,7 @@ def retrain_masked(context: EvaluationContext, left: np.ndarray, path: Path) -> 
     path : Path
         Table of participant_id, session_id, prob_<class>... to write.
     """
-    cfg, network, names = context.cfg, context.network, context.classifier.class_names
+    cfg, network, names = context.cfg, context.network, context.classifier.output_names
     parts = split_prepared_fold(cfg, context.cohort, read_tsv(context.run.folds), network.fold, network.seed)
     seed = 1000 * network.seed + network.fold
     name = f"retraining on masked images, seed {network.seed} fold {network.fold + 1}"
@@ -50,7 +50,7 @@ def retrain_masked(context: EvaluationContext, left: np.ndarray, path: Path) -> 
             seed=seed,
             work_dir=Path(folder) / "logs",
         )
-        logits, _ = predict_logits(classifier, data.test_dataloader())
+        logits, _ = predict_outputs(classifier, data.test_dataloader())
     predicted = pd.DataFrame(logits.softmax(1).numpy(), columns=[f"prob_{name}" for name in names])
     images = parts["test"][["participant_id", "session_id"]].reset_index(drop=True)
     write_tsv(pd.concat([images, predicted], axis=1), path)

@@ -120,12 +120,12 @@ def _of_checkpoint(
     """Settings that a checkpoint of this project keeps."""
     other = [key for key in given if key.startswith(("model", "preprocessing")) and key != "model.weights"]
     _refuse_training_settings([key for key in other if not _is_raw(key, overrides)])
-    if "data.class_names" in given and list(composed.data.class_names) != saved["class_names"]:
+    if "data.class_names" in given and list(composed.data.class_names) != saved["output_names"]:
         raise ConfigError(
-            f"data.class_names={list(composed.data.class_names)}: those of {path} are {saved['class_names']}"
+            f"data.class_names={list(composed.data.class_names)}: those of {path} are {saved['output_names']}"
         )
     cfg = composed.copy()
-    cfg.data.class_names, cfg.networks = saved["class_names"], str(path)
+    cfg.data.class_names, cfg.networks = saved["output_names"], str(path)
     OmegaConf.update(cfg, "model", saved["network"], merge=False, force_add=True)
     if not saved["preprocessing"]:
         raise ConfigError(f"model.weights={path}: does not say how the images of training were prepared")
