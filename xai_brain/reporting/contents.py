@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from xai_brain.io.nifti import parse_entities
+from xai_brain.io.text_tables import read_text
 from xai_brain.reporting.values import Estimate, ShownSubject, number
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv, sidecar
 
@@ -30,7 +31,7 @@ class RunContents:
     # -- settings ------------------------------------------------------------------------------
     @cached_property
     def config(self) -> dict[str, Any]:
-        return (yaml.safe_load(self.run.config.read_text()) or {}) if self.run.config.exists() else {}
+        return (yaml.safe_load(read_text(self.run.config)) or {}) if self.run.config.exists() else {}
 
     def setting(self, dotted: str, default: Any = None) -> Any:
         """A value of the config by its dotted name, `default` where it is absent or null."""
@@ -283,7 +284,7 @@ class RunContents:
 
 def _table(path: Path) -> pd.DataFrame | None:
     """A table with at least one row, else None."""
-    if not path.exists() or not path.read_text().strip():
+    if not path.exists() or not read_text(path).strip():
         return None
     table = read_tsv(path)
     return None if table.empty else table

@@ -15,6 +15,7 @@ from xai_brain.config.compose import ConfigError
 from xai_brain.config.overrides import expanded
 from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.io.atomic import file_hash
+from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, first_repeat, manifest_files, read_json, read_tsv, sidecar
 from xai_brain.statistics.classification import classification_metrics
@@ -109,7 +110,7 @@ def check_run(cfg: DictConfig, run: RunDirectory) -> Findings:
 def _settings(run: RunDirectory, findings: Findings) -> None:
     """config.yaml, by its first line."""
     findings.counts["settings"] = 1
-    unaltered = is_unaltered(run.config.read_text())
+    unaltered = is_unaltered(read_text(run.config))
     if unaltered is None:
         findings.unknown["settings"] = 1
     elif not unaltered:

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from xai_brain.io.nifti import parse_entities
+from xai_brain.io.text_tables import read_text
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_tsv
 
 Image = str | Path | nib.Nifti1Image
@@ -114,7 +115,7 @@ class RunCatalogue:
     # -- tables --------------------------------------------------------------------------------
     def _read_config(self) -> dict[str, Any]:
         try:
-            return yaml.safe_load(self.run.config.read_text()) or {}
+            return yaml.safe_load(read_text(self.run.config)) or {}
         except FileNotFoundError:
             return {}
         except (OSError, yaml.YAMLError) as error:
