@@ -29,18 +29,8 @@ from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.runs.seeds import checkpoint_name, seed_folder
 
-PACKAGES = (
-    "xai-brain",
-    "torch",
-    "pytorch-lightning",
-    "captum",
-    "nibabel",
-    "nilearn",
-    "numpy",
-    "scikit-learn",
-)
-
-
+PACKAGES = ["xai-brain", "torch", "pytorch-lightning", "captum", "nibabel", "nilearn"]
+PACKAGES += ["numpy", "scikit-learn"]
 TEXTS = dict.fromkeys(  # columns of ids, labels of classes and names
     ("participant_id", "session_id", "label", "class", "class_a", "class_b", "mask", "name", "region"), str
 )
