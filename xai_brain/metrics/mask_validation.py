@@ -32,7 +32,7 @@ from xai_brain.attribution.perturbation.eval_copy import eval_copy
 from xai_brain.attribution.reduced_precision import reliable_precision
 from xai_brain.statistics.bootstrap import draw_counts, multinomial_counts, percentile_interval
 from xai_brain.statistics.classification import figures_of_draws, probabilities_of
-from xai_brain.task.classification import Classification
+from xai_brain.task.build import task_of_table
 
 CONDITION = ["method", "mask", "area_percent", "kept", "control", "retrained"]
 FIGURES = ("accuracy", "balanced_accuracy", "auroc")
@@ -116,8 +116,7 @@ def validation_table(
             for metric, values in _figures(replicates, targets, folds, draws[:, there]).items()
         }
         found[condition] = (figures, targets, n_subjects)
-    task = Classification()
-    task, table = task.with_names(task.names_in(predictions.columns)), []
+    task, table = task_of_table(None, predictions.columns), []
     for condition, (figures, targets, n_subjects) in found.items():
         about = dict(zip(CONDITION, condition, strict=True))
         random = ("joint", about["area_percent"], about["kept"], "random", about["retrained"])

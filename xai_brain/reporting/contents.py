@@ -15,7 +15,7 @@ from xai_brain.io.nifti import parse_entities
 from xai_brain.io.text_tables import read_text
 from xai_brain.reporting.values import Estimate, ShownSubject, number
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv, sidecar
-from xai_brain.task.build import build_task
+from xai_brain.task.build import task_of_table
 from xai_brain.task.protocol import Task
 
 
@@ -93,8 +93,9 @@ class RunContents:
     @cached_property
     def task(self) -> Task:
         """What the networks have learned, with the names of the predicted outputs."""
-        task = build_task(self.setting("task"))
-        return task if self.predictions is None else task.with_names(task.names_in(self.predictions.columns))
+        return task_of_table(
+            self.setting("task"), () if self.predictions is None else self.predictions.columns
+        )
 
     @cached_property
     def class_names(self) -> list[str]:

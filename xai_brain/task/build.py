@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xai_brain.config.trust import KNOWN_PACKAGES
@@ -50,3 +50,17 @@ def build_task(settings: Mapping[str, Any] | None = None, names: Sequence[str] =
         return kind(**arguments, names=tuple(names))
     except TypeError as error:
         raise ValueError(f"task._target_={target}: {error}") from error
+
+
+def task_of_table(settings: Mapping[str, Any] | None, columns: Iterable[Any]) -> Task:
+    """The task of a run with the names of the outputs that a table of its predictions has.
+
+    Parameters
+    ----------
+    settings : mapping, optional
+        See `build_task`.
+    columns : iterable of str
+        Columns of predictions.tsv.
+    """
+    task = build_task(settings)
+    return task.with_names(task.names_in([str(column) for column in columns]))

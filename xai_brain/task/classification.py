@@ -197,6 +197,10 @@ class Classification(Task):
             return outputs - others
         return outputs
 
+    @property
+    def valid_targets(self) -> tuple[str, ...]:
+        return (*RESERVED, *self.names)
+
     def read_target(self, target: str) -> str | int:
         """A reserved word, or the index of the class that is explained for all participants.
 
@@ -222,7 +226,7 @@ class Classification(Task):
             return target.removeprefix(RULE)
         if target.startswith(LABEL) and target.removeprefix(LABEL) in self.names:
             return self.names.index(target.removeprefix(LABEL))
-        raise ConfigError(f"explain.target={target}: one of {', '.join((*RESERVED, *self.names))} is needed")
+        raise ConfigError(f"explain.target={target}: one of {', '.join(self.valid_targets)} is needed")
 
     def target_rule(self, target: str) -> str:
         """A reserved word or a label (``label:true``)."""

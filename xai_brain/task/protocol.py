@@ -230,6 +230,11 @@ class Task(ABC):
         """Values that are explained, (N, n_outputs), of outputs (N, n_outputs); a name of `outputs`."""
         return outputs
 
+    @property
+    @abstractmethod
+    def valid_targets(self) -> tuple[str, ...]:
+        """Values of ``explain.target``."""
+
     @abstractmethod
     def read_target(self, target: str) -> str | int:
         """What ``explain.target`` means: a rule that depends on the participant, or the index of an output.

@@ -15,7 +15,7 @@ import yaml
 from xai_brain.io.nifti import parse_entities
 from xai_brain.io.text_tables import read_text
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_tsv
-from xai_brain.task.build import build_task
+from xai_brain.task.build import task_of_table
 from xai_brain.task.protocol import Task
 
 Image = str | Path | nib.Nifti1Image
@@ -147,8 +147,7 @@ class RunCatalogue:
         if "participant_id" not in table:
             folders = sorted((self.run.path / "attributions").glob("sub-*"))
             table = pd.DataFrame({"participant_id": [folder.name for folder in folders]})
-        task = build_task(self.config.get("task"))
-        task = task.with_names(task.names_in(table.columns))
+        task = task_of_table(self.config.get("task"), table.columns)
         rows = table.sort_values("participant_id", kind="stable").to_dict("records")
         return [self._entry(row, task) for row in rows]
 
