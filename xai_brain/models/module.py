@@ -71,7 +71,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         outputs = self(batch["volume"])
-        self.val_metrics.update(self.task.predict(outputs), batch["target"])
+        self.val_metrics.update(self.task.predict(outputs).squeeze(1), batch["target"])  # (N,) of one column
         loss = self.task.loss(outputs, batch["target"])
         self.val_loss.update(loss.clone(), len(batch["target"]))
         self.log("val/loss", self.val_loss, batch_size=len(batch["target"]))

@@ -140,7 +140,10 @@ class Task(ABC):
 
     @abstractmethod
     def validation_metrics(self) -> dict[str, Any]:
-        """Metrics of torchmetrics by name; they are updated with `predict` of the outputs and the targets."""
+        """Metrics of torchmetrics by name.
+
+        They are updated with `predict` of the outputs, (N, n_columns) or (N,) of one column, and the targets.
+        """
 
     def monitor_mode(self, monitor: str) -> str:
         """Whether the best epoch has the lowest (``min``) or highest (``max``) value of a metric."""
