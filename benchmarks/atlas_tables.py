@@ -21,7 +21,8 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy.spatial import cKDTree
 
-from xai_brain.config.compose import EvaluationConfig
+from xai_brain.config.checks import read_config
+from xai_brain.config.evaluation import EvaluationConfig
 from xai_brain.io.nifti import get_grid, save_img, template_brain_mask
 from xai_brain.runs.directory import RunDirectory, sidecar, write_json, write_tsv
 from xai_brain.study.evaluation.regions import SPACE, evaluate_regions
@@ -76,7 +77,7 @@ def main() -> None:
             write_atlas(atlas, 100)
         cfg = OmegaConf.create({"evaluation": OmegaConf.structured(EvaluationConfig(atlas=str(atlas)))})
         start, cpu = time.perf_counter(), time.process_time()
-        evaluate_regions(cfg, run, maps, CLASSES)
+        evaluate_regions(read_config(cfg), run, maps, CLASSES)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
         groups = pd.read_csv(run.evaluation("region_groups"), sep="\t")
         result = {

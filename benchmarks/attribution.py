@@ -42,6 +42,7 @@ from untrained import IXI, cohort_root, settings
 from xai_brain import compose
 from xai_brain.attribution import ClassScore, GradCAM, GuidedBackprop, preserved
 from xai_brain.attribution.perturbation.masks import upsampled
+from xai_brain.config.checks import read_config
 from xai_brain.models.calibrated import channels_last
 from xai_brain.models.networks.kan2020 import Kan2020
 from xai_brain.parallel.memory import keep_freed_memory
@@ -165,7 +166,7 @@ def differences(folder: Path) -> dict[str, list[float]]:
 
 def save_volumes(args: argparse.Namespace, folder: Path) -> None:
     cfg = compose("train", settings(cohort_root(args.data), folder / "run", range(args.subjects)))
-    paths = prepared_cohort(cfg, open_run(cfg))["volume_path"]
+    paths = prepared_cohort(read_config(cfg), open_run(read_config(cfg)))["volume_path"]
     torch.save(torch.from_numpy(np.stack([np.load(path) for path in paths]))[:, None], folder / "volumes.pt")
 
 

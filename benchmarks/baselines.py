@@ -11,6 +11,7 @@ import tempfile
 import time
 
 from xai_brain import compose
+from xai_brain.config.checks import read_config
 from xai_brain.runs.directory import read_json, read_tsv, write_tsv
 from xai_brain.stages.baselines import baselines
 from xai_brain.study.participants import portable, prepared_cohort
@@ -21,10 +22,10 @@ from xai_brain.study.training.folds import folds_of
 def main(overrides: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cfg = compose("train", [f"run_dir={folder}", *overrides])
-        run = open_run(cfg)
-        cohort = prepared_cohort(cfg, run)
+        run = open_run(read_config(cfg))
+        cohort = prepared_cohort(read_config(cfg), run)
         write_tsv(portable(cohort, None), run.participants)
-        write_tsv(folds_of(cfg, cohort), run.folds)
+        write_tsv(folds_of(read_config(cfg), cohort), run.folds)
         start = time.monotonic()
         baselines(cfg)
         print(read_tsv(run.evaluation("baselines")).iloc[:, :6].to_string(), file=sys.stderr)

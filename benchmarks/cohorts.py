@@ -12,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 
 from xai_brain.attribution import ClassScore, Reference
+from xai_brain.config.checks import read_config
 from xai_brain.config.compose import compose
 from xai_brain.data.cache import default_cache_dir
 from xai_brain.data.folds.splits import make_folds, split_fold
@@ -64,18 +65,18 @@ def trained_fold(name: str, overrides: list[str], fold: int = 0) -> TrainedFold:
     """Train one fold of a cohort, or load it."""
     folder = default_cache_dir() / "benchmarks" / name
     cfg = compose("train", [*overrides, f"run_dir={folder}"])
-    run = open_run(cfg)
-    cohort = prepared_cohort(cfg, run)
+    run = open_run(read_config(cfg))
+    cohort = prepared_cohort(read_config(cfg), run)
     folds = make_folds(cohort, cfg.folds.n_folds, cfg.folds.random_state)
     checkpoint = run.checkpoint(fold, 0, [0])
     if not checkpoint.exists():
-        train_fold(cfg, run, cohort, folds, fold, 0)
+        train_fold(read_config(cfg), run, cohort, folds, fold, 0)
     classifier = BrainClassifier.load_from_checkpoint(
         checkpoint, map_location="cpu", weights_only=True
     ).eval()
     parts = split_fold(cohort, folds, fold, cfg.folds.validation_fraction, cfg.folds.random_state)
     grid = get_grid(cfg.preprocessing.grid)
-    reference = build_reference(parts["train"], classifier.output_names, 64, grid)
+    reference = build_reference(parts["train"], classifier.task, 64, grid)
     result = TrainedFold(classifier, reference, parts["train"], parts["test"], 0.0, cohort)
     with torch.no_grad():
         predicted = torch.cat([classifier(part).argmax(1) for part in result.volumes().split(8)])

@@ -42,11 +42,11 @@ from turns import Side, in_turns, ratio, seconds_of, serve, show
 from untrained import IXI, cohort_root, untrained_run
 
 from xai_brain.attribution import preserved
+from xai_brain.config.saved import stage_settings
 from xai_brain.parallel.memory import keep_freed_memory
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.study.explanation.configured_methods import build_method
 from xai_brain.study.participants import prepared_cohort
-from xai_brain.study.settings import stage_settings
 from xai_brain.study.training.networks import load_networks
 
 PARTS = ("overhead", "growth", "two")
@@ -134,11 +134,11 @@ def overhead(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, fl
         "xai-brain explain": partial(explained, run),
         "methods alone": methods.turn,
     }
-    told = in_turns(ways, args.turns)
+    results = in_turns(ways, args.turns)
     methods.close()
-    seconds = seconds_of(told)
-    stage = [turn["stage"] for turn in told["xai-brain explain"]]
-    maps = [turn["maps"] for turn in told["methods alone"]]
+    seconds = seconds_of(results)
+    stage = [turn["stage"] for turn in results["xai-brain explain"]]
+    maps = [turn["maps"] for turn in results["methods alone"]]
     parts = {"explain, the stage of it": stage, "alone, the maps of it": maps}
     show(f"{args.subjects} subjects, two methods", {**seconds, **parts})
     n_maps = len(list((run.path / "attributions").rglob("*_attribution.nii.gz")))
@@ -180,10 +180,10 @@ def two(args: argparse.Namespace, root: Path, folder: Path) -> dict[str, float]:
         "one process": partial(explained, run, threads=1),
         "two processes": partial(explained, run, ("1/2", "2/2"), threads=1),
     }
-    told = in_turns(ways, args.turns, warm_up=False)
+    results = in_turns(ways, args.turns, warm_up=False)
     n_maps = len(list((run.path / "attributions").rglob("*_attribution.nii.gz")))
     assert n_maps == 2 * 2 * half, f"{n_maps} maps"
-    seconds = seconds_of(told)
+    seconds = seconds_of(results)
     show(f"{2 * half} subjects, one thread a process", seconds)
     return {"two_process_speedup": ratio(seconds["one process"], seconds["two processes"])}
 

@@ -31,9 +31,10 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data import cache
 from xai_brain.data.cohort import prepare_cohort
-from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
+from xai_brain.data.preprocessing import preprocess_t1w
 from xai_brain.io.nifti import get_grid, load_img
 from xai_brain.parallel.progress import log
 
@@ -144,7 +145,7 @@ def cached_cohort(n_subjects: int, folder: Path) -> pd.DataFrame:
 
 
 def epoch(table: Path, folder: Path) -> dict[str, float]:
-    """In a process of its own: open the cached cohort, go through it once, tell seconds and memory."""
+    """In a process of its own: open the cached cohort, go through it once, print seconds and memory."""
     from xai_brain.data.datamodule import BrainDataModule
 
     participants = pd.read_csv(table, sep="\t")
@@ -174,8 +175,8 @@ def scale(folder: Path) -> dict[str, float]:
         where.mkdir(parents=True)
         cached_cohort(n_subjects, where).to_csv(where / "table.tsv", sep="\t", index=False)
         command = [sys.executable, __file__, "--epoch", str(where)]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        found[n_subjects] = json.loads(told.splitlines()[-1])
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found[n_subjects] = json.loads(output.splitlines()[-1])
         log(
             f"{n_subjects} subjects: opened in {found[n_subjects]['open_seconds']:.2f} s, "
             f"{found[n_subjects]['epoch_mb']:.0f} MB private in an epoch"

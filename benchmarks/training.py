@@ -33,10 +33,11 @@ from omegaconf import DictConfig
 from published import published_epoch, published_layers, published_step
 from torch import nn
 from torch.utils.data import DataLoader
-from turns import Side, in_turns, ratio, seconds_of, serve, show, tell, wait_for_turn
+from turns import Side, in_turns, ratio, seconds_of, send_figures, serve, show, wait_for_turn
 from untrained import IXI, cohort_root, settings
 
 from xai_brain import compose
+from xai_brain.config.checks import read_config
 from xai_brain.data.datamodule import VolumeDataset
 from xai_brain.models.batch_statistics import exact_batch_statistics
 from xai_brain.models.fitting import fit_fold
@@ -59,8 +60,8 @@ def prepared(args: argparse.Namespace, folder: Path) -> tuple[DictConfig, dict[s
         "trainer.monitor=val/auroc",
     ]
     cfg = compose("train", [*settings(cohort_root(args.data), folder, range(args.subjects)), *chosen])
-    cohort = prepared_cohort(cfg, open_run(cfg))
-    parts = split_prepared_fold(cfg, cohort, folds_of(cfg, cohort), 0)
+    cohort = prepared_cohort(read_config(cfg), open_run(read_config(cfg)))
+    parts = split_prepared_fold(read_config(cfg), cohort, folds_of(read_config(cfg), cohort), 0)
     return cfg, {name: part.sort_values("participant_id") for name, part in parts.items()}
 
 
@@ -70,7 +71,7 @@ def our_epochs(cfg: DictConfig, parts: dict[str, pd.DataFrame], names: list[str]
 
     def end(epoch: int, metrics: dict[str, float]) -> None:
         nonlocal start
-        tell(seconds=time.perf_counter() - start, loss=metrics["train/loss"])
+        send_figures(seconds=time.perf_counter() - start, loss=metrics["train/loss"])
         if not wait_for_turn() and epoch < n_turns:
             raise SystemExit("the benchmark has ended")
         start = time.perf_counter()
@@ -80,18 +81,18 @@ def our_epochs(cfg: DictConfig, parts: dict[str, pd.DataFrame], names: list[str]
     trainer_settings = {**cfg.trainer, "max_epochs": n_turns}
     with tempfile.TemporaryDirectory() as work_dir:
         fit_fold(
-            datamodule_of(cfg, parts, seed=0),
-            classifier_settings(cfg, names),
+            datamodule_of(read_config(cfg), parts, seed=0),
+            classifier_settings(read_config(cfg), names),
             trainer_settings,
             seed=0,
             work_dir=Path(work_dir),
-            tell=end,
+            report_epoch=end,
         )
 
 
 def first_weights(cfg: DictConfig, names: list[str]) -> BrainClassifier:
     torch.manual_seed(0)
-    return BrainClassifier(**classifier_settings(cfg, names)).train()
+    return BrainClassifier(**classifier_settings(read_config(cfg), names)).train()
 
 
 def published_epochs(cfg: DictConfig, parts: dict[str, pd.DataFrame], names: list[str]) -> None:
@@ -177,10 +178,10 @@ def compare(args: argparse.Namespace, what: str, n: int, warm_up: bool) -> dict[
     options = [text for key, value in given.items() for text in (f"--{key.replace('_', '-')}", str(value))]
     sides = {name: Side([__file__, *options, "--side", name]) for name in names}
     ways: dict[str, Callable[[], dict[str, Any]]] = {name: each.turn for name, each in sides.items()}
-    told = in_turns(ways, n, warm_up)
+    results = in_turns(ways, n, warm_up)
     for each in sides.values():
         each.close()
-    return told
+    return results
 
 
 def farthest(losses: list[float], others: list[float]) -> float:

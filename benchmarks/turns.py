@@ -1,7 +1,7 @@
-"""The same work done in several ways, in turns, each way in a process of its own.
+"""Time several ways of the same work, one after another in every turn, each in its own process.
 
-Processes of their own, because a way may change the whole process (how freed memory is kept, hooks, threads);
-in turns, because then what else the machine does hits all ways alike.
+Each way has its own process because it may change settings of the whole process (allocator, hooks, threads).
+The ways alternate so that other load on the machine affects all of them equally.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-MARK = "told: "  # lines without it are for people
+PREFIX = "figures: "  # of the lines that `Side` reads; other lines are ignored
 
 
 class Side:
-    """One way, in a process that does the work once for every line that it is sent.
+    """One way, in a process that does the work once for every line that it receives.
 
     Parameters
     ----------
     arguments : list of str
-        Of this interpreter: a script that calls `serve`, and its options.
+        Arguments of this interpreter: a script that calls `serve`, and its options.
     """
 
     def __init__(self, arguments: list[str]):
@@ -33,12 +33,12 @@ class Side:
         self.requests, self.answers = self.process.stdin, self.process.stdout
 
     def turn(self) -> dict[str, Any]:
-        """Do the work once; what the process tells of it."""
+        """Do the work once and return the figures that the process sends."""
         self.requests.write("go\n")
         self.requests.flush()
         for line in self.answers:
-            if line.startswith(MARK):
-                return json.loads(line.removeprefix(MARK))
+            if line.startswith(PREFIX):
+                return json.loads(line.removeprefix(PREFIX))
         raise SystemExit(f"{' '.join(map(str, self.process.args))}: ended before its work was done")  # type: ignore[arg-type]
 
     def close(self) -> None:
@@ -47,50 +47,50 @@ class Side:
 
 
 def wait_for_turn() -> bool:
-    """In the process of a side: until the next turn; False when there is none."""
+    """Wait, in the process of a side, until the next turn; False if there is none."""
     return bool(sys.stdin.readline())
 
 
-def tell(**figures: Any) -> None:
-    """In the process of a side: the end of a turn."""
-    print(MARK + json.dumps(figures), flush=True)
+def send_figures(**figures: Any) -> None:
+    """End a turn, in the process of a side."""
+    print(PREFIX + json.dumps(figures), flush=True)
 
 
 def serve(work: Callable[[], dict[str, Any]]) -> None:
-    """In the process of a side: work at every turn."""
+    """Do the work at every turn, in the process of a side."""
     while wait_for_turn():
-        tell(**work())
+        send_figures(**work())
 
 
 def in_turns(
     ways: dict[str, Callable[[], dict[str, Any]]], n: int, warm_up: bool = True
 ) -> dict[str, list[dict[str, Any]]]:
-    """What every way tells of n turns; the order is reversed at every other one.
+    """Figures of every way in n turns; the order is reversed in every second turn.
 
     Parameters
     ----------
     ways : dict of callables
-        Each tells at least ``seconds``.
+        Each returns at least ``seconds``.
     n : int
     warm_up : bool, default True
-        Whether one more turn comes first that does not count.
+        Whether an additional first turn is discarded.
     """
-    told: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for number in range(n + warm_up):
         for name in list(ways)[:: 1 if number % 2 else -1]:
             figures = ways[name]()
             if number >= warm_up:
-                told[name].append(figures)
+                results[name].append(figures)
                 print(f"turn {number + 1 - warm_up}/{n}, {name}: {figures['seconds']:.2f} s", flush=True)
-    return told
+    return results
 
 
-def seconds_of(told: dict[str, list[dict[str, Any]]]) -> dict[str, list[float]]:
-    return {name: [figures["seconds"] for figures in turns] for name, turns in told.items()}
+def seconds_of(results: dict[str, list[dict[str, Any]]]) -> dict[str, list[float]]:
+    return {name: [figures["seconds"] for figures in turns] for name, turns in results.items()}
 
 
 def show(title: str, values: dict[str, list[float]], unit: str = "s") -> None:
-    """A table of medians and ranges."""
+    """Print a table of medians and ranges."""
     print(f"\n{title}, median of {len(next(iter(values.values())))} (lowest to highest), {unit}")
     width = max(map(len, values))
     for name, each in values.items():

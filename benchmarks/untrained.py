@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from xai_brain import compose
+from xai_brain.config.checks import read_config
 from xai_brain.data.cache import default_cache_dir
 from xai_brain.data.folds.splits import make_folds
 from xai_brain.data.folds.tables import fold_numbers
@@ -56,16 +57,16 @@ def untrained_run(
         Settings.
     """
     cfg = compose("train", [*settings(root, folder, ids), f"explain.batch_size={batch_size}", *more])
-    run = open_run(cfg)
-    cohort = prepared_cohort(cfg, run)
+    run = open_run(read_config(cfg))
+    cohort = prepared_cohort(read_config(cfg), run)
     folds = make_folds(cohort, cfg.folds.n_folds, cfg.folds.random_state)
     write_tsv(portable(cohort, root), run.participants)
     write_tsv(folds, run.folds)
     names = class_names(cohort)
     for fold in fold_numbers(folds):
         _save_network(cfg, names, run.checkpoint(fold, 0, [0]))
-    told = {f"prob_{name}": 1 / len(names) for name in names}  # nobody was predicted
-    rows = cohort[["participant_id", "session_id", "target"]].assign(seed=0, **told)
+    probabilities = {f"prob_{name}": 1 / len(names) for name in names}  # nobody was predicted
+    rows = cohort[["participant_id", "session_id", "target"]].assign(seed=0, **probabilities)
     write_tsv(rows.merge(folds[["participant_id", "fold"]]), run.predictions)
     return run
 
@@ -98,7 +99,7 @@ def _save_network(cfg: DictConfig, names: list[str], path: Path) -> None:
     import pytorch_lightning as pl
 
     torch.manual_seed(0)
-    classifier = BrainClassifier(**classifier_settings(cfg, names)).eval()
+    classifier = BrainClassifier(**classifier_settings(read_config(cfg), names)).eval()
     with quiet_lightning():
         trainer = pl.Trainer(
             logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu"

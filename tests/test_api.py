@@ -14,14 +14,14 @@ import pytest
 from matplotlib.figure import Figure
 
 import xai_brain as xb
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid
 from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import read_json, read_tsv, sidecar
 
 SMALL_NETWORK = {"channels": [2, 3, 4]}
 MODULES = [f"study.{name}" for name in ("card", "cohort", "cross_validate", "map_images", "maps", "study")]
-MODULES += ["config.build"]
+MODULES += ["config.build", "study.trained_networks"]
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +258,85 @@ def test_a_study_continues_and_refuses_other_settings(cohort, study):
         xb.cross_validate(cohort, max_epochs=2, **arguments)
 
 
+def test_prepared_volumes_of_a_cohort(cohort):
+    volumes = cohort.volumes()
+    assert volumes.shape == (16, *get_grid("t1w_4mm").shape)
+    np.testing.assert_array_equal(volumes[3], np.load(cohort.table["volume_path"].iloc[3]))
+    np.testing.assert_array_equal(cohort.affine, get_grid("t1w_4mm").affine)
+    with pytest.raises(ConfigError, match="not prepared"):
+        xb.load_cohort("synthetic", n_subjects=16).volumes()
+
+
+def test_the_network_of_a_fold_gives_its_predictions(study):
+    rows = study.predictions.query("fold == 1 and seed == 1")
+    logits = study.network(fold=1, seed=1)(study.inputs(rows["participant_id"].tolist()))
+    expected = rows[["prob_female", "prob_male"]].to_numpy()
+    np.testing.assert_allclose(logits.softmax(1).detach().numpy(), expected, atol=1e-5)
+    assert {"train/loss", "val/loss"} <= set(study.history(fold=1, seed=1)["metric"])
+
+
+def test_participants_have_the_fold_in_which_they_are_tested(study):
+    folds = study.predictions.drop_duplicates("participant_id").set_index("participant_id")["fold"]
+    participants = study.participants.set_index("participant_id")
+    pd.testing.assert_series_equal(participants["fold"], folds.reindex(participants.index))
+
+
+def test_the_reference_is_of_training_participants(study):
+    participants = study.participants.query("fold != 0 and label == 'male'")["participant_id"]
+    mean = study.reference(fold=0).class_means[1]
+    volumes = study.inputs(participants.tolist())
+    spread = (volumes.mean(0) - mean).abs().max() / volumes.std(0).max()
+    assert spread < 1  # training participants less those of validation
+    assert study.reference(fold=0, n_volumes=4).volumes.shape[0] == 4
+
+
+def test_networks_are_compared_with_brain_size(study, tmp_path):
+    with pytest.raises(ConfigError, match="there is no baseline; set brain_size_column"):
+        study.compare_baselines()
+    cohort = xb.load_cohort("synthetic", n_subjects=16, brain_size_column="brain_volume_ml")
+    run_dir = tmp_path / "size"
+    sized = xb.cross_validate(cohort.prepare("t1w_4mm"), "shallow", n_folds=2, max_epochs=1, run_dir=run_dir)
+    table = sized.compare_baselines().set_index(["name", "metric"])
+    scores = sized.scores.set_index("metric")
+    assert table.loc[("network", "auroc"), "value"] == pytest.approx(scores.loc["auroc", "value"])
+    assert 0 <= table.loc[("brain_size", "auroc"), "value"] <= 1
+
+
+def test_tables_of_the_evaluation_are_read_by_name(study, maps):
+    clusters = study.evaluation("group_clusters")
+    assert {"method", "x_mm", "y_mm", "z_mm", "peak_t"} <= set(clusters.columns)
+    with pytest.raises(ConfigError, match=r"there is no table 'clusters'; there are .*group_clusters"):
+        study.evaluation("clusters")
+
+
+def test_statistical_maps_are_read_by_name(study, maps):
+    path = study.run_dir / "group" / "desc-GradCAM_male-minus-female_stat-t_statmap.nii.gz"
+    t_img = maps.group_img("GradCAM")
+    np.testing.assert_array_equal(t_img.get_fdata(), nib.load(path).get_fdata())
+    assert maps.group_img("image").shape == t_img.shape
+    with pytest.raises(ConfigError, match=r"there is no statistical map of 'GradCam'; there are GradCAM, "):
+        maps.group_img("GradCam")
+    with pytest.raises(ConfigError, match=r"there is no statistic of GradCAM: 'z'; there are "):
+        maps.group_img("GradCAM", stat="z")
+    with pytest.raises(ConfigError, match="there is no map of GradCAM, t: 'female-minus-male'; there are"):
+        maps.group_img("GradCAM", "female-minus-male")
+
+
+def test_regions_are_compared_between_classes(maps, small_run):
+    img = maps.img("sub-0001", "GradCAM")
+    x_mm = nib.affines.apply_affine(img.affine, np.stack(np.indices(img.shape), -1))[..., 0]
+    inside = nib.load(next(maps._run.path.glob("images/*T1w.nii.gz"))).get_fdata() > 0
+    labels_img = nib.Nifti1Image(np.where(inside, np.where(x_mm < 0, 1, 2), 0).astype(np.int16), img.affine)
+    lut = pd.DataFrame({"index": [1, 2], "name": ["left half", "right half"]})
+    table = maps.compare_regions(labels_img, lut, n_perm=50)
+    assert set(table["class_a"]) == {"male"}
+    np.testing.assert_allclose(table["mean_a"] - table["mean_b"], table["difference"], rtol=1e-6)
+    assert table["p"].between(0, 1).all()
+    predicted = xb.open_study(small_run.path).maps
+    with pytest.raises(ConfigError, match="GradCAM: "):
+        predicted.compare_regions(labels_img, lut)
+
+
 # -- names that do not exist ---------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("call", "valid"),
@@ -270,6 +349,9 @@ def test_a_study_continues_and_refuses_other_settings(cohort, study):
         (lambda s, m: s.explain(["Gradcam"]), "method 'Gradcam'; there are .*GradCAM, .*Saliency"),
         (lambda s, m: s.explain(["GradCAM"], target="man"), "target 'man'; there are .*female, male"),
         (lambda s, m: s.explain(["GradCAM"], seeds=[7]), "seed 7; there are 0, 1"),
+        (lambda s, m: s.network(2), "fold 2; there are 0, 1"),
+        (lambda s, m: s.history(0, seed=3), "seed 3; there are 0, 1"),
+        (lambda s, m: s.inputs(["sub-1"]), "participant 'sub-1'; there are sub-0001, "),
         (lambda s, m: xb.load_cohort("bidz"), "layout 'bidz'; there are bids, .*synthetic, table"),
         (lambda s, m: xb.load_cohort("synthetic", n=3), "'n'; there are n_subjects, "),
         (lambda s, m: xb.load_cohort("bids", ".", n=3), "'n'; there are layout, root"),
@@ -327,6 +409,7 @@ def test_a_report_card_of_a_planted_effect(cohort, tmp_path):
         seeds=(0,),
         max_epochs=1,
         n_bootstrap=50,
+        card_settings={"n_sanity": 2},
         run_dir=tmp_path / "card",
     )
     assert set(card.table["method"]) == {"GradCAM", "Saliency", "RandomMap"}
@@ -335,6 +418,9 @@ def test_a_report_card_of_a_planted_effect(cohort, tmp_path):
     assert card.plot()._repr_png_().startswith(b"\x89PNG")
     assert set(card.maps.methods) == {"GradCAM", "Saliency", "RandomMap"}
     assert repr(xb.ReportCard(card.run_dir)) == repr(card)
+    assert card.study.class_names == ["without", "with"]
+    with pytest.raises(ConfigError, match=r"'n_sane'; there are .*n_sanity"):
+        xb.report_card(cohort, planted=planted, card_settings={"n_sane": 2}, run_dir=tmp_path / "none")
     with pytest.raises(ConfigError, match=r"planted.kind is needed"):
         xb.report_card(cohort, planted=xb.PlantedEffect(), run_dir=tmp_path / "none")
 

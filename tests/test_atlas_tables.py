@@ -14,14 +14,14 @@ from scipy import stats
 from xai_brain import compose
 from xai_brain import run as run_all
 from xai_brain.atlas.atlas import AtlasError
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.saved import stage_settings
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import ImageError, get_grid
 from xai_brain.reporting.html_report import write_report
 from xai_brain.runs.directory import read_json, read_tsv, sidecar, write_json
 from xai_brain.stages.evaluate import evaluate
 from xai_brain.statistics.region_permutation import permutation_p
 from xai_brain.statistics.regions import compare_classes, region_values, top_regions
-from xai_brain.study.settings import stage_settings
 
 SHAPE = (5, 6, 7)
 LUT = pd.DataFrame({"index": [300, 7, 12], "name": ["three", "seven", "lost"]})  # not in ascending order

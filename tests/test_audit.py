@@ -51,10 +51,10 @@ def test_a_participant_on_both_sides(a, b, side):
 @pytest.mark.parametrize(("a", "b", "side"), SIDES)
 def test_a_family_on_both_sides(a, b, side):
     split = parts(family_id=shared([f"f{i}" for i in range(9)], a, b))
-    told = (
+    message = (
         rf"the {side} and .* family_id of sub-{b}, sub-{a}; set folds\.group_column=family_id.*allow_shared"
     )
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         audit_split(split)
     audit_split(split, allow_shared=["family_id"])
 
@@ -113,9 +113,9 @@ def test_contents_are_compared_not_files(tmp_path):
 
 
 def test_an_image_compressed_twice_is_found_after_preparation(bids_tree):
+    from xai_brain.config.data import PreprocessingConfig
     from xai_brain.data.cohort import prepare_cohort
     from xai_brain.data.participants import load_participants
-    from xai_brain.data.preprocessing import PreprocessingConfig
 
     images = sorted(bids_tree.glob("*/anat/*.nii.gz"))
     images[4].write_bytes(gzip.compress(gzip.decompress(images[1].read_bytes()), compresslevel=1))

@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from xai_brain import RunDirectory, compose
+from xai_brain.config.checks import read_config
+from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data.folds.splits import make_folds
-from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
+from xai_brain.data.preprocessing import preprocess_t1w
 from xai_brain.io.nifti import ImageError, load_img
 from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import read_tsv
@@ -75,7 +77,7 @@ def cohort(root: Path, run_dir: Path, *overrides: str) -> pd.DataFrame:
     """As `xai-brain train` begins."""
     cfg = composed(overrides).copy()
     cfg.data.root = str(root)
-    return prepared_cohort(cfg, RunDirectory(run_dir))
+    return prepared_cohort(read_config(cfg), RunDirectory(run_dir))
 
 
 @lru_cache

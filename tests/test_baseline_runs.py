@@ -12,16 +12,18 @@ from conftest import SMALL
 from test_baselines import cohort_of_volumes
 
 from xai_brain import RunDirectory, compose, train
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.checks import read_config
+from xai_brain.config.saved import stage_settings
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.slabs import SlabDataModule, brain_slabs
 from xai_brain.models.calibrated import build_network, missing_package
 from xai_brain.models.networks.sfcn import SFCN
 from xai_brain.models.networks.slices2d import SlabNet, calibrated_votes, vote
 from xai_brain.runs.directory import read_json, read_tsv, update_metrics
-from xai_brain.stages.baselines import baselines, fit_classifier
+from xai_brain.stages.baselines import baselines
 from xai_brain.statistics.classification import auroc
 from xai_brain.study.participants import prepared_cohort, same_cohort
-from xai_brain.study.settings import stage_settings
+from xai_brain.study.training.fit_baselines import fit_classifier
 
 
 def test_slabs_lie_side_by_side_in_the_brain(tmp_path):
@@ -90,8 +92,8 @@ def test_networks_on_whole_volumes_are_trained_and_compared(name, small_run, tmp
     shutil.copytree(small_run.path, tmp_path / "run")
     settings = [f"run_dir={tmp_path}/run", f"baselines=[{name}]", f"+baselines.{name}.trainer.max_epochs=1"]
     run = baselines(stage_settings("baselines", settings))
-    told = capsys.readouterr().out
-    assert f"{name} seed 0 fold 1/2: epoch 1/1, train/loss" in told
+    message = capsys.readouterr().out
+    assert f"{name} seed 0 fold 1/2: epoch 1/1, train/loss" in message
     table = read_tsv(run.baseline(name))
     assert sorted(table["participant_id"]) == sorted(read_tsv(run.folds)["participant_id"])
     np.testing.assert_allclose(table.filter(regex="^prob_").sum(axis=1), 1, atol=1e-6)
@@ -173,7 +175,7 @@ def test_test_subjects_play_no_part_in_a_fit(name, with_baselines, tmp_path):
     choices = {"pca_logistic": "pca__n_components=[2,5]", "rbf_svm": "svc__C=[0.1,10]"}[name]
     chosen = [f"baselines=[{name}]", f"baselines.{name}.choices.{choices}"]
     cfg = compose("baselines", [*SMALL, *chosen, f"run_dir={run.path}"])
-    cohort = same_cohort(prepared_cohort(cfg, run), run).reset_index(drop=True)
+    cohort = same_cohort(prepared_cohort(read_config(cfg), run), run).reset_index(drop=True)
     folds, target = read_tsv(run.folds), cohort["target"].to_numpy()
     features = np.random.default_rng(0).normal(size=(len(cohort), 20)) + target[:, None]
     tested = cohort["participant_id"].isin(folds.loc[folds["fold"] == 0, "participant_id"]).to_numpy()
@@ -183,7 +185,7 @@ def test_test_subjects_play_no_part_in_a_fit(name, with_baselines, tmp_path):
     found = {}
     for key, people, values in (("as they are", cohort, features), ("changed", other, changed)):
         found[key] = RunDirectory(tmp_path / key)
-        fit_classifier(cfg, found[key], people, folds, name, values)
+        fit_classifier(read_config(cfg), found[key], people, folds, name, values)
     first, second = (
         read_tsv(each.baseline(name, "fold-0")).filter(regex="^prob_") for each in found.values()
     )
@@ -220,9 +222,9 @@ def test_a_second_start_does_only_what_is_missing(with_baselines, capsys):
     baselines(stage_settings("baselines", [f"run_dir={run.path}"]))
     assert run.baseline("pca_logistic").read_bytes() == expected
     assert kept.stat().st_mtime_ns == time
-    told = capsys.readouterr()
-    assert "pca_logistic fold 2/2" in told.out + told.err
-    assert "slabs3" not in told.out + told.err
+    message = capsys.readouterr()
+    assert "pca_logistic fold 2/2" in message.out + message.err
+    assert "slabs3" not in message.out + message.err
 
 
 def test_other_settings_or_another_table_are_refused(with_baselines, tmp_path):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from conftest import AWKWARD_SHAPE, awkward_affine, fake_brain
 
-from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
+from xai_brain.config.data import PreprocessingConfig
+from xai_brain.data.preprocessing import preprocess_t1w
 from xai_brain.data.raw.brain_masks import background_values, find_brain
 from xai_brain.io.nifti import ImageError
 

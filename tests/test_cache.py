@@ -18,11 +18,11 @@ import pytest
 from conftest import COARSE, COARSE_SHAPE
 
 from xai_brain.cli import main
+from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data import cache, cohort, image_records
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.datamodule import VolumeDataset
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import PreprocessingConfig
 from xai_brain.io.nifti import GRIDS, ImageError
 from xai_brain.io.problems import DataError, Problems
 
@@ -208,8 +208,8 @@ def test_killed_at_any_write_it_goes_on(participants, bids_tree, folder):
     reference = folder.with_name("reference")
     prepared(participants, reference)
     process = run_script(KILLED, bids_tree, folder)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told
+    _, message = process.communicate(timeout=120)
+    assert process.returncode == 0, message
     assert contents(folder) == contents(reference)
 
 
@@ -238,8 +238,8 @@ def test_two_processes_fill_it_at_once(participants, bids_tree, folder, tmp_path
         for mine, other in (flags, flags[::-1])  # each waits for the other
     ]
     for process in processes:
-        _, told = process.communicate(timeout=120)
-        assert process.returncode == 0, told
+        _, message = process.communicate(timeout=120)
+        assert process.returncode == 0, message
     assert contents(folder) == contents(reference)
     assert cache.partial_files(folder) == []
     monkeypatch.setattr(cache, "preprocess_t1w", lambda *a, **k: pytest.fail("prepared again"))
@@ -261,9 +261,9 @@ def test_verify_finds_what_size_and_time_hide(participants, folder, capsys):
         path.write_bytes(content)
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert in_cache(folder, "verify") == 1
-    told = capsys.readouterr().out
-    assert f"{table['volume_path'][1]}: damaged, removed" in told
-    assert "removed 1 damaged, 0 unfinished, 1 records of changed or missing images" in told
+    message = capsys.readouterr().out
+    assert f"{table['volume_path'][1]}: damaged, removed" in message
+    assert "removed 1 damaged, 0 unfinished, 1 records of changed or missing images" in message
     with pytest.raises(DataError, match="sub-03"):  # the changed image is looked at again
         prepared(participants, folder)
     assert in_cache(folder, "verify") == 0
@@ -289,10 +289,10 @@ def test_info_and_clear_tell_what_there_is_and_what_was_removed(participants, fo
     (folder / "volumes" / "notes.txt").write_text("mine")
     (folder / "other").mkdir()
     assert in_cache(folder, "info") == 0
-    told = capsys.readouterr().out
-    assert "6 images (t1w_4mm, scaling zscore)" in told
-    assert "6 images (t1w_58x70x58, scaling none)" in told
-    assert "6 images known" in told
+    message = capsys.readouterr().out
+    assert "6 images (t1w_4mm, scaling zscore)" in message
+    assert "6 images (t1w_58x70x58, scaling none)" in message
+    assert "6 images known" in message
     assert in_cache(folder, "clear", "sources") == 0
     assert f"removed {folder / 'sources'}: 6 files" in capsys.readouterr().out
     assert len(contents(folder)) == 24

@@ -15,8 +15,10 @@ from scipy import ndimage
 from test_space_check import BROKEN, about, moved
 
 from xai_brain import RunDirectory, compose
-from xai_brain.config.compose import ConfigError
-from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
+from xai_brain.config.checks import read_config
+from xai_brain.config.data import PreprocessingConfig
+from xai_brain.config.setting import ConfigError
+from xai_brain.data.preprocessing import preprocess_t1w
 from xai_brain.io.nifti import ImageError, get_grid, is_mni152
 from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import read_tsv
@@ -32,7 +34,7 @@ def image_of(root: Path) -> Path:
 def cohort(root: Path, run_dir: Path, *overrides: str) -> pd.DataFrame:
     """As `xai-brain train` begins."""
     settings = ["data=bids", f"data.root={root}", "preprocessing=t1w_4mm", f"run_dir={run_dir}"]
-    return prepared_cohort(compose("train", [*settings, *overrides]), RunDirectory(run_dir))
+    return prepared_cohort(read_config(compose("train", [*settings, *overrides])), RunDirectory(run_dir))
 
 
 @pytest.mark.parametrize("name", [*BROKEN, "whole head"])

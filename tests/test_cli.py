@@ -43,7 +43,7 @@ def test_help_answers_at_once():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["trian"], "no command 'trian'; did you mean 'train'"),
         (["run", "experiment=demo", "trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
@@ -52,12 +52,12 @@ def test_help_answers_at_once():
         (["evaluate", "experiment=demo", "run_dir=nowhere"], "there is no run"),
     ],
 )
-def test_errors_are_one_line(arguments, told, capsys, tmp_path, monkeypatch):
+def test_errors_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("XAI_BRAIN_DEBUG", raising=False)
     assert main(arguments) == 1
     err = capsys.readouterr().err
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert err.startswith("xai-brain: ")
 
@@ -70,12 +70,12 @@ def test_debug_brings_the_trace_back(tmp_path):
 
 
 def test_settings_of_a_stage_are_those_of_its_run(small_run):
-    from xai_brain.config.compose import ConfigError
-    from xai_brain.study.settings import stage_settings
+    from xai_brain.config.saved import stage_settings
+    from xai_brain.config.setting import ConfigError
 
     given = f"run_dir={small_run.path}"
     cfg = stage_settings("explain", [given])
-    assert cfg.data.cohort.n_subjects == 24
+    assert cfg.data.cohort["n_subjects"] == 24
     assert set(cfg.attribution) == {"GradCAM", "GuidedBackprop", "MeaningfulPerturbation"}
     assert stage_settings("evaluate", [given, "evaluation.top_percents=[5]"]).evaluation.top_percents == [5]
     with pytest.raises(ConfigError, match=r"trainer\.lr cannot be changed by `xai-brain explain`"):

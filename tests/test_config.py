@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_type_hints
 
 import nibabel as nib
 import numpy as np
@@ -9,7 +11,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from xai_brain.config.compose import COMMANDS, Config, ConfigError, compose, conf_dir
+from xai_brain.config.checks import read_config
+from xai_brain.config.compose import COMMANDS, compose, conf_dir
+from xai_brain.config.planted_effect import PlantedEffect
+from xai_brain.config.saved import saved_settings, settings_text, settings_to_save
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 
 GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
 FILES = [(path.parent.name, path.stem) for path in sorted(conf_dir().glob("*/*.yaml"))]
@@ -72,7 +79,7 @@ def test_every_method_can_be_made(choice, toy_net, tmp_path):
         affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=torch.float64)),
     )
     (label,) = cfg.attribution
-    method, _ = build_method(cfg, label, toy_net, reference)
+    method, _ = build_method(read_config(cfg), label, toy_net, reference)
     assert callable(method.attribute)
 
 
@@ -91,7 +98,7 @@ def test_the_published_protocol():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["trainer.max_epoch=3"], "'trainer.max_epoch'; did you mean 'trainer.max_epochs'"),
         (["model.chanels=[1,2,3]"], "'model.chanels'; did you mean 'model.channels'"),
@@ -105,10 +112,10 @@ def test_the_published_protocol():
         (["folds.kind=column"], "no value for folds.column"),
         (["folds.kind=random"], "folds.kind=random: one of stratified, hold_out, column"),
         (["folds=hold_out", "folds.n_repeats=2"], "only folds.kind=stratified is repeated"),
-        (["folds.test_fraction=1.5"], "folds.test_fraction=1.5: between 0 and 1"),
+        (["folds.test_fraction=1.5"], "folds.test_fraction=1.5: a number between 0 and 1"),
         (["augmentation.elastic_sd_mm=9"], "above an eighth of"),
         (["augmentation.noise_sd=-1"], "augmentation.noise_sd=-1.0: at least 0"),
-        (["augmentation.flip_probability=2"], "flip_probability is at most 1"),
+        (["augmentation.flip_probability=2"], "flip_probability=2.0: at least 0, at most 1 is needed"),
         (["evaluation.top_percents=[0,150]"], "above 0, at most 100"),
         (["preprocessing.grid=foo"], "one of t1w_58x70x58"),
         (["preprocessing.scaling=foo"], "preprocessing.scaling=foo: one of zscore, percentile, none"),
@@ -121,8 +128,8 @@ def test_the_published_protocol():
         (["trainer.max_epochs=="], "trainer.max_epochs: Value '='"),
     ],
 )
-def test_a_wrong_setting_is_one_line_with_the_nearest_right_one(overrides, told):
-    with pytest.raises(ConfigError, match=told) as caught:
+def test_a_wrong_setting_is_one_line_with_the_nearest_right_one(overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         compose("run", ["data=synthetic", *overrides])
     assert "\n" not in str(caught.value)
 
@@ -172,22 +179,49 @@ def test_groups_have_the_name_of_what_they_configure():
     assert Path(conf_dir() / "run.yaml").exists()
 
 
-def test_settings_of_an_earlier_run_are_those_of_today(tmp_path):
-    from xai_brain.study.saved_settings import saved_settings
-    from xai_brain.study.settings_conflicts import settings_differences
-
-    now = OmegaConf.to_container(compose("run", ["data=bids", ROOT]))
-    old = OmegaConf.to_container(compose("run", ["data=bids", ROOT]))
-    old["preprocessing"] = {"grid": "t1w_58x70x58", "zscore": True, "antialias": True}
-    del old["data"]["num_workers"]
-    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(old)))
+def test_stored_settings_are_read_with_their_types_and_unknown_ones_are_refused(tmp_path):
+    settings = settings_to_save(read_config(compose("run", ["data=bids", ROOT])))
+    (tmp_path / "config.yaml").write_text(settings_text(settings))
     found = saved_settings(tmp_path / "config.yaml")
-    assert settings_differences(found, now, ("data", "preprocessing")) == []
-    assert found["data"] == now["data"]
+    assert isinstance(found, Config)
+    assert found.run_dir == str(tmp_path)
+    assert settings_to_save(found) == settings
 
-    old["preprocessing"]["smooth"] = 4
-    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(old)))
+    del settings["data"]["num_workers"]  # what is absent has its default
+    settings["preprocessing"]["smooth"] = 4
+    (tmp_path / "config.yaml").write_text(settings_text(settings))
     with pytest.raises(
         ConfigError, match=r"config\.yaml: preprocessing\.smooth: not a setting of this version"
     ):
         saved_settings(tmp_path / "config.yaml")
+
+
+def test_every_setting_states_its_meaning():
+    def check(schema, where):
+        hints = get_type_hints(schema)
+        for each in fields(schema):
+            kind = hints[each.name]
+            if is_dataclass(kind):
+                check(kind, f"{where}{each.name}.")
+            elif schema is not PlantedEffect and f"{where}{each.name}" not in ("data.layout", "model"):
+                assert each.metadata.get("meaning"), f"{where}{each.name}"
+
+    check(Config, "")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluation.group.alpha=1.5", "a number between 0 and 1 is needed"),
+        ("evaluation.masks.areas=[5,100]", "a number between 0 and 100 is needed"),
+        ("evaluation.top_percents=[0]", "above 0, at most 100 is needed"),
+        ("trainer.max_epochs=0", "at least 1 is needed"),
+        ("folds.test_fraction=nan", "a number between 0 and 1 is needed"),
+        ("trainer.scheduler=cosine", "one of one_cycle, multistep, constant is needed"),
+        ("preprocessing.grid=t1w_3mm", "one of .*t1w_58x70x58.* is needed"),
+    ],
+)
+def test_limits_and_choices_are_those_of_the_schema(override, message):
+    name = override.split("=")[0].replace(".", r"\.")
+    with pytest.raises(ConfigError, match=rf"^{name}=.*: {message}$"):
+        compose("run", ["data=synthetic", override])

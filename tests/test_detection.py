@@ -96,19 +96,19 @@ def test_noise_is_rarely_found():
 
 
 def test_places_and_sizes_in_words():
-    def told(*overrides):
+    def output_of(*overrides):
         return tuple(place_and_size(compose("run", ["data=synthetic", *overrides]).planted).values())
 
     sphere = ["planted=intensity", "planted.center_mm=[3.5,-20,0]"]
-    assert told(*sphere, "planted.size=-1.5") == ("(3.5, -20, 0) mm", "darker intensity, Cohen's d", 1.5)
-    assert told(*sphere, "planted.absolute=true")[1] == "intensity, intensity units"
+    assert output_of(*sphere, "planted.size=-1.5") == ("(3.5, -20, 0) mm", "darker intensity, Cohen's d", 1.5)
+    assert output_of(*sphere, "planted.absolute=true")[1] == "intensity, intensity units"
     region = [
         "planted=atrophy",
         "planted.center_mm=null",
         "planted.labels_img=a.nii",
         "planted.region=Amygdala",
     ]
-    assert told(*region, "planted.size=30") == ("Amygdala", "atrophy, % of volume", 30)
+    assert output_of(*region, "planted.size=30") == ("Amygdala", "atrophy, % of volume", 30)
     assert place_and_size(compose("run", ["data=synthetic"]).planted) is None
 
 

@@ -15,8 +15,8 @@ from toy_methods import BRAIN, TARGETS, VOXEL_MM, Linear, OfWeights
 from xai_brain import attribution
 from xai_brain.attribution import ClassScore
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.config.compose import ConfigError
-from xai_brain.config.schema import CardConfig
+from xai_brain.config.evaluation import CardConfig
+from xai_brain.config.setting import ConfigError
 from xai_brain.metrics.deletion_insertion import (
     area_under,
     deletion_insertion,

@@ -193,7 +193,7 @@ def test_subjects_without_a_value_are_left_out_and_named():
 
 
 @pytest.mark.parametrize(
-    ("change", "confounds", "told"),
+    ("change", "confounds", "message"),
     [
         (
             {"scanner": np.where(np.arange(40) % 2, "A", "B")},
@@ -206,12 +206,12 @@ def test_subjects_without_a_value_are_left_out_and_named():
         ({"ward": [f"w{i}" for i in range(39)] + ["w38"]}, ["ward"], "too few|tell female from male"),
     ],
 )
-def test_comparisons_that_cannot_be_made_are_refused(change, confounds, told):
+def test_comparisons_that_cannot_be_made_are_refused(change, confounds, message):
     table = people(**change)
-    if told is None:
+    if message is None:
         assert make_design(table, ("female", "male"), confounds).dof == 40 - 2 - 21
         return
-    with pytest.raises(GroupError, match=told):
+    with pytest.raises(GroupError, match=message):
         make_design(table, ("female", "male"), confounds)
 
 

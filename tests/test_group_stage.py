@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from conftest import awkward_affine
 
-from xai_brain.config.compose import ConfigError, compose
+from xai_brain.config.compose import compose
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
@@ -135,9 +136,9 @@ def test_a_missing_age_is_told_and_the_subject_left_out(run, capsys):
     write_tsv(table, run.participants)
     row = evaluated(run).loc["GradCAM"]
     assert (row["n_left_out"], row["n_first"]) == (1, 11)
-    told = capsys.readouterr().out
-    assert "1 participants excluded: 1 with no age" in told
-    assert "confound site dropped: the same for all" in told
+    message = capsys.readouterr().out
+    assert "1 participants excluded: 1 with no age" in message
+    assert "confound site dropped: the same for all" in message
     about = read_json(sidecar(run.group_map("GradCAM", "male-minus-female", "t")))
     assert about["LeftOut"] == {"sub-04": "no age"}
 
@@ -237,7 +238,7 @@ def test_mean_spread_and_median_of_a_class(run):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("scaling=max", r"evaluation\.group\.scaling=max: one of none, l2, rank"),
         (
@@ -249,8 +250,8 @@ def test_mean_spread_and_median_of_a_class(run):
         ("fwhm_mm=-1", r"evaluation\.group\.fwhm_mm=-1\.0: at least 0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(override, told):
-    with pytest.raises(ConfigError, match=told):
+def test_settings_that_cannot_be_are_refused(override, message):
+    with pytest.raises(ConfigError, match=message):
         settings(f"evaluation.group.{override}")
 
 

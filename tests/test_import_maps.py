@@ -11,7 +11,7 @@ from conftest import fake_brain
 
 from xai_brain import RunDirectory
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid, load_img
 from xai_brain.runs.directory import read_json, read_tsv, sidecar
 
@@ -83,7 +83,7 @@ def test_maps_without_any_network_make_a_report(bids_tree, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("space", "space-T1w is not an MNI152 template"),
         ("children", "space-MNIPediatricAsym is not an MNI152 template"),
@@ -97,7 +97,7 @@ def test_maps_without_any_network_make_a_report(bids_tree, tmp_path):
         ("twice", "a second map of"),
     ],
 )
-def test_maps_that_cannot_be_imported(small_run, tmp_path, change, told, capsys):
+def test_maps_that_cannot_be_imported(small_run, tmp_path, change, message, capsys):
     ids = ids_of(small_run)[:1]
     img, space, name = blob(*finer_and_flipped()), "_space-MNI152", "Theirs"
     if change == "affine":
@@ -127,7 +127,7 @@ def test_maps_that_cannot_be_imported(small_run, tmp_path, change, told, capsys)
     run = RunDirectory(tmp_path / "run")
     shutil.copytree(small_run.path, run.path)
     assert main(["import-maps", f"maps={maps}", f"run_dir={run.path}"]) == 1
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not list(run.path.rglob("*_desc-Theirs_*"))
 
 

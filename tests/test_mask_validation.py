@@ -257,18 +257,18 @@ def test_explained_subjects_are_people_of_every_class():
 def test_words_of_the_report_follow_from_the_figures(tmp_path, joint, enough, needed):
     rng, targets = np.random.default_rng(0), np.arange(80) % 2
 
-    def told(right, **about):  # so many of the subjects are classified rightly
+    def probabilities_of(right, **about):  # so many of the subjects are classified rightly
         chosen = np.where(rng.permutation(80) < round(right * 80), targets, 1 - targets)
         return rows_of(np.stack([1 - chosen, chosen], 1) * 0.8 + 0.1, targets, **about)
 
-    rows = [told(0.9, method="none", mask="none", area_percent=100.0, control="none")]
+    rows = [probabilities_of(0.9, method="none", mask="none", area_percent=100.0, control="none")]
     for area in (5.0, 10.0):
         for kept, right in (("mask", joint), ("complement", 1 - joint)):
             rows += [
-                told(right, area_percent=area, kept=kept),
-                told(right, area_percent=area, kept=kept, mask="0"),
+                probabilities_of(right, area_percent=area, kept=kept),
+                probabilities_of(right, area_percent=area, kept=kept, mask="0"),
             ]
-            rows.append(told(0.5, area_percent=area, kept=kept, control="random"))
+            rows.append(probabilities_of(0.5, area_percent=area, kept=kept, control="random"))
     run = RunDirectory(tmp_path)
     write_tsv(validation_table(pd.concat(rows, ignore_index=True), 100), run.evaluation("mask_validation"))
     found = masks_section(RunContents(run), Gallery(tmp_path / "figures"))

@@ -10,10 +10,11 @@ from conftest import SMALL, ToyNet
 from torch import nn
 
 from xai_brain import cli, compose
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.checks import read_config
+from xai_brain.config.saved import stage_settings
+from xai_brain.config.setting import ConfigError
 from xai_brain.runs.directory import read_json
 from xai_brain.study.explanation.method_trial import try_methods
-from xai_brain.study.settings import stage_settings
 
 GRID_SHAPE = (46, 55, 46)  # of t1w_4mm
 
@@ -67,7 +68,7 @@ def test_methods_that_cannot_explain_the_network_are_named_with_what_removes_the
         r"'~attribution\.GuidedBackprop' '~attribution\.Mine'"
     )
     with pytest.raises(ConfigError, match=message):
-        try_methods(cfg, cohort)
+        try_methods(read_config(cfg), cohort)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -84,7 +85,7 @@ def test_methods_that_can_explain_the_network_pass_and_iterate_once(cohort, monk
         "amortized_masker",
     ]
     cfg = compose("run", settings(f"attribution=[{','.join(methods)}]"))
-    try_methods(cfg, cohort)
+    try_methods(read_config(cfg), cohort)
     assert len(steps) == 4
     assert cfg.attribution.Kan2020Perturbation.n_iter == 300
 
@@ -93,12 +94,12 @@ def test_infidelity_asks_before_training_whether_a_method_multiplies_by_the_inpu
     monkeypatch.setattr(Reshaping, "attribute", lambda self, inputs, target: inputs)
     monkeypatch.delattr(Reshaping, "multiplies_by_inputs")
     mine = "+attribution.Mine={_target_: test_method_trial.Reshaping, _partial_: true}"
-    try_methods(compose("run", settings(mine, "~attribution.GuidedBackprop")), cohort)
+    try_methods(read_config(compose("run", settings(mine, "~attribution.GuidedBackprop"))), cohort)
     cfg = compose(
         "run", settings(mine, "~attribution.GuidedBackprop", "evaluation.card.metrics=[infidelity]")
     )
     with pytest.raises(ConfigError, match=r"attribution\.Mine: Reshaping does not state"):
-        try_methods(cfg, cohort)
+        try_methods(read_config(cfg), cohort)
 
 
 @pytest.mark.slow

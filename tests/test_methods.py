@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -10,6 +13,7 @@ import torch
 from conftest import SHAPE, ToyNet
 from torch import nn
 
+from xai_brain import attribution
 from xai_brain.attribution import (
     LRP,
     ClassScore,
@@ -28,6 +32,7 @@ from xai_brain.attribution import (
 )
 from xai_brain.attribution.methods.lrp import folded
 from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.protocol import Method
 from xai_brain.models.module import BrainClassifier
 
 WEIGHTS = torch.arange(4 * 6 * 8, dtype=torch.float32).view(1, 4, 6, 8).cos()
@@ -420,3 +425,28 @@ def test_regions_are_placed_by_their_affine_and_share_their_fall(few):
     far[2, 3] = 500
     with pytest.raises(AttributionError, match="no region lies in the brain"):
         RegionAblation(Linear(), reference, nib.Nifti1Image(labels, far), names)
+
+
+# -- documentation ------------------------------------------------------------------------------------
+METHOD_CLASSES = [
+    member for name in attribution.__all__ if hasattr(member := getattr(attribution, name), "info")
+]
+
+
+@pytest.mark.parametrize("method", METHOD_CLASSES)
+def test_attribute_is_documented_once_in_the_protocol(method):
+    assert len(METHOD_CLASSES) > 20
+    (line,) = inspect.getdoc(method.attribute).splitlines()
+    assert "`Method.attribute`" in line
+    contract = inspect.getdoc(Method.attribute)
+    for part in ("Parameters", "Returns", "Raises", "(N, C, X, Y, Z)", "AttributionError"):
+        assert part in contract
+    arguments = list(inspect.signature(method.attribute).parameters)
+    assert arguments[:3] == list(inspect.signature(Method.attribute).parameters)
+    assert set(arguments[3:]) <= {"show_progress"}
+
+
+@pytest.mark.parametrize("method", METHOD_CLASSES)
+def test_published_methods_have_a_citation(method):
+    unpublished = method.info.is_baseline or method is RegionAblation
+    assert unpublished or re.search(r"\b(19|20)\d\d\b", method.info.citation)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from xai_brain.config.checks import read_config
 from xai_brain.models.calibrated import CalibratedNetwork, OutputError, read_checkpoint
 from xai_brain.models.fitting import determinism_kept
 from xai_brain.models.module import BrainClassifier
@@ -161,9 +162,9 @@ def test_published_weights_want_the_published_input(tmp_path, capsys, key, prepr
     path = tmp_path / "best_model.pt"
     torch.save({key: torch.zeros(1)}, path)
     settings = ["data=synthetic", f"preprocessing={preprocessing}", f"model.weights={path}"]
-    check_weights(compose("train", settings))
-    told = capsys.readouterr().out
-    assert ("preprocessing=kan2020 gives its input" in told) == warned
+    check_weights(read_config(compose("train", settings)))
+    message = capsys.readouterr().out
+    assert ("preprocessing=kan2020 gives its input" in message) == warned
 
 
 def test_torch_is_as_it_was_after_training_and_fills_no_tensor_meanwhile():

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 
 from xai_brain import compose, explain, run
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.saved import stage_settings
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import WriteError, file_hash, write_atomic
-from xai_brain.study.settings import stage_settings
 from xai_brain.study.training import cross_validation as train_stage
 
 
@@ -46,13 +46,13 @@ def test_a_full_disk_is_one_line_and_what_is_finished_is_kept(copied, small_run)
     for path in cut:
         path.unlink()
     names = [path.relative_to(copied.path) for path in cut]
-    told = in_another_process(
+    message = in_another_process(
         "import resource, sys; from xai_brain.cli import main; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "  # what a map does not fit in
         f"sys.exit(main(['explain', 'run_dir={copied.path}']))"
     )
-    assert told.returncode == 1
-    (line,) = told.stderr.splitlines()
+    assert message.returncode == 1
+    (line,) = message.stderr.splitlines()
     assert "_attribution.nii.gz: cannot be written (File too large)" in line
     assert not list(copied.path.rglob(".partial-*"))
     assert not copied.locks.exists()

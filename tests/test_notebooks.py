@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import math
 import re
@@ -18,6 +19,12 @@ from xai_brain.attribution import ClassScore, GradCAM, GuidedBackprop, Meaningfu
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 LONGEST_CELL = 16  # lines, blank ones not counted
+MOST_INTERNAL_MODULES = 4  # imported beside `import xai_brain as xb`, where a concept is taught by hand
+STAGES = {"train", "explain", "evaluate", "validate", "run", "compose", "report"}  # need settings
+RUN_FILES = {  # names inside a run directory, which the objects read
+    *("evaluation", "checkpoints", "attributions", "group", "baselines", "native", ".locks"),
+    *("config.yaml", "predictions.tsv", "folds.tsv", "metrics.json", "report.html", "job.json"),
+}
 
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -69,6 +76,31 @@ def test_has_the_common_shape(path):
         assert any(heading.startswith(wanted) for heading in headings), wanted
     assert "**What to look at.**" in prose(notebook)
     assert any(is_solution(cell) for cell in notebook.cells)
+
+
+def syntax(notebook) -> ast.Module:
+    return ast.parse("\n".join(cell.source for cell in code(notebook)))
+
+
+@each_notebook
+def test_uses_the_public_objects(path):
+    internal = set()
+    for node in ast.walk(syntax(read(path))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "xai_brain":
+            assert node.module != "xai_brain", "import xai_brain as xb"
+            internal.add(node.module)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "xb":
+            assert node.attr not in STAGES, f"xb.{node.attr}"
+    assert not [name for name in internal if name.split(".")[1] in ("stages", "tools", "runs")]
+    assert len(internal) <= MOST_INTERNAL_MODULES
+
+
+@each_notebook
+def test_joins_no_paths_of_a_run(path):
+    for node in ast.walk(syntax(read(path))):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            names = [part.value for part in (node.left, node.right) if isinstance(part, ast.Constant)]
+            assert not RUN_FILES & {part for name in names for part in str(name).split("/")}, names
 
 
 @each_notebook

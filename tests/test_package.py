@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from xai_brain.config.extras import install_command
+from xai_brain.io.extras import install_command
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

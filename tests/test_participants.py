@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from conftest import COARSE, COARSE_SHAPE, fake_brain
 
+from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import PreprocessingConfig
 from xai_brain.io.problems import DataError, Problems
 
 
@@ -88,7 +88,7 @@ def test_one_of_several_images_is_chosen_by_entities(bids_tree):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (lambda root: shutil.rmtree(root), r"bids: there is no such folder"),
         (lambda root: (root / "participants.tsv").unlink(), r"participants\.tsv: the file does not exist"),
@@ -103,9 +103,9 @@ def test_one_of_several_images_is_chosen_by_entities(bids_tree):
         (lambda root: rewrite(root, lambda t: t.assign(sex="M")), "two classes of sex are needed"),
     ],
 )
-def test_a_cohort_that_cannot_be_used_is_one_line(bids_tree, damage, told):
+def test_a_cohort_that_cannot_be_used_is_one_line(bids_tree, damage, message):
     damage(bids_tree)
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         load_participants("bids", bids_tree, problems=Problems("skip"))
     assert "\n" not in str(caught.value)
 
@@ -154,9 +154,9 @@ DAMAGES = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_one_bad_input_stops_with_its_file_and_reason(bids_tree, tmp_path, name):
-    damage, told = DAMAGES[name]
+    damage, message = DAMAGES[name]
     damage(bids_tree)
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         prepare_cohort(
             load_participants("bids", bids_tree), PreprocessingConfig("t1w_4mm"), cache_dir=tmp_path
         )
@@ -168,14 +168,14 @@ def test_one_bad_input_stops_with_its_file_and_reason(bids_tree, tmp_path, name)
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_one_bad_input_is_set_aside_on_request(bids_tree, tmp_path, name):
-    damage, told = DAMAGES[name]
+    damage, message = DAMAGES[name]
     damage(bids_tree)
     problems = Problems("skip")
     table = load_participants("bids", bids_tree, problems=problems)
     table = prepare_cohort(table, PreprocessingConfig("t1w_4mm"), cache_dir=tmp_path, problems=problems)
     assert table["participant_id"].tolist() == ["sub-00", "sub-01", "sub-02", "sub-04", "sub-05"]
     assert problems.table()["participant_id"].tolist() == ["sub-03"]
-    assert pd.Series(problems.table()["reason"]).str.contains(told.split("(")[0]).all()
+    assert pd.Series(problems.table()["reason"]).str.contains(message.split("(")[0]).all()
 
 
 def test_nothing_is_wrong_with_a_trailing_axis_and_nan_outside(bids_tree, tmp_path):

@@ -15,7 +15,9 @@ from conftest import SMALL, add_subject
 from omegaconf import OmegaConf
 
 from xai_brain import BrainClassifier, compose, evaluate, explain, report, run, train
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.checks import read_config
+from xai_brain.config.saved import saved_settings
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import GRIDS
 from xai_brain.io.problems import DataError
@@ -91,7 +93,7 @@ def test_a_saved_map_is_what_the_method_gives_for_the_prepared_volume(small_run)
     classifier = BrainClassifier.load_from_checkpoint(checkpoint, weights_only=True).eval()
     from xai_brain.study.participants import prepared_cohort
 
-    cohort = prepared_cohort(compose("run", SMALL), small_run).set_index("participant_id")
+    cohort = prepared_cohort(read_config(compose("run", SMALL)), small_run).set_index("participant_id")
     volume = torch.from_numpy(np.load(cohort.loc[row.participant_id, "volume_path"]))[None, None]
     with torch.no_grad():
         probabilities = classifier(volume).softmax(1)[0]
@@ -163,10 +165,9 @@ def test_a_copied_run_opens_elsewhere(copied, small_run, monkeypatch, tmp_path):
     monkeypatch.setenv("XAI_BRAIN_CACHE", str(tmp_path / "no cache here"))
     for path in (copied.report, copied.evaluation("summary"), copied.path / "evaluation" / "inputs.json"):
         path.unlink()
-    cfg = OmegaConf.load(copied.config)
-    cfg.run_dir, cfg.overwrite = str(copied.path), False
-    evaluate(cfg)
-    report(cfg)
+    config = saved_settings(copied.config)
+    evaluate(config)
+    report(config)
     assert copied.report.exists()
     pd.testing.assert_frame_equal(
         read_tsv(copied.evaluation("summary")), read_tsv(small_run.evaluation("summary"))
@@ -198,7 +199,7 @@ def test_a_method_is_added_without_touching_the_others(copied):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("trainer.lr=0.5", r"trainer\.lr: 0\.002 there, 0\.5 now"),
         ("data.cohort.n_subjects=26", r"data\.cohort\.n_subjects: 24 there, 26 now"),
@@ -206,9 +207,9 @@ def test_a_method_is_added_without_touching_the_others(copied):
         ("attribution.MeaningfulPerturbation.n_iter=5", r"n_iter: 4 there, 5 now"),
     ],
 )
-def test_a_contradiction_is_refused_with_the_difference(copied, change, told):
+def test_a_contradiction_is_refused_with_the_difference(copied, change, message):
     before = times(copied.path)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         run(again(copied, change))
     assert times(copied.path) == before
 
@@ -276,12 +277,12 @@ def test_folds_that_are_trained_stay_true_when_the_cohort_changes(bids_tree, tmp
 
 
 def test_stages_take_what_they_may_and_keep_what_is_there(copied):
-    from xai_brain.study.settings import stage_settings
+    from xai_brain.config.saved import stage_settings
 
     given = f"run_dir={copied.path}"
-    kept = stage_settings("explain", [given]).attribution.MeaningfulPerturbation
+    kept = stage_settings("explain", [given]).attribution["MeaningfulPerturbation"]
     again_chosen = stage_settings("explain", [given, "attribution=[meaningful_perturbation,grad_cam]"])
-    assert again_chosen.attribution.MeaningfulPerturbation == kept
+    assert again_chosen.attribution["MeaningfulPerturbation"] == kept
     assert stage_settings("explain", [given, "data.root=/elsewhere"]).data.root == "/elsewhere"
     trusted = ["+attribution.Mine={_target_: conftest.ToyNet}", "trusted_modules=[conftest]"]
     assert "Mine" in stage_settings("explain", [given, *trusted]).attribution

@@ -441,7 +441,7 @@ def test_an_effect_at_the_brains_edge_stays_inside(cohort, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"kind": "tumour"}, "planted.kind=tumour: one of atrophy, expansion, intensity, lesion"),
         ({"center_mm": None}, "no value for planted.center_mm"),
@@ -466,15 +466,15 @@ def test_an_effect_at_the_brains_edge_stays_inside(cohort, tmp_path):
         ({"labels_img": "a.nii"}, "no value for planted.region"),
     ],
 )
-def test_wrong_settings_are_told_in_one_line(change, told):
+def test_wrong_settings_are_told_in_one_line(change, message):
     with pytest.raises(PlantedError) as caught:
         check_planted(replace(INTENSITY, **change))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         (replace(INTENSITY, center_mm=[0.0, 300.0, 0.0]), "outside of the grid"),
         (
@@ -487,8 +487,8 @@ def test_wrong_settings_are_told_in_one_line(change, told):
         (PlantedEffect(), "nothing is to be planted"),
     ],
 )
-def test_what_cannot_be_planted_here_is_told_in_one_line(cohort, tmp_path, settings, told):
-    with pytest.raises(PlantedError, match=told) as caught:
+def test_what_cannot_be_planted_here_is_told_in_one_line(cohort, tmp_path, settings, message):
+    with pytest.raises(PlantedError, match=message) as caught:
         plant(cohort.head(8), settings, GRID, cache_dir=tmp_path)
     assert "\n" not in str(caught.value)
     with pytest.raises(PlantedError, match="at least 4"):

@@ -14,11 +14,11 @@ from conftest import SMALL
 from xai_brain import BrainClassifier, RunDirectory, compose, evaluate, explain, report, train
 from xai_brain.attribution import ClassScore, GradCAM
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.saved import stage_settings
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import read_json, read_tsv, sidecar
 from xai_brain.stages.predict import predict
-from xai_brain.study.settings import stage_settings
 from xai_brain.study.training.predict_settings import predict_settings
 
 
@@ -85,7 +85,7 @@ def test_a_map_is_the_mean_of_the_maps_of_the_networks(small_run, new_people):
     evaluate(stage_settings("evaluate", [f"run_dir={run.path}"]))
     page = report(stage_settings("report", [f"run_dir={run.path}"])).report.read_text()
     assert "Prediction of new participants" in page
-    assert "Subjects are explained out of fold" not in page
+    assert "Participants are explained out of fold" not in page
 
 
 def test_people_without_labels_are_predicted_and_explained(new_people, capsys):

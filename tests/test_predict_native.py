@@ -12,8 +12,9 @@ from nibabel.affines import apply_affine
 
 from xai_brain import BrainClassifier
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError
-from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
+from xai_brain.config.data import PreprocessingConfig
+from xai_brain.config.setting import ConfigError
+from xai_brain.data.preprocessing import preprocess_t1w
 from xai_brain.io.nifti import load_img
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.study.training.predict_settings import predict_settings

@@ -11,9 +11,11 @@ from nilearn.datasets import load_mni152_gm_template
 from scipy import ndimage
 from test_volumes import centre_of_mass_mm
 
+from xai_brain.config.data import PreprocessingConfig, read_preprocessing
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w, read_preparation
+from xai_brain.data.preprocessing import preprocess_t1w
 from xai_brain.io.nifti import GRIDS, ImageError, template_brain_mask
 
 FINE = PreprocessingConfig("t1w_58x70x58")
@@ -256,16 +258,15 @@ def test_infinities_inside_the_brain_mask_are_refused():
         prepare(nib.Nifti1Image(data, img.affine), brain_mask_img=mask_img)
 
 
-def test_settings_of_earlier_runs_are_understood():
-    old = {"grid": "t1w_4mm", "zscore": True, "antialias": True}
-    assert read_preparation(old) == PreprocessingConfig("t1w_4mm")
-    assert read_preparation({**old, "zscore": False}) == PreprocessingConfig("t1w_4mm", scaling="none")
-    with pytest.raises(ValueError, match=r"preprocessing\.smooth: not a setting"):
-        read_preparation({**old, "smooth": 4})
+def test_unknown_settings_of_a_checkpoint_are_refused():
+    stored = {"grid": "t1w_4mm", "scaling": "none", "antialias": True}
+    assert read_preprocessing(stored) == PreprocessingConfig("t1w_4mm", scaling="none")
+    with pytest.raises(ConfigError, match=r"preprocessing\.smooth: not a setting"):
+        read_preprocessing({**stored, "smooth": 4})
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"scaling": "z"}, "scaling=z: one of zscore, percentile, none"),
         ({"brain": "mask"}, "brain=mask: one of image, template"),
@@ -273,6 +274,6 @@ def test_settings_of_earlier_runs_are_understood():
         ({"scaling": "none", "brain_median": -1.0}, "brain_median=-1.0"),
     ],
 )
-def test_settings_that_do_not_exist_are_refused(settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_do_not_exist_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
         PreprocessingConfig(**settings)

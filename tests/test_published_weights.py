@@ -12,12 +12,14 @@ from omegaconf import OmegaConf
 
 from xai_brain import RunDirectory
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError
-from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
+from xai_brain.config.checks import read_config
+from xai_brain.config.data import PreprocessingConfig
+from xai_brain.config.setting import ConfigError
+from xai_brain.data.preprocessing import preprocess_t1w
 from xai_brain.io.nifti import ImageError, load_img
 from xai_brain.models.networks.kan2020 import Kan2020
 from xai_brain.runs.directory import read_json, read_tsv, sidecar
-from xai_brain.stages.predict import check_published_input
+from xai_brain.study.training.predict_participants import check_published_input
 from xai_brain.study.training.predict_settings import predict_settings
 
 SMALL = "model.channels=[2,3,4]"
@@ -131,9 +133,9 @@ def test_methods_that_need_training_participants_are_refused(participants, publi
     assert main(["predict", *settings, "attribution=[grad_cam]"]) == 0
     stage = ["explain", f"run_dir={tmp_path / 'new'}", "attribution=[deep_lift]"]
     assert main(stage) == 1
-    told = capsys.readouterr().err
-    assert f"attribution.{refused}" in told
-    advice = told.strip().rpartition("choose ")[2]
+    message = capsys.readouterr().err
+    assert f"attribution.{refused}" in message
+    advice = message.strip().rpartition("choose ")[2]
     assert advice == "attribution.DeepLift.baseline=zero"
     assert main([*stage, advice]) == 0, capsys.readouterr().err
     run = RunDirectory(tmp_path / "new")
@@ -199,9 +201,9 @@ def test_another_preparation_than_the_published_one_is_refused(participants, pub
     with pytest.raises(ConfigError, match=r"was trained on intensities .* use preprocessing=kan2020"):
         predict_settings([*settings, "preprocessing=t1w_58x70x58"])
     assert main(["predict", *settings, "preprocessing.brain_median=null"]) == 1
-    told = capsys.readouterr().err
-    assert "preprocessing.brain_median=None: the median intensity of these brains" in told
-    assert "use preprocessing.brain_median=700" in told
+    message = capsys.readouterr().err
+    assert "preprocessing.brain_median=None: the median intensity of these brains" in message
+    assert "use preprocessing.brain_median=700" in message
 
 
 @pytest.mark.parametrize(("spread", "warned"), [(0.02, True), (0.1, False)])
@@ -216,5 +218,5 @@ def test_equal_brain_sizes_are_noticed(tmp_path, published, capsys, spread, warn
     cfg = OmegaConf.create(
         {"networks": str(published / "best_model_all"), "preprocessing": {"brain_median": 700}}
     )
-    check_published_input(cfg, pd.DataFrame(rows, columns=["volume_path", "volume_mask_path"]))
+    check_published_input(read_config(cfg), pd.DataFrame(rows, columns=["volume_path", "volume_mask_path"]))
     assert ("brain sizes differ by" in capsys.readouterr().out) == warned

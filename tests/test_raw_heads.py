@@ -18,7 +18,8 @@ from synthetic_heads import BACKGROUNDS, synthetic_head, with_background
 
 from xai_brain import compose, explain, train
 from xai_brain.cli import main
-from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
+from xai_brain.config.data import PreprocessingConfig
+from xai_brain.data.preprocessing import preprocess_t1w
 from xai_brain.data.raw import heads as raw_heads
 from xai_brain.data.raw.heads import ACPC_MM, align_to_mni, correct_bias, extract_brain, in_mni, in_native
 from xai_brain.io.nifti import Grid, ImageError, get_grid, load_img, resample_to_grid, template_brain_mask

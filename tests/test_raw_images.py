@@ -13,7 +13,8 @@ from nibabel.affines import apply_affine, from_matvec
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from xai_brain.data.preprocessing import PreprocessingConfig, preprocess_t1w
+from xai_brain.config.data import PreprocessingConfig
+from xai_brain.data.preprocessing import preprocess_t1w
 from xai_brain.data.raw import images as raw_images
 from xai_brain.data.raw.heads import ACPC_MM, rigid_part
 from xai_brain.data.raw.images import prepare_raw

@@ -19,7 +19,7 @@ from torch import nn
 
 from xai_brain import compose, train
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.models.fitting import TrainingError, fit_fold, predict_outputs
@@ -144,7 +144,7 @@ def test_with_whole_batches_two_processes_train_the_network_of_one(tmp_path):
         settings,
         seed=5,
         work_dir=tmp_path / "one",
-        tell=lambda epoch, _: reported.append(epoch),
+        report_epoch=lambda epoch, _: reported.append(epoch),
     )
     both, checkpoint, history_of_two = fit_in_processes(
         data(), model, two(settings), seed=5, work_dir=tmp_path / "two"

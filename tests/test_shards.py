@@ -9,11 +9,11 @@ import pytest
 from killed_runs import SETTINGS, compare
 
 from xai_brain import compose, evaluate, explain, run, validate
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.saved import stage_settings
+from xai_brain.config.setting import ConfigError
 from xai_brain.parallel.locks import run_exclusive, run_shared
 from xai_brain.parallel.shards import read_shard, select_shard
 from xai_brain.runs.directory import read_tsv
-from xai_brain.study.settings import stage_settings
 from xai_brain.tools.sweep import plan_sweep
 
 
@@ -78,7 +78,7 @@ def trained_only(whole: Path, folder: Path) -> Path:
     return folder / "run"
 
 
-def told(stage, command, run_dir, capsys, *more):
+def output_of(stage, command, run_dir, capsys, *more):
     stage(stage_settings(command, [f"run_dir={run_dir}", *more]))
     return capsys.readouterr().out
 
@@ -89,22 +89,22 @@ def test_shards_make_together_what_one_process_makes(whole, tmp_path, capsys):
     before = (run_dir / "config.yaml").read_text()
     counts = []
     for shard in ("2/3", "3/3"):  # in any order
-        out = told(explain, "explain", run_dir, capsys, f"shard={shard}")
+        out = output_of(explain, "explain", run_dir, capsys, f"shard={shard}")
         counts.append(len(list(run_dir.rglob("sub-*_attribution.nii.gz"))))
         assert f"explain shard {shard}: done; {24 - counts[-1]} maps are left to other shards" in out
     assert counts == [8, 16]  # 2 methods, 6 batches of 2 subjects
     with pytest.raises(ConfigError, match=r"^shard=1/3: 8 maps are missing"):
         evaluate(stage_settings("evaluate", [f"run_dir={run_dir}", "shard=1/3"]))
-    assert "explain shard 3/3: nothing to do" in told(explain, "explain", run_dir, capsys, "shard=3/3")
-    assert "left to" not in told(explain, "explain", run_dir, capsys, "shard=1/3")
+    assert "explain shard 3/3: nothing to do" in output_of(explain, "explain", run_dir, capsys, "shard=3/3")
+    assert "left to" not in output_of(explain, "explain", run_dir, capsys, "shard=1/3")
 
-    out = told(evaluate, "evaluate", run_dir, capsys, "shard=1/3")
+    out = output_of(evaluate, "evaluate", run_dir, capsys, "shard=1/3")
     computed = list((run_dir / "evaluation" / "metrics").glob("*.tsv"))
     assert len(computed) == 2  # of 2 methods and 2 networks: the first and the fourth
     assert "evaluate shard 1/3: done; 2 files of metrics and the tables are left" in out
     assert not (run_dir / "evaluation" / "summary.tsv").exists()
-    told(evaluate, "evaluate", run_dir, capsys, "shard=2/3")
-    out = told(evaluate, "evaluate", run_dir, capsys, "shard=3/3")  # the last: the tables too
+    output_of(evaluate, "evaluate", run_dir, capsys, "shard=2/3")
+    out = output_of(evaluate, "evaluate", run_dir, capsys, "shard=3/3")  # the last: the tables too
     assert "left to" not in out
     assert (run_dir / "config.yaml").read_text() == before
     run(compose("run", [*SETTINGS, f"run_dir={run_dir}", f"data.cache_dir={tmp_path / 'cache'}"]))
@@ -129,9 +129,9 @@ def test_a_start_without_a_shard_does_what_shards_left(whole, tmp_path, capsys):
 def test_masks_are_validated_in_shards(whole, tmp_path, capsys):
     shutil.copytree(whole / "run", tmp_path / "run")
     masks = ["evaluation.masks.n_subjects=2", "evaluation.masks.n_random=1", "evaluation.masks.areas=[10]"]
-    out = told(validate, "validate", tmp_path / "run", capsys, *masks, "shard=1/2")
+    out = output_of(validate, "validate", tmp_path / "run", capsys, *masks, "shard=1/2")
     assert "validate shard 1/2: done; 2 units and the tables are left to other starts" in out
     assert not (tmp_path / "run" / "evaluation" / "mask_validation.tsv").exists()
-    told(validate, "validate", tmp_path / "run", capsys, *masks, "shard=2/2")
+    output_of(validate, "validate", tmp_path / "run", capsys, *masks, "shard=2/2")
     table = read_tsv(tmp_path / "run" / "evaluation" / "mask_validation.tsv")
     assert {"GradCAM", "GuidedBackprop"} <= set(table["method"])

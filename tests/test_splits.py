@@ -188,7 +188,7 @@ def test_a_category_is_balanced_and_a_missing_number_is_no_obstacle():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"group_column": "family"}, r"folds\.group_column: the participants have no column 'family'"),
         ({"balance_on": ["wheight"]}, r"folds\.balance_on: the participants have no column 'wheight'"),
@@ -202,13 +202,13 @@ def test_a_category_is_balanced_and_a_missing_number_is_no_obstacle():
         ({"group_column": "same"}, "smallest class has only 1 groups of same"),
     ],
 )
-def test_what_cannot_be_divided_is_told_in_one_line(change, told):
+def test_what_cannot_be_divided_is_told_in_one_line(change, message):
     table = cohort([6, 6], sessions=2)
     person = table["participant_id"].str[-3:].astype(int)
     table = table.assign(empty=None, same="x", varying=range(24))
     table["partly"] = [None if p < 2 else p for p in person]
     table["by_class"] = [f"{t}{p % 2}" for t, p in zip(table["target"], person, strict=True)]
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         make_folds(table, 3, **change)
     assert "\n" not in str(caught.value)
 
@@ -231,7 +231,7 @@ def test_folds_can_be_given_back(tmp_path, made):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda t: t.iloc[2:], "no fold for sub-000, sub-001; every participant needs one"),
         (lambda t: pd.concat([t, t.iloc[:1]]), "sub-000 has several folds"),
@@ -248,10 +248,10 @@ def test_folds_can_be_given_back(tmp_path, made):
         (lambda t: pd.concat([t.assign(repeat=0), t.assign(repeat=1)]), "a fold is in several repeats"),
     ],
 )
-def test_a_wrong_table_of_folds_is_told_in_one_line(tmp_path, change, told):
+def test_a_wrong_table_of_folds_is_told_in_one_line(tmp_path, change, message):
     table = cohort([10, 10])
     write_tsv(change(make_folds(table, 3)), tmp_path / "folds.tsv")
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         read_folds(tmp_path / "folds.tsv", table)
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="there is no such file"):

@@ -147,8 +147,8 @@ def runs(base: Path, *arguments: object) -> dict:
         text=True,
         timeout=850,
     )
-    told = "".join(path.read_text() for path in base.glob("*.out"))
-    assert done.returncode == 0, done.stderr[-3000:] + told[-3000:]
+    message = "".join(path.read_text() for path in base.glob("*.out"))
+    assert done.returncode == 0, done.stderr[-3000:] + message[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -15,7 +15,8 @@ from hydra.errors import MissingConfigException
 
 from xai_brain import compose
 from xai_brain.cli import main
-from xai_brain.config.compose import ConfigError, format_config_error
+from xai_brain.config.compose import format_config_error
+from xai_brain.config.setting import ConfigError
 from xai_brain.metrics.ranking import lower_is_better, ranking, t_interval
 from xai_brain.runs.directory import read_json, read_tsv, write_json
 from xai_brain.statistics.sweeps import SweepError, read_sweep, settings_of, swept_keys
@@ -113,7 +114,7 @@ def test_collect_writes_tables_and_a_picture_and_fails_for_what_is_missing(sweep
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["collect"], "what? xai-brain collect <sweep_dir>"),
         (["collect", "nowhere"], "nowhere: there is no sweep"),
@@ -126,12 +127,12 @@ def test_collect_writes_tables_and_a_picture_and_fails_for_what_is_missing(sweep
         (["run", "-m", "experiment=demo", "sweep=gird"], "there is no sweep=gird; one of detection_curve"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, told, capsys, tmp_path, monkeypatch):
+def test_mistakes_are_told_in_one_line(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("XAI_BRAIN_DEBUG", raising=False)
     assert main(arguments) == 1
     err = capsys.readouterr().err
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
 
 
@@ -156,8 +157,8 @@ def test_a_job_that_ends_badly_does_not_end_the_others(launcher, tmp_path):
     done = xai_brain("train", "-m", f"launcher={launcher}", *given, *model, cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 1
     assert "1 of 2 jobs complete" in done.stdout, done.stdout + done.stderr
-    told = {"submitit": "job 0 missing: it did not finish", "joblib": "job 0 failed"}[launcher]
-    assert told in done.stderr
+    message = {"submitit": "job 0 missing: it did not finish", "joblib": "job 0 failed"}[launcher]
+    assert message in done.stderr
     table = pd.read_csv(tmp_path / "outputs" / "jobs" / "1" / "predictions.tsv", sep="\t")
     assert len(table) > 0
 
@@ -175,8 +176,8 @@ def test_what_a_launcher_would_ask_for_is_shown_without_starting_anything(tmp_pa
     ]
     done = xai_brain("run", "experiment=demo", "name=there", *slurm, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = yaml.safe_load(done.stdout)
-    assert (told["partition"], told["timeout_min"]) == ("gpu", 1440)
+    message = yaml.safe_load(done.stdout)
+    assert (message["partition"], message["timeout_min"]) == ("gpu", 1440)
     assert not (tmp_path / "outputs").exists()
 
 
@@ -229,10 +230,10 @@ def test_another_grid_does_not_take_over_the_jobs_of_a_first(tmp_path, monkeypat
         write_job(folder / name, overrides, "complete", {"test/auroc": 0.5})
     plan_sweep("run", [*grid, "launcher=basic", "evaluation.n_bootstrap=9"])  # the same jobs
     plan_sweep("run", [*grid[:2], "trainer.lr=0.001,0.01,0.1"])  # one more
-    told = (
+    message = (
         r"a/0 is a job of another grid \(trainer\.lr: 0\.001 there, 0\.01 now\); give this sweep another name"
     )
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         plan_sweep("run", [*grid[:2], "trainer.lr=0.01,0.001"])
     assert len(read_json(folder / "sweep.json")["jobs"]) == 3  # the refused plan left nothing
     plan_sweep("run", [*grid[:2], "trainer.lr=0.01,0.001", "overwrite=true"])
@@ -275,8 +276,8 @@ def test_a_failed_job_loses_no_other_and_is_done_again(tmp_path):
     done = xai_brain(*sweep, cwd=tmp_path)
     assert done.returncode == 1
     assert "2 of 4 jobs complete" in done.stdout
-    told = "xai-brain: job 1 failed: folds.only=9: folds are 0 to 1"
-    assert told in done.stderr
+    message = "xai-brain: job 1 failed: folds.only=9: folds are 0 to 1"
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     folder = tmp_path / "outputs" / "sweep"
     states = [read_json(folder / job / "job.json")["state"] for job in "0123"]

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from xai_brain import BrainClassifier, compose
 from xai_brain.cli import main
-from xai_brain.config.checks import check
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.checks import read_config
+from xai_brain.config.setting import ConfigError
 from xai_brain.study.training.networks import load_classifier
 
 
@@ -110,7 +110,7 @@ def test_names_of_settings_cannot_lead_out_of_the_run(section):
     cfg = compose("run", SMALL)
     cfg[section] = {"../../x": {"_target_": "xai_brain.attribution.GradCAM", "_partial_": True}}
     with pytest.raises(ConfigError, match=r"a name can hold letters, digits and _ only|features=None"):
-        check(cfg)
+        read_config(cfg)
 
 
 def test_a_checkpoint_imports_no_package_that_nobody_has_trusted(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from conftest import SMALL
 from scipy import stats
 
 from xai_brain import compose, run
+from xai_brain.config.checks import read_config
 from xai_brain.models.module import BrainClassifier
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.statistics.first_layer import map_entropy
@@ -62,7 +63,11 @@ def test_every_network_is_tested_by_itself_on_the_people_it_has_not_seen(finishe
     ].iloc[1]
     folds = read_tsv(finished.folds)
     test = folds.loc[folds["fold"] == 0, "participant_id"]
-    cohort = prepared_cohort(compose("run", TWO_SEEDS), finished).set_index("participant_id").loc[test]
+    cohort = (
+        prepared_cohort(read_config(compose("run", TWO_SEEDS)), finished)
+        .set_index("participant_id")
+        .loc[test]
+    )
     checkpoint = finished.checkpoint(0, 1, SEEDS)
     block = BrainClassifier.load_from_checkpoint(checkpoint, weights_only=True).eval().network.block1
     values = {"female": [], "male": []}
@@ -86,10 +91,10 @@ def test_the_report_tells_it_with_its_figures(finished):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html.split("</style>")[1])).replace("&nbsp;", " ")
     for said in (
         "Clusters of methods",
-        "Agreement of the differences of the classes",
-        "Networks of 2 seeds explained the same 24 subjects in 2 folds (4 networks)",
-        "of its variance from that network rather than from the subject",
-        "Mean and histogram entropy (256 bins) of each of the 2 feature maps",
+        "Agreement of the differences between classes",
+        "Networks of 2 seeds explained the same 24 participants in 2 folds (4 networks)",
+        "of the variance depends on the network",
+        "The mean and the histogram entropy (256 bins) of each of the 2 feature maps",
         "network.block1.relu",
     ):
         assert said in text
@@ -102,7 +107,7 @@ def test_without_the_setting_nothing_stays(finished, tmp_path):
     shutil.copytree(finished.path, tmp_path / "run", ignore=shutil.ignore_patterns("attributions"))
     copy = RunDirectory(tmp_path / "run")
     cfg = compose("run", [*TWO_SEEDS, "evaluation.first_layer=false", f"run_dir={copy.path}"])
-    evaluate_first_layer(cfg, copy)
+    evaluate_first_layer(read_config(cfg), copy)
     assert not copy.evaluation("first_layer").exists()
     assert not copy.evaluation("first_layer_networks").exists()
     assert not [name for name in read_json(copy.metrics) if name.startswith("first_layer/")]

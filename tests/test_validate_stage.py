@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from xai_brain import compose, report, validate
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.saved import stage_settings
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.metrics.mask_validation import CONDITION
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.participants import prepared_cohort, same_cohort
-from xai_brain.study.settings import stage_settings
 from xai_brain.study.training.folds import split_prepared_fold
 from xai_brain.study.training.masked_training import (
     masked_volumes,
@@ -25,14 +25,14 @@ from xai_brain.study.training.networks import load_networks
 
 
 def test_settings_that_cannot_be():
-    for text, told in [
+    for text, message in [
         ("areas=[]", "different percentages between 0 and 100"),
         ("areas=[5,5]", "different percentages between 0 and 100"),
         ("areas=[100]", "different percentages between 0 and 100"),
         ("removal=mean", "one of zero, blur, training_mean"),
         ("n_random=0", "at least 1"),
     ]:
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             compose("validate", ["data=synthetic", f"evaluation.masks.{text}"])
 
 
@@ -85,7 +85,7 @@ def test_only_training_subjects_are_explained(validated):
 
 
 def test_tables_images_and_figures(validated):
-    table, told = (read_tsv(validated.evaluation(f"mask_{name}")) for name in ("validation", "predictions"))
+    table, masked = (read_tsv(validated.evaluation(f"mask_{name}")) for name in ("validation", "predictions"))
     metrics, predictions = read_json(validated.metrics), read_tsv(validated.predictions)
     whole = table[table["control"] == "none"].set_index("metric")
     for metric in ("accuracy", "balanced_accuracy", "auroc"):
@@ -101,7 +101,7 @@ def test_tables_images_and_figures(validated):
     assert set(regions["area_percent"]) == {5.0}  # the regions end before a fifth of the brain
     assert len(regions) == 3 * 2 * 3  # methods, sides, metrics
     assert regions["above_random"].notna().all()
-    conditions = told.groupby([*CONDITION, "draw", "seed"])["participant_id"]
+    conditions = masked.groupby([*CONDITION, "draw", "seed"])["participant_id"]
     assert (conditions.nunique() == predictions["participant_id"].nunique()).all()
     row = maps.query("method == 'GradCAM' and mask == 'joint' and kept == 'mask' and area_percent == 20")
     value = row.set_index("metric").loc["auroc", "value"]
@@ -144,14 +144,14 @@ def test_the_report_tells_of_the_masks(validated):
 
 
 def test_methods_and_classes_that_do_not_exist(validated):
-    for text, told in [
+    for text, message in [
         ("methods=[]", "at least one is needed"),
         ("methods=[GradCam]", "no 'GradCam'"),
         ("which=[women]", "no 'women'; there are joint"),
     ]:
         cfg = stage_settings("validate", [f"run_dir={validated.path}", f"evaluation.masks.{text}"])
         before = validated.config.read_bytes()
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             validate(cfg)
         assert validated.config.read_bytes() == before  # nothing of it is kept
 
@@ -182,8 +182,8 @@ def test_training_again_on_whole_images_gives_the_network_of_the_run(validated, 
     context = context_of(validated)
     path = tmp_path / "again.tsv"
     retrain_masked(context, np.ones(context.inputs.shape[2:], bool), path)
-    told = read_retrained_predictions(context.rows, path)
-    np.testing.assert_allclose(told, context.rows[told.columns], atol=1e-5)
+    retrained = read_retrained_predictions(context.rows, path)
+    np.testing.assert_allclose(retrained, context.rows[retrained.columns], atol=1e-5)
 
 
 @pytest.mark.slow

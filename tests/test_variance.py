@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from conftest import awkward_affine
 
-from xai_brain.config.compose import ConfigError, compose
+from xai_brain.config.checks import read_config
+from xai_brain.config.compose import compose
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.statistics.map_rows import MapRows
@@ -181,7 +183,7 @@ def run(tmp_path) -> RunDirectory:
 def divided(run, *overrides):
     common = ["data=synthetic", "attribution=[grad_cam,saliency]", f"seeds={SEEDS}"]
     cfg = compose("run", [*common, "evaluation.n_bootstrap=50", *overrides])
-    evaluate_variance(cfg, run, pd.DataFrame(find_maps(cfg, run)))
+    evaluate_variance(read_config(cfg), run, pd.DataFrame(find_maps(read_config(cfg), run)))
     return cfg
 
 
@@ -235,9 +237,9 @@ def test_with_one_seed_there_is_nothing_but_the_reason(run, capsys):
             path.unlink()
     capsys.readouterr()
     divided(run)
-    told = capsys.readouterr().out
-    assert told.count("\n") == 1
-    assert "there is only one seed; train and explain more, for example seeds=[0,1,2]" in told
+    message = capsys.readouterr().out
+    assert message.count("\n") == 1
+    assert "there is only one seed; train and explain more, for example seeds=[0,1,2]" in message
     assert not run.evaluation("variance").exists()
     assert not run.group_map("GradCAM", "variance-model", "share").exists()
     assert not [name for name in read_json(run.metrics) if name.startswith("variance/")]

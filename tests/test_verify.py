@@ -11,11 +11,11 @@ from conftest import in_another_process, map_of
 
 from xai_brain import report
 from xai_brain.cli import main
+from xai_brain.config.saved import stage_settings
 from xai_brain.io.atomic import file_hash
 from xai_brain.runs.directory import read_json, read_tsv, sidecar, write_json
 from xai_brain.study import report_page as report_stage
 from xai_brain.study.explanation.batches import Batch, _seed_of
-from xai_brain.study.settings import stage_settings
 
 
 def test_a_map_tells_its_model_data_settings_code_and_class(small_run):
@@ -37,9 +37,9 @@ def test_a_map_tells_its_model_data_settings_code_and_class(small_run):
 
 def test_verify_finds_a_whole_run_whole_and_names_what_is_not(copied, capsys):
     assert main(["verify", str(copied.path)]) == 0
-    told = capsys.readouterr().out
-    assert "looked at 1 settings, 24 images, 6 tables, 2 networks, 24 predictions, 72 maps, " in told
-    assert "; 0 missing" in told
+    message = capsys.readouterr().out
+    assert "looked at 1 settings, 24 images, 6 tables, 2 networks, 24 predictions, 72 maps, " in message
+    assert "; 0 missing" in message
 
     altered, gone, other = (map_of(copied, "GuidedBackprop", number) for number in range(3))
     content = bytearray(altered.read_bytes())
@@ -56,7 +56,7 @@ def test_verify_finds_a_whole_run_whole_and_names_what_is_not(copied, capsys):
     copied.participants.write_text(people + "\n")
     copied.report.unlink()
     assert main(["verify", f"run_dir={copied.path}"]) == 1
-    told = capsys.readouterr().out
+    message = capsys.readouterr().out
     for line in (
         f"{altered}: is altered; remove it and run `xai-brain explain` again",
         f"{gone}: is missing",
@@ -67,7 +67,7 @@ def test_verify_finds_a_whole_run_whole_and_names_what_is_not(copied, capsys):
         f"{copied.metrics}: test/brier is not that of predictions.tsv",
         f"{copied.report}: is missing; remove {copied.path / 'figures' / 'inputs.json'} and run",
     ):
-        assert line in told, line
+        assert line in message, line
 
 
 RESULTS = (
@@ -86,8 +86,8 @@ def test_verify_names_any_result_that_is_altered_or_gone(name, copied, capsys):
         content[:last] + (b"1" if content[last : last + 1] != b"1" else b"2") + content[last + 1 :]
     )
     assert main(["verify", str(copied.path)]) == 1
-    told = capsys.readouterr().out.splitlines()
-    problems = [line for line in told if line.startswith(str(copied.path))][:-1]
+    message = capsys.readouterr().out.splitlines()
+    problems = [line for line in message if line.startswith(str(copied.path))][:-1]
     assert problems
     assert all(line.startswith(f"{path}: ") for line in problems)
     path.unlink()
@@ -115,9 +115,9 @@ def test_verify_goes_on_after_a_damaged_file(name, copied, capsys):
     path = next(path.rglob("[!d]*.json")) if path.is_dir() else path
     path.write_text(path.read_text()[:20])
     assert main(["verify", str(copied.path)]) == 1
-    told = capsys.readouterr().out
-    assert f"{path}: is damaged; " in told
-    assert "looked at" in told
+    message = capsys.readouterr().out
+    assert f"{path}: is damaged; " in message
+    assert "looked at" in message
 
 
 def test_maps_of_groups_say_what_made_them(small_run):
@@ -175,6 +175,6 @@ def test_the_seed_of_a_batch_is_the_same_everywhere():
         "import pandas as pd; from xai_brain.study.explanation.batches import Batch, _seed_of; "
         "print(_seed_of(Batch(3, 2, pd.DataFrame({'a': [1]}, index=[16]))))"
     )
-    told = [in_another_process(ask, PYTHONHASHSEED=seed).stdout for seed in ("1", "7")]
+    message = [in_another_process(ask, PYTHONHASHSEED=seed).stdout for seed in ("1", "7")]
     rows = pd.DataFrame({"participant_id": ["sub-01"]}, index=[16])
-    assert list(map(int, told)) == [_seed_of(Batch(3, 2, rows))] * 2
+    assert list(map(int, message)) == [_seed_of(Batch(3, 2, rows))] * 2

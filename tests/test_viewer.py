@@ -63,7 +63,7 @@ def values_of(subject, method):
     return np.abs(values) if method == 2 else values
 
 
-def say(viewer, **content):
+def receive(viewer, **content):
     viewer.canvas._handle_custom_msg(content, [])
 
 
@@ -78,7 +78,7 @@ def test_1000_subjects_open_with_the_images_of_one(make_run, monkeypatch, sent):
     assert len(viewer.chooser.list.options) == 1000
     assert len(read) == 1 + len(METHODS)
     assert {path.name.split("_")[0] for path in read} == {"sub-0000"}
-    say(viewer, kind="ready")  # asked for again: sent, not read
+    receive(viewer, kind="ready")  # asked for again: sent, not read
     assert len(read) == 1 + len(METHODS)
     assert [content["kind"] for content, _ in sent] == ["scene", "scene"]
 
@@ -121,7 +121,7 @@ def test_readout_is_what_nibabel_reads(make_run, sent):
     viewer = SliceViewer(run)
     scene, _ = sent[-1]
     voxel = [3, 9, 5]
-    say(viewer, kind="point", voxel=voxel)
+    receive(viewer, kind="point", voxel=voxel)
     answer, _ = sent[-1]
     mm = nib.affines.apply_affine(scene["affine"], voxel)
     np.testing.assert_allclose(answer["mm"], mm)
@@ -196,7 +196,7 @@ def test_clusters_have_their_peak_place_and_volume(sent):
     ]
     assert [row["volume_ml"] for row in rows] == pytest.approx([6 * 0.024, 2 * 0.024])
     assert rows[1]["mm"] == [16.0, 27.0, 44.0]
-    say(viewer, kind="clusters", method="m", threshold=0.5, sign="negative", inside=True)
+    receive(viewer, kind="clusters", method="m", threshold=0.5, sign="negative", inside=True)
     assert [row["peak"] for row in sent[-1][0]["rows"]] == [-3.0]
 
 
@@ -217,7 +217,7 @@ def test_what_is_missing_is_said(make_run, sent):
     viewer.show("sub-0000")
     viewer.show("sub-0002")
     assert "shape" not in sent[-1][0]
-    say(viewer, kind="point", voxel=[1, 2, 3])  # the browser may still ask
+    receive(viewer, kind="point", voxel=[1, 2, 3])  # the browser may still ask
     assert sent[-1][0] == {"kind": "readout", "mm": None}
     with pytest.raises(KeyError, match="sub-9"):
         viewer.show("sub-9")
@@ -225,7 +225,7 @@ def test_what_is_missing_is_said(make_run, sent):
 
 def test_no_run_at_all(tmp_path, sent):
     viewer = SliceViewer(tmp_path / "nothing")
-    say(viewer, kind="ready")
+    receive(viewer, kind="ready")
     assert "there is no run with maps here" in sent[-1][0]["messages"][0]
 
 
@@ -256,7 +256,7 @@ def test_a_map_of_another_grid_is_drawn_and_read_from_its_own_voxels(sent):
 def test_an_error_in_an_answer_is_a_note(make_run, sent, monkeypatch):
     viewer = SliceViewer(make_run())
     monkeypatch.setattr(slice_viewer, "readout_at", lambda *_: 1 / 0)
-    say(viewer, kind="point", voxel=[1, 2, 3])
+    receive(viewer, kind="point", voxel=[1, 2, 3])
     assert [content["kind"] for content, _ in sent[-2:]] == ["note", "readout"]
     assert "division by zero" in sent[-2][0]["text"]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xai_brain.data.preprocessing import preprocess_t1w as preprocess_t1w
     from xai_brain.models.module import BrainClassifier as BrainClassifier
     from xai_brain.models.networks.kan2020 import Kan2020 as Kan2020
+    from xai_brain.parallel.verbosity import set_verbosity as set_verbosity
     from xai_brain.runs.directory import RunDirectory as RunDirectory
     from xai_brain.runs.directory import versions as versions
     from xai_brain.stages.evaluate import evaluate as evaluate
@@ -68,6 +69,7 @@ _HOMES = {
     "report": "stages.report",
     "report_card": "study.card",
     "run": "stages.run",
+    "set_verbosity": "parallel.verbosity",
     "train": "stages.train",
     "validate": "stages.validate",
     "versions": "runs.directory",

@@ -1,6 +1,7 @@
-"""What every attribution method provides: `attribute`, and `info`, which describes it.
+"""The interface of attribution methods: `attribute`, and `info`, which describes the method.
 
-The report card, the sidecars of maps and the reports read `MethodInfo`; nothing else lists methods.
+This module contains the only description of the arguments and results of `attribute`. The report card, the
+sidecars of maps and the report read `MethodInfo`.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ class MethodInfo:
     Parameters
     ----------
     name : str
-        Of the class.
+        Name of the class.
     value_meaning : str
         Meaning of the values of a map.
     multiplies_by_inputs : bool or None
         Whether a value is the contribution of a voxel; otherwise it is a change per unit of intensity.
-        Infidelity depends on it. None: not stated, infidelity cannot be computed.
+        Infidelity is defined differently for the two. None: not stated, infidelity cannot be computed.
     citation : str, default ""
         Full reference of the publication.
     default_output : {"logit", "logit_difference", "probability"}, default "logit"
-        What is explained unless ``explain.output`` says otherwise.
+        Quantity that is explained if ``explain.output`` is not set.
     is_baseline : bool, default False
         Whether maps do not depend on the network.
     operations : tuple of str, default ()
-        Kinds of operations for which the method has rules (see `xai_brain.attribution.operations`); others
-        are refused by name. Empty: valid for every differentiable network, or for every network.
+        Kinds of operations for which the method has rules (see `xai_brain.attribution.operations`); all
+        others are refused by name. Empty: the method has no such restriction.
     trial_settings : mapping of str to object, default {}
-        Arguments with which a single map is computed quickly, to find out whether the method applies to a
-        network at all.
+        Arguments with which one map is computed quickly, to test before training whether the method applies
+        to a network.
     """
 
     name: str
@@ -61,23 +62,36 @@ class Method(Protocol):
     info: MethodInfo
 
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Explain a batch.
+        """Explain a batch of volumes.
+
+        The map of a volume does not depend on the other volumes of the batch. The network is left as it was:
+        mode, parameters, gradients and hooks.
 
         Parameters
         ----------
         inputs : Tensor of shape (N, C, X, Y, Z)
+            Volumes as the network receives them, on the device of the network. Some methods require C = 1.
         target : int or Tensor of shape (N,)
-            Index of the class or output that is explained.
+            Index of the class or output that is explained, one for all volumes or one for each. Only methods
+            that do not depend on the network (``info.is_baseline``) may ignore it.
 
         Returns
         -------
         Tensor of shape (N, C, X, Y, Z)
-            Raw, signed values of the dtype of the inputs.
+            Raw, signed values with the dtype and device of the inputs; ``info.value_meaning`` states what
+            they mean.
 
         Raises
         ------
         AttributionError
-            The method does not apply to this network or to these inputs.
+            The inputs are not volumes or have a number of channels that the method cannot explain; the
+            target is missing or does not exist; the network does not return (N, n_classes) or uses an
+            operation for which the method has no rule; or a completeness property of the method does not
+            hold for a volume.
+
+        Notes
+        -----
+        Methods that optimise a mask for each volume also accept ``show_progress=True``, which shows a bar.
         """
 
 

@@ -12,7 +12,7 @@ from xai_brain.io.problems import DataError
 from xai_brain.io.tables import numbers, prefixed, read_table
 
 # Columns that describe the participant and not the brain; compared without case and separators.
-ABOUT_PEOPLE = {
+NOT_MORPHOMETRY = {
     *("id", "ids", "subject", "subjects", "subjectid", "participant", "participantid", "session"),
     *("sessionid", "visit", "age", "ageyears", "sex", "gender", "site", "scanner", "center", "centre"),
     *("group", "diagnosis", "dx", "release", "family", "familyid", "motherid", "fatherid", "handedness"),
@@ -102,7 +102,7 @@ def _reason_to_drop(
     plain = re.sub(r"[^a-z0-9]", "", str(column).lower())
     if label and plain == re.sub(r"[^a-z0-9]", "", label.lower()):
         return "is the label"
-    if plain in ABOUT_PEOPLE:
+    if plain in NOT_MORPHOMETRY:
         return "describes participants, not brains"
     if values.notna().sum() < texts.notna().sum():
         return "is not numeric"

@@ -10,10 +10,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xai_brain.config.checks import check
+from xai_brain.config.checks import editable, read_config
 from xai_brain.config.compose import compose, conf_dir, format_config_error
 from xai_brain.config.overrides import finish
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 
 MAX_LISTED = 30  # names in a message
 
@@ -55,7 +56,7 @@ def choices_of(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
-def build_settings(choices: Mapping[str, str], values: Mapping[str, Any]) -> DictConfig:
+def build_settings(choices: Mapping[str, str], values: Mapping[str, Any]) -> Config:
     """Complete and checked settings.
 
     Parameters
@@ -73,16 +74,20 @@ def build_settings(choices: Mapping[str, str], values: Mapping[str, Any]) -> Dic
     for group, name in choices.items():
         valid_choice(group, name, choices_of(group))
     cfg = compose("run", [f"{group}={name}" for group, name in choices.items()], checked=False)
-    return change_settings(cfg, values)
+    return _read_changed(cfg, values)
 
 
-def change_settings(cfg: DictConfig, values: Mapping[str, Any]) -> DictConfig:
-    """Set values by dotted name, then check all settings; methods and networks are replaced as a whole.
+def change_settings(config: Config, values: Mapping[str, Any]) -> Config:
+    """The same settings with other values by dotted name; methods and networks are replaced as a whole.
 
     Raises
     ------
     ConfigError
     """
+    return _read_changed(editable(config), values)
+
+
+def _read_changed(cfg: DictConfig, values: Mapping[str, Any]) -> Config:
     try:
         for key, value in values.items():
             section, _, name = key.rpartition(".")
@@ -94,8 +99,7 @@ def change_settings(cfg: DictConfig, values: Mapping[str, Any]) -> DictConfig:
         finish(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(format_config_error(error, "run", [])) from error
-    check(cfg)
-    return cfg
+    return read_config(cfg)
 
 
 @cache

@@ -1,7 +1,7 @@
 """How settings are composed, and what is said of those that cannot be.
 
-Files of `conf/` give the values, `config_types` the types and `config_checks` what no type can exclude, so
-that a misspelt key or a wrong value stops before any work. ``compose("run", ["experiment=demo"])`` is what
+Files of `conf/` give the values; the dataclasses of `schema` give types and limits, so that a misspelt key
+or a wrong value stops before any work. ``compose("run", ["experiment=demo"])`` is what
 notebooks and tests use, and what the command line does.
 """
 
@@ -20,24 +20,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from xai_brain.config.checks import check as check
-from xai_brain.config.extras import install_command
-from xai_brain.config.overrides import finish, literal
-from xai_brain.config.planted_effect import PlantedEffect
-from xai_brain.config.schema import (
-    AugmentationConfig,
-    Config,
+from xai_brain.config.checks import SECTIONS, read_config
+from xai_brain.config.data import (
     DataConfig,
-    EvaluationConfig,
-    FoldsConfig,
     ImageDataConfig,
     OasisDataConfig,
-    PreprocessingConfig,
     SyntheticDataConfig,
-    TrainerConfig,
 )
-from xai_brain.config.schema import ConfigError as ConfigError
-from xai_brain.config.schema import ExplainConfig as ExplainConfig
+from xai_brain.config.overrides import finish, literal
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
+from xai_brain.io.extras import install_command
 
 COMMANDS = ("train", "baselines", "predict", "explain", "evaluate", "validate", "report", "run")
 SHARDED = ("explain", "evaluate", "validate", "run")  # commands of which a shard can be asked
@@ -56,14 +49,7 @@ def register_schemas() -> None:
     store.store(group="data", name="schema_synthetic", node=SyntheticDataConfig)
     store.store(group="data", name="schema_image", node=ImageDataConfig)
     store.store(group="data", name="schema_oasis", node=OasisDataConfig)
-    for group, node in (
-        ("preprocessing", PreprocessingConfig),
-        ("planted", PlantedEffect),
-        ("folds", FoldsConfig),
-        ("augmentation", AugmentationConfig),
-        ("trainer", TrainerConfig),
-        ("evaluation", EvaluationConfig),
-    ):
+    for group, node in SECTIONS.items():
         store.store(group=group, name="schema", node=node)
 
 
@@ -105,7 +91,7 @@ def compose(command: str = "run", overrides: list[str] | None = None, *, checked
     if cfg.shard is not None and command not in SHARDED:
         raise ConfigError(f"shard={cfg.shard}: `xai-brain {command}` has none; for {', '.join(SHARDED)} only")
     if checked:
-        check(cfg)
+        read_config(cfg)
     return cfg
 
 

@@ -1,7 +1,7 @@
 """Values of settings on the command line: paths, labels and other texts are taken literally.
 
 Hydra reads a value by a grammar of its own, in which ``TRUE`` is a boolean, ``1`` a number, and ``(``, ``=``,
-``&``, quotes and umlauts are errors. Which settings are texts follows from the schema in `config_types`.
+``&``, quotes and umlauts are errors. The schema (`xai_brain.config.schema`) tells which settings are texts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from xai_brain.config.schema import Config, ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 
 QUOTES = ("'", '"')
 # Arguments of networks, methods and baselines, whose dictionaries have no schema.

@@ -41,9 +41,9 @@ def audit_split(
     DataError
         With the ids on both sides and what to do.
     """
-    learns = pd.concat([parts["train"], parts["validation"]])
+    seen_in_training = pd.concat([parts["train"], parts["validation"]])
     sides = (
-        ("test", parts["test"], "training", learns),
+        ("test", parts["test"], "training", seen_in_training),
         ("validation", parts["validation"], "training", parts["train"]),
     )
     columns = [c for c in dict.fromkeys((FAMILY, group_column)) if c and c not in allow_shared]
@@ -86,10 +86,10 @@ def content_hashes(volume_paths: Sequence[str]) -> list[str | None]:
         Files of `prepare_cohort`.
     """
     slices = pd.Series([_middle_slice_hash(path) for path in volume_paths])
-    suspects = slices.duplicated(keep=False)
+    same_slice = slices.duplicated(keep=False)
     whole = {
         path: file_hash(path)
-        for path in sorted({p for p, s in zip(volume_paths, suspects, strict=True) if s})
+        for path in sorted({p for p, s in zip(volume_paths, same_slice, strict=True) if s})
     }
     return [whole.get(path) for path in volume_paths]
 

@@ -19,12 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data.image_records import content_hash, known_hash, read_record, write_record
-from xai_brain.data.preprocessing import ALGORITHM, PreprocessingConfig, preprocess_t1w
+from xai_brain.data.preprocessing import ALGORITHM, preprocess_t1w
 from xai_brain.io.atomic import write_atomic
 from xai_brain.io.nifti import load_img
 from xai_brain.io.nifti_header import require_file
 from xai_brain.parallel.locks import lock, run_exclusive
+from xai_brain.parallel.progress import log_seconds
 
 
 def default_cache_dir() -> Path:
@@ -111,8 +113,8 @@ def prepare(
     if wait:
         run_exclusive(locks(folder), name, lambda: _make(entry, source, settings), lambda: is_sound(entry))
         return _columns(entry, content)
-    with lock(locks(folder), name) as mine:
-        if not mine:
+    with lock(locks(folder), name) as acquired:
+        if not acquired:
             return None
         if not is_sound(entry):
             _make(entry, source, settings)
@@ -125,6 +127,11 @@ def locks(folder: Path) -> Path:
 
 
 def _make(entry: Entry, source: Source, settings: PreprocessingConfig) -> None:
+    with log_seconds(f"prepare {source.path}"):
+        _write_entry(entry, source, settings)
+
+
+def _write_entry(entry: Entry, source: Source, settings: PreprocessingConfig) -> None:
     t1w_img = load_img(source.path, source.orientation)
     prepared = preprocess_t1w(
         t1w_img,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data.cache import Source, default_cache_dir, find, prepare
-from xai_brain.data.preprocessing import PreprocessingConfig
 from xai_brain.io.atomic import remove_partial_files
 from xai_brain.io.nifti import ImageError
 from xai_brain.io.problems import Problems

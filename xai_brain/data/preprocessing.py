@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data.raw.brain_masks import find_brain
 from xai_brain.data.raw.images import prepare_raw
 from xai_brain.data.spaces.claimed_space import (
@@ -23,81 +22,7 @@ from xai_brain.data.spaces.space_check import Alignment, check_tissue_map, check
 from xai_brain.io.nifti import ImageError, get_grid, is_mni152, resample_to_grid, template_brain_mask
 
 ALGORITHM = 4  # part of every cache key; raise it when the same settings give other numbers
-SCALINGS = ("zscore", "percentile", "none")
-BRAINS = ("image", "template")
-ALIGNMENTS = ("affine", "rigid")
 PERCENTILES = (1.0, 99.0)
-
-
-@dataclass(frozen=True)
-class PreprocessingConfig:
-    """Settings of `preprocess_t1w`.
-
-    Parameters
-    ----------
-    grid : str, default "t1w_58x70x58"
-        Name of a grid in `xai_brain.io.nifti.GRIDS`.
-    scaling : {"zscore", "percentile", "none"}, default "zscore"
-        ``zscore``: mean 0 and standard deviation 1 inside the brain. ``percentile``: 0 at the 1st and 1
-        at the 99th percentile of the brain, what lies beyond is clipped. ``none``: numbers of the file.
-        Outside the brain it is 0 always.
-    antialias : bool, default True
-    brain : {"image", "template"}, default "image"
-        Where the brain is. ``image``: in the image's own brain mask, or where it is not background (a
-        constant, mostly 0; see `xai_brain.data.raw.brain_masks`). ``template``:
-        in the MNI152 template's brain, for maps such as grey-matter density that have no edge.
-    brain_median : float, optional
-        With ``scaling="none"``: intensities are multiplied such that the brain's median is this number.
-    raw : bool, default False
-        Images as they come from the scanner: brains are extracted, bias fields corrected, and images that
-        are not in MNI152 by their name or ``data.space`` are aligned to it (see `xai_brain.data.raw.images`).
-    skull_stripped : bool, default False
-        With `raw`: the images contain only brain, whatever their names are, and nothing is extracted.
-        Without it, this is assumed only of images with a brain mask and of files named ``desc-brain``.
-    alignment : {"affine", "rigid"}, default "affine"
-        With `raw`: ``affine`` removes differences in brain size, ``rigid`` keeps them. Without it: how the
-        images were aligned; after rigid alignment brains need not have the template's size.
-    """
-
-    grid: str = "t1w_58x70x58"
-    scaling: str = "zscore"
-    antialias: bool = True
-    brain: str = "image"
-    brain_median: float | None = None
-    raw: bool = False
-    skull_stripped: bool = False
-    alignment: str = "affine"
-
-    def __post_init__(self) -> None:
-        choices = (
-            ("scaling", self.scaling, SCALINGS),
-            ("brain", self.brain, BRAINS),
-            ("alignment", self.alignment, ALIGNMENTS),
-        )
-        for name, value, allowed in choices:
-            if value not in allowed:
-                raise ValueError(f"preprocessing.{name}={value}: one of {', '.join(allowed)} is needed")
-        if self.brain_median is not None and (self.scaling != "none" or self.brain_median <= 0):
-            raise ValueError(
-                f"preprocessing.brain_median={self.brain_median}: "
-                "a positive number with scaling=none is needed"
-            )
-
-
-def read_preparation(settings: Mapping[str, Any]) -> PreprocessingConfig:
-    """Settings as a run or a checkpoint keeps them; ``zscore: true`` of earlier versions is understood.
-
-    Raises
-    ------
-    ValueError
-        A setting that this version does not know.
-    """
-    known = dict(settings)
-    if "zscore" in known:
-        known["scaling"] = "zscore" if known.pop("zscore") else "none"
-    if unknown := sorted(set(known) - {field.name for field in fields(PreprocessingConfig)}):
-        raise ValueError(f"preprocessing.{unknown[0]}: not a setting of this version of xai_brain")
-    return PreprocessingConfig(**known)
 
 
 class Prepared(NamedTuple):

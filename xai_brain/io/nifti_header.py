@@ -246,13 +246,13 @@ def _check_forms(path: Path, header: nib.Nifti1Header, shape: tuple[int, ...]) -
         with np.errstate(all="ignore"):
             sform, qform = header.get_sform(), header.get_qform()
             corners = np.array(np.meshgrid(*[[0, n - 1] for n in shape[:3]])).reshape(3, -1).T
-            apart = np.abs(nib.affines.apply_affine(sform - qform, corners)).max()
+            largest_mm = np.abs(nib.affines.apply_affine(sform - qform, corners)).max()
             tolerance = nib.affines.voxel_sizes(sform).max()
     except Exception:  # a qform that is none says nothing against the sform
         return
-    if not apart <= tolerance:
+    if not largest_mm <= tolerance:
         raise ImageError(
             path,
-            f"its sform and qform disagree by up to {apart:.3g} mm, which both state space {codes[0]}; "
+            f"its sform and qform disagree by up to {largest_mm:.3g} mm, which both state space {codes[0]}; "
             "find out which is right and copy it over the other",
         )

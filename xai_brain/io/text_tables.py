@@ -84,9 +84,9 @@ def _parse(lines: list[tuple[int, str]], separator: str, multiline: bool = True)
         except csv.Error:
             raise _unclosed(lines[first][0]) from None
         width = len(rows[0][1]) if rows else len(cells)
-        for _, swallowed in lines[first + 1 : reader.line_num]:
+        for _, continued in lines[first + 1 : reader.line_num]:
             # a cell may have several lines, but none that is a row of its own: its quotation mark is missing
-            if not multiline or swallowed.count(separator) >= max(width - 1, 1):
+            if not multiline or continued.count(separator) >= max(width - 1, 1):
                 raise _unclosed(lines[first][0])
         if any(cells):
             rows.append((lines[first][0], cells))

@@ -166,13 +166,13 @@ def infidelity_of_chance(
 def _errors(values: np.ndarray, found: BlockChanges, multiply_by_inputs: bool, scale: str) -> np.ndarray:
     """Infidelity of maps (N, n_brain)."""
     values = values if multiply_by_inputs else values * found.removed
-    foretold, fell = values @ found.blocks.T.astype(np.float64), found.changes  # (N, n_blocks)
+    predicted, fell = values @ found.blocks.T.astype(np.float64), found.changes  # (N, n_blocks)
     if scale == "raw":
-        return ((foretold - fell) ** 2).mean(1)
-    # the best multiple b of a map minimises the mean of (b foretold - fell)^2
-    power = (foretold**2).sum(1)
-    best = np.divide((foretold * fell).sum(1), power, out=np.zeros(len(power)), where=power > 0)
-    error = ((best[:, None] * foretold - fell) ** 2).mean(1)
+        return ((predicted - fell) ** 2).mean(1)
+    # the best multiple b of a map minimises the mean of (b predicted - fell)^2
+    power = (predicted**2).sum(1)
+    best = np.divide((predicted * fell).sum(1), power, out=np.zeros(len(power)), where=power > 0)
+    error = ((best[:, None] * predicted - fell) ** 2).mean(1)
     if scale == "normalized":
         return error
     fall = (fell**2).mean(1)

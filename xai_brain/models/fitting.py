@@ -73,19 +73,21 @@ def naming_network(name: str) -> Iterator[None]:
         raise TrainingError(f"{name}: {error}") from error
 
 
-def no_report(epoch: int, metrics: dict[str, float]) -> None:
+def ignore_epoch(epoch: int, metrics: dict[str, float]) -> None:
     """Report no progress."""
 
 
 class EpochReport(Callback):
     """Reports every epoch to a progress function, in the process of rank zero."""
 
-    def __init__(self, tell: Callable[[int, dict[str, float]], None]):
-        self.tell = tell
+    def __init__(self, report_epoch: Callable[[int, dict[str, float]], None]):
+        self.report_epoch = report_epoch
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            self.tell(trainer.current_epoch + 1, {k: float(v) for k, v in trainer.callback_metrics.items()})
+            self.report_epoch(
+                trainer.current_epoch + 1, {k: float(v) for k, v in trainer.callback_metrics.items()}
+            )
 
 
 def fit_fold(
@@ -95,7 +97,7 @@ def fit_fold(
     *,
     seed: int,
     work_dir: Path,
-    tell: Callable[[int, dict[str, float]], None] = no_report,
+    report_epoch: Callable[[int, dict[str, float]], None] = ignore_epoch,
 ) -> tuple[BrainClassifier, Path, pd.DataFrame]:
     """Train one network on one device, keep its best epoch, calibrate it on the validation part.
 
@@ -109,7 +111,7 @@ def fit_fold(
     seed : int
     work_dir : Path
         For logs and intermediate checkpoints.
-    tell : callable(epoch, metrics), optional
+    report_epoch : callable(epoch, metrics), optional
 
     Returns
     -------
@@ -126,7 +128,12 @@ def fit_fold(
         A loss, the monitored figure or an output of the validation part is NaN or infinite.
     """
     return fit_network(
-        datamodule, classifier_settings, trainer_settings, seed=seed, work_dir=work_dir, tell=tell
+        datamodule,
+        classifier_settings,
+        trainer_settings,
+        seed=seed,
+        work_dir=work_dir,
+        report_epoch=report_epoch,
     )
 
 
@@ -137,7 +144,7 @@ def fit_network(
     *,
     seed: int,
     work_dir: Path,
-    tell: Callable[[int, dict[str, float]], None] = no_report,
+    report_epoch: Callable[[int, dict[str, float]], None] = ignore_epoch,
     arguments: Mapping[str, Any] | None = None,
 ) -> tuple[BrainClassifier, Path, pd.DataFrame]:
     """`fit_fold`, also in one of several processes, whose `arguments` of Lightning's Trainer are given.
@@ -150,7 +157,7 @@ def fit_network(
         trainer_settings,
         seed=seed,
         work_dir=work_dir,
-        tell=tell,
+        report_epoch=report_epoch,
         arguments=arguments or {"accelerator": trainer_settings["accelerator"], "devices": 1},
     )
     if trainer.is_global_zero:
@@ -173,7 +180,7 @@ def fit_epochs(
     *,
     seed: int,
     work_dir: Path,
-    tell: Callable[[int, dict[str, float]], None],
+    report_epoch: Callable[[int, dict[str, float]], None],
     arguments: Mapping[str, Any],
 ) -> tuple[BrainClassifier, pl.Trainer, ModelCheckpoint, History]:
     """The training of `fit_network`: the network as the last epoch left it, and where the best epoch is."""
@@ -193,7 +200,7 @@ def fit_epochs(
     mode = settings["mode"] or classifier.task.monitor_mode(settings["monitor"])
     best = ModelCheckpoint(work_dir, "best", monitor=settings["monitor"], mode=mode)
     history = History()
-    callbacks: list[Callback] = [history, EpochReport(tell), StopAtNonFinite(settings), best]
+    callbacks: list[Callback] = [history, EpochReport(report_epoch), StopAtNonFinite(settings), best]
     callbacks += arguments.get("callbacks", [])
     if settings["patience"] is not None:
         callbacks.append(EarlyStopping(settings["monitor"], mode=mode, patience=settings["patience"]))
@@ -228,8 +235,8 @@ def fit_epochs(
 def training_statistics(datamodule: pl.LightningDataModule) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean of the training volumes as they are, and one over their standard deviation, (1, X, Y, Z) each.
 
-    The latter is 0 where half of the volumes or more have no brain: at the rim a standard deviation tells
-    who ends where. One volume is in memory at a time.
+    The latter is 0 where half of the volumes or more have no brain: at the rim a standard deviation shows
+    where individual brains end. One volume is in memory at a time.
     """
     dataset = datamodule.train_dataloader().dataset
     total = torch.zeros_like(dataset[0]["volume"], dtype=torch.float64)

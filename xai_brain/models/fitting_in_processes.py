@@ -31,7 +31,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from xai_brain.config.trust import import_trusted
 from xai_brain.io.text_tables import read_text
-from xai_brain.models.fitting import CHECKPOINT, TrainingError, fit_network, no_report
+from xai_brain.models.fitting import CHECKPOINT, TrainingError, fit_network, ignore_epoch
 from xai_brain.models.module import BrainClassifier
 from xai_brain.models.process_group import (
     accelerator_name,
@@ -85,7 +85,7 @@ def fit_in_processes(
     *,
     seed: int,
     work_dir: Path,
-    tell: Callable[[int, dict[str, float]], None] = no_report,
+    report_epoch: Callable[[int, dict[str, float]], None] = ignore_epoch,
 ) -> tuple[BrainClassifier, Path, pd.DataFrame]:
     """`fit_fold` with several processes: each computes the gradient for an equal share of every batch.
 
@@ -96,7 +96,7 @@ def fit_in_processes(
 
     Parameters
     ----------
-    tell : callable(epoch, metrics), optional
+    report_epoch : callable(epoch, metrics), optional
         Must be picklable. For the other parameters see `fit_fold`.
 
     Raises
@@ -108,11 +108,11 @@ def fit_in_processes(
     if launcher(trainer_settings):
         send_training(job)
         try:
-            _fit_in_process(None, *job, tell)
+            _fit_in_process(None, *job, report_epoch)
         except RuntimeError as error:  # of the connection to the process that has failed
             raise TrainingError(f"another process has failed ({format_error(error)})") from error
     else:
-        _launch(job, trainer_settings, work_dir, tell)
+        _launch(job, trainer_settings, work_dir, report_epoch)
     rows = json.loads(read_text(work_dir / HISTORY))
     (work_dir / HISTORY).unlink()
     classifier = BrainClassifier.load_from_checkpoint(
@@ -126,7 +126,7 @@ def _launch(
     job: tuple[Any, ...],
     settings: dict[str, Any],
     work_dir: Path,
-    tell: Callable[[int, dict[str, float]], None],
+    report_epoch: Callable[[int, dict[str, float]], None],
 ) -> None:
     """Let Lightning start processes on this machine; return when they have finished the training."""
     fit: Callable[..., None] = _fit_in_process
@@ -138,7 +138,7 @@ def _launch(
     )
     try:
         with _started_processes():
-            fabric.launch(fit, *job, tell)
+            fabric.launch(fit, *job, report_epoch)
     except ProcessExitedException as error:
         name, how = _name(error.error_index, settings), str(error).strip().splitlines()[0]
         raise TrainingError(f"{name} has ended: {how}") from error
@@ -196,7 +196,7 @@ def _fit_in_process(
     settings: dict[str, Any],
     seed: int,
     work_dir: Path,
-    tell: Callable[[int, dict[str, float]], None] = no_report,
+    report_epoch: Callable[[int, dict[str, float]], None] = ignore_epoch,
 ) -> None:
     """The training of `fit_in_processes` in one of its processes, which are connected."""
     rank, accelerator = torch.distributed.get_rank(), accelerator_name(settings)
@@ -220,7 +220,7 @@ def _fit_in_process(
             settings,
             seed=seed,
             work_dir=work_dir,
-            tell=tell,
+            report_epoch=report_epoch,
             arguments=arguments,
         )
     except Exception as error:

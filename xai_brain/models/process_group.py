@@ -22,7 +22,7 @@ from lightning_fabric.plugins.environments import (
 )
 from lightning_fabric.strategies import DDPStrategy
 
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.models.trainer_setup import quiet_lightning
 
 WAITING_TIME = timedelta(days=20)  # of the other ranks, while rank zero prepares volumes

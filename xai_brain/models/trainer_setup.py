@@ -13,7 +13,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from xai_brain.config.schema import OWN_TRAINER_ARGUMENTS, ConfigError
+from xai_brain.config.setting import ConfigError
+from xai_brain.config.training import OWN_TRAINER_ARGUMENTS
 
 
 def check_trainer_arguments(extra: Mapping[str, Any]) -> None:

@@ -62,8 +62,8 @@ def run_shared(
         locked: dict[str, T] = {}
         for name in list(left) if waiting else progress(list(left)):
             unit = left[name]
-            with lock(folder, name) as mine:
-                if not mine:
+            with lock(folder, name) as acquired:
+                if not acquired:
                     locked[name] = unit
                 elif not done(unit):
                     do(unit)

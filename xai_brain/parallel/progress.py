@@ -1,36 +1,64 @@
-"""Progress on long work: a bar in a terminal, plain lines elsewhere."""
+"""Messages and progress on long work: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from xai_brain.parallel.verbosity import LOGGER
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.progress import Progress
 
 T = TypeVar("T")
 PLAIN_EVERY_SECONDS = 15
 
 
-def log(text: str) -> None:
-    """A line for the user."""
-    print(text, flush=True)
+def log(message: RenderableType, level: int = logging.INFO) -> None:
+    """Report to the user: a line of text, or a table of rich."""
+    if LOGGER.isEnabledFor(level):
+        LOGGER.log(level, "%s", message if isinstance(message, str) else _rendered(message))
+
+
+def log_warning(text: str) -> None:
+    """Report a possible problem; it is shown with every verbosity."""
+    LOGGER.warning("warning: %s", text)
+
+
+def log_error(text: str) -> None:
+    """Report an error on stderr."""
+    LOGGER.error("%s", text)
+
+
+def log_debug(text: str) -> None:
+    """Report a detail, which is shown with the verbosity "verbose"."""
+    LOGGER.debug("%s", text)
+
+
+@contextmanager
+def log_seconds(step: str) -> Iterator[None]:
+    """Report the duration of a block with the verbosity "verbose"."""
+    start = time.monotonic()
+    yield
+    log_debug(f"{step}: {time.monotonic() - start:.2f} s")
+
+
+def _rendered(table: RenderableType) -> str:
+    from rich.console import Console
+
+    console = Console(file=sys.stdout)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().removesuffix("\n")
 
 
 def format_error(error: Exception) -> str:
-    """What an error says to the user."""
+    """One line for the user about an error."""
     first = str(error).strip().splitlines()
     text = first[0] if first else ""
     if isinstance(error, OSError) and text.startswith("[Errno") and error.strerror:
@@ -39,32 +67,49 @@ def format_error(error: Exception) -> str:
     return text if known and text else f"{type(error).__name__}: {text} (XAI_BRAIN_DEBUG=1 shows where)"
 
 
-class RateColumn(ProgressColumn):
-    """Items per second, such as subjects/s."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "")
-
-
 def track(items: Iterable[T], description: str) -> Iterator[T]:
-    """Iterate with progress.
+    """Iterate with progress, which is not shown with the verbosity "quiet".
 
     Parameters
     ----------
     items : sized iterable
     description : str
-        What is done, e.g. ``"explain fold 1, GradCAM"``.
+        The work, e.g. ``"explain fold 1, GradCAM"``.
     """
     items = items if isinstance(items, Sized) else list(items)
-    total = len(items)
-    if not sys.stdout.isatty():
+    total, start = len(items), time.monotonic()
+    if not LOGGER.isEnabledFor(logging.INFO):
+        yield from items
+    elif not sys.stdout.isatty():
         yield from _plain(items, description, total)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn())
-    with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(file=sys.stdout), transient=True
-    ) as progress:
-        yield from progress.track(items, total=total, description=description)
+    else:
+        with _bar() as progress:
+            yield from progress.track(items, total=total, description=description)
+        log_debug(f"{description}: {total}/{total}, {time.monotonic() - start:.1f} s")
+
+
+def _bar() -> Progress:
+    """Description, bar, count, rate, elapsed and remaining time, in the terminal."""
+    from rich import progress
+    from rich.console import Console
+    from rich.text import Text
+
+    class RateColumn(progress.ProgressColumn):
+        """Items per second, such as subjects/s."""
+
+        def render(self, task: progress.Task) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        RateColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(file=sys.stdout),
+        transient=True,
+    )
 
 
 def _plain(items: Iterable[T], description: str, total: int) -> Iterator[T]:
@@ -82,16 +127,26 @@ def _plain(items: Iterable[T], description: str, total: int) -> Iterator[T]:
 
 
 class EpochLines:
-    """One line at the first, every fifth and the last epoch."""
+    """One line at the first, every fifth and the last epoch; at every epoch with the verbosity "verbose".
 
-    def __init__(self, what: str, n_epochs: int):
-        self.what, self.n_epochs = what, n_epochs
+    Parameters
+    ----------
+    name : str
+        The network, e.g. ``"train seed 0 fold 1/5"``.
+    n_epochs : int
+    """
+
+    def __init__(self, name: str, n_epochs: int):
+        self.name, self.n_epochs = name, n_epochs
+        self.start = time.monotonic()
 
     def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
-        if epoch % 5 == 0 or epoch in (1, self.n_epochs):
-            shown = [
-                f"{key} {metrics[key]:.3f}"
-                for key in ("train/loss", "val/loss", "val/auroc")
-                if key in metrics
-            ]
-            log(f"{self.what}: epoch {epoch}/{self.n_epochs}, {', '.join(shown)}")
+        seconds, self.start = time.monotonic() - self.start, time.monotonic()
+        shown = [
+            f"{key} {metrics[key]:.3f}" for key in ("train/loss", "val/loss", "val/auroc") if key in metrics
+        ]
+        line = f"{self.name}: epoch {epoch}/{self.n_epochs}, {', '.join(shown)}"
+        if LOGGER.isEnabledFor(logging.DEBUG):
+            log_debug(f"{line}, {seconds:.2f} s")
+        elif epoch % 5 == 0 or epoch in (1, self.n_epochs):
+            log(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -117,30 +118,10 @@ class RunContents:
         )
 
     @cached_property
-    def fold_design(self) -> str:
-        """How subjects were divided, in the words of a methods section."""
-        kind, group = self.setting("folds.kind", "stratified"), self.setting("folds.group_column")
-        by = f"participant and {group}" if group else "participant"
-        if self.setting("folds.path"):
-            return f"on given folds, split by {by}"
-        if kind == "column":
-            column = self.setting("folds.column")
-            return f"in cross-validation that leaves out one value of {column} at a time, split by {by}"
-        if kind == "hold_out":
-            return f"and tested on a held-out part, stratified and split by {by}"
-        n_folds, n_repeats = self.setting("folds.n_folds"), self.setting("folds.n_repeats", 1)
-        often = f", repeated {n_repeats} times" if n_repeats > 1 else ""
-        if (only := self.setting("folds.only")) is not None:
-            often += f" (fold {only + 1} alone)"
-        return (
-            f"in {f'{n_folds}-fold ' if n_folds else ''}cross-validation{often}, stratified and split by {by}"
-        )
-
-    @cached_property
     def curves(self) -> pd.DataFrame | None:
         """Training curves of all folds and seeds: run, epoch, metric, value."""
         found = sorted((self.run.path / "checkpoints").glob("*fold-*.tsv"))
-        files = [file for file in found if not file.stem.endswith("_predictions")]
+        files = [file for file in found if re.fullmatch(r"(seed-\d+_)?fold-\d+", file.stem)]
         tables = [table.assign(run=file.stem) for file in files if (table := _table(file)) is not None]
         return pd.concat(tables, ignore_index=True) if tables else None
 

@@ -16,13 +16,14 @@ import jinja2
 
 from xai_brain.config.schema import ConfigError
 from xai_brain.io.atomic import write_atomic
-from xai_brain.io.nifti import GRIDS
+from xai_brain.parallel.progress import log_seconds
 from xai_brain.reporting import sections
 from xai_brain.reporting.contents import RunContents
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.references import PUBLISHED_RMA
+from xai_brain.reporting.study_design import fold_design, image_preparation, standardisation
 from xai_brain.reporting.values import number
 from xai_brain.runs.directory import RunDirectory
 
@@ -115,10 +116,12 @@ def _sections(contents: RunContents, gallery: Gallery) -> list[Section]:
     """All sections in the order of their POSITION, which is the order of the numbers of figures too."""
     names = [module.name for module in iter_modules(sections.__path__)]
     modules = [import_module(f"{sections.__name__}.{name}") for name in names]
-    return [
-        Section(module.__name__.rpartition(".")[2], module.TITLE, module.section(contents, gallery))
-        for module in sorted(modules, key=lambda module: module.POSITION)
-    ]
+    found = []
+    for module in sorted(modules, key=lambda module: module.POSITION):
+        name = module.__name__.rpartition(".")[2]
+        with log_seconds(f"report section {name}"):
+            found.append(Section(name, module.TITLE, module.section(contents, gallery)))
+    return found
 
 
 def _context(contents: RunContents) -> dict[str, Any]:
@@ -130,14 +133,9 @@ def _context(contents: RunContents) -> dict[str, Any]:
         "title": contents.setting("name", contents.run.path.resolve().name),
         "sections": shown,
         **{section.name: section.content for section in shown},
-        "grid": _grid(contents.setting("preprocessing.grid")),
+        "image_preparation": image_preparation(contents),
+        "standardisation": standardisation(contents),
+        "fold_design": fold_design(contents),
         "published_rma": PUBLISHED_RMA,
         "percentile": slices.PERCENTILE,
     }
-
-
-def _grid(name: str | None) -> str | None:
-    if name not in GRIDS:
-        return name
-    shape = "×".join(str(n) for n in GRIDS[name].shape)
-    return f"{shape} voxels of {GRIDS[name].spacing_mm.max():g} mm"

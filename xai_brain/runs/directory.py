@@ -27,6 +27,7 @@ from xai_brain.io.atomic import file_hash, write_atomic
 from xai_brain.io.nifti import bids_name
 from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.locks import run_exclusive
+from xai_brain.parallel.progress import log_debug
 from xai_brain.runs.seeds import checkpoint_name, seed_folder
 
 PACKAGES = ["xai-brain", "torch", "pytorch-lightning", "captum", "nibabel", "nilearn"]
@@ -202,6 +203,7 @@ def update_metrics(
 
 def add_seconds(run: RunDirectory, stage: str, seconds: float) -> None:
     """Add to the time that a stage has taken in all its starts, by all processes."""
+    log_debug(f"{stage}: {seconds:.1f} s")
     key = f"seconds/{stage}"
     _change_metrics(run, lambda before: {**before, key: round(before.get(key, 0.0) + seconds, 2)})
 
@@ -230,9 +232,8 @@ def write_manifest(manifest: Path, inputs: Any, made: Iterable[Path], **more: An
 
 def is_up_to_date(manifest: Path, inputs: Any) -> bool:
     """Whether the results of a manifest follow from these inputs."""
-    return manifest.exists() and read_json(manifest).get("Of") == json.loads(
-        json.dumps(inputs, default=_plain)
-    )
+    expected = json.loads(json.dumps(inputs, default=_plain))
+    return manifest.exists() and read_json(manifest).get("Of") == expected
 
 
 def manifest_files(manifest: Path) -> dict[Path, str]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from xai_brain.config.checks import read_config
+from xai_brain.config.schema import Config
 from xai_brain.runs.directory import RunDirectory
 from xai_brain.study.report_page import report_run
 from xai_brain.study.settings import stage
 
 
-@stage
-def report(cfg: DictConfig) -> RunDirectory:
+def report(cfg: DictConfig | Config) -> RunDirectory:
     """Write the report, unless everything that it shows is unchanged.
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    cfg : omegaconf.DictConfig or Config
         From `xai_brain.compose`, or the settings of an existing run.
 
     Returns
@@ -23,4 +24,4 @@ def report(cfg: DictConfig) -> RunDirectory:
     RunDirectory
         With report.html and figures/.
     """
-    return report_run(cfg)
+    return stage(report_run)(read_config(cfg))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from omegaconf import DictConfig
 
+from xai_brain.config.checks import read_config
+from xai_brain.config.schema import Config
 from xai_brain.models.process_group import global_rank
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
@@ -11,58 +15,70 @@ from xai_brain.stages.evaluate import evaluate
 from xai_brain.stages.explain import explain
 from xai_brain.stages.report import report
 from xai_brain.stages.train import train
-from xai_brain.stages.validate import is_validated, methods_of, validate
+from xai_brain.stages.validate import validate
+from xai_brain.study.evaluation.mask_validation import is_validated, methods_of
 from xai_brain.study.evaluation.regions import atlas_of
 from xai_brain.study.evaluation.tables import is_complete
 from xai_brain.study.explanation.missing_maps import n_maps_missing
+from xai_brain.task.build import build_task, task_of_table
 
 
-def run(cfg: DictConfig) -> RunDirectory:
+def run(cfg: DictConfig | Config) -> RunDirectory:
     """Run all stages; what is finished is not done again.
 
     Of a shard each stage does its part, and what needs all parts only when they are there.
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    cfg : omegaconf.DictConfig or Config
         From `xai_brain.compose`.
 
     Returns
     -------
     RunDirectory
     """
-    if global_rank(cfg.trainer):  # of several processes that train one network, rank zero does the rest
-        return train(cfg)
-    atlas_of(cfg)  # before hours of training, whether it can be used
-    if cfg.evaluation.masks.in_run:
-        methods_of(cfg)
-    train(cfg)
-    done = explain(cfg)
-    if cfg.shard and n_maps_missing(cfg, done):
-        log(f"run shard {cfg.shard}: done; evaluate and report are left to a start when all maps are there")
+    config = read_config(cfg)
+    if global_rank(
+        asdict(config.trainer)
+    ):  # of several processes that train one network, rank zero does the rest
+        return train(config)
+    atlas_of(config)  # before hours of training, whether it can be used
+    if config.evaluation.masks.in_run:
+        methods_of(config)
+    train(config)
+    done = explain(config)
+    if config.shard and n_maps_missing(config, done):
+        log(
+            f"run shard {config.shard}: done; evaluate and report are left to a start when all maps are there"
+        )
         return done
-    evaluate(cfg)
-    if cfg.shard and not is_complete(cfg, done):
+    if not build_task(config.task).has_classes:
+        log("run: evaluate and report are left out: they compare classes, which this task does not have")
         return done
-    if cfg.evaluation.masks.in_run:
-        validate(cfg)
-        if cfg.shard and not is_validated(cfg, done):
+    evaluate(config)
+    if config.shard and not is_complete(config, done):
+        return done
+    if config.evaluation.masks.in_run:
+        validate(config)
+        if config.shard and not is_validated(config, done):
             return done
-    done = report(cfg)
-    print_summary(done)
+    done = report(config)
+    print_summary(config, done)
     return done
 
 
-def print_summary(done: RunDirectory) -> None:
+def print_summary(config: Config, done: RunDirectory) -> None:
     """A short table of the main figures and the path of the report."""
-    from rich.console import Console
     from rich.table import Table
 
     metrics = read_json(done.metrics)
     table = Table("figure", "value", "95 % CI", "chance", title=None)
-    n_classes = sum(str(column).startswith("prob_") for column in read_tsv(done.predictions))
-    chance = {"test/balanced_accuracy": 1 / n_classes, "test/auroc": 0.5, "test/auroc_size_matched": 0.5}
-    chance |= {name: 0.5 for name in metrics if name.startswith("baseline/") and name.endswith("/auroc")}
+    task = task_of_table(config.task, read_tsv(done.predictions).columns)
+    levels = task.chance_levels()
+    chance = {f"test/{score}": level for score, level in levels.items()}
+    chance |= {
+        name: levels["auroc"] for name in metrics if name.startswith("baseline/") and name.endswith("/auroc")
+    }
     local = metrics.get("localization/chance")
     names = [name for name in chance if name in metrics]
     names += [
@@ -75,5 +91,5 @@ def print_summary(done: RunDirectory) -> None:
         table.add_row(
             name, f"{metrics[name]:.3f}", interval, f"{by_chance:.3f}" if by_chance is not None else ""
         )
-    Console().print(table)
+    log(table)
     log(f"report: {done.report}")

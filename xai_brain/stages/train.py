@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from xai_brain.config.checks import read_config
+from xai_brain.config.schema import Config
 from xai_brain.models.fitting_in_processes import take_part
 from xai_brain.models.process_group import global_rank
 from xai_brain.models.trainer_setup import check_trainer_arguments
 from xai_brain.runs.directory import RunDirectory
-from xai_brain.stages.baselines import baselines, check_baselines
 from xai_brain.study.settings import stage
 from xai_brain.study.training.cross_validation import train_run
+from xai_brain.study.training.fit_baselines import baselines_run, check_baselines
 
 
-def train(cfg: DictConfig) -> RunDirectory:
+def train(cfg: DictConfig | Config) -> RunDirectory:
     """Train all folds and seeds of a run; folds that are finished are kept.
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    cfg : omegaconf.DictConfig or Config
         From `xai_brain.compose`.
 
     Returns
@@ -34,15 +37,15 @@ def train(cfg: DictConfig) -> RunDirectory:
     If torchrun or SLURM has started several processes for the training of one network, only rank zero
     works on the run; in the others this function takes part in its trainings and returns after the last.
     """
-    check_trainer_arguments(cfg.trainer.extra)
-    if global_rank(cfg.trainer):
-        take_part(cfg.trainer)
-        return RunDirectory(Path(cfg.run_dir))
-    return _train(cfg)
+    config = read_config(cfg)
+    check_trainer_arguments(config.trainer.extra)
+    if global_rank(asdict(config.trainer)):
+        take_part(asdict(config.trainer))
+        return RunDirectory(Path(config.run_dir))
+    return stage(_train)(config)
 
 
-@stage
-def _train(cfg: DictConfig) -> RunDirectory:
-    check_baselines(cfg)
-    run = train_run(cfg)
-    return baselines(cfg) if cfg.baselines else run
+def _train(config: Config) -> RunDirectory:
+    check_baselines(config)
+    run = train_run(config)
+    return baselines_run(config) if config.baselines else run

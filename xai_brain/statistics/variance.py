@@ -149,12 +149,12 @@ def _pairs(maps: MapRows, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     same = np.einsum("ijkj->ik", products)  # two subjects by one model, summed over models
     every = products.sum((1, 3))  # two subjects by any two models
 
-    def apart(products: np.ndarray) -> np.ndarray:
+    def mean_distance(products: np.ndarray) -> np.ndarray:
         own = np.diag(products)
         return own[:, None] + own - 2 * products
 
     over_models = (same - every / m) / (m - 1)
-    over_pairs = (apart(every) - apart(same)) / (2 * m * (m - 1))
+    over_pairs = (mean_distance(every) - mean_distance(same)) / (2 * m * (m - 1))
     return over_models, over_pairs
 
 

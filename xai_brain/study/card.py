@@ -11,13 +11,14 @@ import pandas as pd
 
 from xai_brain.config.build import build_settings
 from xai_brain.config.planted_effect import PlantedEffect
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.metrics.report_card import verdicts
 from xai_brain.runs.directory import RunDirectory, read_tsv
 from xai_brain.study.cohort import Cohort
 from xai_brain.study.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
 from xai_brain.study.settings import stage
+from xai_brain.study.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,6 +42,7 @@ def report_card(
     batch_size: int = 4,
     lr: float = 2e-3,
     n_bootstrap: int = 1000,
+    card_settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> ReportCard:
     """Plant an effect at a known place into images of a cohort and see which methods find it.
@@ -72,6 +74,8 @@ def report_card(
     batch_size : int, default 4
     lr : float, default 2e-3
     n_bootstrap : int, default 1000
+    card_settings : mapping, optional
+        Further fields of `xai_brain.config.evaluation.CardConfig`, such as ``{"n_sanity": 4}``.
     overwrite : bool, default False
         Replace results in `run_dir` that were made with other settings.
 
@@ -101,7 +105,8 @@ def report_card(
     values |= {"folds.test_fraction": test_fraction, "seeds": [int(seed) for seed in seeds]}
     values |= {"trainer.max_epochs": max_epochs, "trainer.batch_size": batch_size, "trainer.lr": lr}
     values |= {f"model.{name}": value for name, value in (model_settings or {}).items()}
-    values |= {"evaluation.n_bootstrap": n_bootstrap}
+    values |= {"evaluation.n_bootstrap": n_bootstrap, "evaluation.group.n_perm": 0}  # classes are random
+    values |= {f"evaluation.card.{name}": value for name, value in (card_settings or {}).items()}
     if metrics is not None:
         values |= {"evaluation.card.metrics": list(metrics)}
     choices |= {"experiment": "report_card"} | ({"model": model} if model != "kan2020" else {})
@@ -110,10 +115,10 @@ def report_card(
         chosen = method_settings([*methods, *baselines], usual.attribution)
         values |= {"attribution": chosen}
         values |= {"trusted_modules": sorted(foreign_packages(chosen))}
-    cfg = build_settings(choices, values)
+    config = build_settings(choices, values)
     for work in (train_run, explain_run, evaluate_run):
-        stage(work)(cfg)
-    return ReportCard(folder, trusted_modules=list(cfg.trusted_modules))
+        stage(work)(config)
+    return ReportCard(folder, trusted_modules=list(config.trusted_modules))
 
 
 class ReportCard:
@@ -148,6 +153,11 @@ class ReportCard:
         found = verdicts(self.table)
         rows = [(each.method, each.kind, each.believe, " ".join(each.sentences)) for each in found]
         return pd.DataFrame(rows, columns=["method", "kind", "believe", "reasons"])
+
+    @property
+    def study(self) -> Study:
+        """The networks that were trained on the planted effect, with their predictions."""
+        return Study(self._run.path, trusted_modules=self._trusted)
 
     @property
     def maps(self) -> Maps:

@@ -7,12 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from xai_brain.config.build import build_settings, choices_of, valid_choice
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.layouts.synthetic import SyntheticSettings
-from xai_brain.io.nifti import GRIDS
+from xai_brain.io.nifti import GRIDS, get_grid
 from xai_brain.io.problems import Problems
 from xai_brain.study.participants import class_names, find_participants, prepare_volumes
 
@@ -111,9 +112,9 @@ def load_cohort(
     else:
         of_layout = {f"data.{name}": value for name, value in layout_settings.items()}
     values = {f"data.{name}": value for name, value in given.items()} | of_layout
-    cfg = build_settings({"data": layout}, values)
-    problems = Problems(cfg.data.on_error)
-    table = find_participants(cfg, problems)
+    config = build_settings({"data": layout}, values)
+    problems = Problems(config.data.on_error)
+    table = find_participants(config, problems)
     return Cohort(table, {"data": layout}, values, problems.table())
 
 
@@ -196,12 +197,34 @@ class Cohort:
             "alignment": alignment,
         }
         values = {**self._values, **{f"preprocessing.{name}": value for name, value in settings.items()}}
-        cfg = build_settings(self._choices, {**values, "data.num_workers": n_jobs})
-        problems = Problems(cfg.data.on_error, self.excluded.to_dict("records"))
+        config = build_settings(self._choices, {**values, "data.num_workers": n_jobs})
+        problems = Problems(config.data.on_error, self.excluded.to_dict("records"))
         columns = [name for name in self.table if name not in ("volume_path", "volume_mask_path", "sha256")]
         columns = [name for name in columns if name not in ("alignment_path", "space_warning")]
-        table = prepare_volumes(cfg, self.table[columns], problems)
+        table = prepare_volumes(config, self.table[columns], problems)
         return Cohort(table, self._choices, values, problems.table(), grid)
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Voxel to MNI152 mm of the prepared volumes, (4, 4)."""
+        self.settings()  # refuses a cohort that is not prepared
+        return get_grid(str(self.grid)).affine
+
+    def volumes(self) -> np.ndarray:
+        """Prepared volumes in the order of `table`.
+
+        Returns
+        -------
+        ndarray of shape (N, X, Y, Z), float32
+            0 outside the brain.
+
+        Examples
+        --------
+        >>> cohort.volumes().shape
+        (16, 46, 55, 46)
+        """
+        self.settings()
+        return np.stack([np.load(path) for path in self.table["volume_path"]])
 
     def plot(self, columns: Sequence[str] = ("age",)) -> Figure:
         """Distribution of numeric columns in each class.

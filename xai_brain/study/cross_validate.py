@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from xai_brain.config.build import build_settings
+from xai_brain.config.saved import AFTER_TRAINING, saved_settings
 from xai_brain.runs.directory import RunDirectory
 from xai_brain.study.cohort import Cohort
 from xai_brain.study.methods import foreign_packages
-from xai_brain.study.saved_settings import saved_settings
-from xai_brain.study.settings import AFTER_TRAINING, stage
+from xai_brain.study.settings import stage
 from xai_brain.study.study import Study
 
 
@@ -110,8 +111,8 @@ def train_study(choices: Mapping[str, str], values: Mapping[str, Any], run_dir: 
     run = RunDirectory(Path(run_dir).expanduser())
     values = {**values, "run_dir": str(run.path), "name": run.path.resolve().name}
     if run.config.exists() and not values["overwrite"]:  # maps and tables that were made later are kept
-        saved = saved_settings(run.config)
+        saved = asdict(saved_settings(run.config))
         values |= {key: saved[key] for key in AFTER_TRAINING if key != "trusted_modules"}
-    cfg = build_settings(choices, values)
-    stage(train_run)(cfg)
-    return Study(run.path, trusted_modules=list(cfg.trusted_modules))
+    config = build_settings(choices, values)
+    stage(train_run)(config)
+    return Study(run.path, trusted_modules=list(config.trusted_modules))

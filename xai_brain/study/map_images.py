@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.config.build import valid_choice
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.saved import open_settings
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import load_img
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar
 from xai_brain.study.run_images import SPACE, map_values
-from xai_brain.study.settings import stage_settings
 
 
 class MapImages:
@@ -179,15 +181,53 @@ class MapImages:
         first = rows["path"].iloc[0]
         return self._as_img(total / n if n else np.zeros(load_img(first).shape), first)
 
-    # -- inside --------------------------------------------------------------------------------
-    def _settings(self) -> Any:
-        trusted = [f"trusted_modules=[{','.join(self._trusted)}]"] if self._trusted else []
-        return stage_settings("evaluate", [f"run_dir={self._run.path}", *trusted])
+    def group_img(self, method: str, what: str | None = None, stat: str = "t") -> nib.Nifti1Image:
+        """Statistical map that `Maps.compare_groups` or an evaluation has written.
 
-    def _find(self, cfg: Any) -> list[dict[str, Any]]:
+        Parameters
+        ----------
+        method : str
+            Also ``image`` (the prepared images) and ``truth`` (mean of the masks of a known place).
+        what : str, optional
+            Such as ``male-minus-female`` or ``class-male``; default: the only one with this statistic.
+        stat : str, default "t"
+            Such as ``t``, ``logpfwe`` or ``mean``.
+
+        Raises
+        ------
+        ConfigError
+            There is no such map; the names of those that exist are listed.
+
+        Examples
+        --------
+        >>> maps.group_img("GradCAM", "class-male", "mean").shape
+        (46, 55, 46)
+        """
+        files = self._run.group_map("x", "x", "x").parent.glob("desc-*_stat-*_statmap.nii.gz")
+        parts = [
+            re.fullmatch(r"desc-([^_]+)_(.+)_stat-([^_]+)_statmap\.nii\.gz", file.name) for file in files
+        ]
+        found = sorted(part.groups() for part in parts if part)
+        valid_choice("statistical map of", method, sorted({name for name, _, _ in found}))
+        found = [each for each in found if each[0] == method]
+        valid_choice(f"statistic of {method}:", stat, sorted({each[2] for each in found}))
+        present = [each[1] for each in found if each[2] == stat]
+        if what is None and len(present) > 1:
+            raise ConfigError(
+                f"{method} has several maps of {stat}; what is needed, one of {', '.join(present)}"
+            )
+        what = present[0] if what is None else what
+        valid_choice(f"map of {method}, {stat}:", what, present)
+        return load_img(self._run.group_map(method, what, stat))
+
+    # -- inside --------------------------------------------------------------------------------
+    def _settings(self) -> Config:
+        return open_settings(self._run.path, self._trusted)
+
+    def _find(self, config: Config) -> list[dict[str, Any]]:
         from xai_brain.study.evaluation.found_maps import find_maps
 
-        return find_maps(cfg, self._run)
+        return find_maps(config, self._run)
 
     def _select(self, method: str, seed: int | None) -> pd.DataFrame:
         valid_choice("method", method, self.methods)

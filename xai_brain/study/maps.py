@@ -10,8 +10,9 @@ import nibabel as nib
 import pandas as pd
 
 from xai_brain.config.build import change_settings, valid_choice
-from xai_brain.config.schema import ConfigError
-from xai_brain.runs.directory import RunDirectory, read_tsv
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 from xai_brain.study.map_images import MapImages
 from xai_brain.study.settings import open_run, stage
 
@@ -130,6 +131,49 @@ class Maps(MapImages):
         where = str(labels_img) if isinstance(labels_img, str | Path) else "labels_img"
         return region_table(self._run, self._rows.to_dict("records"), atlas, where)
 
+    def compare_regions(
+        self,
+        labels_img: str | Path | nib.Nifti1Image,
+        lut: pd.DataFrame | str | Path | None = None,
+        *,
+        n_perm: int = 1000,
+    ) -> pd.DataFrame:
+        """Compare the classes region by region; there are no confounds in this comparison.
+
+        Maps of one common output are needed, as for `compare_groups`.
+
+        Parameters
+        ----------
+        labels_img, lut
+            As in `regions`.
+        n_perm : int, default 1000
+
+        Returns
+        -------
+        pandas.DataFrame
+            method, region, measure (mean, mass_share and others), class_a, class_b, mean_a, mean_b,
+            difference (a - b, the later class minus the earlier one) with its interval, p and q
+            (Benjamini-Hochberg).
+
+        Raises
+        ------
+        ConfigError
+            The maps explain different outputs.
+        """
+        from xai_brain.statistics.group_design import GroupError, common_output
+        from xai_brain.statistics.regions import compare_classes
+        from xai_brain.study.participants import class_names, of_one_class
+
+        for method, paths in self._rows.groupby("method")["path"]:
+            try:
+                common_output(read_json(sidecar(path)) for path in paths)
+            except GroupError as error:
+                raise ConfigError(f"{method}: {error}") from error
+        table, participants = self.regions(labels_img, lut), read_tsv(self._run.participants)
+        one_class = table["participant_id"].isin(of_one_class(participants)["participant_id"])
+        names = class_names(participants)[::-1]  # the later class minus the earlier one
+        return compare_classes(table[one_class], names, n_perm=n_perm)
+
     def compare_groups(
         self, confounds: Sequence[str] | None = None, *, n_perm: int = 1000, fwhm_mm: float = 0.0
     ) -> pd.DataFrame:
@@ -193,9 +237,9 @@ class Maps(MapImages):
 
     # -- inside --------------------------------------------------------------------------------
     def _evaluate(self, make: Any, changes: dict[str, Any]) -> None:
-        def work(cfg: Any) -> RunDirectory:
-            run = open_run(cfg)
-            make(cfg, run, self._find(cfg))
+        def work(config: Config) -> RunDirectory:
+            run = open_run(config)
+            make(config, run, self._find(config))
             return run
 
         stage(work)(change_settings(self._settings(), changes))

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import get_class
 
 from xai_brain.config.build import method_files, read_method
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.config.trust import KNOWN_PACKAGES
 
 Method = str | type | functools.partial

@@ -8,25 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.config.compose import DataConfig
-from xai_brain.config.planted_effect import PlantedEffect
+from xai_brain.config.data import DataConfig, SyntheticDataConfig
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.cache import default_cache_dir, locks
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
-from xai_brain.data.preprocessing import PreprocessingConfig
 from xai_brain.io.atomic import remove_partial_files
 from xai_brain.io.nifti import get_grid
 from xai_brain.io.problems import DataError, Problems, named
 from xai_brain.parallel.locks import run_exclusive
-from xai_brain.parallel.progress import log, track
+from xai_brain.parallel.progress import log, log_warning, track
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
 from xai_brain.task.build import build_task
 from xai_brain.task.protocol import Task
 
 
-def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
+def prepared_cohort(config: Config, run: RunDirectory) -> pd.DataFrame:
     """Find and prepare every image; what cannot be used stops the run or goes to quarantine.tsv.
 
     Returns
@@ -34,41 +33,37 @@ def prepared_cohort(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame:
     pandas.DataFrame
         As from `xai_brain.data.cohort.prepare_cohort`, with what is planted.
     """
-    problems = Problems(cfg.data.on_error)
+    problems = Problems(config.data.on_error)
     try:
-        table = prepare_volumes(cfg, find_participants(cfg, problems), problems)
+        table = prepare_volumes(config, find_participants(config, problems), problems)
     finally:
         _write_quarantine(problems, run)
-    return with_planted_effect(cfg, table)
+    return with_planted_effect(config, table)
 
 
-def find_participants(cfg: DictConfig, problems: Problems) -> pd.DataFrame:
+def find_participants(config: Config, problems: Problems) -> pd.DataFrame:
     """Participants with their images and labels, as from `xai_brain.data.participants.load_participants`."""
-    data = cfg.data
-    layout, root = data.layout, data.root
-    if layout == "synthetic":
-        layout, root = "bids", synthetic_root(cfg)
+    data = config.data
     return load_participants(
-        layout,
-        root,
+        "bids" if data.layout == "synthetic" else data.layout,
+        cohort_root(config),
         label=data.label,
         class_names=list(data.class_names) if data.class_names else None,
-        threshold=data.get("threshold"),
-        bins=list(data.bins) if data.get("bins") else None,
+        threshold=data.threshold,
+        bins=data.bins or None,
         problems=problems,
-        every_class=not cfg.networks,
-        task=build_task(cfg.task),
+        every_class=not config.networks,
+        task=build_task(config.task),
         **source_settings(data),
     )
 
 
-def prepare_volumes(cfg: DictConfig, participants: pd.DataFrame, problems: Problems) -> pd.DataFrame:
+def prepare_volumes(config: Config, participants: pd.DataFrame, problems: Problems) -> pd.DataFrame:
     """Prepared volumes of all participants, from the cache where they are there."""
-    data = cfg.data
-    names = list(data.class_names) if data.class_names else class_names(participants)
+    data = config.data
     table = prepare_cohort(
         participants,
-        PreprocessingConfig(**cfg.preprocessing),
+        config.preprocessing,
         cache_dir=data.cache_dir,
         space=data.space,
         orientation=data.orientation,
@@ -78,22 +73,24 @@ def prepare_volumes(cfg: DictConfig, participants: pd.DataFrame, problems: Probl
         progress=lambda rows: track(rows, "prepare volumes"),
     )
     _log_space_warnings(table)
-    if not cfg.networks:
-        build_task(cfg.task).check_cohort(table, names, data.label, str(cohort_root(cfg)))
+    if not config.networks:
+        task = task_of(config, participants)
+        names = data.class_names or task.names
+        task.check_cohort(table, names, data.label or "class", str(cohort_root(config)))
     return table
 
 
-def with_planted_effect(cfg: DictConfig, cohort: pd.DataFrame) -> pd.DataFrame:
+def with_planted_effect(config: Config, cohort: pd.DataFrame) -> pd.DataFrame:
     """The cohort with random classes and an effect in one of them, when the settings ask for it."""
-    if cfg.planted.kind is None:
+    if config.planted.kind is None:
         return cohort
     from xai_brain.data.planted.effects import plant
 
     return plant(
         cohort,
-        PlantedEffect(**cfg.planted),
-        get_grid(cfg.preprocessing.grid),
-        cache_dir=cfg.data.cache_dir,
+        config.planted,
+        get_grid(config.preprocessing.grid),
+        cache_dir=config.data.cache_dir,
         progress=lambda rows: track(rows, "plant effects"),
     )
 
@@ -127,12 +124,10 @@ def same_cohort(cohort: pd.DataFrame, run: RunDirectory) -> pd.DataFrame:
     return saved[keys].merge(cohort, on=keys, how="left")
 
 
-def source_settings(data: DictConfig) -> dict[str, Any]:
+def source_settings(data: DataConfig) -> dict[str, Any]:
     """Settings that belong to the layout: tables, entities, image, ..."""
-    settings = OmegaConf.to_container(data, resolve=True)
-    assert isinstance(settings, dict)
     common = {field.name for field in fields(DataConfig)} - {"tables", "entities"}
-    return {str(key): value for key, value in settings.items() if key not in {*common, "cohort"}}
+    return {key: value for key, value in asdict(data).items() if key not in {*common, "cohort"}}
 
 
 def _write_quarantine(problems: Problems, run: RunDirectory) -> None:
@@ -143,19 +138,20 @@ def _write_quarantine(problems: Problems, run: RunDirectory) -> None:
 
 def _log_space_warnings(table: pd.DataFrame) -> None:
     for row in table[table["space_warning"] != ""].itertuples():
-        log(f"warning: {row.t1w_path}: {row.space_warning} (used because of data.space_check=warn)")
+        log_warning(f"{row.t1w_path}: {row.space_warning} (used because of data.space_check=warn)")
 
 
-def synthetic_root(cfg: DictConfig) -> Path:
+def synthetic_root(config: Config) -> Path:
     """Folder of the embedded cohort, made when it is not in the cache."""
     from hashlib import sha256
 
     from xai_brain.data.layouts.synthetic import RECIPE, make_synthetic_cohort
     from xai_brain.data.planted.synthetic_subject import SyntheticSettings
 
-    settings = SyntheticSettings(**cfg.data.cohort)
+    assert isinstance(config.data, SyntheticDataConfig)
+    settings = SyntheticSettings(**config.data.cohort)
     key = sha256(repr((RECIPE, sorted(asdict(settings).items()))).encode()).hexdigest()[:12]
-    cache = Path(cfg.data.cache_dir).expanduser() if cfg.data.cache_dir else default_cache_dir()
+    cache = Path(config.data.cache_dir).expanduser() if config.data.cache_dir else default_cache_dir()
     root = cache / "synthetic" / key
     if not root.exists():
         remove_partial_files(root.parent)
@@ -165,9 +161,9 @@ def synthetic_root(cfg: DictConfig) -> Path:
     return make_synthetic_cohort(root, settings)  # checks what is there
 
 
-def cohort_root(cfg: DictConfig) -> Path:
+def cohort_root(config: Config) -> Path:
     """Folder of the cohort, below which all its images lie."""
-    return synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root).expanduser()
+    return synthetic_root(config) if config.data.layout == "synthetic" else config.data.folder
 
 
 def input_hashes(table: pd.DataFrame, root: Path) -> dict[str, str]:
@@ -193,18 +189,18 @@ def relative_path(path: str | Path, root: Path) -> str:
 
 
 def of_one_class(
-    participants: pd.DataFrame, tell: Callable[[str], object] = lambda line: None
+    participants: pd.DataFrame, report: Callable[[str], object] = lambda line: None
 ) -> pd.DataFrame:
     """One row per participant, without those whose sessions are of different classes."""
     classes = participants.groupby("participant_id", sort=False)["label"].nunique()
     if several := classes.index[classes > 1].tolist():
-        tell(f"evaluate: {named(several)}: of several classes; left out where classes are compared")
+        report(f"evaluate: {named(several)}: of several classes; left out where classes are compared")
     return participants[~participants["participant_id"].isin(several)].drop_duplicates("participant_id")
 
 
-def is_readable(cfg: DictConfig) -> bool:
+def is_readable(config: Config) -> bool:
     """Whether the folder of the cohort is there."""
-    return cfg.data.layout == "synthetic" or Path(cfg.data.root or "").expanduser().exists()
+    return config.data.layout == "synthetic" or config.data.folder.exists()
 
 
 def class_names(table: pd.DataFrame) -> list[str]:
@@ -212,7 +208,21 @@ def class_names(table: pd.DataFrame) -> list[str]:
     return table.drop_duplicates("target").sort_values("target")["label"].tolist()
 
 
-def task_of(cfg: DictConfig, participants: pd.DataFrame) -> Task:
+def task_of(config: Config, participants: pd.DataFrame) -> Task:
     """The task of a run, with the names of its outputs."""
-    task = build_task(cfg.task)
-    return task.with_names(task.names_of(participants, cfg.data.label))
+    task = build_task(config.task)
+    return task.with_names(task.names_of(participants, config.data.label or ""))
+
+
+def require_classes(config: Config, command: str) -> None:
+    """Refuse to compare classes if the networks have learned something else.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not build_task(config.task).has_classes:
+        raise ConfigError(
+            f"task._target_={config.task['_target_']}: `xai-brain {command}` compares classes, which this "
+            "task does not have; train, predict and explain are available"
+        )

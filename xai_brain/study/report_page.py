@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from omegaconf import DictConfig
-
+from xai_brain.config.schema import Config
 from xai_brain.io.atomic import file_hash
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log
@@ -22,12 +21,14 @@ from xai_brain.runs.directory import (
     versions,
     write_manifest,
 )
+from xai_brain.study.participants import require_classes
 from xai_brain.study.settings import open_run
 
 
-def report_run(cfg: DictConfig) -> RunDirectory:
+def report_run(config: Config) -> RunDirectory:
     """Write the report, unless all that it shows is as it was."""
-    run = open_run(cfg)
+    require_classes(config, "report")
+    run = open_run(config)
     if is_current(run):
         log(f"report: nothing to do, {run.report} is up to date")
         return run

@@ -1,4 +1,4 @@
-"""What every stage begins with: the settings of the run, and its directory."""
+"""What every stage begins with: the run directory, registered as in use, with its settings."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from xai_brain.config.compose import (
-    ConfigError,
-    check,
-    compose,
+from xai_brain.config.saved import (
+    EXPLAINING,
+    TRAINING,
+    is_unaltered,
+    saved_settings,
+    settings_text,
+    settings_to_save,
 )
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import remove_partial_files, this_process, write_atomic
 from xai_brain.parallel.locks import is_locked, lock, remove_stale_locks, run_exclusive
 from xai_brain.runs.directory import RunDirectory
 from xai_brain.study.participants import prepared_cohort, same_cohort
-from xai_brain.study.saved_settings import is_unaltered, saved_settings, with_hash
 from xai_brain.study.settings_conflicts import (
-    INDIFFERENT,
     method_of_setting,
     refuse_foreign_folder,
     refuse_or_overwrite,
@@ -31,94 +32,24 @@ from xai_brain.study.settings_conflicts import (
     settings_differences,
 )
 
-AT_WORK = "at-work"  # claims of this name are of processes, not of units of work
-
-# Settings that trained networks depend on, and those that maps depend on.
-TRAINING = ("seeds", "task", "data", "preprocessing", "planted", "folds", "augmentation", "model", "trainer")
-EXPLAINING = ("explain.target", "explain.output", "explain.n_reference_volumes")
-# Settings that a stage may change.
-AFTER_TRAINING = ("explain", "attribution", "baselines", "morphometry", "evaluation", "trusted_modules")
-# Settings of where and how fast, not of what.
+AT_WORK = "at-work"  # locks of this name belong to processes, not to units of work
 
 
-def stage_settings(command: str, overrides: list[str]) -> DictConfig:
-    """Settings of a stage: those of its run directory, changed by what is given now.
-
-    ``xai-brain explain run_dir=outputs/demo attribution=[grad_cam]`` takes everything from
-    outputs/demo/config.yaml and adds a method.
-
-    Raises
-    ------
-    ConfigError
-        The run directory holds no run.
-    """
-    removed = [text.removeprefix("~attribution.") for text in overrides if text.startswith("~attribution.")]
-    overrides = [text for text in overrides if not text.startswith("~attribution.")]
-    given = [override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides]
-    # values are read from here, the rest from the run; some cohort must be there for data.* to be settings
-    cohort = [] if {"data", "experiment"} & set(given) else ["data=synthetic"]
-    composed = compose(command, [*cohort, *overrides], checked=False)
-    saved = RunDirectory(Path(composed.run_dir)).config
-    if not saved.exists():
-        raise ConfigError(f"{saved}: there is no run; start with `xai-brain train` or `xai-brain run`")
-    cfg = OmegaConf.create(saved_settings(saved))
-    saved_trust = list(cfg.trusted_modules)
-    for key in given:
-        if key in ("run_dir", "name", "experiment"):  # they say which run is meant
-            continue
-        if key == "baselines":  # added like methods
-            cfg.baselines = {**composed.baselines, **cfg.baselines}
-        elif key == "attribution":  # chosen methods are added; those that are there keep their settings
-            added = {
-                label: method
-                for label, method in composed.attribution.items()
-                if label not in cfg.attribution
-            }
-            cfg.attribution = OmegaConf.merge(cfg.attribution, added)
-        elif key.split(".")[0] in AFTER_TRAINING or key in INDIFFERENT:
-            OmegaConf.update(cfg, key, OmegaConf.select(composed, key), merge=True, force_add=True)
-        elif key != "overwrite":
-            raise ConfigError(f"{key} cannot be changed by `xai-brain {command}`: it belongs to training")
-    for label in removed:
-        _remove_method(cfg, saved, label)
-    cfg.run_dir, cfg.overwrite = composed.run_dir, composed.overwrite
-    if unknown := sorted(set(saved_trust) - set(composed.trusted_modules)):  # a run may come from anywhere
-        raise ConfigError(
-            f"{saved}: runs code of {', '.join(unknown)}; if you trust it, add "
-            f"trusted_modules=[{','.join(saved_trust)}]"
-        )
-    check(cfg)
-    return cfg
-
-
-def _remove_method(cfg: DictConfig, saved: Path, label: str) -> None:
-    """For ``~attribution.<label>``."""
-    if label not in cfg.attribution:
-        methods = ", ".join(cfg.attribution)
-        raise ConfigError(f"~attribution.{label}: {saved} has no such method; its methods are {methods}")
-    if any((saved.parent / "attributions").rglob(f"*_desc-{label}_attribution.json")):
-        raise ConfigError(
-            f"~attribution.{label}: {saved.parent / 'attributions'} contains maps of {label}; remove the "
-            f"files *_desc-{label}_attribution.* first"
-        )
-    del cfg.attribution[label]
-
-
-def stage(work: Callable[[DictConfig], RunDirectory]) -> Callable[[DictConfig], RunDirectory]:
+def stage(work: Callable[[Config], RunDirectory]) -> Callable[[Config], RunDirectory]:
     """Let other processes know that one works in the run directory, as long as it does."""
 
     @wraps(work)
-    def register_process(cfg: DictConfig) -> RunDirectory:
-        run = RunDirectory(Path(cfg.run_dir))
-        refuse_foreign_folder(cfg, run)
+    def register_process(config: Config) -> RunDirectory:
+        run = RunDirectory(Path(config.run_dir))
+        refuse_foreign_folder(config, run)
         made_here = not run.path.exists()
         presence = lock(run.locks, f"{AT_WORK}-{this_process()}")
         try:
             presence.__enter__()
         except OSError:  # what is finished can be opened where nothing can be written
-            return work(cfg)
+            return work(config)
         try:
-            return work(cfg)
+            return work(config)
         finally:
             remove_stale_locks(run.locks)
             presence.__exit__(None, None, None)
@@ -129,31 +60,28 @@ def stage(work: Callable[[DictConfig], RunDirectory]) -> Callable[[DictConfig], 
     return register_process
 
 
-def open_run(cfg: DictConfig) -> RunDirectory:
+def open_run(config: Config) -> RunDirectory:
     """Create the run directory, or check that it is this run's.
 
     A change that contradicts what is there is refused with the difference; with ``overwrite=true``
     what depends on it is removed, unless another process is at work there. New methods are added.
     """
-    run = RunDirectory(Path(cfg.run_dir))
-    refuse_foreign_folder(cfg, run)
+    run = RunDirectory(Path(config.run_dir))
+    refuse_foreign_folder(config, run)
     by_whom = os.access in os.supports_effective_ids
     if run.config.exists() and not os.access(run.path, os.W_OK, effective_ids=by_whom):
-        _open(cfg, run)
+        _open(config, run)
         return run
-    run_exclusive(run.locks, "settings", lambda: _open(cfg, run))
+    run_exclusive(run.locks, "settings", lambda: _open(config, run))
     remove_partial_files(run.path)
     return run
 
 
-def _open(cfg: DictConfig, run: RunDirectory) -> None:
-    new = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(new, dict)
-    # nothing in a run directory says where it lies, nor what one start of many was to do
-    new = {key: value for key, value in new.items() if key not in ("run_dir", "overwrite")} | {"shard": None}
-    old: dict = {}
+def _open(config: Config, run: RunDirectory) -> None:
+    new = settings_to_save(config)
+    old: dict[str, Any] = {}
     if run.config.exists():
-        old = saved_settings(run.config)
+        old = settings_to_save(saved_settings(run.config))
     trained = any((run.path / "checkpoints").glob("*.ckpt"))
     if old and bool(old["networks"]) != bool(new["networks"]):
         raise ConfigError(
@@ -163,11 +91,11 @@ def _open(cfg: DictConfig, run: RunDirectory) -> None:
     finished, others = trained or run.predictions.exists(), is_locked(run.locks)
     if old and (finished or others):
         if training := settings_differences(old, new, TRAINING):
-            refuse_or_overwrite(cfg, run, training)
+            refuse_or_overwrite(config, run, training)
             remove_results(run, everything=True)
             old = {}
         elif finished and any(old["data"].get(key) != new["data"].get(key) for key in ("root", "tables")):
-            same_cohort(prepared_cohort(cfg, run), run)
+            same_cohort(prepared_cohort(config, run), run)
     # methods that have maps keep their settings
     explained = {
         label: method
@@ -179,24 +107,23 @@ def _open(cfg: DictConfig, run: RunDirectory) -> None:
         keys = tuple(f"attribution.{label}" for label in explained if label in new["attribution"])
         altered = settings_differences(old, new, keys)
         if explaining or altered:
-            refuse_or_overwrite(cfg, run, explaining + altered)
+            refuse_or_overwrite(config, run, explaining + altered)
             remove_results(
                 run,
                 everything=False,
                 methods=None if explaining else [method_of_setting(line) for line in altered],
             )
     new["attribution"] = {**explained, **new["attribution"]}
-    new["baselines"] = {**_fitted_baselines(cfg, run, old, new), **new["baselines"]}
-    text = with_hash(OmegaConf.to_yaml(OmegaConf.create(new)))
+    new["baselines"] = {**_fitted_baselines(config, run, old, new), **new["baselines"]}
+    text = settings_text(new)
     if old and is_unaltered(before := run.config.read_text()) is False:  # verify keeps reporting it
         text = before.partition("\n")[0] + "\n" + text.partition("\n")[2]
     if not run.config.exists() or run.config.read_text() != text:
         write_atomic(run.config, lambda temporary: temporary.write_text(text))
-    for key in ("attribution", "baselines"):
-        OmegaConf.update(cfg, key, new[key], merge=False, force_add=True)
+    config.attribution, config.baselines = new["attribution"], new["baselines"]
 
 
-def _fitted_baselines(cfg: DictConfig, run: RunDirectory, old: dict, new: dict) -> dict[str, Any]:
+def _fitted_baselines(config: Config, run: RunDirectory, old: dict, new: dict) -> dict[str, Any]:
     """Baselines that have results keep their settings."""
     fitted = {
         name: settings
@@ -205,7 +132,7 @@ def _fitted_baselines(cfg: DictConfig, run: RunDirectory, old: dict, new: dict) 
     }
     keys = tuple(f"baselines.{name}" for name in fitted if name in new["baselines"])
     if altered := settings_differences(old, new, keys):
-        refuse_or_overwrite(cfg, run, altered)
+        refuse_or_overwrite(config, run, altered)
         for name in {method_of_setting(line) for line in altered}:
             shutil.rmtree(run.path / "baselines" / name)
     return fitted

@@ -6,29 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from xai_brain.config.compose import (
-    ConfigError,
-)
+from xai_brain.config.saved import INDIFFERENT, is_run
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.parallel.locks import is_locked
 from xai_brain.runs.directory import RunDirectory, sidecar, update_metrics
-
-INDIFFERENT = (
-    "shard",  # of one start
-    "networks",  # checked by the content of the checkpoints
-    "data.root",  # checked by content: the cohort may move
-    "data.tables",
-    "data.url",
-    "data.cache_dir",
-    "data.on_error",
-    "data.num_workers",
-    "data.brain_size_column",
-    "trainer.num_workers",
-    "trainer.accelerator",
-    "trainer.strategy",
-)
-
 
 OURS = (
     "participants.tsv",
@@ -45,13 +27,12 @@ OURS = (
 )
 
 
-def refuse_foreign_folder(cfg: DictConfig, run: RunDirectory) -> None:
+def refuse_foreign_folder(config: Config, run: RunDirectory) -> None:
     """A folder that holds something else, a data set above all, is never taken for a run."""
-    if cfg.data.root and run.path.resolve() == Path(cfg.data.root).expanduser().resolve():
+    if config.data.root and run.path.resolve() == Path(config.data.root).expanduser().resolve():
         raise ConfigError(f"run_dir={run.path} is the folder of the data; results need one of their own")
     if run.config.exists():
-        found = OmegaConf.load(run.config)
-        if isinstance(found, DictConfig) and {"seeds", "folds", "attribution"} <= set(found):
+        if is_run(run.config):
             return
         raise ConfigError(f"{run.config} is not of a run of xai_brain; use another run_dir")
     if clash := [name for name in OURS if (run.path / name).exists()]:
@@ -82,8 +63,8 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.rstrip("."): node}
 
 
-def refuse_or_overwrite(cfg: DictConfig, run: RunDirectory, differences: list[str]) -> None:
-    if not cfg.overwrite:
+def refuse_or_overwrite(config: Config, run: RunDirectory, differences: list[str]) -> None:
+    if not config.overwrite:
         raise ConfigError(
             f"{run.path} holds a run with other settings ({'; '.join(differences)}); "
             "use another run_dir, or overwrite=true"

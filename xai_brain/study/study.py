@@ -10,12 +10,15 @@ from typing import Any
 import pandas as pd
 
 from xai_brain.config.build import change_settings, valid_choice
-from xai_brain.config.schema import ConfigError
-from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
+from xai_brain.config.setting import ConfigError
+from xai_brain.runs.directory import first_repeat, read_json, read_tsv
 from xai_brain.study.inline import ReportPage
 from xai_brain.study.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
-from xai_brain.study.settings import stage, stage_settings
+from xai_brain.study.settings import stage
+from xai_brain.study.trained_networks import TrainedNetworks
+from xai_brain.task.build import task_of_table
+from xai_brain.task.protocol import Task
 
 
 def open_study(run_dir: str | Path, *, trusted_modules: Sequence[str] = ()) -> Study:
@@ -44,7 +47,7 @@ def open_study(run_dir: str | Path, *, trusted_modules: Sequence[str] = ()) -> S
     return Study(run_dir, trusted_modules=trusted_modules)
 
 
-class Study:
+class Study(TrainedNetworks):
     """Networks of all folds and seeds with their predictions; made by `cross_validate` or `open_study`.
 
     Parameters
@@ -54,25 +57,10 @@ class Study:
         See `open_study`.
     """
 
-    def __init__(self, run_dir: str | Path, *, trusted_modules: Sequence[str] = ()):
-        self._run = RunDirectory(Path(run_dir).expanduser())
-        self._trusted = list(trusted_modules)
-        if not self._run.config.exists():
-            raise ConfigError(f"{self._run.path}: there is no study; xai_brain.cross_validate makes one")
-        cfg = self._settings()
-        self.seeds: list[int] = [int(seed) for seed in cfg.seeds]
-        if not self._run.predictions.exists():
-            raise ConfigError(f"{self._run.path}: the networks are not trained; call cross_validate first")
-
-    @property
-    def run_dir(self) -> Path:
-        """Folder of all results."""
-        return self._run.path
-
     @property
     def class_names(self) -> list[str]:
-        """Classes in the order of their index."""
-        return [name.removeprefix("prob_") for name in read_tsv(self._run.predictions) if "prob_" in name]
+        """Classes in the order of their index, or the names of what another task predicts."""
+        return list(self._task.names)
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -86,11 +74,9 @@ class Study:
         >>> study.predictions[["participant_id", "label", "predicted"]].shape
         (24, 3)
         """
-        table = read_tsv(self._run.predictions)
-        names = self.class_names
-        most_likely = table[[f"prob_{name}" for name in names]].to_numpy().argmax(1)
-        labels = [names[target] if target >= 0 else None for target in table["target"]]
-        return table.assign(label=labels, predicted=[names[index] for index in most_likely])
+        table, task = read_tsv(self._run.predictions), self._task
+        labels = task.labels_of(table["target"].to_numpy())
+        return table.assign(label=labels, predicted=task.predicted_labels(table[task.columns].to_numpy()))
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -104,9 +90,7 @@ class Study:
         >>> list(study.scores.columns)
         ['metric', 'value', 'ci_low', 'ci_high', 'chance']
         """
-        metrics = read_json(self._run.metrics)
-        chance = {"balanced_accuracy": 1 / len(self.class_names), "auroc": 0.5, "auroc_pooled": 0.5}
-        chance["auroc_size_matched"] = 0.5
+        metrics, chance = read_json(self._run.metrics), self._task.chance_levels()
         rows = []
         for key in metrics:
             name = key.removeprefix("test/")
@@ -115,6 +99,68 @@ class Study:
             interval = (metrics[f"{key}_ci_low"], metrics[f"{key}_ci_high"])
             rows.append((name, metrics[key], *interval, chance.get(name, float("nan"))))
         return pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high", "chance"])
+
+    @property
+    def participants(self) -> pd.DataFrame:
+        """Participants of the study: one row per image, with the fold in which it is tested.
+
+        Columns: those of participants.tsv, such as participant_id, label, target and age (years); and fold,
+        numbered as in `predictions` (of repeated folds, that of the first repeat).
+
+        Examples
+        --------
+        >>> study.participants.groupby("fold")["label"].value_counts().tolist()
+        [6, 6, 6, 6]
+        """
+        folds = first_repeat(read_tsv(self._run.folds))[["participant_id", "fold"]]
+        table = read_tsv(self._run.participants).drop(columns="fold", errors="ignore")
+        return table.merge(folds.drop_duplicates("participant_id"), on="participant_id", how="left")
+
+    def compare_baselines(self) -> pd.DataFrame:
+        """Compare the networks with a classifier that uses brain size only, and with fitted baselines.
+
+        Brain size needs ``brain_size_column`` in `xai_brain.load_cohort`; ``xai-brain baselines`` fits
+        others on the same folds.
+
+        Returns
+        -------
+        pandas.DataFrame
+            name, metric, value, ci_low, ci_high, n_subjects; and for every baseline the difference of the
+            network from it, with interval and p. ``auroc_size_matched`` is the AUROC of pairs of test
+            participants of different classes whose brain sizes differ by at most 2 %.
+        """
+        from xai_brain.study.training.compare_baselines import compare_baselines
+
+        compare_baselines(self._settings(), self._run)
+        if not self._run.evaluation("baselines").exists():
+            raise ConfigError(
+                f"{self.run_dir}: there is no baseline; set brain_size_column in load_cohort, or fit one "
+                "with `xai-brain baselines`"
+            )
+        return self.evaluation("baselines")
+
+    def evaluation(self, name: str) -> pd.DataFrame:
+        """One of the tables that evaluations have written.
+
+        Parameters
+        ----------
+        name : str
+            Such as ``group_clusters`` after `Maps.compare_groups`, ``mask_validation`` after
+            ``xai-brain validate`` and ``summary`` after `report`.
+
+        Raises
+        ------
+        ConfigError
+            There is no such table (yet); those that exist are listed.
+
+        Examples
+        --------
+        >>> study.evaluation("summary")["table"].unique().tolist()
+        ['agreement', 'localization']
+        """
+        paths = sorted(self._run.evaluation("x").parent.glob("*.tsv"))
+        valid_choice("table", name, [path.stem for path in paths])
+        return read_tsv(self._run.evaluation(name))
 
     def explain(
         self,
@@ -136,9 +182,9 @@ class Study:
         target : str, optional
             ``predicted``, ``true`` or the name of a class; default: as in the maps that exist, else
             ``predicted``. A comparison of groups needs the name of one class.
-        output : {"logit", "logit_difference", "probability"}, optional
-            Default: as in the maps that exist, else that of the method. A comparison of groups needs
-            ``logit_difference``.
+        output : str, optional
+            For classification logit, logit_difference or probability. Default: as in the maps that exist,
+            else that of the method. A comparison of groups needs ``logit_difference``.
         seeds : sequence of int, optional
             Seeds whose networks are explained; default: all.
         batch_size : int, optional
@@ -158,21 +204,21 @@ class Study:
         """
         from xai_brain.study.explanation.missing_maps import explain_run
 
-        cfg = self._settings()
-        chosen = method_settings(methods, cfg.attribution)
+        config = self._settings()
+        chosen = method_settings(methods, config.attribution)
         if target is not None:
-            valid_choice("target", target, ("predicted", "true", *self.class_names))
+            valid_choice("target", target, self._task.valid_targets)
         for seed in seeds or ():
             valid_choice("seed", seed, self.seeds)
         values: dict[str, Any] = {f"attribution.{label}": settings for label, settings in chosen.items()}
         given: dict[str, Any] = {"target": target, "output": output, "batch_size": batch_size}
         given["seeds"] = None if seeds is None else [int(seed) for seed in seeds]
         values |= {f"explain.{name}": value for name, value in given.items() if value is not None}
-        values |= {"trusted_modules": sorted({*cfg.trusted_modules, *foreign_packages(chosen)})}
+        values |= {"trusted_modules": sorted({*config.trusted_modules, *foreign_packages(chosen)})}
         values |= {"overwrite": overwrite}
-        cfg = change_settings(cfg, values)
-        self._trusted = list(cfg.trusted_modules)
-        stage(partial(explain_run, methods=list(chosen)))(cfg)
+        config = change_settings(config, values)
+        self._trusted = list(config.trusted_modules)
+        stage(partial(explain_run, methods=list(chosen)))(config)
         return Maps(self.run_dir, list(chosen), trusted_modules=self._trusted)
 
     @property
@@ -191,15 +237,15 @@ class Study:
         from xai_brain.study.evaluation.tables import evaluate_run
         from xai_brain.study.report_page import report_run
 
-        cfg = self._settings()
+        config = self._settings()
         if any((self.run_dir / "attributions").rglob("*_attribution.json")):
-            stage(evaluate_run)(cfg)
-        stage(report_run)(cfg)
+            stage(evaluate_run)(config)
+        stage(report_run)(config)
         return ReportPage(self._run.report)
 
-    def _settings(self) -> Any:
-        trusted = [f"trusted_modules=[{','.join(self._trusted)}]"] if self._trusted else []
-        return stage_settings("explain", [f"run_dir={self._run.path}", *trusted])
+    @property
+    def _task(self) -> Task:
+        return task_of_table(self._settings().task, read_tsv(self._run.predictions).columns)
 
     def __repr__(self) -> str:
         table = read_tsv(self._run.predictions)

@@ -70,9 +70,9 @@ class Classification(Task):
                 "see data.label, data.class_names and quarantine.tsv"
             )
         if (counts == 1).any():
-            lonely = counts.index[counts == 1][0]
+            too_small = counts.index[counts == 1][0]
             raise DataError(
-                f"{where}: class {lonely!r} of {label} has one member, too few to learn and to test "
+                f"{where}: class {too_small!r} of {label} has one member, too few to learn and to test "
                 f"({text}); leave it out with data.class_names"
             )
 

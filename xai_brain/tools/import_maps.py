@@ -10,9 +10,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig
 
-from xai_brain.config.compose import ConfigError, compose
+from xai_brain.config.checks import read_config
+from xai_brain.config.compose import compose
+from xai_brain.config.saved import stage_settings
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.spaces.space_check import check_mni152
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import (
@@ -39,7 +42,7 @@ from xai_brain.runs.directory import (
 )
 from xai_brain.study.participants import cohort_root, input_hashes, portable, prepared_cohort, same_cohort
 from xai_brain.study.run_images import SPACE, brain_of, write_dataset_description, write_images
-from xai_brain.study.settings import open_run, stage_settings
+from xai_brain.study.settings import open_run
 
 LEAST_COVERED = 0.9  # share of the brain that a map's field of view must hold
 OUTLINE_CORRELATION = 0.9  # with the template: the non-zero voxels of a map have the outline of a brain
@@ -82,24 +85,26 @@ def import_maps(arguments: list[str]) -> int:
     if not folder.is_dir():
         raise ConfigError(f"maps={folder}: there is no such folder")
     found = list(foreign_maps(folder, given.get("method")))
-    cfg, run, participants = _run_of(overrides)
-    maps, strangers = _of_the_cohort(found, participants, folder)
-    taken = {label for label in cfg.attribution if _has_maps(run, label)} & {found.method for found in maps}
+    config, run, participants = _run_of(overrides)
+    maps, unknown_ids = _of_the_cohort(found, participants, folder)
+    taken = {label for label in config.attribution if _has_maps(run, label)} & {
+        found.method for found in maps
+    }
     if taken:
         raise ConfigError(
             f"maps={folder}: {run.path} has maps of its own named {named(sorted(taken))}; use method="
         )
-    cfg.imported_methods = sorted({*cfg.imported_methods, *(each.method for each in maps)})
-    run = open_run(cfg)
-    grid = get_grid(cfg.preprocessing.grid)
+    config.imported_methods = sorted({*config.imported_methods, *(each.method for each in maps)})
+    run = open_run(config)
+    grid = get_grid(config.preprocessing.grid)
     for each in track(maps, "import maps"):
         target = run.attribution(
-            each.participant_id, each.session_id, SPACE, each.method, cfg.seeds[0], list(cfg.seeds)
+            each.participant_id, each.session_id, SPACE, each.method, config.seeds[0], list(config.seeds)
         )
         brain_mask = brain_of(run, each.participant_id, each.session_id)
-        _write(each, target, brain_mask, grid, cfg.data.orientation)
+        _write(each, target, brain_mask, grid, config.data.orientation)
     write_dataset_description(run)
-    left_out = f"; {named(strangers)} not in the cohort, left out" if strangers else ""
+    left_out = f"; {named(unknown_ids)} not in the cohort, left out" if unknown_ids else ""
     methods = named(sorted({each.method for each in maps}))
     log(f"import-maps: {len(maps)} maps of {methods}{left_out}; next: xai-brain evaluate run_dir={run.path}")
     return 0
@@ -132,29 +137,29 @@ def foreign_maps(folder: Path, method: str | None) -> Iterator[ExternalMap]:
         yield ExternalMap(path, f"sub-{entities['sub']}", session, label)
 
 
-def _run_of(overrides: list[str]) -> tuple[DictConfig, RunDirectory, pd.DataFrame]:
+def _run_of(overrides: list[str]) -> tuple[Config, RunDirectory, pd.DataFrame]:
     """Settings, directory and participants. Participants and images of a new directory are written here."""
     run = RunDirectory(Path(compose("run", ["data=synthetic", *overrides], checked=False).run_dir))
     if run.config.exists():
         where = [f"run_dir={run.path}", *(text for text in overrides if text.startswith("data.root="))]
-        cfg = stage_settings("evaluate", where)
+        config = stage_settings("evaluate", where)
     else:
-        cfg = compose("run", ["attribution=[]", *overrides])
-    run = open_run(cfg)
+        config = read_config(compose("run", ["attribution=[]", *overrides]))
+    run = open_run(config)
     if not run.participants.exists():
-        cohort = prepared_cohort(cfg, run)
-        root = cohort_root(cfg)
-        write_images(run, cohort, get_grid(cfg.preprocessing.grid), cfg.data.orientation)
+        cohort = prepared_cohort(config, run)
+        root = cohort_root(config)
+        write_images(run, cohort, get_grid(config.preprocessing.grid), config.data.orientation)
         inputs = input_hashes(cohort, root)
         write_tsv(portable(cohort, root), run.participants)
         tables = {run.participants.name: file_hash(run.participants)}
-        write_json({**provenance(list(cfg.seeds), inputs), "tables_sha256": tables}, run.provenance)
+        write_json({**provenance(list(config.seeds), inputs), "tables_sha256": tables}, run.provenance)
     participants = read_tsv(run.participants)
     rows = zip(participants["participant_id"], participants["session_id"], strict=True)
     if not all(run.image(*row, SPACE).exists() for row in rows):  # trained, but nothing explained yet
-        cohort = same_cohort(prepared_cohort(cfg, run), run)
-        write_images(run, cohort, get_grid(cfg.preprocessing.grid), cfg.data.orientation)
-    return cfg, run, participants
+        cohort = same_cohort(prepared_cohort(config, run), run)
+        write_images(run, cohort, get_grid(config.preprocessing.grid), config.data.orientation)
+    return config, run, participants
 
 
 def _of_the_cohort(
@@ -164,13 +169,13 @@ def _of_the_cohort(
     known = set(zip(participants["participant_id"], participants["session_id"], strict=True))
     sessions = participants.groupby("participant_id")["session_id"].unique()
     maps: dict[tuple[str, str, str], ExternalMap] = {}
-    strangers = []
+    unknown_ids = []
     for each in found:
         session = each.session_id
         if not session and len(sessions.get(each.participant_id, ())) == 1:
             session = sessions[each.participant_id][0]  # the only one it can be
         if (each.participant_id, session) not in known:
-            strangers.append(each.participant_id)
+            unknown_ids.append(each.participant_id)
             continue
         key = (each.participant_id, session, each.method)
         if key in maps:
@@ -183,7 +188,7 @@ def _of_the_cohort(
             f"maps={folder}: no NIfTI file whose name begins with the id of anyone of the cohort "
             f"(sub-<id>_..., as {participants['participant_id'].iloc[0]})"
         )
-    return list(maps.values()), sorted(set(strangers))
+    return list(maps.values()), sorted(set(unknown_ids))
 
 
 def _has_maps(run: RunDirectory, label: str) -> bool:

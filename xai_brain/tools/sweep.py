@@ -6,7 +6,6 @@ A job that fails does not end the others. Started again, jobs that are complete 
 from __future__ import annotations
 
 import os
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -28,8 +27,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.config.compose import ConfigError, conf_dir, format_config_error, register_schemas
-from xai_brain.parallel.progress import format_error, log
+from xai_brain.config.compose import conf_dir, format_config_error, register_schemas
+from xai_brain.config.setting import ConfigError
+from xai_brain.parallel.progress import format_error, log, log_error
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, write_json
 from xai_brain.statistics.sweeps import COMPLETE, FAILED, MISSING, PLAN, RECORD, settings_of, swept_keys
 
@@ -200,7 +200,7 @@ def run_recorded(cfg: DictConfig, given: list[str], execute: Any, *, always: boo
         write_json({**about, "state": FAILED, "seconds": round(time.monotonic() - start, 1)}, path)
         if os.environ.get("XAI_BRAIN_DEBUG"):
             traceback.print_exc()
-        print(f"xai-brain: job {name} failed: {message}", file=sys.stderr, flush=True)
+        log_error(f"job {name} failed: {message}")
         return None
     about["objective"] = objective
     write_json({**about, "state": COMPLETE, "seconds": round(time.monotonic() - start, 1)}, path)
@@ -254,7 +254,7 @@ def tolerate_failed_jobs() -> Iterator[None]:
             return asked(job)
         except (utils.UncompletedJobError, utils.FailedJobError) as error:
             described = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            print(f"xai-brain: job {job.job_id}: {described[0]}; see {job.paths.stderr}", file=sys.stderr)
+            log_error(f"job {job.job_id}: {described[0]}; see {job.paths.stderr}")
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
 
     core.Job.results = results  # type: ignore[method-assign,assignment]
@@ -284,7 +284,7 @@ def summarize_jobs(folder: Path, since: float) -> int:
     for name, record in bad.items():
         state = FAILED if record.get("state") == FAILED else MISSING
         error = record.get("error", "it did not finish")
-        print(f"xai-brain: job {name} {state}: {error}", file=sys.stderr)
+        log_error(f"job {name} {state}: {error}")
     if bad:
         log("the same command again does what is not complete")
     log(f"tables and figures of all jobs: xai-brain collect {folder}")

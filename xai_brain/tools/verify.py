@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,20 +10,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.config.compose import ConfigError
 from xai_brain.config.overrides import expanded
+from xai_brain.config.saved import is_unaltered, saved_settings
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, first_repeat, manifest_files, read_json, read_tsv, sidecar
-from xai_brain.statistics.classification import classification_metrics
-from xai_brain.study.participants import synthetic_root
+from xai_brain.study.participants import cohort_root
 from xai_brain.study.run_images import SPACE
-from xai_brain.study.saved_settings import is_unaltered, saved_settings
 from xai_brain.study.training.native import NATIVE
+from xai_brain.task.build import task_of_table
 
 
 @dataclass
@@ -80,12 +81,12 @@ def verify(arguments: list[str]) -> int:
     run = RunDirectory(Path(folders[0]).expanduser())
     if not run.config.exists():
         raise ConfigError(f"{run.config}: there is no run; name the folder of one")
-    cfg = OmegaConf.create(saved_settings(run.config))
+    config = saved_settings(run.config)
     if roots:
-        cfg.data.root = expanded(roots[0])
-    findings = check_run(cfg, run)
+        config.data.root = expanded(roots[0])
+    findings = check_run(config, run)
     for problem in findings.problems:
-        log(problem)
+        log(problem, logging.WARNING)  # shown with every verbosity
     listed = ", ".join(f"{count} {kind}" for kind, count in findings.counts.items())
     log(f"{run.path}: looked at {listed or 'nothing'}; {len(findings.problems)} missing or altered")
     if findings.unknown:
@@ -94,14 +95,14 @@ def verify(arguments: list[str]) -> int:
     return 1 if findings.problems else 0
 
 
-def check_run(cfg: DictConfig, run: RunDirectory) -> Findings:
+def check_run(config: Config, run: RunDirectory) -> Findings:
     """Compare every file of a run with the hash that was written beside it."""
     findings = Findings()
     _settings(run, findings)
-    _inputs(cfg, run, findings)
+    _inputs(config, run, findings)
     _tables(run, findings)
-    checkpoints = _checkpoints(cfg, run, findings)
-    _maps(cfg, run, findings, checkpoints)
+    checkpoints = _checkpoints(config, run, findings)
+    _maps(config, run, findings, checkpoints)
     _results(run, findings)
     _figures(run, findings)
     return findings
@@ -117,12 +118,12 @@ def _settings(run: RunDirectory, findings: Findings) -> None:
         findings.problems.append(f"{run.config}: is altered; what the run was made with is not known")
 
 
-def _inputs(cfg: DictConfig, run: RunDirectory, findings: Findings) -> None:
+def _inputs(config: Config, run: RunDirectory, findings: Findings) -> None:
     """Images of the cohort, by participants.tsv."""
     if not run.participants.exists():
         findings.problems.append(f"{run.participants}: is missing; the participants are not known")
         return
-    root = synthetic_root(cfg) if cfg.data.layout == "synthetic" else Path(cfg.data.root or ".").expanduser()
+    root = cohort_root(config)
     if not root.is_dir():
         findings.problems.append(f"{root}: is missing; give the folder of the images as data.root=<folder>")
         return
@@ -146,20 +147,20 @@ def _tables(run: RunDirectory, findings: Findings) -> None:
             )
 
 
-def _checkpoints(cfg: DictConfig, run: RunDirectory, findings: Findings) -> dict[tuple[int, int], str]:
+def _checkpoints(config: Config, run: RunDirectory, findings: Findings) -> dict[tuple[int, int], str]:
     """Hash of every network of the run by seed and fold; the predictions of each are looked at too."""
     again = "remove it and run `xai-brain train` again"
-    if cfg.networks:
+    if config.networks:
         about = findings.read(run.provenance, "the hashes of its networks are lost")
         listed = about.get("networks_sha256", {})
         for name, expected in listed.items():
-            path = Path(cfg.networks).expanduser()
+            path = Path(config.networks).expanduser()
             path = path if path.name == name and not path.is_dir() else path / "checkpoints" / name
             findings.compare("networks", path, expected, "it made these predictions and maps")
         return {}
     if not run.folds.exists():
         return {}
-    found, seeds = {}, list(cfg.seeds)
+    found, seeds = {}, list(config.seeds)
     for seed in seeds:
         for fold in fold_numbers(read_tsv(run.folds)):
             path, beside = run.checkpoint(fold, seed, seeds), run.checkpoint_about(fold, seed, seeds)
@@ -190,27 +191,27 @@ def _same_rows(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
 
 
 def _maps(
-    cfg: DictConfig, run: RunDirectory, findings: Findings, checkpoints: dict[tuple[int, int], str]
+    config: Config, run: RunDirectory, findings: Findings, checkpoints: dict[tuple[int, int], str]
 ) -> None:
     """Every map that a finished run has, by its sidecar."""
     if run.predictions.exists():
         rows = first_repeat(read_tsv(run.predictions))
-    elif cfg.imported_methods and run.participants.exists():
-        rows = read_tsv(run.participants).assign(seed=cfg.seeds[0], fold=0)
+    elif config.imported_methods and run.participants.exists():
+        rows = read_tsv(run.participants).assign(seed=config.seeds[0], fold=0)
     else:
         return
-    seeds = cfg.seeds if cfg.explain.seeds is None else cfg.explain.seeds
+    seeds = config.seeds if config.explain.seeds is None else config.explain.seeds
     rows = rows[rows["seed"].isin(list(seeds))]
     images = {
         (row.participant_id, row.session_id): str(row.sha256)
         for row in read_tsv(run.participants).itertuples()
     }
     for row in track(list(rows.itertuples()), "check maps"):
-        for label in [*cfg.attribution, *cfg.imported_methods]:
+        for label in [*config.attribution, *config.imported_methods]:
             path = run.attribution(
-                row.participant_id, row.session_id, SPACE, label, row.seed, list(cfg.seeds)
+                row.participant_id, row.session_id, SPACE, label, row.seed, list(config.seeds)
             )
-            imported = label in cfg.imported_methods
+            imported = label in config.imported_methods
             if not sidecar(path).exists():
                 if not imported:  # imported maps may cover some participants only
                     findings.compare("maps", sidecar(path), None, "run `xai-brain explain` again")
@@ -291,10 +292,10 @@ def _figures(run: RunDirectory, findings: Findings) -> None:
     if not run.metrics.exists():
         findings.problems.append(f"{run.metrics}: is missing; {repair}")
     elif listed := findings.read(run.metrics, repair):
-        for name, value in classification_metrics(read_tsv(run.predictions), n_bootstrap=1).items():
-            if "_ci_" in name or name not in listed:  # an older version had fewer
-                continue
-            if not np.isclose(float(listed[name]), value, equal_nan=True):
-                findings.problems.append(
-                    f"{run.metrics}: {name} is not that of {run.predictions.name}; {repair}"
-                )
+        table = read_tsv(run.predictions)
+        task = task_of_table(saved_settings(run.config).task, table.columns)
+        for name, value in task.scores(table, n_bootstrap=1).items():
+            known = "_ci_" not in name and name in listed  # an older version had fewer
+            if known and not np.isclose(float(listed[name]), value, equal_nan=True):
+                problem = f"{run.metrics}: {name} is not that of {run.predictions.name}; {repair}"
+                findings.problems.append(problem)

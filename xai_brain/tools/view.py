@@ -9,7 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from xai_brain.config.extras import install_command
+from xai_brain.io.extras import install_command
 
 NOTEBOOK = "view.ipynb"
 TEXT = """\

@@ -12,7 +12,7 @@ import ipywidgets as widgets
 import nibabel as nib
 import numpy as np
 
-from xai_brain.config.extras import install_command
+from xai_brain.io.extras import install_command
 from xai_brain.viewer.layers import Layer
 from xai_brain.viewer.scene import Scene
 

@@ -123,19 +123,7 @@ class AmortizedMasker(PerturbationAttribution):
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, 1, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-
-        Returns
-        -------
-        Tensor of shape (N, 1, X, Y, Z)
-            1 - mask, in [0, 1].
-        """
+        """Return 1 - mask, in [0, 1]; see `Method.attribute`. The first call trains the mask network."""
         inputs = inputs.detach()
         targets = as_targets(target, inputs, one_channel="AmortizedMasker")
         self.reference.check(inputs, targets)

@@ -116,20 +116,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
     def attribute(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
     ) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, 1, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-        show_progress : bool, default False
-
-        Returns
-        -------
-        Tensor of shape (N, 1, X, Y, Z)
-            Mean of 1 - mask over the areas, in [0, 1].
-        """
+        """Return the mean of 1 - mask over the areas, in [0, 1]; see `Method.attribute`."""
         return torch.stack([curve.integrated for curve in self.optimize(inputs, target, show_progress)])
 
     @in_float32

@@ -40,7 +40,7 @@ class RandomMap:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """One map per volume (N, 1, X, Y, Z); `target` is not used."""
+        """See `Method.attribute`; `target` is not used."""
         check_volumes(inputs)
         inputs = inputs.detach()
         noise = torch.stack([normal_noise(volume, seed_of(volume, self.random_state)) for volume in inputs])
@@ -68,7 +68,7 @@ class Intensity:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """One map per volume (N, 1, X, Y, Z); `target` is not used."""
+        """See `Method.attribute`; `target` is not used."""
         check_volumes(inputs)
         return inputs.detach().abs()
 
@@ -94,7 +94,7 @@ class Edges:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """One map per volume (N, 1, X, Y, Z); `target` is not used."""
+        """See `Method.attribute`; `target` is not used."""
         check_volumes(inputs, one_channel="Edges")
         edges = [
             ndimage.generic_gradient_magnitude(volume[0], ndimage.sobel, mode="nearest")
@@ -126,7 +126,7 @@ class MeanDifference:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """One map per volume (N, 1, X, Y, Z); `target` is not used."""
+        """See `Method.attribute`; `target` is not used."""
         check_volumes(inputs)
         self.reference.check(inputs)
         return (inputs.detach() - self.mean.to(inputs)).abs()
@@ -171,7 +171,7 @@ class TMap:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """The map of each volume's target, (N, 1, X, Y, Z), 0 outside the brain."""
+        """See `Method.attribute`; the map is 0 outside the brain."""
         targets = as_targets(target, inputs)
         self.reference.check(inputs, targets)
         return torch.stack([self.statistics[k] for k in targets.tolist()]).to(inputs)

@@ -83,24 +83,7 @@ class DeepLift:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, C, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-
-        Returns
-        -------
-        Tensor of shape (N, C, X, Y, Z)
-
-        Raises
-        ------
-        AttributionError
-            The network uses operations without a rule, the attributions do not sum to the difference, or the
-            inputs are not volumes.
-        """
+        """See `Method.attribute`; the attributions of each volume are checked for completeness."""
         targets, inputs = as_targets(target, inputs), inputs.detach()
         starts = baseline_volumes(self.baseline, self.reference, inputs, targets)
         maps = torch.empty_like(inputs)

@@ -54,19 +54,7 @@ class GradCAM:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, 1, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-
-        Returns
-        -------
-        Tensor of shape (N, 1, X, Y, Z)
-            Raw and signed.
-        """
+        """See `Method.attribute`."""
         check_volumes(inputs)
         with preserved(self.model):
             layer = self._found.result_for(self.model, inputs, self.layer)

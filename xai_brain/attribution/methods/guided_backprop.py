@@ -54,24 +54,7 @@ class GuidedBackprop:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, C, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-
-        Returns
-        -------
-        Tensor of shape (N, C, X, Y, Z)
-            Raw and signed.
-
-        Raises
-        ------
-        AttributionError
-            The network applies no ReLU, or other gates; or the inputs are not volumes.
-        """
+        """See `Method.attribute`."""
         check_volumes(inputs)
         with preserved(self.model):
             self._checked.result_for(self.model, inputs)

@@ -49,23 +49,7 @@ class GuidedGradCAM:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, 1, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-
-        Returns
-        -------
-        Tensor of shape (N, 1, X, Y, Z)
-
-        Raises
-        ------
-        AttributionError
-            See `GradCAM` and `GuidedBackprop`.
-        """
+        """See `Method.attribute`."""
         guided = self.guided.attribute(inputs, target)
         gate = self.grad_cam.attribute(inputs, target)
         return guided * (gate.clamp_min(0) if self.positive_gate else gate)

@@ -72,23 +72,7 @@ class IntegratedGradients:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, C, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-
-        Returns
-        -------
-        Tensor of shape (N, C, X, Y, Z)
-
-        Raises
-        ------
-        AttributionError
-            The attributions do not sum to the change of the output, or the inputs are not volumes.
-        """
+        """See `Method.attribute`; the attributions of each volume are checked for completeness."""
         inputs = inputs.detach()
         targets = as_targets(target, inputs)
         starts = baseline_volumes(self.baseline, self.reference, inputs, targets)

@@ -90,20 +90,7 @@ class Kan2020Perturbation(PerturbationAttribution):
     def attribute(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
     ) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, 1, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-        show_progress : bool, default False
-
-        Returns
-        -------
-        Tensor of shape (N, 1, X, Y, Z)
-            1 - upsampled mask, in [0, 1].
-        """
+        """Return 1 - mask, upsampled, in [0, 1]; see `Method.attribute`."""
         inputs = inputs.detach()
         targets = as_targets(target, inputs, one_channel="Kan2020Perturbation")
         maps = []

@@ -85,24 +85,7 @@ class LRP:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, C, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-
-        Returns
-        -------
-        Tensor of shape (N, C, X, Y, Z)
-
-        Raises
-        ------
-        AttributionError
-            The model has nonlinear operations that do not scale with their input (GELU, softmax, ...), the
-            relevances do not sum to the output, or the inputs are not volumes.
-        """
+        """See `Method.attribute`; the relevance of each volume is checked for conservation."""
         check_volumes(inputs)
         with preserved(self.model):
             self._checked.result_for(self.model, inputs)

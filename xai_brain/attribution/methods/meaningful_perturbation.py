@@ -158,20 +158,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
     def attribute(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
     ) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, 1, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-        show_progress : bool, default False
-
-        Returns
-        -------
-        Tensor of shape (N, 1, X, Y, Z)
-            e = 1 - mask, in [0, 1]: how much of a voxel had to be replaced (or, in preservation, kept).
-        """
+        """Return 1 - mask, in [0, 1]; see `Method.attribute`."""
         maps = torch.empty_like(inputs, requires_grad=False)
         for evidence, result in zip(maps, self._results(inputs, target, show_progress), strict=True):
             evidence.copy_(result.evidence)

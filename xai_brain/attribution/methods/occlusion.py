@@ -85,19 +85,7 @@ class Occlusion:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, 1, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-
-        Returns
-        -------
-        Tensor of shape (N, 1, X, Y, Z)
-            0 outside the brain.
-        """
+        """See `Method.attribute`; the map is 0 outside the brain."""
         inputs = inputs.detach()
         targets = as_targets(target, inputs)
         fills = baseline_volumes(self.fill, self.reference, inputs, targets)

@@ -88,18 +88,7 @@ class RegionAblation:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, 1, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-
-        Returns
-        -------
-        Tensor of shape (N, 1, X, Y, Z)
-        """
+        """See `Method.attribute`; the map is 0 outside the regions."""
         inputs = inputs.detach()
         targets = as_targets(target, inputs, one_channel="RegionAblation")
         self.reference.check(inputs)

@@ -65,18 +65,7 @@ class SmoothGrad:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, 1, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-
-        Returns
-        -------
-        Tensor of shape (N, 1, X, Y, Z)
-        """
+        """See `Method.attribute`."""
         inputs = inputs.detach()
         targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference)
@@ -150,18 +139,7 @@ class GradientShap:
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Explain a batch.
-
-        Parameters
-        ----------
-        inputs : Tensor of shape (N, 1, X, Y, Z)
-        target : int or Tensor of shape (N,)
-            Class index.
-
-        Returns
-        -------
-        Tensor of shape (N, 1, X, Y, Z)
-        """
+        """See `Method.attribute`."""
         inputs = inputs.detach()
         targets = as_targets(target, inputs)
         self.reference.check(inputs)

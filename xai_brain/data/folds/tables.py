@@ -32,7 +32,7 @@ def read_folds(
     -------
     folds : pandas.DataFrame
         As from `make_folds`.
-    strangers : list of str
+    unknown_ids : list of str
         Ids of the table that are not in the cohort; they are left out.
 
     Raises
@@ -61,7 +61,7 @@ def read_folds(
         raise DataError(f"{path}: a fold is in several repeats; number folds through all repeats")
     unique = participants.drop_duplicates("participant_id")
     cohort = unique["participant_id"].tolist()
-    strangers = sorted(set(table["participant_id"]) - set(cohort))
+    unknown_ids = sorted(set(table["participant_id"]) - set(cohort))
     parts = []
     for repeat, part in table.groupby("repeat"):
         listed = set(part["participant_id"])
@@ -73,7 +73,7 @@ def read_folds(
         parts.append(pd.DataFrame({"participant_id": cohort, "fold": fold, "repeat": repeat}))
     folds = pd.concat(parts, ignore_index=True)
     check_targets(unique, folds, task or build_task())
-    return (folds if len(parts) > 1 else folds.drop(columns="repeat")), strangers
+    return (folds if len(parts) > 1 else folds.drop(columns="repeat")), unknown_ids
 
 
 def fold_numbers(folds: pd.DataFrame) -> list[int]:

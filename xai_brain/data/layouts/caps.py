@@ -48,4 +48,4 @@ def find(
         images += [row for row in found if row]
         if not any(found) and not problems.has(participant_id):
             problems.add(participant_id, subjects / participant_id, no_image(entities or {}))
-    return Found(participants, images, table_names(root, tables), every_image=False)
+    return Found(participants, images, table_names(root, tables), require_rows=False)

@@ -24,18 +24,18 @@ class Found(NamedTuple):
         From `image_row`; further keys are values of that session.
     where : str
         The table or tables, for messages.
-    every_person : bool, default True
+    require_images : bool, default True
         Whether a line without an image is a problem; the tables of public studies list more participants
         than anyone has downloaded.
-    every_image : bool, default True
+    require_rows : bool, default True
         Whether an image without a line is a problem; it is none where the table is a choice.
     """
 
     participants: pd.DataFrame
     images: list[dict[str, Any]]
     where: str
-    every_person: bool = True
-    every_image: bool = True
+    require_images: bool = True
+    require_rows: bool = True
 
 
 def image_row(
@@ -74,13 +74,13 @@ def join(found: Found, problems: Problems) -> pd.DataFrame:
             # what is known of the session goes before what is known of the person
             known = {name: value for name, value in image.items() if name in IMAGE_COLUMNS or pd.notna(value)}
             rows.append({**dict.fromkeys(IMAGE_COLUMNS), **lines[key], **known})
-        elif found.every_image and not problems.has(image["participant_id"]):
+        elif found.require_rows and not problems.has(image["participant_id"]):
             table = " or ".join(Path(name).name for name in found.where.split(" + "))
             reason = (
                 f"has an image{_of(image['session_id'])} but no line in {table}; add it, or remove the image"
             )
             problems.add(image["participant_id"], image["t1w_path"], reason)
-    if found.every_person:
+    if found.require_images:
         for key in lines:
             if key not in used and not problems.has(key[0]):
                 session = _of(key[1]) if by_session else ""

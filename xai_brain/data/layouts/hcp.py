@@ -64,7 +64,7 @@ def find(
             "or data.image to the path below an id"
         )
     where = " + ".join(map(str, paths))
-    return Found(_participants(paths, label), images, where, every_person=False)
+    return Found(_participants(paths, label), images, where, require_images=False)
 
 
 def _images(root: Path, image: str | None, problems: Problems) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ def find(
         raise DataError(
             f"{root}: no image {' or '.join(patterns)}; set data.root, or data.image to a pattern"
         )
-    return Found(_participants(path, problems), _images(files, problems), str(path), every_person=False)
+    return Found(_participants(path, problems), _images(files, problems), str(path), require_images=False)
 
 
 def _files(root: Path, pattern: str) -> list[Path]:
@@ -63,12 +63,12 @@ def _files(root: Path, pattern: str) -> list[Path]:
 
 def _images(files: list[Path], problems: Problems) -> list[dict[str, Any]]:
     masks = {path for path in files if re.search(r"_mask\.nii", path.name)}
-    by_person: dict[str, list[Path]] = {}
+    by_participant: dict[str, list[Path]] = {}
     for path in files:
         if path not in masks:
-            by_person.setdefault(f"sub-{path.name[:6]}", []).append(path)
+            by_participant.setdefault(f"sub-{path.name[:6]}", []).append(path)
     images = []
-    for participant_id, files_of_one in by_person.items():
+    for participant_id, files_of_one in by_participant.items():
         try:
             found = without_equal_twins(files_of_one)
             mask = _mask_of(found[0], masks)

@@ -64,7 +64,9 @@ def find(
     participants["sex"] = participants["mf"]
     paths = [root / "oasis1" / Path(*Path(path).parts[-2:]) for path in fetched.gray_matter_maps]
     images = [image_row(str(_id(path.name)), path, space="MNI152") for path in paths]
-    return Found(participants, images, str(root / "oasis1" / "oasis_cross-sectional.csv"), every_person=False)
+    return Found(
+        participants, images, str(root / "oasis1" / "oasis_cross-sectional.csv"), require_images=False
+    )
 
 
 def _id(name: str) -> str | None:

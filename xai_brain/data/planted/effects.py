@@ -194,8 +194,8 @@ class _Planting:
             volume, brain_mask = self._source(row)
             self._require_brain(row, brain_mask)
             means.append([region.mean(volume, brain_mask) for region in regions])
-        by_person = pd.DataFrame(means).groupby(cohort["participant_id"].to_numpy()).mean()
-        sds = by_person.std(ddof=1).to_numpy(copy=True)
+        by_participant = pd.DataFrame(means).groupby(cohort["participant_id"].to_numpy()).mean()
+        sds = by_participant.std(ddof=1).to_numpy(copy=True)
         if not (sds > 0).all():
             raise PlantedError(
                 "planted.size: the mean of the region is the same in all subjects, so that no d can be made; "
@@ -205,8 +205,8 @@ class _Planting:
             self.confound_sd = float(settings.confound_size * sds[-1])
         if settings.suppression:
             self.suppression_sd = float(settings.suppression * sds[0])
-            by_person[0] += self.suppression_sd * self.draws["confound"].loc[by_person.index]
-            sds[0] = by_person[0].std(ddof=1)
+            by_participant[0] += self.suppression_sd * self.draws["confound"].loc[by_participant.index]
+            sds[0] = by_participant[0].std(ddof=1)
         if settings.by_d:
             self.deltas = [
                 difference_of_means(settings.size, float(sd), settings.variation)

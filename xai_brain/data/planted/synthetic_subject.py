@@ -102,9 +102,9 @@ def make_synthetic_subject(
 
     # Where each voxel lies in the template: the subject's own deformation, which knows no class.
     size = 1 + settings.size_variation * rng.standard_normal(3, np.float32)
-    wobble = 0.9 * smooth_fields(rng, grid, COARSE_MM, 3)
-    wobble += np.sqrt(1 - 0.9**2) * smooth_fields(rng, grid, FINE_MM, 3)
-    places = _world(settings.grid) / size + settings.deformation_mm * np.moveaxis(wobble, 0, -1)
+    displacement = 0.9 * smooth_fields(rng, grid, COARSE_MM, 3)
+    displacement += np.sqrt(1 - 0.9**2) * smooth_fields(rng, grid, FINE_MM, 3)
+    places = _world(settings.grid) / size + settings.deformation_mm * np.moveaxis(displacement, 0, -1)
     brain = templates.sample(templates.brain, places)[0] > 0.5
     places = places[brain]  # (n_voxels, 3) from here on
 

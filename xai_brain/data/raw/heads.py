@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from xai_brain.config.extras import install_command
+from xai_brain.io.extras import install_command
 from xai_brain.io.nifti import Grid, ImageError, resample_to_grid, same_grid
 
 RIM_MM = 1.0  # deepbet's mask ends at the dura; without this rim it ends nearer to the cortex

@@ -78,11 +78,15 @@ def roc(target: np.ndarray, score: np.ndarray, weights: np.ndarray, grid: np.nda
     """
     order = np.argsort(-score, kind="stable")
     target, score, weights = target[order], score[order], weights[order]
-    hits, alarms = np.cumsum(weights * target), np.cumsum(weights * ~target)
-    if not len(score) or hits[-1] == 0 or alarms[-1] == 0:
+    true_positives, false_positives = np.cumsum(weights * target), np.cumsum(weights * ~target)
+    if not len(score) or true_positives[-1] == 0 or false_positives[-1] == 0:
         return np.full(len(grid), np.nan)
     ends = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)  # ties are one step
-    return np.interp(grid, np.append(0, alarms[ends] / alarms[-1]), np.append(0, hits[ends] / hits[-1]))
+    return np.interp(
+        grid,
+        np.append(0, false_positives[ends] / false_positives[-1]),
+        np.append(0, true_positives[ends] / true_positives[-1]),
+    )
 
 
 def roc_band(
@@ -99,7 +103,7 @@ def roc_band(
         np.ones(len(unique_ids)),
         *multinomial_counts(len(unique_ids), n_bootstrap, rng),
     ]
-    curves = np.array([np.mean([roc(t, s, w[who], grid) for who, t, s in parts], axis=0) for w in draws])
+    curves = np.array([np.mean([roc(t, s, w[ids], grid) for ids, t, s in parts], axis=0) for w in draws])
     return np.stack([curves[0], *np.nanpercentile(curves[1:], [2.5, 97.5], axis=0)])
 
 

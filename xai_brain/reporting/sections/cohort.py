@@ -48,11 +48,11 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         else None,
         "quarantine": contents.quarantine,
         "folds": _folds(contents),
-        "apart": _apart(contents, differences),
+        "largest_differences": _largest_differences(contents, differences),
     }
 
 
-def _apart(contents: RunContents, differences: dict[str, float | None]) -> dict[str, float]:
+def _largest_differences(contents: RunContents, differences: dict[str, float | None]) -> dict[str, float]:
     """In what classes differ strongly: what training found, of other runs what their tables say."""
     found = {name: abs(value) for name, value in differences.items() if value is not None}
     of_training = contents.metrics.items()

@@ -19,12 +19,12 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     if networks is None or channels is None:
         return None
     first = networks.iloc[0]
-    mine = channels[
+    compared = channels[
         (channels[["seed", "fold", "comparison"]] == first[["seed", "fold", "comparison"]]).all(axis=1)
     ]
     second, _, reference = str(first["comparison"]).partition("-minus-")
     confounds = sorted({c for text in networks["confounds"].dropna() for c in str(text).split(", ")})
-    fig = first_layer_figures.first_layer_figure(mine, (reference, second))
+    fig = first_layer_figures.first_layer_figure(compared, (reference, second))
     return {
         "features": [
             _feature(str(comparison), str(feature), rows)

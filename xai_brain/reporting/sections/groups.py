@@ -17,7 +17,7 @@ from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
 
-POSITION, TITLE = 60, "Difference of the classes"
+POSITION, TITLE = 60, "Differences between classes"
 IMAGE = "image"  # what the evaluate stage calls the test of the prepared images
 IMAGES = "Prepared images"
 COUNTS = ("n_first", "n_second", "n_empty", "n_left_out", "dof", "n_voxels", "n_perm", "n_significant")
@@ -92,9 +92,9 @@ def _clusters(contents: RunContents, row: dict[str, Any]) -> list[dict[str, Any]
     table = contents.evaluation("group_clusters")
     if table is None:
         return []
-    mine = table[(table["method"] == row["method"]) & (table["comparison"] == row["comparison"])]
-    mine = mine.assign(p=10 ** -mine["logp_fwe"].astype(float)).astype(object)
-    return mine.where(mine.notna(), None).to_dict("records")
+    rows = table[(table["method"] == row["method"]) & (table["comparison"] == row["comparison"])]
+    rows = rows.assign(p=10 ** -rows["logp_fwe"].astype(float)).astype(object)
+    return rows.where(rows.notna(), None).to_dict("records")
 
 
 def _overlap(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:

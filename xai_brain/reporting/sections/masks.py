@@ -12,7 +12,7 @@ from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 150, "Masks"
 METRIC = "balanced_accuracy"
-TOLD_AREA = 10.0  # percent; the area nearest to it is put into words
+AREA_IN_TEXT = 10.0  # percent; the text gives the results for the nearest area
 
 
 def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
@@ -34,7 +34,7 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         present = [method for method in methods if (rows["method"] == method).any()]
         both = pd.concat([whole, rows], ignore_index=True)
         figure = mask_figures.mask_figure(both, present, contents.class_names, METRIC)
-        area = min(rows["area_percent"].unique(), key=lambda percent: (abs(percent - TOLD_AREA), percent))
+        area = min(rows["area_percent"].unique(), key=lambda percent: (abs(percent - AREA_IN_TEXT), percent))
         described["again" if again else "trained"] = {
             "figure": gallery.add("masks_retrained" if again else "masks", figure),
             "area": area,

@@ -18,5 +18,4 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     return {
         "figure": gallery.add("training", figures.training_figure(curves, max(len(contents.class_names), 2))),
         "n": curves["run"].nunique(),
-        "epochs": int(curves["epoch"].nunique()),
     }

@@ -17,10 +17,10 @@ from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import number
 
 POSITION, TITLE = 120, "Participant or network"
-COMPONENTS = {"subject": "Subject", "model": "Model", "residual": "Residual"}
+COMPONENTS = {"subject": "Participant", "model": "Model", "residual": "Residual"}
 
 
-SCALINGS = {"none": "as they are", "l2": "each scaled to one size (L2)", "rank": "by the ranks of each"}
+SCALINGS = {"none": "raw values", "l2": "each map divided by its L2 norm", "rank": "ranks of each map"}
 
 
 def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:

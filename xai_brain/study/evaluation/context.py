@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig
 
 from xai_brain.attribution.reference import Reference
+from xai_brain.config.evaluation import CardConfig
+from xai_brain.config.schema import Config
 from xai_brain.io.nifti import get_grid
 from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar
@@ -29,7 +30,7 @@ class EvaluationContext:
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
     run : RunDirectory
     cohort : pandas.DataFrame
         Prepared.
@@ -41,7 +42,7 @@ class EvaluationContext:
         Results that are the same for all methods.
     """
 
-    cfg: DictConfig
+    config: Config
     run: RunDirectory
     cohort: pd.DataFrame
     network: Network
@@ -61,12 +62,12 @@ class EvaluationContext:
         return self.shared[key]
 
     @property
-    def card(self) -> DictConfig:
-        return self.cfg.evaluation.card
+    def card(self) -> CardConfig:
+        return self.config.evaluation.card
 
     @property
     def batch_size(self) -> int:
-        return self.cfg.explain.batch_size
+        return self.config.explain.batch_size
 
     @property
     def device(self) -> torch.device:
@@ -77,7 +78,7 @@ class EvaluationContext:
         """Rows of the cohort that the network was trained on."""
         key = "training subjects"
         if key not in self.shared:
-            self.shared[key] = next(training_subjects(self.cfg, self.run, self.cohort, [self.network]))
+            self.shared[key] = next(training_subjects(self.config, self.run, self.cohort, [self.network]))
         return self.shared[key]
 
     @property
@@ -86,20 +87,20 @@ class EvaluationContext:
 
     def reference_of(self, key: str, train: Callable[[], pd.DataFrame]) -> Reference:
         if key not in self.shared:
-            names, n = self.classifier.output_names, self.cfg.explain.n_reference_volumes
-            grid = get_grid(self.cfg.preprocessing.grid)
-            self.shared[key] = build_reference(train(), names, n, grid)
+            task, n = self.classifier.task, self.config.explain.n_reference_volumes
+            grid = get_grid(self.config.preprocessing.grid)
+            self.shared[key] = build_reference(train(), task, n, grid)
         return self.shared[key]
 
     def method(
         self, label: str, model: torch.nn.Module | None = None, reference: Reference | None = None
     ) -> Any:
         """A configured method for this network or another one."""
-        return build_method(self.cfg, label, model or self.classifier, reference or self.reference)[0]
+        return build_method(self.config, label, model or self.classifier, reference or self.reference)[0]
 
     def output(self, label: str) -> str:
         """Output of the network that a method explains."""
-        return build_method(self.cfg, label, self.classifier, self.reference)[1]
+        return build_method(self.config, label, self.classifier, self.reference)[1]
 
     @cached_property
     def inputs(self) -> torch.Tensor:
@@ -109,7 +110,7 @@ class EvaluationContext:
         return torch.from_numpy(np.stack(volumes))[:, None].to(self.device)
 
     def map_paths(self, label: str) -> list[Path]:
-        seeds = list(self.cfg.seeds)
+        seeds = list(self.config.seeds)
         return [self.run.attribution(*image, SPACE, label, self.network.seed, seeds) for image in self._ids()]
 
     def saved(self, label: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig
 
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.first_block import feature_maps
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.problems import DataError
 from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_tsv, update_metrics, write_tsv
@@ -26,7 +26,7 @@ from xai_brain.study.training.networks import Network, load_networks
 TABLES = ("first_layer", "first_layer_networks")
 
 
-def evaluate_first_layer(cfg: DictConfig, run: RunDirectory) -> None:
+def evaluate_first_layer(config: Config, run: RunDirectory) -> None:
     """Compare the classes in the feature maps of the first layer, if the settings request it.
 
     Channels of two networks are not the same feature, so that every network is tested by itself, on its
@@ -35,25 +35,25 @@ def evaluate_first_layer(cfg: DictConfig, run: RunDirectory) -> None:
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
         ``evaluation.first_layer``; the confounds are those of ``evaluation.group``.
     run : RunDirectory
     """
     for name in TABLES:
         run.evaluation(name).unlink(missing_ok=True)
-    channels, networks = _tests(cfg, run) if cfg.evaluation.first_layer else ([], [])
+    channels, networks = _tests(config, run) if config.evaluation.first_layer else ([], [])
     if networks:
         write_tsv(pd.concat(channels, ignore_index=True), run.evaluation("first_layer"))
         write_tsv(pd.DataFrame(networks), run.evaluation("first_layer_networks"))
     update_metrics(run, _combined(pd.DataFrame(networks)), replace=("first_layer/",))
 
 
-def _tests(cfg: DictConfig, run: RunDirectory) -> tuple[list[pd.DataFrame], list[dict[str, Any]]]:
+def _tests(config: Config, run: RunDirectory) -> tuple[list[pd.DataFrame], list[dict[str, Any]]]:
     if not run.predictions.exists():
         log("evaluate: the first layer is not looked at: there are maps but no networks here")
         return [], []
     try:
-        cohort = same_cohort(prepared_cohort(cfg, run), run)
+        cohort = same_cohort(prepared_cohort(config, run), run)
     except (DataError, ConfigError, OSError) as error:
         log(f"evaluate: the first layer is not looked at: the images of the cohort cannot be read: {error}")
         return [], []
@@ -63,18 +63,18 @@ def _tests(cfg: DictConfig, run: RunDirectory) -> tuple[list[pd.DataFrame], list
     if len(names := class_names(participants)) < 2:
         log("evaluate: the first layer is not looked at: fewer than two classes are known here")
         return [], []
-    given = cfg.evaluation.group.confounds
-    confounds = default_confounds(cfg, participants) if given is None else list(given)
+    given = config.evaluation.group.confounds
+    confounds = default_confounds(config, participants) if given is None else list(given)
     confounds = [name for name in confounds if name != "fold"]  # one network is of one fold
     channels: list[pd.DataFrame] = []
     networks: list[dict[str, Any]] = []
-    work = [(key, network) for key, several in load_networks(cfg, run).items() for network in several]
+    work = [(key, network) for key, several in load_networks(config, run).items() for network in several]
     for (seed, fold), network in track(work, "first layer"):
         rows = predictions[(predictions["seed"] == seed) & (predictions["fold"] == fold)]
         rows = rows[rows["participant_id"].isin(participants["participant_id"])]
         if rows.empty:
             continue
-        values, layer = _features(cfg, network, rows, volumes)
+        values, layer = _features(config, network, rows, volumes)
         asked = participants.set_index("participant_id").loc[list(values["mean"].index)].reset_index()
         about = {"seed": network.seed, "fold": network.fold}
         for pair in combinations(names, 2):
@@ -92,7 +92,7 @@ def _tests(cfg: DictConfig, run: RunDirectory) -> tuple[list[pd.DataFrame], list
             for feature in FEATURES:
                 test = compare_channels(
                     values[feature].to_numpy()[both], second, design,
-                    random_state=cfg.evaluation.random_state,
+                    random_state=config.evaluation.random_state,
                 )  # fmt: skip
                 number = {"feature": feature, "channel": np.arange(len(test.channels))}
                 n = {"n_a": int((~second).sum()), "n_b": int(second.sum())}
@@ -102,13 +102,13 @@ def _tests(cfg: DictConfig, run: RunDirectory) -> tuple[list[pd.DataFrame], list
 
 
 def _features(
-    cfg: DictConfig, network: Network, rows: pd.DataFrame, volumes: pd.Series
+    config: Config, network: Network, rows: pd.DataFrame, volumes: pd.Series
 ) -> tuple[dict[str, pd.DataFrame], str]:
     """Each feature as participants x channels, and the layer; sessions of a participant are averaged."""
-    classifier = network.load(cfg)
+    classifier = network.load(config)
     device = next(classifier.parameters()).device
     found: dict[str, list[np.ndarray]] = {feature: [] for feature in FEATURES}
-    layer, size = "", cfg.explain.batch_size
+    layer, size = "", config.explain.batch_size
     for start in range(0, len(rows), size):
         ids = rows.iloc[start : start + size][["participant_id", "session_id"]].itertuples(index=False)
         inputs = torch.from_numpy(np.stack([load_volume(volumes.loc[tuple(who)]) for who in ids]))[:, None]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig
 
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.runs.directory import (
     RunDirectory,
     first_repeat,
@@ -18,22 +18,22 @@ from xai_brain.runs.directory import (
 from xai_brain.study.run_images import SPACE
 
 
-def find_maps(cfg: DictConfig, run: RunDirectory) -> list[dict[str, Any]]:
+def find_maps(config: Config, run: RunDirectory) -> list[dict[str, Any]]:
     """All maps of the run's methods with their participant, class and fold."""
     if run.predictions.exists():
         rows = first_repeat(read_tsv(run.predictions))
-    elif cfg.imported_methods:  # maps of others, without a network
-        rows = read_tsv(run.participants).assign(seed=cfg.seeds[0], fold=0)
+    elif config.imported_methods:  # maps of others, without a network
+        rows = read_tsv(run.participants).assign(seed=config.seeds[0], fold=0)
     else:
-        first = "predict" if cfg.networks else "train"
+        first = "predict" if config.networks else "train"
         raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain {first}` first")
     participants = read_tsv(run.participants)
     labels = participants.set_index(["participant_id", "session_id"])["label"].to_dict()
     found = []
     for row in rows.itertuples():
-        for method in [*cfg.attribution, *cfg.imported_methods]:
+        for method in [*config.attribution, *config.imported_methods]:
             path = run.attribution(
-                row.participant_id, row.session_id, SPACE, method, row.seed, list(cfg.seeds)
+                row.participant_id, row.session_id, SPACE, method, row.seed, list(config.seeds)
             )
             if not path.exists() or not sidecar(path).exists():
                 continue

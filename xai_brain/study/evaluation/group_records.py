@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
 
+from xai_brain.config.evaluation import EvaluationConfig, GroupConfig
 from xai_brain.metrics.comparison.group_overlap import group_agreement, group_overlap
 from xai_brain.statistics.group import BRAIN_SHARE, GroupTest
 from xai_brain.statistics.group_design import Design
@@ -23,7 +23,7 @@ Results = dict[tuple[str, str], GroupTest]  # by method and comparison
 
 
 def row_of(
-    name: str, comparison: str, design: Design, test: GroupTest, n_empty: int, settings: DictConfig
+    name: str, comparison: str, design: Design, test: GroupTest, n_empty: int, settings: GroupConfig
 ) -> dict[str, Any]:
     """Row of group_tests.tsv."""
     n = class_sizes(design)
@@ -52,7 +52,7 @@ def row_of(
 
 
 def record_of(
-    classes: Sequence[str], design: Design, test: GroupTest, n_empty: int, settings: DictConfig
+    classes: Sequence[str], design: Design, test: GroupTest, n_empty: int, settings: GroupConfig
 ) -> dict[str, Any]:
     """Description of a test in the sidecar of its statistical map."""
     threshold = test.threshold(settings.alpha)
@@ -84,7 +84,7 @@ def class_sizes(design: Design) -> list[int]:
     return [int((design.tested == k).sum()) for k in (0, 1)]
 
 
-def agreements_of(results: Results, n_voxels: int, settings: DictConfig) -> list[dict[str, Any]]:
+def agreements_of(results: Results, n_voxels: int, settings: EvaluationConfig) -> list[dict[str, Any]]:
     """Rows of group_agreement.tsv: the methods' group maps, two at a time."""
     rows: list[dict[str, Any]] = []
     for comparison in dict.fromkeys(comparison for _, comparison in results):

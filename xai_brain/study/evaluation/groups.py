@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import combinations
+from dataclasses import asdict
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import save_img
 from xai_brain.io.problems import DataError
@@ -44,19 +44,19 @@ from xai_brain.study.evaluation.group_records import (
     row_of,
 )
 from xai_brain.study.evaluation.regions import atlas_files, atlas_of
-from xai_brain.study.participants import class_names, is_readable, of_one_class, prepared_cohort, same_cohort
+from xai_brain.study.participants import is_readable, of_one_class, prepared_cohort, same_cohort, task_of
 from xai_brain.study.run_images import SPACE, brain_share, made_by, map_values
 from xai_brain.task.labels import is_label
 
 TABLES = ("group_tests", "group_clusters", "group_overlap", "group_agreement")
 
 
-def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
+def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
     """Compare the classes in all maps that explain one common output; log which maps do not.
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
         With the settings ``evaluation.group``.
     run : RunDirectory
     maps : list of dict
@@ -68,33 +68,33 @@ def evaluate_groups(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any
     group_overlap.tsv (with the images) and group_agreement.tsv (of two methods) to evaluation/.
     """
     _remove_comparisons(run)
-    if cfg.evaluation.group.n_perm:
-        Comparison(cfg, run, pd.DataFrame(maps)).write()
+    if config.evaluation.group.n_perm:
+        Comparison(config, run, pd.DataFrame(maps)).write()
     made = [*(run.path / "group").glob(COMPARISONS), *map(run.evaluation, TABLES)]
-    write_manifest(run.path / "group" / "inputs.json", group_inputs(cfg, run, maps), made)
+    write_manifest(run.path / "group" / "inputs.json", group_inputs(config, run, maps), made)
 
 
-def groups_are_compared(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
-    """Whether the existing comparisons follow from these maps, participants and settings."""
-    return is_up_to_date(run.path / "group" / "inputs.json", group_inputs(cfg, run, maps))
+def groups_are_compared(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+    """Whether the existing comparisons follow from these inputs."""
+    return is_up_to_date(run.path / "group" / "inputs.json", group_inputs(config, run, maps))
 
 
-def group_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
+def group_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
     """Inputs that the comparisons depend on."""
     return {
-        "settings": OmegaConf.to_container(cfg.evaluation.group),
-        "random_state": cfg.evaluation.random_state,
-        "top_percents": list(cfg.evaluation.top_percents),
-        "brain_size_column": cfg.data.brain_size_column,
-        "atlas": [cfg.evaluation.atlas, *atlas_files(cfg)],
+        "settings": asdict(config.evaluation.group),
+        "random_state": config.evaluation.random_state,
+        "top_percents": list(config.evaluation.top_percents),
+        "brain_size_column": config.data.brain_size_column,
+        "atlas": [config.evaluation.atlas, *atlas_files(config)],
         "participants": file_hash(run.participants),
-        "cohort": is_readable(cfg) if cfg.evaluation.group.images else None,
+        "cohort": is_readable(config) if config.evaluation.group.images else None,
         "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['file_state']}" for m in maps),
     }
 
 
 def _remove_comparisons(run: RunDirectory) -> None:
-    (run.path / "group" / "inputs.json").unlink(missing_ok=True)  # first: what follows is not of it
+    (run.path / "group" / "inputs.json").unlink(missing_ok=True)
     for path in (run.path / "group").glob(COMPARISONS):
         path.unlink()
     for name in TABLES:
@@ -102,11 +102,11 @@ def _remove_comparisons(run: RunDirectory) -> None:
     update_metrics(run, {}, replace=("group/", "group_overlap/"))
 
 
-def default_confounds(cfg: DictConfig, participants: pd.DataFrame) -> list[str]:
-    """Available columns among age, sex, brain size and site, except the one that defines the classes."""
-    names = ["age", "sex", cfg.data.brain_size_column, "site"]
-    there = [name for name in names if name in participants and participants[name].notna().any()]
-    return [name for name in there if not is_label(name, cfg.data.label)]
+def default_confounds(config: Config, participants: pd.DataFrame) -> list[str]:
+    """Available columns among age, sex, brain size and site, except that of the classes."""
+    names = ("age", "sex", config.data.brain_size_column, "site")
+    there = [name for name in names if name and name in participants and participants[name].notna().any()]
+    return [name for name in there if not is_label(name, config.data.label)]
 
 
 class Comparison:
@@ -114,18 +114,18 @@ class Comparison:
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
     run : RunDirectory
     maps : pandas.DataFrame
         One row per map.
     """
 
-    def __init__(self, cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame):
-        self.cfg, self.run, self.maps, self.settings = cfg, run, maps, cfg.evaluation.group
-        participants = of_one_class(read_tsv(run.participants), tell=log)
-        self.classes = class_names(participants)
+    def __init__(self, config: Config, run: RunDirectory, maps: pd.DataFrame):
+        self.config, self.run, self.maps, self.settings = config, run, maps, config.evaluation.group
+        participants = of_one_class(read_tsv(run.participants), report=log)
+        self.task = task_of(config, participants)
         given = self.settings.confounds
-        self.confounds = default_confounds(cfg, participants) if given is None else list(given)
+        self.confounds = default_confounds(config, participants) if given is None else list(given)
         if unknown := [name for name in self.confounds if name not in (*participants, "fold")]:
             raise ConfigError(
                 f"evaluation.group.confounds: {run.participants} has no column {unknown[0]!r}; "
@@ -133,7 +133,7 @@ class Comparison:
             )
         folds = maps.drop_duplicates("participant_id")[["participant_id", "fold"]]
         self.subjects = participants.drop(columns="fold", errors="ignore").merge(folds, on="participant_id")
-        self.atlas = atlas_of(cfg)
+        self.atlas = atlas_of(config)
         share, self.affine = brain_share(run, maps)
         self.brain_mask = share >= BRAIN_SHARE
         if not self.brain_mask.any():
@@ -156,7 +156,7 @@ class Comparison:
             if not row["reason"]
             for name in ("n_significant", "largest_t")
         }
-        settings = self.cfg.evaluation
+        settings = self.config.evaluation
         if agreements := agreements_of(self.results, int(self.brain_mask.size), settings):
             write_tsv(pd.DataFrame(agreements), self.run.evaluation("group_agreement"))
         if overlaps := overlaps_of(self.results, settings.random_state):
@@ -166,7 +166,8 @@ class Comparison:
     # -- what is compared ----------------------------------------------------------------------
     def _method(self, method: str, rows: pd.DataFrame) -> None:
         try:
-            target = common_output(read_json(sidecar(path)) for path in rows["path"])
+            about_maps = [read_json(sidecar(path)) for path in rows["path"]]
+            target = common_output(about_maps, self.task.group_output)
         except GroupError as error:
             log(f"evaluate: {method}: classes are not compared: {error}")
             self.tests.append({"method": method, "comparison": "", "reason": str(error)})
@@ -181,7 +182,7 @@ class Comparison:
         about = {
             "Method": method,
             "TargetName": target,
-            "Output": "logit_difference",
+            "Output": self.task.group_output,
             "SubjectScaling": self.settings.scaling,
             **made_by(rows["path"]),
         }
@@ -189,7 +190,7 @@ class Comparison:
 
     def _images(self) -> None:
         try:
-            cohort = same_cohort(prepared_cohort(self.cfg, self.run), self.run)
+            cohort = same_cohort(prepared_cohort(self.config, self.run), self.run)
         except (DataError, ConfigError, OSError) as error:
             reason = f"the images of the cohort cannot be read: {error}"
             log(f"evaluate: images are not compared: {reason}; evaluation.group.images=false leaves them out")
@@ -201,12 +202,8 @@ class Comparison:
             return [np.load(path) for path in paths[participant_id]]
 
         confounds = [name for name in self.confounds if name != "fold"]
-        about = {
-            "Method": IMAGE,
-            "IntensityScaling": self.cfg.preprocessing.scaling,
-            "SubjectScaling": "none",
-        }
-        self._compare(IMAGE, read, confounds, "none", about)
+        about = {"Method": IMAGE, "IntensityScaling": self.config.preprocessing.scaling}
+        self._compare(IMAGE, read, confounds, "none", about | {"SubjectScaling": "none"})
 
     def _compare(
         self,
@@ -229,14 +226,14 @@ class Comparison:
             if found:
                 rows[i] = np.mean(found, axis=0)
         there = np.flatnonzero(~empty)
-        for classes in combinations(self.classes, 2):
+        for classes in self.task.contrasts():
             comparison = f"{classes[1]}-minus-{classes[0]}"
             n_empty = int((empty & self.subjects["label"].isin(classes).to_numpy()).sum())
             try:
                 design = make_design(self.subjects.iloc[there], classes, confounds)
                 test = compare_classes(
                     rows, there[design.kept], design, n_perm=self.settings.n_perm,
-                    random_state=self.cfg.evaluation.random_state, n_jobs=available_cores(),
+                    random_state=self.config.evaluation.random_state, n_jobs=available_cores(),
                     brain_img=nib.Nifti1Image(self.brain_mask.astype(np.uint8), self.affine),
                     tfce=self.settings.tfce, cluster_p=self.settings.cluster_p,
                 )  # fmt: skip
@@ -247,7 +244,6 @@ class Comparison:
             self.results[name, comparison] = test
             self._keep(name, comparison, classes, design, test, n_empty, about)
 
-    # -- what is written -----------------------------------------------------------------------
     def _keep(
         self,
         name: str,
@@ -266,7 +262,7 @@ class Comparison:
         sidecar_of = {
             **about,
             **record_of(classes, design, test, n_empty, self.settings),
-            "RandomState": self.cfg.evaluation.random_state,
+            "RandomState": self.config.evaluation.random_state,
             "MeaningOfP": MEANING[name == IMAGE],
             "StatisticVersions": versions(),
         }

@@ -8,8 +8,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig
 
+from xai_brain.config.evaluation import EvaluationConfig
 from xai_brain.io.nifti import load_img
 from xai_brain.metrics.comparison.agreement import compare, rank_map
 from xai_brain.metrics.localization import localization
@@ -22,7 +22,7 @@ from xai_brain.study.run_images import SPACE, map_values, truth_of
 
 
 def score_participant(
-    run: RunDirectory, labels: np.ndarray | None, settings: DictConfig, rows: pd.DataFrame
+    run: RunDirectory, labels: np.ndarray | None, settings: EvaluationConfig, rows: pd.DataFrame
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Agreements and, where the truth is known, localisations of one subject's maps of one seed."""
     first = rows.iloc[0]
@@ -41,7 +41,7 @@ def score_participant(
 
 
 def agreements_of(
-    arrays: dict[str, np.ndarray], brain_mask: np.ndarray, about: dict[str, Any], settings: DictConfig
+    arrays: dict[str, np.ndarray], brain_mask: np.ndarray, about: dict[str, Any], settings: EvaluationConfig
 ) -> list[dict[str, Any]]:
     maps = {
         method: rank_map(values[brain_mask], settings.random_state + i)
@@ -59,7 +59,7 @@ def localizations_of(
     truth: np.ndarray,
     img: nib.Nifti1Image,
     labels: np.ndarray | None,
-    settings: DictConfig,
+    settings: EvaluationConfig,
 ) -> list[dict[str, Any]]:
     """Localisation of one participant's maps: metrics of low cost, or all if the report card needs more."""
     brain_mask = np.asanyarray(img.dataobj) > 0

@@ -5,16 +5,16 @@ One file per method, network and function of the table METRICS lies below evalua
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.attribution.protocol import method_info
+from xai_brain.config.schema import Config
 from xai_brain.io.atomic import file_hash
 from xai_brain.metrics.table import METRICS, Metric, select_metrics
 from xai_brain.parallel.locks import run_shared
@@ -22,18 +22,19 @@ from xai_brain.parallel.memory import return_freed_memory
 from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.shards import select_shard
 from xai_brain.runs.directory import RunDirectory, is_up_to_date, read_tsv, write_manifest, write_tsv
+from xai_brain.runs.seeds import network_name
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.evaluation.network_metrics import cascade_path
 from xai_brain.study.participants import prepared_cohort, same_cohort
 from xai_brain.study.training.networks import load_networks
 
 
-def compute_metrics(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def compute_metrics(config: Config, run: RunDirectory, maps: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Values of the metrics that need a network, for some participants and the networks of the first seed.
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
     run : RunDirectory
     maps : pandas.DataFrame
         From `find_maps`.
@@ -45,32 +46,32 @@ def compute_metrics(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> t
     n_left : int
         Units of work that are left to other shards.
     """
-    card = cfg.evaluation.card
+    card = config.evaluation.card
     selected = [name for name in select_metrics(card.metrics) if METRICS[name].needs_network]
     units = {
         unit: metrics
         for unit, metrics in _units().items()
         if any(metric.name in selected for metric in metrics)
     }
-    labels = [label for label in dict.fromkeys(maps["method"]) if label in cfg.attribution]
-    if not units or not labels or cfg.networks:  # a mean map of several networks has no single network
+    labels = [label for label in dict.fromkeys(maps["method"]) if label in config.attribution]
+    if not units or not labels or config.networks:  # a mean map of several networks has no single network
         return pd.DataFrame(), 0
-    chosen = choose_subjects(maps, max(card[metrics[0].participants] for metrics in units.values()))
-    cohort = same_cohort(prepared_cohort(cfg, run), run)
-    networks = load_networks(cfg, run)
+    chosen = choose_subjects(maps, max(getattr(card, metrics[0].participants) for metrics in units.values()))
+    cohort = same_cohort(prepared_cohort(config, run), run)
+    networks = load_networks(config, run)
     work_of = {
         (seed, fold): {
-            f"{label}_seed-{seed}_fold-{fold}_{unit}": (unit, label) for unit in units for label in labels
+            f"{label}_{network_name(seed, fold)}_{unit}": (unit, label) for unit in units for label in labels
         }
         for seed, fold in networks
     }
-    shard = select_shard((name for work in work_of.values() for name in work), cfg.shard)
+    shard = select_shard((name for work in work_of.values() for name in work), config.shard)
     requested = []
     for (seed, fold), (network,) in networks.items():
         rows = chosen[(chosen["seed"] == seed) & (chosen["fold"] == fold)]
         if rows.empty:
             continue
-        context = EvaluationContext(cfg, run, cohort, network, network.load(cfg), rows)
+        context = EvaluationContext(config, run, cohort, network, network.load(config), rows)
         work = work_of[seed, fold]
         run_shared(
             run.locks,
@@ -79,12 +80,12 @@ def compute_metrics(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> t
             do=partial(_compute, context),
             progress=partial(track, description=f"metrics seed {seed} fold {fold + 1}"),
             wait=lambda n: log(f"metrics: waiting for {n} units that other processes compute"),
-            stay=cfg.shard is None,
+            stay=config.shard is None,
         )
         context = replace(context, shared={})  # results of one network are not kept for the next
         requested += [(context, one) for one in work.values()]
     computed = [
-        (context, one) for context, one in requested if cfg.shard is None or _is_computed(context, one)
+        (context, one) for context, one in requested if config.shard is None or _is_computed(context, one)
     ]
     n_left = len(requested) - len(computed)
     tables = [_table(context, *one) for context, one in computed]
@@ -114,11 +115,11 @@ def choose_subjects(maps: pd.DataFrame, n: int) -> pd.DataFrame:
 
 def _select_participants(context: EvaluationContext, unit: str) -> EvaluationContext:
     """The context of the participants for which a unit is computed."""
-    return context.head(context.card[_units()[unit][0].participants])
+    return context.head(getattr(context.card, _units()[unit][0].participants))
 
 
 def _path(context: EvaluationContext, unit: str, label: str) -> Path:
-    name = f"desc-{label}_seed-{context.network.seed}_fold-{context.network.fold}_{unit}.tsv"
+    name = f"desc-{label}_{network_name(context.network.seed, context.network.fold)}_{unit}.tsv"
     return context.run.path / "evaluation" / "metrics" / name
 
 
@@ -160,8 +161,8 @@ def _compute(context: EvaluationContext, work: tuple[str, str]) -> None:
 
 def _inputs_hash(context: EvaluationContext, label: str) -> str:
     """Hash that changes with the network, the maps, the participants or the settings of the metrics."""
-    card = {key: value for key, value in context.card.items() if key != "metrics"}
+    card = {key: value for key, value in asdict(context.card).items() if key != "metrics"}
     maps = [file_hash(Path(path)) for path in context.map_paths(label)]
-    method = OmegaConf.to_yaml(context.cfg.attribution[label])
+    method = str(context.config.attribution[label])
     parts = [context.network.sha256, str(card), method, str(maps)]
     return sha256(" ".join(parts).encode()).hexdigest()

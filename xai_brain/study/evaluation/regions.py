@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig
 
 from xai_brain.atlas.atlas import Atlas, AtlasError, load_atlas, tables_beside
+from xai_brain.config.schema import Config
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
@@ -22,24 +22,24 @@ TABLES = ("regions", "region_groups", "region_top")
 MIN_INSIDE = 0.5  # of an atlas's voxels lie in the brain; of one in another space or place far fewer
 
 
-def atlas_of(cfg: DictConfig) -> Atlas | None:
+def atlas_of(config: Config) -> Atlas | None:
     """Atlas of the settings; None without one."""
-    if not cfg.evaluation.atlas:
+    if not config.evaluation.atlas:
         return None
-    return load_atlas(cfg.evaluation.atlas, cfg.evaluation.atlas_table, space=SPACE)
+    return load_atlas(config.evaluation.atlas, config.evaluation.atlas_table, space=SPACE)
 
 
-def atlas_files(cfg: DictConfig) -> list[str]:
+def atlas_files(config: Config) -> list[str]:
     """Size and time of the files of the atlas."""
-    paths = [Path(name).expanduser() for name in (cfg.evaluation.atlas, cfg.evaluation.atlas_table) if name]
-    if paths and not cfg.evaluation.atlas_table:
+    paths = [
+        Path(name).expanduser() for name in (config.evaluation.atlas, config.evaluation.atlas_table) if name
+    ]
+    if paths and not config.evaluation.atlas_table:
         paths += tables_beside(paths[0])
     return [f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths if path.is_file()]
 
 
-def evaluate_regions(
-    cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]], names: list[str]
-) -> None:
+def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any]], names: list[str]) -> None:
     """Write the tables and, for every method and pair of classes, a map of the differences of the regions.
 
     Parameters
@@ -51,12 +51,12 @@ def evaluate_regions(
         run.evaluation(name).unlink(missing_ok=True)
     for path in (run.path / "group").glob("*_stat-regionmean_statmap.*"):
         path.unlink()
-    if (atlas := atlas_of(cfg)) is None:
+    if (atlas := atlas_of(config)) is None:
         return
-    settings = cfg.evaluation
+    settings = config.evaluation
     first = load_img(maps[0]["path"])
     labels = atlas.on_grid(first)
-    table = region_table(run, maps, atlas, settings.atlas)
+    table = region_table(run, maps, atlas, settings.atlas or "")
     write_tsv(table, run.evaluation("regions"))
     _tell_lost(table, atlas)
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.saved import saved_settings
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash
 from xai_brain.metrics.comparison.stability import reseed_stability
 from xai_brain.metrics.report_card import report_card
@@ -20,19 +21,18 @@ from xai_brain.parallel.threads import in_threads
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_tsv
 from xai_brain.study.evaluation.metrics import compute_metrics
 from xai_brain.study.run_images import brain_of, map_values
-from xai_brain.study.saved_settings import saved_settings
 
 MIN_SHARED = 0.8  # share of the images of a run that a card of another run must contain
 
 
 def write_card(
-    cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame, localizations: list[dict[str, Any]]
+    config: Config, run: RunDirectory, maps: pd.DataFrame, localizations: list[dict[str, Any]]
 ) -> None:
     """Compute all metrics of the settings; without metrics nothing is written.
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
     run : RunDirectory
     maps : pandas.DataFrame
         From `find_maps`.
@@ -41,7 +41,7 @@ def write_card(
     """
     for name in ("report_card", "metrics"):
         run.evaluation(name).unlink(missing_ok=True)
-    if not (selected := select_metrics(cfg.evaluation.card.metrics)):
+    if not (selected := select_metrics(config.evaluation.card.metrics)):
         return
     kinds = {
         method: read_json(sidecar(rows["path"].iloc[0])).get("Kind", "method")
@@ -56,29 +56,30 @@ def write_card(
     ]
     if "reseed_stability" in selected:
         tables.append(pd.DataFrame(_reseeded(run, maps)))
-    tables.append(compute_metrics(cfg, run, maps)[0])
+    tables.append(compute_metrics(config, run, maps)[0])
     tables = [table for table in tables if not table.empty]
     if not tables:
-        log(f"report card: no metric applies to this run ({_reasons(cfg, selected, [])})")
+        log(f"report card: no metric applies to this run ({_reasons(config, selected, [])})")
         return
     rows = pd.concat(tables, ignore_index=True)
     rows["kind"] = rows["method"].map(kinds)
-    card = report_card(rows, cfg.evaluation.n_bootstrap, cfg.evaluation.random_state)
+    card = report_card(rows, config.evaluation.n_bootstrap, config.evaluation.random_state)
     write_tsv(rows, run.evaluation("metrics"))
     write_tsv(card, run.evaluation("report_card"))
     if absent := [name for name in selected if name not in set(card["metric"])]:
-        log(f"report card: no values of {', '.join(absent)} ({_reasons(cfg, absent, list(card['metric']))})")
+        reasons = _reasons(config, absent, list(card["metric"]))
+        log(f"report card: no values of {', '.join(absent)} ({reasons})")
 
 
-def calibration_hash(cfg: DictConfig) -> str | None:
+def calibration_hash(config: Config) -> str | None:
     """Hash of the report card of ``evaluation.calibration``."""
-    if not cfg.evaluation.calibration:
+    if not config.evaluation.calibration:
         return None
-    path = RunDirectory(Path(cfg.evaluation.calibration).expanduser()).evaluation("report_card")
+    path = RunDirectory(Path(config.evaluation.calibration).expanduser()).evaluation("report_card")
     return file_hash(path) if path.exists() else None
 
 
-def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
+def write_calibration(config: Config, run: RunDirectory) -> None:
     """Copy the report card of planted effects in the same cohort to evaluation/calibration.tsv.
 
     Raises
@@ -86,18 +87,21 @@ def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
     ConfigError
         There is no card, no effect was planted, or the images, the preprocessing or the network differ.
     """
-    if not cfg.evaluation.calibration:
+    if not config.evaluation.calibration:
         run.evaluation("calibration").unlink(missing_ok=True)
         return
-    other = RunDirectory(Path(cfg.evaluation.calibration).expanduser())
+    other = RunDirectory(Path(config.evaluation.calibration).expanduser())
     where = f"evaluation.calibration={other.path}"
     if not other.config.exists() or not other.evaluation("report_card").exists():
         raise ConfigError(f"{where}: has no report card; make one with xai-brain run experiment=report_card")
-    theirs = OmegaConf.create(saved_settings(other.config))
+    theirs = saved_settings(other.config)
     if not theirs.planted.kind:
         raise ConfigError(f"{where}: no effect was planted there, so the true location is not known")
-    for group in ("preprocessing", "model"):
-        if theirs[group] != cfg[group]:
+    for group, there, here in (
+        ("preprocessing", theirs.preprocessing, config.preprocessing),
+        ("model", theirs.model, config.model),
+    ):
+        if there != here:
             raise ConfigError(f"{where}: has another {group}, so its report card does not apply to this run")
     images = set(read_tsv(other.participants)["sha256"].str.partition("+")[0])
     ours = read_tsv(run.participants)["sha256"].str.partition("+")[0]
@@ -106,8 +110,8 @@ def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
     planted = theirs.planted
     text = f"{planted.kind}, size {planted.size:g}"
     card = read_tsv(other.evaluation("report_card"))
-    shared = set(card["method"]) & set(cfg.attribution) & set(theirs.attribution)
-    if differ := sorted(name for name in shared if theirs.attribution[name] != cfg.attribution[name]):
+    shared = set(card["method"]) & set(config.attribution) & set(theirs.attribution)
+    if differ := sorted(name for name in shared if theirs.attribution[name] != config.attribution[name]):
         log(
             f"evaluate: {where} used other settings of {', '.join(differ)}, which are left out; "
             f"give both runs the same attribution.{differ[0]}"
@@ -115,8 +119,8 @@ def write_calibration(cfg: DictConfig, run: RunDirectory) -> None:
     write_tsv(card[~card["method"].isin(differ)].assign(planted=text), run.evaluation("calibration"))
 
 
-def _reasons(cfg: DictConfig, absent: list[str], computed: list[str]) -> str:
-    if cfg.networks:
+def _reasons(config: Config, absent: list[str], computed: list[str]) -> str:
+    if config.networks:
         return "maps of new participants are means over networks; these metrics need a single network"
     return missing_requirements(absent, computed)
 

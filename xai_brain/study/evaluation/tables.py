@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig
 
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import load_img
 from xai_brain.metrics.comparison.method_clusters import cluster_methods
@@ -42,7 +43,7 @@ from xai_brain.study.evaluation.regions import atlas_files, atlas_of, evaluate_r
 from xai_brain.study.evaluation.report_card import calibration_hash, write_calibration, write_card
 from xai_brain.study.evaluation.variance import evaluate_variance
 from xai_brain.study.explanation.missing_maps import n_maps_missing
-from xai_brain.study.participants import class_names, is_readable
+from xai_brain.study.participants import class_names, is_readable, require_classes
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.compare_baselines import compare_baselines
 
@@ -52,7 +53,7 @@ TABLES = (
 )
 
 
-def evaluate_run(cfg: DictConfig) -> RunDirectory:
+def evaluate_run(config: Config) -> RunDirectory:
     """Evaluate all maps of a run; the networks are asked for a report card only.
 
     Returns
@@ -63,19 +64,22 @@ def evaluate_run(cfg: DictConfig) -> RunDirectory:
         between classes), with an atlas regions.tsv, region_groups.tsv and region_top.tsv, when asked for
         first_layer.tsv, group/ and the figures in metrics.json.
     """
-    run = open_run(cfg)
-    maps = find_maps(cfg, run)
+    require_classes(config, "evaluate")
+    run = open_run(config)
+    maps = find_maps(config, run)
     start = time.monotonic()
-    if cfg.shard:
-        if n := n_maps_missing(cfg, run):
-            raise ConfigError(f"shard={cfg.shard}: {n} maps are missing; let all shards of explain end first")
-        if not _compute_shard(cfg, run, maps):
+    if config.shard:
+        if n := n_maps_missing(config, run):
+            raise ConfigError(
+                f"shard={config.shard}: {n} maps are missing; let all shards of explain end first"
+            )
+        if not _compute_shard(config, run, maps):
             add_seconds(run, "evaluate", time.monotonic() - start)
             return run
-    compare_baselines(cfg, run)
-    did = [make_tables(cfg, run, maps), make_group_tests(cfg, run, maps)]
-    if cfg.shard and not is_complete(cfg, run):
-        log(f"evaluate shard {cfg.shard}: done; another process makes the tables")
+    compare_baselines(config, run)
+    did = [make_tables(config, run, maps), make_group_tests(config, run, maps)]
+    if config.shard and not is_complete(config, run):
+        log(f"evaluate shard {config.shard}: done; another process makes the tables")
     if any(did):
         add_seconds(run, "evaluate", time.monotonic() - start)
     else:
@@ -83,84 +87,86 @@ def evaluate_run(cfg: DictConfig) -> RunDirectory:
     return run
 
 
-def make_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+def make_tables(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
     """Make all tables but those of the comparison of classes; whether anything had to be done."""
-    if is_evaluated(cfg, run, maps):
+    if is_evaluated(config, run, maps):
         return False
-    compute_metrics(cfg, run, pd.DataFrame(maps))  # shared with other processes, the rest is not
+    compute_metrics(config, run, pd.DataFrame(maps))  # shared with other processes, the rest is not
     run_exclusive(
         run.locks,
         "tables",
-        lambda: write_tables(cfg, run, maps),
-        lambda: is_evaluated(cfg, run, maps),
-        stay=cfg.shard is None,
+        lambda: write_tables(config, run, maps),
+        lambda: is_evaluated(config, run, maps),
+        stay=config.shard is None,
     )
     return True
 
 
-def make_group_tests(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+def make_group_tests(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
     """Compare the classes in the maps; whether anything had to be done."""
-    if groups_are_compared(cfg, run, maps):
+    if groups_are_compared(config, run, maps):
         return False
     run_exclusive(
         run.locks,
         "groups",
-        lambda: evaluate_groups(cfg, run, maps),
-        lambda: groups_are_compared(cfg, run, maps),
-        stay=cfg.shard is None,
+        lambda: evaluate_groups(config, run, maps),
+        lambda: groups_are_compared(config, run, maps),
+        stay=config.shard is None,
     )
     return True
 
 
-def _compute_shard(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+def _compute_shard(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
     """Compute the metrics of a shard; whether all metrics are computed, so that the tables can be written."""
-    if is_evaluated(cfg, run, maps):
+    if is_evaluated(config, run, maps):
         return True
-    _, n_left = compute_metrics(cfg, run, pd.DataFrame(maps))
+    _, n_left = compute_metrics(config, run, pd.DataFrame(maps))
     if n_left:
-        log(f"evaluate shard {cfg.shard}: done; {n_left} files of metrics and the tables are left")
+        log(f"evaluate shard {config.shard}: done; {n_left} files of metrics and the tables are left")
     return not n_left
 
 
-def is_complete(cfg: DictConfig, run: RunDirectory) -> bool:
+def is_complete(config: Config, run: RunDirectory) -> bool:
     """Whether there is nothing that this stage would do."""
-    maps = find_maps(cfg, run)
-    return is_evaluated(cfg, run, maps) and groups_are_compared(cfg, run, maps)
+    maps = find_maps(config, run)
+    return is_evaluated(config, run, maps) and groups_are_compared(config, run, maps)
 
 
-def is_evaluated(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
+def is_evaluated(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
     """Whether the tables follow from these maps, participants and settings."""
     manifest = run.path / "evaluation" / "inputs.json"
     there = run.evaluation("summary").exists() and run.metrics.exists()
-    return there and is_up_to_date(manifest, tables_inputs(cfg, run, maps))
+    return there and is_up_to_date(manifest, tables_inputs(config, run, maps))
 
 
-def tables_inputs(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
+def tables_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
     """What the tables follow from; also the version, for its figures may be defined in another way."""
     images = (run.path / "images").glob("*.nii.gz")
     return {
         "version": versions().get("xai-brain"),
-        "metrics": select_metrics(cfg.evaluation.card.metrics),
-        "evaluation": str({key: v for key, v in cfg.evaluation.items() if key not in ("group", "masks")}),
-        "atlas": atlas_files(cfg),
-        "confounds": list(cfg.evaluation.group.confounds or []) if cfg.evaluation.first_layer else [],
-        "cohort": is_readable(cfg) if cfg.evaluation.first_layer else None,
-        "calibration": calibration_hash(cfg),
-        "brain_size_column": cfg.data.brain_size_column,
+        "metrics": select_metrics(config.evaluation.card.metrics),
+        "evaluation": str(
+            {key: v for key, v in asdict(config.evaluation).items() if key not in ("group", "masks")}
+        ),
+        "atlas": atlas_files(config),
+        "confounds": list(config.evaluation.group.confounds or []) if config.evaluation.first_layer else [],
+        "cohort": is_readable(config) if config.evaluation.first_layer else None,
+        "calibration": calibration_hash(config),
+        "brain_size_column": config.data.brain_size_column,
         "participants": [file_hash(path) for path in (run.participants, run.folds) if path.exists()],
         "images": sorted(f"{path.name} {path.stat().st_size}" for path in images),
         "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['file_state']}" for m in maps),
     }
 
 
-def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
+def write_tables(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
     """All tables of evaluation/ but those of the comparison of classes, and the mean maps of group/."""
     manifest = run.path / "evaluation" / "inputs.json"
     manifest.unlink(missing_ok=True)
-    evaluate_regions(cfg, run, maps, class_names(read_tsv(run.participants)))
+    evaluate_regions(config, run, maps, class_names(read_tsv(run.participants)))
     table = pd.DataFrame(maps)
-    settings = cfg.evaluation
-    atlas = atlas_of(cfg)
+    settings = config.evaluation
+    atlas = atlas_of(config)
     labels = atlas.on_grid(load_img(maps[0]["path"])) if atlas else None
     subjects = [rows for _, rows in table.groupby(["participant_id", "session_id", "seed"], sort=False)]
     score = partial(score_participant, run, labels, settings)
@@ -178,18 +184,18 @@ def write_tables(cfg: DictConfig, run: RunDirectory, maps: list[dict[str, Any]])
         write_tsv(pd.DataFrame(localizations), run.evaluation("localization"))
     summary = summarise(agreements, localizations, settings.n_bootstrap, settings.random_state)
     write_tsv(summary, run.evaluation("summary"))
-    write_method_clusters(cfg, run, pd.DataFrame(agreements))
+    write_method_clusters(config, run, pd.DataFrame(agreements))
     figures = metrics_of_tables(summary, localizations)
     figures |= {f"empty_maps/{method}": float(n) for method, n in n_empty.items()}
     update_metrics(run, figures, replace=("localization/", "empty_maps/"))
-    write_card(cfg, run, table, localizations)
-    write_calibration(cfg, run)
-    evaluate_variance(cfg, run, table)
-    evaluate_first_layer(cfg, run)
+    write_card(config, run, table, localizations)
+    write_calibration(config, run)
+    evaluate_variance(config, run, table)
+    evaluate_first_layer(config, run)
     made = [*map(run.evaluation, TABLES), *(run.path / "images").glob("[!.]*")]
     maps_of_group = (run.path / "group").glob("*_statmap.*")
     made += [path for path in maps_of_group if not (path.match(COMPARISONS) or path.match(SHARES))]
-    write_manifest(manifest, tables_inputs(cfg, run, maps), made)
+    write_manifest(manifest, tables_inputs(config, run, maps), made)
 
 
 def summarise(
@@ -224,10 +230,10 @@ def summarise(
     return pd.DataFrame(result, columns=columns)
 
 
-def write_method_clusters(cfg: DictConfig, run: RunDirectory, agreements: pd.DataFrame) -> None:
+def write_method_clusters(config: Config, run: RunDirectory, agreements: pd.DataFrame) -> None:
     """Write evaluation/method_clusters.tsv; no file below three methods."""
     run.evaluation("method_clusters").unlink(missing_ok=True)
-    settings = cfg.evaluation
+    settings = config.evaluation
     merges, left_out = cluster_methods(agreements, settings.n_bootstrap, settings.random_state)
     if left_out:
         log(f"evaluate: not among the clusters of methods, for want of maps: {', '.join(left_out)}")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig
 
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import save_img
 from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, sidecar, update_metrics, write_json, write_tsv
@@ -20,12 +20,12 @@ from xai_brain.study.run_images import SPACE, brain_share, map_values
 MODEL_SHARE = ("variance-model", "share")  # what and statistic of its group map
 
 
-def evaluate_variance(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) -> None:
+def evaluate_variance(config: Config, run: RunDirectory, maps: pd.DataFrame) -> None:
     """Estimate the variance components of every method's maps; with one seed log why this is not possible.
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
         ``evaluation.variance_scaling`` is applied to every map, in the brain.
     run : RunDirectory
     maps : pandas.DataFrame
@@ -35,14 +35,14 @@ def evaluate_variance(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) ->
     for path in (run.path / "group").glob(f"desc-*_{'_stat-'.join(MODEL_SHARE)}_statmap.*"):
         path.unlink()
     tables = []
-    if why := _reason_against(cfg, maps):
+    if why := _reason_against(config, maps):
         log(f"evaluate: the share of variance due to the network cannot be estimated: {why}")
     else:
         share, affine = brain_share(run, maps)
         if not (brain := share >= BRAIN_SHARE).any():
             raise ConfigError(f"no voxel lies in {BRAIN_SHARE:.0%} of the brains of {run.path / 'images'}")
         for method, rows in maps.groupby("method", sort=False):
-            tables.append(_of_method(cfg, run, str(method), rows, brain, affine))
+            tables.append(_of_method(config, run, str(method), rows, brain, affine))
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     if len(table):
         write_tsv(table, run.evaluation("variance"))
@@ -51,8 +51,8 @@ def evaluate_variance(cfg: DictConfig, run: RunDirectory, maps: pd.DataFrame) ->
     update_metrics(run, shares, replace=("variance/",))
 
 
-def _reason_against(cfg: DictConfig, maps: pd.DataFrame) -> str | None:
-    if cfg.networks:
+def _reason_against(config: Config, maps: pd.DataFrame) -> str | None:
+    if config.networks:
         return "maps of new participants are means over networks"
     if maps["seed"].nunique() < 2:
         return "there is only one seed; train and explain more, for example seeds=[0,1,2]"
@@ -60,9 +60,9 @@ def _reason_against(cfg: DictConfig, maps: pd.DataFrame) -> str | None:
 
 
 def _of_method(
-    cfg: DictConfig, run: RunDirectory, method: str, maps: pd.DataFrame, brain: np.ndarray, affine: np.ndarray
+    config: Config, run: RunDirectory, method: str, maps: pd.DataFrame, brain: np.ndarray, affine: np.ndarray
 ) -> pd.DataFrame:
-    scaling, seeds = cfg.evaluation.variance_scaling, sorted(maps["seed"].unique())
+    scaling, seeds = config.evaluation.variance_scaling, sorted(maps["seed"].unique())
     # sessions of a subject are averaged
     paths = maps.groupby(["participant_id", "seed"], sort=False)["path"].agg(list)
     participants = maps.drop_duplicates("participant_id").set_index("participant_id")["fold"]
@@ -87,7 +87,7 @@ def _of_method(
     if not folds or len(seeds) < 2:
         log(f"evaluate: {method}: too few maps of the same subjects by two seeds to divide their variance")
         return pd.DataFrame()
-    found = variance_shares(values, folds, cfg.evaluation.n_bootstrap, cfg.evaluation.random_state)
+    found = variance_shares(values, folds, config.evaluation.n_bootstrap, config.evaluation.random_state)
     about = {
         "n_subjects": n_subjects,
         "n_models": len(seeds) * len(folds),

@@ -8,29 +8,30 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.attribution.outputs import ClassScore
 from xai_brain.attribution.perturbation.replacement import OF_TRAINING_SUBJECTS
 from xai_brain.attribution.protocol import method_info, takes
 from xai_brain.attribution.reference import Reference
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid
 from xai_brain.study.training.networks import is_weights_file
+from xai_brain.task.build import build_task
 
 
-def takes_reference(cfg: DictConfig, label: str) -> bool:
+def takes_reference(config: Config, label: str) -> bool:
     """Whether a method asks for what is known of the training subjects."""
-    return takes(instantiate(cfg.attribution[label]), "reference")
+    return takes(instantiate(config.attribution[label]), "reference")
 
 
-def _parameters(cfg: DictConfig, label: str) -> Mapping[str, inspect.Parameter]:
+def _parameters(config: Config, label: str) -> Mapping[str, inspect.Parameter]:
     """Of the class or function that makes a method."""
-    factory = instantiate(cfg.attribution[label])
+    factory = instantiate(config.attribution[label])
     return inspect.signature(getattr(factory, "func", factory)).parameters
 
 
-def check_references(cfg: DictConfig) -> None:
+def check_references(config: Config) -> None:
     """Refuse methods that need images of training participants where these are not known.
 
     Raises
@@ -38,11 +39,11 @@ def check_references(cfg: DictConfig) -> None:
     ConfigError
         The network comes from a file of weights.
     """
-    if not is_weights_file(cfg):
+    if not is_weights_file(config):
         return
-    unknown = f"needs images of training participants, and those of {cfg.networks} are not known"
-    for label, method in cfg.attribution.items():
-        parameters = _parameters(cfg, label)
+    unknown = f"needs images of training participants, and those of {config.networks} are not known"
+    for label, method in config.attribution.items():
+        parameters = _parameters(config, label)
         needs = "reference" in parameters and parameters["reference"].default is inspect.Parameter.empty
         if needs:
             raise ConfigError(
@@ -58,7 +59,7 @@ def check_references(cfg: DictConfig) -> None:
 
 
 def build_method(
-    cfg: DictConfig, label: str, classifier: torch.nn.Module, reference: Reference | None
+    config: Config, label: str, classifier: torch.nn.Module, reference: Reference | None
 ) -> tuple[Any, str]:
     """A method of the settings, on what of the model's output it explains.
 
@@ -66,22 +67,24 @@ def build_method(
     -------
     method : object with ``attribute(inputs, target)``
     output : str
-        logit, logit_difference or probability.
+        One of the outputs of the task, e.g. logit, logit_difference or probability.
     """
-    factory: Callable[..., Any] = instantiate(cfg.attribution[label])
-    output = cfg.explain.output or method_info(factory).default_output
-    extra: dict[str, Any] = {"reference": reference} if takes_reference(cfg, label) else {}
-    if reference is None and "voxel_size_mm" in _parameters(cfg, label):
-        spacing = cfg.attribution[label].get("voxel_size_mm") or get_grid(cfg.preprocessing.grid).spacing_mm
+    factory: Callable[..., Any] = instantiate(config.attribution[label])
+    task = build_task(config.task)
+    output = config.explain.output or task.default_output(method_info(factory).default_output)
+    extra: dict[str, Any] = {"reference": reference} if takes_reference(config, label) else {}
+    if reference is None and "voxel_size_mm" in _parameters(config, label):
+        spacing = (
+            config.attribution[label].get("voxel_size_mm") or get_grid(config.preprocessing.grid).spacing_mm
+        )
         extra["voxel_size_mm"] = [float(mm) for mm in spacing]
-    return factory(ClassScore(classifier, output), **extra), output
+    return factory(ClassScore(classifier, output, task), **extra), output
 
 
-def parameters_of(cfg: DictConfig, label: str) -> dict[str, Any]:
+def parameters_of(config: Config, label: str) -> dict[str, Any]:
     """All parameters of a method, those that were left at their defaults too."""
-    given = OmegaConf.to_container(cfg.attribution[label])
-    assert isinstance(given, dict)
-    factory = instantiate(cfg.attribution[label])
+    given = config.attribution[label]
+    factory = instantiate(config.attribution[label])
     known = inspect.signature(getattr(factory, "func", factory)).parameters.values()
     defaults = {
         p.name: p.default for p in known if isinstance(p.default, bool | int | float | str | tuple | None)

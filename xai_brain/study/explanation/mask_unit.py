@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
+from xai_brain.config.schema import Config
 from xai_brain.io.nifti import load_img
 from xai_brain.metrics.masks import mask_smoothness, random_mask, top_k_mask, voxels_of
 from xai_brain.runs.directory import RunDirectory, is_up_to_date, read_tsv
+from xai_brain.runs.seeds import network_name
 from xai_brain.study.evaluation.regions import atlas_files
 from xai_brain.study.participants import class_names
 from xai_brain.study.training.networks import Network
@@ -51,14 +52,14 @@ class MaskUnit:
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
     run : RunDirectory
     network : Network
     label : str
         Method.
     """
 
-    cfg: DictConfig
+    config: Config
     run: RunDirectory
     network: Network
     label: str
@@ -66,7 +67,7 @@ class MaskUnit:
     @property
     def path(self) -> Path:
         """Table of what the network says through all masks; its record lies beside it, .json."""
-        name = f"desc-{self.label}_seed-{self.network.seed}_fold-{self.network.fold}.tsv"
+        name = f"desc-{self.label}_{network_name(self.network.seed, self.network.fold)}.tsv"
         return self.run.path / "evaluation" / "masks" / name
 
     @property
@@ -82,11 +83,15 @@ class MaskUnit:
     def inputs_hash(self) -> str:
         """Hash that changes with the network, the method or the settings of the masks."""
         other = ("in_run", "methods", "retrain")
-        masks = {key: value for key, value in self.cfg.evaluation.masks.items() if key not in other}
-        explain = {key: self.cfg.explain[key] for key in ("target", "output", "n_reference_volumes")}
-        parts = [self.network.sha256, str(masks), str(explain), str(self.cfg.evaluation.random_state)]
-        parts += [OmegaConf.to_yaml(self.cfg.attribution[self.label])]
-        parts += [str(self.cfg.evaluation.atlas), str(atlas_files(self.cfg))]
+        masks = {
+            key: value for key, value in asdict(self.config.evaluation.masks).items() if key not in other
+        }
+        explain = {
+            key: getattr(self.config.explain, key) for key in ("target", "output", "n_reference_volumes")
+        }
+        parts = [self.network.sha256, str(masks), str(explain), str(self.config.evaluation.random_state)]
+        parts += [str(self.config.attribution[self.label])]
+        parts += [str(self.config.evaluation.atlas), str(atlas_files(self.config))]
         return sha256(" ".join(parts).encode()).hexdigest()
 
     def is_done(self) -> bool:
@@ -102,7 +107,7 @@ class MaskUnit:
 
     def masks(self) -> list[Masked]:
         """Masks of all areas, and their controls; random ones are as smooth as the joint mask."""
-        settings, network = self.cfg.evaluation.masks, self.network
+        settings, network = self.config.evaluation.masks, self.network
         if not (orders := self.orders()):
             return []
         brain = orders[JOINT, "map"] > 0
@@ -114,7 +119,7 @@ class MaskUnit:
                     found.append(Masked(mask, area, control, 0, top_k_mask(order, n_voxels)))
             sigma = mask_smoothness(top_k_mask(orders[JOINT, "map"], n_voxels), brain)
             for draw in range(settings.n_random):
-                seed = [self.cfg.evaluation.random_state, network.seed, network.fold, number, draw]
+                seed = [self.config.evaluation.random_state, network.seed, network.fold, number, draw]
                 found.append(Masked(JOINT, area, "random", draw, random_mask(brain, n_voxels, sigma, seed)))
         return found
 
@@ -125,7 +130,7 @@ class MaskUnit:
         that no network is trained twice for the same mask.
         """
         found = []
-        about = f"{self.network.sha256} {self.cfg.evaluation.masks.removal} "
+        about = f"{self.network.sha256} {self.config.evaluation.masks.removal} "
         for masked in self.masks():
             for kept in KEPT if masked.draw == 0 else ():
                 content = about.encode() + np.packbits(masked.kept_voxels(kept)).tobytes()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.attribution.model_state import preserved
 from xai_brain.attribution.protocol import method_info
 from xai_brain.attribution.reference import Reference
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid
 from xai_brain.metrics.maps import seeded
 from xai_brain.metrics.table import select_metrics
@@ -19,13 +21,13 @@ from xai_brain.models.module import BrainClassifier
 from xai_brain.parallel.progress import format_error
 from xai_brain.study.explanation.batches import build_reference, load_volume
 from xai_brain.study.explanation.configured_methods import build_method, multiplies_by_inputs, takes_reference
-from xai_brain.study.participants import class_names
+from xai_brain.study.participants import task_of
 from xai_brain.study.training.fold_training import classifier_settings
 
 N_OF_CLASS = 3  # participants of each class in the reference of the trial
 
 
-def try_methods(cfg: DictConfig, cohort: pd.DataFrame) -> None:
+def try_methods(config: Config, cohort: pd.DataFrame) -> None:
     """Explain one volume by the untrained network with each configured method.
 
     Iterative methods make a single iteration (`trial_settings` of their `MethodInfo`), because the question
@@ -33,7 +35,7 @@ def try_methods(cfg: DictConfig, cohort: pd.DataFrame) -> None:
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
     cohort : pandas.DataFrame
         Prepared.
 
@@ -42,44 +44,43 @@ def try_methods(cfg: DictConfig, cohort: pd.DataFrame) -> None:
     ConfigError
         Some methods fail: the reasons, and the settings that remove them.
     """
-    if not cfg.attribution:
+    if not config.attribution:
         return
     with seeded(torch.device("cpu"), 0):
-        names = class_names(cohort)
-        classifier = BrainClassifier(**classifier_settings(cfg, names)).eval()
+        task = task_of(config, cohort)
+        classifier = BrainClassifier(**classifier_settings(config, task)).eval()
         reference = None
-        if any(takes_reference(cfg, label) for label in cfg.attribution):
-            few = cohort.groupby("target").head(N_OF_CLASS)
-            grid = get_grid(cfg.preprocessing.grid)
-            reference = build_reference(few, names, N_OF_CLASS * len(names), grid)
+        if any(takes_reference(config, label) for label in config.attribution):
+            few = cohort.groupby(task.reference_groups(cohort["target"])).head(N_OF_CLASS)
+            grid = get_grid(config.preprocessing.grid)
+            reference = build_reference(few, task, N_OF_CLASS * task.n_outputs, grid)
         volume = torch.from_numpy(np.array(load_volume(cohort.iloc[0]["volume_path"])))[None, None]
         failures = {}
-        for label in cfg.attribution:
+        for label in config.attribution:
             try:
-                _try_method(cfg, label, classifier, reference, volume)
+                _try_method(config, label, classifier, reference, volume)
             except Exception as error:  # whatever the class of a method does
                 failures[label] = format_error(error)
     if failures:
         reasons = "; ".join(f"attribution.{label}: {reason}" for label, reason in failures.items())
         removal = " ".join(f"'~attribution.{label}'" for label in failures)
         raise ConfigError(
-            f"the network {cfg.model['_target_']} cannot be explained by {', '.join(failures)} ({reasons}); "
-            f"add {removal} to the command to continue without"
+            f"the network {config.model['_target_']} cannot be explained by {', '.join(failures)} "
+            f"({reasons}); add {removal} to the command to continue without"
         )
 
 
 def _try_method(
-    cfg: DictConfig,
+    config: Config,
     label: str,
     classifier: BrainClassifier,
     reference: Reference | None,
     volume: torch.Tensor,
 ) -> None:
-    factory = instantiate(cfg.attribution[label])
+    factory = instantiate(config.attribution[label])
     quick = method_info(factory).trial_settings
-    trial = OmegaConf.create(OmegaConf.to_container(cfg))
-    assert isinstance(trial, DictConfig)
-    trial.attribution[label] = {**trial.attribution[label], **quick}
+    attribution = {**config.attribution, label: {**config.attribution[label], **quick}}
+    trial = replace(config, attribution=attribution)
     with preserved(classifier):
         method, _ = build_method(trial, label, classifier, reference)
         maps = method.attribute(volume.clone().requires_grad_(), target=torch.tensor([0]))
@@ -87,5 +88,5 @@ def _try_method(
         raise ConfigError(f"its maps have the shape {tuple(maps.shape)}, inputs {tuple(volume.shape)}")
     if not bool(maps.isfinite().all()):
         raise ConfigError("its maps hold NaN or infinite values")
-    if "infidelity" in select_metrics(cfg.evaluation.card.metrics):
+    if "infidelity" in select_metrics(config.evaluation.card.metrics):
         multiplies_by_inputs(method, label)

@@ -9,10 +9,10 @@ from functools import partial
 import pandas as pd
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 
 from xai_brain.attribution.reference import Reference
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid
 from xai_brain.parallel.locks import run_exclusive, run_shared
 from xai_brain.parallel.memory import keep_freed_memory
@@ -24,6 +24,7 @@ from xai_brain.runs.directory import (
     first_repeat,
     read_tsv,
 )
+from xai_brain.runs.seeds import network_name
 from xai_brain.study.explanation.batches import Batch, Explainer, build_reference, explain_batch, is_current
 from xai_brain.study.explanation.configured_methods import build_method, check_references, takes_reference
 from xai_brain.study.participants import prepared_cohort, same_cohort
@@ -45,12 +46,12 @@ from xai_brain.study.training.networks import (
 )
 
 
-def explain_run(cfg: DictConfig, methods: Sequence[str] | None = None) -> RunDirectory:
+def explain_run(config: Config, methods: Sequence[str] | None = None) -> RunDirectory:
     """Make the maps that are missing.
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
         From `xai_brain.compose`, or the settings of an existing run.
     methods : sequence of str, optional
         Labels of the methods whose maps are made; default: all of the settings.
@@ -60,86 +61,86 @@ def explain_run(cfg: DictConfig, methods: Sequence[str] | None = None) -> RunDir
     RunDirectory
         With attributions/ (NIfTI and JSON sidecar per subject and method) and images/.
     """
-    check_methods(cfg)
-    run = open_run(cfg)
+    check_methods(config)
+    run = open_run(config)
     if not run.predictions.exists():
-        first = "predict" if cfg.networks else "train"
+        first = "predict" if config.networks else "train"
         raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain {first}` first")
-    networks = load_networks(cfg, run)
-    check_references(cfg)
-    batches = _batches(cfg, first_repeat(read_tsv(run.predictions)), networks)
+    networks = load_networks(config, run)
+    check_references(config)
+    batches = _batches(config, first_repeat(read_tsv(run.predictions)), networks)
     hashes = {key: fingerprint(found) for key, found in networks.items()}
-    labels = list(methods or cfg.attribution)
-    mine = select_shard((_name(label, b) for label in labels for b in batches), cfg.shard)
+    labels = list(methods or config.attribution)
+    mine = select_shard((_name(label, b) for label in labels for b in batches), config.shard)
     plan = {
-        label: [b for b in batches if _name(label, b) in mine and not _is_done(cfg, run, hashes, label, b)]
+        label: [b for b in batches if _name(label, b) in mine and not _is_done(config, run, hashes, label, b)]
         for label in labels
     }
     if not any(plan.values()) and has_all_images(run):
-        log(f"explain{_of(cfg)}: nothing to do, all maps of {', '.join(labels)} are there")
-        _bring_back(cfg, run, batches)
+        log(f"explain{_of(config)}: nothing to do, all maps of {', '.join(labels)} are there")
+        _bring_back(config, run, batches)
         return run
 
     start = time.monotonic()
-    cohort = same_cohort(prepared_cohort(cfg, run), run)
+    cohort = same_cohort(prepared_cohort(config, run), run)
     run_exclusive(
         run.locks,
         "images",
-        lambda: write_images(run, cohort, get_grid(cfg.preprocessing.grid), cfg.data.orientation),
+        lambda: write_images(run, cohort, get_grid(config.preprocessing.grid), config.data.orientation),
         lambda: all(has_images(run, row) for row in cohort.to_dict("records")),
-        stay=cfg.shard is None,
+        stay=config.shard is None,
     )
     write_dataset_description(run)
     keep_freed_memory()
     for key, those in networks.items():
         todo = {label: [b for b in missing if (b.seed, b.fold) == key] for label, missing in plan.items()}
         if any(todo.values()):
-            _explain_with(cfg, run, cohort, those, todo, hashes)
-    _bring_back(cfg, run, batches)
+            _explain_with(config, run, cohort, those, todo, hashes)
+    _bring_back(config, run, batches)
     add_seconds(run, "explain", time.monotonic() - start)
     return run
 
 
-def _bring_back(cfg: DictConfig, run: RunDirectory, batches: list[Batch]) -> None:
-    if cfg.shard and (n := n_maps_missing(cfg, run)):
-        log(f"explain{_of(cfg)}: done; {n} maps are left to other shards")
-    elif cfg.explain.output_space == "native":
+def _bring_back(config: Config, run: RunDirectory, batches: list[Batch]) -> None:
+    if config.shard and (n := n_maps_missing(config, run)):
+        log(f"explain{_of(config)}: done; {n} maps are left to other shards")
+    elif config.explain.output_space == "native":
         rows = pd.concat([batch.rows for batch in batches])
-        run_exclusive(run.locks, "native", lambda: write_native_maps(cfg, run, rows))
+        run_exclusive(run.locks, "native", lambda: write_native_maps(config, run, rows))
 
 
-def n_maps_missing(cfg: DictConfig, run: RunDirectory) -> int:
+def n_maps_missing(config: Config, run: RunDirectory) -> int:
     """Maps of the methods and participants of a run that do not exist yet."""
-    if not cfg.attribution:  # maps of others, without a network
+    if not config.attribution:  # maps of others, without a network
         return 0
-    networks = load_networks(cfg, run)
+    networks = load_networks(config, run)
     hashes = {key: fingerprint(found) for key, found in networks.items()}
     return sum(
-        not is_current(cfg, run, row, label, hashes)
-        for batch in _batches(cfg, first_repeat(read_tsv(run.predictions)), networks)
+        not is_current(config, run, row, label, hashes)
+        for batch in _batches(config, first_repeat(read_tsv(run.predictions)), networks)
         for row in batch.rows.itertuples()
-        for label in cfg.attribution
+        for label in config.attribution
     )
 
 
-def _of(cfg: DictConfig) -> str:
-    return f" shard {cfg.shard}" if cfg.shard else ""
+def _of(config: Config) -> str:
+    return f" shard {config.shard}" if config.shard else ""
 
 
 def _name(label: str, batch: Batch) -> str:
     """Of a unit of work: a method and a batch."""
-    return f"{label}_seed-{batch.seed}_fold-{batch.fold}_row-{batch.rows.index[0]}"
+    return f"{label}_{network_name(batch.seed, batch.fold)}_row-{batch.rows.index[0]}"
 
 
 def _is_done(
-    cfg: DictConfig, run: RunDirectory, hashes: dict[tuple[int, int], str], label: str, batch: Batch
+    config: Config, run: RunDirectory, hashes: dict[tuple[int, int], str], label: str, batch: Batch
 ) -> bool:
-    return all(is_current(cfg, run, row, label, hashes) for row in batch.rows.itertuples())
+    return all(is_current(config, run, row, label, hashes) for row in batch.rows.itertuples())
 
 
-def check_methods(cfg: DictConfig) -> None:
+def check_methods(config: Config) -> None:
     """Refuse a method that cannot be made, before anything depends on it."""
-    for label, method in cfg.attribution.items():
+    for label, method in config.attribution.items():
         try:
             instantiate(method)
         except InstantiationException as error:
@@ -148,9 +149,9 @@ def check_methods(cfg: DictConfig) -> None:
 
 
 def _batches(
-    cfg: DictConfig, predictions: pd.DataFrame, networks: dict[tuple[int, int], list[Network]]
+    config: Config, predictions: pd.DataFrame, networks: dict[tuple[int, int], list[Network]]
 ) -> list[Batch]:
-    size = cfg.explain.batch_size
+    size = config.explain.batch_size
     return [
         Batch(int(seed), int(fold), rows.iloc[i : i + size])
         for (seed, fold), rows in predictions.groupby(["seed", "fold"])
@@ -160,7 +161,7 @@ def _batches(
 
 
 def _explain_with(
-    cfg: DictConfig,
+    config: Config,
     run: RunDirectory,
     cohort: pd.DataFrame,
     networks: list[Network],
@@ -168,18 +169,18 @@ def _explain_with(
     hashes: dict[tuple[int, int], str],
 ) -> None:
     """Maps of the subjects of whom these networks speak, but those that other processes make."""
-    done = partial(_is_done, cfg, run, hashes)
+    done = partial(_is_done, config, run, hashes)
     if all(done(label, batch) for label, batches in todo.items() for batch in batches):
         return  # another process was faster
-    classifiers = [network.load(cfg) for network in networks]
+    classifiers = [network.load(config) for network in networks]
     references: list[Reference | None] = [None] * len(networks)
-    known = not is_weights_file(cfg)  # the participants that they were trained on
-    if known and any(takes_reference(cfg, label) for label, batches in todo.items() if batches):
-        grid = get_grid(cfg.preprocessing.grid)
-        names, n_volumes = classifiers[0].output_names, cfg.explain.n_reference_volumes
+    known = not is_weights_file(config)  # the participants that they were trained on
+    if known and any(takes_reference(config, label) for label, batches in todo.items() if batches):
+        grid = get_grid(config.preprocessing.grid)
+        task, n_volumes = classifiers[0].task, config.explain.n_reference_volumes
         references = [
-            build_reference(train, names, n_volumes, grid)
-            for train in training_subjects(cfg, run, cohort, networks)
+            build_reference(train, task, n_volumes, grid)
+            for train in training_subjects(config, run, cohort, networks)
         ]
     about = described(networks)
     who = (
@@ -191,17 +192,17 @@ def _explain_with(
         if not batches:
             continue
         explainers = [
-            Explainer(classifier, *build_method(cfg, label, classifier, reference))
+            Explainer(classifier, *build_method(config, label, classifier, reference))
             for classifier, reference in zip(classifiers, references, strict=True)
         ]
         run_shared(
             run.locks,
             {_name(label, b): b for b in batches},
             done=partial(done, label),
-            do=partial(explain_batch, cfg, run, cohort, label=label, explainers=explainers, about=about),
+            do=partial(explain_batch, config, run, cohort, label=label, explainers=explainers, about=about),
             progress=partial(track, description=f"explain {who}, {label}"),
             wait=partial(_waiting, who, label),
-            stay=cfg.shard is None,
+            stay=config.shard is None,
         )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
+from xai_brain.config.baseline import BaselineConfig
+from xai_brain.config.schema import Config
 from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.data.slabs import SlabDataModule
 from xai_brain.io.nifti import get_grid
@@ -16,13 +18,14 @@ from xai_brain.models.fitting import fit_fold, naming_network, predict_outputs
 from xai_brain.models.networks.slices2d import calibrated_votes
 from xai_brain.parallel.progress import EpochLines
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
+from xai_brain.task.protocol import Task
 
 
 def fold_probabilities(
-    cfg: DictConfig,
-    settings: DictConfig,
+    config: Config,
+    settings: BaselineConfig,
     parts: dict[str, pd.DataFrame],
-    names: list[str],
+    task: Task,
     seed: int,
     what: str = "",
 ) -> dict[str, np.ndarray]:
@@ -30,14 +33,14 @@ def fold_probabilities(
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
         Of the run: trainer and, for volumes, augmentation.
-    settings : omegaconf.DictConfig
+    settings : Config
         Of the baseline: features (slabs or volumes), network, n_slices and what differs in the trainer.
     parts : dict of pandas.DataFrame
         ``train``, ``validation``, ``test``.
-    names : list of str
-        Classes.
+    task : Task
+        With the names of the classes.
     seed : int
     what : str, optional
         First words of the log lines of epochs.
@@ -47,25 +50,25 @@ def fold_probabilities(
     dict of ndarray
         ``validation`` (n_validation, n_classes) and ``test`` (n_test, n_classes).
     """
-    own = cfg.copy()
-    own.model = settings.network
-    own.trainer = OmegaConf.merge(cfg.trainer, settings.get("trainer") or {})
+    trainer = replace(config.trainer, **settings.trainer)
+    own = replace(config, model=settings.network, trainer=trainer)
     data: SlabDataModule | BrainDataModule
     if settings.features == "slabs":
-        own.trainer.standardize = None  # that is done to volumes
-        data = SlabDataModule(parts, settings.n_slices, own.trainer.batch_size)
-        x, _, z = get_grid(cfg.preprocessing.grid).shape
-        classifier_kwargs = classifier_settings(own, names) | {"input_shape": [settings.n_slices, x, z]}
+        trainer.standardize = None  # that is done to volumes
+        assert settings.n_slices is not None
+        data = SlabDataModule(parts, settings.n_slices, trainer.batch_size)
+        x, _, z = get_grid(config.preprocessing.grid).shape
+        classifier_kwargs = classifier_settings(own, task) | {"input_shape": [settings.n_slices, x, z]}
     else:
-        data, classifier_kwargs = datamodule_of(own, parts, seed), classifier_settings(own, names)
+        data, classifier_kwargs = datamodule_of(own, parts, seed), classifier_settings(own, task)
     with tempfile.TemporaryDirectory() as work_dir, naming_network(what):
         classifier, _, _ = fit_fold(
             data,
             classifier_kwargs,
-            dict(own.trainer),
+            asdict(trainer),
             seed=seed,
             work_dir=Path(work_dir),
-            tell=EpochLines(what, own.trainer.max_epochs),
+            report_epoch=EpochLines(what, trainer.max_epochs),
         )
         validation, targets = predict_outputs(classifier, data.val_dataloader())
         test, _ = predict_outputs(classifier, data.test_dataloader())
@@ -73,4 +76,4 @@ def fold_probabilities(
     if isinstance(data, SlabDataModule):
         n_slabs = data.n_slabs
         logits = {part: calibrated_votes(validation, targets, of, n_slabs) for part, of in logits.items()}
-    return {part: values.softmax(1).numpy() for part, values in logits.items()}
+    return {part: task.predict(values).numpy() for part, values in logits.items()}

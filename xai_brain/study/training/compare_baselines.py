@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig
 
 from xai_brain.baselines.classifiers import brain_size_predictions
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log
@@ -36,7 +36,7 @@ METRICS = ("auroc", "auroc_pooled", "balanced_accuracy", "accuracy", "brier")
 MATCHED = "auroc_size_matched"
 
 
-def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
+def compare_baselines(config: Config, run: RunDirectory) -> None:
     """Write evaluation/baselines.tsv and its figures, when predictions or settings have changed.
 
     Rows: name, metric, value, ci_low, ci_high, n_subjects; of a baseline also the difference of the
@@ -45,33 +45,33 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
     if not run.folds.exists():  # new participants, or imported maps
         return
     done, manifest = run.evaluation("baselines"), run.path / "evaluation" / "baselines.json"
-    column = cfg.data.brain_size_column
+    column = config.data.brain_size_column
     of_size = run.evaluation("brain_size_predictions")
     of_column = read_json(manifest).get("Of", {}).get("brain_size_column") if manifest.exists() else None
     if column and not (of_size.exists() and of_column == column):
-        write_brain_size_predictions(cfg, run)
+        write_brain_size_predictions(config, run)
     paths = {BRAIN_SIZE: of_size} if column else {}
-    paths |= {name: run.baseline(name) for name in cfg.baselines}
+    paths |= {name: run.baseline(name) for name in config.baselines}
     paths = {name: path for name, path in paths.items() if path.exists()}
     if not paths:
         return
     if run.predictions.exists():
         paths = {NETWORK: run.predictions, **paths}
     inputs: dict[str, Any] = {name: file_hash(path) for name, path in paths.items()}
-    inputs |= {"n_bootstrap": cfg.evaluation.n_bootstrap, "random_state": cfg.evaluation.random_state}
+    inputs |= {"n_bootstrap": config.evaluation.n_bootstrap, "random_state": config.evaluation.random_state}
     inputs["brain_size_column"] = column
 
     def is_current() -> bool:
         return done.exists() and is_up_to_date(manifest, inputs)
 
     def compare() -> None:
-        pairs = _pairs(cfg, run)
+        pairs = _pairs(config, run)
         table = comparison_table(
-            with_ensembles(cfg, run, {name: read_tsv(path) for name, path in paths.items()}),
+            with_ensembles(config, run, {name: read_tsv(path) for name, path in paths.items()}),
             pairs,
             read_tsv(run.participants)["participant_id"].nunique(),
-            cfg.evaluation.n_bootstrap,
-            cfg.evaluation.random_state,
+            config.evaluation.n_bootstrap,
+            config.evaluation.random_state,
         )
         replaced = ("baseline/", f"test/{MATCHED}", "test/n_pairs_size_matched")
         update_metrics(run, _figures(table), replace=replaced)
@@ -85,10 +85,10 @@ def compare_baselines(cfg: DictConfig, run: RunDirectory) -> None:
         run_exclusive(run.locks, "baselines", compare, is_current)
 
 
-def write_brain_size_predictions(cfg: DictConfig, run: RunDirectory) -> None:
+def write_brain_size_predictions(config: Config, run: RunDirectory) -> None:
     """What brain size alone says, on the folds of the network."""
-    column, participants = cfg.data.brain_size_column, read_tsv(run.participants)
-    if column not in participants:
+    column, participants = config.data.brain_size_column, read_tsv(run.participants)
+    if column is None or column not in participants:
         raise ConfigError(f"data.brain_size_column={column}: {run.participants} has no such column")
     names = class_names(participants)
     table = brain_size_predictions(participants, read_tsv(run.folds), column, names)
@@ -148,9 +148,9 @@ def comparison_table(
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def _pairs(cfg: DictConfig, run: RunDirectory) -> pd.DataFrame | None:
+def _pairs(config: Config, run: RunDirectory) -> pd.DataFrame | None:
     """Test subjects of two classes with equal brain size, fold by fold of the first repeat; None without."""
-    column, participants = cfg.data.brain_size_column, read_tsv(run.participants)
+    column, participants = config.data.brain_size_column, read_tsv(run.participants)
     if not column or participants["target"].nunique() != 2:
         return None
     unique = participants.drop_duplicates("participant_id").set_index("participant_id")

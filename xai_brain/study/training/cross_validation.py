@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.folds.tables import fold_numbers, with_repeat
 from xai_brain.io.atomic import disk_full_errors, file_hash, partial_prefix, write_atomic
 from xai_brain.models.calibrated import missing_package
@@ -23,7 +23,7 @@ from xai_brain.models.networks.kan2020 import is_published
 from xai_brain.models.process_group import joined_processes, n_processes
 from xai_brain.models.weights import read_state_dict
 from xai_brain.parallel.locks import is_locked, run_exclusive, run_shared
-from xai_brain.parallel.progress import EpochLines, log
+from xai_brain.parallel.progress import EpochLines, log, log_warning
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
@@ -35,12 +35,11 @@ from xai_brain.runs.directory import (
     write_json,
     write_tsv,
 )
-from xai_brain.statistics.classification import classification_metrics, defined_figures
+from xai_brain.runs.seeds import network_seed
+from xai_brain.statistics.classification import defined_figures
 from xai_brain.study.explanation.method_trial import try_methods
 from xai_brain.study.explanation.missing_maps import check_methods
-from xai_brain.study.explanation.target_rule import read_target
 from xai_brain.study.participants import (
-    class_names,
     cohort_root,
     input_hashes,
     portable,
@@ -51,14 +50,15 @@ from xai_brain.study.participants import (
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
 from xai_brain.study.training.folds import audit, folds_of, log_folds, split_prepared_fold
+from xai_brain.task.build import task_of_table
 
 
-def train_run(cfg: DictConfig) -> RunDirectory:
+def train_run(config: Config) -> RunDirectory:
     """Train all folds and seeds of a run; folds that are finished are kept.
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
         From `xai_brain.compose`.
 
     Returns
@@ -66,109 +66,111 @@ def train_run(cfg: DictConfig) -> RunDirectory:
     RunDirectory
         With checkpoints, predictions.tsv, participants.tsv, folds.tsv and test scores in metrics.json.
     """
-    with joined_processes(cfg.trainer):
-        check_methods(cfg)
-        if package := missing_package(cfg.model["_target_"]):
-            raise ConfigError(f"model._target_={cfg.model['_target_']}: needs pip install '{package}'")
-        run = open_run(cfg)
-        if is_trained(cfg, run):
+    with joined_processes(asdict(config.trainer)):
+        check_methods(config)
+        if package := missing_package(config.model["_target_"]):
+            raise ConfigError(f"model._target_={config.model['_target_']}: needs pip install '{package}'")
+        run = open_run(config)
+        if is_trained(config, run):
             log(f"train: nothing to do, {run.predictions} is complete")
         else:
-            train_networks(cfg, run)
+            train_networks(config, run)
     return run
 
 
-def train_networks(cfg: DictConfig, run: RunDirectory) -> None:
+def train_networks(config: Config, run: RunDirectory) -> None:
     """Folds, a network for each and seed, their predictions."""
     start = time.monotonic()
-    check_weights(cfg)
-    cohort = prepared_cohort(cfg, run)
-    check_brain_size(cfg, cohort)
-    read_target(cfg.explain.target, class_names(cohort))  # before hours of training
+    check_weights(config)
+    cohort = prepared_cohort(config, run)
+    check_brain_size(config, cohort)
+    task_of(config, cohort).read_target(config.explain.target)  # before hours of training
     begun: list[pd.DataFrame] = []
-    run_exclusive(run.locks, "begin", lambda: begun.extend(_begin(cfg, run, cohort)))
+    run_exclusive(run.locks, "begin", lambda: begun.extend(_begin(config, run, cohort)))
     cohort, folds = begun
-    try_methods(cfg, cohort)
+    try_methods(config, cohort)
 
     run_shared(
         run.locks,
-        {run.checkpoint(k, s, list(cfg.seeds)).stem: (k, s) for s in cfg.seeds for k in fold_numbers(folds)},
-        done=lambda unit: _is_fitted(cfg, run, *unit),
-        do=lambda unit: train_fold(cfg, run, cohort, folds, *unit),
+        {
+            run.checkpoint(k, s, list(config.seeds)).stem: (k, s)
+            for s in config.seeds
+            for k in fold_numbers(folds)
+        },
+        done=lambda unit: _is_fitted(config, run, *unit),
+        do=lambda unit: train_fold(config, run, cohort, folds, *unit),
         wait=lambda n: log(f"train: waiting for {n} folds that other processes train"),
     )
-    run_exclusive(run.locks, "predictions", lambda: _finish(cfg, run, folds), run.predictions.exists)
+    run_exclusive(run.locks, "predictions", lambda: _finish(config, run, folds), run.predictions.exists)
     add_seconds(run, "train", time.monotonic() - start)
 
 
-def is_trained(cfg: DictConfig, run: RunDirectory) -> bool:
+def is_trained(config: Config, run: RunDirectory) -> bool:
     """Whether predictions.tsv, all networks and the predictions of each are there."""
     if not (run.predictions.exists() and run.folds.exists()):
         return False
     folds = fold_numbers(read_tsv(run.folds))
-    return all(_is_fitted(cfg, run, fold, seed) for seed in cfg.seeds for fold in folds)
+    return all(_is_fitted(config, run, fold, seed) for seed in config.seeds for fold in folds)
 
 
-def _begin(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _begin(config: Config, run: RunDirectory, cohort: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Who takes part and who is in which fold: decided once, by the first process."""
-    if not is_trained(cfg, run):  # a network that is gone is trained again, and its predictions with it
+    if not is_trained(config, run):  # a network that is gone is trained again, and its predictions with it
         run.predictions.unlink(missing_ok=True)
     at_work = is_locked(run.locks) and run.provenance.exists()
     if run.folds.exists() and (at_work or any((run.path / "checkpoints").glob("*.ckpt"))):
         cohort, folds = same_cohort(cohort, run), read_tsv(run.folds)  # folds that are trained stay true
-        audit(cfg, cohort, folds)
+        audit(config, cohort, folds)
         return cohort, folds
-    folds = folds_of(cfg, cohort)
-    audit(cfg, cohort, folds)
-    root = cohort_root(cfg)
+    folds = folds_of(config, cohort)
+    audit(config, cohort, folds)
+    root = cohort_root(config)
     write_tsv(portable(cohort, root), run.participants)
     write_tsv(folds, run.folds)
-    log_folds(cfg, run, cohort, folds)
+    log_folds(config, run, cohort, folds)
     inputs = input_hashes(cohort, root)
     tables = {path.name: file_hash(path) for path in (run.participants, run.folds)}
-    write_json({**provenance(list(cfg.seeds), inputs), "tables_sha256": tables}, run.provenance)
+    write_json({**provenance(list(config.seeds), inputs), "tables_sha256": tables}, run.provenance)
     return cohort, folds
 
 
-def _finish(cfg: DictConfig, run: RunDirectory, folds: pd.DataFrame) -> None:
+def _finish(config: Config, run: RunDirectory, folds: pd.DataFrame) -> None:
     """Figures and predictions.tsv of all folds."""
-    tables = [read_tsv(_fold_predictions(run, k, s, cfg)) for s in cfg.seeds for k in fold_numbers(folds)]
+    tables = [
+        read_tsv(_fold_predictions(run, k, s, config)) for s in config.seeds for k in fold_numbers(folds)
+    ]
     predictions = with_repeat(pd.concat(tables, ignore_index=True), folds)
-    figures = defined_figures(classification_metrics(predictions, "test", cfg.evaluation.n_bootstrap))
-    if "test/auroc" not in figures:
-        n_tested = predictions.groupby("fold")["target"].nunique()
-        incomplete = n_tested.index[n_tested < predictions["target"].nunique()]
-        log(
-            "train: test/auroc is not defined, because not every class is tested in fold "
-            f"{', '.join(str(fold + 1) for fold in incomplete)}; test/auroc_pooled ranks all folds together"
-        )
+    task = task_of_table(config.task, predictions.columns)
+    figures = defined_figures(task.scores(predictions, "test", config.evaluation.n_bootstrap))
+    if reason := task.missing_scores(predictions, figures):
+        log(f"train: {reason}")
     # the figures in pairs of equal brain size stay: who has them looks whether predictions have changed
     update_metrics(run, figures)
     write_tsv(predictions, run.predictions)  # last: it says that training is complete
 
 
-def _is_fitted(cfg: DictConfig, run: RunDirectory, fold: int, seed: int) -> bool:
+def _is_fitted(config: Config, run: RunDirectory, fold: int, seed: int) -> bool:
     return (
-        run.checkpoint(fold, seed, list(cfg.seeds)).exists()
-        and _fold_predictions(run, fold, seed, cfg).exists()
+        run.checkpoint(fold, seed, list(config.seeds)).exists()
+        and _fold_predictions(run, fold, seed, config).exists()
     )
 
 
 def train_fold(
-    cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int
+    config: Config, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int
 ) -> None:
     """Fit the network of one fold and predict its test part; the predictions say that it is complete."""
-    seeds = list(cfg.seeds)
+    seeds = list(config.seeds)
     checkpoint = run.checkpoint(fold, seed, seeds)
-    done, task = _fold_predictions(run, fold, seed, cfg), task_of(cfg, cohort)
+    done, task = _fold_predictions(run, fold, seed, config), task_of(config, cohort)
     start = time.monotonic()
-    parts = split_prepared_fold(cfg, cohort, folds, fold, seed)
-    fold_seed = 1000 * seed + fold
-    datamodule = datamodule_of(cfg, parts, fold_seed)
+    parts = split_prepared_fold(config, cohort, folds, fold, seed)
+    fold_seed = network_seed(seed, fold)
+    datamodule = datamodule_of(config, parts, fold_seed)
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
-    tell = EpochLines(what, cfg.trainer.max_epochs)
-    settings: dict[str, Any] = OmegaConf.to_container(cfg.trainer)  # type: ignore[assignment]
-    fit = fit_fold if n_processes(cfg.trainer) == 1 else fit_in_processes
+    report_epoch = EpochLines(what, config.trainer.max_epochs)
+    settings = asdict(config.trainer)
+    fit = fit_fold if n_processes(settings) == 1 else fit_in_processes
     with (
         disk_full_errors(run.path),
         naming_network(what),
@@ -176,22 +178,20 @@ def train_fold(
     ):
         classifier, network_file, history = fit(
             datamodule,
-            classifier_settings(cfg, list(task.names)),
+            classifier_settings(config, task),
             settings,
             seed=fold_seed,
             work_dir=Path(work_dir),
-            tell=tell,
+            report_epoch=report_epoch,
         )
         _keep_logs(Path(work_dir), run.path / "logs" / checkpoint.stem)
-        probabilities = {
-            "validation": predict_outputs(classifier, datamodule.val_dataloader())[0].softmax(1).numpy(),
-            "test": predict_outputs(classifier, datamodule.test_dataloader())[0].softmax(1).numpy(),
-        }
+        loaders = {"validation": datamodule.val_dataloader(), "test": datamodule.test_dataloader()}
+        outputs = {part: predict_outputs(classifier, loader)[0] for part, loader in loaders.items()}
         write_atomic(checkpoint, partial(shutil.copyfile, network_file))
     write_tsv(history, run.history(fold, seed, seeds))
     tables = {
-        part: task.prediction_table(parts[part], values, fold=fold, seed=seed)
-        for part, values in probabilities.items()
+        part: task.prediction_table(parts[part], task.predict(values).numpy(), fold=fold, seed=seed)
+        for part, values in outputs.items()
     }
     of_subjects = (parts["train"]["sha256"], parts["validation"]["sha256"])
     write_tsv(tables["validation"], run.validation(fold, seed, seeds))
@@ -205,12 +205,12 @@ def train_fold(
     }
     write_json(about, run.checkpoint_about(fold, seed, seeds))
     write_tsv(tables["test"], done)
-    accuracy = (probabilities["test"].argmax(1) == tables["test"]["target"]).mean()
-    log(f"{what}: test accuracy {accuracy:.3f} (n = {len(tables['test'])}), {time.monotonic() - start:.0f} s")
+    score, n_tested = task.summary(tables["test"]), len(tables["test"])
+    log(f"{what}: {score} (n = {n_tested}), {time.monotonic() - start:.0f} s")
 
 
-def _fold_predictions(run: RunDirectory, fold: int, seed: int, cfg: DictConfig) -> Path:
-    checkpoint = run.checkpoint(fold, seed, list(cfg.seeds))
+def _fold_predictions(run: RunDirectory, fold: int, seed: int, config: Config) -> Path:
+    checkpoint = run.checkpoint(fold, seed, list(config.seeds))
     return checkpoint.with_name(f"{checkpoint.stem}_predictions.tsv")
 
 
@@ -226,24 +226,24 @@ def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def check_weights(cfg: DictConfig) -> None:
+def check_weights(config: Config) -> None:
     """Read `model.weights` before any work, and warn where published weights get another input."""
-    if not (weights := cfg.model.get("weights")):
+    if not (weights := config.model.get("weights")):
         return
     read_state_dict(weights)
-    settings = cfg.preprocessing
+    settings = config.preprocessing
     if (settings.grid, settings.scaling) == ("kan2020_58x70x58", "none"):
         return
-    if cfg.model["_target_"].endswith(".Kan2020") and is_published(weights):
-        log(
-            f"warning: {weights} was trained on raw intensities of the grid kan2020_58x70x58, not on "
+    if config.model["_target_"].endswith(".Kan2020") and is_published(weights):
+        log_warning(
+            f"{weights} was trained on raw intensities of the grid kan2020_58x70x58, not on "
             f"{settings.grid} with scaling={settings.scaling}; preprocessing=kan2020 gives its input"
         )
 
 
-def check_brain_size(cfg: DictConfig, cohort: pd.DataFrame) -> None:
+def check_brain_size(config: Config, cohort: pd.DataFrame) -> None:
     """Refuse a column of brain size that holds none, before any training."""
-    column = cfg.data.brain_size_column
+    column = config.data.brain_size_column
     if not column:
         return
     if column not in cohort:
@@ -251,6 +251,6 @@ def check_brain_size(cfg: DictConfig, cohort: pd.DataFrame) -> None:
             f"data.brain_size_column={column}: not in participants.tsv (its columns: {', '.join(cohort)})"
         )
     numbers = pd.to_numeric(cohort[column], errors="coerce").groupby(cohort["label"]).count()
-    if (numbers < (cfg.folds.n_folds if cfg.folds.kind == "stratified" else 2)).any():
+    if (numbers < (config.folds.n_folds if config.folds.kind == "stratified" else 2)).any():
         counts = ", ".join(f"{name}: {count}" for name, count in numbers.items())
         raise ConfigError(f"data.brain_size_column={column}: too few numbers in it ({counts})")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import DictConfig
 
 from xai_brain.baselines.ensembles import chosen_within_folds, mean_over_seeds
+from xai_brain.config.schema import Config
 from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
 
@@ -17,7 +17,7 @@ CHOSEN = "chosen_network"
 
 
 def with_ensembles(
-    cfg: DictConfig, run: RunDirectory, predictions: Mapping[str, pd.DataFrame]
+    config: Config, run: RunDirectory, predictions: Mapping[str, pd.DataFrame]
 ) -> dict[str, pd.DataFrame]:
     """The same classifiers, each followed by the mean of its seeds, and the chosen networks.
 
@@ -39,7 +39,9 @@ def with_ensembles(
         together[name] = table
         if table["seed"].nunique() > 1:
             together[f"{name}_ensemble"] = mean_over_seeds(table)
-    validation = {name: table for name in predictions if not (table := validation_of(cfg, run, name)).empty}
+    validation = {
+        name: table for name in predictions if not (table := validation_of(config, run, name)).empty
+    }
     run.evaluation(CHOSEN).unlink(missing_ok=True)
     if len(validation) > 1:
         together[CHOSEN], choices = chosen_within_folds(predictions, validation)
@@ -47,10 +49,10 @@ def with_ensembles(
     return together
 
 
-def validation_of(cfg: DictConfig, run: RunDirectory, name: str) -> pd.DataFrame:
+def validation_of(config: Config, run: RunDirectory, name: str) -> pd.DataFrame:
     """What networks predict of their validation parts; empty when it is not known, or this is no network."""
     if name == NETWORK:
-        seeds, folds = list(cfg.seeds), fold_numbers(read_tsv(run.folds))
+        seeds, folds = list(config.seeds), fold_numbers(read_tsv(run.folds))
         paths: list[Path] = [run.validation(fold, seed, seeds) for seed in seeds for fold in folds]
     else:
         paths = sorted(run.baseline(name).parent.glob("validation_*.tsv"))

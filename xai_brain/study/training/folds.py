@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import product
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.audit import audit_split, content_hashes
 from xai_brain.data.folds.splits import make_folds, split_fold
 from xai_brain.data.folds.summary import confound_differences, describe_confounds, summarise_folds
@@ -16,23 +17,24 @@ from xai_brain.data.folds.tables import NEVER_TESTED, fold_numbers, read_folds
 from xai_brain.io.problems import named
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, update_metrics, write_tsv
+from xai_brain.runs.seeds import split_random_state
+from xai_brain.task.build import build_task
 from xai_brain.task.labels import is_label
 
 OF_PARTS = ("allow_shared", "validation_fraction", "validation_by_seed")  # not of who is tested when
 
 
-def folds_of(cfg: DictConfig, cohort: pd.DataFrame) -> pd.DataFrame:
+def folds_of(config: Config, cohort: pd.DataFrame) -> pd.DataFrame:
     """The folds that the settings ask for, or the table that they name."""
-    settings = OmegaConf.to_container(cfg.folds)
-    assert isinstance(settings, dict)
-    path, only = settings.pop("path"), settings.pop("only")
+    settings = asdict(config.folds)
+    path, only, task = settings.pop("path"), settings.pop("only"), build_task(config.task)
     if path:
-        folds, strangers = read_folds(path, cohort)
-        if strangers:
-            log(f"{path}: {named(strangers)} not in the cohort, left out")
+        folds, unknown_ids = read_folds(path, cohort, task)
+        if unknown_ids:
+            log(f"{path}: {named(unknown_ids)} not in the cohort, left out")
     else:
-        made = {str(k): v for k, v in settings.items() if k not in OF_PARTS}
-        folds = make_folds(cohort, **made)
+        made = {key: value for key, value in settings.items() if key not in OF_PARTS}
+        folds = make_folds(cohort, **made, task=task)
     return folds if only is None else one_fold(folds, only)
 
 
@@ -53,32 +55,44 @@ def one_fold(folds: pd.DataFrame, fold: int) -> pd.DataFrame:
 
 
 def split_prepared_fold(
-    cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int = 0
+    config: Config, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
     """Training, validation and test rows of a fold of a run; who validates may depend on the seed."""
-    settings = cfg.folds
-    random_state = settings.random_state + (1000 * seed if settings.validation_by_seed else 0)
-    return split_fold(cohort, folds, fold, settings.validation_fraction, random_state, settings.group_column)
+    settings = config.folds
+    return split_fold(
+        cohort,
+        folds,
+        fold,
+        settings.validation_fraction,
+        split_random_state(settings.random_state, seed, settings.validation_by_seed),
+        settings.group_column,
+        build_task(config.task),
+    )
 
 
-def audit(cfg: DictConfig, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
+def audit(config: Config, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
     """Refuse folds that share a participant, a family or an image between their sides."""
     # of what effects were planted into: two copies of an image are one image, whatever they carry
     volume_paths = cohort["source_volume_path" if "source_volume_path" in cohort else "volume_path"].tolist()
     hashed = cohort.assign(
         content=content_hashes(volume_paths), sha256=cohort["sha256"].str.partition("+")[0]
     )
-    shared = {"group_column": cfg.folds.group_column, "allow_shared": list(cfg.folds.allow_shared)}
-    seeds = cfg.seeds if cfg.folds.validation_by_seed else [0]
+    group_column, allow_shared = config.folds.group_column, config.folds.allow_shared
+    seeds = config.seeds if config.folds.validation_by_seed else [0]
     for fold, seed in product(fold_numbers(folds), seeds):
-        audit_split(split_prepared_fold(cfg, hashed, folds, fold, seed), where=f"fold {fold}", **shared)
+        audit_split(
+            split_prepared_fold(config, hashed, folds, fold, seed),
+            where=f"fold {fold}",
+            group_column=group_column,
+            allow_shared=allow_shared,
+        )
 
 
-def log_folds(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
+def log_folds(config: Config, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
     """Write the folds; log which variables other than the label differ between the classes."""
-    label = cfg.data.label if cfg.planted.kind is None else f"planted {cfg.planted.kind}"
+    label = config.data.label if config.planted.kind is None else f"planted {config.planted.kind}"
     confounds = [
-        c for c in ("age", "sex", "site", cfg.data.brain_size_column) if c and not is_label(c, label)
+        c for c in ("age", "sex", "site", config.data.brain_size_column) if c and not is_label(c, label)
     ]
     write_tsv(summarise_folds(cohort, folds, confounds), run.fold_summary)
     figures = {
@@ -87,7 +101,7 @@ def log_folds(cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, folds: p
         if np.isfinite(value)
     }
     update_metrics(run, figures, replace=("confound/",))
-    for line in describe_confounds(cohort, confounds, label):
+    for line in describe_confounds(cohort, confounds, label or "class"):
         log(line)
-    if cfg.augmentation.flip_probability:
+    if config.augmentation.flip_probability:
         log("augmentation.flip_probability: left and right are mixed; maps say nothing of laterality")

@@ -8,6 +8,7 @@ Hooker et al., "A Benchmark for Interpretability Methods in Deep Neural Networks
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from xai_brain.metrics.deletion_insertion import removal_baselines
 from xai_brain.models.fitting import fit_fold, naming_network, predict_outputs
 from xai_brain.runs.directory import read_tsv, write_tsv
+from xai_brain.runs.seeds import network_seed
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.explanation.batches import load_volume
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
@@ -34,24 +36,26 @@ def retrain_masked(context: EvaluationContext, left: np.ndarray, path: Path) -> 
     path : Path
         Table of participant_id, session_id, prob_<class>... to write.
     """
-    cfg, network, names = context.cfg, context.network, context.classifier.output_names
-    parts = split_prepared_fold(cfg, context.cohort, read_tsv(context.run.folds), network.fold, network.seed)
-    seed = 1000 * network.seed + network.fold
+    config, network, task = context.config, context.network, context.classifier.task
+    parts = split_prepared_fold(
+        config, context.cohort, read_tsv(context.run.folds), network.fold, network.seed
+    )
+    seed = network_seed(network.seed, network.fold)
     name = f"retraining on masked images, seed {network.seed} fold {network.fold + 1}"
     with tempfile.TemporaryDirectory() as folder, naming_network(name):
         masked = {
             name: masked_volumes(context, part, left, Path(folder) / name) for name, part in parts.items()
         }
-        data = datamodule_of(cfg, masked, seed)
+        data = datamodule_of(config, masked, seed)
         classifier, _, _ = fit_fold(
             data,
-            classifier_settings(cfg, names),
-            {**cfg.trainer, "tensorboard": False},
+            classifier_settings(config, task),
+            {**asdict(config.trainer), "tensorboard": False},
             seed=seed,
             work_dir=Path(folder) / "logs",
         )
-        logits, _ = predict_outputs(classifier, data.test_dataloader())
-    predicted = pd.DataFrame(logits.softmax(1).numpy(), columns=[f"prob_{name}" for name in names])
+        outputs, _ = predict_outputs(classifier, data.test_dataloader())
+    predicted = pd.DataFrame(task.predict(outputs).numpy(), columns=task.columns)
     images = parts["test"][["participant_id", "session_id"]].reset_index(drop=True)
     write_tsv(pd.concat([images, predicted], axis=1), path)
 
@@ -67,7 +71,7 @@ def masked_volumes(
     kept, paths = torch.from_numpy(left), []
     for number, path in enumerate(part["volume_path"]):
         volume = torch.from_numpy(load_volume(path))[None, None]
-        fill = removal_baselines(context.cfg.evaluation.masks.removal, volume, context.reference)
+        fill = removal_baselines(context.config.evaluation.masks.removal, volume, context.reference)
         paths.append(str(folder / f"{number}.npy"))
         np.save(paths[-1], torch.where(kept, volume, fill)[0, 0].numpy())
     return part.assign(volume_path=paths)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig
 
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.raw.heads import in_native
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import Grid, load_img, save_img
@@ -17,12 +17,12 @@ from xai_brain.study.explanation.batches import map_path
 NATIVE = "T1w"  # BIDS: the space of the subject's own T1w
 
 
-def write_native_maps(cfg: DictConfig, run: RunDirectory, predictions: pd.DataFrame) -> None:
+def write_native_maps(config: Config, run: RunDirectory, predictions: pd.DataFrame) -> None:
     """Bring the maps of all aligned subjects back; those that are newer than their map are kept.
 
     Parameters
     ----------
-    cfg : omegaconf.DictConfig
+    config : Config
     run : RunDirectory
     predictions : pandas.DataFrame
         Rows of predictions.tsv.
@@ -40,8 +40,8 @@ def write_native_maps(cfg: DictConfig, run: RunDirectory, predictions: pd.DataFr
         about = read_json(alignment)
         grid = Grid(NATIVE, tuple(about["NativeShape"]), np.array(about["NativeAffine"]))
         matrix = np.array(about["MNI152ToNative"])
-        for label in cfg.attribution:
-            path = map_path(cfg, run, row, label)
+        for label in config.attribution:
+            path = map_path(config, run, row, label)
             target = run.native(path, NATIVE)
             if target.exists() and target.stat().st_mtime_ns >= path.stat().st_mtime_ns:
                 n_there += 1

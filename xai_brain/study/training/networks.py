@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
 
-from xai_brain.config.compose import ConfigError
+from xai_brain.config.saved import saved_settings
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import get_grid
@@ -20,7 +21,6 @@ from xai_brain.models.calibrated import CalibratedNetwork, read_checkpoint
 from xai_brain.models.weights import WeightsError, is_calibrated, read_weights_file
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv
 from xai_brain.study.participants import prepared_cohort, same_cohort
-from xai_brain.study.saved_settings import saved_settings
 from xai_brain.study.training.folds import split_prepared_fold
 
 ALL = (0, 0)  # seed and fold of a new subject: the networks speak together
@@ -38,18 +38,18 @@ class Network:
     fold: int
     sha256: str
 
-    def load(self, cfg: DictConfig) -> CalibratedNetwork:
+    def load(self, config: Config) -> CalibratedNetwork:
         """In eval mode, on the device of the settings."""
-        gpu = torch.cuda.is_available() and cfg.trainer.accelerator != "cpu"
+        gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
         device = torch.device("cuda" if gpu else "cpu")
-        if is_weights_file(cfg) and not is_checkpoint(self.checkpoint):
-            return _load_weights(self.checkpoint, cfg).to(device)
+        if is_weights_file(config) and not is_checkpoint(self.checkpoint):
+            return _load_weights(self.checkpoint, config).to(device)
         return load_classifier(self.checkpoint, device)
 
 
-def is_weights_file(cfg: DictConfig) -> bool:
-    """Whether `cfg.networks` names a file of weights, not the folder of a run."""
-    return bool(cfg.networks) and Path(cfg.networks).expanduser().is_file()
+def is_weights_file(config: Config) -> bool:
+    """Whether `config.networks` names a file of weights, not the folder of a run."""
+    return bool(config.networks) and config.networks_path.is_file()
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -58,12 +58,12 @@ def is_checkpoint(path: Path) -> bool:
     return is_calibrated(path) and "hyper_parameters" in content
 
 
-def _load_weights(path: Path, cfg: DictConfig) -> CalibratedNetwork:
+def _load_weights(path: Path, config: Config) -> CalibratedNetwork:
     """The network of the settings with the weights of a file; its temperature is 1."""
-    network = {**cfg.model, "weights": str(path)}
-    shape = list(get_grid(cfg.preprocessing.grid).shape)
+    network = {**config.model, "weights": str(path)}
+    shape = list(get_grid(config.preprocessing.grid).shape)
     try:
-        return CalibratedNetwork(network, list(cfg.data.class_names), shape).eval()
+        return CalibratedNetwork(network, config.data.class_names or [], shape, task=config.task).eval()
     except (TypeError, ValueError) as error:
         raise ConfigError(f"networks={path}: {str(error).removeprefix(f'{path}: ')}") from error
 
@@ -92,7 +92,7 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> Calibrate
         ) from error
 
 
-def load_networks(cfg: DictConfig, run: RunDirectory) -> dict[tuple[int, int], list[Network]]:
+def load_networks(config: Config, run: RunDirectory) -> dict[tuple[int, int], list[Network]]:
     """Networks that speak of the rows of predictions.tsv, by seed and fold.
 
     Raises
@@ -100,29 +100,29 @@ def load_networks(cfg: DictConfig, run: RunDirectory) -> dict[tuple[int, int], l
     ConfigError
         A checkpoint is missing.
     """
-    if cfg.networks:
-        found = trained_networks(cfg)
+    if config.networks:
+        found = trained_networks(config)
         if [n.sha256 for n in found] != list(read_json(run.provenance)["networks_sha256"].values()):
             raise ConfigError(
-                f"networks={cfg.networks}: are not those that made {run.predictions}; predict again"
+                f"networks={config.networks}: are not those that made {run.predictions}; predict again"
             )
         return {ALL: found}
     folds = fold_numbers(first_repeat(read_tsv(run.folds)))
-    own = _checkpoints(run, list(cfg.seeds), explained_seeds(cfg), folds)
+    own = _checkpoints(run, list(config.seeds), explained_seeds(config), folds)
     return {(network.seed, network.fold): [network] for network in own}
 
 
-def trained_networks(cfg: DictConfig) -> list[Network]:
-    """Networks of the run that `cfg.networks` names, of every seed, repeat and fold; or that of a file."""
-    if is_weights_file(cfg):
-        path = Path(cfg.networks).expanduser()
+def trained_networks(config: Config) -> list[Network]:
+    """Networks of the run that `config.networks` names, of every seed, repeat and fold; or that of a file."""
+    if is_weights_file(config):
+        path = config.networks_path
         return [Network(path, *ALL, file_hash(path))]
-    settings, run = trained_run(cfg)
+    settings, run = trained_run(config)
     seeds = list(settings.seeds)
     return list(_checkpoints(run, seeds, seeds, fold_numbers(read_tsv(run.folds))))
 
 
-def trained_run(cfg: DictConfig) -> tuple[DictConfig, RunDirectory]:
+def trained_run(config: Config) -> tuple[Config, RunDirectory]:
     """Settings and directory of the run whose networks are used.
 
     Raises
@@ -130,38 +130,39 @@ def trained_run(cfg: DictConfig) -> tuple[DictConfig, RunDirectory]:
     ConfigError
         It is no run, or its training is not complete.
     """
-    run = RunDirectory(Path(cfg.networks).expanduser())
+    run = RunDirectory(config.networks_path)
     if not run.config.exists():
-        raise ConfigError(f"networks={cfg.networks}: {run.config} does not exist; name the folder of a run")
-    settings = OmegaConf.create(saved_settings(run.config))
+        raise ConfigError(
+            f"networks={config.networks}: {run.config} does not exist; name the folder of a run"
+        )
+    settings = saved_settings(run.config)
     if settings.networks:
-        raise ConfigError(f"networks={cfg.networks}: has no networks of its own, name {settings.networks}")
+        raise ConfigError(f"networks={config.networks}: has no networks of its own, name {settings.networks}")
     if not run.predictions.exists():
         raise ConfigError(
-            f"networks={cfg.networks}: its training is not complete; run `xai-brain train` first"
+            f"networks={config.networks}: its training is not complete; run `xai-brain train` first"
         )
-    settings.run_dir = str(run.path)
     return settings, run
 
 
-def explained_seeds(cfg: DictConfig) -> list[int]:
+def explained_seeds(config: Config) -> list[int]:
     """Seeds whose maps are made."""
-    seeds = list(cfg.seeds) if cfg.explain.seeds is None else list(cfg.explain.seeds)
-    if unknown := sorted(set(seeds) - set(cfg.seeds)):
-        raise ConfigError(f"explain.seeds={seeds}: {unknown} were not trained (seeds={list(cfg.seeds)})")
+    seeds = list(config.seeds) if config.explain.seeds is None else list(config.explain.seeds)
+    if unknown := sorted(set(seeds) - set(config.seeds)):
+        raise ConfigError(f"explain.seeds={seeds}: {unknown} were not trained (seeds={list(config.seeds)})")
     return seeds
 
 
 def training_subjects(
-    cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, networks: list[Network]
+    config: Config, run: RunDirectory, cohort: pd.DataFrame, networks: list[Network]
 ) -> Iterator[pd.DataFrame]:
     """Rows of the prepared cohort that each network was trained on."""
-    if cfg.networks:  # participants of another run
-        cfg, run = trained_run(cfg)
-        cohort = same_cohort(prepared_cohort(cfg, run), run)
+    if config.networks:  # participants of another run
+        config, run = trained_run(config)
+        cohort = same_cohort(prepared_cohort(config, run), run)
     folds = read_tsv(run.folds)
     for network in networks:
-        yield split_prepared_fold(cfg, cohort, folds, network.fold, network.seed)["train"]
+        yield split_prepared_fold(config, cohort, folds, network.fold, network.seed)["train"]
 
 
 def fingerprint(networks: list[Network]) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig
 
+from xai_brain.config.schema import Config
 from xai_brain.io.atomic import partial_prefix, write_atomic
 from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.models.fitting import fit_fold, naming_network
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_tsv
-from xai_brain.study.participants import class_names
+from xai_brain.runs.seeds import network_seed
+from xai_brain.study.participants import task_of
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
 from xai_brain.study.training.folds import split_prepared_fold
 from xai_brain.study.training.networks import Network, load_classifier
@@ -41,25 +43,25 @@ def permute_labels(table: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
 
 
 def permuted_network(
-    cfg: DictConfig, run: RunDirectory, cohort: pd.DataFrame, network: Network
+    config: Config, run: RunDirectory, cohort: pd.DataFrame, network: Network
 ) -> CalibratedNetwork:
     """Trained like `network` on its own subjects, with their labels permuted; kept beside it."""
     path = network.checkpoint.with_name(f"{network.checkpoint.stem}_permuted.ckpt")
 
     def fit() -> None:
         log(f"train fold {network.fold + 1} with permuted labels")
-        parts = split_prepared_fold(cfg, cohort, read_tsv(run.folds), network.fold, network.seed)
+        parts = split_prepared_fold(config, cohort, read_tsv(run.folds), network.fold, network.seed)
         parts |= {name: permute_labels(parts[name]) for name in ("train", "validation")}
-        fold_seed = 1000 * network.seed + network.fold
+        fold_seed = network_seed(network.seed, network.fold)
         name = f"training with permuted labels, seed {network.seed} fold {network.fold + 1}"
         with (
             tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir,
             naming_network(name),
         ):
             _, network_file, _ = fit_fold(
-                datamodule_of(cfg, parts, fold_seed),
-                classifier_settings(cfg, class_names(cohort)),
-                {**cfg.trainer, "tensorboard": False},
+                datamodule_of(config, parts, fold_seed),
+                classifier_settings(config, task_of(config, cohort)),
+                {**asdict(config.trainer), "tensorboard": False},
                 seed=fold_seed,
                 work_dir=Path(work_dir),
             )

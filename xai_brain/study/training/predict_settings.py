@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from xai_brain.config.compose import ConfigError, check, compose
-from xai_brain.data.preprocessing import read_preparation
+from xai_brain.config.checks import check_code, typed
+from xai_brain.config.compose import compose
+from xai_brain.config.data import read_preprocessing
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.models.networks.kan2020 import is_published
 from xai_brain.models.weights import read_weights_file
-from xai_brain.runs.directory import RunDirectory, read_tsv
+from xai_brain.runs.directory import read_tsv
 from xai_brain.study.explanation.configured_methods import check_references
 from xai_brain.study.training.networks import ALL, is_checkpoint, trained_run
+from xai_brain.task.build import build_task
 
 FREE = ("run_dir", "name", "networks", "overwrite", "data", "explain", "attribution", "evaluation")
 LABELS = ("label", "class_names", "threshold", "bins")  # as at training unless they are given
@@ -23,7 +25,7 @@ PUBLISHED_INPUT = ("kan2020_58x70x58", "none")  # grid and scaling
 PUBLISHED_CLASSES = ["female", "male"]
 
 
-def predict_settings(overrides: list[str]) -> DictConfig:
+def predict_settings(overrides: list[str]) -> Config:
     """Settings of the trained networks with the new participants' data.
 
     Parameters
@@ -38,53 +40,53 @@ def predict_settings(overrides: list[str]) -> DictConfig:
     ConfigError
         Neither ``networks`` nor ``model.weights`` is given, or a setting belongs to training.
     """
-    composed = compose("predict", overrides, checked=False)
     given = [override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides]
-    weights = OmegaConf.select(composed, "model.weights")
+    composed = typed(compose("predict", overrides, checked=False))
+    weights = composed.model.get("weights")
     if bool(composed.networks) == bool(weights):
         raise ConfigError(
             "one of networks and model.weights is needed: networks=outputs/demo, the folder of a trained "
             "run, or model.weights=best_model_all, a file of weights"
         )
-    cfg = _of_weights(overrides, given) if weights else _of_run(composed, given, overrides)
-    for key in ("explain", "evaluation", "attribution"):
-        if any(name.split(".")[0] == key for name in given):
-            cfg[key] = composed[key]
-    fill = "attribution.MeaningfulPerturbation.fill"
-    if weights and "MeaningfulPerturbation" in cfg.attribution and fill not in given:
-        OmegaConf.update(cfg, fill, "blur")  # the default is made of images of training, which are not known
-    cfg.name, cfg.run_dir, cfg.overwrite = composed.name, composed.run_dir, composed.overwrite
-    cfg.seeds = [ALL[0]]
-    check(cfg)
-    check_references(cfg)
-    return cfg
+    config = _of_weights(overrides, given) if weights else _of_run(composed, given, overrides)
+    changed = {name.split(".")[0] for name in given}
+    for key in {"explain", "evaluation", "attribution"} & changed:
+        setattr(config, key, getattr(composed, key))
+    method = config.attribution.get("MeaningfulPerturbation")
+    if weights and method and "attribution.MeaningfulPerturbation.fill" not in given:
+        method["fill"] = "blur"  # the default is made of images of training, which are not known
+    config.name, config.run_dir, config.overwrite = composed.name, composed.run_dir, composed.overwrite
+    config.seeds = [ALL[0]]
+    check_code(config)
+    check_references(config)
+    return config
 
 
-def _of_run(composed: DictConfig, given: list[str], overrides: list[str]) -> DictConfig:
+def _of_run(composed: Config, given: list[str], overrides: list[str]) -> Config:
     """Settings of a trained run with other data."""
     _refuse_training_settings([key for key in given if not _is_raw(key, overrides)])
-    cfg, trained = trained_run(composed)
-    if cfg.planted.kind:
+    config, trained = trained_run(composed)
+    if config.planted.kind:
         raise ConfigError(
             f"networks={composed.networks}: its classes were planted and mean nothing for others"
         )
-    labels = {key: cfg.data[key] for key in LABELS}
-    cfg.data = composed.data
-    for key, value in labels.items():
+    before, config.data = config.data, composed.data
+    for key in LABELS:
         if f"data.{key}" not in given:
-            cfg.data[key] = value
-    if cfg.data.brain_size_column and "data.brain_size_column" not in given:
-        cfg.data.brain_size_column = None  # needs folds
-    cfg.data.class_names = trained_class_names(trained)
-    _take_raw(cfg, composed, given, str(composed.networks))
-    cfg.networks = composed.networks
-    return cfg
+            setattr(config.data, key, getattr(before, key))
+    if config.data.brain_size_column and "data.brain_size_column" not in given:
+        config.data.brain_size_column = None  # needs folds
+    if (task := build_task(config.task)).has_classes:
+        config.data.class_names = task.names_in(read_tsv(trained.predictions).columns)
+    _take_raw(config, composed, given, str(composed.networks))
+    config.networks = composed.networks
+    return config
 
 
-def _of_weights(overrides: list[str], given: list[str]) -> DictConfig:
+def _of_weights(overrides: list[str], given: list[str]) -> Config:
     """Settings of the network that a file of weights belongs to."""
-    composed = compose("predict", overrides, checked=False)
-    path = Path(composed.model.weights).expanduser()
+    composed = typed(compose("predict", overrides, checked=False))
+    path = Path(composed.model["weights"]).expanduser()
     training = [key for key in given if key.split(".")[0] not in ("model", "preprocessing")]
     _refuse_training_settings(training)
     if is_checkpoint(path):  # of this project: it holds all that it needs
@@ -92,7 +94,7 @@ def _of_weights(overrides: list[str], given: list[str]) -> DictConfig:
         return _of_checkpoint(composed, given, overrides, path, saved)
     if is_published(path) and str(composed.model.get("_target_", "")).endswith(".Kan2020"):
         if "preprocessing" not in given:
-            composed = compose("predict", ["preprocessing=kan2020", *overrides], checked=False)
+            composed = typed(compose("predict", ["preprocessing=kan2020", *overrides], checked=False))
         if (composed.preprocessing.grid, composed.preprocessing.scaling) != PUBLISHED_INPUT:
             raise ConfigError(
                 f"preprocessing: {path} was trained on intensities (scaling=none) of the grid "
@@ -105,33 +107,38 @@ def _of_weights(overrides: list[str], given: list[str]) -> DictConfig:
             f"model.weights={path}: the file does not say how the images of training were prepared; "
             "give preprocessing=... as at training"
         )
+    if not build_task(composed.task).has_classes:
+        target = composed.task["_target_"]
+        raise ConfigError(f"model.weights={path}: task._target_={target} needs a checkpoint of xai_brain")
     if composed.data.class_names is None:
         raise ConfigError(
             f"model.weights={path}: the file does not name its classes; give data.class_names=[...] in the "
             "order of the outputs of the network"
         )
-    composed.networks, composed.model.weights = str(path), None
+    composed.networks = str(path)
+    composed.model["weights"] = None
     return composed
 
 
 def _of_checkpoint(
-    composed: DictConfig, given: list[str], overrides: list[str], path: Path, saved: dict[str, Any]
-) -> DictConfig:
+    composed: Config, given: list[str], overrides: list[str], path: Path, saved: dict[str, Any]
+) -> Config:
     """Settings that a checkpoint of this project keeps."""
     other = [key for key in given if key.startswith(("model", "preprocessing")) and key != "model.weights"]
     _refuse_training_settings([key for key in other if not _is_raw(key, overrides)])
-    if "data.class_names" in given and list(composed.data.class_names) != saved["output_names"]:
+    if "data.class_names" in given and composed.data.class_names != saved["output_names"]:
         raise ConfigError(
-            f"data.class_names={list(composed.data.class_names)}: those of {path} are {saved['output_names']}"
+            f"data.class_names={composed.data.class_names}: those of {path} are {saved['output_names']}"
         )
-    cfg = composed.copy()
-    cfg.data.class_names, cfg.networks = saved["output_names"], str(path)
-    OmegaConf.update(cfg, "model", saved["network"], merge=False, force_add=True)
     if not saved["preprocessing"]:
         raise ConfigError(f"model.weights={path}: does not say how the images of training were prepared")
-    OmegaConf.update(cfg, "preprocessing", asdict(read_preparation(saved["preprocessing"])), merge=True)
-    _take_raw(cfg, composed, given, str(path))
-    return cfg
+    config = deepcopy(composed)
+    config.networks, config.model, config.task = str(path), saved["network"], saved["task"]
+    if build_task(config.task).has_classes:
+        config.data.class_names = saved["output_names"]
+    config.preprocessing = read_preprocessing(saved["preprocessing"])
+    _take_raw(config, composed, given, str(path))
+    return config
 
 
 def _refuse_training_settings(given: list[str]) -> None:
@@ -147,20 +154,14 @@ def _is_raw(key: str, overrides: list[str]) -> bool:
     return key in [f"preprocessing.{name}" for name in RAW]
 
 
-def _take_raw(cfg: DictConfig, composed: DictConfig, given: list[str], networks: str) -> None:
+def _take_raw(config: Config, composed: Config, given: list[str], networks: str) -> None:
     """Take from the settings given now how new images are brought to MNI152."""
-    aligned_at_training = cfg.preprocessing.raw and cfg.preprocessing.alignment
+    aligned_at_training = config.preprocessing.raw and config.preprocessing.alignment
     for name in RAW:
         if f"preprocessing.{name}" in given or (name == "raw" and "preprocessing" in given):
-            cfg.preprocessing[name] = composed.preprocessing[name]
-    if aligned_at_training and cfg.preprocessing.alignment != aligned_at_training:
+            setattr(config.preprocessing, name, getattr(composed.preprocessing, name))
+    if aligned_at_training and config.preprocessing.alignment != aligned_at_training:
         raise ConfigError(
-            f"preprocessing.alignment={cfg.preprocessing.alignment}: the images of training of {networks} "
+            f"preprocessing.alignment={config.preprocessing.alignment}: the images of training of {networks} "
             f"were aligned with {aligned_at_training}"
         )
-
-
-def trained_class_names(trained: RunDirectory) -> list[str]:
-    """In the order of the network's outputs."""
-    columns = read_tsv(trained.predictions).columns
-    return [column.removeprefix("prob_") for column in columns if column.startswith("prob_")]

@@ -1,0 +1,120 @@
+"""Help texts of the commands."""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "run": "Train, explain, evaluate and report. Finished work is not repeated.",
+    "train": "Train one network per fold and predict each participant out of fold.",
+    "baselines": "Fit baseline classifiers on the same folds, for comparison with the networks.",
+    "predict": "Predict new participants with the ensemble of a run's networks, or with a file of weights.",
+    "explain": "Explain each participant with the network that was not trained on it, by each method.",
+    "evaluate": "Compare the maps with each other, between classes and with planted effects.",
+    "validate": "Evaluate the networks on images that contain only top-ranked voxels, or lack them.",
+    "report": "Write report.html, a self-contained page.",
+    "view": "Open the maps of a run in JupyterLab.",
+    "import-maps": "Import maps that were made with other software into a run.",
+    "cache": "Show, check or clear the prepared images on disk.",
+    "collect": "Summarise the jobs of a sweep: one table, a ranking and figures.",
+    "verify": "Compare all files of a run with their stored hashes.",
+}
+# they take arguments of their own instead of settings
+TOOLS = ("view", "import-maps", "cache", "collect", "verify")
+# their settings are those of an existing run
+STAGES = ("baselines", "explain", "evaluate", "validate", "report")
+
+USAGE = """\
+usage: xai-brain <command> [setting=value ...] [-m]
+
+Train and explain 3-D CNNs on brain MRI, and measure which maps can be believed.
+
+commands
+{commands}
+
+Begin with:       xai-brain run experiment=demo
+Your own data:    xai-brain run data=bids data.root=/path/to/bids data.label=sex
+All settings:     xai-brain run experiment=demo --cfg job
+A sweep:          xai-brain run -m experiment=demo trainer.lr=1e-3,3e-4
+Its results:      xai-brain collect outputs/demo
+Messages:         --quiet shows warnings and errors only, --verbose also the duration of each step
+Full traceback:   XAI_BRAIN_DEBUG=1 xai-brain ...
+"""
+
+COMMAND_USAGE = """\
+usage: xai-brain {command} {arguments} [-m]
+
+{description}
+
+{details}
+Settings are given as key=value. Groups such as data, model, augmentation and experiment select a file
+of conf/. All settings:  {example}
+With -m, each combination of values (lr=1e-3,3e-4) is one job below outputs/<name>/<job>. sweep=grid, folds,
+optuna and detection_curve are prepared sweeps; launcher=joblib or slurm runs jobs at the same time.
+"""
+
+DETAILS = {
+    "run": "Most important settings: experiment, data, data.root, data.label, run_dir, seeds.\n",
+    "train": "Most important settings: experiment, data, model, trainer.max_epochs, seeds.\n"
+    "trainer.devices=4 trains each network with four processes of this machine, a GPU or some CPU cores\n"
+    "each. On several machines add trainer.num_nodes=2 and start the processes with torchrun or srun.\n"
+    "trainer.extra.<name>=<value> passes an argument to Lightning's Trainer, such as gradient_clip_val=1.\n",
+    "baselines": "The settings are those of the run directory. baselines=[pca_logistic,slabs3] selects\n"
+    "files of conf/baselines; morphometry=<table> is the table of the baselines on regional volumes.\n",
+    "predict": "networks=<run_dir> is the trained run, whose preparation is used; instead of it,\n"
+    "model.weights=<file> is a file of weights. data, data.root and data.label (null: not known) describe\n"
+    "the new participants, run_dir is the folder of the results. preprocessing.raw=true extracts and\n"
+    "aligns scanner images first.\n"
+    "Published weights need preprocessing=kan2020: brain size is kept, intensities have a median of 700.\n",
+    "explain": "The settings are those of the run directory. attribution=[grad_cam] adds a method;\n"
+    "explain.target and explain.output select the output that is explained. shard=3/8 computes the third\n"
+    "eighth of the maps, for job arrays. In evaluate it divides the metrics, in validate the masks.\n",
+    "evaluate": "The settings are those of the run directory; evaluation.top_percents can be changed.\n",
+    "validate": "The settings are those of the run directory; those of evaluation.masks can be changed:\n"
+    "methods, which (joint, classes), areas, n_subjects, n_random, removal, retrain. With\n"
+    "evaluation.masks.in_run=true this stage is part of `xai-brain run`.\n",
+    "report": "The settings are those of the run directory.\n",
+}
+
+TOOL_USAGE = {
+    "view": "usage: xai-brain view <run_dir> [--no-browser] [options of jupyter lab]\n\n{description}\n\n"
+    "The notebook is <run_dir>/view.ipynb; it is created if it does not exist.\n",
+    "import-maps": "usage: xai-brain import-maps maps=<folder> [method=<Name>] run_dir=<run> "
+    "[data=... data.root=...]\n\n"
+    "{description}\n\n"
+    "File names begin with the id of the participant (sub-<id>_..._desc-<Method>_....nii.gz). The maps are\n"
+    "resampled to the grid of the run. A new run_dir needs the participants: data=... data.root=...\n",
+    "cache": "usage: xai-brain cache info|verify|clear [part ...] [data.cache_dir=<folder>]\n\n"
+    "{description}\n\n"
+    "info    content and size\n"
+    "verify  read all files; damaged ones are removed and prepared again when they are needed\n"
+    "clear   remove all files, or only the named parts: volumes, sources, synthetic\n",
+    "collect": "usage: xai-brain collect <sweep_dir> [metric=<name>,...]\n\n"
+    "{description}\n\n"
+    "<sweep_dir>/sweep.tsv    one row per job: settings, state (complete, failed, missing), results\n"
+    "<sweep_dir>/ranking.tsv  settings by test/auroc and rra, or by metric=; 95 % interval over seeds\n"
+    "<sweep_dir>/detection.tsv, detection_smallest.tsv  of sweep=detection_curve\n"
+    "<sweep_dir>/figures/     ranking.png, detection_curves.png, detection_smallest.png\n\n"
+    "The exit code is 1 if a job failed or is missing.\n",
+    "verify": "usage: xai-brain verify <run_dir> [data.root=<folder>]\n\n"
+    "{description}\n\n"
+    "No file is changed. The exit code is 1 if a file is missing or altered, otherwise 0.\n",
+}
+
+
+def general_help() -> str:
+    width = max(map(len, COMMANDS))
+    return USAGE.format(commands="\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
+
+
+def command_help(command: str) -> str:
+    if command in TOOLS:
+        return TOOL_USAGE[command].format(description=COMMANDS[command])
+    stage = command in STAGES
+    return COMMAND_USAGE.format(
+        command=command,
+        arguments="run_dir=<folder> [setting=value ...]" if stage else "[setting=value ...]",
+        description=COMMANDS[command],
+        details=DETAILS[command],
+        example="config.yaml in the run directory"
+        if stage
+        else f"xai-brain {command} experiment=demo --cfg job",
+    )

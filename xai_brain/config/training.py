@@ -1,0 +1,99 @@
+"""Settings of training: augmentation, optimisation, Lightning's Trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from xai_brain.config.setting import ConfigError, check_values, free_names, plain_mapping, setting
+
+# Arguments of Lightning's Trainer that other settings or the training itself determine.
+OWN_TRAINER_ARGUMENTS = (
+    *("max_epochs", "accelerator", "devices", "num_nodes", "strategy", "precision", "fast_dev_run"),
+    *("plugins", "sync_batchnorm", "use_distributed_sampler", "callbacks", "logger", "deterministic"),
+    *("num_sanity_val_steps", "enable_progress_bar", "enable_model_summary", "log_every_n_steps"),
+    *("enable_checkpointing", "default_root_dir", "barebones"),
+)
+STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
+UNUSED_PARAMETERS = "_find_unused_parameters_true"  # may follow the name of a strategy
+
+
+@dataclass
+class AugmentationConfig:
+    """Random changes of training volumes (see xai_brain.data.augmentation); all zero is none."""
+
+    max_shift_mm: float = setting(0.0, "largest shift along each axis, mm", at_least=0)
+    max_rotation_degrees: float = setting(0.0, "largest rotation about each axis, degrees", at_least=0)
+    max_scaling: float = setting(0.0, "largest relative change of size", at_least=0, below=1)
+    elastic_sd_mm: float = setting(0.0, "standard deviation of elastic displacements, mm", at_least=0)
+    elastic_spacing_mm: float = setting(32.0, "spacing of their control points, mm", at_least=0)
+    flip_probability: float = setting(0.0, "of mirroring left and right", at_least=0, at_most=1)
+    intensity_sd: float = setting(0.0, "relative change of all intensities", at_least=0)
+    gamma_sd: float = setting(0.0, "standard deviation of the logarithm of gamma", at_least=0)
+    bias_field_sd: float = setting(0.0, "standard deviation of a smooth factor", at_least=0)
+    noise_sd: float = setting(0.0, "noise, in standard deviations of the brain", at_least=0)
+
+    def __post_init__(self) -> None:
+        check_values(self, "augmentation")
+        if self.elastic_sd_mm > self.elastic_spacing_mm / 8:
+            raise ConfigError(
+                f"augmentation.elastic_sd_mm={self.elastic_sd_mm}: above an eighth of "
+                "elastic_spacing_mm the anatomy would fold over itself"
+            )
+
+
+@dataclass
+class TrainerConfig:
+    """Optimisation of one fold."""
+
+    max_epochs: int = setting(10, "epochs", at_least=1)
+    batch_size: int = setting(8, "volumes per step", at_least=1)
+    lr: float = setting(3e-4, "learning rate; of one_cycle the highest")
+    weight_decay: float = setting(0.0, "of AdamW")
+    scheduler: str = setting(
+        "one_cycle", "schedule of the learning rate", choices=("one_cycle", "multistep", "constant")
+    )
+    milestones: list[int] = setting([], "epochs at which multistep multiplies the rate by gamma")
+    gamma: float = setting(0.1, "of multistep")
+    monitor: str = setting("val/loss", "metric by which the best epoch is chosen")
+    mode: str | None = setting(
+        None, "best is min or max; default: max, but min for losses", choices=(None, "min", "max")
+    )
+    patience: int | None = setting(None, "epochs without improvement before training stops")
+    standardize: str | None = setting(
+        None,
+        "inside the network, voxel by voxel, by the training volumes: mean (is subtracted) or zscore",
+        choices=(None, "mean", "zscore"),
+    )
+    calibrate: bool = setting(True, "temperature of the probabilities from the validation part")
+    accelerator: str = setting("auto", "auto, cpu, gpu or mps")
+    devices: int = setting(
+        1, "GPUs, or processes on CPU, of each machine that train one network together", at_least=1
+    )
+    num_nodes: int = setting(
+        1, "machines that train one network together; started with torchrun or srun", at_least=1
+    )
+    strategy: str = setting("auto", f"{', '.join(STRATEGIES)}, also with {UNUSED_PARAMETERS}")
+    extra: Any = field(
+        default_factory=free_names,
+        metadata={"meaning": "further arguments of Lightning's Trainer, e.g. {gradient_clip_val: 1}"},
+    )
+    precision: str = setting("32-true", "as of Lightning's Trainer")
+    num_workers: int = setting(0, "processes that load volumes")
+    tensorboard: bool = setting(True, "log training curves for TensorBoard")
+    fast_dev_run: bool = setting(False, "one batch only, to try whether training works")
+
+    def __post_init__(self) -> None:
+        check_values(self, "trainer")
+        plain_mapping(self, "extra", "trainer", "gradient_clip_val: 1")
+        if self.batch_size % (self.devices * self.num_nodes):
+            nodes = f" trainer.num_nodes={self.num_nodes}" if self.num_nodes > 1 else ""
+            raise ConfigError(
+                f"trainer.batch_size={self.batch_size}: cannot be divided evenly over "
+                f"trainer.devices={self.devices}{nodes}"
+            )
+        if self.strategy.removesuffix(UNUSED_PARAMETERS) not in STRATEGIES:
+            raise ConfigError(f"trainer.strategy={self.strategy}: one of {', '.join(STRATEGIES)} is needed")
+        if taken := [name for name in self.extra if name in OWN_TRAINER_ARGUMENTS]:
+            own = f"use trainer.{taken[0]}" if hasattr(self, taken[0]) else "it cannot be changed"
+            raise ConfigError(f"trainer.extra.{taken[0]}: xai_brain sets this argument; {own}")

@@ -1,0 +1,65 @@
+"""Sentences about the design of a study, from its settings: preparation of the images, folds."""
+
+from __future__ import annotations
+
+from xai_brain.io.nifti import GRIDS
+from xai_brain.reporting.contents import RunContents
+
+STANDARDISED = {
+    "mean": "subtracting the mean of the training participants at each voxel",
+    "zscore": "z-scoring each voxel with the mean and standard deviation of the training participants",
+}
+
+
+def image_preparation(contents: RunContents) -> str:
+    """How the images were prepared, as the end of the sentence "The images were ..."."""
+    name = contents.setting("preprocessing.grid")
+    grid = "a common grid" if name is None else name
+    if name in GRIDS:
+        shape = "×".join(str(n) for n in GRIDS[name].shape)
+        grid = f"{shape} voxels of {GRIDS[name].spacing_mm.max():g} mm"
+    space = " in MNI152 space" if contents.space.startswith("MNI") else ""
+    if contents.setting("preprocessing") is None:
+        return f"resampled to {grid}{space}"
+    raw = ""
+    if contents.setting("preprocessing.raw"):
+        alignment = contents.setting("preprocessing.alignment", "affine")
+        raw = f"prepared from raw images (brain extraction, bias field correction, {alignment} alignment), "
+    return f"{raw}resampled to {grid}{space} and {_scaling(contents)}"
+
+
+def _scaling(contents: RunContents) -> str:
+    median = contents.setting("preprocessing.brain_median")
+    unscaled = f"scaled to a median of {median:g} inside the brain" if median else "not scaled in intensity"
+    texts = {
+        "zscore": "z-scored inside the brain",
+        "percentile": "scaled linearly such that the 1st and the 99th percentile inside the brain became 0 "
+        "and 1, with values beyond them clipped",
+        "none": unscaled,
+    }
+    scaling = contents.setting("preprocessing.scaling")
+    return texts.get(scaling, f"scaled by {scaling}")
+
+
+def standardisation(contents: RunContents) -> str:
+    """Standardisation of the inputs inside the network; empty if there is none."""
+    return STANDARDISED.get(contents.setting("trainer.standardize", ""), "")
+
+
+def fold_design(contents: RunContents) -> str:
+    """How participants were divided, as in the methods section of a paper."""
+    kind, group = contents.setting("folds.kind", "stratified"), contents.setting("folds.group_column")
+    by = f"participant and {group}" if group else "participant"
+    if contents.setting("folds.path"):
+        return f"on given folds, split by {by}"
+    if kind == "column":
+        column = contents.setting("folds.column")
+        return f"in cross-validation that leaves out one value of {column} at a time, split by {by}"
+    if kind == "hold_out":
+        return f"and tested on a held-out part, stratified and split by {by}"
+    n_folds, n_repeats = contents.setting("folds.n_folds"), contents.setting("folds.n_repeats", 1)
+    repeated = f", repeated {n_repeats} times" if n_repeats > 1 else ""
+    if (only := contents.setting("folds.only")) is not None:
+        repeated += f" (fold {only + 1} only)"
+    count = f"{n_folds}-fold " if n_folds else ""
+    return f"in {count}cross-validation{repeated}, stratified and split by {by}"
