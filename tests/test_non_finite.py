@@ -20,6 +20,7 @@ from xai_brain.reporting.sections.baseline import section as baseline_section
 from xai_brain.runs.directory import RunDirectory, read_json
 from xai_brain.study.evaluation.tables import summarise
 from xai_brain.study.training import cross_validation as training
+from xai_brain.task.classification import Classification
 
 LR = {"lr": 1e30, "monitor": "val/auroc", "precision": "16-mixed", "max_epochs": 7}
 
@@ -139,7 +140,7 @@ def test_the_report_compares_by_the_pooled_auroc_where_there_is_no_mean_over_fol
          "difference": np.nan}
         for name in ("network", "brain_size") for metric, figure in metrics.items()
     )  # fmt: skip
-    contents = SimpleNamespace(evaluation={"baselines": table}.get, class_names=["a", "b"])
+    contents = SimpleNamespace(evaluation={"baselines": table}.get, task=Classification(("a", "b")))
     section = baseline_section(contents, SimpleNamespace(add=lambda name, figure: name))
     expected = ("AUROC, pooled", 0.6) if np.isnan(value) else ("AUROC, mean over folds", 0.7)
     assert (section["titles"][0], section["best"]["estimate"].value) == expected

@@ -297,5 +297,4 @@ def _figures(run: RunDirectory, findings: Findings) -> None:
         for name, value in task.scores(table, n_bootstrap=1).items():
             known = "_ci_" not in name and name in listed  # an older version had fewer
             if known and not np.isclose(float(listed[name]), value, equal_nan=True):
-                problem = f"{run.metrics}: {name} is not that of {run.predictions.name}; {repair}"
-                findings.problems.append(problem)
+                findings.problems.append(f"{run.metrics}: {name} is not that of predictions.tsv; {repair}")
