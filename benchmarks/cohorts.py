@@ -76,7 +76,7 @@ def trained_fold(name: str, overrides: list[str], fold: int = 0) -> TrainedFold:
     ).eval()
     parts = split_fold(cohort, folds, fold, cfg.folds.validation_fraction, cfg.folds.random_state)
     grid = get_grid(cfg.preprocessing.grid)
-    reference = build_reference(parts["train"], classifier.class_names, 64, grid)
+    reference = build_reference(parts["train"], classifier.task, 64, grid)
     result = TrainedFold(classifier, reference, parts["train"], parts["test"], 0.0, cohort)
     with torch.no_grad():
         predicted = torch.cat([classifier(part).argmax(1) for part in result.volumes().split(8)])

@@ -13,6 +13,7 @@ from xai_brain.attribution import Edges, Intensity, MeanDifference, RandomMap, R
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.io.nifti import Grid
 from xai_brain.study.explanation.batches import build_reference
+from xai_brain.task.classification import Classification
 
 COUNTS = [5, 3, 4]
 
@@ -32,7 +33,8 @@ def built(tmp_path):
         paths = {"volume_path": tmp_path / f"{i}.npy", "volume_mask_path": tmp_path / f"{i}_mask.npy"}
         rows.append({"target": k, **paths})
     affine = np.diag([2.0, 3, 4, 1])
-    reference = build_reference(pd.DataFrame(rows), ["a", "b", "c"], 6, Grid("test", SHAPE, affine))
+    task, grid = Classification(("a", "b", "c")), Grid("test", SHAPE, affine)
+    reference = build_reference(pd.DataFrame(rows), task, 6, grid)
     return np.stack(volumes), np.repeat(range(3), COUNTS), reference
 
 

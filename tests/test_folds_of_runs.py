@@ -189,7 +189,7 @@ def test_training_batches_alone_are_augmented_and_one_seed_gives_one_network(tmp
 
     def weights(augmentation, num_workers=0):
         model = {"network": {"_target_": "xai_brain.models.networks.kan2020.Kan2020", "channels": [2, 2, 2]}}
-        model |= {"class_names": ["a", "b"], "input_shape": [24, 24, 24], "lr": 1e-2}
+        model |= {"output_names": ["a", "b"], "input_shape": [24, 24, 24], "lr": 1e-2}
         model["network"] = {"_target_": "conftest.ToyNet"}
         trainer = dict(compose("train", ["data=synthetic", "trainer.tensorboard=false"]).trainer)
         trainer |= {"max_epochs": 2, "accelerator": "cpu"}
@@ -220,7 +220,7 @@ def test_inputs_are_standardized_by_the_training_volumes(tmp_path, how):
         volume[-1, -1, -1] = 0
         np.save(path, volume)
     parts = {"train": table.iloc[:8], "validation": table.iloc[8:], "test": table.iloc[8:]}
-    model = {"network": {"_target_": "conftest.ToyNet"}, "class_names": ["a", "b"], "lr": 1e-2}
+    model = {"network": {"_target_": "conftest.ToyNet"}, "output_names": ["a", "b"], "lr": 1e-2}
     model |= {"input_shape": list(np.load(table["volume_path"][0]).shape), "standardize": how}
     trainer = dict(compose("train", ["data=synthetic", "trainer.tensorboard=false"]).trainer)
     trainer |= {"max_epochs": 1, "accelerator": "cpu"}

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xai_brain.data.labels import LabelRule, find_column, is_label, make_labels
 from xai_brain.io.problems import DataError
 from xai_brain.io.tables import bounds, numbers
 from xai_brain.study.participants import of_one_class
+from xai_brain.task.labels import LabelRule, find_column, is_label, make_labels
 
 
 def labels(values, **rule):

@@ -20,9 +20,9 @@ from xai_brain import RunDirectory, compose
 from xai_brain.cli import main
 from xai_brain.config.overrides import literal, quoted, split_commas, text_settings, unquoted
 from xai_brain.config.setting import ConfigError
-from xai_brain.data.labels import LabelRule, make_labels
 from xai_brain.runs.directory import read_json, read_tsv, write_tsv
-from xai_brain.study.explanation.target_rule import read_target, target_rule
+from xai_brain.task.classification import Classification
+from xai_brain.task.labels import LabelRule, make_labels
 
 NAMES = ["two words", "Müller", "Study (2020)", "a=b", "v1,final", "O'Brien", "R&D", "c#1", "50% [new]",
          "{x}", '"quoted" part', "back\\slash", "100", "TRUE", "null,", "ends with '", "tab\tand *",
@@ -255,25 +255,25 @@ def test_labels_are_compared_as_the_text_of_the_table(labels, tmp_path):
 
 
 def test_target_is_a_label_or_a_reserved_word():
-    assert read_target("predicted", ["FALSE", "TRUE"]) == "predicted"
-    assert read_target("true", ["FALSE", "TRUE"]) == "true"
-    assert read_target("TRUE", ["FALSE", "TRUE"]) == 1
-    assert read_target("01", ["1", "01"]) == 1
-    names = ["false", "true"]
-    assert read_target("false", names) == 0
+    assert Classification(("FALSE", "TRUE")).read_target("predicted") == "predicted"
+    assert Classification(("FALSE", "TRUE")).read_target("true") == "true"
+    assert Classification(("FALSE", "TRUE")).read_target("TRUE") == 1
+    assert Classification(("1", "01")).read_target("01") == 1
+    names = ("false", "true")
+    assert Classification(names).read_target("false") == 0
     with pytest.raises(
         ConfigError, match=r"explain\.target=true: is a label of this run and also a reserved"
     ) as e:
-        read_target("true", names)
+        Classification(names).read_target("true")
     assert "explain.target=label:true" in str(e.value)
     assert "explain.target=rule:true" in str(e.value)
-    assert read_target("label:true", names) == 1
-    assert read_target("rule:true", names) == "true"
-    assert target_rule("label:true", names) == "label:true"  # not the rule, which group tests refuse
-    assert target_rule("rule:true", names) == "true"
-    assert target_rule("label:TRUE", ["FALSE", "TRUE"]) == "TRUE"
+    assert Classification(names).read_target("label:true") == 1
+    assert Classification(names).read_target("rule:true") == "true"
+    assert Classification(names).target_rule("label:true") == "label:true"  # not the rule
+    assert Classification(names).target_rule("rule:true") == "true"
+    assert Classification(("FALSE", "TRUE")).target_rule("label:TRUE") == "TRUE"
     with pytest.raises(ConfigError, match=r"explain\.target=True: one of predicted, true, FALSE, TRUE"):
-        read_target("True", ["FALSE", "TRUE"])
+        Classification(("FALSE", "TRUE")).read_target("True")
 
 
 def test_labels_of_yaml_files(tmp_path):

@@ -7,11 +7,12 @@ from torch import fx, nn
 
 from xai_brain.config.checks import read_config
 from xai_brain.models.calibrated import CalibratedNetwork, OutputError, read_checkpoint
-from xai_brain.models.fitting import determinism_kept, fit_temperature
+from xai_brain.models.fitting import determinism_kept
 from xai_brain.models.module import BrainClassifier
 from xai_brain.models.networks.kan2020 import Kan2020
 from xai_brain.models.networks.sfcn import SFCN
 from xai_brain.models.networks.shallow import ShallowNet
+from xai_brain.task.classification import Classification
 
 SHAPE = (30, 34, 31)
 
@@ -72,7 +73,7 @@ def settings(**kwargs):
             "channels": [2, 3, 4],
             "weights": None,
         },
-        "class_names": ["female", "male"],
+        "output_names": ["female", "male"],
         "input_shape": list(SHAPE),
         **kwargs,
     }
@@ -98,7 +99,7 @@ def test_checkpoint_loads_without_configuration_and_safely(tmp_path):
     without_lightning = read_checkpoint(tmp_path / "x.ckpt")
     assert not isinstance(without_lightning, pl.LightningModule)
     assert torch.equal(without_lightning(volumes), loaded(volumes))
-    assert without_lightning.class_names == loaded.class_names == ["female", "male"]
+    assert without_lightning.output_names == loaded.output_names == ["female", "male"]
 
 
 def test_any_network_can_be_named():
@@ -137,12 +138,12 @@ def test_temperature_restores_calibrated_logits():
     rng = np.random.default_rng(0)
     logits = torch.from_numpy(rng.normal(0, 2, (4000, 1))) * torch.tensor([[0.0, 1.0]])
     targets = torch.from_numpy((rng.random(4000) < logits.softmax(1)[:, 1].numpy()).astype(int))
-    assert fit_temperature(3 * logits, targets) == pytest.approx(3, rel=0.1)
+    assert Classification().fit_temperature(3 * logits, targets) == pytest.approx(3, rel=0.1)
 
 
 def test_temperature_stays_moderate_where_nothing_is_wrong():
     logits = torch.tensor([[2.0, -2.0], [-2.0, 2.0]] * 10)
-    assert 0.3 < fit_temperature(logits, torch.tensor([0, 1] * 10)) <= 1.0
+    assert 0.3 < Classification().fit_temperature(logits, torch.tensor([0, 1] * 10)) <= 1.0
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_networks_that_do_not_return_one_logit_per_class_are_refused(form, what)
     settings = {"_target_": f"{__name__}.Returns", "form": form}
     for kind in (CalibratedNetwork, BrainClassifier):
         classifier = kind(settings, ["a", "b"], [4, 5, 6])
-        reason = rf"^model: the network returns {what}: one tensor of logits of shape \(N, 2\) is needed"
+        reason = rf"^model: the network returns {what}: one tensor of shape \(N, 2\) is needed"
         with pytest.raises(OutputError, match=reason):
             classifier(torch.ones(3, 1, 4, 5, 6))
 
@@ -216,6 +217,6 @@ def test_networks_that_do_not_return_one_logit_per_class_are_refused(form, what)
 def test_a_checked_network_can_still_be_traced():
     network = CalibratedNetwork({"_target_": f"{__name__}.Returns", "form": "plain"}, ["a", "b"], [4, 5, 6])
     traced = fx.symbolic_trace(network)
-    assert "check_logits" in traced.code
+    assert "check_outputs" in traced.code
     volumes = torch.randn(3, 1, 4, 5, 6)
     assert torch.equal(traced(volumes), network(volumes))

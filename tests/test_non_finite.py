@@ -15,11 +15,12 @@ from torch import nn
 from xai_brain.baselines.classifiers import BaselineError, brain_size_predictions
 from xai_brain.cli import main
 from xai_brain.metrics.mask_validation import COLUMNS, validation_table
-from xai_brain.models.fitting import StopAtNonFinite, TrainingError, fit_fold, naming_network, predict_logits
+from xai_brain.models.fitting import StopAtNonFinite, TrainingError, fit_fold, naming_network, predict_outputs
 from xai_brain.reporting.sections.baseline import section as baseline_section
 from xai_brain.runs.directory import RunDirectory, read_json
 from xai_brain.study.evaluation.tables import summarise
 from xai_brain.study.training import cross_validation as training
+from xai_brain.task.classification import Classification
 
 LR = {"lr": 1e30, "monitor": "val/auroc", "precision": "16-mixed", "max_epochs": 7}
 
@@ -58,7 +59,7 @@ def test_outputs_must_be_finite():
     volumes[1] = 1
     loader = [{"volume": volumes, "target": torch.zeros(3)}]
     with pytest.raises(TrainingError, match="the outputs for 1 of 3 images are NaN or infinite"):
-        predict_logits(Overflow(), loader)
+        predict_outputs(Overflow(), loader)
 
 
 def test_a_training_that_diverges_in_one_fold_ends_with_an_error(tmp_path, monkeypatch, capsys):
@@ -139,7 +140,7 @@ def test_the_report_compares_by_the_pooled_auroc_where_there_is_no_mean_over_fol
          "difference": np.nan}
         for name in ("network", "brain_size") for metric, figure in metrics.items()
     )  # fmt: skip
-    contents = SimpleNamespace(evaluation={"baselines": table}.get, class_names=["a", "b"])
+    contents = SimpleNamespace(evaluation={"baselines": table}.get, task=Classification(("a", "b")))
     section = baseline_section(contents, SimpleNamespace(add=lambda name, figure: name))
     expected = ("AUROC, pooled", 0.6) if np.isnan(value) else ("AUROC, mean over folds", 0.7)
     assert (section["titles"][0], section["best"]["estimate"].value) == expected

@@ -22,7 +22,7 @@ from xai_brain.cli import main
 from xai_brain.config.setting import ConfigError
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.datamodule import BrainDataModule
-from xai_brain.models.fitting import TrainingError, fit_fold, predict_logits
+from xai_brain.models.fitting import TrainingError, fit_fold, predict_outputs
 from xai_brain.models.fitting_in_processes import fit_in_processes, start_method
 from xai_brain.models.process_group import check_processes
 from xai_brain.models.trainer_setup import check_trainer_arguments
@@ -59,7 +59,7 @@ def toy(folder, network="NetWithoutNorm", batch_size=4, n_train=16):
         rows.append((f"sub-{i}", i % 2, str(folder / f"{i}.npy")))
     table = pd.DataFrame(rows, columns=["participant_id", "target", "volume_path"])
     parts = {"train": table[:n_train], "validation": table[n_train:-2], "test": table[-2:]}
-    model = {"network": {"_target_": f"test_several_processes.{network}"}, "class_names": ["a", "b"]}
+    model = {"network": {"_target_": f"test_several_processes.{network}"}, "output_names": ["a", "b"]}
     model |= {"input_shape": list(SHAPE), "lr": 1e-2, "standardize": "mean"}
     settings = dict(compose("train", ["data=synthetic", "trainer.tensorboard=false"]).trainer)
     settings |= {"max_epochs": 3, "accelerator": "cpu"}
@@ -156,7 +156,7 @@ def test_with_whole_batches_two_processes_train_the_network_of_one(tmp_path):
     np.testing.assert_allclose(history_of_two["value"], history["value"], rtol=0, atol=2e-5)
     assert np.diff(values(history, "train/loss")).max() < -1e-4  # it has learned more than that
     loader = data().test_dataloader()
-    logits = [predict_logits(network, loader)[0] for network in (one, both)]
+    logits = [predict_outputs(network, loader)[0] for network in (one, both)]
     torch.testing.assert_close(*logits, atol=1e-4, rtol=0)
     assert checkpoint.exists()
 

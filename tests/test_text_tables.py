@@ -11,6 +11,7 @@ from xai_brain.atlas.lookup_tables import read_names
 from xai_brain.data.folds.tables import read_folds
 from xai_brain.io.problems import DataError
 from xai_brain.io.tables import read_table
+from xai_brain.runs.directory import read_json, read_tsv
 
 
 @pytest.fixture
@@ -106,3 +107,13 @@ def test_tables_of_folds_are_read_by_the_same_rules(tmp_path):
     path.write_text('participant_id;fold\n1;"0\n2;0\n3;1\n4;1\n')
     with pytest.raises(DataError, match="line 2: a quotation mark"):
         read_folds(path, people)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_tables_and_json_are_read_in_the_encodings_that_people_use(tmp_path, encoding):
+    (tmp_path / "a.tsv").write_bytes("participant_id\tlabel\nsub-01\tMüller\n".encode(encoding))
+    (tmp_path / "a.json").write_bytes('{"Name": "Müller"}'.encode(encoding))
+    assert read_tsv(tmp_path / "a.tsv").columns.tolist() == ["participant_id", "label"]
+    for read in (read_tsv, read_table):
+        assert read(tmp_path / "a.tsv")["label"].tolist() == ["Müller"]
+    assert read_json(tmp_path / "a.json") == {"Name": "Müller"}

@@ -8,20 +8,23 @@ import torch
 from torch import fx, nn
 
 from xai_brain.attribution.model_state import AttributionError
-
-OUTPUTS = ("logit", "logit_difference", "probability")
+from xai_brain.task.build import build_task
+from xai_brain.task.protocol import Task
 
 
 class ClassScore(nn.Module):
-    """A classifier whose output columns are what is to be explained.
+    """A network whose output columns are what is to be explained.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Returns logits (N, n_classes).
-    output : {"logit", "logit_difference", "probability"}, default "logit"
+        Returns logits (N, n_classes), or the outputs of another task.
+    output : str, default "logit"
+        One of the task's outputs, for classification logit, logit_difference or probability.
         ``logit_difference`` is the logit minus the mean of the other classes' logits: it is the same
         quantity for all participants, whatever was predicted.
+    task : Task, optional
+        Default: classification.
 
     Raises
     ------
@@ -30,20 +33,15 @@ class ClassScore(nn.Module):
         difference nor a softmax.
     """
 
-    def __init__(self, model: nn.Module, output: str = "logit"):
+    def __init__(self, model: nn.Module, output: str = "logit", task: Task | None = None):
         super().__init__()
-        if output not in OUTPUTS:
-            raise ValueError(f"output={output!r}: one of {', '.join(OUTPUTS)}")
-        self.model, self.output = model, output
+        self.model, self.output, self.task = model, output, task or build_task()
+        if output not in self.task.outputs:
+            raise ValueError(f"output={output!r}: one of {', '.join(self.task.outputs)}")
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        logits = check_logits_of(self.model(inputs), self.output)
-        if self.output == "probability":
-            return logits.softmax(1)
-        if self.output == "logit_difference":
-            others = (logits.sum(1, keepdim=True) - logits) / (logits.shape[1] - 1)
-            return logits - others
-        return logits
+        outputs = check_outputs_of(self.model(inputs), self.output)
+        return self.task.explained_output(outputs, self.output)
 
 
 def check_outputs(outputs: Any) -> torch.Tensor:
@@ -64,23 +62,23 @@ def check_outputs(outputs: Any) -> torch.Tensor:
     )
 
 
-def check_logits_of(outputs: Any, output: str) -> torch.Tensor:
+def check_outputs_of(outputs: Any, output: str) -> torch.Tensor:
     """Refuse outputs of which `output` cannot be computed.
 
     Raises
     ------
     AttributionError
     """
-    logits = check_outputs(outputs)
-    if output != "logit" and logits.shape[1] == 1:
+    outputs = check_outputs(outputs)
+    if output in ("logit_difference", "probability") and outputs.shape[1] == 1:
         raise AttributionError(
             f"the network returns one logit: output={output!r} needs one logit per class, (N, n_classes) "
             "with n_classes of at least 2; use output='logit', or a network with two outputs"
         )
-    return logits
+    return outputs
 
 
-fx.wrap("check_logits_of")  # a value decides: kept as one call in a traced copy of the network
+fx.wrap("check_outputs_of")  # a value decides: kept as one call in a traced copy of the network
 
 
 def check_targets(targets: torch.Tensor, n_classes: int, what: str = "the network") -> None:

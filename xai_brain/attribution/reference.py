@@ -96,6 +96,7 @@ class Reference:
         AttributionError
             There are no variances and counts, or fewer than two subjects on one side.
         """
+        self._require_several()
         if self.class_variances is None or self.class_counts is None:
             raise AttributionError(
                 "a t-map needs Reference(..., class_variances=..., class_counts=...) of the training subjects"
@@ -119,6 +120,7 @@ class Reference:
 
     def counterfactual_mean(self, target: torch.Tensor) -> torch.Tensor:
         """Mean of the other classes' mean volumes, (N, 1, X, Y, Z), for targets (N,)."""
+        self._require_several()
         n_classes = len(self.class_means)
         weights = torch.ones(n_classes, n_classes) - torch.eye(n_classes)
         others = torch.einsum("kc,c...->k...", weights / (n_classes - 1), self.class_means.cpu())
@@ -137,6 +139,7 @@ class Reference:
             Where the Euclidean distance is measured.
         n_nearest : int
         """
+        self._require_several()
         volumes = self.volumes.to(inputs)
         nearest = []
         for i, (volume, its_target) in enumerate(zip(inputs, target.tolist(), strict=True)):
@@ -145,3 +148,10 @@ class Reference:
             distance = ((others - volume) * inside).square().sum((1, 2, 3, 4))
             nearest.append(others[distance.argsort()[:n_nearest]].mean(0))
         return torch.stack(nearest)
+
+    def _require_several(self) -> None:
+        if len(self.class_means) < 2:
+            raise AttributionError(
+                "the reference has no classes to compare, as the task of the network has none; use a method "
+                "without a reference, or fill=blur, zero or training_mean"
+            )

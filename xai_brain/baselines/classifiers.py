@@ -18,6 +18,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from xai_brain.baselines.voxel_features import BrainVoxels
 from xai_brain.data.folds.tables import fold_numbers
+from xai_brain.task.classification import Classification
 
 N_INNER_FOLDS = 5
 # Settings that cannot exceed the number of training participants.
@@ -67,7 +68,7 @@ def brain_size_predictions(
         model = make_pipeline(StandardScaler(), LogisticRegression())
         model.fit(train[["brain_size"]].to_numpy(), train["target"])
         probabilities = class_probabilities(model, test[["brain_size"]].to_numpy(), len(class_names))
-        part = prediction_table(test, probabilities, class_names, fold=fold, seed=0)
+        part = Classification(tuple(class_names)).prediction_table(test, probabilities, fold=fold, seed=0)
         if "repeat" in row:
             part["repeat"] = row["repeat"].iloc[0]
         parts.append(part)
@@ -170,14 +171,3 @@ def class_probabilities(model: Any, features: np.ndarray, n_classes: int) -> np.
     probabilities = np.zeros((len(features), n_classes))
     probabilities[:, model.classes_] = model.predict_proba(features)
     return probabilities
-
-
-def prediction_table(
-    test: pd.DataFrame, probabilities: np.ndarray, class_names: Sequence[str], *, fold: int, seed: int
-) -> pd.DataFrame:
-    """Rows like those of predictions.tsv."""
-    ids = ["participant_id", *(["session_id"] if "session_id" in test else [])]
-    table = test[ids].assign(seed=seed, fold=fold, target=test["target"].to_numpy())
-    for k, name in enumerate(class_names):
-        table[f"prob_{name}"] = probabilities[:, k]
-    return table.reset_index(drop=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from importlib import import_module
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +30,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.config.training import AugmentationConfig, TrainerConfig
 from xai_brain.config.trust import KINDS, KNOWN_PACKAGES, import_trusted, is_known_kind
 
+TASKS = "xai_brain.task.build"  # belongs to a higher layer, so it is named like a _target_
 DATA_SCHEMAS: dict[str, type[DataConfig]] = {
     "synthetic": SyntheticDataConfig,
     "hcp": ImageDataConfig,
@@ -125,6 +127,29 @@ def check_code(config: Config) -> None:
             raise ConfigError(f"{section}.{unfit[0]}: a name can hold letters, digits and _ only")
     import_trusted(config.trusted_modules)
     _check_targets(asdict(config), config.trusted_modules)
+    _check_task(config)
+
+
+def _check_task(config: Config) -> None:
+    try:
+        task = import_module(TASKS).build_task(config.task)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(str(error)) from error
+    if config.explain.output not in (None, *task.outputs):
+        raise ConfigError(
+            f"explain.output={config.explain.output}: one of {', '.join(task.outputs)} is needed"
+        )
+    if task.has_classes:
+        return
+    need_classes = {
+        "planted.kind": config.planted.kind,
+        "baselines": list(config.baselines),
+        "data.brain_size_column": config.data.brain_size_column,
+        "evaluation.masks.in_run": config.evaluation.masks.in_run,
+    }
+    for key, value in need_classes.items():
+        if value:
+            raise ConfigError(f"{key}={value}: needs classes; leave it out, or use task=classification")
 
 
 def _check_targets(node: Any, trusted: list[str], where: str = "") -> None:

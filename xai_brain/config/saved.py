@@ -19,7 +19,7 @@ from xai_brain.config.setting import ConfigError
 HASH_LINE = "# sha256 of the lines below: "
 OF_ONE_START = ("run_dir", "overwrite", "shard")  # a run directory does not contain its place
 # Settings that trained networks depend on, and those that maps depend on.
-TRAINING = ("seeds", "data", "preprocessing", "planted", "folds", "augmentation", "model", "trainer")
+TRAINING = ("seeds", "task", "data", "preprocessing", "planted", "folds", "augmentation", "model", "trainer")
 EXPLAINING = ("explain.target", "explain.output", "explain.n_reference_volumes")
 # Settings that a stage may change.
 AFTER_TRAINING = ("explain", "attribution", "baselines", "morphometry", "evaluation", "trusted_modules")

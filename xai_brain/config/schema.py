@@ -15,6 +15,8 @@ from xai_brain.config.setting import ConfigError, check_values, setting
 from xai_brain.config.training import AugmentationConfig, TrainerConfig
 from xai_brain.parallel.shards import read_shard
 
+DEFAULT_TASK = "xai_brain.task.classification.Classification"
+
 
 @dataclass
 class ExplainConfig:
@@ -27,8 +29,7 @@ class ExplainConfig:
     )
     output: str | None = setting(
         None,
-        "output that is explained; default: that of the method",
-        choices=(None, "logit", "logit_difference", "probability"),
+        "output that is explained, one of the task; default: that of the method",
     )
     batch_size: int = setting(8, "participants that are explained together", at_least=1)
     seeds: list[int] | None = setting(None, "seeds whose networks are explained; default: all")
@@ -56,6 +57,9 @@ class Config:
     )
     networks: str | None = setting(None, "a run whose networks predict new participants", role="path")
     trusted_modules: list[str] = setting([], "packages whose code may run")
+    task: dict[str, Any] = setting(
+        {"_target_": DEFAULT_TASK}, "what the networks learn: a name of conf/task, or a class with _target_"
+    )
     data: DataConfig = MISSING
     preprocessing: PreprocessingConfig = MISSING
     planted: PlantedEffect = MISSING
@@ -94,6 +98,8 @@ class Config:
             check_planted(self.planted)
         except PlantedError as error:
             raise ConfigError(str(error)) from error
+        if not self.task.get("_target_"):
+            raise ConfigError("no value for task._target_: the dotted name of a class of tasks")
         if not self.model.get("_target_"):
             raise ConfigError("no value for model._target_: the dotted name of a torch.nn.Module")
         for label, method in self.attribution.items():

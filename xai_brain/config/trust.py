@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 KNOWN_PACKAGES = ("xai_brain", "torch", "captum", "monai", "sklearn")
-KINDS = "a torch.nn.Module, a method with `attribute` or an estimator with `fit`"
+KINDS = "a torch.nn.Module, a method with `attribute`, an estimator with `fit` or a task with `read_targets`"
 
 
 def is_known_kind(target: str) -> bool:
@@ -23,7 +23,7 @@ def is_known_kind(target: str) -> bool:
         return True
     if not inspect.isclass(made) or made.__module__.split(".")[0] not in KNOWN_PACKAGES:
         return False
-    return any(hasattr(made, use) for use in ("attribute", "fit", "register_forward_hook"))
+    return any(hasattr(made, use) for use in ("attribute", "fit", "register_forward_hook", "read_targets"))
 
 
 def _found(target: str) -> Any:

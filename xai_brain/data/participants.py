@@ -9,11 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from xai_brain.data.labels import LabelRule, find_column, make_labels, sex_spelling
 from xai_brain.data.layouts import bids, caps, hcp, ixi, oasis, table
 from xai_brain.data.layouts.found import Found, join
 from xai_brain.io.problems import DataError, Problems
 from xai_brain.io.tables import numbers
+from xai_brain.task.build import build_task
+from xai_brain.task.labels import LabelRule, find_column, sex_spelling
+from xai_brain.task.protocol import Task
 
 SOURCES: dict[str, Callable[..., Found]] = {
     "bids": bids.find,
@@ -38,6 +40,7 @@ def load_participants(
     bins: list[float] | None = None,
     problems: Problems | None = None,
     every_class: bool = True,
+    task: Task | None = None,
     **source: Any,
 ) -> pd.DataFrame:
     """Find the images and labels of a cohort.
@@ -59,7 +62,9 @@ def load_participants(
     problems : Problems, optional
         Receives unusable inputs; by default the first one raises an error.
     every_class : bool, default True
-        Whether each class must have two members, as for training.
+        Whether the cohort must suffice for training, e.g. each class must have two members.
+    task : Task, optional
+        What is learned, which determines label and target; default: classification.
     **source
         Further arguments of the layout: ``tables`` (files of participants, all but oasis), ``entities``
         (bids, caps: which T1w of several, e.g. ``{"desc": "brain"}``), ``image`` (hcp, ixi), ``n_subjects``,
@@ -69,8 +74,9 @@ def load_participants(
     -------
     pandas.DataFrame
         One row per image: participant_id, session_id (may be empty), t1w_path, brain_mask_path,
-        truth_path, space (may be empty), label (class name), target (index), where they are known age
-        (years; the middle of a band), sex, site and family_id, and the other columns of the table.
+        truth_path, space (may be empty), label (class name), target (its index, or a
+        number), where they are known age (years; the middle of a band), sex, site and family_id, and the
+        other columns of the table.
 
     Raises
     ------
@@ -84,20 +90,23 @@ def load_participants(
     participants = join(found, problems).drop(columns=list(LATER), errors="ignore")
     if participants.empty:
         raise DataError(f"{found.where}: no line of it has a usable image; see data.root{_first(problems)}")
+    task = task or build_task()
     if label is None:
-        return _with_confounds(participants).assign(label=UNKNOWN, target=-1)
+        return _with_confounds(participants).assign(label=UNKNOWN, target=task.unknown_target)
     rule = LabelRule(label, class_names, threshold, bins)
     column = find_column(participants, label, found.where)
-    labels, names, reasons = make_labels(participants[column], rule, found.where)
+    targets = task.read_targets(participants[column], rule, found.where)
+    reasons = targets.reasons
     for index in participants.index[reasons != ""]:
         session_id = participants.at[index, "session_id"]
         reason = reasons[index] + (f" in {session_id}" if session_id else "") + "; correct the table"
         problems.add(participants.at[index, "participant_id"], found.where, reason)
-    participants = _with_confounds(participants).assign(label=labels)[reasons == ""].reset_index(drop=True)
+    kept = (reasons == "").to_numpy()
+    participants = _with_confounds(participants).assign(label=targets.labels)[kept].reset_index(drop=True)
     if every_class:
-        require_classes(participants, names, label, found.where)
+        task.check_cohort(participants, targets.names, label, found.where)
     participants["label"] = participants["label"].astype(str)
-    participants["target"] = participants["label"].map(names.index).astype(int)
+    participants["target"] = targets.values[kept].tolist()
     return participants
 
 
@@ -128,24 +137,3 @@ def _with_confounds(participants: pd.DataFrame) -> pd.DataFrame:
 
 def _first(problems: Problems) -> str:
     return f" ({problems.rows[0]['participant_id']}: {problems.rows[0]['reason']})" if problems.rows else ""
-
-
-def require_classes(participants: pd.DataFrame, names: list[str], label: str, where: Path | str) -> None:
-    """Refuse a cohort in which a class is empty or has only one member."""
-    counts = (
-        participants.drop_duplicates(["participant_id", "label"])["label"]
-        .value_counts()
-        .reindex(names, fill_value=0)
-    )
-    text = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "none"
-    if len(names) < 2 or (counts == 0).any():
-        raise DataError(
-            f"{where}: two classes of {label} are needed; there are {text}; "
-            "see data.label, data.class_names and quarantine.tsv"
-        )
-    if (counts == 1).any():
-        too_small = counts.index[counts == 1][0]
-        raise DataError(
-            f"{where}: class {too_small!r} of {label} has one member, too few to learn and to test ({text}); "
-            "leave it out with data.class_names"
-        )

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.io.problems import DataError
-from xai_brain.io.text_tables import TextTableError, decode, read_rows
+from xai_brain.io.text_tables import TextTableError, read_rows, read_text
 
 MISSING = ("", "n/a", "na", "nan", "#n/a")
 VALID_ID = re.compile(r"sub-[^\W_](?:[^\W_]|-)*")  # letters, digits and hyphens, as in BIDS file names
@@ -89,10 +89,9 @@ def _first_line(error: Exception) -> str:
 
 def _read_text(path: Path) -> pd.DataFrame:
     try:
-        content = path.read_bytes()
+        text = read_text(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    text = decode(content)
     if not text.strip():
         raise DataError(f"{path}: is empty; a header and one line for each participant are needed")
     if "\0" in text:

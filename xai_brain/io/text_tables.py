@@ -1,10 +1,11 @@
-"""Rows of text tables: encoding, separator and quotation marks. No pandas, no torch."""
+"""Text files and rows of text tables: encoding, separator and quotation marks. No pandas, no torch."""
 
 from __future__ import annotations
 
 import csv
 import re
 from io import StringIO
+from pathlib import Path
 
 Row = tuple[int, list[str]]
 
@@ -21,6 +22,11 @@ def decode(content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return content.decode("cp1252", errors="replace")
+
+
+def read_text(path: Path) -> str:
+    """Text of a file: every table and JSON or YAML file that people may have written is read with it."""
+    return decode(path.read_bytes())
 
 
 def read_rows(text: str, ending: str, comment: str | None = None) -> list[Row]:

@@ -32,6 +32,7 @@ from xai_brain.attribution.perturbation.eval_copy import eval_copy
 from xai_brain.attribution.reduced_precision import reliable_precision
 from xai_brain.statistics.bootstrap import draw_counts, multinomial_counts, percentile_interval
 from xai_brain.statistics.classification import figures_of_draws, probabilities_of
+from xai_brain.task.build import task_of_table
 
 CONDITION = ["method", "mask", "area_percent", "kept", "control", "retrained"]
 FIGURES = ("accuracy", "balanced_accuracy", "auroc")
@@ -115,18 +116,17 @@ def validation_table(
             for metric, values in _figures(replicates, targets, folds, draws[:, there]).items()
         }
         found[condition] = (figures, targets, n_subjects)
-    table = []
+    task, table = task_of_table(None, predictions.columns), []
     for condition, (figures, targets, n_subjects) in found.items():
         about = dict(zip(CONDITION, condition, strict=True))
         random = ("joint", about["area_percent"], about["kept"], "random", about["retrained"])
         other = found.get((about["method"], *random)) if about["control"] in ("map", "regions") else None
         paired = other is not None and len(other[1]) == len(targets)
-        n_classes = predictions.filter(regex="^prob_").shape[1]
-        by_chance = [np.bincount(targets).max() / len(targets), 1 / n_classes, 0.5]
-        for metric, chance in zip(FIGURES, by_chance, strict=True):
+        chance = task.chance_levels(targets)
+        for metric in FIGURES:
             value, low, high = _interval(figures[metric])
             row = {**about, "metric": metric, "value": value, "ci_low": low, "ci_high": high}
-            row |= {"chance": chance, "n_subjects": n_subjects}
+            row |= {"chance": chance[metric], "n_subjects": n_subjects}
             if paired and other is not None:
                 difference = _interval(figures[metric] - other[0][metric])
                 names = ("above_random", "above_random_ci_low", "above_random_ci_high")

@@ -1,4 +1,4 @@
-"""The model that is saved and explained: standardisation of the inputs, network and temperature."""
+"""The model that is saved and explained: standardised inputs, network, scaled outputs."""
 
 from __future__ import annotations
 
@@ -14,79 +14,97 @@ from torch import fx, nn
 
 from xai_brain.config.trust import KNOWN_PACKAGES
 from xai_brain.models.weights import load_weights, read_weights_file
+from xai_brain.task.build import build_task
 
 
 class OutputError(ValueError):
-    """A network does not return one logit per class."""
+    """A network does not return one value per output."""
 
 
 class CalibratedNetwork(nn.Module):
-    """A network with standardised inputs and calibrated logits.
+    """A network between the standardisation of its inputs and the scaling of its outputs.
 
     Parameters
     ----------
     network : dict
-        ``_target_`` and keyword arguments of the network, which returns logits (N, n_classes).
-    class_names : list of str
-        In the order of the class index.
+        ``_target_`` and keyword arguments of the network, which returns (N, n_outputs), e.g. logits.
+    output_names : list of str
+        Names of the outputs, e.g. of the classes in the order of their index.
     input_shape : list of 3 int
     standardize : {"mean", "zscore"}, optional
         Subtract `mean_volume`, (1, X, Y, Z), from every input; for zscore also divide by the standard
         deviation at each voxel (multiply by `inverse_sd`).
+    task : dict, optional
+        ``_target_`` and arguments of the task; default: classification.
     """
 
     temperature: torch.Tensor
+    target_mean: torch.Tensor
+    target_sd: torch.Tensor
     mean_volume: torch.Tensor
     inverse_sd: torch.Tensor
 
     def __init__(
         self,
         network: dict[str, Any],
-        class_names: list[str],
+        output_names: list[str],
         input_shape: list[int],
         standardize: str | None = None,
+        task: dict[str, Any] | None = None,
     ):
         super().__init__()
-        self.class_names, self.standardize = list(class_names), standardize
+        self.task, self.standardize = build_task(task, output_names), standardize
         kwargs = {key: value for key, value in network.items() if key != "_target_"}
         self.network = channels_last(
-            build_network(network["_target_"], kwargs, input_shape, len(class_names))
+            build_network(network["_target_"], kwargs, input_shape, self.task.n_outputs)
         )
         self.register_buffer("temperature", torch.ones(()))
+        if self.task.standardizes_targets:
+            self.register_buffer("target_mean", torch.zeros(()))
+            self.register_buffer("target_sd", torch.ones(()))
         if standardize is not None:
             self.register_buffer("mean_volume", torch.zeros(1, *input_shape))
         if standardize == "zscore":
             self.register_buffer("inverse_sd", torch.ones(1, *input_shape))
 
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs."""
+        return list(self.task.names)
+
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
-        """Calibrated logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""
+        """Outputs (N, n_outputs) of volumes (N, 1, X, Y, Z): calibrated logits, or numbers in their unit."""
         if self.standardize is not None:
             volumes = volumes - self.mean_volume
         if self.standardize == "zscore":
             volumes = volumes * self.inverse_sd
-        return check_logits(self.network(volumes), len(self.class_names)) / self.temperature
+        outputs = check_outputs(self.network(volumes), self.task.n_outputs) / self.temperature
+        if self.task.standardizes_targets:
+            outputs = outputs * self.target_sd + self.target_mean
+        return outputs
 
 
-def check_logits(outputs: Any, n_classes: int) -> torch.Tensor:
-    """Refuse outputs of a network that are not one logit per class.
+def check_outputs(outputs: Any, n_outputs: int) -> torch.Tensor:
+    """Refuse outputs of a network that are not one value for each output of the task.
 
     Raises
     ------
     OutputError
     """
     if isinstance(outputs, torch.Tensor):
-        if outputs.ndim == 2 and outputs.shape[1] == n_classes:
+        if outputs.ndim == 2 and outputs.shape[1] == n_outputs:
             return outputs
         what = f"a tensor of shape {tuple(outputs.shape)}"
     else:
         what = "None" if outputs is None else f"a {type(outputs).__name__}"
     raise OutputError(
-        f"model: the network returns {what}: one tensor of logits of shape (N, {n_classes}) is needed, one "
-        "for each class; wrap the network in a torch.nn.Module that returns it, or set its number of outputs"
+        f"model: the network returns {what}: one tensor of shape (N, {n_outputs}) is needed, one "
+        "value for each class or other output of the task; wrap the network in a torch.nn.Module that "
+        "returns it, or set its number of outputs"
     )
 
 
-fx.wrap("check_logits")  # depends on values: kept as one call in a traced copy of the network
+fx.wrap("check_outputs")  # a value decides: kept as one call in a traced copy of the network
 
 
 def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> CalibratedNetwork:
@@ -102,7 +120,7 @@ def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Cal
         The file is not a checkpoint of a `BrainClassifier`.
     """
     saved = read_weights_file(path)
-    names = ("network", "class_names", "input_shape", "standardize")
+    names = ("network", "output_names", "input_shape", "standardize", "task")
     found = CalibratedNetwork(**{name: saved["hyper_parameters"][name] for name in names})
     found.load_state_dict(saved["state_dict"])
     return found.to(device).eval()

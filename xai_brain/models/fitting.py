@@ -125,7 +125,7 @@ def fit_fold(
     Raises
     ------
     TrainingError
-        A loss, the monitored metric or a logit of the validation part is NaN or infinite.
+        A loss, the monitored metric or an output of the validation part is NaN or infinite.
     """
     return fit_network(
         datamodule,
@@ -166,8 +166,8 @@ def fit_network(
             classifier.load_state_dict(state)
         classifier.float().eval()  # training may have used double precision
         if trainer_settings["calibrate"]:
-            logits, targets = predict_logits(classifier, datamodule.val_dataloader())
-            classifier.temperature.fill_(fit_temperature(logits, targets))
+            outputs, targets = predict_outputs(classifier, datamodule.val_dataloader())
+            classifier.temperature.fill_(classifier.task.fit_temperature(outputs, targets))
     trainer.save_checkpoint(work_dir / CHECKPOINT, weights_only=True)  # rank zero writes, the others wait
     return_freed_memory()
     return classifier, work_dir / CHECKPOINT, history.table()
@@ -193,7 +193,11 @@ def fit_epochs(
         classifier.mean_volume.copy_(mean)
         if how == "zscore":
             classifier.inverse_sd.copy_(inverse_sd)
-    mode = settings["mode"] or ("min" if "loss" in settings["monitor"] else "max")
+    if classifier.task.standardizes_targets:
+        target_mean, target_sd = target_statistics(datamodule)
+        classifier.target_mean.fill_(target_mean)
+        classifier.target_sd.fill_(target_sd)
+    mode = settings["mode"] or classifier.task.monitor_mode(settings["monitor"])
     best = ModelCheckpoint(work_dir, "best", monitor=settings["monitor"], mode=mode)
     history = History()
     callbacks: list[Callback] = [history, EpochReport(report_epoch), StopAtNonFinite(settings), best]
@@ -249,45 +253,29 @@ def training_statistics(datamodule: pl.LightningDataModule) -> tuple[torch.Tenso
     return mean.float(), inverse_sd.float()
 
 
+def target_statistics(datamodule: pl.LightningDataModule) -> tuple[float, float]:
+    """Mean and standard deviation (1 if all are equal) of the targets of the training images."""
+    targets = np.asarray(datamodule.train_dataloader().dataset.targets, float)
+    return float(targets.mean()), float(targets.std()) or 1.0
+
+
 @torch.no_grad()
-def predict_logits(classifier: nn.Module, loader: Any, device: str | torch.device = "cpu") -> tuple[Any, Any]:
-    """Logits (N, n_classes) and targets (N,) for all batches of a loader, on the CPU.
+def predict_outputs(
+    classifier: nn.Module, loader: Any, device: str | torch.device = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs (N, n_outputs), e.g. logits, and targets (N,) of all batches of a loader, on the CPU.
 
     Raises
     ------
     TrainingError
-        A logit is NaN or infinite.
+        An output is NaN or infinite.
     """
     classifier.to(device).eval()
     batches = [(classifier(batch["volume"].to(device)).cpu(), batch["target"]) for batch in loader]
-    logits = torch.cat([logits for logits, _ in batches])
-    if n_broken := int((~logits.isfinite()).any(1).sum()):
+    outputs = torch.cat([outputs for outputs, _ in batches])
+    if n_broken := int((~outputs.isfinite()).any(1).sum()):
         raise TrainingError(
-            f"the outputs for {n_broken} of {len(logits)} images are NaN or infinite; use a lower "
+            f"the outputs for {n_broken} of {len(outputs)} images are NaN or infinite; use a lower "
             "trainer.lr, or look for images with extreme intensities"
         )
-    return logits, torch.cat([targets for _, targets in batches])
-
-
-def fit_temperature(logits: torch.Tensor, targets: torch.Tensor, log_sd: float = 0.5) -> float:
-    """Temperature T of logits / T with the highest posterior probability.
-
-    The maximum of the likelihood is at T = 0 if all participants of a small validation part are classified
-    correctly. The log-normal prior around 1 prevents this.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (N, n_classes)
-    targets : Tensor of shape (N,)
-    log_sd : float, default 0.5
-        Standard deviation of log T in the prior.
-
-    References
-    ----------
-    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
-    """
-    candidates = torch.from_numpy(np.geomspace(0.05, 20, 601))
-    log_p = (logits.double()[None] / candidates[:, None, None]).log_softmax(-1)  # (T, N, n_classes)
-    likelihood = log_p[:, torch.arange(len(targets)), targets].sum(1)
-    prior = -(candidates.log() ** 2) / (2 * log_sd**2)
-    return float(candidates[(likelihood + prior).argmax()])
+    return outputs, torch.cat([targets for _, targets in batches])

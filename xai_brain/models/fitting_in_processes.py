@@ -30,6 +30,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from xai_brain.config.trust import import_trusted
+from xai_brain.io.text_tables import read_text
 from xai_brain.models.fitting import CHECKPOINT, TrainingError, fit_network, ignore_epoch
 from xai_brain.models.module import BrainClassifier
 from xai_brain.models.process_group import (
@@ -112,7 +113,7 @@ def fit_in_processes(
             raise TrainingError(f"another process has failed ({format_error(error)})") from error
     else:
         _launch(job, trainer_settings, work_dir, report_epoch)
-    rows = json.loads((work_dir / HISTORY).read_text())
+    rows = json.loads(read_text(work_dir / HISTORY))
     (work_dir / HISTORY).unlink()
     classifier = BrainClassifier.load_from_checkpoint(
         work_dir / CHECKPOINT, map_location="cpu", weights_only=True
@@ -143,7 +144,7 @@ def _launch(
         raise TrainingError(f"{name} has ended: {how}") from error
     except ProcessRaisedException as error:
         recorded = work_dir / ERROR
-        text = recorded.read_text() if recorded.exists() else str(error).strip().splitlines()[-1]
+        text = read_text(recorded) if recorded.exists() else str(error).strip().splitlines()[-1]
         raise TrainingError(text) from error
 
 
@@ -199,7 +200,8 @@ def _fit_in_process(
 ) -> None:
     """Train in one of the connected processes of `fit_in_processes`."""
     rank, accelerator = torch.distributed.get_rank(), accelerator_name(settings)
-    import_trusted([classifier_settings["network"]["_target_"]])  # the user has trusted it in rank zero
+    made = (classifier_settings["network"], classifier_settings.get("task") or {})
+    import_trusted([one["_target_"] for one in made if "_target_" in one])  # trusted by the user in rank zero
     unused: dict[str, Any] = {"find_unused_parameters": True} if settings["strategy"].endswith(UNUSED) else {}
     arguments = {
         "accelerator": accelerator,

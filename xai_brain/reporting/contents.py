@@ -13,8 +13,11 @@ import pandas as pd
 import yaml
 
 from xai_brain.io.nifti import parse_entities
+from xai_brain.io.text_tables import read_text
 from xai_brain.reporting.values import Estimate, ShownSubject, number
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv, sidecar
+from xai_brain.task.build import task_of_table
+from xai_brain.task.protocol import Task
 
 
 class RunContents:
@@ -31,7 +34,7 @@ class RunContents:
     # -- settings ------------------------------------------------------------------------------
     @cached_property
     def config(self) -> dict[str, Any]:
-        return (yaml.safe_load(self.run.config.read_text()) or {}) if self.run.config.exists() else {}
+        return (yaml.safe_load(read_text(self.run.config)) or {}) if self.run.config.exists() else {}
 
     def setting(self, dotted: str, default: Any = None) -> Any:
         """A value of the settings by its dotted name; `default` if it is absent or null."""
@@ -89,10 +92,17 @@ class RunContents:
         return [(Path(self.clean(what)).name, self.clean(why)) for what, why in rows]
 
     @cached_property
+    def task(self) -> Task:
+        """What the networks have learned, with the names of the predicted outputs."""
+        return task_of_table(
+            self.setting("task"), () if self.predictions is None else self.predictions.columns
+        )
+
+    @cached_property
     def class_names(self) -> list[str]:
         """In the order of the targets."""
         if self.predictions is not None:
-            return [c.removeprefix("prob_") for c in self.predictions.columns if c.startswith("prob_")]
+            return list(self.task.names)
         if self.participants is not None and {"label", "target"} <= set(self.participants):
             return list(self.participants.sort_values("target")["label"].drop_duplicates())
         return [str(name) for name in self.setting("data.class_names", [])]
@@ -232,7 +242,7 @@ class RunContents:
             return []
         if self.predictions is None:
             return [self._shown(row) for _, row in table.head(2).iterrows()]
-        prob = table[[f"prob_{name}" for name in self.class_names]].to_numpy(float)
+        prob = table[self.task.columns].to_numpy(float)
         table = table.assign(predicted=prob.argmax(1), confidence=prob.max(1))
         table = table.sort_values(["confidence", "participant_id"], ascending=[False, True])
         right = (table["predicted"] == table["target"]) | (table["target"] < 0)
@@ -264,7 +274,7 @@ class RunContents:
 
 def _table(path: Path) -> pd.DataFrame | None:
     """A table with at least one row, otherwise None."""
-    if not path.exists() or not path.read_text().strip():
+    if not path.exists() or not read_text(path).strip():
         return None
     table = read_tsv(path)
     return None if table.empty else table

@@ -14,6 +14,7 @@ from typing import Any
 
 import jinja2
 
+from xai_brain.config.schema import ConfigError
 from xai_brain.io.atomic import write_atomic
 from xai_brain.parallel.progress import log_seconds
 from xai_brain.reporting import sections
@@ -40,8 +41,19 @@ def write_report(run: RunDirectory) -> Path:
     Returns
     -------
     Path of the page, which requires neither a network connection nor other files
+
+    Raises
+    ------
+    ConfigError
+        The networks have learned something else than classes, which the report does not describe.
     """
     contents = RunContents(run)
+    if not contents.task.has_classes:
+        target = contents.task.settings()["_target_"]
+        raise ConfigError(
+            f"task._target_={target}: the report describes classes only; see {run.predictions} and "
+            f"{run.metrics}"
+        )
     with figures.style():
         html = _environment().get_template("report.html.j2").render(_context(contents))
     return write_atomic(run.report, lambda temporary: temporary.write_text(html, encoding="utf-8"))

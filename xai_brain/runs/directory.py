@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,13 @@ import pandas as pd
 
 from xai_brain.io.atomic import file_hash, write_atomic
 from xai_brain.io.nifti import bids_name
+from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log_debug
+from xai_brain.runs.seeds import checkpoint_name, seed_folder
 
-PACKAGES = (
-    "xai-brain",
-    "torch",
-    "pytorch-lightning",
-    "captum",
-    "nibabel",
-    "nilearn",
-    "numpy",
-    "scikit-learn",
-)
-
-
+PACKAGES = ["xai-brain", "torch", "pytorch-lightning", "captum", "nibabel", "nilearn"]
+PACKAGES += ["numpy", "scikit-learn"]
 TEXTS = dict.fromkeys(  # columns of ids, labels of classes and names
     ("participant_id", "session_id", "label", "class", "class_a", "class_b", "mask", "name", "region"), str
 )
@@ -104,8 +97,7 @@ class RunDirectory:
 
     # -- families of files ---------------------------------------------------------------------
     def checkpoint(self, fold: int, seed: int, seeds: list[int]) -> Path:
-        prefix = f"seed-{seed}_" if len(seeds) > 1 else ""
-        return self.path / "checkpoints" / f"{prefix}fold-{fold}.ckpt"
+        return self.path / "checkpoints" / f"{checkpoint_name(seed, fold, seeds)}.ckpt"
 
     def checkpoint_about(self, fold: int, seed: int, seeds: list[int]) -> Path:
         """Hash, code version and training subjects' hash of a checkpoint."""
@@ -146,9 +138,7 @@ class RunDirectory:
         seeds: list[int],
     ) -> Path:
         """Map of one image by one method; its JSON sidecar has the same stem."""
-        folder = self.path / "attributions"
-        folder = folder / f"seed-{seed}" if len(seeds) > 1 else folder
-        folder = folder / participant_id / (session_id or "")
+        folder = self.path / "attributions" / seed_folder(seed, seeds) / participant_id / (session_id or "")
         name = bids_name(participant_id, session_id, space=space, desc=method, suffix="attribution")
         return folder / f"{name}.nii.gz"
 
@@ -170,11 +160,11 @@ def sidecar(path: Path) -> Path:
 
 def write_json(content: Any, path: Path) -> Path:
     text = json.dumps(content, indent=2, default=_plain) + "\n"
-    return write_atomic(path, lambda temporary: temporary.write_text(text))
+    return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(read_text(path))
 
 
 def write_tsv(table: pd.DataFrame, path: Path) -> Path:
@@ -184,8 +174,9 @@ def write_tsv(table: pd.DataFrame, path: Path) -> Path:
 
 def read_tsv(path: Path) -> pd.DataFrame:
     # labels such as 01 are texts; not pandas' own list of missing values: a class may be called None
+    text, missing = StringIO(read_text(path)), ["n/a", ""]
     table = pd.read_csv(
-        path, sep="\t", na_values=["n/a", ""], keep_default_na=False, dtype=TEXTS, low_memory=False
+        text, sep="\t", na_values=missing, keep_default_na=False, dtype=TEXTS, low_memory=False
     )
     return table.fillna({"session_id": ""}) if "session_id" in table else table
 

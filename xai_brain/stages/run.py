@@ -20,6 +20,7 @@ from xai_brain.study.evaluation.mask_validation import is_validated, methods_of
 from xai_brain.study.evaluation.regions import atlas_of
 from xai_brain.study.evaluation.tables import is_complete
 from xai_brain.study.explanation.missing_maps import n_maps_missing
+from xai_brain.task.build import build_task, task_of_table
 
 
 def run(cfg: DictConfig | Config) -> RunDirectory:
@@ -51,6 +52,9 @@ def run(cfg: DictConfig | Config) -> RunDirectory:
             f"run shard {config.shard}: done; evaluate and report are left to a start when all maps are there"
         )
         return done
+    if not build_task(config.task).has_classes:
+        log("run: evaluate and report are left out: they compare classes, which this task does not have")
+        return done
     evaluate(config)
     if config.shard and not is_complete(config, done):
         return done
@@ -59,19 +63,22 @@ def run(cfg: DictConfig | Config) -> RunDirectory:
         if config.shard and not is_validated(config, done):
             return done
     done = report(config)
-    print_summary(done)
+    print_summary(config, done)
     return done
 
 
-def print_summary(done: RunDirectory) -> None:
+def print_summary(config: Config, done: RunDirectory) -> None:
     """A short table of the main figures and the path of the report."""
     from rich.table import Table
 
     metrics = read_json(done.metrics)
     table = Table("figure", "value", "95 % CI", "chance", title=None)
-    n_classes = sum(str(column).startswith("prob_") for column in read_tsv(done.predictions))
-    chance = {"test/balanced_accuracy": 1 / n_classes, "test/auroc": 0.5, "test/auroc_size_matched": 0.5}
-    chance |= {name: 0.5 for name in metrics if name.startswith("baseline/") and name.endswith("/auroc")}
+    task = task_of_table(config.task, read_tsv(done.predictions).columns)
+    levels = task.chance_levels()
+    chance = {f"test/{score}": level for score, level in levels.items()}
+    chance |= {
+        name: levels["auroc"] for name in metrics if name.startswith("baseline/") and name.endswith("/auroc")
+    }
     local = metrics.get("localization/chance")
     names = [name for name in chance if name in metrics]
     names += [

@@ -141,7 +141,7 @@ def _independent(
     return names, found, dropped
 
 
-def common_output(sidecars: Iterable[Mapping[str, Any]]) -> str:
+def common_output(sidecars: Iterable[Mapping[str, Any]], output: str | None = "logit_difference") -> str:
     """The class whose evidence against the others all maps explain.
 
     Maps of the predicted class explain different outputs in the two groups, so that their difference is not
@@ -152,6 +152,8 @@ def common_output(sidecars: Iterable[Mapping[str, Any]]) -> str:
     ----------
     sidecars : iterable of dict
         With ``Output`` and ``TargetName``, as the explain stage writes them.
+    output : str, optional
+        The output that must be explained; default: the logit difference.
 
     Returns
     -------
@@ -166,10 +168,10 @@ def common_output(sidecars: Iterable[Mapping[str, Any]]) -> str:
     sidecars = list(sidecars)
     targets = sorted({str(about.get("TargetName")) for about in sidecars})
     outputs = sorted({str(about.get("Output")) for about in sidecars})
-    remedy = "make maps with explain.target=<one class> explain.output=logit_difference in another run_dir"
+    remedy = f"make maps with explain.target=<one class> explain.output={output} in another run_dir"
     if len(targets) != 1:
         raise GroupError(f"its maps explain different classes ({' and '.join(targets)}); {remedy}")
-    if outputs != ["logit_difference"]:
+    if outputs != [output]:
         raise GroupError(f"its maps explain the {' and the '.join(outputs)} of {targets[0]}; {remedy}")
     if any(about.get("TargetRule") in ("predicted", "true") for about in sidecars):
         raise GroupError(

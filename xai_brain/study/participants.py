@@ -11,15 +11,18 @@ import pandas as pd
 
 from xai_brain.config.data import DataConfig, SyntheticDataConfig
 from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.cache import default_cache_dir, locks
 from xai_brain.data.cohort import prepare_cohort
-from xai_brain.data.participants import load_participants, require_classes
+from xai_brain.data.participants import load_participants
 from xai_brain.io.atomic import remove_partial_files
 from xai_brain.io.nifti import get_grid
 from xai_brain.io.problems import DataError, Problems, named
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log, log_warning, track
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
+from xai_brain.task.build import build_task
+from xai_brain.task.protocol import Task
 
 
 def prepared_cohort(config: Config, run: RunDirectory) -> pd.DataFrame:
@@ -50,6 +53,7 @@ def find_participants(config: Config, problems: Problems) -> pd.DataFrame:
         bins=data.bins or None,
         problems=problems,
         every_class=not config.networks,
+        task=build_task(config.task),
         **source_settings(data),
     )
 
@@ -57,7 +61,6 @@ def find_participants(config: Config, problems: Problems) -> pd.DataFrame:
 def prepare_volumes(config: Config, participants: pd.DataFrame, problems: Problems) -> pd.DataFrame:
     """Prepared volumes of all participants, from the cache where they are there."""
     data = config.data
-    names = list(data.class_names) if data.class_names else class_names(participants)
     table = prepare_cohort(
         participants,
         config.preprocessing,
@@ -71,7 +74,9 @@ def prepare_volumes(config: Config, participants: pd.DataFrame, problems: Proble
     )
     _log_space_warnings(table)
     if not config.networks:
-        require_classes(table, names, data.label or "class", cohort_root(config))
+        task = task_of(config, participants)
+        names = data.class_names or task.names
+        task.check_cohort(table, names, data.label or "class", str(cohort_root(config)))
     return table
 
 
@@ -201,3 +206,23 @@ def is_readable(config: Config) -> bool:
 def class_names(table: pd.DataFrame) -> list[str]:
     """Names in the order of the class index."""
     return table.drop_duplicates("target").sort_values("target")["label"].tolist()
+
+
+def task_of(config: Config, participants: pd.DataFrame) -> Task:
+    """The task of a run, with the names of its outputs."""
+    task = build_task(config.task)
+    return task.with_names(task.names_of(participants, config.data.label or ""))
+
+
+def require_classes(config: Config, command: str) -> None:
+    """Refuse to compare classes if the networks have learned something else.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not build_task(config.task).has_classes:
+        raise ConfigError(
+            f"task._target_={config.task['_target_']}: `xai-brain {command}` compares classes, which this "
+            "task does not have; train, predict and explain are available"
+        )

@@ -21,11 +21,13 @@ from xai_brain.runs.directory import (
     versions,
     write_manifest,
 )
+from xai_brain.study.participants import require_classes
 from xai_brain.study.settings import open_run
 
 
 def report_run(config: Config) -> RunDirectory:
     """Write the report, unless all that it shows is as it was."""
+    require_classes(config, "report")
     run = open_run(config)
     if is_current(run):
         log(f"report: nothing to do, {run.report} is up to date")

@@ -17,6 +17,8 @@ from xai_brain.study.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
 from xai_brain.study.settings import stage
 from xai_brain.study.trained_networks import TrainedNetworks
+from xai_brain.task.build import task_of_table
+from xai_brain.task.protocol import Task
 
 
 def open_study(run_dir: str | Path, *, trusted_modules: Sequence[str] = ()) -> Study:
@@ -57,8 +59,8 @@ class Study(TrainedNetworks):
 
     @property
     def class_names(self) -> list[str]:
-        """Classes in the order of their index."""
-        return [name.removeprefix("prob_") for name in read_tsv(self._run.predictions) if "prob_" in name]
+        """Classes in the order of their index, or the names of what another task predicts."""
+        return list(self._task.names)
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -72,11 +74,9 @@ class Study(TrainedNetworks):
         >>> study.predictions[["participant_id", "label", "predicted"]].shape
         (24, 3)
         """
-        table = read_tsv(self._run.predictions)
-        names = self.class_names
-        most_likely = table[[f"prob_{name}" for name in names]].to_numpy().argmax(1)
-        labels = [names[target] if target >= 0 else None for target in table["target"]]
-        return table.assign(label=labels, predicted=[names[index] for index in most_likely])
+        table, task = read_tsv(self._run.predictions), self._task
+        labels = task.labels_of(table["target"].to_numpy())
+        return table.assign(label=labels, predicted=task.predicted_labels(table[task.columns].to_numpy()))
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -90,9 +90,7 @@ class Study(TrainedNetworks):
         >>> list(study.scores.columns)
         ['metric', 'value', 'ci_low', 'ci_high', 'chance']
         """
-        metrics = read_json(self._run.metrics)
-        chance = {"balanced_accuracy": 1 / len(self.class_names), "auroc": 0.5, "auroc_pooled": 0.5}
-        chance["auroc_size_matched"] = 0.5
+        metrics, chance = read_json(self._run.metrics), self._task.chance_levels()
         rows = []
         for key in metrics:
             name = key.removeprefix("test/")
@@ -184,9 +182,9 @@ class Study(TrainedNetworks):
         target : str, optional
             ``predicted``, ``true`` or the name of a class; default: as in the maps that exist, else
             ``predicted``. A comparison of groups needs the name of one class.
-        output : {"logit", "logit_difference", "probability"}, optional
-            Default: as in the maps that exist, else that of the method. A comparison of groups needs
-            ``logit_difference``.
+        output : str, optional
+            For classification logit, logit_difference or probability. Default: as in the maps that exist,
+            else that of the method. A comparison of groups needs ``logit_difference``.
         seeds : sequence of int, optional
             Seeds whose networks are explained; default: all.
         batch_size : int, optional
@@ -209,7 +207,7 @@ class Study(TrainedNetworks):
         config = self._settings()
         chosen = method_settings(methods, config.attribution)
         if target is not None:
-            valid_choice("target", target, ("predicted", "true", *self.class_names))
+            valid_choice("target", target, self._task.valid_targets)
         for seed in seeds or ():
             valid_choice("seed", seed, self.seeds)
         values: dict[str, Any] = {f"attribution.{label}": settings for label, settings in chosen.items()}
@@ -244,6 +242,10 @@ class Study(TrainedNetworks):
             stage(evaluate_run)(config)
         stage(report_run)(config)
         return ReportPage(self._run.report)
+
+    @property
+    def _task(self) -> Task:
+        return task_of_table(self._settings().task, read_tsv(self._run.predictions).columns)
 
     def __repr__(self) -> str:
         table = read_tsv(self._run.predictions)

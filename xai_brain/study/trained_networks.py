@@ -66,7 +66,7 @@ class TrainedNetworks:
 
         Examples
         --------
-        >>> study.network(fold=0).class_names
+        >>> study.network(fold=0).output_names
         ['female', 'male']
         """
         from xai_brain.study.training.networks import load_classifier
@@ -146,8 +146,8 @@ class TrainedNetworks:
         train = next(
             training_subjects(config, self._run, self._cohort(config).reset_index(drop=True), networks)
         )
-        names = self.network(fold, seed=seed).class_names
-        return build_reference(train, names, n_volumes, get_grid(config.preprocessing.grid))
+        task = self.network(fold, seed=seed).task
+        return build_reference(train, task, n_volumes, get_grid(config.preprocessing.grid))
 
     # -- inside --------------------------------------------------------------------------------
     def _fold_and_seed(self, fold: int, seed: int | None) -> tuple[int, int]:

@@ -17,12 +17,13 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.io.atomic import file_hash
+from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, first_repeat, manifest_files, read_json, read_tsv, sidecar
-from xai_brain.statistics.classification import classification_metrics
 from xai_brain.study.participants import cohort_root
 from xai_brain.study.run_images import SPACE
 from xai_brain.study.training.native import NATIVE
+from xai_brain.task.build import task_of_table
 
 
 @dataclass
@@ -110,7 +111,7 @@ def check_run(config: Config, run: RunDirectory) -> Findings:
 def _settings(run: RunDirectory, findings: Findings) -> None:
     """config.yaml, by its first line."""
     findings.counts["settings"] = 1
-    unaltered = is_unaltered(run.config.read_text())
+    unaltered = is_unaltered(read_text(run.config))
     if unaltered is None:
         findings.unknown["settings"] = 1
     elif not unaltered:
@@ -291,10 +292,9 @@ def _figures(run: RunDirectory, findings: Findings) -> None:
     if not run.metrics.exists():
         findings.problems.append(f"{run.metrics}: is missing; {repair}")
     elif listed := findings.read(run.metrics, repair):
-        for name, value in classification_metrics(read_tsv(run.predictions), n_bootstrap=1).items():
-            if "_ci_" in name or name not in listed:  # an older version had fewer
-                continue
-            if not np.isclose(float(listed[name]), value, equal_nan=True):
-                findings.problems.append(
-                    f"{run.metrics}: {name} is not that of {run.predictions.name}; {repair}"
-                )
+        table = read_tsv(run.predictions)
+        task = task_of_table(saved_settings(run.config).task, table.columns)
+        for name, value in task.scores(table, n_bootstrap=1).items():
+            known = "_ci_" not in name and name in listed  # an older version had fewer
+            if known and not np.isclose(float(listed[name]), value, equal_nan=True):
+                findings.problems.append(f"{run.metrics}: {name} is not that of predictions.tsv; {repair}")

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 import pandas as pd
 import yaml
 
 from xai_brain.io.nifti import parse_entities
+from xai_brain.io.text_tables import read_text
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_tsv
+from xai_brain.task.build import task_of_table
+from xai_brain.task.protocol import Task
 
 Image = str | Path | nib.Nifti1Image
 N_BEHIND_GROUP = 8  # number of prepared images whose mean is the background of a group map
@@ -114,7 +118,7 @@ class RunCatalogue:
     # -- tables --------------------------------------------------------------------------------
     def _read_config(self) -> dict[str, Any]:
         try:
-            return yaml.safe_load(self.run.config.read_text()) or {}
+            return yaml.safe_load(read_text(self.run.config)) or {}
         except FileNotFoundError:
             return {}
         except (OSError, yaml.YAMLError) as error:
@@ -143,23 +147,25 @@ class RunCatalogue:
         if "participant_id" not in table:
             folders = sorted((self.run.path / "attributions").glob("sub-*"))
             table = pd.DataFrame({"participant_id": [folder.name for folder in folders]})
-        names = [str(column)[5:] for column in table.columns if str(column).startswith("prob_")]
+        task = task_of_table(self.config.get("task"), table.columns)
         rows = table.sort_values("participant_id", kind="stable").to_dict("records")
-        return [self._entry(row, names) for row in rows]
+        return [self._entry(row, task) for row in rows]
 
-    def _entry(self, row: dict[str, Any], names: list[str]) -> Entry:
-        label = str(row["label"]) if "label" in row else None
-        if names and "target" in row:
-            label = names[int(row["target"])] if row["target"] >= 0 else None  # unknown for new participants
-        predicted = max(names, key=lambda name: row[f"prob_{name}"]) if names else None
-        probability = float(row[f"prob_{predicted}"]) if predicted else None
+    def _entry(self, row: dict[str, Any], task: Task) -> Entry:
+        label, predicted, probability = str(row["label"]) if "label" in row else None, None, None
+        if task.names:
+            values = np.array([[row[column] for column in task.columns]], float)
+            label = task.labels_of(np.array([row["target"]]))[0] if "target" in row else label
+            predicted = task.predicted_labels(values)[0]
+            probability = float(values.max()) if task.has_classes else None
         rule = (self.config.get("explain") or {}).get("target", "predicted")
         session, seed = str(row.get("session_id") or ""), int(row.get("seed", self.seeds[0]))
         fold = int(row["fold"]) if "fold" in row else None
         parts = [str(row["participant_id"]), session]
         if predicted:
-            sign = ("✓" if label == predicted else "✗") if label else ""
-            parts.append(f"{label or ''} → {predicted} {probability:.2f} {sign}".strip())
+            sign = ("✓" if label == predicted else "✗") if label and task.has_classes else ""
+            how_sure = "" if probability is None else f"{probability:.2f} {sign}"
+            parts.append(f"{label or ''} → {predicted} {how_sure}".strip())
         elif label:
             parts.append(label)
         if "n_networks" in row:

@@ -9,8 +9,10 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 
-from xai_brain.data.folds.tables import NEVER_TESTED, require_classes
+from xai_brain.data.folds.tables import NEVER_TESTED, check_targets
 from xai_brain.io.problems import DataError, named
+from xai_brain.task.build import build_task
+from xai_brain.task.protocol import Task
 
 KINDS = ("stratified", "hold_out", "column")
 MAX_BINS = 5  # bins of a balanced number
@@ -27,6 +29,7 @@ def make_folds(
     column: str | None = None,
     group_column: str | None = None,
     balance_on: Sequence[str] = (),
+    task: Task | None = None,
 ) -> pd.DataFrame:
     """Assign each participant to the fold in which it is tested.
 
@@ -56,6 +59,8 @@ def make_folds(
         Numbers (e.g. age, icv_ml) or categories to balance over the folds: folds are stratified by class,
         within classes by bins of the first column, and within these by bins of the second. Missing numbers
         are replaced by the median of the class.
+    task : Task, optional
+        Determines the strata, which for classification (the default) are the classes.
 
     Returns
     -------
@@ -70,6 +75,9 @@ def make_folds(
     """
     if kind not in KINDS:
         raise DataError(f"folds.kind={kind}: one of {', '.join(KINDS)} is needed")
+    task = task or build_task()
+    known = participants.drop_duplicates("participant_id").reset_index(drop=True)
+    participants = participants.assign(target=task.strata(participants["target"]))
     unique = participants.drop_duplicates("participant_id").reset_index(drop=True)
     groups = _groups(participants, group_column)
     if kind == "column":
@@ -81,7 +89,7 @@ def make_folds(
             what = f"groups of {group_column}" if group_column else "participants"
             setting = f"folds.n_folds={n_folds}" if kind == "stratified" else f"folds.kind={kind}"
             raise DataError(
-                f"{setting}: the smallest class has only {smallest} {what}, {needed} are needed; "
+                f"{setting}: the smallest {task.stratum} has only {smallest} {what}, {needed} are needed; "
                 "use fewer folds"
             )
         strata = _strata(participants, balance_on, n_folds)
@@ -98,7 +106,7 @@ def make_folds(
         [pd.DataFrame({"participant_id": ids, "fold": fold, "repeat": r}) for r, fold in enumerate(folds)],
         ignore_index=True,
     )
-    require_classes(unique, table)
+    check_targets(known, table, task)
     return table if len(folds) > 1 else table.drop(columns="repeat")
 
 
@@ -109,6 +117,7 @@ def split_fold(
     validation_fraction: float,
     random_state: int = 0,
     group_column: str | None = None,
+    task: Task | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Training, validation and test rows of one fold; the validation part is taken from the training part.
 
@@ -118,10 +127,12 @@ def split_fold(
         `folds` from `make_folds` or `read_folds`.
     fold : int
     validation_fraction : float
-        Share of the training part, stratified by class.
+        Share of the training part, stratified like the folds.
     random_state : int, default 0
     group_column : str, optional
         Participants with the same value are not divided between training and validation.
+    task : Task, optional
+        Determines the strata; default: classification.
 
     Returns
     -------
@@ -130,9 +141,12 @@ def split_fold(
     """
     is_test = participants["participant_id"].isin(folds.loc[folds["fold"] == fold, "participant_id"])
     rest = participants[~is_test]
-    unique = rest.drop_duplicates("participant_id")
+    task = task or build_task()
+    unique = rest.assign(target=task.strata(rest["target"])).drop_duplicates("participant_id")
     if unique["target"].value_counts().min() < 2:
-        raise DataError(f"fold {fold}: a class has fewer than two training participants; use fewer folds")
+        raise DataError(
+            f"fold {fold}: a {task.stratum} has fewer than two training participants; use fewer folds"
+        )
     seed = np.random.RandomState([random_state, fold])
     if group_column:
         target, groups = unique["target"], _groups(rest, group_column)

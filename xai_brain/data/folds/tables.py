@@ -8,11 +8,15 @@ import pandas as pd
 
 from xai_brain.io.problems import DataError, named
 from xai_brain.io.tables import read_table
+from xai_brain.task.build import build_task
+from xai_brain.task.protocol import Task
 
 NEVER_TESTED = -1  # in the column fold: always in the training part
 
 
-def read_folds(path: str | Path, participants: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def read_folds(
+    path: str | Path, participants: pd.DataFrame, task: Task | None = None
+) -> tuple[pd.DataFrame, list[str]]:
     """Read given folds: folds.tsv of another run, or a table made by the user.
 
     Parameters
@@ -21,6 +25,8 @@ def read_folds(path: str | Path, participants: pd.DataFrame) -> tuple[pd.DataFra
         Table with participant_id (with or without ``sub-``), fold (-1: never tested) and, when
         participants are tested several times, repeat.
     participants : pandas.DataFrame
+    task : Task, optional
+        Default: classification.
 
     Returns
     -------
@@ -66,7 +72,7 @@ def read_folds(path: str | Path, participants: pd.DataFrame) -> tuple[pd.DataFra
         fold = part.set_index("participant_id")["fold"][cohort].to_numpy()
         parts.append(pd.DataFrame({"participant_id": cohort, "fold": fold, "repeat": repeat}))
     folds = pd.concat(parts, ignore_index=True)
-    require_classes(unique, folds)
+    check_targets(unique, folds, task or build_task())
     return (folds if len(parts) > 1 else folds.drop(columns="repeat")), unknown_ids
 
 
@@ -85,14 +91,11 @@ def with_repeat(predictions: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
     return predictions
 
 
-def require_classes(unique: pd.DataFrame, folds: pd.DataFrame) -> None:
-    """Refuse folds whose training part lacks a class, or if no fold tests two classes."""
+def check_targets(unique: pd.DataFrame, folds: pd.DataFrame, task: Task) -> None:
+    """Refuse folds whose sides do not have the targets that training and scores need (DataError)."""
     target = unique.set_index("participant_id")["target"]
-    n_tested = []
+    sides = {}
     for fold in fold_numbers(folds):
         is_test = target.index.isin(folds.loc[folds["fold"] == fold, "participant_id"])
-        if absent := sorted(set(target) - set(target[~is_test])):
-            raise DataError(f"fold {fold}: its training side has no participant of class {absent[0]}")
-        n_tested.append(target[is_test].nunique())
-    if max(n_tested, default=0) < 2:
-        raise DataError("folds: every fold tests one class only, so that no AUROC exists; use other folds")
+        sides[fold] = (target[~is_test], target[is_test])
+    task.check_folds(sides)

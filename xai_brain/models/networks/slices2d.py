@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from xai_brain.models.fitting import fit_temperature
+from xai_brain.task.classification import Classification
 
 
 class SlabNet(nn.Module):
@@ -83,5 +83,5 @@ def calibrated_votes(
     validation_targets : Tensor of shape (n_subjects * n_slabs,)
     n_slabs : int
     """
-    temperature = fit_temperature(vote(validation, n_slabs), validation_targets[::n_slabs])
+    temperature = Classification().fit_temperature(vote(validation, n_slabs), validation_targets[::n_slabs])
     return vote(test, n_slabs) / temperature

@@ -44,8 +44,7 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     }
     if (table["metric"] == "auroc_size_matched").any():
         titles["auroc_size_matched"] = "AUROC, matched for brain size"
-    chance = {area: 0.5, "auroc_size_matched": 0.5}
-    chance["balanced_accuracy"] = 1 / max(len(contents.class_names), 2)
+    chance = contents.task.chance_levels()
     there = [name for name in ("network", *names) if name in set(table["name"])]
     shown = {name: _in_words(name) for name in there}
     choices = contents.evaluation("chosen_network")
@@ -75,16 +74,16 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         "titles": list(titles.values()),
         "rows": rows,
         "figure": gallery.add("baselines", comparison_figures.interval_figure(drawn, colours)),
-        "brain_size": _cell(table, "brain_size", area, 0.5) if "brain_size" in names else None,
+        "brain_size": _cell(table, "brain_size", area, chance[area]) if "brain_size" in names else None,
         "size_test": _difference(table, "brain_size", area) if "brain_size" in names else None,
-        "best": {"name": shown[best], "estimate": _cell(table, best, area, 0.5),
+        "best": {"name": shown[best], "estimate": _cell(table, best, area, chance[area]),
                  "test": _difference(table, best, area)},
         "tested": "network" in there,
         "averaged": any(name.endswith("_ensemble") for name in names),
         "chosen": None if chosen is None
         else ", ".join(f"{_in_words(str(name))} in {n}" for name, n in chosen.items()),
         "n_pairs": int(n_matched // 2) if number(n_matched) else None,
-        "matched": _cell(table, "network", "auroc_size_matched", 0.5)
+        "matched": _cell(table, "network", "auroc_size_matched", chance["auroc_size_matched"])
         if _has(table, "network", "auroc_size_matched") else None,
     }  # fmt: skip
 

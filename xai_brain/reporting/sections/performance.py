@@ -14,13 +14,11 @@ POSITION, TITLE = 20, "Prediction"
 def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     predictions, names = contents.predictions, contents.class_names
     known = predictions is not None and bool((predictions["target"] >= 0).all())
-    shares = predictions["target"].value_counts(normalize=True) if predictions is not None else None
-    most_common = float(shares.max()) if shares is not None else None
+    task = contents.task
+    chance = task.chance_levels(None if predictions is None else predictions["target"])
     rows = {
-        "AUROC, mean over folds": contents.estimate("test/auroc", 0.5),
-        "AUROC, pooled": contents.estimate("test/auroc_pooled", 0.5),
-        "Balanced accuracy": contents.estimate("test/balanced_accuracy", 1 / max(len(names), 2)),
-        "Accuracy": contents.estimate("test/accuracy", most_common),
+        title: contents.estimate(f"test/{score}", chance.get(score))
+        for score, title in task.score_titles.items()
     }
     rows = {name: estimate for name, estimate in rows.items() if estimate is not None}
     if not rows and predictions is None:
@@ -33,7 +31,7 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
         result["agreement"] = float(agreement.mean()) if agreement is not None else None
         result["known"] = known
     if predictions is not None and len(names) > 1 and predictions["target"].nunique() > 1:
-        pooled = rows.get("AUROC, pooled")
+        pooled = rows.get(task.score_titles["auroc_pooled"])
         label = f"{pooled.value:.3f}, 95 % band" if pooled else "with 95 % band"
         drawn = (
             figures.performance_figure(predictions, names, label),

@@ -87,9 +87,9 @@ class EvaluationContext:
 
     def reference_of(self, key: str, train: Callable[[], pd.DataFrame]) -> Reference:
         if key not in self.shared:
-            names, n = self.classifier.class_names, self.config.explain.n_reference_volumes
+            task, n = self.classifier.task, self.config.explain.n_reference_volumes
             grid = get_grid(self.config.preprocessing.grid)
-            self.shared[key] = build_reference(train(), names, n, grid)
+            self.shared[key] = build_reference(train(), task, n, grid)
         return self.shared[key]
 
     def method(

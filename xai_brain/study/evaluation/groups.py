@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from itertools import combinations
 from typing import Any
 
 import nibabel as nib
@@ -13,7 +12,6 @@ import pandas as pd
 
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
-from xai_brain.data.labels import is_label
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import save_img
 from xai_brain.io.problems import DataError
@@ -46,8 +44,9 @@ from xai_brain.study.evaluation.group_records import (
     row_of,
 )
 from xai_brain.study.evaluation.regions import atlas_files, atlas_of
-from xai_brain.study.participants import class_names, is_readable, of_one_class, prepared_cohort, same_cohort
+from xai_brain.study.participants import is_readable, of_one_class, prepared_cohort, same_cohort, task_of
 from xai_brain.study.run_images import SPACE, brain_share, made_by, map_values
+from xai_brain.task.labels import is_label
 
 TABLES = ("group_tests", "group_clusters", "group_overlap", "group_agreement")
 
@@ -124,7 +123,7 @@ class Comparison:
     def __init__(self, config: Config, run: RunDirectory, maps: pd.DataFrame):
         self.config, self.run, self.maps, self.settings = config, run, maps, config.evaluation.group
         participants = of_one_class(read_tsv(run.participants), report=log)
-        self.classes = class_names(participants)
+        self.task = task_of(config, participants)
         given = self.settings.confounds
         self.confounds = default_confounds(config, participants) if given is None else list(given)
         if unknown := [name for name in self.confounds if name not in (*participants, "fold")]:
@@ -167,7 +166,8 @@ class Comparison:
     # -- what is compared ----------------------------------------------------------------------
     def _method(self, method: str, rows: pd.DataFrame) -> None:
         try:
-            target = common_output(read_json(sidecar(path)) for path in rows["path"])
+            about_maps = [read_json(sidecar(path)) for path in rows["path"]]
+            target = common_output(about_maps, self.task.group_output)
         except GroupError as error:
             log(f"evaluate: {method}: classes are not compared: {error}")
             self.tests.append({"method": method, "comparison": "", "reason": str(error)})
@@ -182,7 +182,7 @@ class Comparison:
         about = {
             "Method": method,
             "TargetName": target,
-            "Output": "logit_difference",
+            "Output": self.task.group_output,
             "SubjectScaling": self.settings.scaling,
             **made_by(rows["path"]),
         }
@@ -202,12 +202,8 @@ class Comparison:
             return [np.load(path) for path in paths[participant_id]]
 
         confounds = [name for name in self.confounds if name != "fold"]
-        about = {
-            "Method": IMAGE,
-            "IntensityScaling": self.config.preprocessing.scaling,
-            "SubjectScaling": "none",
-        }
-        self._compare(IMAGE, read, confounds, "none", about)
+        about = {"Method": IMAGE, "IntensityScaling": self.config.preprocessing.scaling}
+        self._compare(IMAGE, read, confounds, "none", about | {"SubjectScaling": "none"})
 
     def _compare(
         self,
@@ -230,7 +226,7 @@ class Comparison:
             if found:
                 rows[i] = np.mean(found, axis=0)
         there = np.flatnonzero(~empty)
-        for classes in combinations(self.classes, 2):
+        for classes in self.task.contrasts():
             comparison = f"{classes[1]}-minus-{classes[0]}"
             n_empty = int((empty & self.subjects["label"].isin(classes).to_numpy()).sum())
             try:

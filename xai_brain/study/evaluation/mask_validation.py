@@ -38,12 +38,13 @@ from xai_brain.runs.directory import (
     write_manifest,
     write_tsv,
 )
+from xai_brain.runs.seeds import network_name
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.evaluation.group_records import SHARES
 from xai_brain.study.explanation.fold_masks import validate_fold
 from xai_brain.study.explanation.mask_unit import JOINT, MaskUnit
 from xai_brain.study.explanation.missing_maps import check_methods
-from xai_brain.study.participants import class_names, prepared_cohort, same_cohort
+from xai_brain.study.participants import class_names, prepared_cohort, require_classes, same_cohort
 from xai_brain.study.run_images import SPACE
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.masked_training import read_retrained_predictions, retrain_masked
@@ -57,6 +58,7 @@ def validate_run(config: Config) -> RunDirectory:
     run = RunDirectory(Path(config.run_dir))
     if config.networks or not run.predictions.exists() or not run.folds.exists():
         raise ConfigError(f"{run.path}: has no networks of its own; masks need those of `xai-brain train`")
+    require_classes(config, "validate")
     check_methods(config)
     methods_of(config)  # refuses, before anything is kept
     check_classes(config, class_names(read_tsv(run.participants)))
@@ -155,7 +157,7 @@ def make_missing(config: Config, run: RunDirectory, units: list[MaskUnit]) -> No
         where = f"seed {network.seed} fold {network.fold + 1}"
         run_shared(
             run.locks,
-            {f"validate_{unit.label}_seed-{network.seed}_fold-{network.fold}": unit for unit in own},
+            {f"validate_{unit.label}_{network_name(network.seed, network.fold)}": unit for unit in own},
             done=MaskUnit.is_done,
             do=partial(validate_fold, context=context),
             progress=partial(track, description=f"validate {where}"),

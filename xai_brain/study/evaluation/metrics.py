@@ -22,6 +22,7 @@ from xai_brain.parallel.memory import return_freed_memory
 from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.shards import select_shard
 from xai_brain.runs.directory import RunDirectory, is_up_to_date, read_tsv, write_manifest, write_tsv
+from xai_brain.runs.seeds import network_name
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.evaluation.network_metrics import cascade_path
 from xai_brain.study.participants import prepared_cohort, same_cohort
@@ -60,7 +61,7 @@ def compute_metrics(config: Config, run: RunDirectory, maps: pd.DataFrame) -> tu
     networks = load_networks(config, run)
     work_of = {
         (seed, fold): {
-            f"{label}_seed-{seed}_fold-{fold}_{unit}": (unit, label) for unit in units for label in labels
+            f"{label}_{network_name(seed, fold)}_{unit}": (unit, label) for unit in units for label in labels
         }
         for seed, fold in networks
     }
@@ -118,7 +119,7 @@ def _select_participants(context: EvaluationContext, unit: str) -> EvaluationCon
 
 
 def _path(context: EvaluationContext, unit: str, label: str) -> Path:
-    name = f"desc-{label}_seed-{context.network.seed}_fold-{context.network.fold}_{unit}.tsv"
+    name = f"desc-{label}_{network_name(context.network.seed, context.network.fold)}_{unit}.tsv"
     return context.run.path / "evaluation" / "metrics" / name
 
 

@@ -27,6 +27,7 @@ from xai_brain.metrics.localization import localization
 from xai_brain.metrics.maps import maps_of
 from xai_brain.metrics.sanity import full_randomization, parameter_randomization
 from xai_brain.runs.directory import write_tsv
+from xai_brain.runs.seeds import network_name
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.explanation.configured_methods import multiplies_by_inputs
 from xai_brain.study.training.permuted import permute_labels, permuted_network
@@ -36,7 +37,7 @@ Scores = dict[str, tuple[Any, Any]]
 
 def cascade_path(context: EvaluationContext, label: str) -> Path:
     """Table of the similarities while the weights are randomised layer by layer."""
-    name = f"desc-{label}_seed-{context.network.seed}_fold-{context.network.fold}_cascade.tsv"
+    name = f"desc-{label}_{network_name(context.network.seed, context.network.fold)}_cascade.tsv"
     return context.run.path / "evaluation" / "metrics" / name
 
 

@@ -43,7 +43,7 @@ from xai_brain.study.evaluation.regions import atlas_files, atlas_of, evaluate_r
 from xai_brain.study.evaluation.report_card import calibration_hash, write_calibration, write_card
 from xai_brain.study.evaluation.variance import evaluate_variance
 from xai_brain.study.explanation.missing_maps import n_maps_missing
-from xai_brain.study.participants import class_names, is_readable
+from xai_brain.study.participants import class_names, is_readable, require_classes
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.compare_baselines import compare_baselines
 
@@ -64,6 +64,7 @@ def evaluate_run(config: Config) -> RunDirectory:
         between classes), with an atlas regions.tsv, region_groups.tsv and region_top.tsv, when asked for
         first_layer.tsv, group/ and the figures in metrics.json.
     """
+    require_classes(config, "evaluate")
     run = open_run(config)
     maps = find_maps(config, run)
     start = time.monotonic()

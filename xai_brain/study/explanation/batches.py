@@ -21,8 +21,8 @@ from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.parallel.threads import write_all
 from xai_brain.runs.directory import RunDirectory, git_commit, read_json, sidecar, versions, write_json
 from xai_brain.study.explanation.configured_methods import parameters_of
-from xai_brain.study.explanation.target_rule import read_target, target_rule
 from xai_brain.study.run_images import SPACE
+from xai_brain.task.protocol import Task
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,30 @@ def is_current(
     return read_json(sidecar(path))["CheckpointSHA256"] == networks[row.seed, row.fold]
 
 
-def build_reference(train: pd.DataFrame, class_names: list[str], n_volumes: int, grid: Grid) -> Reference:
-    """Class statistics and a sample of the training subjects of a fold, one volume in memory at a time."""
-    of_class = [train[train["target"] == k]["volume_path"] for k in range(len(class_names))]
+def build_reference(train: pd.DataFrame, task: Task, n_volumes: int, grid: Grid) -> Reference:
+    """Class statistics and a sample of the training participants of a fold, one volume in memory at a time.
+
+    Parameters
+    ----------
+    train : pandas.DataFrame
+        target, volume_path and volume_mask_path.
+    task : Task
+        Determines the groups whose means are computed, for classification the classes.
+    n_volumes : int
+        Size of the sample.
+    grid : Grid
+    """
+    train = train.assign(group=task.reference_groups(train["target"]))
+    n_groups = int(train["group"].max()) + 1
+    of_class = [train[train["group"] == k]["volume_path"] for k in range(n_groups)]
     moments = [mean_and_variance(paths) for paths in of_class]
-    sample = train.groupby("target", group_keys=False).head(max(n_volumes // len(class_names), 1))
+    sample = train.groupby("group", group_keys=False).head(max(n_volumes // n_groups, 1))
     brain_mask = np.any([np.load(path, mmap_mode="r") for path in train["volume_mask_path"]], axis=0)
     x, y, z = grid.spacing_mm.tolist()
     return Reference(
         class_means=torch.from_numpy(np.stack([mean for mean, _ in moments]))[:, None],
         volumes=torch.from_numpy(np.stack([load_volume(path) for path in sample["volume_path"]]))[:, None],
-        targets=torch.tensor(sample["target"].tolist()),
+        targets=torch.tensor(sample["group"].tolist()),
         brain_mask=torch.from_numpy(brain_mask),
         voxel_size_mm=(x, y, z),
         class_variances=torch.from_numpy(np.stack([variance for _, variance in moments]))[:, None],
@@ -92,7 +105,7 @@ class Explainer:
 
     classifier: CalibratedNetwork
     method: Any  # object with ``attribute(inputs, target)``
-    output: str  # logit, logit_difference or probability
+    output: str  # one of the outputs of the task, e.g. logit
 
 
 def explain_batch(
@@ -113,18 +126,17 @@ def explain_batch(
     rows = [keys.loc[(row.participant_id, row.session_id)] for row in batch.rows.itertuples()]
     inputs = torch.from_numpy(np.stack([load_volume(row["volume_path"]) for row in rows]))[:, None]
     inputs = inputs.to(next(explainers[0].classifier.parameters()).device)
-    class_names = explainers[0].classifier.class_names
-    probabilities = torch.from_numpy(batch.rows[[f"prob_{name}" for name in class_names]].to_numpy(float))
-    targets = resolve_targets(
-        config.explain.target, probabilities, batch.rows["target"].tolist(), class_names
-    )
-    maps, details = _mean_maps(explainers, inputs, targets.to(inputs.device), label, _seed_of(batch))
+    task = explainers[0].classifier.task
+    predicted = batch.rows[task.columns].to_numpy(float)
+    explained = task.explained_targets(config.explain.target, predicted, batch.rows["target"].to_numpy())
+    targets = torch.from_numpy(explained).to(inputs.device)
+    maps, details = _mean_maps(explainers, inputs, targets, label, _seed_of(batch))
     _refuse_non_finite(maps, batch, label, len(explainers))
     affine, parameters = get_grid(config.preprocessing.grid).affine, parameters_of(config, label)
     info = method_info(explainers[0].method)
 
     def save(each: tuple[Any, ...]) -> None:
-        row, of_cohort, values, target, probability, detail = each
+        row, of_cohort, values, target, prediction, detail = each
         path = map_path(config, run, row, label)
         if is_current(config, run, row, label, {(batch.seed, batch.fold): about["CheckpointSHA256"]}):
             return
@@ -138,10 +150,8 @@ def explain_batch(
             "Method": label,
             "Kind": "baseline" if info.is_baseline else "method",
             "Parameters": parameters,
-            "Target": int(target),
-            "TargetName": class_names[int(target)],
-            "TargetProbability": float(probability[target]),
-            "TargetRule": target_rule(config.explain.target, class_names),
+            **task.target_record(int(target), prediction),
+            "TargetRule": task.target_rule(config.explain.target),
             "Output": explainers[0].output,
             "Empty": not voxels.any(),
             "ValueMeaning": info.value_meaning,
@@ -153,7 +163,7 @@ def explain_batch(
         }
         write_json(about_map, sidecar(path))
 
-    of_each = (batch.rows.itertuples(), rows, maps, targets, probabilities, details)
+    of_each = (batch.rows.itertuples(), rows, maps, explained, predicted, details)
     write_all(save, zip(*of_each, strict=True))
 
 
@@ -209,19 +219,3 @@ def _attribute(
     else:
         maps, details = method.attribute(inputs, target=targets), [{}] * len(inputs)
     return maps.detach().cpu().float(), details
-
-
-def resolve_targets(
-    rule: str, probabilities: torch.Tensor, true: list[int], class_names: list[str]
-) -> torch.Tensor:
-    """Class index that is explained for each subject, (N,)."""
-    target = read_target(rule, class_names)
-    if isinstance(target, int):
-        return torch.full((len(true),), target)
-    if target == "predicted":
-        return probabilities.argmax(1)
-    if min(true) < 0:
-        raise ConfigError(
-            "explain.target=true: there are participants without a label; use predicted or a class"
-        )
-    return torch.tensor(true)

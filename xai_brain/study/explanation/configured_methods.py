@@ -17,6 +17,7 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid
 from xai_brain.study.training.networks import is_weights_file
+from xai_brain.task.build import build_task
 
 
 def takes_reference(config: Config, label: str) -> bool:
@@ -66,17 +67,18 @@ def build_method(
     -------
     method : object with ``attribute(inputs, target)``
     output : str
-        logit, logit_difference or probability.
+        One of the outputs of the task, e.g. logit, logit_difference or probability.
     """
     factory: Callable[..., Any] = instantiate(config.attribution[label])
-    output = config.explain.output or method_info(factory).default_output
+    task = build_task(config.task)
+    output = config.explain.output or task.default_output(method_info(factory).default_output)
     extra: dict[str, Any] = {"reference": reference} if takes_reference(config, label) else {}
     if reference is None and "voxel_size_mm" in _parameters(config, label):
         spacing = (
             config.attribution[label].get("voxel_size_mm") or get_grid(config.preprocessing.grid).spacing_mm
         )
         extra["voxel_size_mm"] = [float(mm) for mm in spacing]
-    return factory(ClassScore(classifier, output), **extra), output
+    return factory(ClassScore(classifier, output, task), **extra), output
 
 
 def parameters_of(config: Config, label: str) -> dict[str, Any]:

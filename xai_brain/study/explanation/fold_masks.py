@@ -19,7 +19,6 @@ from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import write_manifest, write_tsv
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.evaluation.regions import atlas_of
-from xai_brain.study.explanation.batches import resolve_targets
 from xai_brain.study.explanation.mask_unit import JOINT, KEPT, MaskUnit
 from xai_brain.study.run_images import SPACE
 
@@ -35,7 +34,7 @@ def validate_fold(unit: MaskUnit, context: EvaluationContext) -> None:
         fills = removal_baselines(context.config.evaluation.masks.removal, context.inputs, context.reference)
         left = [masked.kept_voxels(kept) for masked, kept in both]
         predicted = masked_probabilities(context.classifier, context.inputs, fills, left, context.batch_size)
-        columns = [f"prob_{name}" for name in context.classifier.class_names]
+        columns = context.classifier.task.columns
         tables = [
             masked.table(context.rows, kept, pd.DataFrame(probabilities, columns=columns), retrained=False)
             for (masked, kept), probabilities in zip(both, predicted, strict=True)
@@ -63,7 +62,7 @@ def make_orders(unit: MaskUnit, context: EvaluationContext) -> dict[str, Any]:
     dict
         Who was explained, and how many maps were empty and left out.
     """
-    config, network, names = context.config, context.network, context.classifier.class_names
+    config, network, task = context.config, context.network, context.classifier.task
     random_state = config.evaluation.random_state
     seed = [random_state, network.seed, network.fold]
     chosen = explained_subjects(context.training, config.evaluation.masks.n_subjects, seed)
@@ -71,8 +70,8 @@ def make_orders(unit: MaskUnit, context: EvaluationContext) -> dict[str, Any]:
     targets = chosen["target"].to_numpy()
     with preserved(context.classifier):
         with torch.no_grad():
-            probabilities = context.classifier(sample.inputs).softmax(1).cpu()
-        explained = resolve_targets(config.explain.target, probabilities, targets.tolist(), names)
+            predicted = task.predict(context.classifier(sample.inputs)).cpu().numpy()
+        explained = torch.from_numpy(task.explained_targets(config.explain.target, predicted, targets))
         method = context.method(unit.label)
         maps = maps_of(method, sample.inputs, explained.to(context.device), context.batch_size, random_state)
     known = maps.flatten(1).any(1).numpy()
@@ -81,7 +80,7 @@ def make_orders(unit: MaskUnit, context: EvaluationContext) -> dict[str, Any]:
         log(f"validate: {where}: {n_empty} of {len(known)} maps are empty and left out")
     means = {
         name: np.abs(maps[of_class, 0].numpy().mean(0, dtype=np.float64))
-        for k, name in enumerate(names)
+        for k, name in enumerate(task.names)
         if (of_class := np.flatnonzero(known & (targets == k))).size
     }
     if means:

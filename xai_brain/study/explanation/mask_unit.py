@@ -13,6 +13,7 @@ from xai_brain.config.schema import Config
 from xai_brain.io.nifti import load_img
 from xai_brain.metrics.masks import mask_smoothness, random_mask, top_k_mask, voxels_of
 from xai_brain.runs.directory import RunDirectory, is_up_to_date, read_tsv
+from xai_brain.runs.seeds import network_name
 from xai_brain.study.evaluation.regions import atlas_files
 from xai_brain.study.participants import class_names
 from xai_brain.study.training.networks import Network
@@ -66,7 +67,7 @@ class MaskUnit:
     @property
     def path(self) -> Path:
         """Table of what the network says through all masks; its record lies beside it, .json."""
-        name = f"desc-{self.label}_seed-{self.network.seed}_fold-{self.network.fold}.tsv"
+        name = f"desc-{self.label}_{network_name(self.network.seed, self.network.fold)}.tsv"
         return self.run.path / "evaluation" / "masks" / name
 
     @property

@@ -21,7 +21,7 @@ from xai_brain.models.module import BrainClassifier
 from xai_brain.parallel.progress import format_error
 from xai_brain.study.explanation.batches import build_reference, load_volume
 from xai_brain.study.explanation.configured_methods import build_method, multiplies_by_inputs, takes_reference
-from xai_brain.study.participants import class_names
+from xai_brain.study.participants import task_of
 from xai_brain.study.training.fold_training import classifier_settings
 
 N_OF_CLASS = 3  # participants of each class in the reference of the trial
@@ -47,13 +47,13 @@ def try_methods(config: Config, cohort: pd.DataFrame) -> None:
     if not config.attribution:
         return
     with seeded(torch.device("cpu"), 0):
-        names = class_names(cohort)
-        classifier = BrainClassifier(**classifier_settings(config, names)).eval()
+        task = task_of(config, cohort)
+        classifier = BrainClassifier(**classifier_settings(config, task)).eval()
         reference = None
         if any(takes_reference(config, label) for label in config.attribution):
-            few = cohort.groupby("target").head(N_OF_CLASS)
+            few = cohort.groupby(task.reference_groups(cohort["target"])).head(N_OF_CLASS)
             grid = get_grid(config.preprocessing.grid)
-            reference = build_reference(few, names, N_OF_CLASS * len(names), grid)
+            reference = build_reference(few, task, N_OF_CLASS * task.n_outputs, grid)
         volume = torch.from_numpy(np.array(load_volume(cohort.iloc[0]["volume_path"])))[None, None]
         failures = {}
         for label in config.attribution:

@@ -24,6 +24,7 @@ from xai_brain.runs.directory import (
     first_repeat,
     read_tsv,
 )
+from xai_brain.runs.seeds import network_name
 from xai_brain.study.explanation.batches import Batch, Explainer, build_reference, explain_batch, is_current
 from xai_brain.study.explanation.configured_methods import build_method, check_references, takes_reference
 from xai_brain.study.participants import prepared_cohort, same_cohort
@@ -128,7 +129,7 @@ def _of(config: Config) -> str:
 
 def _name(label: str, batch: Batch) -> str:
     """Of a unit of work: a method and a batch."""
-    return f"{label}_seed-{batch.seed}_fold-{batch.fold}_row-{batch.rows.index[0]}"
+    return f"{label}_{network_name(batch.seed, batch.fold)}_row-{batch.rows.index[0]}"
 
 
 def _is_done(
@@ -176,9 +177,9 @@ def _explain_with(
     known = not is_weights_file(config)  # the participants that they were trained on
     if known and any(takes_reference(config, label) for label, batches in todo.items() if batches):
         grid = get_grid(config.preprocessing.grid)
-        names, n_volumes = classifiers[0].class_names, config.explain.n_reference_volumes
+        task, n_volumes = classifiers[0].task, config.explain.n_reference_volumes
         references = [
-            build_reference(train, names, n_volumes, grid)
+            build_reference(train, task, n_volumes, grid)
             for train in training_subjects(config, run, cohort, networks)
         ]
     about = described(networks)

@@ -14,17 +14,18 @@ from xai_brain.config.schema import Config
 from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.data.slabs import SlabDataModule
 from xai_brain.io.nifti import get_grid
-from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
+from xai_brain.models.fitting import fit_fold, naming_network, predict_outputs
 from xai_brain.models.networks.slices2d import calibrated_votes
 from xai_brain.parallel.progress import EpochLines
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
+from xai_brain.task.protocol import Task
 
 
 def fold_probabilities(
     config: Config,
     settings: BaselineConfig,
     parts: dict[str, pd.DataFrame],
-    names: list[str],
+    task: Task,
     seed: int,
     what: str = "",
 ) -> dict[str, np.ndarray]:
@@ -38,8 +39,8 @@ def fold_probabilities(
         Of the baseline: features (slabs or volumes), network, n_slices and what differs in the trainer.
     parts : dict of pandas.DataFrame
         ``train``, ``validation``, ``test``.
-    names : list of str
-        Classes.
+    task : Task
+        With the names of the classes.
     seed : int
     what : str, optional
         First words of the log lines of epochs.
@@ -57,9 +58,9 @@ def fold_probabilities(
         assert settings.n_slices is not None
         data = SlabDataModule(parts, settings.n_slices, trainer.batch_size)
         x, _, z = get_grid(config.preprocessing.grid).shape
-        classifier_kwargs = classifier_settings(own, names) | {"input_shape": [settings.n_slices, x, z]}
+        classifier_kwargs = classifier_settings(own, task) | {"input_shape": [settings.n_slices, x, z]}
     else:
-        data, classifier_kwargs = datamodule_of(own, parts, seed), classifier_settings(own, names)
+        data, classifier_kwargs = datamodule_of(own, parts, seed), classifier_settings(own, task)
     with tempfile.TemporaryDirectory() as work_dir, naming_network(what):
         classifier, _, _ = fit_fold(
             data,
@@ -69,10 +70,10 @@ def fold_probabilities(
             work_dir=Path(work_dir),
             report_epoch=EpochLines(what, trainer.max_epochs),
         )
-        validation, targets = predict_logits(classifier, data.val_dataloader())
-        test, _ = predict_logits(classifier, data.test_dataloader())
+        validation, targets = predict_outputs(classifier, data.val_dataloader())
+        test, _ = predict_outputs(classifier, data.test_dataloader())
     logits = {"validation": validation, "test": test}
     if isinstance(data, SlabDataModule):
         n_slabs = data.n_slabs
         logits = {part: calibrated_votes(validation, targets, of, n_slabs) for part, of in logits.items()}
-    return {part: values.softmax(1).numpy() for part, values in logits.items()}
+    return {part: task.predict(values).numpy() for part, values in logits.items()}

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from xai_brain.baselines.classifiers import prediction_table
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.data.folds.tables import fold_numbers, with_repeat
 from xai_brain.io.atomic import disk_full_errors, file_hash, partial_prefix, write_atomic
 from xai_brain.models.calibrated import missing_package
-from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
+from xai_brain.models.fitting import fit_fold, naming_network, predict_outputs
 from xai_brain.models.fitting_in_processes import fit_in_processes
 from xai_brain.models.networks.kan2020 import is_published
 from xai_brain.models.process_group import joined_processes, n_processes
@@ -36,21 +35,22 @@ from xai_brain.runs.directory import (
     write_json,
     write_tsv,
 )
-from xai_brain.statistics.classification import classification_metrics, defined_figures
+from xai_brain.runs.seeds import network_seed
+from xai_brain.statistics.classification import defined_figures
 from xai_brain.study.explanation.method_trial import try_methods
 from xai_brain.study.explanation.missing_maps import check_methods
-from xai_brain.study.explanation.target_rule import read_target
 from xai_brain.study.participants import (
-    class_names,
     cohort_root,
     input_hashes,
     portable,
     prepared_cohort,
     same_cohort,
+    task_of,
 )
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
 from xai_brain.study.training.folds import audit, folds_of, log_folds, split_prepared_fold
+from xai_brain.task.build import task_of_table
 
 
 def train_run(config: Config) -> RunDirectory:
@@ -84,7 +84,7 @@ def train_networks(config: Config, run: RunDirectory) -> None:
     check_weights(config)
     cohort = prepared_cohort(config, run)
     check_brain_size(config, cohort)
-    read_target(config.explain.target, class_names(cohort))  # before hours of training
+    task_of(config, cohort).read_target(config.explain.target)  # before hours of training
     begun: list[pd.DataFrame] = []
     run_exclusive(run.locks, "begin", lambda: begun.extend(_begin(config, run, cohort)))
     cohort, folds = begun
@@ -140,14 +140,10 @@ def _finish(config: Config, run: RunDirectory, folds: pd.DataFrame) -> None:
         read_tsv(_fold_predictions(run, k, s, config)) for s in config.seeds for k in fold_numbers(folds)
     ]
     predictions = with_repeat(pd.concat(tables, ignore_index=True), folds)
-    figures = defined_figures(classification_metrics(predictions, "test", config.evaluation.n_bootstrap))
-    if "test/auroc" not in figures:
-        n_tested = predictions.groupby("fold")["target"].nunique()
-        incomplete = n_tested.index[n_tested < predictions["target"].nunique()]
-        log(
-            "train: test/auroc is not defined, because not every class is tested in fold "
-            f"{', '.join(str(fold + 1) for fold in incomplete)}; test/auroc_pooled ranks all folds together"
-        )
+    task = task_of_table(config.task, predictions.columns)
+    figures = defined_figures(task.scores(predictions, "test", config.evaluation.n_bootstrap))
+    if reason := task.missing_scores(predictions, figures):
+        log(f"train: {reason}")
     # the figures in pairs of equal brain size stay: who has them looks whether predictions have changed
     update_metrics(run, figures)
     write_tsv(predictions, run.predictions)  # last: it says that training is complete
@@ -166,10 +162,10 @@ def train_fold(
     """Fit the network of one fold and predict its test part; the predictions say that it is complete."""
     seeds = list(config.seeds)
     checkpoint = run.checkpoint(fold, seed, seeds)
-    done = _fold_predictions(run, fold, seed, config)
+    done, task = _fold_predictions(run, fold, seed, config), task_of(config, cohort)
     start = time.monotonic()
     parts = split_prepared_fold(config, cohort, folds, fold, seed)
-    fold_seed = 1000 * seed + fold
+    fold_seed = network_seed(seed, fold)
     datamodule = datamodule_of(config, parts, fold_seed)
     what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
     report_epoch = EpochLines(what, config.trainer.max_epochs)
@@ -182,22 +178,20 @@ def train_fold(
     ):
         classifier, network_file, history = fit(
             datamodule,
-            classifier_settings(config, class_names(cohort)),
+            classifier_settings(config, task),
             settings,
             seed=fold_seed,
             work_dir=Path(work_dir),
             report_epoch=report_epoch,
         )
         _keep_logs(Path(work_dir), run.path / "logs" / checkpoint.stem)
-        probabilities = {
-            "validation": predict_logits(classifier, datamodule.val_dataloader())[0].softmax(1).numpy(),
-            "test": predict_logits(classifier, datamodule.test_dataloader())[0].softmax(1).numpy(),
-        }
+        loaders = {"validation": datamodule.val_dataloader(), "test": datamodule.test_dataloader()}
+        outputs = {part: predict_outputs(classifier, loader)[0] for part, loader in loaders.items()}
         write_atomic(checkpoint, partial(shutil.copyfile, network_file))
     write_tsv(history, run.history(fold, seed, seeds))
     tables = {
-        part: prediction_table(parts[part], values, class_names(cohort), fold=fold, seed=seed)
-        for part, values in probabilities.items()
+        part: task.prediction_table(parts[part], task.predict(values).numpy(), fold=fold, seed=seed)
+        for part, values in outputs.items()
     }
     of_subjects = (parts["train"]["sha256"], parts["validation"]["sha256"])
     write_tsv(tables["validation"], run.validation(fold, seed, seeds))
@@ -211,8 +205,8 @@ def train_fold(
     }
     write_json(about, run.checkpoint_about(fold, seed, seeds))
     write_tsv(tables["test"], done)
-    accuracy = (probabilities["test"].argmax(1) == tables["test"]["target"]).mean()
-    log(f"{what}: test accuracy {accuracy:.3f} (n = {len(tables['test'])}), {time.monotonic() - start:.0f} s")
+    score, n_tested = task.summary(tables["test"]), len(tables["test"])
+    log(f"{what}: {score} (n = {n_tested}), {time.monotonic() - start:.0f} s")
 
 
 def _fold_predictions(run: RunDirectory, fold: int, seed: int, config: Config) -> Path:

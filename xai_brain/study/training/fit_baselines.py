@@ -17,7 +17,6 @@ from xai_brain.baselines.classifiers import (
     class_probabilities,
     fit_baseline,
     pipeline_of,
-    prediction_table,
 )
 from xai_brain.baselines.morphometry import morphometry_features
 from xai_brain.baselines.voxel_features import voxel_features
@@ -30,7 +29,8 @@ from xai_brain.models.calibrated import missing_package
 from xai_brain.parallel.locks import run_shared
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, add_seconds, read_json, read_tsv, write_json, write_tsv
-from xai_brain.study.participants import class_names, prepared_cohort, same_cohort
+from xai_brain.runs.seeds import network_name, network_seed
+from xai_brain.study.participants import prepared_cohort, same_cohort, task_of
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.baseline_networks import fold_probabilities
 from xai_brain.study.training.compare_baselines import compare_baselines
@@ -130,8 +130,8 @@ def fit_classifier(
     features: np.ndarray,
 ) -> None:
     """Out-of-fold predictions of a scikit-learn classifier; training and validation part are one here."""
-    settings, seed, names = read_baseline(name, config.baselines[name]), config.seeds[0], class_names(cohort)
-    usable = ~np.isnan(features).all(1)
+    settings, task = read_baseline(name, config.baselines[name]), task_of(config, cohort)
+    seed, usable = config.seeds[0], ~np.isnan(features).all(1)
 
     def fit(fold: int) -> None:
         done, start = run.baseline(name, f"fold-{fold}"), time.monotonic()
@@ -154,17 +154,18 @@ def fit_classifier(
                 features[train.index],
                 train["target"].to_numpy(),
                 groups.to_numpy(),
-                random_state=1000 * seed + fold,
+                random_state=network_seed(seed, fold),
             )
         except (BaselineError, ValueError) as error:
             raise BaselineError(f"baselines.{name}: fold {fold + 1}: {str(error).splitlines()[0]}") from error
         write_json(chosen, done.with_suffix(".json"))
-        probabilities = class_probabilities(model, features[test.index], len(names))
+        probabilities = class_probabilities(model, features[test.index], task.n_outputs)
         if not np.isfinite(probabilities).all():
             raise BaselineError(f"baselines.{name}: fold {fold + 1}: predictions are NaN or infinite")
-        table = prediction_table(test, probabilities, names, fold=fold, seed=seed)
+        table = task.prediction_table(test, probabilities, fold=fold, seed=seed)
         write_tsv(table, done)
-        _log_scores(f"{name} fold {fold + 1}/{max(fold_numbers(folds)) + 1}", table, start)
+        what = f"{name} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
+        _log_score(what, task.summary(table), len(table), start)
 
     run_shared(
         run.locks,
@@ -180,41 +181,34 @@ def fit_network_baseline(
     config: Config, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame, name: str
 ) -> None:
     """Out-of-fold predictions of another network, trained with the seeds and parts of the run's own."""
-    settings, names = read_baseline(name, config.baselines[name]), class_names(cohort)
+    settings, task = read_baseline(name, config.baselines[name]), task_of(config, cohort)
 
     def fit(seed: int, fold: int) -> None:
         start, what = time.monotonic(), f"{name} seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
         parts = split_prepared_fold(config, cohort, folds, fold, seed)
-        probabilities = fold_probabilities(config, settings, parts, names, 1000 * seed + fold, what)
+        probabilities = fold_probabilities(config, settings, parts, task, network_seed(seed, fold), what)
         tables = {
-            part: prediction_table(parts[part], values, names, fold=fold, seed=seed)
+            part: task.prediction_table(parts[part], values, fold=fold, seed=seed)
             for part, values in probabilities.items()
         }
-        write_tsv(tables["validation"], run.baseline(name, f"validation_{of_network(seed, fold)}"))
-        write_tsv(tables["test"], run.baseline(name, of_network(seed, fold)))  # last: it says that it is done
-        _log_scores(what, tables["test"], start)
+        write_tsv(tables["validation"], run.baseline(name, f"validation_{network_name(seed, fold)}"))
+        write_tsv(tables["test"], run.baseline(name, network_name(seed, fold)))  # last: it is complete
+        _log_score(what, task.summary(tables["test"]), len(tables["test"]), start)
 
     seeds = config.seeds[: settings.n_seeds]
-    units = {of_network(seed, fold): (seed, fold) for seed in seeds for fold in fold_numbers(folds)}
+    units = {network_name(seed, fold): (seed, fold) for seed in seeds for fold in fold_numbers(folds)}
     run_shared(
         run.locks,
         {f"{name}_{unit}": of for unit, of in units.items()},
-        done=lambda of: run.baseline(name, of_network(*of)).exists(),
+        done=lambda of: run.baseline(name, network_name(*of)).exists(),
         do=lambda of: fit(*of),
         wait=lambda n: log(f"{name}: waiting for {n} folds that other processes fit"),
     )
     _gather(run, folds, name, [run.baseline(name, unit) for unit in units])
 
 
-def of_network(seed: int, fold: int) -> str:
-    """Name of the table of what one network predicts."""
-    return f"seed-{seed}_fold-{fold}"
-
-
-def _log_scores(what: str, table: pd.DataFrame, start: float) -> None:
-    probabilities = table.filter(regex="^prob_").to_numpy()
-    accuracy = (probabilities.argmax(1) == table["target"]).mean()
-    log(f"{what}: test accuracy {accuracy:.3f} (n = {len(table)}), {time.monotonic() - start:.0f} s")
+def _log_score(what: str, score: str, n_tested: int, start: float) -> None:
+    log(f"{what}: {score} (n = {n_tested}), {time.monotonic() - start:.0f} s")
 
 
 def _gather(run: RunDirectory, folds: pd.DataFrame, name: str, files: list[Path]) -> None:

@@ -11,6 +11,7 @@ from xai_brain.config.schema import Config
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.io.nifti import get_grid
+from xai_brain.task.protocol import Task
 
 
 def datamodule_of(config: Config, parts: dict[str, pd.DataFrame], seed: int) -> BrainDataModule:
@@ -25,11 +26,12 @@ def datamodule_of(config: Config, parts: dict[str, pd.DataFrame], seed: int) -> 
     )
 
 
-def classifier_settings(config: Config, names: list[str]) -> dict[str, Any]:
+def classifier_settings(config: Config, task: Task) -> dict[str, Any]:
     """Arguments of `BrainClassifier`."""
     return {
         "network": dict(config.model),
-        "class_names": names,
+        "output_names": list(task.names),
+        "task": task.settings(),
         "input_shape": list(get_grid(config.preprocessing.grid).shape),
         "preprocessing": asdict(config.preprocessing),
         **{

@@ -14,10 +14,12 @@ from xai_brain.data.audit import audit_split, content_hashes
 from xai_brain.data.folds.splits import make_folds, split_fold
 from xai_brain.data.folds.summary import confound_differences, describe_confounds, summarise_folds
 from xai_brain.data.folds.tables import NEVER_TESTED, fold_numbers, read_folds
-from xai_brain.data.labels import is_label
 from xai_brain.io.problems import named
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, update_metrics, write_tsv
+from xai_brain.runs.seeds import split_random_state
+from xai_brain.task.build import build_task
+from xai_brain.task.labels import is_label
 
 OF_PARTS = ("allow_shared", "validation_fraction", "validation_by_seed")  # not of who is tested when
 
@@ -25,14 +27,14 @@ OF_PARTS = ("allow_shared", "validation_fraction", "validation_by_seed")  # not 
 def folds_of(config: Config, cohort: pd.DataFrame) -> pd.DataFrame:
     """The folds that the settings ask for, or the table that they name."""
     settings = asdict(config.folds)
-    path, only = settings.pop("path"), settings.pop("only")
+    path, only, task = settings.pop("path"), settings.pop("only"), build_task(config.task)
     if path:
-        folds, unknown_ids = read_folds(path, cohort)
+        folds, unknown_ids = read_folds(path, cohort, task)
         if unknown_ids:
             log(f"{path}: {named(unknown_ids)} not in the cohort, left out")
     else:
         made = {key: value for key, value in settings.items() if key not in OF_PARTS}
-        folds = make_folds(cohort, **made)
+        folds = make_folds(cohort, **made, task=task)
     return folds if only is None else one_fold(folds, only)
 
 
@@ -57,8 +59,15 @@ def split_prepared_fold(
 ) -> dict[str, pd.DataFrame]:
     """Training, validation and test rows of a fold of a run; who validates may depend on the seed."""
     settings = config.folds
-    random_state = settings.random_state + (1000 * seed if settings.validation_by_seed else 0)
-    return split_fold(cohort, folds, fold, settings.validation_fraction, random_state, settings.group_column)
+    return split_fold(
+        cohort,
+        folds,
+        fold,
+        settings.validation_fraction,
+        split_random_state(settings.random_state, seed, settings.validation_by_seed),
+        settings.group_column,
+        build_task(config.task),
+    )
 
 
 def audit(config: Config, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:

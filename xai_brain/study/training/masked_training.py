@@ -16,8 +16,9 @@ import pandas as pd
 import torch
 
 from xai_brain.metrics.deletion_insertion import removal_baselines
-from xai_brain.models.fitting import fit_fold, naming_network, predict_logits
+from xai_brain.models.fitting import fit_fold, naming_network, predict_outputs
 from xai_brain.runs.directory import read_tsv, write_tsv
+from xai_brain.runs.seeds import network_seed
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.explanation.batches import load_volume
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
@@ -35,11 +36,11 @@ def retrain_masked(context: EvaluationContext, left: np.ndarray, path: Path) -> 
     path : Path
         Table of participant_id, session_id, prob_<class>... to write.
     """
-    config, network, names = context.config, context.network, context.classifier.class_names
+    config, network, task = context.config, context.network, context.classifier.task
     parts = split_prepared_fold(
         config, context.cohort, read_tsv(context.run.folds), network.fold, network.seed
     )
-    seed = 1000 * network.seed + network.fold
+    seed = network_seed(network.seed, network.fold)
     name = f"retraining on masked images, seed {network.seed} fold {network.fold + 1}"
     with tempfile.TemporaryDirectory() as folder, naming_network(name):
         masked = {
@@ -48,13 +49,13 @@ def retrain_masked(context: EvaluationContext, left: np.ndarray, path: Path) -> 
         data = datamodule_of(config, masked, seed)
         classifier, _, _ = fit_fold(
             data,
-            classifier_settings(config, names),
+            classifier_settings(config, task),
             {**asdict(config.trainer), "tensorboard": False},
             seed=seed,
             work_dir=Path(folder) / "logs",
         )
-        logits, _ = predict_logits(classifier, data.test_dataloader())
-    predicted = pd.DataFrame(logits.softmax(1).numpy(), columns=[f"prob_{name}" for name in names])
+        outputs, _ = predict_outputs(classifier, data.test_dataloader())
+    predicted = pd.DataFrame(task.predict(outputs).numpy(), columns=task.columns)
     images = parts["test"][["participant_id", "session_id"]].reset_index(drop=True)
     write_tsv(pd.concat([images, predicted], axis=1), path)
 

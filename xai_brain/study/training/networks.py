@@ -63,7 +63,7 @@ def _load_weights(path: Path, config: Config) -> CalibratedNetwork:
     network = {**config.model, "weights": str(path)}
     shape = list(get_grid(config.preprocessing.grid).shape)
     try:
-        return CalibratedNetwork(network, list(config.data.class_names or []), shape).eval()
+        return CalibratedNetwork(network, config.data.class_names or [], shape, task=config.task).eval()
     except (TypeError, ValueError) as error:
         raise ConfigError(f"networks={path}: {str(error).removeprefix(f'{path}: ')}") from error
 

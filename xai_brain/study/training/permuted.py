@@ -18,7 +18,8 @@ from xai_brain.models.fitting import fit_fold, naming_network
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_tsv
-from xai_brain.study.participants import class_names
+from xai_brain.runs.seeds import network_seed
+from xai_brain.study.participants import task_of
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
 from xai_brain.study.training.folds import split_prepared_fold
 from xai_brain.study.training.networks import Network, load_classifier
@@ -51,7 +52,7 @@ def permuted_network(
         log(f"train fold {network.fold + 1} with permuted labels")
         parts = split_prepared_fold(config, cohort, read_tsv(run.folds), network.fold, network.seed)
         parts |= {name: permute_labels(parts[name]) for name in ("train", "validation")}
-        fold_seed = 1000 * network.seed + network.fold
+        fold_seed = network_seed(network.seed, network.fold)
         name = f"training with permuted labels, seed {network.seed} fold {network.fold + 1}"
         with (
             tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir,
@@ -59,7 +60,7 @@ def permuted_network(
         ):
             _, network_file, _ = fit_fold(
                 datamodule_of(config, parts, fold_seed),
-                classifier_settings(config, class_names(cohort)),
+                classifier_settings(config, task_of(config, cohort)),
                 {**asdict(config.trainer), "tensorboard": False},
                 seed=fold_seed,
                 work_dir=Path(work_dir),

@@ -26,11 +26,12 @@ from xai_brain.runs.directory import (
     write_json,
     write_tsv,
 )
-from xai_brain.statistics.classification import classification_metrics, defined_figures
+from xai_brain.statistics.classification import defined_figures
 from xai_brain.study.explanation.batches import load_volume
 from xai_brain.study.participants import cohort_root, input_hashes, portable, prepared_cohort
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.networks import ALL, Network, is_weights_file, trained_networks, trained_run
+from xai_brain.task.protocol import Task
 
 LEAST_VARIATION = 0.05  # of brain size, SD by mean: 0.10 between adults, 0.02 to 0.03 after affine alignment
 PUBLISHED_MEDIAN = 700  # of intensities in the brain
@@ -69,23 +70,22 @@ def _predict(config: Config, run: RunDirectory) -> None:
     about["tables_sha256"] = {run.participants.name: file_hash(run.participants)}
     write_json(about, run.provenance)
 
-    names = list(config.data.class_names or [])
-    probabilities = ensemble_probabilities(config, cohort, networks)  # (n_networks, N, n_classes)
-    mean = probabilities.mean(0)
-    agreeing = (probabilities.argmax(2) == mean.argmax(1)).mean(0)
+    values, task = ensemble_predictions(config, cohort, networks)  # (n_networks, N, n_columns)
+    mean = values.mean(0)
     table = cohort[["participant_id", "session_id"]].assign(
         seed=ALL[0],
         fold=ALL[1],
         target=cohort["target"],
         n_networks=len(networks),
-        networks_agree=agreeing,
-        **{f"prob_{name}": mean[:, k] for k, name in enumerate(names)},
+        **task.ensemble_columns(values),
+        **{column: mean[:, k] for k, column in enumerate(task.columns)},
     )
-    if set(table["target"]) == set(range(len(names))):
-        figures = classification_metrics(table, "test", config.evaluation.n_bootstrap)
+    if task.can_be_scored(table["target"].to_numpy()):
+        figures = task.scores(table, "test", config.evaluation.n_bootstrap)
         update_metrics(run, defined_figures(figures), replace=("test/",))
     else:
-        log("predict: without participants of every class there are no test metrics")
+        of_whom = "every class" if task.has_classes else "known target only"
+        log(f"predict: without participants of {of_whom} there are no test metrics")
     write_tsv(table, run.predictions)  # last: it says that prediction is complete
     add_seconds(run, "predict", time.monotonic() - start)
     how = f"the mean of {len(networks)} networks" if len(networks) > 1 else "one network"
@@ -156,26 +156,29 @@ def _same_content(settings: Config, cohort: pd.DataFrame, run: RunDirectory) -> 
 
 
 @torch.no_grad()
-def ensemble_probabilities(config: Config, cohort: pd.DataFrame, networks: list[Network]) -> np.ndarray:
-    """Calibrated probabilities, (n_networks, N, n_classes).
+def ensemble_predictions(
+    config: Config, cohort: pd.DataFrame, networks: list[Network]
+) -> tuple[np.ndarray, Task]:
+    """Predictions, e.g. calibrated probabilities, (n_networks, N, n_columns), and the task of the networks.
 
     Raises
     ------
     DataError
-        A probability is NaN or infinite.
+        A prediction is NaN or infinite.
     """
-    probabilities = []
+    predictions = []
     for network in track(networks, "predict, networks"):
         classifier = network.load(config)
         device = next(classifier.parameters()).device
         batches = _batches(cohort["volume_path"].tolist(), config.explain.batch_size)
-        probabilities.append(torch.cat([classifier(batch.to(device)).softmax(1).cpu() for batch in batches]))
-        if broken := cohort["participant_id"][(~probabilities[-1].isfinite()).any(1).numpy()].tolist():
+        task = classifier.task
+        predictions.append(torch.cat([task.predict(classifier(batch.to(device))).cpu() for batch in batches]))
+        if broken := cohort["participant_id"][(~predictions[-1].isfinite()).any(1).numpy()].tolist():
             raise DataError(
                 f"{named(broken)}: the output of the network {network.checkpoint} is NaN or infinite; look "
                 "for extreme intensities in the image, or train the network again"
             )
-    return torch.stack(probabilities).numpy()
+    return torch.stack(predictions).numpy(), task
 
 
 def _batches(paths: list[str], size: int) -> Iterator[torch.Tensor]:

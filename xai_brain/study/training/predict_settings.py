@@ -13,9 +13,10 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.models.networks.kan2020 import is_published
 from xai_brain.models.weights import read_weights_file
-from xai_brain.runs.directory import RunDirectory, read_tsv
+from xai_brain.runs.directory import read_tsv
 from xai_brain.study.explanation.configured_methods import check_references
 from xai_brain.study.training.networks import ALL, is_checkpoint, trained_run
+from xai_brain.task.build import build_task
 
 FREE = ("run_dir", "name", "networks", "overwrite", "data", "explain", "attribution", "evaluation")
 LABELS = ("label", "class_names", "threshold", "bins")  # as at training unless they are given
@@ -75,7 +76,8 @@ def _of_run(composed: Config, given: list[str], overrides: list[str]) -> Config:
             setattr(config.data, key, getattr(before, key))
     if config.data.brain_size_column and "data.brain_size_column" not in given:
         config.data.brain_size_column = None  # needs folds
-    config.data.class_names = trained_class_names(trained)
+    if (task := build_task(config.task)).has_classes:
+        config.data.class_names = task.names_in(read_tsv(trained.predictions).columns)
     _take_raw(config, composed, given, str(composed.networks))
     config.networks = composed.networks
     return config
@@ -105,6 +107,9 @@ def _of_weights(overrides: list[str], given: list[str]) -> Config:
             f"model.weights={path}: the file does not say how the images of training were prepared; "
             "give preprocessing=... as at training"
         )
+    if not build_task(composed.task).has_classes:
+        target = composed.task["_target_"]
+        raise ConfigError(f"model.weights={path}: task._target_={target} needs a checkpoint of xai_brain")
     if composed.data.class_names is None:
         raise ConfigError(
             f"model.weights={path}: the file does not name its classes; give data.class_names=[...] in the "
@@ -121,14 +126,16 @@ def _of_checkpoint(
     """Settings that a checkpoint of this project keeps."""
     other = [key for key in given if key.startswith(("model", "preprocessing")) and key != "model.weights"]
     _refuse_training_settings([key for key in other if not _is_raw(key, overrides)])
-    if "data.class_names" in given and composed.data.class_names != saved["class_names"]:
+    if "data.class_names" in given and composed.data.class_names != saved["output_names"]:
         raise ConfigError(
-            f"data.class_names={composed.data.class_names}: those of {path} are {saved['class_names']}"
+            f"data.class_names={composed.data.class_names}: those of {path} are {saved['output_names']}"
         )
     if not saved["preprocessing"]:
         raise ConfigError(f"model.weights={path}: does not say how the images of training were prepared")
     config = deepcopy(composed)
-    config.data.class_names, config.networks, config.model = saved["class_names"], str(path), saved["network"]
+    config.networks, config.model, config.task = str(path), saved["network"], saved["task"]
+    if build_task(config.task).has_classes:
+        config.data.class_names = saved["output_names"]
     config.preprocessing = read_preprocessing(saved["preprocessing"])
     _take_raw(config, composed, given, str(path))
     return config
@@ -158,9 +165,3 @@ def _take_raw(config: Config, composed: Config, given: list[str], networks: str)
             f"preprocessing.alignment={config.preprocessing.alignment}: the images of training of {networks} "
             f"were aligned with {aligned_at_training}"
         )
-
-
-def trained_class_names(trained: RunDirectory) -> list[str]:
-    """In the order of the network's outputs."""
-    columns = read_tsv(trained.predictions).columns
-    return [column.removeprefix("prob_") for column in columns if column.startswith("prob_")]
