@@ -25,7 +25,7 @@ from xai_brain.config.checks import read_config
 from xai_brain.config.evaluation import EvaluationConfig
 from xai_brain.io.nifti import get_grid, save_img, template_brain_mask
 from xai_brain.runs.directory import RunDirectory, sidecar, write_json, write_tsv
-from xai_brain.study.evaluation.regions import SPACE, evaluate_regions
+from xai_brain.study.evaluation.regions import evaluate_regions
 
 GRID = get_grid("t1w_58x70x58")
 CLASSES = ["female", "male"]
@@ -48,9 +48,9 @@ def write_maps(run: RunDirectory, n_subjects: int, n_methods: int) -> list[dict[
     maps = []
     for i in range(n_subjects):
         participant_id = f"sub-{i:04d}"
-        save_img((200 * brain).astype(np.uint8), GRID.affine, run.image(participant_id, "", SPACE))
+        save_img((200 * brain).astype(np.uint8), GRID.affine, run.image(participant_id, ""))
         for k in range(n_methods):
-            path = run.attribution(participant_id, "", SPACE, f"Method{k}", 0, [0])
+            path = run.attribution(participant_id, "", f"Method{k}", 0)
             values = np.where(brain, rng.standard_normal(GRID.shape), 0).astype(np.float32)
             save_img(values, GRID.affine, path)
             write_json({"Output": "logit_difference", "TargetRule": "male"}, sidecar(path))

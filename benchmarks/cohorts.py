@@ -68,7 +68,7 @@ def trained_fold(name: str, overrides: list[str], fold: int = 0) -> TrainedFold:
     run = open_run(read_config(cfg))
     cohort = prepared_cohort(read_config(cfg), run)
     folds = make_folds(cohort, cfg.folds.n_folds, cfg.folds.random_state)
-    checkpoint = run.checkpoint(fold, 0, [0])
+    checkpoint = run.checkpoint(fold, 0)
     if not checkpoint.exists():
         train_fold(read_config(cfg), run, cohort, folds, fold, 0)
     classifier = BrainClassifier.load_from_checkpoint(

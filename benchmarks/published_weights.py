@@ -85,7 +85,7 @@ def trained_here(asked: argparse.Namespace, table: pd.DataFrame) -> dict[str, fl
     folds, ranks = [], []
     own = read_tsv(run.predictions)
     for fold in range(asked.folds):
-        state = read_checkpoint(run.checkpoint(fold, 0, [0])).network.state_dict()
+        state = read_checkpoint(run.checkpoint(fold, 0)).network.state_dict()
         folder = asked.out / f"fold-{fold + 1}"
         test = own[own["fold"] == fold]
         folder.mkdir(parents=True, exist_ok=True)

@@ -243,7 +243,7 @@ def test_tables_of_a_run_hold_what_its_maps_do(atlas_run):
         [np.asanyarray(nib.load(p).dataobj) > 0 for p in (atlas_run.path / "images").glob("*_T1w.nii.gz")],
         axis=0,
     )
-    img = nib.load(atlas_run.attribution(participant, "", "MNI152", "GuidedBackprop", 0, [0]))
+    img = nib.load(atlas_run.attribution(participant, "", "GuidedBackprop", 0))
     mm = nib.affines.apply_affine(img.affine, np.stack(np.indices(img.shape), -1))
     (x, _), (y_low, y_high), (z_low, z_high) = INSIDE
     left = (brain > 0.5) & (mm[..., 0] > x) & (mm[..., 0] < 0)

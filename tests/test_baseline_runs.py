@@ -160,9 +160,7 @@ def test_baselines_use_the_folds_of_the_run(with_baselines):
     chosen = choices[choices["chosen"]].set_index("fold")
     assert (choices.groupby("fold")["log_loss"].min() == chosen["log_loss"]).all()
     for fold in (0, 1):  # nobody who validates is tested
-        assert not set(read_tsv(run.validation(fold, 0, [0]))["participant_id"]) & set(
-            folds.index[folds == fold]
-        )
+        assert not set(read_tsv(run.validation(fold, 0))["participant_id"]) & set(folds.index[folds == fold])
     metrics = read_json(run.metrics)
     row = found.set_index(["name", "metric"])
     assert metrics["baseline/morphometry_logistic/auroc"] == 1
@@ -203,7 +201,7 @@ def test_figures_of_equal_brain_size_outlive_the_same_predictions(with_baselines
     run = with_baselines
     update_metrics(run, {"test/auroc_size_matched": 0.7})
     before = read_json(run.metrics)
-    lost = run.checkpoint(0, 0, [0])
+    lost = run.checkpoint(0, 0)
     lost.unlink()
     train(stage_settings("train", [f"run_dir={run.path}"]))
     assert lost.exists()

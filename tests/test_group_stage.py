@@ -41,17 +41,16 @@ def run(tmp_path) -> RunDirectory:
     people = {"participant_id": ids, "session_id": "", "label": sex, "sex": sex, "target": np.arange(N) % 2}
     people |= {"age": rng.uniform(20, 80, N), "site": "HH"}
     write_tsv(pd.DataFrame(people), run.participants)
+    run.config.write_text("seeds: [0, 1]\n")
     rows = []
     for seed in (0, 1):
         for i, participant_id in enumerate(ids):
             rows.append({"participant_id": participant_id, "session_id": "", "seed": seed, "fold": i % 3})
-            save_img(
-                (200 * BRAIN).astype(np.uint8), awkward_affine(), run.image(participant_id, "", "MNI152")
-            )
+            save_img((200 * BRAIN).astype(np.uint8), awkward_affine(), run.image(participant_id, ""))
             for method in ("GradCAM", "GuidedBackprop"):
                 values = rng.normal(size=SHAPE)
                 values[PLACE] += 3 * (i % 2)
-                path = run.attribution(participant_id, "", "MNI152", method, seed, [0, 1])
+                path = run.attribution(participant_id, "", method, seed)
                 save_img(values.astype(np.float32), awkward_affine(), path)
                 predicted = {**COMMON, "TargetName": str(sex[i]), "TargetRule": "predicted"}
                 write_json(COMMON if method == "GradCAM" else predicted, sidecar(path))
@@ -67,7 +66,7 @@ def evaluated(run, *overrides):
 
 
 def map_of(run, participant_id, seed=0):
-    return run.attribution(participant_id, "", "MNI152", "GradCAM", seed, [0, 1])
+    return run.attribution(participant_id, "", "GradCAM", seed)
 
 
 def test_the_planted_difference_is_written_with_its_place_and_every_setting(run):
@@ -245,8 +244,8 @@ def test_mean_spread_and_median_of_a_class(run):
             "n_perm=18",
             r"n_perm=18: with fewer than 19 permutations no p can reach evaluation\.group\.alpha=0\.05",
         ),
-        ("alpha=5", r"evaluation\.group\.alpha=5\.0: between 0 and 1"),
-        ("cluster_p=3.1", r"evaluation\.group\.cluster_p=3\.1: between 0 and 1"),
+        ("alpha=5", r"evaluation\.group\.alpha=5\.0: a number between 0 and 1"),
+        ("cluster_p=3.1", r"evaluation\.group\.cluster_p=3\.1: a number between 0 and 1"),
         ("fwhm_mm=-1", r"evaluation\.group\.fwhm_mm=-1\.0: at least 0"),
     ],
 )

@@ -48,7 +48,7 @@ def ids_of(run: RunDirectory) -> list[str]:
 def test_maps_on_another_grid_are_evaluated_at_their_place(copied, tmp_path):
     maps = write_maps(tmp_path / "maps", [*ids_of(copied), "sub-stranger"])
     assert main(["import-maps", f"maps={maps}", f"run_dir={copied.path}"]) == 0
-    path = copied.attribution(ids_of(copied)[0], "", "MNI152", "Theirs", 0, [0])
+    path = copied.attribution(ids_of(copied)[0], "", "Theirs", 0)
     data = np.asarray(load_img(path).dataobj)
     highest = np.array(np.unravel_index(data.argmax(), data.shape))
     np.testing.assert_allclose(

@@ -480,7 +480,7 @@ def test_every_layout_reaches_a_trained_model(tmp_path, name):
     run = train(compose("train", overrides))
     predictions = read_tsv(run.predictions)
     assert predictions["participant_id"].nunique() == 8
-    assert BrainClassifier.load_from_checkpoint(run.checkpoint(0, 0, [0]), weights_only=True).output_names
+    assert BrainClassifier.load_from_checkpoint(run.checkpoint(0, 0), weights_only=True).output_names
     paths = read_tsv(run.participants)["t1w_path"]
     assert all((root / path).is_file() for path in paths)  # relative to the cohort
 

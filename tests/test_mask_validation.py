@@ -25,7 +25,7 @@ from xai_brain.metrics.masks import (
     top_k_mask,
     voxels_of,
 )
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.sections.masks import section as masks_section
 from xai_brain.runs.directory import RunDirectory, write_tsv
@@ -271,7 +271,7 @@ def test_words_of_the_report_follow_from_the_figures(tmp_path, joint, enough, ne
             rows.append(probabilities_of(0.5, area_percent=area, kept=kept, control="random"))
     run = RunDirectory(tmp_path)
     write_tsv(validation_table(pd.concat(rows, ignore_index=True), 100), run.evaluation("mask_validation"))
-    found = masks_section(RunContents(run), Gallery(tmp_path / "figures"))
+    found = masks_section(ReportContents(run), Gallery(tmp_path / "figures"))
     assert found["whole"]["accuracy"]["value"] == pytest.approx(0.9)
     assert found["trained"]["area"] == 10
     assert found["again"] is None

@@ -75,8 +75,8 @@ def test_a_training_that_diverges_in_one_fold_ends_with_an_error(tmp_path, monke
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("xai-brain: train seed 0 fold 2/2: train/loss is NaN in epoch 1 of 2; ")
     assert "trainer.lr (now 1e+30)" in line
-    assert run.checkpoint(0, 0, [0]).exists()
-    assert not run.checkpoint(1, 0, [0]).exists()
+    assert run.checkpoint(0, 0).exists()
+    assert not run.checkpoint(1, 0).exists()
     assert not run.predictions.exists()
     assert not run.metrics.exists() or not any(key.startswith("test/") for key in read_json(run.metrics))
 

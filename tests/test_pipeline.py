@@ -46,7 +46,7 @@ def test_the_files_of_the_design_are_there(small_run):
     assert len(read_tsv(small_run.participants)) == 24
     assert small_run.report.stat().st_size > 100_000
     for fold in (0, 1):
-        assert small_run.checkpoint(fold, 0, [0]).exists()
+        assert small_run.checkpoint(fold, 0).exists()
     maps = list((small_run.path / "attributions").rglob("*_attribution.nii.gz"))
     assert len(maps) == 24 * 3
     assert len(list((small_run.path / "group").glob("*_stat-mean_statmap.nii.gz"))) == 3 * 2 + 1
@@ -69,11 +69,11 @@ def test_every_subject_is_predicted_and_explained_by_the_model_that_did_not_see_
     merged = predictions.merge(folds, on="participant_id", suffixes=("", "_of_folds"))
     assert (merged["fold"] == merged["fold_of_folds"]).all()
     for row in merged.itertuples():
-        path = small_run.attribution(row.participant_id, row.session_id, "MNI152", "GradCAM", 0, [0])
+        path = small_run.attribution(row.participant_id, row.session_id, "GradCAM", 0)
         about = read_json(sidecar(path))
         assert about["ParticipantId"] == row.participant_id
         assert about["Fold"] == row.fold
-        assert about["CheckpointSHA256"] == file_hash(small_run.checkpoint(row.fold, 0, [0]))
+        assert about["CheckpointSHA256"] == file_hash(small_run.checkpoint(row.fold, 0))
         probabilities = [row.prob_female, row.prob_male]
         assert about["Target"] == int(np.argmax(probabilities))
         assert about["TargetName"] == ["female", "male"][about["Target"]]
@@ -85,11 +85,11 @@ def test_a_saved_map_is_what_the_method_gives_for_the_prepared_volume(small_run)
     from xai_brain.attribution import ClassScore
 
     row = read_tsv(small_run.predictions).iloc[3]
-    path = small_run.attribution(row.participant_id, row.session_id, "MNI152", "GradCAM", 0, [0])
+    path = small_run.attribution(row.participant_id, row.session_id, "GradCAM", 0)
     img = nib.load(path)
     assert img.get_data_dtype() == np.float32
     np.testing.assert_allclose(img.affine, GRIDS["t1w_4mm"].affine)
-    checkpoint = small_run.checkpoint(int(row.fold), 0, [0])
+    checkpoint = small_run.checkpoint(int(row.fold), 0)
     classifier = BrainClassifier.load_from_checkpoint(checkpoint, weights_only=True).eval()
     from xai_brain.study.participants import prepared_cohort
 
@@ -140,12 +140,12 @@ def test_what_is_missing_is_made_again_with_the_same_values(copied):
     maps = contents(copied.path / "attributions")
     for path in sorted((copied.path / "attributions").glob("sub-*"))[:3]:
         shutil.rmtree(path)
-    copied.checkpoint(1, 0, [0]).unlink()
+    copied.checkpoint(1, 0).unlink()
     copied.predictions.unlink()
-    kept = copied.checkpoint(0, 0, [0]).stat().st_mtime_ns
+    kept = copied.checkpoint(0, 0).stat().st_mtime_ns
     before = read_tsv(copied.folds)
     run(again(copied))
-    assert copied.checkpoint(0, 0, [0]).stat().st_mtime_ns == kept
+    assert copied.checkpoint(0, 0).stat().st_mtime_ns == kept
     pd.testing.assert_frame_equal(read_tsv(copied.folds), before)
     assert contents(copied.path / "attributions") == maps
 
@@ -258,14 +258,14 @@ def test_folds_that_are_trained_stay_true_when_the_cohort_changes(bids_tree, tmp
     settings = [*SMALL[2:6], "data=bids", f"data.root={bids_tree}", "preprocessing=t1w_4mm"]
     settings += [f"run_dir={tmp_path / 'run'}", "evaluation.n_bootstrap=50", "data.on_error=skip"]
     begun = train(compose("run", settings))
-    folds, first = read_tsv(begun.folds), begun.checkpoint(0, 0, [0]).read_bytes()
+    folds, first = read_tsv(begun.folds), begun.checkpoint(0, 0).read_bytes()
     # interrupted after the first fold; meanwhile a broken image was mended
     begun.predictions.unlink()
-    begun.checkpoint(1, 0, [0]).unlink()
+    begun.checkpoint(1, 0).unlink()
     hidden.write_bytes(content)
     train(compose("run", settings))
     pd.testing.assert_frame_equal(read_tsv(begun.folds), folds)
-    assert begun.checkpoint(0, 0, [0]).read_bytes() == first
+    assert begun.checkpoint(0, 0).read_bytes() == first
     assert "sub-07" not in set(read_tsv(begun.predictions)["participant_id"])
     # the cohort may move, but another one is refused
     shutil.copytree(bids_tree, tmp_path / "moved")

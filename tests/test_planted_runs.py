@@ -52,7 +52,7 @@ def test_a_run_learns_the_random_classes_and_knows_the_truth(planted_run):
     assert {"prob_without", "prob_with"} < set(read_tsv(done.predictions))
     grid = get_grid(config.preprocessing.grid)
     for row in people.itertuples():
-        truth_img = load_img(done.image(row.participant_id, row.session_id, "MNI152", "mask"))
+        truth_img = load_img(done.image(row.participant_id, row.session_id, "mask"))
         assert same_grid(truth_img, grid)
         voxels = np.argwhere(np.asanyarray(truth_img.dataobj) > 0)
         world = voxels @ grid.affine[:3, :3].T + grid.affine[:3, 3]

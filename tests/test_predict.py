@@ -43,7 +43,7 @@ def test_probabilities_are_the_mean_of_the_networks(small_run, new_people):
     each = []
     for fold in (0, 1):
         network = BrainClassifier.load_from_checkpoint(
-            small_run.checkpoint(fold, 0, [0]), map_location="cpu"
+            small_run.checkpoint(fold, 0), map_location="cpu"
         ).eval()
         with torch.no_grad():
             each.append(network(volumes).softmax(1).numpy())
@@ -68,7 +68,7 @@ def test_a_map_is_the_mean_of_the_maps_of_the_networks(small_run, new_people):
     run = predict(cfg)
     explain(stage_settings("explain", [f"run_dir={run.path}"]))
     row = read_tsv(run.predictions).iloc[3]
-    path = run.attribution(row["participant_id"], row["session_id"], "MNI152", "GradCAM", 0, [0])
+    path = run.attribution(row["participant_id"], row["session_id"], "GradCAM", 0)
     about = read_json(sidecar(path))
     assert about["NumberOfNetworks"] == 2
     assert [network["Fold"] for network in about["Networks"]] == [0, 1]
@@ -76,7 +76,7 @@ def test_a_map_is_the_mean_of_the_maps_of_the_networks(small_run, new_people):
     maps = []
     for fold in (0, 1):
         network = BrainClassifier.load_from_checkpoint(
-            small_run.checkpoint(fold, 0, [0]), map_location="cpu"
+            small_run.checkpoint(fold, 0), map_location="cpu"
         ).eval()
         maps.append(GradCAM(ClassScore(network, "logit")).attribute(volume, target)[0, 0].numpy())
     saved = np.asarray(nib.load(path).dataobj)

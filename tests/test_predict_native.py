@@ -63,7 +63,7 @@ def test_native_images_are_predicted_with_one_command(small_run, settings, calls
         prepared = preprocess_t1w(template_brain(seed=i), PreprocessingConfig("t1w_4mm"), space="MNI152")
         volume, each = torch.from_numpy(prepared.volume)[None, None], []
         for fold in (0, 1):
-            path = small_run.checkpoint(fold, 0, [0])
+            path = small_run.checkpoint(fold, 0)
             network = BrainClassifier.load_from_checkpoint(path, map_location="cpu").eval()
             with torch.no_grad():
                 each.append(network(volume).softmax(1)[0].numpy())
@@ -79,7 +79,7 @@ def test_maps_of_native_images_come_back_to_them(settings, calls, natives, capsy
         capsys.readouterr().err
     )
     np.testing.assert_allclose(read_json(run.alignment("sub-01", ""))["MNI152ToNative"], KNOWN)
-    path = run.attribution("sub-01", "", "MNI152", "GradCAM", 0, [0])
+    path = run.attribution("sub-01", "", "GradCAM", 0)
     back_img, map_img = load_img(run.native(path, "T1w")), load_img(path)
     (t1w_path,) = (natives / "sub-01").rglob("*_T1w.nii.gz")
     np.testing.assert_allclose(back_img.affine, nib.load(t1w_path).affine, atol=1e-4)

@@ -116,7 +116,7 @@ def test_predictions_of_a_file_are_explained_and_verified(participants, publishe
     run = RunDirectory(tmp_path / "new")
     for stage in ("explain", "evaluate", "report"):
         assert main([stage, f"run_dir={run.path}"]) == 0, capsys.readouterr().err
-    about = read_json(sidecar(run.attribution("sub-02", "", "MNI152", "GradCAM", 0, [0])))
+    about = read_json(sidecar(run.attribution("sub-02", "", "GradCAM", 0)))
     assert about["CheckpointSHA256"] == read_json(run.provenance)["networks_sha256"]["best_model_all"]
     assert main(["verify", str(run.path)]) == 0, capsys.readouterr()
     assert main(["predict", *settings]) == 0
@@ -139,7 +139,7 @@ def test_methods_that_need_training_participants_are_refused(participants, publi
     assert advice == "attribution.DeepLift.baseline=zero"
     assert main([*stage, advice]) == 0, capsys.readouterr().err
     run = RunDirectory(tmp_path / "new")
-    assert run.attribution("sub-03", "", "MNI152", "DeepLift", 0, [0]).exists()
+    assert run.attribution("sub-03", "", "DeepLift", 0).exists()
 
 
 def test_weights_of_another_kind_need_their_preparation_and_classes(participants, network, tmp_path):
@@ -154,7 +154,7 @@ def test_weights_of_another_kind_need_their_preparation_and_classes(participants
 
 
 def test_a_checkpoint_brings_its_preparation_its_classes_and_its_temperature(small_run, tmp_path):
-    checkpoint = small_run.checkpoint(0, 0, [0])
+    checkpoint = small_run.checkpoint(0, 0)
     people = ["data=synthetic", "data.cohort.n_subjects=8", "data.cohort.seed=77", "attribution=[grad_cam]"]
     assert main(["predict", f"model.weights={checkpoint}", *people, f"run_dir={tmp_path / 'new'}"]) == 0
     from xai_brain import BrainClassifier

@@ -133,7 +133,7 @@ def test_a_native_cohort_is_trained_on_and_its_maps_come_back(real_data, tmp_pat
     participant_id = "sub-IXI093"
     (t1w_path,) = (root / participant_id).rglob("*_T1w.nii.gz")
     native_img = nib.load(t1w_path)
-    map_path = run.attribution(participant_id, "", "MNI152", "GradCAM", 0, [0])
+    map_path = run.attribution(participant_id, "", "GradCAM", 0)
     back_img = nib.load(run.native(map_path, "T1w"))
     assert back_img.shape == native_img.shape
     np.testing.assert_allclose(back_img.affine, native_img.affine, atol=1e-3)

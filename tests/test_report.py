@@ -22,7 +22,7 @@ from xai_brain.data.layouts.synthetic import make_synthetic_cohort
 from xai_brain.data.planted.synthetic_subject import SyntheticSettings
 from xai_brain.io.nifti import bids_name, load_img, save_img
 from xai_brain.reporting import gallery
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
@@ -131,7 +131,7 @@ def test_complete_run(complete):
 
 
 def test_training_curves_count_each_network_once(complete):
-    curves = RunContents(complete).curves
+    curves = ReportContents(complete).curves
     assert sorted(curves["run"].unique()) == ["fold-0", "fold-1", "fold-2"]
     assert set(curves["epoch"]) == {0, 1}
     assert "Thin lines: the 3 networks (one for each fold)." in text_of(complete.report.read_text())
@@ -161,7 +161,7 @@ def test_every_scaling_is_stated(changed, scaling, expected):
     config = yaml.safe_load(changed.config.read_text())
     config["preprocessing"] |= scaling
     changed.config.write_text(yaml.safe_dump(config))
-    assert expected in image_preparation(RunContents(changed))
+    assert expected in image_preparation(ReportContents(changed))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -320,7 +320,7 @@ def test_shown_participants_are_the_most_confident(complete):
     names = ["female", "male"]
     prob = table[[f"prob_{name}" for name in names]].to_numpy()
     right = prob.argmax(1) == table["target"]
-    shown = RunContents(complete).shown_subjects()
+    shown = ReportContents(complete).shown_subjects()
     assert [s.correct for s in shown] == sorted([s.correct for s in shown], reverse=True)
     for subject in shown:
         same = (right == subject.correct) & (table["target"] == names.index(subject.label))
@@ -348,14 +348,14 @@ def test_maps_in_another_space_are_shown_on_the_images(changed, undrawn):
 
 
 def test_names_of_files_follow_the_run_directory(complete):
-    contents = RunContents(complete)
-    assert contents.space == "MNI152"
+    contents = ReportContents(complete)
+    assert contents.run.space == "MNI152"
     assert contents.methods == METHODS
     targets = read_tsv(complete.predictions)["target"]
     assert contents.n_explained("GradCAM", "female") == (targets == 0).sum()
     name = bids_name("sub-0001", space="MNI152", desc="GradCAM", suffix="attribution")
-    assert contents.maps_of("sub-0001", None)["GradCAM"].name == f"{name}.nii.gz"
-    assert sidecar(contents.maps_of("sub-0001", None)["GradCAM"]).exists()
+    assert contents.maps_of("sub-0001", "", 0)["GradCAM"].name == f"{name}.nii.gz"
+    assert sidecar(contents.maps_of("sub-0001", "", 0)["GradCAM"]).exists()
 
 
 BOUNDS = ((-80.0, 80.0), (-110.0, 80.0), (-70.0, 90.0))

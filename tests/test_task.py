@@ -124,7 +124,7 @@ def test_a_new_task_predicts_out_of_fold_with_its_own_columns_and_scores(trained
     assert metrics["test/mae"] == pytest.approx(error)
     assert metrics["test/mae_ci_low"] <= metrics["test/mae"] <= metrics["test/mae_ci_high"]
     assert not [name for name in metrics if name.startswith("test/") and "mae" not in name]
-    history = read_tsv(trained.history(0, 0, [0]))
+    history = read_tsv(trained.history(0, 0))
     assert {"train/loss", "val/loss", "val/mae"} == set(history["metric"])
 
 
@@ -137,7 +137,7 @@ def test_folds_of_a_new_task_are_stratified_by_its_strata(trained):
 
 
 def test_a_checkpoint_contains_its_task(trained):
-    network = read_checkpoint(trained.checkpoint(0, 0, [0]))
+    network = read_checkpoint(trained.checkpoint(0, 0))
     assert network.task == Age(("age",), n_bins=3)
     rows = read_tsv(trained.predictions).query("fold == 0")
     assert float(network.target_sd) > 1
@@ -145,13 +145,13 @@ def test_a_checkpoint_contains_its_task(trained):
 
 
 def test_a_new_task_is_explained(trained):
-    network = read_checkpoint(trained.checkpoint(0, 0, [0]))
+    network = read_checkpoint(trained.checkpoint(0, 0))
     row = read_tsv(trained.predictions).query("fold == 0").iloc[0]
-    path = trained.attribution(row["participant_id"], row["session_id"], "MNI152", "Saliency", 0, [0])
+    path = trained.attribution(row["participant_id"], row["session_id"], "Saliency", 0)
     about = read_json(sidecar(path))
     assert (about["Target"], about["TargetName"], about["Output"]) == (0, "age", "number")
     assert "TargetProbability" not in about
-    prepared = trained.image(row["participant_id"], row["session_id"], "MNI152")
+    prepared = trained.image(row["participant_id"], row["session_id"])
     values = np.asarray(nib.load(path).dataobj)
     assert values.shape == nib.load(prepared).shape
     assert np.abs(values).max() > 0

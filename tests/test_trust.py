@@ -26,7 +26,7 @@ class Payload:
 
 
 def test_a_checkpoint_with_a_payload_is_refused_in_one_line(copied, tmp_path, capsys):
-    path, victim = copied.checkpoint(0, 0, [0]), tmp_path / "victim"
+    path, victim = copied.checkpoint(0, 0), tmp_path / "victim"
     content = torch.load(path, weights_only=True)
     for kind in ("torch", "pickle"):
         if kind == "torch":
@@ -43,7 +43,7 @@ def test_a_checkpoint_with_a_payload_is_refused_in_one_line(copied, tmp_path, ca
 
 @pytest.mark.parametrize("target", ["os.mkdir", "subprocess.Popen", "torch.load", "builtins.eval"])
 def test_a_checkpoint_cannot_name_a_function_to_be_called(copied, tmp_path, target):
-    path, victim = copied.checkpoint(0, 0, [0]), tmp_path / "victim"
+    path, victim = copied.checkpoint(0, 0), tmp_path / "victim"
     content = torch.load(path, weights_only=True)
     content["hyper_parameters"]["network"] = {"_target_": target, "path": str(victim)}
     torch.save(content, path)
@@ -56,7 +56,7 @@ def test_a_checkpoint_cannot_name_a_function_to_be_called(copied, tmp_path, targ
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "other"])
 def test_a_damaged_checkpoint_is_one_line(copied, damage):
-    path = copied.checkpoint(0, 0, [0])
+    path = copied.checkpoint(0, 0)
     content = path.read_bytes()
     if damage == "other":
         torch.save({"weights": torch.zeros(3)}, path)

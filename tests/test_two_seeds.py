@@ -68,7 +68,7 @@ def test_every_network_is_tested_by_itself_on_the_people_it_has_not_seen(finishe
         .set_index("participant_id")
         .loc[test]
     )
-    checkpoint = finished.checkpoint(0, 1, SEEDS)
+    checkpoint = finished.checkpoint(0, 1)
     block = BrainClassifier.load_from_checkpoint(checkpoint, weights_only=True).eval().network.block1
     values = {"female": [], "male": []}
     for person in cohort.itertuples():

@@ -26,9 +26,9 @@ from xai_brain.study.training.networks import load_networks
 
 def test_settings_that_cannot_be():
     for text, message in [
-        ("areas=[]", "different percentages between 0 and 100"),
-        ("areas=[5,5]", "different percentages between 0 and 100"),
-        ("areas=[100]", "different percentages between 0 and 100"),
+        ("areas=[]", "one or more different sizes are needed"),
+        ("areas=[5,5]", "one or more different sizes are needed"),
+        ("areas=[100]", "a number between 0 and 100 is needed"),
         ("removal=mean", "one of zero, blur, training_mean"),
         ("n_random=0", "at least 1"),
     ]:

@@ -165,15 +165,16 @@ def run(tmp_path) -> RunDirectory:
     ids = [f"sub-{i:02d}" for i in range(12)]
     people = {"participant_id": ids, "session_id": "", "label": ["a", "b"] * 6, "target": [0, 1] * 6}
     write_tsv(pd.DataFrame(people), run.participants)
+    run.config.write_text(f"seeds: {list(SEEDS)}\n")
     maps = {fold: simulated(rng, 6, 3, 6 * 7 * 8) for fold in (0, 1)}
     rows = []
     for i, participant_id in enumerate(ids):
-        save_img((200 * BRAIN).astype(np.uint8), awkward_affine(), run.image(participant_id, "", "MNI152"))
+        save_img((200 * BRAIN).astype(np.uint8), awkward_affine(), run.image(participant_id, ""))
         for seed in SEEDS:
             rows.append({"participant_id": participant_id, "session_id": "", "seed": seed, "fold": i % 2})
             own = maps[i % 2][i // 2, 0] * (5 if seed == 1 else 1)
             for method, values in (("GradCAM", maps[i % 2][i // 2, seed]), ("Saliency", own)):
-                path = run.attribution(participant_id, "", "MNI152", method, seed, SEEDS)
+                path = run.attribution(participant_id, "", method, seed)
                 save_img(values.reshape(SHAPE).astype(np.float32), awkward_affine(), path)
                 write_json({}, sidecar(path))
     write_tsv(pd.DataFrame(rows), run.predictions)
@@ -203,7 +204,7 @@ def test_the_shares_of_a_run_are_written_with_what_they_were_made_of(run):
     assert 0 <= values.min() <= values.max() <= 1
 
     def map_of(i, seed):
-        return load_img(run.attribution(f"sub-{i:02d}", "", "MNI152", "GradCAM", seed, SEEDS)).get_fdata()
+        return load_img(run.attribution(f"sub-{i:02d}", "", "GradCAM", seed)).get_fdata()
 
     maps = [
         np.array([[map_of(i, seed)[BRAIN] for seed in SEEDS] for i in range(fold, 12, 2)]) for fold in (0, 1)
@@ -221,7 +222,7 @@ def test_the_shares_of_a_run_are_written_with_what_they_were_made_of(run):
 
 
 def test_a_subject_with_an_empty_map_is_left_out_and_told(run, capsys):
-    path = run.attribution("sub-03", "", "MNI152", "GradCAM", 1, SEEDS)
+    path = run.attribution("sub-03", "", "GradCAM", 1)
     save_img(np.zeros(SHAPE, np.float32), awkward_affine(), path)
     divided(run)
     table = read_tsv(run.evaluation("variance")).set_index(["method", "component"])

@@ -22,7 +22,7 @@ def test_a_map_tells_its_model_data_settings_code_and_class(small_run):
     people = read_tsv(small_run.participants).set_index("participant_id")
     path = map_of(small_run)
     about = read_json(sidecar(path))
-    checkpoint = small_run.checkpoint(about["Fold"], about["Seed"], [0])
+    checkpoint = small_run.checkpoint(about["Fold"], about["Seed"])
     assert about["MapSHA256"] == file_hash(path)
     assert about["InputSHA256"] == people.loc[about["ParticipantId"], "sha256"]
     assert about["CheckpointSHA256"] == file_hash(checkpoint)
@@ -30,7 +30,7 @@ def test_a_map_tells_its_model_data_settings_code_and_class(small_run):
     assert about["Parameters"]["_target_"] == "xai_brain.attribution.GradCAM"
     assert {"xai-brain", "torch", "captum"} <= set(about["Versions"])
     assert "GitCommit" in about
-    of_network = read_json(small_run.checkpoint_about(about["Fold"], 0, [0]))
+    of_network = read_json(small_run.checkpoint_about(about["Fold"], 0))
     assert of_network["CheckpointSHA256"] == about["CheckpointSHA256"]
     assert len(of_network["TrainingInputsSHA256"]) == 64
 
@@ -47,7 +47,7 @@ def test_verify_finds_a_whole_run_whole_and_names_what_is_not(copied, capsys):
     altered.write_bytes(content)
     gone.unlink()
     write_json({**read_json(sidecar(other)), "CheckpointSHA256": "0" * 64}, sidecar(other))
-    with open(copied.checkpoint(1, 0, [0]), "ab") as file:
+    with open(copied.checkpoint(1, 0), "ab") as file:
         file.write(b"\0")
     predictions = read_tsv(copied.predictions)
     predictions.loc[0, "prob_male"] = 0.987
@@ -61,7 +61,7 @@ def test_verify_finds_a_whole_run_whole_and_names_what_is_not(copied, capsys):
         f"{altered}: is altered; remove it and run `xai-brain explain` again",
         f"{gone}: is missing",
         f"{sidecar(other)}: is of another network than the one that is there",
-        f"{copied.checkpoint(1, 0, [0])}: is altered; remove it",
+        f"{copied.checkpoint(1, 0)}: is altered; remove it",
         f"{copied.predictions}: differs from fold-",
         f"{copied.participants}: is altered",
         f"{copied.metrics}: test/brier is not that of predictions.tsv",
@@ -122,7 +122,7 @@ def test_verify_goes_on_after_a_damaged_file(name, copied, capsys):
 
 def test_maps_of_groups_say_what_made_them(small_run):
     about = read_json(next((small_run.path / "group").glob("desc-GradCAM_class-*_stat-mean_statmap.json")))
-    assert set(about["CheckpointsSHA256"]) == {file_hash(small_run.checkpoint(k, 0, [0])) for k in (0, 1)}
+    assert set(about["CheckpointsSHA256"]) == {file_hash(small_run.checkpoint(k, 0)) for k in (0, 1)}
     assert about["Parameters"]["_target_"] == "xai_brain.attribution.GradCAM"
     assert about["Versions"]["torch"] == torch.__version__
 
@@ -132,7 +132,7 @@ def test_verify_reads_runs_of_older_versions(copied, capsys):
         about = read_json(path)
         write_json({key: about[key] for key in about if key not in ("MapSHA256", "InputSHA256")}, path)
     for fold in (0, 1):
-        copied.checkpoint_about(fold, 0, [0]).unlink()
+        copied.checkpoint_about(fold, 0).unlink()
     assert main(["verify", str(copied.path)]) == 0
     assert "72 maps no hash is known" in capsys.readouterr().out
 

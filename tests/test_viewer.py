@@ -47,11 +47,9 @@ def make_run(tmp_path):
         for i, name in enumerate(ids[:n_written]):
             brain = np.zeros(SHAPE, np.uint8)
             brain[2:-2, 2:-2, 2:-2] = 100 + i
-            save_img(brain, awkward_affine(), run.image(name, None, "MNI152"))
+            save_img(brain, awkward_affine(), run.image(name, None))
             for k, method in enumerate(METHODS):
-                save_img(
-                    values_of(i, k), awkward_affine(), run.attribution(name, None, "MNI152", method, 0, [0])
-                )
+                save_img(values_of(i, k), awkward_affine(), run.attribution(name, None, method, 0))
         return run
 
     return make
@@ -127,7 +125,7 @@ def test_readout_is_what_nibabel_reads(make_run, sent):
     np.testing.assert_allclose(answer["mm"], mm)
     assert answer["intensity"] == 100
     for method, row in zip(METHODS, answer["values"], strict=True):
-        img = nib.load(run.attribution("sub-0000", None, "MNI152", method, 0, [0]))
+        img = nib.load(run.attribution("sub-0000", None, method, 0))
         at = np.rint(nib.affines.apply_affine(np.linalg.inv(img.affine), mm)).astype(int)
         assert answer["voxel"] == at.tolist()
         value = img.get_fdata()[tuple(at)]
@@ -202,9 +200,9 @@ def test_clusters_have_their_peak_place_and_volume(sent):
 
 def test_what_is_missing_is_said(make_run, sent):
     run = make_run()
-    run.attribution("sub-0000", None, "MNI152", "Mask", 0, [0]).write_bytes(b"broken")
-    run.attribution("sub-0001", None, "MNI152", "GradCAM", 0, [0]).unlink()
-    run.image("sub-0002", None, "MNI152").unlink()
+    run.attribution("sub-0000", None, "Mask", 0).write_bytes(b"broken")
+    run.attribution("sub-0001", None, "GradCAM", 0).unlink()
+    run.image("sub-0002", None).unlink()
     viewer = SliceViewer(run)
     assert "Mask: sub-0000" in sent[-1][0]["messages"][0]
     viewer.show("sub-0001")
@@ -213,7 +211,7 @@ def test_what_is_missing_is_said(make_run, sent):
     viewer.show("sub-0002")
     assert any("shown on black" in text for text in sent[-1][0]["messages"])
     for method in METHODS:
-        run.attribution("sub-0002", None, "MNI152", method, 0, [0]).unlink()
+        run.attribution("sub-0002", None, method, 0).unlink()
     viewer.show("sub-0000")
     viewer.show("sub-0002")
     assert "shape" not in sent[-1][0]

@@ -129,7 +129,7 @@ def test_both_published_layouts_of_the_paper(tmp_path, name, prefix):
 
 
 def test_own_checkpoints_load_into_the_bare_network(small_run):
-    checkpoint = small_run.checkpoint(0, 0, [0])
+    checkpoint = small_run.checkpoint(0, 0)
     calibrated = read_checkpoint(checkpoint)
     network = build_network(
         "xai_brain.models.networks.kan2020.Kan2020",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xai_brain.models.networks.kan2020 import Kan2020 as Kan2020
     from xai_brain.parallel.verbosity import set_verbosity as set_verbosity
     from xai_brain.runs.directory import RunDirectory as RunDirectory
-    from xai_brain.runs.directory import versions as versions
+    from xai_brain.runs.provenance import versions as versions
     from xai_brain.stages.evaluate import evaluate as evaluate
     from xai_brain.stages.explain import explain as explain
     from xai_brain.stages.report import report as report
@@ -72,7 +72,7 @@ _HOMES = {
     "set_verbosity": "parallel.verbosity",
     "train": "stages.train",
     "validate": "stages.validate",
-    "versions": "runs.directory",
+    "versions": "runs.provenance",
 }
 __all__ = sorted(_HOMES)
 

@@ -46,13 +46,13 @@ def write_run(
         rng = np.random.default_rng(i)
         texture = 120 + 40 * np.cos(mm[..., 0] / 9) * np.cos(mm[..., 1] / 11) * np.cos(mm[..., 2] / 10)
         image = np.where(brain, texture + 12 * rng.standard_normal(where.shape, np.float32), 0)
-        save_img(np.clip(image, 0, 255).astype(np.uint8), where.affine, run.image(name, None, "MNI152"))
-        save_img(blob > 0.6, where.affine, run.image(name, None, "MNI152", "mask"))
+        save_img(np.clip(image, 0, 255).astype(np.uint8), where.affine, run.image(name, None))
+        save_img(blob > 0.6, where.affine, run.image(name, None, "mask"))
         for k, method in enumerate(METHODS):
             noise = rng.standard_normal(where.shape, np.float32) * (0.15 if method != METHODS[2] else 0.0)
             values = (blob + noise) * brain * 10.0 ** (-2 * (k % 3))
             values = np.abs(values) if method == METHODS[2] else values
-            path = run.attribution(name, None, "MNI152", method, 0, [0])
+            path = run.attribution(name, None, method, 0)
             save_img(values.astype(np.float32), where.affine, path)
     return run
 

@@ -54,7 +54,7 @@ def place(tmp_path_factory):
     look = "labels_img, lut = cohort.atlas()\n"
     look += "viewer = SliceViewer('run', labels_img=labels_img, lut=lut)\nviewer"
     lab.write_notebook(folder / "work" / "run.ipynb", setup, look)
-    image = f"run/images/{run.image('sub-0001', None, 'MNI152').name}"
+    image = f"run/images/{run.image('sub-0001', None).name}"
     evil = (
         f"maps = {{{EVIL!r}: 'run/{EVIL.replace('<', '').replace('>', '')}.nii.gz', 'second': {image!r}}}\n"
     )
@@ -159,7 +159,7 @@ def check_readout(shown, run, participant_id):
     _, lut = cohort.atlas()
     assert any(name in shown for name in lut["name"])
     for method in cohort.METHODS:
-        img = nib.load(run.attribution(participant_id, None, "MNI152", method, 0, [0]))
+        img = nib.load(run.attribution(participant_id, None, method, 0))
         i, j, k = np.rint(nib.affines.apply_affine(np.linalg.inv(img.affine), mm)).astype(int)
         assert f"{method}\t{img.get_fdata()[i, j, k]:.6g}".replace("-", "−") in shown
 

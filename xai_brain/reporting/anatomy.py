@@ -9,18 +9,18 @@ import nibabel as nib
 import numpy as np
 
 from xai_brain.io.nifti import is_mni152, load_img
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import slices
 
 AXIAL_MM = (-28.0, -8.0, 10.0, 30.0, 50.0)
 
 
-def underlay_of(contents: RunContents, like: Path) -> nib.Nifti1Image | None:
+def underlay_of(contents: ReportContents, like: Path) -> nib.Nifti1Image | None:
     """The MNI152 template, or the mean of some prepared images for maps in another space."""
-    if is_mni152(contents.space):
+    if is_mni152(contents.run.space):
         return _template()
-    images = [load_img(path) for path in contents.some_images()]
+    images = [load_img(path) for path in contents.prepared_images(8)]
     images = [img for img in images if img.shape == load_img(like).shape]
     if not images:
         return None

@@ -18,7 +18,7 @@ from xai_brain.config.schema import ConfigError
 from xai_brain.io.atomic import write_atomic
 from xai_brain.parallel.progress import log_seconds
 from xai_brain.reporting import sections
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
@@ -47,7 +47,7 @@ def write_report(run: RunDirectory) -> Path:
     ConfigError
         The networks have learned something else than classes, which the report does not describe.
     """
-    contents = RunContents(run)
+    contents = ReportContents(run)
     if not contents.task.has_classes:
         target = contents.task.settings()["_target_"]
         raise ConfigError(
@@ -112,7 +112,7 @@ class Section:
         return self.name.replace("_", "-")
 
 
-def _sections(contents: RunContents, gallery: Gallery) -> list[Section]:
+def _sections(contents: ReportContents, gallery: Gallery) -> list[Section]:
     """All sections in the order of their POSITION, which also determines the numbers of the figures."""
     names = [module.name for module in iter_modules(sections.__path__)]
     modules = [import_module(f"{sections.__name__}.{name}") for name in names]
@@ -124,7 +124,7 @@ def _sections(contents: RunContents, gallery: Gallery) -> list[Section]:
     return found
 
 
-def _context(contents: RunContents) -> dict[str, Any]:
+def _context(contents: ReportContents) -> dict[str, Any]:
     shown = _sections(contents, Gallery(contents.run.path / "figures"))
     planted = contents.setting("planted.kind")
     return {

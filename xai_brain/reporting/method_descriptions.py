@@ -5,18 +5,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.references import short_citation
 from xai_brain.runs.directory import read_json
 
 
 @lru_cache(maxsize=1)
-def describe_methods(contents: RunContents) -> list[dict[str, Any]]:
+def describe_methods(contents: ReportContents) -> list[dict[str, Any]]:
     """One description per method; several sections of a report use them."""
     return [_describe(contents, name) for name in contents.methods]
 
 
-def _describe(contents: RunContents, name: str) -> dict[str, Any]:
+def _describe(contents: ReportContents, name: str) -> dict[str, Any]:
     """Settings of a method in the configuration, and the entries of a sidecar."""
     settings = dict(contents.setting(f"attribution.{name}", {}) or {})
     target = str(settings.pop("_target_", ""))

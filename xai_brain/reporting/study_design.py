@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xai_brain.io.nifti import GRIDS
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 
 STANDARDISED = {
     "mean": "subtracting the mean of the training participants at each voxel",
@@ -11,14 +11,14 @@ STANDARDISED = {
 }
 
 
-def image_preparation(contents: RunContents) -> str:
+def image_preparation(contents: ReportContents) -> str:
     """How the images were prepared, as the end of the sentence "The images were ..."."""
     name = contents.setting("preprocessing.grid")
     grid = "a common grid" if name is None else name
     if name in GRIDS:
         shape = "×".join(str(n) for n in GRIDS[name].shape)
         grid = f"{shape} voxels of {GRIDS[name].spacing_mm.max():g} mm"
-    space = " in MNI152 space" if contents.space.startswith("MNI") else ""
+    space = " in MNI152 space" if contents.run.space.startswith("MNI") else ""
     if contents.setting("preprocessing") is None:
         return f"resampled to {grid}{space}"
     raw = ""
@@ -28,7 +28,7 @@ def image_preparation(contents: RunContents) -> str:
     return f"{raw}resampled to {grid}{space} and {_scaling(contents)}"
 
 
-def _scaling(contents: RunContents) -> str:
+def _scaling(contents: ReportContents) -> str:
     median = contents.setting("preprocessing.brain_median")
     unscaled = f"scaled to a median of {median:g} inside the brain" if median else "not scaled in intensity"
     texts = {
@@ -41,12 +41,12 @@ def _scaling(contents: RunContents) -> str:
     return texts.get(scaling, f"scaled by {scaling}")
 
 
-def standardisation(contents: RunContents) -> str:
+def standardisation(contents: ReportContents) -> str:
     """Standardisation of the inputs inside the network; empty if there is none."""
     return STANDARDISED.get(contents.setting("trainer.standardize", ""), "")
 
 
-def fold_design(contents: RunContents) -> str:
+def fold_design(contents: ReportContents) -> str:
     """How participants were divided, as in the methods section of a paper."""
     kind, group = contents.setting("folds.kind", "stratified"), contents.setting("folds.group_column")
     by = f"participant and {group}" if group else "participant"

@@ -6,32 +6,26 @@ put in their place and analysed.
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import platform
 import re
-import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
-from xai_brain.io.atomic import file_hash, write_atomic
-from xai_brain.io.nifti import bids_name
+from xai_brain.io.atomic import write_atomic
+from xai_brain.io.nifti import bids_name, parse_entities
 from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log_debug
 from xai_brain.runs.seeds import checkpoint_name, seed_folder
 
-PACKAGES = ["xai-brain", "torch", "pytorch-lightning", "captum", "nibabel", "nilearn"]
-PACKAGES += ["numpy", "scikit-learn"]
+SPACE = "MNI152"  # of everything that is prepared
 TEXTS = dict.fromkeys(  # columns of ids, labels of classes and names
     ("participant_id", "session_id", "label", "class", "class_a", "class_b", "mask", "name", "region"), str
 )
@@ -95,27 +89,53 @@ class RunDirectory:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    # -- what the names of files depend on -----------------------------------------------------
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of training, from config.yaml; [0] as long as there is none."""
+        try:
+            state = self.config.stat().st_mtime_ns
+        except OSError:
+            return [0]
+        known: tuple[int, list[int]] | None = self.__dict__.get("_seeds")
+        if known is None or known[0] != state:
+            known = (state, _seeds_of(read_text(self.config)))
+            self.__dict__["_seeds"] = known
+        return known[1]
+
+    @property
+    def space(self) -> str:
+        """Space of all images and maps, from the name of the first; MNI152 as long as there are none."""
+        if "_space" not in self.__dict__:
+            files = (self.path / folder for folder in ("images", "attributions"))
+            first = next((path for folder in files for path in folder.rglob("*_space-*.nii.gz")), None)
+            if first is None:
+                return SPACE
+            self.__dict__["_space"] = parse_entities(first)["space"]
+        space: str = self.__dict__["_space"]
+        return space
+
     # -- families of files ---------------------------------------------------------------------
-    def checkpoint(self, fold: int, seed: int, seeds: list[int]) -> Path:
-        return self.path / "checkpoints" / f"{checkpoint_name(seed, fold, seeds)}.ckpt"
+    def checkpoint(self, fold: int, seed: int) -> Path:
+        return self.path / "checkpoints" / f"{checkpoint_name(seed, fold, self.seeds)}.ckpt"
 
-    def checkpoint_about(self, fold: int, seed: int, seeds: list[int]) -> Path:
+    def checkpoint_about(self, fold: int, seed: int) -> Path:
         """Hash, code version and training subjects' hash of a checkpoint."""
-        return self.checkpoint(fold, seed, seeds).with_suffix(".json")
+        return self.checkpoint(fold, seed).with_suffix(".json")
 
-    def history(self, fold: int, seed: int, seeds: list[int]) -> Path:
+    def history(self, fold: int, seed: int) -> Path:
         """Training curve of one fold: epoch, metric, value."""
-        return self.checkpoint(fold, seed, seeds).with_suffix(".tsv")
+        return self.checkpoint(fold, seed).with_suffix(".tsv")
 
-    def validation(self, fold: int, seed: int, seeds: list[int]) -> Path:
+    def validation(self, fold: int, seed: int) -> Path:
         """Predictions of the validation part of one fold, by which networks can be chosen."""
-        checkpoint = self.checkpoint(fold, seed, seeds)
+        checkpoint = self.checkpoint(fold, seed)
         return checkpoint.with_name(f"{checkpoint.stem}_validation.tsv")
 
-    def image(self, participant_id: str, session_id: str | None, space: str, suffix: str = "T1w") -> Path:
+    def image(self, participant_id: str, session_id: str | None, suffix: str = "T1w") -> Path:
         """Prepared T1 (`suffix` T1w, uint8, 0 outside the brain) or truth of a planted effect (`mask`)."""
         entities = {"desc": "truth"} if suffix == "mask" else {"desc": "prepared"}
-        name = bids_name(participant_id, session_id, space=space, **entities, suffix=suffix)
+        name = bids_name(participant_id, session_id, space=self.space, **entities, suffix=suffix)
         return self.path / "images" / f"{name}.nii.gz"
 
     def alignment(self, participant_id: str, session_id: str | None) -> Path:
@@ -128,18 +148,12 @@ class RunDirectory:
         below = attribution.relative_to(self.path / "attributions")
         return self.path / "native" / below.with_name(re.sub("_space-[^_]+", f"_space-{space}", below.name))
 
-    def attribution(
-        self,
-        participant_id: str,
-        session_id: str | None,
-        space: str,
-        method: str,
-        seed: int,
-        seeds: list[int],
-    ) -> Path:
+    def attribution(self, participant_id: str, session_id: str | None, method: str, seed: int) -> Path:
         """Map of one image by one method; its JSON sidecar has the same stem."""
-        folder = self.path / "attributions" / seed_folder(seed, seeds) / participant_id / (session_id or "")
-        name = bids_name(participant_id, session_id, space=space, desc=method, suffix="attribution")
+        folder = (
+            self.path / "attributions" / seed_folder(seed, self.seeds) / participant_id / (session_id or "")
+        )
+        name = bids_name(participant_id, session_id, space=self.space, desc=method, suffix="attribution")
         return folder / f"{name}.nii.gz"
 
     def baseline(self, name: str, file: str = "predictions") -> Path:
@@ -153,13 +167,23 @@ class RunDirectory:
         return self.path / "evaluation" / f"{name}.tsv"
 
 
+def _seeds_of(settings: str) -> list[int]:
+    """Seeds in the text of config.yaml; [0] if it cannot be read, which its readers report."""
+    try:
+        content = yaml.load(settings, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError:
+        return [0]
+    seeds = content.get("seeds") if isinstance(content, dict) else None
+    return [int(seed) for seed in seeds] if seeds else [0]
+
+
 def sidecar(path: Path) -> Path:
     """JSON sidecar of a NIfTI file."""
     return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
 
 
 def write_json(content: Any, path: Path) -> Path:
-    text = json.dumps(content, indent=2, default=_plain) + "\n"
+    text = json.dumps(content, indent=2, default=plain_value) + "\n"
     return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
@@ -223,65 +247,7 @@ def _change_metrics(
     return metrics
 
 
-def write_manifest(manifest: Path, inputs: Any, made: Iterable[Path], **more: Any) -> None:
-    """Record the inputs that results follow from and the hash of each result file; written last."""
-    there = {os.path.relpath(path, manifest.parent): path for path in made if path.is_file()}
-    files = {name: file_hash(path) for name, path in sorted(there.items())}
-    write_json({"Of": inputs, **more, "Files": files}, manifest)
-
-
-def is_up_to_date(manifest: Path, inputs: Any) -> bool:
-    """Whether the results of a manifest follow from these inputs."""
-    expected = json.loads(json.dumps(inputs, default=_plain))
-    return manifest.exists() and read_json(manifest).get("Of") == expected
-
-
-def manifest_files(manifest: Path) -> dict[Path, str]:
-    """Hash of each file in a manifest."""
-    files = read_json(manifest).get("Files", {})
-    return {Path(os.path.normpath(manifest.parent / name)): content for name, content in files.items()}
-
-
-def provenance(seeds: list[int], inputs: dict[str, str]) -> dict[str, Any]:
-    """Versions, machine, commit, seeds and the hashes of the inputs of a run."""
-    return {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "machine": {
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
-        },
-        "seeds": list(seeds),
-        "inputs_sha256": inputs,
-    }
-
-
-@cache  # reading them takes as long as writing a map
-def versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-@cache
-def git_commit() -> str | None:
-    """Of a checkout; None of an installed package."""
-    folder = Path(__file__).parents[2]
-    if not (folder / ".git").exists():
-        return None
-    try:
-        ask = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-        return subprocess.run(ask, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

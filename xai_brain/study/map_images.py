@@ -17,7 +17,7 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import load_img
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar
-from xai_brain.study.run_images import SPACE, map_values
+from xai_brain.study.run_images import map_values
 
 
 class MapImages:
@@ -132,7 +132,7 @@ class MapImages:
     def t1w_img(self, participant_id: str, *, session_id: str | None = None) -> nib.Nifti1Image:
         """Prepared T1-weighted image of a participant, to be shown below a map; 0 outside the brain."""
         row = self._of_participant(participant_id, session_id, self._rows).iloc[0]
-        return load_img(self._run.image(participant_id, row["session_id"], SPACE))
+        return load_img(self._run.image(participant_id, row["session_id"]))
 
     def truth_img(self, participant_id: str, *, session_id: str | None = None) -> nib.Nifti1Image:
         """Mask of the true place of a planted or synthetic effect in a participant.
@@ -143,7 +143,7 @@ class MapImages:
             The true place is not known.
         """
         row = self._of_participant(participant_id, session_id, self._rows).iloc[0]
-        path = self._run.image(participant_id, row["session_id"], SPACE, "mask")
+        path = self._run.image(participant_id, row["session_id"], "mask")
         if not path.exists():
             raise ConfigError(f"the true place of a difference is not known for {participant_id}")
         return load_img(path)

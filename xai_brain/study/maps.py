@@ -202,7 +202,7 @@ class Maps(MapImages):
         ConfigError
             There is no such column, or the maps explain different outputs.
         """
-        from xai_brain.study.evaluation.group_records import IMAGE
+        from xai_brain.runs.contents import IMAGE
         from xai_brain.study.evaluation.tables import make_group_tests
 
         for name in confounds or ():

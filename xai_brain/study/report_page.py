@@ -12,15 +12,9 @@ from xai_brain.config.schema import Config
 from xai_brain.io.atomic import file_hash
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log
-from xai_brain.runs.directory import (
-    RunDirectory,
-    add_seconds,
-    is_up_to_date,
-    manifest_files,
-    read_json,
-    versions,
-    write_manifest,
-)
+from xai_brain.runs.directory import RunDirectory, add_seconds, read_json
+from xai_brain.runs.manifest import is_up_to_date, manifest_files, write_manifest
+from xai_brain.runs.provenance import versions
 from xai_brain.study.participants import require_classes
 from xai_brain.study.settings import open_run
 

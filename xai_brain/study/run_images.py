@@ -12,9 +12,8 @@ import pandas as pd
 from xai_brain.io.nifti import Grid, load_img, resample_to_grid, save_img
 from xai_brain.io.problems import DataError
 from xai_brain.parallel.threads import write_all
-from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, versions, write_json
-
-SPACE = "MNI152"  # of everything that was prepared
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json
+from xai_brain.runs.provenance import versions
 
 
 def map_values(path: Path) -> np.ndarray:
@@ -45,12 +44,12 @@ def made_by(paths: Iterable[Path]) -> dict[str, Any]:
 
 def brain_of(run: RunDirectory, participant_id: str, session_id: str) -> np.ndarray:
     """Brain mask of a subject, (X, Y, Z) bool."""
-    return np.asanyarray(load_img(run.image(participant_id, session_id, SPACE)).dataobj) > 0
+    return np.asanyarray(load_img(run.image(participant_id, session_id)).dataobj) > 0
 
 
 def truth_of(run: RunDirectory, participant_id: str, session_id: str) -> np.ndarray | None:
     """True voxels of a planted effect, (X, Y, Z) bool; None where they are not known."""
-    path = run.image(participant_id, session_id, SPACE, "mask")
+    path = run.image(participant_id, session_id, "mask")
     return np.asanyarray(load_img(path).dataobj) > 0 if path.exists() else None
 
 
@@ -60,7 +59,7 @@ def brain_share(run: RunDirectory, maps: pd.DataFrame) -> tuple[np.ndarray, np.n
     total: Any = 0.0
     affine = np.eye(4)
     for row in images.itertuples():
-        img = load_img(run.image(row.participant_id, row.session_id, SPACE))
+        img = load_img(run.image(row.participant_id, row.session_id))
         total, affine = total + (np.asanyarray(img.dataobj) > 0), img.affine
     return np.asarray(total) / len(images), affine
 
@@ -83,16 +82,16 @@ def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid, orientatio
         volume, mask = np.load(row["volume_path"]), np.load(row["volume_mask_path"])
         if row["truth_path"]:
             data = resample_to_grid(load_img(row["truth_path"], orientation), grid, order=0) > 0.5
-            save_img(data, grid.affine, truth, space=SPACE)
-        save_img(for_looking(volume, mask), grid.affine, path, space=SPACE)
+            save_img(data, grid.affine, truth, space=run.space)
+        save_img(for_looking(volume, mask), grid.affine, path, space=run.space)
 
     write_all(write, cohort.to_dict("records"))
 
 
 def image_paths(run: RunDirectory, row: dict[Hashable, Any]) -> tuple[Path, Path]:
     """Of the T1, and of the truth mask."""
-    about = (row["participant_id"], row["session_id"], SPACE)
-    return run.image(*about), run.image(*about, "mask")
+    ids = (row["participant_id"], row["session_id"])
+    return run.image(*ids), run.image(*ids, "mask")
 
 
 def has_images(run: RunDirectory, row: dict[Hashable, Any]) -> bool:
@@ -103,7 +102,7 @@ def has_images(run: RunDirectory, row: dict[Hashable, Any]) -> bool:
 def has_all_images(run: RunDirectory) -> bool:
     """Whether the display images of all participants exist; masks of planted effects are written first."""
     rows = read_tsv(run.participants).itertuples()
-    return all(run.image(row.participant_id, row.session_id, SPACE).exists() for row in rows)
+    return all(run.image(row.participant_id, row.session_id).exists() for row in rows)
 
 
 def for_looking(volume: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:

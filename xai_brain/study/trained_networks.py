@@ -71,7 +71,7 @@ class TrainedNetworks:
         """
         from xai_brain.study.training.networks import load_classifier
 
-        return load_classifier(self._run.checkpoint(*self._fold_and_seed(fold, seed), self.seeds))
+        return load_classifier(self._run.checkpoint(*self._fold_and_seed(fold, seed)))
 
     def history(self, fold: int, *, seed: int | None = None) -> pd.DataFrame:
         """Training curve of one network: epoch, metric and value.
@@ -86,7 +86,7 @@ class TrainedNetworks:
         >>> list(study.history(fold=0).columns)
         ['epoch', 'metric', 'value']
         """
-        return read_tsv(self._run.history(*self._fold_and_seed(fold, seed), self.seeds))
+        return read_tsv(self._run.history(*self._fold_and_seed(fold, seed)))
 
     def inputs(self, participant_ids: Sequence[str]) -> torch.Tensor:
         """Prepared volumes of participants as the networks receive them, with planted effects.

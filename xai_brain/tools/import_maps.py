@@ -31,17 +31,10 @@ from xai_brain.io.nifti import (
 from xai_brain.io.problems import named
 from xai_brain.io.twin_files import without_equal_twins
 from xai_brain.parallel.progress import log, track
-from xai_brain.runs.directory import (
-    RunDirectory,
-    provenance,
-    read_json,
-    read_tsv,
-    sidecar,
-    write_json,
-    write_tsv,
-)
+from xai_brain.runs.directory import SPACE, RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
+from xai_brain.runs.provenance import provenance
 from xai_brain.study.participants import cohort_root, input_hashes, portable, prepared_cohort, same_cohort
-from xai_brain.study.run_images import SPACE, brain_of, write_dataset_description, write_images
+from xai_brain.study.run_images import brain_of, write_dataset_description, write_images
 from xai_brain.study.settings import open_run
 
 LEAST_COVERED = 0.9  # share of the brain that a map's field of view must hold
@@ -99,9 +92,7 @@ def import_maps(arguments: list[str]) -> int:
     run = open_run(config)
     grid = get_grid(config.preprocessing.grid)
     for each in track(maps, "import maps"):
-        target = run.attribution(
-            each.participant_id, each.session_id, SPACE, each.method, config.seeds[0], list(config.seeds)
-        )
+        target = run.attribution(each.participant_id, each.session_id, each.method, config.seeds[0])
         brain_mask = brain_of(run, each.participant_id, each.session_id)
         _write(each, target, brain_mask, grid, config.data.orientation)
     write_dataset_description(run)
@@ -157,7 +148,7 @@ def _run_of(overrides: list[str]) -> tuple[Config, RunDirectory, pd.DataFrame]:
         write_json({**provenance(list(config.seeds), inputs), "tables_sha256": tables}, run.provenance)
     participants = read_tsv(run.participants)
     rows = zip(participants["participant_id"], participants["session_id"], strict=True)
-    if not all(run.image(*row, SPACE).exists() for row in rows):  # trained, but nothing explained yet
+    if not all(run.image(*row).exists() for row in rows):  # trained, but nothing explained yet
         cohort = same_cohort(prepared_cohort(config, run), run)
         write_images(run, cohort, get_grid(config.preprocessing.grid), config.data.orientation)
     return config, run, participants

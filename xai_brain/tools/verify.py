@@ -19,9 +19,9 @@ from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.progress import log, track
-from xai_brain.runs.directory import RunDirectory, first_repeat, manifest_files, read_json, read_tsv, sidecar
+from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv, sidecar
+from xai_brain.runs.manifest import manifest_files
 from xai_brain.study.participants import cohort_root
-from xai_brain.study.run_images import SPACE
 from xai_brain.study.training.native import NATIVE
 from xai_brain.task.build import task_of_table
 
@@ -163,7 +163,7 @@ def _checkpoints(config: Config, run: RunDirectory, findings: Findings) -> dict[
     found, seeds = {}, list(config.seeds)
     for seed in seeds:
         for fold in fold_numbers(read_tsv(run.folds)):
-            path, beside = run.checkpoint(fold, seed, seeds), run.checkpoint_about(fold, seed, seeds)
+            path, beside = run.checkpoint(fold, seed), run.checkpoint_about(fold, seed)
             about = findings.read(beside, again)
             expected = about.get("CheckpointSHA256")
             findings.compare("networks", path, expected, again)
@@ -176,7 +176,7 @@ def _checkpoints(config: Config, run: RunDirectory, findings: Findings) -> dict[
         return found
     together = read_tsv(run.predictions)
     for (seed, fold), rows in together.groupby(["seed", "fold"]):
-        beside = run.checkpoint(fold, seed, seeds)
+        beside = run.checkpoint(fold, seed)
         beside = beside.with_name(f"{beside.stem}_predictions.tsv")
         findings.counts["predictions"] = findings.counts.get("predictions", 0) + len(rows)
         if not beside.exists():
@@ -208,9 +208,7 @@ def _maps(
     }
     for row in track(list(rows.itertuples()), "check maps"):
         for label in [*config.attribution, *config.imported_methods]:
-            path = run.attribution(
-                row.participant_id, row.session_id, SPACE, label, row.seed, list(config.seeds)
-            )
+            path = run.attribution(row.participant_id, row.session_id, label, row.seed)
             imported = label in config.imported_methods
             if not sidecar(path).exists():
                 if not imported:  # imported maps may cover some participants only

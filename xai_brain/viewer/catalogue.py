@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from xai_brain.io.nifti import parse_entities
-from xai_brain.io.text_tables import read_text
-from xai_brain.runs.directory import RunDirectory, first_repeat, read_tsv
+from xai_brain.runs.contents import IMAGE, RunContents
+from xai_brain.runs.directory import RunDirectory
 from xai_brain.task.build import task_of_table
 from xai_brain.task.protocol import Task
 
@@ -75,8 +75,8 @@ class GivenImages:
         return self.images
 
 
-class RunCatalogue:
-    """Participants and group maps of a run directory; all files are optional.
+class RunCatalogue(RunContents):
+    """Participants and group maps of a run; files that cannot be read are listed in `messages`.
 
     Parameters
     ----------
@@ -84,72 +84,59 @@ class RunCatalogue:
     """
 
     def __init__(self, run: RunDirectory):
-        self.run = run
+        super().__init__(run)
         self.messages: list[str] = []
-        self.config = self._read_config()
-        seeds = self.config.get("seeds") or [0]
-        self.seeds: list[int] = list(seeds)
-        self.space = self._space()
-        self.group = self._group_maps()
-        self.entries = [*self._subjects(), *self._group_entries()]
-        self.methods = self._methods()
+        self.task = task_of_table(self.setting("task"), self.explained.columns)
+        self.group: dict[str, dict[str, Path]] = {}
+        for (what, stat), maps in self.group_maps.items():
+            if of_methods := {method: path for method, path in maps.items() if method != IMAGE}:
+                self.group[f"{stat} {what.replace('-', ' ')}"] = of_methods
+        self.entries = [*self._participants(), *self._group_entries()]
         if not self.entries:
             self.messages.append(f"{run.path.name or run.path}: there is no run with maps here")
 
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        try:
+            return super().config
+        except (OSError, yaml.YAMLError) as error:
+            self.messages.append(f"config.yaml cannot be read: {str(error).splitlines()[0]}")
+            return {}
+
+    def table(self, path: Path) -> pd.DataFrame | None:
+        try:
+            return super().table(path)
+        except (OSError, ValueError) as error:
+            self.messages.append(f"{path.name} cannot be read: {str(error).splitlines()[0]}")
+            return None
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """Methods with maps of participants, then those with group maps only."""
+        of_groups = {method for maps in self.group.values() for method in maps}
+        return [*super().methods, *sorted(of_groups - set(super().methods))]
+
     def images_of(self, entry: Entry) -> Images:
         if entry.group:
-            behind = sorted((self.run.path / "images").glob("*_desc-prepared_T1w.nii.gz"))[:N_BEHIND_GROUP]
-            truth = self.run.group_map("truth", "class-all", "mean")
-            maps = self.group[entry.name]
-            return Images(entry.text, list(behind), dict(maps), truth if truth.exists() else None)
+            behind = self.prepared_images(N_BEHIND_GROUP)
+            return Images(entry.text, list(behind), dict(self.group[entry.name]), self.group_truth)
         session = entry.session_id or None
-        truth = self.run.image(entry.name, session, self.space, "mask")
+        truth = self.run.image(entry.name, session, "mask")
         return Images(
             entry.text,
-            [self.run.image(entry.name, session, self.space)],
+            [self.run.image(entry.name, session)],
             {method: self._map(entry, method) for method in self.methods},
             truth if truth.exists() else None,
         )
 
     def _map(self, entry: Entry, method: str) -> Path:
         session = entry.session_id or None
-        return self.run.attribution(entry.name, session, self.space, method, entry.seed, self.seeds)
+        return self.run.attribution(entry.name, session, method, entry.seed)
 
-    # -- tables --------------------------------------------------------------------------------
-    def _read_config(self) -> dict[str, Any]:
-        try:
-            return yaml.safe_load(read_text(self.run.config)) or {}
-        except FileNotFoundError:
-            return {}
-        except (OSError, yaml.YAMLError) as error:
-            self.messages.append(f"config.yaml cannot be read: {str(error).splitlines()[0]}")
-            return {}
-
-    def _table(self, path: Path) -> pd.DataFrame:
-        try:
-            return read_tsv(path)
-        except FileNotFoundError:
-            return pd.DataFrame()
-        except (OSError, ValueError) as error:
-            self.messages.append(f"{path.name} cannot be read: {str(error).splitlines()[0]}")
-            return pd.DataFrame()
-
-    def _space(self) -> str:
-        for folder in ("images", "attributions"):
-            for path in (self.run.path / folder).rglob("*_space-*.nii.gz"):
-                return parse_entities(path)["space"]  # all maps are in the same space
-        return "MNI152"
-
-    def _subjects(self) -> list[Entry]:
-        table = first_repeat(self._table(self.run.predictions))
-        if table.empty:
-            table = self._table(self.run.participants)
-        if "participant_id" not in table:
-            folders = sorted((self.run.path / "attributions").glob("sub-*"))
-            table = pd.DataFrame({"participant_id": [folder.name for folder in folders]})
-        task = task_of_table(self.config.get("task"), table.columns)
-        rows = table.sort_values("participant_id", kind="stable").to_dict("records")
-        return [self._entry(row, task) for row in rows]
+    # -- entries -------------------------------------------------------------------------------
+    def _participants(self) -> list[Entry]:
+        rows = self.explained.sort_values("participant_id", kind="stable").to_dict("records")
+        return [self._entry(row, self.task) for row in rows]
 
     def _entry(self, row: dict[str, Any], task: Task) -> Entry:
         label, predicted, probability = str(row["label"]) if "label" in row else None, None, None
@@ -158,8 +145,8 @@ class RunCatalogue:
             label = task.labels_of(np.array([row["target"]]))[0] if "target" in row else label
             predicted = task.predicted_labels(values)[0]
             probability = float(values.max()) if task.has_classes else None
-        rule = (self.config.get("explain") or {}).get("target", "predicted")
-        session, seed = str(row.get("session_id") or ""), int(row.get("seed", self.seeds[0]))
+        rule = self.setting("explain.target", "predicted")
+        session, seed = str(row.get("session_id") or ""), int(row.get("seed", self.run.seeds[0]))
         fold = int(row["fold"]) if "fold" in row else None
         parts = [str(row["participant_id"]), session]
         if predicted:
@@ -172,7 +159,7 @@ class RunCatalogue:
             parts.append(f"{row['n_networks']} networks")
         elif fold is not None:
             parts.append(f"fold {fold}")
-        if len(self.seeds) > 1:
+        if len(self.run.seeds) > 1:
             parts.append(f"seed {seed}")
         return Entry(
             str(row["participant_id"]),
@@ -181,26 +168,5 @@ class RunCatalogue:
             {"predicted": predicted, "true": label}.get(rule, str(rule)),
         )  # fmt: skip
 
-    # -- groups and methods --------------------------------------------------------------------
-    def _group_maps(self) -> dict[str, dict[str, Path]]:
-        """Group maps: (quantity, statistic) -> method -> path."""
-        found: dict[str, dict[str, Path]] = {}
-        for path in sorted((self.run.path / "group").glob("desc-*_stat-*_statmap.nii.gz")):
-            method, rest = path.name.removeprefix("desc-").split("_", 1)
-            what, stat = rest.removesuffix("_statmap.nii.gz").split("_stat-")
-            if method != "truth":
-                found.setdefault(f"{stat} {what.replace('-', ' ')}", {})[method] = path
-        return found
-
     def _group_entries(self) -> list[Entry]:
         return [Entry(name, f"group · {name}", group=True) for name in self.group]
-
-    def _methods(self) -> list[str]:
-        """Methods of the settings in their order, then others of the first participant or a group."""
-        configured = [str(name) for name in self.config.get("attribution") or {}]
-        there = {method for maps in self.group.values() for method in maps}
-        first = next((entry for entry in self.entries if not entry.group), None)
-        if first:
-            folder = self._map(first, "any").parent
-            there |= {parse_entities(path).get("desc", "") for path in folder.glob("*_attribution.nii*")}
-        return configured + sorted(there - set(configured) - {""})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import clusters as cluster_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.gallery import Gallery
@@ -15,7 +15,7 @@ from xai_brain.reporting.values import number
 POSITION, TITLE = 110, "Agreement of methods"
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     table = contents.summary("agreement")
     if table.empty or not (table["metric"] == "dice").any():
         return {} if len(contents.methods) > 1 else None  # the section says how to compute it
@@ -49,7 +49,7 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     }
 
 
-def _clusters(contents: RunContents, gallery: Gallery, pairs: pd.DataFrame) -> dict[str, Any] | None:
+def _clusters(contents: ReportContents, gallery: Gallery, pairs: pd.DataFrame) -> dict[str, Any] | None:
     """Clusters of evaluation/method_clusters.tsv and mean rank correlations of pairs."""
     merges = contents.evaluation("method_clusters")
     if merges is None:
@@ -60,7 +60,7 @@ def _clusters(contents: RunContents, gallery: Gallery, pairs: pd.DataFrame) -> d
     return {"merges": merges.to_dict("records"), "figure": gallery.add("method-clusters", fig)}
 
 
-def _class_agreement(contents: RunContents, percent: float) -> dict[str, dict[str, dict[str, float]]]:
+def _class_agreement(contents: ReportContents, percent: float) -> dict[str, dict[str, dict[str, float]]]:
     """Agreement of the mean maps of the classes: pair -> class -> metric -> value (mean over seeds)."""
     tidy = contents.evaluation("agreement")
     if tidy is None:
@@ -76,7 +76,7 @@ def _class_agreement(contents: RunContents, percent: float) -> dict[str, dict[st
     }
 
 
-def _group_agreement(contents: RunContents, percent: float) -> list[dict[str, Any]]:
+def _group_agreement(contents: ReportContents, percent: float) -> list[dict[str, Any]]:
     """Agreement of t maps and difference maps, a row for each pair, difference and map."""
     table = contents.evaluation("group_agreement")
     if table is None:

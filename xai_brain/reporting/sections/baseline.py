@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.gallery import Gallery
@@ -24,7 +24,7 @@ BASELINE_WORDS = {
 }
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     """Comparison of the networks with the baselines, from evaluation/baselines.tsv."""
     table = contents.evaluation("baselines")
     if table is None:

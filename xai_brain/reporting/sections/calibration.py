@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from xai_brain.metrics.report_card import COLUMNS, verdicts
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 100, "How far maps can be trusted here"
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     """Conclusions about the methods of this run from a report card of planted effects in the same cohort."""
     table = contents.evaluation("calibration")
     if table is None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from xai_brain.metrics.report_card import COLUMNS, verdicts
 from xai_brain.metrics.table import METRICS
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import card as card_figures
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.runs.directory import read_tsv
@@ -16,7 +16,7 @@ from xai_brain.runs.directory import read_tsv
 POSITION, TITLE = 90, "Report card"
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     """The report card of this run: figure, conclusions, table."""
     table = contents.evaluation("report_card")
     if table is None:
@@ -38,6 +38,6 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     }
 
 
-def _cascade(contents: RunContents) -> pd.DataFrame | None:
+def _cascade(contents: ReportContents) -> pd.DataFrame | None:
     files = sorted((contents.run.path / "evaluation" / "metrics").glob("*_cascade.tsv"))
     return pd.concat([read_tsv(path) for path in files], ignore_index=True) if files else None

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.data.folds.summary import STRONG_DIFFERENCE
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import number
@@ -18,7 +18,7 @@ from xai_brain.runs.directory import read_tsv
 POSITION, TITLE = 10, "Cohort"
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     cohort_table = contents.participants
     if cohort_table is None or "label" not in cohort_table:
         return None
@@ -48,7 +48,7 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     }
 
 
-def _largest_differences(contents: RunContents, differences: dict[str, float | None]) -> dict[str, float]:
+def _largest_differences(contents: ReportContents, differences: dict[str, float | None]) -> dict[str, float]:
     """Variables in which the classes differ strongly, from metrics.json and the table of participants."""
     found = {name: abs(value) for name, value in differences.items() if value is not None}
     of_training = contents.metrics.items()
@@ -56,7 +56,7 @@ def _largest_differences(contents: RunContents, differences: dict[str, float | N
     return {name: value for name, value in found.items() if value > STRONG_DIFFERENCE}
 
 
-def _folds(contents: RunContents) -> list[dict[str, Any]]:
+def _folds(contents: ReportContents) -> list[dict[str, Any]]:
     """Rows of fold_summary.tsv, with folds numbered from 1."""
     path = contents.run.fold_summary
     if not path.exists():

@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import first_layer as first_layer_figures
 from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 130, "First layer"
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     """Contents of evaluation/first_layer_networks.tsv; None if the analysis was not requested."""
     networks, channels = contents.evaluation("first_layer_networks"), contents.evaluation("first_layer")
     if networks is None or channels is None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from xai_brain.io.nifti import load_img
 from xai_brain.reporting.anatomy import cuts_through, underlay_of
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import scores as figures
@@ -23,7 +23,7 @@ IMAGES = "Prepared images"
 COUNTS = ("n_first", "n_second", "n_empty", "n_left_out", "dof", "n_voxels", "n_perm", "n_significant")
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     """Contents of evaluation/group_tests.tsv; None if no comparison was requested."""
     table = contents.evaluation("group_tests")
     if table is None:
@@ -54,7 +54,7 @@ def _words(comparison: str) -> str:
     return " minus ".join(comparison.split("-minus-"))
 
 
-def _test(contents: RunContents, gallery: Gallery, row: dict[str, Any]) -> dict[str, Any]:
+def _test(contents: ReportContents, gallery: Gallery, row: dict[str, Any]) -> dict[str, Any]:
     path = contents.run.group_map(row["method"], row["comparison"], "t")
     t_img, underlay = load_img(path), underlay_of(contents, path)
     if underlay is None:
@@ -88,7 +88,7 @@ def _test(contents: RunContents, gallery: Gallery, row: dict[str, Any]) -> dict[
     }
 
 
-def _clusters(contents: RunContents, row: dict[str, Any]) -> list[dict[str, Any]]:
+def _clusters(contents: ReportContents, row: dict[str, Any]) -> list[dict[str, Any]]:
     table = contents.evaluation("group_clusters")
     if table is None:
         return []
@@ -97,7 +97,7 @@ def _clusters(contents: RunContents, row: dict[str, Any]) -> list[dict[str, Any]
     return rows.where(rows.notna(), None).to_dict("records")
 
 
-def _overlap(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def _overlap(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     table = contents.evaluation("group_overlap")
     if table is None:
         return None

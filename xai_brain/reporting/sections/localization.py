@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xai_brain.metrics.table import METRICS
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.gallery import Gallery
@@ -15,7 +15,7 @@ POSITION, TITLE = 80, "Localisation"
 LOCALIZATION = ("rma", "rra", "pointing")  # shown in this order
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     table = contents.summary("localization")
     if table.empty:
         return None

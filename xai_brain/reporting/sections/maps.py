@@ -8,7 +8,7 @@ import numpy as np
 
 from xai_brain.io.nifti import is_mni152, load_img
 from xai_brain.reporting.anatomy import cuts_through, underlay_of
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
@@ -16,17 +16,17 @@ from xai_brain.reporting.gallery import Gallery
 POSITION, TITLE = 50, "Mean maps"
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any]:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
     """Mean maps; empty if there are none, so that the section states how to compute them."""
-    if not contents.group_maps:
+    if not contents.mean_maps:
         return {}
-    underlay = underlay_of(contents, next(iter(next(iter(contents.group_maps.values())).values())))
+    underlay = underlay_of(contents, next(iter(next(iter(contents.mean_maps.values())).values())))
     if underlay is None:
         return {}
     loaded = {
-        method: {name: load_img(path) for name, path in contents.group_maps[method].items()}
+        method: {name: load_img(path) for name, path in contents.mean_maps[method].items()}
         for method in [*contents.methods]
-        if method in contents.group_maps
+        if method in contents.mean_maps
     }
     truth = load_img(contents.group_truth) if contents.group_truth else None
     centre = slices.centre_mm(truth) if truth is not None else None
@@ -53,5 +53,5 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any]:
         "point": [round(float(mm)) for mm in point],
         "truth": centre is not None,
         "truth_share": float(np.max(truth.dataobj)) if truth is not None else None,
-        "on_template": is_mni152(contents.space),
+        "on_template": is_mni152(contents.run.space),
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import masks as mask_figures
 from xai_brain.reporting.gallery import Gallery
 
@@ -15,7 +15,7 @@ METRIC = "balanced_accuracy"
 AREA_IN_TEXT = 10.0  # percent; the text gives the results for the nearest area
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     """Curves by area with and without retraining, and their description."""
     table = contents.evaluation("mask_validation")
     if table is None:

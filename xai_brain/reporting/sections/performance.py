@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 20, "Prediction"
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     predictions, names = contents.predictions, contents.class_names
     known = predictions is not None and bool((predictions["target"] >= 0).all())
     task = contents.task

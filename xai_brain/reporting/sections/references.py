@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.method_descriptions import describe_methods
 from xai_brain.reporting.references import reference_list
@@ -10,12 +10,12 @@ from xai_brain.reporting.references import reference_list
 POSITION, TITLE = 190, "References"
 
 
-def section(contents: RunContents, gallery: Gallery) -> list[str]:
+def section(contents: ReportContents, gallery: Gallery) -> list[str]:
     of_methods = [described["reference"] for described in describe_methods(contents)]
     return reference_list(_cited(contents), of_methods)
 
 
-def _cited(contents: RunContents) -> list[str]:
+def _cited(contents: ReportContents) -> list[str]:
     always = (
         "Adebayo 2018",
         "Arras 2022",

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from xai_brain.io.nifti import is_mni152, load_img
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import regions as region_figures
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.runs.directory import read_json, sidecar
@@ -17,7 +17,7 @@ Q = 0.05  # false discovery rate
 ROWS = 10  # of the table of differences, per method
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     """Top regions of each class, and differences between classes for comparable maps."""
     top = contents.evaluation("region_top")
     if top is None:
@@ -49,7 +49,7 @@ def _repeated(top: pd.DataFrame, methods: list[str], names: list[str]) -> dict[s
     }
 
 
-def _comparisons(contents: RunContents, gallery: Gallery, methods: list[str]) -> list[dict[str, Any]]:
+def _comparisons(contents: ReportContents, gallery: Gallery, methods: list[str]) -> list[dict[str, Any]]:
     """One entry for each pair of classes: figures and rows of the comparable methods."""
     groups = contents.evaluation("region_groups")
     if groups is None:
@@ -68,7 +68,7 @@ def _comparisons(contents: RunContents, gallery: Gallery, methods: list[str]) ->
                 images[method] = path
         atlas = read_json(sidecar(next(iter(images.values())))).get("Atlas") if images else None
         loaded = {method: load_img(path) for method, path in images.items()}
-        drawn = loaded and is_mni152(contents.space)
+        drawn = loaded and is_mni152(contents.run.space)
         fig = region_figures.glass_brain_figure(loaded, ROWS) if drawn else None
         result.append(
             {

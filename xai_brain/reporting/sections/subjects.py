@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xai_brain.io.nifti import load_img
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import ShownSubject, number
@@ -15,7 +15,7 @@ from xai_brain.reporting.values import ShownSubject, number
 POSITION, TITLE = 70, "Single participants"
 
 
-def section(contents: RunContents, gallery: Gallery) -> list[dict[str, Any]] | None:
+def section(contents: ReportContents, gallery: Gallery) -> list[dict[str, Any]] | None:
     return [
         _subject(subject, gallery) for subject in contents.shown_subjects() if subject.image.exists()
     ] or None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 30, "Training curves"
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     curves = contents.curves
     if curves is None or not {"train/loss", "val/loss", "val/auroc"} & set(curves["metric"]):
         return None

@@ -8,7 +8,7 @@ import numpy as np
 
 from xai_brain.io.nifti import load_img
 from xai_brain.reporting.anatomy import cuts_through, underlay_of
-from xai_brain.reporting.contents import RunContents
+from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import scores as figures
@@ -23,7 +23,7 @@ COMPONENTS = {"subject": "Participant", "model": "Model", "residual": "Residual"
 SCALINGS = {"none": "raw values", "l2": "each map divided by its L2 norm", "rank": "ranks of each map"}
 
 
-def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     """Contents of evaluation/variance.tsv; None for a single seed."""
     table = contents.evaluation("variance")
     if table is None:
@@ -59,7 +59,7 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
     }
 
 
-def _model_shares(contents: RunContents, gallery: Gallery, methods: list[str]) -> dict[str, Any] | None:
+def _model_shares(contents: ReportContents, gallery: Gallery, methods: list[str]) -> dict[str, Any] | None:
     paths = {method: contents.run.group_map(method, "variance-model", "share") for method in methods}
     images = {method: load_img(path) for method, path in paths.items() if path.exists()}
     if not images:

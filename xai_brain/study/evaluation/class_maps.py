@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.io.nifti import load_img, save_img
-from xai_brain.runs.directory import RunDirectory, sidecar, write_json
+from xai_brain.runs.directory import SPACE, RunDirectory, sidecar, write_json
 from xai_brain.statistics.map_rows import MapRows, describe
-from xai_brain.study.run_images import SPACE, brain_share, made_by, map_values, truth_of
+from xai_brain.study.run_images import brain_share, made_by, map_values, truth_of
 
 
 def write_class_maps(

@@ -20,7 +20,7 @@ from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar
 from xai_brain.study.explanation.batches import build_reference, load_volume
 from xai_brain.study.explanation.configured_methods import build_method
-from xai_brain.study.run_images import SPACE, brain_of, map_values, truth_of
+from xai_brain.study.run_images import brain_of, map_values, truth_of
 from xai_brain.study.training.networks import Network, training_subjects
 
 
@@ -110,8 +110,7 @@ class EvaluationContext:
         return torch.from_numpy(np.stack(volumes))[:, None].to(self.device)
 
     def map_paths(self, label: str) -> list[Path]:
-        seeds = list(self.config.seeds)
-        return [self.run.attribution(*image, SPACE, label, self.network.seed, seeds) for image in self._ids()]
+        return [self.run.attribution(*image, label, self.network.seed) for image in self._ids()]
 
     def saved(self, label: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Maps of the run (N, 1, X, Y, Z) and the classes that they explain (N,)."""

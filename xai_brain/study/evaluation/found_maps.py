@@ -9,44 +9,24 @@ import pandas as pd
 
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
+from xai_brain.runs.contents import RunContents
 from xai_brain.runs.directory import (
     RunDirectory,
-    first_repeat,
-    read_tsv,
-    sidecar,
 )
-from xai_brain.study.run_images import SPACE
 
 
 def find_maps(config: Config, run: RunDirectory) -> list[dict[str, Any]]:
-    """All maps of the run's methods with their participant, class and fold."""
-    if run.predictions.exists():
-        rows = first_repeat(read_tsv(run.predictions))
-    elif config.imported_methods:  # maps of others, without a network
-        rows = read_tsv(run.participants).assign(seed=config.seeds[0], fold=0)
-    else:
+    """All maps of the methods of a run; rows as from `xai_brain.runs.contents.RunContents.map_rows`.
+
+    Raises
+    ------
+    ConfigError
+        There are no maps, or no predictions that they could explain.
+    """
+    if not run.predictions.exists() and not config.imported_methods:
         first = "predict" if config.networks else "train"
         raise ConfigError(f"{run.predictions}: does not exist; run `xai-brain {first}` first")
-    participants = read_tsv(run.participants)
-    labels = participants.set_index(["participant_id", "session_id"])["label"].to_dict()
-    found = []
-    for row in rows.itertuples():
-        for method in [*config.attribution, *config.imported_methods]:
-            path = run.attribution(
-                row.participant_id, row.session_id, SPACE, method, row.seed, list(config.seeds)
-            )
-            if not path.exists() or not sidecar(path).exists():
-                continue
-            about = {"participant_id": row.participant_id, "session_id": row.session_id, "seed": row.seed}
-            about |= {"fold": row.fold, "label": labels[row.participant_id, row.session_id]}
-            found.append(
-                {
-                    **about,
-                    "method": method,
-                    "path": path,
-                    "file_state": f"{path.stat().st_size} {path.stat().st_mtime_ns}",
-                }
-            )
+    found = list(RunContents(run).map_rows([*config.attribution, *config.imported_methods]))
     if not found:
         raise ConfigError(f"{run.path / 'attributions'}: there are no maps; run `xai-brain explain` first")
     return found

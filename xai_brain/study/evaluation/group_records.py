@@ -9,11 +9,12 @@ import numpy as np
 
 from xai_brain.config.evaluation import EvaluationConfig, GroupConfig
 from xai_brain.metrics.comparison.group_overlap import group_agreement, group_overlap
+from xai_brain.runs.contents import IMAGE
 from xai_brain.statistics.group import BRAIN_SHARE, GroupTest
 from xai_brain.statistics.group_design import Design
 
 COMPARISONS, SHARES = "desc-*-minus-*_statmap.*", "desc-*_mask-*_stat-share_statmap.*"  # files of group/
-IMAGE = "image"  # in the place of a method's name: the prepared images themselves
+
 MEANING = {
     True: "the prepared images of the classes differ at this voxel, given the confounds",
     False: "the evidence that these networks take from this voxel differs between the classes, given the "

@@ -17,25 +17,25 @@ from xai_brain.io.nifti import save_img
 from xai_brain.io.problems import DataError
 from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.threads import available_cores
+from xai_brain.runs.contents import IMAGE
 from xai_brain.runs.directory import (
+    SPACE,
     RunDirectory,
-    is_up_to_date,
     read_json,
     read_tsv,
     sidecar,
     update_metrics,
-    versions,
     write_json,
-    write_manifest,
     write_tsv,
 )
+from xai_brain.runs.manifest import is_up_to_date, write_manifest
+from xai_brain.runs.provenance import versions
 from xai_brain.statistics.cluster_tables import cluster_table
 from xai_brain.statistics.group import BRAIN_SHARE, GroupTest, compare_classes, scale, smooth
 from xai_brain.statistics.group_design import Design, GroupError, common_output, make_design
 from xai_brain.statistics.map_rows import MapRows
 from xai_brain.study.evaluation.group_records import (
     COMPARISONS,
-    IMAGE,
     MEANING,
     agreements_of,
     figures_of_overlaps,
@@ -45,7 +45,7 @@ from xai_brain.study.evaluation.group_records import (
 )
 from xai_brain.study.evaluation.regions import atlas_files, atlas_of
 from xai_brain.study.participants import is_readable, of_one_class, prepared_cohort, same_cohort, task_of
-from xai_brain.study.run_images import SPACE, brain_share, made_by, map_values
+from xai_brain.study.run_images import brain_share, made_by, map_values
 from xai_brain.task.labels import is_label
 
 TABLES = ("group_tests", "group_clusters", "group_overlap", "group_agreement")

@@ -18,7 +18,7 @@ from xai_brain.metrics.true_effect import TrueEffect
 from xai_brain.runs.directory import (
     RunDirectory,
 )
-from xai_brain.study.run_images import SPACE, map_values, truth_of
+from xai_brain.study.run_images import map_values, truth_of
 
 
 def score_participant(
@@ -27,7 +27,7 @@ def score_participant(
     """Agreements and, where the truth is known, localisations of one subject's maps of one seed."""
     first = rows.iloc[0]
     about = {key: first[key] for key in ("participant_id", "session_id", "seed", "fold")}
-    t1w_img = load_img(run.image(first["participant_id"], first["session_id"], SPACE))
+    t1w_img = load_img(run.image(first["participant_id"], first["session_id"]))
     brain_mask = np.asanyarray(t1w_img.dataobj) > 0
     arrays = {row.method: map_values(row.path) for row in rows.itertuples()}
     named = {"level": "subject", "name": about["participant_id"]}

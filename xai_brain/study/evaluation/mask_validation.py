@@ -27,17 +27,17 @@ from xai_brain.parallel.memory import keep_freed_memory, return_freed_memory
 from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.shards import select_shard
 from xai_brain.runs.directory import (
+    SPACE,
     RunDirectory,
     add_seconds,
     first_repeat,
-    is_up_to_date,
     read_tsv,
     sidecar,
     update_metrics,
     write_json,
-    write_manifest,
     write_tsv,
 )
+from xai_brain.runs.manifest import is_up_to_date, write_manifest
 from xai_brain.runs.seeds import network_name
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.evaluation.group_records import SHARES
@@ -45,7 +45,6 @@ from xai_brain.study.explanation.fold_masks import validate_fold
 from xai_brain.study.explanation.mask_unit import JOINT, MaskUnit
 from xai_brain.study.explanation.missing_maps import check_methods
 from xai_brain.study.participants import class_names, prepared_cohort, require_classes, same_cohort
-from xai_brain.study.run_images import SPACE
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.masked_training import read_retrained_predictions, retrain_masked
 from xai_brain.study.training.networks import load_networks

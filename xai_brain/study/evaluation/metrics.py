@@ -21,7 +21,8 @@ from xai_brain.parallel.locks import run_shared
 from xai_brain.parallel.memory import return_freed_memory
 from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.shards import select_shard
-from xai_brain.runs.directory import RunDirectory, is_up_to_date, read_tsv, write_manifest, write_tsv
+from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
+from xai_brain.runs.manifest import is_up_to_date, write_manifest
 from xai_brain.runs.seeds import network_name
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.evaluation.network_metrics import cascade_path

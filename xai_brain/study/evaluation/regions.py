@@ -12,11 +12,11 @@ from xai_brain.atlas.atlas import Atlas, AtlasError, load_atlas, tables_beside
 from xai_brain.config.schema import Config
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.parallel.progress import log, track
-from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
+from xai_brain.runs.directory import SPACE, RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.statistics.group_design import GroupError, common_output
 from xai_brain.statistics.regions import compare_classes, region_values, top_regions
 from xai_brain.study.participants import of_one_class
-from xai_brain.study.run_images import SPACE, brain_share, map_values
+from xai_brain.study.run_images import brain_share, map_values
 
 TABLES = ("regions", "region_groups", "region_top")
 MIN_INSIDE = 0.5  # of an atlas's voxels lie in the brain; of one in another space or place far fewer

@@ -19,16 +19,9 @@ from xai_brain.metrics.table import select_metrics
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log
 from xai_brain.parallel.threads import in_threads
-from xai_brain.runs.directory import (
-    RunDirectory,
-    add_seconds,
-    is_up_to_date,
-    read_tsv,
-    update_metrics,
-    versions,
-    write_manifest,
-    write_tsv,
-)
+from xai_brain.runs.directory import RunDirectory, add_seconds, read_tsv, update_metrics, write_tsv
+from xai_brain.runs.manifest import is_up_to_date, write_manifest
+from xai_brain.runs.provenance import versions
 from xai_brain.statistics.bootstrap import bootstrap_mean
 from xai_brain.study.evaluation.class_maps import write_class_maps, write_mean_truth
 from xai_brain.study.evaluation.first_layer import TABLES as FIRST_LAYER

@@ -11,11 +11,11 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import save_img
 from xai_brain.parallel.progress import log, track
-from xai_brain.runs.directory import RunDirectory, sidecar, update_metrics, write_json, write_tsv
+from xai_brain.runs.directory import SPACE, RunDirectory, sidecar, update_metrics, write_json, write_tsv
 from xai_brain.statistics.group import BRAIN_SHARE, scale
 from xai_brain.statistics.map_rows import MapRows
 from xai_brain.statistics.variance import COMPONENTS, variance_shares
-from xai_brain.study.run_images import SPACE, brain_share, map_values
+from xai_brain.study.run_images import brain_share, map_values
 
 MODEL_SHARE = ("variance-model", "share")  # what and statistic of its group map
 

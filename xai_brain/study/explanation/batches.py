@@ -19,9 +19,9 @@ from xai_brain.io.nifti import Grid, get_grid, save_img
 from xai_brain.io.problems import DataError, named
 from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.parallel.threads import write_all
-from xai_brain.runs.directory import RunDirectory, git_commit, read_json, sidecar, versions, write_json
+from xai_brain.runs.directory import SPACE, RunDirectory, read_json, sidecar, write_json
+from xai_brain.runs.provenance import git_commit, versions
 from xai_brain.study.explanation.configured_methods import parameters_of
-from xai_brain.study.run_images import SPACE
 from xai_brain.task.protocol import Task
 
 
@@ -38,7 +38,7 @@ class Batch:
 
 
 def map_path(config: Config, run: RunDirectory, row: Any, label: str) -> Any:
-    return run.attribution(row.participant_id, row.session_id, SPACE, label, row.seed, list(config.seeds))
+    return run.attribution(row.participant_id, row.session_id, label, row.seed)
 
 
 def is_current(

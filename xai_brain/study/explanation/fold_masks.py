@@ -16,11 +16,11 @@ from xai_brain.metrics.maps import maps_of
 from xai_brain.metrics.mask_validation import masked_probabilities
 from xai_brain.metrics.masks import rank_voxels, region_places
 from xai_brain.parallel.progress import log
-from xai_brain.runs.directory import write_manifest, write_tsv
+from xai_brain.runs.directory import SPACE, write_tsv
+from xai_brain.runs.manifest import write_manifest
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.evaluation.regions import atlas_of
 from xai_brain.study.explanation.mask_unit import JOINT, KEPT, MaskUnit
-from xai_brain.study.run_images import SPACE
 
 
 def validate_fold(unit: MaskUnit, context: EvaluationContext) -> None:

@@ -12,7 +12,8 @@ import pandas as pd
 from xai_brain.config.schema import Config
 from xai_brain.io.nifti import load_img
 from xai_brain.metrics.masks import mask_smoothness, random_mask, top_k_mask, voxels_of
-from xai_brain.runs.directory import RunDirectory, is_up_to_date, read_tsv
+from xai_brain.runs.directory import RunDirectory, read_tsv
+from xai_brain.runs.manifest import is_up_to_date
 from xai_brain.runs.seeds import network_name
 from xai_brain.study.evaluation.regions import atlas_files
 from xai_brain.study.participants import class_names

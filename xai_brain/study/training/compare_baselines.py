@@ -17,13 +17,12 @@ from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import (
     RunDirectory,
     first_repeat,
-    is_up_to_date,
     read_json,
     read_tsv,
     update_metrics,
-    write_manifest,
     write_tsv,
 )
+from xai_brain.runs.manifest import is_up_to_date, write_manifest
 from xai_brain.statistics.classification import classification_metrics, defined_figures
 from xai_brain.statistics.corrected_t import corrected_t_test
 from xai_brain.statistics.delong import delong_test

@@ -27,14 +27,12 @@ from xai_brain.parallel.progress import EpochLines, log, log_warning
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
-    git_commit,
-    provenance,
     read_tsv,
     update_metrics,
-    versions,
     write_json,
     write_tsv,
 )
+from xai_brain.runs.provenance import git_commit, provenance, versions
 from xai_brain.runs.seeds import network_seed
 from xai_brain.statistics.classification import defined_figures
 from xai_brain.study.explanation.method_trial import try_methods
@@ -92,11 +90,7 @@ def train_networks(config: Config, run: RunDirectory) -> None:
 
     run_shared(
         run.locks,
-        {
-            run.checkpoint(k, s, list(config.seeds)).stem: (k, s)
-            for s in config.seeds
-            for k in fold_numbers(folds)
-        },
+        {run.checkpoint(k, s).stem: (k, s) for s in config.seeds for k in fold_numbers(folds)},
         done=lambda unit: _is_fitted(config, run, *unit),
         do=lambda unit: train_fold(config, run, cohort, folds, *unit),
         wait=lambda n: log(f"train: waiting for {n} folds that other processes train"),
@@ -150,18 +144,14 @@ def _finish(config: Config, run: RunDirectory, folds: pd.DataFrame) -> None:
 
 
 def _is_fitted(config: Config, run: RunDirectory, fold: int, seed: int) -> bool:
-    return (
-        run.checkpoint(fold, seed, list(config.seeds)).exists()
-        and _fold_predictions(run, fold, seed, config).exists()
-    )
+    return run.checkpoint(fold, seed).exists() and _fold_predictions(run, fold, seed, config).exists()
 
 
 def train_fold(
     config: Config, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int
 ) -> None:
     """Fit the network of one fold and predict its test part; the predictions say that it is complete."""
-    seeds = list(config.seeds)
-    checkpoint = run.checkpoint(fold, seed, seeds)
+    checkpoint = run.checkpoint(fold, seed)
     done, task = _fold_predictions(run, fold, seed, config), task_of(config, cohort)
     start = time.monotonic()
     parts = split_prepared_fold(config, cohort, folds, fold, seed)
@@ -188,14 +178,14 @@ def train_fold(
         loaders = {"validation": datamodule.val_dataloader(), "test": datamodule.test_dataloader()}
         outputs = {part: predict_outputs(classifier, loader)[0] for part, loader in loaders.items()}
         write_atomic(checkpoint, partial(shutil.copyfile, network_file))
-    write_tsv(history, run.history(fold, seed, seeds))
+    write_tsv(history, run.history(fold, seed))
     tables = {
         part: task.prediction_table(parts[part], task.predict(values).numpy(), fold=fold, seed=seed)
         for part, values in outputs.items()
     }
     of_subjects = (parts["train"]["sha256"], parts["validation"]["sha256"])
-    write_tsv(tables["validation"], run.validation(fold, seed, seeds))
-    beside = (run.history(fold, seed, seeds), run.validation(fold, seed, seeds))
+    write_tsv(tables["validation"], run.validation(fold, seed))
+    beside = (run.history(fold, seed), run.validation(fold, seed))
     about = {
         "CheckpointSHA256": file_hash(checkpoint),
         "TablesSHA256": {path.name: file_hash(path) for path in beside},
@@ -203,14 +193,14 @@ def train_fold(
         "Versions": versions(),
         "GitCommit": git_commit(),
     }
-    write_json(about, run.checkpoint_about(fold, seed, seeds))
+    write_json(about, run.checkpoint_about(fold, seed))
     write_tsv(tables["test"], done)
     score, n_tested = task.summary(tables["test"]), len(tables["test"])
     log(f"{what}: {score} (n = {n_tested}), {time.monotonic() - start:.0f} s")
 
 
 def _fold_predictions(run: RunDirectory, fold: int, seed: int, config: Config) -> Path:
-    checkpoint = run.checkpoint(fold, seed, list(config.seeds))
+    checkpoint = run.checkpoint(fold, seed)
     return checkpoint.with_name(f"{checkpoint.stem}_predictions.tsv")
 
 

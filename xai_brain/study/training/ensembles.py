@@ -53,7 +53,7 @@ def validation_of(config: Config, run: RunDirectory, name: str) -> pd.DataFrame:
     """What networks predict of their validation parts; empty when it is not known, or this is no network."""
     if name == NETWORK:
         seeds, folds = list(config.seeds), fold_numbers(read_tsv(run.folds))
-        paths: list[Path] = [run.validation(fold, seed, seeds) for seed in seeds for fold in folds]
+        paths: list[Path] = [run.validation(fold, seed) for seed in seeds for fold in folds]
     else:
         paths = sorted(run.baseline(name).parent.glob("validation_*.tsv"))
     if not paths or not all(path.exists() for path in paths):

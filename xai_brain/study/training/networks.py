@@ -193,7 +193,7 @@ def _checkpoints(
 ) -> Iterator[Network]:
     for seed in seeds:
         for fold in folds:
-            path = run.checkpoint(fold, seed, all_seeds)
+            path = run.checkpoint(fold, seed)
             if not path.exists():
                 raise ConfigError(f"{path}: does not exist; run `xai-brain train` again")
             yield Network(path, int(seed), int(fold), file_hash(path))

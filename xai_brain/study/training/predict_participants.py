@@ -20,12 +20,12 @@ from xai_brain.parallel.progress import log, log_warning, track
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
-    provenance,
     read_tsv,
     update_metrics,
     write_json,
     write_tsv,
 )
+from xai_brain.runs.provenance import provenance
 from xai_brain.statistics.classification import defined_figures
 from xai_brain.study.explanation.batches import load_volume
 from xai_brain.study.participants import cohort_root, input_hashes, portable, prepared_cohort
