@@ -92,7 +92,7 @@ def test_maps_without_any_network_make_a_report(bids_tree, tmp_path):
         ("affine", "its affine is not one of MNI152"),
         ("nan", "holds NaN"),
         ("own name", "has maps of its own named GradCAM"),
-        ("strangers", "no NIfTI file whose name begins with the id of anyone"),
+        ("strangers", "no NIfTI file whose name begins with the id of a participant"),
         ("no method", "its name has no desc-<Method>"),
         ("twice", "a second map of"),
     ],

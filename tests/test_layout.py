@@ -122,6 +122,16 @@ def test_identifiers_are_those_of_the_glossary(path):
     assert not others & set(PRIVATE_WORDS)
 
 
+def test_messages_use_the_logger():
+    """Only help texts and the handler of the logger print."""
+    printing = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
+                printing.add(str(path.relative_to(PACKAGE)))
+    assert printing == {"cli.py", "parallel/verbosity.py"}
+
+
 def test_packages_import_nothing_heavy_and_list_their_names():
     code = (
         "import sys, json, xai_brain, xai_brain.attribution, xai_brain.viewer; "

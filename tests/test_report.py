@@ -175,6 +175,11 @@ def test_methods_are_cited(complete, method):
     assert citation in text[text.rindex("References") :]
 
 
+def test_permutation_tests_are_cited_only_if_they_were_made(complete):
+    assert read_tsv(complete.evaluation("group_tests"))["reason"].notna().all()
+    assert "Freedman" not in complete.report.read_text()
+
+
 def test_brain_size_is_compared_with_the_network(complete):
     text = text_of(complete.report.read_text())
     table = read_tsv(complete.evaluation("baselines"))

@@ -158,6 +158,11 @@ def test_importing_the_library_reports_on_stdout():
     assert in_another_process(code).stdout == ""
 
 
+def test_an_unknown_verbosity_is_reported_when_the_library_is_used():
+    out = in_another_process(MESSAGE, **{VARIABLE: "loud"}).stdout
+    assert out == f"warning: {VARIABLE}=loud is ignored: must be one of quiet, normal, verbose\nshown\n"
+
+
 def test_standard_logging_silences_or_redirects_the_messages(tmp_path):
     code = f"import logging; logging.getLogger('xai_brain').setLevel('WARNING'); {MESSAGE}"
     assert in_another_process(code).stdout == ""

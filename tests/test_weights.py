@@ -188,7 +188,7 @@ USELESS = {
     "HDF5": (save_bytes(b"\x89HDF\r\n\x1a\n"), "is an HDF5 file"),
     "gzip": (save_bytes(b"\x1f\x8b\x08"), "is compressed with gzip"),
     "half of a file": (save_cut, "is damaged, incomplete"),
-    "pickle of something": (save_bytes(b"\x80\x02}q\x00."), "is damaged, incomplete or no PyTorch"),
+    "pickle of something": (save_bytes(b"\x80\x02}q\x00."), "is damaged, incomplete or not a PyTorch"),
     "half of safetensors": (save_cut_safetensors, "is a damaged safetensors file"),
     "a whole module": (
         lambda path, network: torch.save(network, path),

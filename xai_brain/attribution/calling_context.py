@@ -1,4 +1,4 @@
-"""The context in which every method computes: float32, with gradients, whatever the caller uses."""
+"""Computing context of all methods: float32 with gradients, independent of the calling code."""
 
 from __future__ import annotations
 

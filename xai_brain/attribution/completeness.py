@@ -1,4 +1,4 @@
-"""Whether attributions sum to what their method promises.
+"""Check of the completeness property of attribution methods.
 
 Completeness is necessary, not sufficient: a map with the right sum may still be distributed wrongly over the
 voxels, while a map with a wrong sum cannot be right.
@@ -50,7 +50,7 @@ def check_completeness(
     advice: str,
     volumes: Sequence[int] | None = None,
 ) -> None:
-    """Refuse maps whose sum differs from what it should be by more than 5 %.
+    """Refuse maps whose sum differs from the expected value by more than 5 %.
 
     Parameters
     ----------

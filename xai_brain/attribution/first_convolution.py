@@ -13,7 +13,7 @@ BLOCK = 2  # voxels along each axis that are computed together
 
 
 def use_fast_backward(model: nn.Module) -> None:
-    """Let the first convolutions of a model go back to the image the quick way; the forward pass is the same.
+    """Use a faster backward pass in the first convolutions of a model; the forward pass is unchanged.
 
     Parameters
     ----------

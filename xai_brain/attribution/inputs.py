@@ -1,4 +1,4 @@
-"""What every method asks of its arguments, and random numbers that follow the volume, not the batch."""
+"""Checks of the arguments of methods, and random numbers that depend on the volume, not on the batch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_volumes(inputs: torch.Tensor, one_channel: str | None = None) -> None:
 def as_targets(
     target: int | torch.Tensor | None, inputs: torch.Tensor, one_channel: str | None = None
 ) -> torch.Tensor:
-    """Class indices (N,) of one for all or one per subject, for inputs (N, C, X, Y, Z).
+    """Class indices (N,) from one index for all volumes or one for each, for inputs (N, C, X, Y, Z).
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def as_targets(
 
 
 def seed_of(volume: torch.Tensor, random_state: int) -> int:
-    """A seed from the voxels, so that a subject draws the same numbers alone and in any batch.
+    """A seed from the voxels, so that random numbers of a volume do not depend on the batch.
 
     Parameters
     ----------

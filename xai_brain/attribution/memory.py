@@ -1,4 +1,4 @@
-"""How many volumes go through a model at once, and what to do when they were too many."""
+"""Batch sizes that fit into memory, and smaller batches after an out-of-memory error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 
 class Chunks:
-    """Work on many volumes, some at a time; half as many from the moment that memory is out.
+    """Process many volumes in chunks, whose size is halved after an out-of-memory error.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Chunks:
         self.size = size
 
     def retry_on_out_of_memory(self, work: Callable[[int], Result]) -> Result:
-        """Result of ``work(size)``, tried again with half of the size as long as memory is out."""
+        """Result of ``work(size)``, repeated with half the size after out-of-memory errors."""
         while True:
             try:
                 result = work(self.size)
@@ -71,7 +71,7 @@ def in_chunks(
     explain: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     chunk_size: int | None = None,
 ) -> torch.Tensor:
-    """Maps of a batch, as many subjects at a time as memory allows; the model leaves as it came.
+    """Maps of a batch, with as many volumes at a time as memory allows; the model is not changed.
 
     Parameters
     ----------
@@ -101,9 +101,7 @@ def in_chunks(
 
 
 def volumes_that_fit(network: nn.Module, volume: torch.Tensor) -> int:
-    """How many volumes go through a forward and backward pass at once.
-
-    From the bytes that autograd keeps for one of them.
+    """Number of volumes that fit into a forward and backward pass, from the memory of one.
 
     Parameters
     ----------

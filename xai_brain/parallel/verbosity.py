@@ -96,11 +96,14 @@ def _checked(verbosity: str, name: str) -> str:
 
 
 def _configure() -> None:
+    value = os.environ.get(VARIABLE) or "normal"
     if LOGGER.level == logging.NOTSET:
-        LOGGER.setLevel(LEVELS.get(os.environ.get(VARIABLE, ""), logging.INFO))
+        LOGGER.setLevel(LEVELS.get(value, logging.INFO))
     if not LOGGER.handlers:
         LOGGER.addHandler(MessageHandler())
         LOGGER.propagate = False  # handlers of the root logger would write each message again
+    if value not in LEVELS:
+        LOGGER.warning("warning: %s=%s is ignored: must be one of %s", VARIABLE, value, ", ".join(LEVELS))
 
 
 _configure()

@@ -1,4 +1,4 @@
-"""A small network that learns to write perturbation masks, so that a new one costs a single pass."""
+"""A small network that is trained to predict perturbation masks in a single pass."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPACING = 4  # voxels of one node: what two convolutions of stride 2 leave
 
 
 class MaskNetwork(nn.Module):
-    """Coarse mask of a volume for a class: a map of the class plus what the volume changes in it.
+    """Coarse mask of a volume for a class: a map of the class plus a change that depends on the volume.
 
     Parameters
     ----------
@@ -60,10 +60,10 @@ class MaskNetwork(nn.Module):
 
 
 class AmortizedMasker(PerturbationAttribution):
-    """Deletion masks in one pass, by a network trained on the training subjects of the fold.
+    """Deletion masks in one pass, by a network trained on the training participants of the fold.
 
     It is trained, at the first call, on the objective of `MeaningfulPerturbation` for the predicted class of
-    the reference's volumes. What it gains in time it loses in detail: it writes what subjects have in common.
+    the volumes of the reference. It is fast, but its masks mainly contain what participants have in common.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ class AmortizedMasker(PerturbationAttribution):
             return upsampled(coarse, inputs.shape) * brain_of(inputs, self.reference)
 
     def fit(self, device: torch.device | str = "cpu") -> None:
-        """Train the network on the reference's volumes.
+        """Train the network on the volumes of the reference.
 
         Parameters
         ----------

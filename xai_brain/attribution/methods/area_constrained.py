@@ -1,4 +1,4 @@
-"""Extremal masks: the tissue of a given area whose replacement lowers the score most."""
+"""Extremal masks: the voxels of a given area whose replacement decreases the score most."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xai_brain.attribution.reference import Reference
 
 @dataclass(frozen=True)
 class AreaScoreCurve:
-    """How much of a class goes with how much tissue, for one subject.
+    """Decrease of the score as a function of the replaced area, for one participant.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ class AreaScoreCurve:
 
     @property
     def integrated(self) -> torch.Tensor:
-        """Mean over the areas, (1, X, Y, Z): voxels that are needed first are highest."""
+        """Mean over the areas, (1, X, Y, Z); the most important voxels have the highest values."""
         return self.evidence.mean(0, keepdim=True)
 
 
 class AreaConstrainedPerturbation(PerturbationAttribution):
-    """Deletion masks of fixed areas, all at once; the map is their mean.
+    """Deletion masks of several fixed areas, optimised together; the map is their mean.
 
     A mask is a sigmoid of smooth values minus the threshold that gives it its area exactly, found anew at
     every step, so that no penalty has to be weighed against the score.
@@ -123,7 +123,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
     def attribute_with_details(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None
     ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-        """As `attribute`, and of every subject what its sidecar keeps: the area-score curve."""
+        """As `attribute`, with the content of the sidecars: the area-score curve of each participant."""
         curves = self.optimize(inputs, target)
         details = [{"ScoreBefore": c.score_before, "Areas": c.areas, "ScoresAfter": c.scores} for c in curves]
         return torch.stack([curve.integrated for curve in curves]), details
@@ -132,7 +132,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
     def optimize(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
     ) -> list[AreaScoreCurve]:
-        """Explain a batch, with a mask and a score for every area.
+        """Explain a batch, with a mask and a score for each area.
 
         Parameters
         ----------
@@ -194,7 +194,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
 def area_constrained_mask(
     values: torch.Tensor, areas: torch.Tensor, brain: torch.Tensor, n_halvings: int = 20
 ) -> torch.Tensor:
-    """Sigmoid of values minus the threshold with which its mean in the brain is the area.
+    """Sigmoid of values minus a threshold such that the mean in the brain equals the area.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Maps that know nothing of the model: what every method must beat."""
+"""Baseline maps that do not depend on the network; useful methods must perform better."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RandomMap:
 
 
 class Intensity:
-    """Absolute value of the volume as the network sees it.
+    """Absolute value of the input of the network.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class Intensity:
 
 
 class Edges:
-    """Magnitude of the 3-D Sobel gradient, edges of the volume repeated outwards.
+    """Magnitude of the 3-D Sobel gradient, with the border voxels repeated outwards.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class Edges:
 
 
 class MeanDifference:
-    """Absolute difference from the mean of the training subjects.
+    """Absolute difference from the mean of the training participants.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class MeanDifference:
 
 
 class TMap:
-    """Welch's t of the training subjects, the class explained against the rest; the same for all subjects.
+    """Welch t of the training participants, explained class against the rest; equal for all participants.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from xai_brain.attribution.rules import Rules
 
 
 class GradCAM:
-    """Channels of one layer weighted by their mean gradient, brought to the input grid.
+    """Channels of one layer, weighted by their mean gradient and interpolated to the input grid.
 
     The map is signed: negative values are evidence against the class. The paper clips them to 0.
     Values are resized trilinearly, voxel centre to voxel centre of the two fields of view.
@@ -93,7 +93,7 @@ def _features_and_scores(
 
 
 def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) -> nn.Module:
-    """The layer by name, or the one that Grad-CAM is meant for.
+    """The layer by name, or the default layer of Grad-CAM.
 
     Raises
     ------

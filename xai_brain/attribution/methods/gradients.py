@@ -1,4 +1,4 @@
-"""The gradient, alone and times the input."""
+"""Gradient, and gradient times input."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Saliency:
 
 
 class InputXGradient:
-    """Gradient times input: the share of every voxel in the output of a network without biases.
+    """Gradient times input: the contribution of each voxel to the output of a network without biases.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Integrated gradients from a baseline of the training subjects."""
+"""Integrated gradients from a baseline of the training participants."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class IntegratedGradients:
         before: torch.Tensor,
         number: int,
     ) -> torch.Tensor:
-        """Attributions of one volume (C, X, Y, Z), with as many points as it needs."""
+        """Attributions of one volume (C, X, Y, Z), with as many points as necessary."""
         n_steps, size = self.n_steps, torch.maximum(after.abs(), before.abs())
         while True:
             attributions = self._integrate(volume, start, target, n_steps)

@@ -1,4 +1,4 @@
-"""Meaningful Perturbation as it was published for brain MRI, faults included; for reproduction."""
+"""Meaningful Perturbation as published for brain MRI, including its faults, for reproduction."""
 
 from __future__ import annotations
 

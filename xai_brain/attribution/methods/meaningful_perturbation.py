@@ -1,4 +1,4 @@
-"""Meaningful Perturbation: which voxels must be replaced so that the class is lost."""
+"""Meaningful Perturbation: the smallest mask whose replacement removes the evidence for a class."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ PATIENCE = 3  # iterations without change before a subject is done
 
 
 class MeaningfulPerturbation(PerturbationAttribution):
-    """Mask of least area that takes away the evidence for a class; many subjects at once.
+    """Mask of smallest area that removes the evidence for a class, for many participants at once.
 
-    For every subject by itself, with e = 1 - mask upsampled trilinearly from a coarse grid, it minimises
-    score(x + e (fill - x)) + area_weight mean(e) + tv_weight TV(e). It starts in the middle, e = 1/2: there
-    the score still has a gradient, which it lacks where the network is certain.
+    For each participant separately, with e = 1 - mask upsampled trilinearly from a coarse grid, it minimises
+    score(x + e (fill - x)) + area_weight mean(e) + tv_weight TV(e). It starts at e = 1/2, where
+    the score has a gradient even if the network is certain.
 
-    Scores that are no probabilities are divided by twice their standard deviation over the volumes of the
-    reference, so that the classes are about 1 apart, as probabilities are, whatever a network's scale is.
+    Scores that are not probabilities are divided by twice their standard deviation over the volumes of the
+    reference, so that the classes differ by about 1, as for probabilities, for any scale of the network.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
     def attribute_with_details(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None
     ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-        """As `attribute`, and of every subject what its sidecar keeps."""
+        """As `attribute`, with the content of the sidecar of each participant."""
         maps, details = torch.empty_like(inputs, requires_grad=False), []
         for evidence, result in zip(maps, self._results(inputs, target), strict=True):
             evidence.copy_(result.evidence)
@@ -181,7 +181,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
     def optimize(
         self, inputs: torch.Tensor, target: int | torch.Tensor | None = None, show_progress: bool = False
     ) -> list[PerturbationResult]:
-        """Explain a batch, with the details of every subject.
+        """Explain a batch, with the details of each participant.
 
         Parameters
         ----------
@@ -216,9 +216,10 @@ class MeaningfulPerturbation(PerturbationAttribution):
         subjects_per_step: int = 1,
         n_checked: int = 4,
     ) -> PerturbationResult:
-        """One mask for all subjects of a group, in their common space.
+        """One mask for all participants of a group, in their common space.
 
-        Every iteration takes the next subjects, in random order, so that many cost no more than few.
+        Each iteration uses the next participants in random order, so that the cost does not depend on their
+        number.
 
         Parameters
         ----------

@@ -25,9 +25,9 @@ def _cited(contents: ReportContents) -> list[str]:
         "Siegel 2025",
         "Zhang 2018",
     )
-    tested = (
-        ("Freedman & Lane 1983", "Winkler 2014") if contents.evaluation("group_tests") is not None else ()
-    )
+    tests = contents.evaluation("group_tests")
+    is_tested = tests is not None and tests["reason"].isna().any()
+    tested = ("Freedman & Lane 1983", "Winkler 2014") if is_tested else ()
     overlap = ("Wang 2023",) if contents.evaluation("group_overlap") is not None else ()
     masked = ("Hooker 2019",) if contents.evaluation("mask_validation") is not None else ()
     return [*always, *tested, *overlap, *masked]
