@@ -139,14 +139,34 @@ def test_links_lead_to_files_and_headings(page):
             assert anchor in slugs, target
 
 
+PRIVATE = re.compile(
+    r"\b(people|everybody|nobody|anyone|whoever|judges?|judged|mprt|rra_permuted|adopt(?:ed)?|the truth"
+    r"|claims?|told|tells?|speaks?|strangers?)\b",
+    re.IGNORECASE,
+)
+
+
 @each_page
 def test_words_are_those_of_the_glossary(page):
-    prose = re.sub(r"`[^`]*`", "", page.read_text())
-    private = (
-        r"\b(people|everybody|whoever|judges?|judged|mprt|rra_permuted|adopt(?:ed)?|the truth|claims?"
-        r"|told|tells?)\b"
-    )
-    assert re.findall(private, prose, re.IGNORECASE) == []
+    assert PRIVATE.findall(re.sub(r"`[^`]*`", "", page.read_text())) == []
+
+
+TEXTS = [
+    *(ROOT / "xai_brain" / "reporting").rglob("*.j2"),
+    ROOT / "xai_brain" / "config" / "command_help.py",
+    *(ROOT / "conf").rglob("*.yaml"),
+]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_report_help_and_settings_use_the_words_of_the_glossary(path):
+    text = path.read_text()
+    if path.suffix == ".yaml":
+        text = "\n".join(line.partition("#")[2] for line in text.splitlines())
+    if path.suffix == ".j2":
+        text = re.sub(r"\{[%#{].*?[%#}]\}|<[^>]+>", " ", text, flags=re.DOTALL)
+        assert re.findall(r"\b(subjects?|alone)\b", text) == []
+    assert PRIVATE.findall(text) == []
 
 
 @pytest.mark.slow

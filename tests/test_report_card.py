@@ -111,7 +111,7 @@ def test_verdicts_follow_from_the_values():
     found = verdicts_of(blind, t_map, good, fixed, blinded, like_edges, lucky)
     assert found["Good"].believe == "yes"
     assert "better than every baseline" in " ".join(found["Good"].sentences)
-    assert "t-map of the training images finds it better (0.90)" in " ".join(found["Good"].sentences)
+    assert "training images localises the effect better (0.90)" in " ".join(found["Good"].sentences)
     assert "probability of the class falls faster" in " ".join(found["Good"].sentences)
     assert found["Fixed"].believe == "no"
     assert "not an explanation of this network" in " ".join(found["Fixed"].sentences)
@@ -130,7 +130,7 @@ def test_a_place_that_is_found_among_much_else_is_read_with_care():
     found = verdicts_of(blind, t_map, rows_of("Scattered", rra=0.2, parameter_randomization=0.0))["Scattered"]
     assert found.believe == "with care"
     assert (
-        "80% of its highest voxels lie elsewhere (of a t-map of the training images 40%)"
+        "80% of its highest voxels are outside the effect (40% for a t-map of the training images)"
         in found.sentences[1]
     )
 

@@ -181,8 +181,8 @@ def save_with_nan(path, network):
 
 
 USELESS = {
-    "empty file": (save_bytes(b""), "is empty; fetch or save it again"),
-    "web page": (save_bytes(b"\n<!DOCTYPE html><html>Sign in</html>"), "is a web page, not weights"),
+    "empty file": (save_bytes(b""), "is empty; download or save it again"),
+    "web page": (save_bytes(b"\n<!DOCTYPE html><html>Sign in</html>"), "is a web page; the download"),
     "Git LFS pointer": (save_bytes(b"version https://git-lfs.github.com/spec/v1\noid"), "git lfs pull"),
     "text": (save_bytes(b"hello"), "is neither a PyTorch nor a safetensors file"),
     "HDF5": (save_bytes(b"\x89HDF\r\n\x1a\n"), "is an HDF5 file"),
@@ -192,18 +192,24 @@ USELESS = {
     "half of safetensors": (save_cut_safetensors, "is a damaged safetensors file"),
     "a whole module": (
         lambda path, network: torch.save(network, path),
-        r"holds Python objects \(conftest\.ToyNet\)",
+        r"contains Python objects \(conftest\.ToyNet\)",
     ),
     "settings of argparse": (
         lambda path, network: torch.save({"state_dict": {}, "args": argparse.Namespace()}, path),
-        r"holds Python objects \(argparse\.Namespace\), which could run code, .*and is not loaded",
+        r"contains Python objects \(argparse\.Namespace\), which could run code, .*and is not loaded",
     ),
     "TorchScript": (
         lambda path, network: torch.jit.trace(Scripted(), torch.zeros(1)).save(path),
         "is a TorchScript archive",
     ),
-    "no state dict": (lambda path, network: torch.save({"epoch": 3}, path), r"holds no state dict \(epoch\)"),
-    "a tensor": (lambda path, network: torch.save(torch.zeros(3), path), r"holds no state dict \(Tensor\)"),
+    "no state dict": (
+        lambda path, network: torch.save({"epoch": 3}, path),
+        r"contains no state dict \(epoch\)",
+    ),
+    "a tensor": (
+        lambda path, network: torch.save(torch.zeros(3), path),
+        r"contains no state dict \(Tensor\)",
+    ),
     "folder": (lambda path, network: path.mkdir(), "is a folder, not a file"),
     "nothing": (lambda path, network: None, "does not exist"),
     "NaN": (save_with_nan, r"conv2\.weight holds NaN"),
@@ -225,7 +231,7 @@ def test_a_file_that_holds_no_weights_is_one_line_without_unsafe_advice(tmp_path
 
 def test_no_code_of_a_weights_file_is_run(tmp_path):
     torch.save({"linear.weight": Payload(tmp_path / "victim")}, tmp_path / "evil.pt")
-    with pytest.raises(WeightsError, match=r"holds Python objects \(\w+\.mkdir\), which could run code"):
+    with pytest.raises(WeightsError, match=r"contains Python objects \(\w+\.mkdir\), which could run code"):
         read_state_dict(tmp_path / "evil.pt")
     assert not (tmp_path / "victim").exists()
 

@@ -1,4 +1,4 @@
-"""What a network must beat: classifiers that need no network, fitted on the training subjects of a fold."""
+"""Baseline classifiers without a network, fitted to the training participants of a fold."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.task.classification import Classification
 
 N_INNER_FOLDS = 5
-# Choices that cannot exceed the number of subjects that a model is fitted on.
+# Settings that cannot exceed the number of training participants.
 BOUNDED = ("n_components", "n_neighbors")
 
 
 class BaselineError(ValueError):
-    """A baseline that cannot be fitted: which one, why, what to do."""
+    """A baseline cannot be fitted; the message names it, the reason and a remedy."""
 
 
 def brain_size_predictions(
     participants: pd.DataFrame, folds: pd.DataFrame, column: str, class_names: list[str]
 ) -> pd.DataFrame:
-    """Out-of-fold probabilities of a logistic regression on brain size alone.
+    """Out-of-fold probabilities of a logistic regression that uses brain size only.
 
     Parameters
     ----------
     participants : pandas.DataFrame
         participant_id, target and the column of brain size.
     folds : pandas.DataFrame
-        participant_id, fold (and repeat): those of the network.
+        participant_id, fold (and repeat): the folds of the network.
     column : str
     class_names : list of str
 
     Returns
     -------
     pandas.DataFrame
-        Like predictions.tsv, seed 0; subjects without a brain size are left out.
+        As predictions.tsv, with seed 0; participants without a brain size are excluded.
 
     Raises
     ------
     BaselineError
-        No participant that a fold tests has a brain size.
+        No test participant has a brain size.
     """
     size = pd.to_numeric(participants[column], errors="coerce")
     table = participants.assign(brain_size=size)[size.notna().to_numpy()]
@@ -76,16 +76,16 @@ def brain_size_predictions(
 
 
 def pipeline_of(features: str, steps: Sequence[BaseEstimator]) -> Pipeline:
-    """A classifier with what its kind of features needs first; all of it is fitted on training subjects.
+    """Pipeline of feature preprocessing and a classifier, to be fitted to the training participants.
 
     Parameters
     ----------
     features : {"voxels", "morphometry"}
-        Voxels: those inside the brain. Morphometry: columns that vary; medians where a value is missing.
-        Both are standardised and divided by the root of their number, so that the squared distance of two
-        subjects is about 2, whatever the number, and one range of C and gamma serves all.
+        voxels: features inside the brain. morphometry: columns that vary, with missing values replaced by the
+        median. Both are standardised and divided by the square root of their number, so that the squared
+        distance between two participants is about 2 and the same range of C and gamma can be used.
     steps : sequence of scikit-learn estimators
-        The last one classifies.
+        The last one is the classifier.
     """
     first = (
         [BrainVoxels()] if features == "voxels" else [SimpleImputer(strategy="median"), VarianceThreshold()]
@@ -105,22 +105,22 @@ def fit_baseline(
     groups: np.ndarray,
     random_state: int = 0,
 ) -> tuple[CalibratedClassifierCV, dict[str, Any]]:
-    """Choose the settings of a classifier, calibrate and fit it, all on training subjects.
+    """Select the settings of a classifier, calibrate it and fit it, using training participants only.
 
-    Settings are chosen by AUROC in inner folds. The chosen classifier predicts the same inner folds once
-    more; a sigmoid turns these predictions into probabilities; then it is fitted on all that is given.
+    Settings are selected by AUROC in inner folds. The selected classifier predicts the same inner folds; a
+    sigmoid that is fitted to these predictions gives probabilities. Then it is fitted to all participants.
 
     Parameters
     ----------
     pipeline : sklearn.pipeline.Pipeline
     choices : mapping of parameter name to values
-        As in `sklearn.model_selection.GridSearchCV`; empty: nothing is chosen.
+        As in `sklearn.model_selection.GridSearchCV`; empty: no selection.
     features : ndarray of shape (n_images, n_features)
     targets : int ndarray of shape (n_images,)
     groups : ndarray of shape (n_images,)
         Images with the same value (one participant, one family) stay together in the inner folds.
     random_state : int, default 0
-        Of the inner folds.
+        Seed of the inner folds.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def fit_baseline(
     if any(len(values) > 1 for values in grid.values()):
         scoring = "roc_auc" if len(np.unique(targets)) == 2 else "roc_auc_ovr"
         if scoring == "roc_auc_ovr" and not hasattr(pipeline[-1], "predict_proba"):
-            scoring = "balanced_accuracy"  # decisions of one class against another are no probabilities
+            scoring = "balanced_accuracy"  # pairwise decision values are not probabilities
         search = GridSearchCV(pipeline, grid, scoring=scoring, cv=inner, refit=False, error_score="raise")
         chosen = dict(search.fit(features, targets).best_params_)
     elif grid:
@@ -159,7 +159,7 @@ def fit_baseline(
 
 
 def _bounded(name: str, values: Sequence[Any], n_fitted: int) -> list[Any]:
-    """Values that this number of subjects allows."""
+    """Values that are possible with this number of participants."""
     if not name.endswith(BOUNDED):
         return list(values)
     most = n_fitted - 1
@@ -167,7 +167,7 @@ def _bounded(name: str, values: Sequence[Any], n_fitted: int) -> list[Any]:
 
 
 def class_probabilities(model: Any, features: np.ndarray, n_classes: int) -> np.ndarray:
-    """Probabilities of all classes, (n_images, n_classes); 0 for one that the model has not met."""
+    """Probabilities of all classes, (n_images, n_classes); 0 for a class without training participants."""
     probabilities = np.zeros((len(features), n_classes))
     probabilities[:, model.classes_] = model.predict_proba(features)
     return probabilities

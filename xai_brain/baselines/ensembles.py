@@ -1,4 +1,4 @@
-"""Networks of several seeds as one, and the best of several kinds of networks, chosen within the folds."""
+"""Ensembles of several seeds, and selection among several kinds of networks within the folds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xai_brain.statistics.classification import probabilities_of
 
 
 def mean_over_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Predictions of the networks of all seeds together: the mean of their logits, image by image.
+    """Predictions of the ensemble of all seeds: the mean of the logits for each image.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def mean_over_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
     columns = [column for column in predictions if str(column).startswith("prob_")]
     probabilities_of(predictions)
     images = [name for name in predictions if name not in (*columns, "seed")]
-    # the logarithm of a probability is its logit but for what all classes share
+    # the log probability is the logit up to a constant for all classes
     logits = predictions.assign(**np.log(predictions[columns].clip(lower=1e-12)))
     mean = np.exp(logits.groupby(images, sort=False, dropna=False)[columns].mean())
     table = mean.div(mean.sum(axis=1), axis=0).reset_index().assign(seed=0)
@@ -42,19 +42,19 @@ def log_loss(predictions: pd.DataFrame) -> float:
 def chosen_within_folds(
     predictions: Mapping[str, pd.DataFrame], validation: Mapping[str, pd.DataFrame]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """In every fold the networks whose validation parts they know best; no test subject has a say.
+    """Select in each fold the kind of network with the lowest log loss on the validation parts.
 
     Parameters
     ----------
     predictions : mapping of name to DataFrame
-        As predictions.tsv, of the test parts.
+        Test parts, as predictions.tsv.
     validation : mapping of the same names to DataFrame
-        The same of the validation parts.
+        Validation parts, as predictions.tsv.
 
     Returns
     -------
     chosen : pandas.DataFrame
-        Predictions of the chosen ones, the mean over their seeds.
+        Predictions of the selected networks, averaged over their seeds.
     choices : pandas.DataFrame
         fold, name, log_loss (of all seeds' validation parts), n_validation, chosen.
     """

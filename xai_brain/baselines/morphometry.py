@@ -1,4 +1,4 @@
-"""Tables of regional volumes or thickness, such as those of FreeSurfer, as features of classifiers."""
+"""Features from tables of regional volumes or thickness, such as those of FreeSurfer."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ NOT_MORPHOMETRY = {
 def morphometry_features(
     path: str | Path, participants: pd.DataFrame, label: str | None = None
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Numbers of a table for every image of a cohort.
+    """Numeric columns of a table for every image of a cohort.
 
-    The column with the most ids of the cohort says whose line it is (``100307`` and ``sub-100307`` are
-    the same); with a column session_id, or ids such as ``sub-01_ses-2``, also of which session.
+    The column that contains the most ids of the cohort identifies the participant (``100307`` and
+    ``sub-100307`` are equivalent); a column session_id or ids such as ``sub-01_ses-2`` identify sessions.
 
     Parameters
     ----------
@@ -35,19 +35,19 @@ def morphometry_features(
     participants : pandas.DataFrame
         participant_id, label and, where there are sessions, session_id.
     label : str, optional
-        Name of the column that holds the classes, left out of the features.
+        Name of the column with the classes, which is not a feature.
 
     Returns
     -------
     features : pandas.DataFrame of shape (n_images, n_columns)
-        In the order of `participants`; NaN where the table has no value or no line.
+        In the order of `participants`; NaN if the table has no value or no line.
     dropped : dict
-        Column to the reason why it is not used.
+        Reason for each column that is not used.
 
     Raises
     ------
     DataError
-        No column has the ids of the cohort, an id has several lines, or no column of numbers is left.
+        No column has the ids of the cohort, an id has several lines, or there is no numeric column.
     """
     path = Path(path).expanduser()
     table = read_table(path)
@@ -67,7 +67,7 @@ def morphometry_features(
 
 
 def _by_image(table: pd.DataFrame, path: Path, participants: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Lines of the table in the order of the cohort, and the column that holds the ids."""
+    """Lines of the table in the order of the cohort, and the column with the ids."""
     ids_of_cohort = participants["participant_id"].astype(str)
     no_session = pd.Series("", participants.index)
     sessions = participants.get("session_id", no_session).fillna("").astype(str).replace("n/a", "")
@@ -122,6 +122,6 @@ def _reason_to_drop(
 
 
 def _counts(values: pd.Series) -> bool:
-    """Whether numbers are 0, 1, 2, ... or 1, 2, 3, ..., each once."""
+    """Whether the numbers are consecutive from 0 or 1, such as line numbers."""
     ordered = np.sort(values.to_numpy(float))
     return len(ordered) > 2 and ordered[0] in (0, 1) and bool((np.diff(ordered) == 1).all())

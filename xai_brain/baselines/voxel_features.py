@@ -1,4 +1,4 @@
-"""Prepared volumes as features of classifiers: means of blocks, those inside the brain."""
+"""Features from prepared volumes: means of blocks of voxels inside the brain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 
 def block_means(volume: np.ndarray, block_voxels: int) -> np.ndarray:
-    """Means of cubes of voxels; what is left at the far ends of the axes is a smaller block.
+    """Means of cubes of voxels; blocks at the upper ends of the axes may be smaller.
 
     Parameters
     ----------
@@ -34,13 +34,13 @@ def block_means(volume: np.ndarray, block_voxels: int) -> np.ndarray:
 
 
 def voxel_features(volume_paths: Iterable[str | Path], block_voxels: int = 2) -> np.ndarray:
-    """Block means of prepared volumes, float32 (n_images, n_blocks); every image by itself."""
+    """Block means of prepared volumes, float32 (n_images, n_blocks)."""
     rows = [block_means(np.load(path), block_voxels).astype(np.float32).ravel() for path in volume_paths]
     return np.stack(rows)
 
 
 class BrainVoxels(SelectorMixin, BaseEstimator):
-    """Keep the features that lie inside the brain of at least a share of the training subjects.
+    """Select the features inside the brain of at least a share of the training participants.
 
     Prepared volumes are exactly 0 outside the brain.
 

@@ -31,7 +31,7 @@ def valid_choice(what: str, value: object, valid: Iterable[object]) -> None:
     --------
     >>> valid_choice("grid", "t1w_3mm", ["t1w_2mm", "t1w_4mm"])
     Traceback (most recent call last):
-    xai_brain.config.schema.ConfigError: there is no grid 't1w_3mm'; there are t1w_2mm, t1w_4mm
+    xai_brain.config.setting.ConfigError: there is no grid 't1w_3mm'; there are t1w_2mm, t1w_4mm
     """
     valid = list(valid)
     if value in valid:
@@ -94,8 +94,9 @@ def _read_changed(cfg: DictConfig, values: Mapping[str, Any]) -> Config:
             if section not in ("attribution", "model", "data.cohort"):  # sections without a schema
                 known = OmegaConf.select(cfg, section) if section else cfg
                 valid_choice(f"setting in {section or 'the settings'}:", name, known or ())
-            typed = isinstance(value, dict) and OmegaConf.get_type(cfg, key) not in (dict, None)
-            OmegaConf.update(cfg, key, value, merge=typed, force_add=True)
+            there = OmegaConf.select(cfg, key)
+            typed = isinstance(there, DictConfig) and OmegaConf.get_type(there) not in (dict, None)
+            OmegaConf.update(cfg, key, value, merge=typed and isinstance(value, dict), force_add=True)
         finish(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(format_config_error(error, "run", [])) from error

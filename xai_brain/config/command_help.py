@@ -7,19 +7,19 @@ COMMANDS = {
     "train": "Train one network per fold and predict each participant out of fold.",
     "baselines": "Fit baseline classifiers on the same folds, for comparison with the networks.",
     "predict": "Predict new participants with the ensemble of a run's networks, or with a file of weights.",
-    "explain": "Explain each participant with the network that was not trained on it, by each method.",
+    "explain": "Explain each participant by all methods with the network that was not trained on it.",
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
     "validate": "Evaluate the networks on images that contain only top-ranked voxels, or lack them.",
-    "report": "Write report.html, a self-contained page.",
+    "report": "Write report.html, a self-contained page of all results.",
     "view": "Open the maps of a run in JupyterLab.",
     "import-maps": "Import maps that were made with other software into a run.",
     "cache": "Show, check or clear the prepared images on disk.",
     "collect": "Summarise the jobs of a sweep: one table, a ranking and figures.",
-    "verify": "Compare all files of a run with their stored hashes.",
+    "verify": "Compare the files of a run with their stored hashes.",
 }
-# they take arguments of their own instead of settings
+# commands with their own arguments instead of settings
 TOOLS = ("view", "import-maps", "cache", "collect", "verify")
-# their settings are those of an existing run
+# commands that use the settings of an existing run
 STAGES = ("baselines", "explain", "evaluate", "validate", "report")
 
 USAGE = """\
@@ -30,7 +30,7 @@ Train and explain 3-D CNNs on brain MRI, and measure which maps can be believed.
 commands
 {commands}
 
-Begin with:       xai-brain run experiment=demo
+First run:        xai-brain run experiment=demo
 Your own data:    xai-brain run data=bids data.root=/path/to/bids data.label=sex
 All settings:     xai-brain run experiment=demo --cfg job
 A sweep:          xai-brain run -m experiment=demo trainer.lr=1e-3,3e-4
@@ -47,41 +47,42 @@ usage: xai-brain {command} {arguments} [-m]
 {details}
 Settings are given as key=value. Groups such as data, model, augmentation and experiment select a file
 of conf/. All settings:  {example}
-With -m, each combination of values (lr=1e-3,3e-4) is one job below outputs/<name>/<job>. sweep=grid, folds,
-optuna and detection_curve are prepared sweeps; launcher=joblib or slurm runs jobs at the same time.
+With -m, each combination of values (trainer.lr=1e-3,3e-4) is one job in outputs/<name>/<job>. Prepared sweeps
+are sweep=grid, folds, optuna and detection_curve; launcher=joblib or slurm runs several jobs in parallel.
+--quiet shows warnings and errors only; --verbose also shows the duration of each step.
 """
 
 DETAILS = {
     "run": "Most important settings: experiment, data, data.root, data.label, run_dir, seeds.\n",
     "train": "Most important settings: experiment, data, model, trainer.max_epochs, seeds.\n"
-    "trainer.devices=4 trains each network with four processes of this machine, a GPU or some CPU cores\n"
-    "each. On several machines add trainer.num_nodes=2 and start the processes with torchrun or srun.\n"
+    "trainer.devices=4 trains each network with four processes on this machine, each with a GPU or several\n"
+    "CPU cores. For several machines, add trainer.num_nodes=2 and start processes with torchrun or srun.\n"
     "trainer.extra.<name>=<value> passes an argument to Lightning's Trainer, such as gradient_clip_val=1.\n",
     "baselines": "The settings are those of the run directory. baselines=[pca_logistic,slabs3] selects\n"
-    "files of conf/baselines; morphometry=<table> is the table of the baselines on regional volumes.\n",
-    "predict": "networks=<run_dir> is the trained run, whose preparation is used; instead of it,\n"
-    "model.weights=<file> is a file of weights. data, data.root and data.label (null: not known) describe\n"
-    "the new participants, run_dir is the folder of the results. preprocessing.raw=true extracts and\n"
-    "aligns scanner images first.\n"
-    "Published weights need preprocessing=kan2020: brain size is kept, intensities have a median of 700.\n",
+    "files of conf/baselines; morphometry=<table> is a table of regional volumes or thickness.\n",
+    "predict": "networks=<run_dir> is the trained run, whose preprocessing is used. Alternatively,\n"
+    "model.weights=<file> is a file of weights. data, data.root and data.label (null: unknown) describe the\n"
+    "new participants; run_dir is the folder of the results. preprocessing.raw=true extracts brains from\n"
+    "acquired images and aligns them first.\n"
+    "Published weights require preprocessing=kan2020, which keeps brain size and scales the median to 700.\n",
     "explain": "The settings are those of the run directory. attribution=[grad_cam] adds a method;\n"
-    "explain.target and explain.output select the output that is explained. shard=3/8 computes the third\n"
-    "eighth of the maps, for job arrays. In evaluate it divides the metrics, in validate the masks.\n",
+    "explain.target and explain.output select the output that is explained. shard=3/8 computes the third of\n"
+    "eight parts of the maps, for job arrays; evaluate and validate divide metrics and masks in this way.\n",
     "evaluate": "The settings are those of the run directory; evaluation.top_percents can be changed.\n",
     "validate": "The settings are those of the run directory; those of evaluation.masks can be changed:\n"
     "methods, which (joint, classes), areas, n_subjects, n_random, removal, retrain. With\n"
-    "evaluation.masks.in_run=true this stage is part of `xai-brain run`.\n",
+    "evaluation.masks.in_run=true, `xai-brain run` includes this stage.\n",
     "report": "The settings are those of the run directory.\n",
 }
 
 TOOL_USAGE = {
     "view": "usage: xai-brain view <run_dir> [--no-browser] [options of jupyter lab]\n\n{description}\n\n"
-    "The notebook is <run_dir>/view.ipynb; it is created if it does not exist.\n",
+    "The notebook <run_dir>/view.ipynb is created if it does not exist.\n",
     "import-maps": "usage: xai-brain import-maps maps=<folder> [method=<Name>] run_dir=<run> "
     "[data=... data.root=...]\n\n"
     "{description}\n\n"
     "File names begin with the id of the participant (sub-<id>_..._desc-<Method>_....nii.gz). The maps are\n"
-    "resampled to the grid of the run. A new run_dir needs the participants: data=... data.root=...\n",
+    "resampled to the grid of the run. For a new run_dir, add data=... and data.root=... (participants).\n",
     "cache": "usage: xai-brain cache info|verify|clear [part ...] [data.cache_dir=<folder>]\n\n"
     "{description}\n\n"
     "info    content and size\n"

@@ -16,7 +16,7 @@ from xai_brain.io.orientation import validate_orientation
 
 @dataclass
 class DataConfig:
-    """Where the images and labels are."""
+    """Source of the images and labels."""
 
     layout: str = MISSING
     root: str | None = setting(None, "folder of the images", role="path")
@@ -91,7 +91,7 @@ class OasisDataConfig(DataConfig):
 
 @dataclass(unsafe_hash=True)
 class PreprocessingConfig:
-    """From a T1w image to the volume that is the input of a network.
+    """Preprocessing of T1w images to the volumes that are the inputs of a network.
 
     Parameters
     ----------
@@ -103,17 +103,17 @@ class PreprocessingConfig:
         Outside the brain it is always 0.
     antialias : bool, default True
     brain : {"image", "template"}, default "image"
-        Where the brain is. ``image``: in the image's own brain mask, or where it is not background (a
-        constant, mostly 0; see `xai_brain.data.raw.brain_masks`). ``template``: in the brain of the MNI152
-        template, for maps such as grey-matter density that have no edge.
+        Source of the brain mask. ``image``: the mask of the image, or its voxels that are not background (a
+        constant, usually 0; see `xai_brain.data.raw.brain_masks`). ``template``: the brain of the MNI152
+        template, for maps without a defined border such as grey-matter density.
     brain_median : float, optional
         With ``scaling="none"``: intensities are multiplied such that the median in the brain is this number.
     raw : bool, default False
-        Images as they come from the scanner: brains are extracted, bias fields corrected, and images that
-        are not in MNI152 by their name or ``data.space`` are aligned to it (see `xai_brain.data.raw.images`).
+        Images as acquired: brains are extracted, bias fields are corrected, and images that are not in MNI152
+        according to their name or ``data.space`` are aligned to it (see `xai_brain.data.raw.images`).
     skull_stripped : bool, default False
-        With `raw`: the images contain only brain, whatever their names are, and nothing is extracted.
-        Without it, this is assumed only of images with a brain mask and of files named ``desc-brain``.
+        With `raw`: the images contain only brain, so that nothing is extracted. Otherwise this is assumed
+        only for images with a brain mask and for files named ``desc-brain``.
     alignment : {"affine", "rigid"}, default "affine"
         With `raw`: ``affine`` removes differences in brain size, ``rigid`` keeps them. Without it: how the
         images were aligned; after rigid alignment brains need not have the template's size.
@@ -162,7 +162,7 @@ def read_preprocessing(settings: Mapping[str, Any]) -> PreprocessingConfig:
 
 @dataclass
 class FoldsConfig:
-    """Which participants are tested in which fold; a part of each training set serves for validation."""
+    """Division of participants into folds; a part of each training set is used for validation."""
 
     kind: str = setting(
         "stratified", "how participants are divided", choices=("stratified", "hold_out", "column")

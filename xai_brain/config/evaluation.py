@@ -38,7 +38,7 @@ class CardConfig:
 
 @dataclass
 class GroupConfig:
-    """The voxel-wise comparison of classes (see xai_brain.statistics.group): in maps, and in the images."""
+    """Voxel-wise comparison of classes for maps and images (see xai_brain.statistics.group)."""
 
     n_perm: int = setting(1000, "permutations; 0: no comparison", at_least=0)
     confounds: list[str] | None = setting(

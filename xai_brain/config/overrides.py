@@ -1,7 +1,7 @@
 """Values of settings on the command line: paths, labels and other texts are taken literally.
 
 Hydra reads a value by a grammar of its own, in which ``TRUE`` is a boolean, ``1`` a number, and ``(``, ``=``,
-``&``, quotes and umlauts are errors. The schema (`xai_brain.config.schema`) tells which settings are texts.
+``&``, quotes and umlauts are errors. The schema (`xai_brain.config.schema`) states which settings are texts.
 """
 
 from __future__ import annotations

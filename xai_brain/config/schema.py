@@ -1,4 +1,4 @@
-"""All settings of a run, of which type, with which default and limits. Files of `conf/` give other values."""
+"""All settings of a run with types, defaults and limits; the files of `conf/` contain other values."""
 
 from __future__ import annotations
 
@@ -53,11 +53,9 @@ class Config:
     seeds: list[int] = setting([0], "seeds of training")
     overwrite: bool = setting(False, "replace results that were made with other settings")
     shard: str | None = setting(
-        None, "3/8: of units of explain, evaluate and validate the third, and every eighth after"
+        None, "3/8: the third of eight parts of the work of explain, evaluate and validate"
     )
-    networks: str | None = setting(
-        None, "a run whose networks predict these participants, who were not in it", role="path"
-    )
+    networks: str | None = setting(None, "a run whose networks predict new participants", role="path")
     trusted_modules: list[str] = setting([], "packages whose code may run")
     task: dict[str, Any] = setting(
         {"_target_": DEFAULT_TASK}, "what the networks learn: a name of conf/task, or a class with _target_"
@@ -73,7 +71,7 @@ class Config:
     attribution: dict[str, Any] = setting({}, "methods by their label, each with its _target_")
     baselines: dict[str, Any] = setting({}, "classifiers that are compared with the networks")
     morphometry: str | None = setting(
-        None, "table of regional volumes or thickness, for baselines on it", role="path"
+        None, "table of regional volumes or thickness, for baselines", role="path"
     )
     imported_methods: list[str] = setting([], "methods whose maps were imported (xai-brain import-maps)")
     evaluation: EvaluationConfig = MISSING

@@ -20,7 +20,7 @@ UNUSED_PARAMETERS = "_find_unused_parameters_true"  # may follow the name of a s
 
 @dataclass
 class AugmentationConfig:
-    """Random changes of training volumes (see xai_brain.data.augmentation); all zero is none."""
+    """Random changes of training volumes (see xai_brain.data.augmentation); all 0: none."""
 
     max_shift_mm: float = setting(0.0, "largest shift along each axis, mm", at_least=0)
     max_rotation_degrees: float = setting(0.0, "largest rotation about each axis, degrees", at_least=0)
@@ -44,7 +44,7 @@ class AugmentationConfig:
 
 @dataclass
 class TrainerConfig:
-    """Optimisation of one fold."""
+    """Training of the network of one fold."""
 
     max_epochs: int = setting(10, "epochs", at_least=1)
     batch_size: int = setting(8, "volumes per step", at_least=1)

@@ -1,4 +1,4 @@
-"""Leakage: nothing of the test side may be known in training."""
+"""Test for leakage: training and test parts must not share participants, families or images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def audit_split(
     group_column: str | None = None,
     allow_shared: Sequence[str] = (),
 ) -> None:
-    """Refuse a split that shares a participant, a family or an image between its sides.
+    """Refuse a split whose parts share a participant, a family or an image.
 
     Parameters
     ----------
@@ -30,16 +30,16 @@ def audit_split(
         family_id, the group column, sha256 (of the image file) and content (of the prepared volume,
         see `content_hashes`).
     where : str, default "folds"
-        How messages call the split, e.g. "fold 0".
+        Name of the split in messages, e.g. "fold 0".
     group_column : str, optional
-        A column that must not be shared either; family_id is looked at whenever it is there.
+        An additional column whose values must not be shared; family_id is always tested if it exists.
     allow_shared : sequence of str, default ()
-        Columns that may be shared after all.
+        Columns whose values may be shared.
 
     Raises
     ------
     DataError
-        With the ids on both sides and what to do.
+        Lists the shared ids and a remedy.
     """
     seen_in_training = pd.concat([parts["train"], parts["validation"]])
     sides = (
@@ -49,7 +49,7 @@ def audit_split(
     columns = [c for c in dict.fromkeys((FAMILY, group_column)) if c and c not in allow_shared]
     for name_a, a, name_b, b in sides:
         both = f"{where}: on the {name_a} and the {name_b} side"
-        # a person's sessions are the same brain: the id alone decides
+        # sessions of a participant show the same brain: only the id is tested
         if shared := sorted(set(a["participant_id"]) & set(b["participant_id"])):
             raise DataError(f"{both}: {named(shared)}; a participant with all sessions belongs to one side")
         for column in columns:
@@ -67,7 +67,7 @@ def audit_split(
 
 
 def _sharing(a: pd.DataFrame, b: pd.DataFrame, column: str) -> list[str]:
-    """Ids of the first value that is on both sides and of all others, pair by pair."""
+    """Ids that share a value, for the first such value and for all, in pairs."""
     common = set(a[column].dropna()) & set(b[column].dropna())
     rows = pd.concat([a, b])
     rows = rows[rows[column].isin(common)].sort_values([column, "participant_id"], kind="stable")
@@ -75,10 +75,10 @@ def _sharing(a: pd.DataFrame, b: pd.DataFrame, column: str) -> list[str]:
 
 
 def content_hashes(volume_paths: Sequence[str]) -> list[str | None]:
-    """Hashes of the prepared volumes that may be equal; None where a volume is like no other.
+    """Hashes of the prepared volumes that may be equal; None for volumes that differ from all others.
 
-    Two files can hold one image, e.g. compressed twice. Only volumes whose middle slice is equal to
-    that of another are read as a whole.
+    Two files can contain the same image, e.g. compressed twice. Only volumes whose middle slice is equal to
+    that of another volume are read completely.
 
     Parameters
     ----------

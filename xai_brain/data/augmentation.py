@@ -1,4 +1,4 @@
-"""Random changes of training volumes, a batch at a time, on the device where it lies."""
+"""Random augmentation of batches of training volumes, on their device."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ BIAS_FIELD_SPACING_MM = 60.0
 
 
 class Augmentation:
-    """Small changes of place, shape and intensity; background stays 0.
+    """Small changes of position, shape and intensity; the background stays 0.
 
-    Place and shape are changed in one resampling (trilinear, zeros come in from outside). What is 0 is
-    taken for background. Intensities are changed inside the brain only, in units that do not depend on
-    how they are scaled. A change of strength 0 is not made: with all at 0 a batch is returned as it is.
+    Position and shape are changed by one trilinear resampling, with zeros outside the volume. Voxels of value
+    0 are the background. Intensities are changed inside the brain only, in units that do not depend on their
+    scaling. Changes of strength 0 are skipped; if all are 0, a batch is returned unchanged.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ class Augmentation:
     elastic_spacing_mm : float, default 32
         Distance of the control points of that displacement (cubic B-splines).
     flip_probability : float, default 0
-        Share of volumes in which left and right (the first axis) are exchanged, exactly. Afterwards no
-        map says anything of laterality.
+        Share of volumes in which left and right (the first axis) are exchanged. Maps then contain no
+        information about laterality.
     intensity_sd : float, default 0
         Standard deviation of a gain (relative to 1) and of an offset (relative to the standard deviation
         in the brain).
@@ -161,7 +161,7 @@ def move(
     voxel_size_mm: Sequence[float],
     displacement_mm: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Move what is in volumes: a point p (mm from the grid's centre) goes to ``matrix @ p + shift``.
+    """Transform volumes: a point p (mm from the centre of the grid) moves to ``matrix @ p + shift``.
 
     Parameters
     ----------
@@ -170,12 +170,12 @@ def move(
     shift_mm : Tensor of shape (N, 3)
     voxel_size_mm : sequence of 3 float
     displacement_mm : Tensor of shape (N, 3, X, Y, Z), optional
-        Added to where a voxel takes its value from.
+        Added to the position from which the value of a voxel is taken.
 
     Returns
     -------
     Tensor of shape (N, 1, X, Y, Z)
-        Trilinear; 0 where the value would come from outside.
+        Trilinear interpolation, with 0 outside the volume.
     """
     shape = volumes.shape[2:]
     axes = [

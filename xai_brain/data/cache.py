@@ -1,10 +1,9 @@
 """Prepared volumes on disk: each image is prepared once.
 
-Two kinds of small JSON records stand beside the volumes. ``sources/`` remembers the content hash of an
-image by its path, size and time of change, so that an unchanged cohort is not read again. An entry in
-``volumes/`` is a volume, its brain mask and a record with their checksums, which is written last: an entry
-without it is not there. Every file appears complete or not at all, so that processes may be killed, and
-several may fill the cache at once.
+``sources/`` contains JSON records of the content hash of each image by path, size and time of modification,
+so that an unchanged cohort is not read again. An entry in ``volumes/`` consists of a volume, its brain mask
+and a record with their checksums, which is written last; an entry without record does not exist. Files become
+visible only when they are complete, so that processes can be killed and several processes can fill the cache.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Source(NamedTuple):
 class Entry(NamedTuple):
     """Paths of one prepared image; the record is complete only when the others are.
 
-    `alignment` is there for images that were aligned to MNI152: the way back to their own voxels.
+    `alignment` exists for images that were aligned to MNI152; it leads back to their own voxels.
     """
 
     volume: Path
@@ -70,7 +69,7 @@ def entry_key(content: str, mask_content: str | None, source: Source, settings: 
 
 
 def find(source: Source, settings: PreprocessingConfig, folder: Path) -> dict[str, str] | None:
-    """The prepared image, when it is in the cache and sound; reads no image that is unchanged."""
+    """The prepared image if it is in the cache and undamaged; unchanged source images are not read."""
     content = known_hash(source.path, folder)
     mask_content = known_hash(source.mask_path, folder) if source.mask_path else None
     if content is None or (source.mask_path and mask_content is None):
@@ -87,15 +86,15 @@ def prepare(
     Parameters
     ----------
     source : Source
-    settings : Preparation
+    settings : PreprocessingConfig
     folder : Path
     wait : bool
-        For another process that prepares this image.
+        Whether to wait for another process that prepares this image.
 
     Returns
     -------
     dict of str to str
-        Columns of the table; None when another process is at it and `wait` is False.
+        Columns of the table; None if another process prepares the image and `wait` is False.
 
     Raises
     ------
@@ -122,7 +121,7 @@ def prepare(
 
 
 def locks(folder: Path) -> Path:
-    """What processes at work are preparing; gone when there are none."""
+    """Folder of the locks of running processes; it exists only while there are any."""
     return folder / ".locks"
 
 
@@ -167,7 +166,7 @@ def _columns(entry: Entry, content: str) -> dict[str, str]:
 
 
 def is_sound(entry: Entry) -> bool:
-    """Whether the files are those that were written: by size and time; by checksum when the time differs."""
+    """Whether the files are unchanged, by size and time, or by checksum if the time differs."""
     record = read_record(entry.record)
     if record is None:
         return False
@@ -187,7 +186,7 @@ def is_sound(entry: Entry) -> bool:
         return False
     _write_record(
         entry, record["source"], record["settings"], record["space_warning"]
-    )  # a copied cache, or one that two processes filled at once
+    )  # the cache was copied, or two processes wrote the entry
     return True
 
 
@@ -203,7 +202,7 @@ def checksums_hold(entry: Entry) -> bool:
 def _write_record(entry: Entry, source: str, settings: dict[str, Any], space_warning: str) -> None:
     files = {}
     for path in (entry.volume, entry.mask):
-        stat = path.stat()  # before reading: a change while it is read shows as another time
+        stat = path.stat()  # before reading, so that a change during reading is detected
         files[path.name] = {
             "size": stat.st_size,
             "mtime_ns": stat.st_mtime_ns,
@@ -233,13 +232,13 @@ def _checksum(path: Path) -> int:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """Every entry that has at least one file, in the order of their keys."""
+    """All entries with at least one file, sorted by key."""
     names = {path.name.partition("_")[0] for path in (folder / "volumes").glob("[!.]*_*")}
     return [entry_of(key, folder) for key in sorted(names)]
 
 
 def partial_files(folder: Path) -> list[Path]:
-    """What killed processes left, and what running ones are writing."""
+    """Incomplete files of killed or running processes."""
     return sorted(
         path for part in ("volumes", "sources", "planted") for path in (folder / part).glob(".partial-*")
     )
@@ -252,6 +251,6 @@ def settings_of(entry: Entry) -> dict[str, Any] | None:
 
 
 def remove(entry: Entry) -> None:
-    """The record goes first: without it the entry is not there."""
+    """Remove an entry, beginning with its record, without which it does not exist."""
     for path in reversed(entry):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Every image of a cohort, prepared: from the cache, or in parallel."""
+"""Preparation of all images of a cohort, from the cache or in parallel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xai_brain.io.nifti import ImageError
 from xai_brain.io.problems import Problems
 from xai_brain.parallel.threads import available_cores
 
-WORKERS_AFTER_SECONDS = 2.0  # starting them takes about as long
+WORKERS_AFTER_SECONDS = 2.0  # about the time to start them
 IDLE_WORKERS_END_AFTER_SECONDS = 5
 
 
@@ -31,36 +31,36 @@ def prepare_cohort(
     num_workers: int | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> pd.DataFrame:
-    """Prepare every image of a cohort, or take it from the cache.
+    """Prepare all images of a cohort, or take them from the cache.
 
-    What is prepared is kept at once: stopped or killed, it goes on where it was.
+    Each prepared image is stored immediately, so that an interrupted preparation can be continued.
 
     Parameters
     ----------
     participants : pandas.DataFrame
         From `load_participants`.
-    settings : Preparation
+    settings : PreprocessingConfig
     cache_dir : str or Path, optional
         Default: ``$XAI_BRAIN_CACHE``, else ``~/.cache/xai_brain``.
     space : str, optional
-        Space of images whose names do not say it.
+        Space of images whose names do not state it.
     orientation : str, optional
         Directions of the voxel axes, such as ``LAS``, of files that do not contain them.
     space_check : {"error", "warn"}, default "error"
-        Images that should be in MNI152 and do not agree with the template: refused, or used with a warning.
+        Whether images that should be in MNI152 but do not agree with the template are refused or used.
     problems : Problems, optional
     num_workers : int, optional
         Processes; default: one per core that this process may use. The result is the same.
     progress : function that wraps an iterable
-        Only images that are not in the cache pass through it.
+        It receives only images that are not in the cache.
 
     Returns
     -------
     pandas.DataFrame
         The rows that could be prepared, with ``volume_path`` and ``volume_mask_path`` (memory-mappable
-        .npy on the grid of the settings), ``alignment_path`` (JSON with the way from MNI152 to the image's
-        own mm; empty if it was not aligned), ``space_warning`` (how it disagrees with the MNI152 template;
-        mostly empty) and ``sha256`` of the image file.
+        .npy on the grid of the settings), ``alignment_path`` (JSON with the transform from MNI152 to the mm
+        of the image; empty if it was not aligned), ``space_warning`` (disagreement with the MNI152 template;
+        usually empty) and ``sha256`` of the image file.
     """
     problems = problems or Problems()
     folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
@@ -98,7 +98,7 @@ def _source(row: dict, space: str | None, orientation: str | None, space_check: 
 def _prepare_all(
     sources: list[Source], settings: PreprocessingConfig, folder: Path, num_workers: int
 ) -> Iterator[dict[str, str] | ImageError | None]:
-    """In the order of the sources; workers start when the work is long enough to pay for them."""
+    """Prepare in the order of the sources; workers are started only if the work takes long enough."""
     start = time.monotonic()
     for done, source in enumerate(sources):
         rest = sources[done:]
@@ -127,11 +127,11 @@ def _in_parallel(
 def _outcome(
     source: Source, settings: PreprocessingConfig, folder: Path, wait: bool = False
 ) -> dict[str, str] | ImageError | None:
-    """An unusable image is a result like others: the rest goes on. None: another process is at it."""
+    """Prepare one image; errors are returned. None if another process prepares the image."""
     from threadpoolctl import threadpool_limits
 
     try:
-        with threadpool_limits(1):  # the last digits do not depend on how many work
+        with threadpool_limits(1):  # the last digits must not depend on the number of threads
             return prepare(source, settings, folder, wait=wait)
     except ImageError as error:
         return error

@@ -14,7 +14,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from xai_brain.data.augmentation import Augmentation
 
-SEED_STEP = 1_000_003  # between the augmentations of two processes
+SEED_STEP = 1_000_003  # difference between the augmentation seeds of two processes
 
 
 class VolumeDataset(Dataset):
@@ -51,12 +51,12 @@ class BrainDataModule(pl.LightningDataModule):
     parts : dict of pandas.DataFrame
         ``train``, ``validation``, ``test`` from `split_fold`.
     batch_size : int, default 8
-        Over all processes that train one network.
+        Total over all processes that train one network.
     augmentation : callable, optional
         Changes a batch of training volumes (N, 1, X, Y, Z) on the training device, e.g. an `Augmentation`.
     num_workers : int, default 0
     seed : int, default 0
-        Order of training participants if several processes train one network.
+        Seed of the order of training participants if several processes train one network.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class BrainDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         dataset = VolumeDataset(self.parts["train"])
         if self.trainer is None or self.trainer.world_size == 1:
-            # a last batch of one would have no batch statistics
+            # a last batch of one volume has no batch statistics
             uneven = len(dataset) % self.batch_size == 1 and len(dataset) > 1
             return self._loader(dataset, batch_size=self.batch_size, shuffle=True, drop_last=uneven)
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
@@ -89,7 +89,7 @@ class BrainDataModule(pl.LightningDataModule):
         return self._loader(dataset, batch_size=own_size, sampler=share, drop_last=uneven)
 
     def val_dataloader(self) -> DataLoader:
-        """All validation participants, also in each of several processes: none is counted twice."""
+        """All validation participants, in each of several processes, so that none is counted twice."""
         return self._loader(VolumeDataset(self.parts["validation"]), batch_size=self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
@@ -102,5 +102,5 @@ class BrainDataModule(pl.LightningDataModule):
         return {**batch, "volume": changed}
 
     def _loader(self, dataset: VolumeDataset, **kwargs: Any) -> DataLoader:
-        # workers that stay would draw fewer random numbers than none do, and so train another network
+        # persistent workers draw other random numbers, which would change the result
         return DataLoader(dataset, num_workers=self.num_workers, **kwargs)

@@ -1,4 +1,4 @@
-"""Records of the contents of source images: hashes, known by path, size and time."""
+"""Records of content hashes of source images, identified by path, size and time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RACY_NS = 2 * 10**9  # a file changed this shortly before it was hashed may chan
 
 
 def content_hash(path: str, folder: Path) -> str:
-    """SHA-256 of an image file, from its record when the file is unchanged."""
+    """SHA-256 of an image file, from its record if the file is unchanged."""
     if (known := known_hash(path, folder)) is not None:
         return known
     try:
@@ -47,7 +47,7 @@ def _source_record(path: str, folder: Path) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """A record; None when it is missing or damaged, for then it is written anew."""
+    """A record; None if it is missing or damaged, so that it is written again."""
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError):

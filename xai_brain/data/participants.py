@@ -1,4 +1,4 @@
-"""Who is in the cohort, with which image and which class."""
+"""Participants of a cohort with their images and classes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOURCES: dict[str, Callable[..., Found]] = {
     "table": table.find,
 }
 LATER = ("volume_path", "volume_mask_path", "sha256")  # columns of the prepared cohort
-UNKNOWN = "unknown"  # label of participants who have none
+UNKNOWN = "unknown"  # label of participants without a label
 CONFOUNDS = ("age", "sex", "site", "family_id")
 
 
@@ -48,25 +48,25 @@ def load_participants(
     Parameters
     ----------
     layout : {"bids", "caps", "hcp", "ixi", "oasis", "table"}
-        How the folder is organised. The embedded cohort is a BIDS tree, too.
+        Organisation of the folder. The embedded cohort is also a BIDS tree.
     root : str or Path
     label : str or None, default "sex"
-        Column of the table. Spellings of sex (M, m, male, ...) become male and female. Without one the
-        label is ``unknown`` and the target -1, which is enough for prediction.
+        Column of the table. Spellings of sex (M, m, male, ...) are converted to male and female. If None, the
+        label is ``unknown`` and the target -1, which is sufficient for prediction.
     class_names : list of str, optional
-        The classes in the order of their index; sorted names when not given. Other labels are problems.
+        Classes in the order of their index; default: sorted names. Other labels are problems.
     threshold : float, optional
-        Two classes of a number: ``label="age", threshold=60`` makes age-up-to-60 and age-above-60.
+        Two classes of a number: ``label="age", threshold=60`` gives age-up-to-60 and age-above-60.
     bins : list of float, optional
-        Upper ends of all classes but the last, e.g. ``[40, 60]``.
+        Upper bounds of all classes except the last, e.g. ``[40, 60]``.
     problems : Problems, optional
-        Where unusable inputs go; raises at the first by default.
+        Receives unusable inputs; by default the first one raises an error.
     every_class : bool, default True
         Whether the cohort must suffice for training, e.g. each class must have two members.
     task : Task, optional
         What is learned, which determines label and target; default: classification.
     **source
-        What the layout takes beside these: ``tables`` (files of participants, all but oasis), ``entities``
+        Further arguments of the layout: ``tables`` (files of participants, all but oasis), ``entities``
         (bids, caps: which T1w of several, e.g. ``{"desc": "brain"}``), ``image`` (hcp, ixi), ``n_subjects``,
         ``dartel`` and ``url`` (oasis). See the function ``find`` of `xai_brain.data.<layout>`.
 
@@ -81,7 +81,7 @@ def load_participants(
     Raises
     ------
     DataError
-        Missing folder or table, unknown column, fewer than two classes, a class of one.
+        A folder or table is missing, a column is unknown, or there are fewer than two classes or members.
     """
     if layout not in SOURCES:
         raise DataError(f"data.layout={layout}: not known; one of {', '.join(SOURCES)}, synthetic")
@@ -111,7 +111,7 @@ def load_participants(
 
 
 def _accepted(layout: str, label: str, source: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a source; those that it does not know are refused rather than ignored."""
+    """The settings of a source; unknown ones are refused and not ignored."""
     known = set(inspect.signature(SOURCES[layout]).parameters) - {"root", "problems"}
     given = {name: value for name, value in source.items() if value not in (None, {}, [])}
     if foreign := sorted(set(given) - known | {"label"} & set(given)):

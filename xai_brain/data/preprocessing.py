@@ -1,4 +1,4 @@
-"""From a T1w image to the volume a network sees."""
+"""Preprocessing of T1w images: resampling to a grid and scaling of intensities."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PERCENTILES = (1.0, 99.0)
 class Prepared(NamedTuple):
     """A prepared image: `volume` (X, Y, Z) float32, `brain_mask` (X, Y, Z) bool, `affine` (4, 4).
 
-    `mni_to_native` (4, 4) leads from MNI152 mm to the mm of the file, when the image was aligned.
-    `space_warning` says how it disagrees with the MNI152 template, when such images are accepted.
+    `mni_to_native` (4, 4) transforms MNI152 mm to the mm of the file if the image was aligned.
+    `space_warning` describes the disagreement with the MNI152 template if such images are accepted.
     """
 
     volume: np.ndarray
@@ -48,18 +48,18 @@ def preprocess_t1w(
     space_check: str = "error",
     path: str | Path = "image",
 ) -> Prepared:
-    """Bring a skull-stripped T1w image, or a map, in MNI152 space to the model's grid.
+    """Resample a skull-stripped T1w image, or a map, in MNI152 space to the grid of the model.
 
     Parameters
     ----------
     t1w_img : nibabel.Nifti1Image
         Any axes, spacing and obliquity.
-    settings : Preparation
+    settings : PreprocessingConfig
     brain_mask_img : nibabel.Nifti1Image, optional
         On the grid of the image. Without it, the voxels that are not background are the brain.
     space : str, optional
-        Name of the image's space, when it is known; otherwise the overlap of its brain with the
-        template's decides whether it is MNI152. In both cases the image is compared with the template
+        Name of the space of the image if it is known; otherwise the overlap with the brain of the template
+        decides whether it is MNI152. In both cases the image is compared with the template
         (see `xai_brain.data.spaces.space_check`).
     space_check : {"error", "warn"}, default "error"
         ``warn`` accepts images that are stated to be in MNI152, or were aligned to it, and do not agree with
@@ -74,7 +74,7 @@ def preprocess_t1w(
     Raises
     ------
     ImageError
-        Constant, all NaN, not skull-stripped, mask of another grid, outside MNI space.
+        The image is constant, not finite, not skull-stripped or outside MNI152, or its mask has another grid.
     """
     data, damaged = _numbers(t1w_img, path)
     grid = get_grid(settings.grid)
@@ -114,7 +114,7 @@ def preprocess_t1w(
         if space is None and not aligned and settings.alignment == "affine":
             require_overlap(brain_mask, settings.grid, path)
         check = check_volume(volume, weight, grid.affine, alignment=_alignment(settings) if aligned else None)
-        # dividing by the weight keeps the rim of the brain from being darkened by the zeros around it
+        # division by the weight prevents that the zeros around the brain darken its border
         volume = np.divide(volume, weight, out=np.zeros_like(volume), where=brain_mask)
     warning = check_claimed_space(check, space=space, aligned=aligned, policy=space_check, path=path)
     scaled = _scaled(volume, brain_mask, settings, path)
@@ -126,10 +126,10 @@ def _alignment(settings: PreprocessingConfig) -> Alignment:
 
 
 def _numbers(t1w_img: nib.Nifti1Image, path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Voxels as finite float32, and where NaN and infinities were (None: nowhere)."""
+    """Voxels as finite float32, and a mask of values that were not finite (None if there are none)."""
     data = np.asanyarray(t1w_img.dataobj).astype(np.float32, copy=False)
     damaged = None
-    # NaN and infinities show in the extremes: images without them, nearly all, are looked through once
+    # the extremes are not finite if any value is not, so that most images are read only once
     if not (data.size and np.isfinite(data.min()) and np.isfinite(data.max())):
         damaged = ~np.isfinite(data)
         if damaged.all():
@@ -144,7 +144,7 @@ def _scaled(
     volume: np.ndarray, brain_mask: np.ndarray, settings: PreprocessingConfig, path: str | Path
 ) -> np.ndarray:
     values = volume[brain_mask].astype(np.float64)
-    if values.std() <= 1e-6 * np.abs(values).max():  # what rounding leaves of a constant
+    if values.std() <= 1e-6 * np.abs(values).max():  # a constant, except for rounding
         raise ImageError(path, "is constant inside the brain")
     if settings.scaling == "zscore":
         values = (values - values.mean()) / values.std()
@@ -166,7 +166,7 @@ def _scaled(
 
 
 def _require_finite(damaged: np.ndarray | None, inside: np.ndarray, path: str | Path) -> None:
-    """NaN around the brain counts as background; in it, or enclosed by it, it would become a value."""
+    """Refuse values in or enclosed by the brain that are not finite; around the brain they are background."""
     if damaged is None:
         return
     n_lost = int((ndimage.binary_fill_holes(inside) & damaged).sum())

@@ -14,26 +14,26 @@ CORONAL = 1  # axis of prepared volumes: posterior to anterior
 
 
 def brain_slabs(masks: np.ndarray, n_slices: int, min_share: float = 0.25) -> list[int]:
-    """First slices of the slabs that hold enough brain, side by side and without overlap.
+    """First slices of adjacent slabs without overlap that contain enough brain.
 
     Parameters
     ----------
     masks : bool or int ndarray of shape (X, Y, Z)
-        Brain mask, or number of training subjects whose brain a voxel lies in.
+        Brain mask, or number of training participants whose brain contains the voxel.
     n_slices : int
-        Of a slab.
+        Number of slices of a slab.
     min_share : float, default 0.25
-        Slices with less brain than this share of the fullest slice are left out at both ends.
+        Slices at both ends with less brain than this share of the largest slice are excluded.
 
     Returns
     -------
     list of int
-        Ascending positions along Y; slabs lie in the middle of what is kept.
+        Ascending positions along Y; the slabs are centred in the remaining slices.
 
     Raises
     ------
     ValueError
-        Fewer slices hold brain than one slab has.
+        Fewer slices contain brain than a slab has slices.
     """
     area = masks.sum((0, 2), dtype=float)
     kept = np.flatnonzero(area >= min_share * area.max())
@@ -46,7 +46,7 @@ def brain_slabs(masks: np.ndarray, n_slices: int, min_share: float = 0.25) -> li
 
 
 class SlabDataset(Dataset):
-    """Slabs of memory-mapped prepared volumes, subject by subject.
+    """Slabs of memory-mapped prepared volumes, in the order of the participants.
 
     Parameters
     ----------
@@ -83,11 +83,11 @@ class SlabDataModule(pl.LightningDataModule):
     Parameters
     ----------
     parts : dict of pandas.DataFrame
-        ``train``, ``validation``, ``test`` from `split_fold`; the slabs are those that hold brain in the
-        training subjects.
+        ``train``, ``validation``, ``test`` from `split_fold`; the slabs are those that contain brain in the
+        training participants.
     n_slices : int
     batch_size : int, default 64
-        Slabs.
+        Number of slabs in a batch.
     """
 
     def __init__(self, parts: dict[str, pd.DataFrame], n_slices: int, batch_size: int = 64):
@@ -98,12 +98,12 @@ class SlabDataModule(pl.LightningDataModule):
 
     @property
     def n_slabs(self) -> int:
-        """Of one subject."""
+        """Number of slabs of one participant."""
         return len(self.starts)
 
     def train_dataloader(self) -> DataLoader:
         n_images = len(self.parts["train"]) * self.n_slabs
-        uneven = n_images % self.batch_size == 1 and n_images > 1  # no batch statistics of one
+        uneven = n_images % self.batch_size == 1 and n_images > 1  # a batch of one has no batch statistics
         return self._loader("train", shuffle=True, drop_last=uneven)
 
     def val_dataloader(self) -> DataLoader:

@@ -1,4 +1,4 @@
-"""Time and memory that a map needs."""
+"""Computing time and memory of a map."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def cost(method: Method, inputs: torch.Tensor, target: int | torch.Tensor) -> di
     Parameters
     ----------
     method : object with ``attribute(inputs, target)``
-        Call it once before: the first call of a process also pays for loading and planning.
+        It should be called once before, because the first call includes initialisation.
     inputs : Tensor of shape (N, 1, X, Y, Z)
     target : int or Tensor of shape (N,)
 
     Returns
     -------
     dict
-        ``seconds`` per subject. ``peak_mb``: by how much memory grows at most during the call: of tensors on
-        a CUDA device, of the process on Linux (where its peak since the start is forgotten); NaN elsewhere.
+        ``seconds`` per participant. ``peak_mb``: largest increase of memory during the call, of tensors on a
+        CUDA device or of the process on Linux (whose recorded peak is reset); NaN on other systems.
     """
     device = inputs.device
     on_cuda = device.type == "cuda"
@@ -56,13 +56,13 @@ def cost(method: Method, inputs: torch.Tensor, target: int | torch.Tensor) -> di
 
 
 def _forget_peak() -> bool:
-    """Reset the peak memory of this process; False where the system does not support it."""
+    """Reset the recorded peak memory of this process; False if the system does not support it."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # not glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that was freed, but kept for the next tensor
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed memory that is kept for the next tensor
     try:
         CLEAR_REFS.write_text("5")
-    except OSError:  # not Linux, or a container that forbids it
+    except OSError:  # not Linux, or not permitted in a container
         return False
     return True
 

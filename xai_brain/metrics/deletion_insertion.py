@@ -28,11 +28,11 @@ def removal_baselines(
     Parameters
     ----------
     name : {"zero", "blur", "training_mean"}
-        0, which is the mean of the brain after the z-score; the image, blurred by a Gaussian; the mean of the
-        training subjects.
+        zero: 0, the mean of the brain after z-scoring. blur: the image after Gaussian smoothing.
+        training_mean: the mean of the training participants.
     inputs : Tensor of shape (N, 1, X, Y, Z)
     reference : Reference, optional
-        For ``training_mean``.
+        Required for ``training_mean``.
     blur_sigma_mm : float, default 12.0
     voxel_size_mm : sequence of 3 float, optional
         For ``blur``; default: that of the reference.
@@ -57,7 +57,7 @@ def removal_steps(
     Parameters
     ----------
     attribution : ndarray of shape (X, Y, Z)
-        Its absolute value ranks; equal values are in random order.
+        Voxels are ranked by absolute value; equal values are in random order.
     brain_mask : bool ndarray of shape (X, Y, Z)
     n_steps : int
     random_state : int, default 0
@@ -85,12 +85,12 @@ def deletion_insertion(
     n_steps: int = 20,
     random_state: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Score while voxels are replaced by a baseline (deletion) or restored (insertion) in a map's order.
+    """Scores while voxels are replaced by a baseline (deletion) or restored (insertion) in order of a map.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Returns (N, n_classes); probabilities, see `ClassScore`.
+        Returns probabilities (N, n_classes), see `ClassScore`.
     inputs, baselines, attributions : Tensor of shape (N, 1, X, Y, Z)
     target : Tensor of shape (N,)
     brain_mask : bool ndarray of shape (X, Y, Z)
@@ -139,7 +139,7 @@ def random_order(
     n_steps: int = 20,
     random_state: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Chance level of `deletion_insertion`: its curves for voxels in random order.
+    """Chance level of `deletion_insertion`: curves for voxels in random order.
 
     Every participant has a different order. Parameters and result are those of `deletion_insertion`.
     """

@@ -36,7 +36,8 @@ def place_and_size(planted: Mapping[str, Any]) -> dict[str, Any] | None:
     Returns
     -------
     dict
-        place, unit, size (its absolute value, so that larger is easier; darker is in the unit).
+        place, unit, size (absolute value, so that larger effects are easier to find; the unit states the
+        direction).
     """
     kind, size = planted.get("kind"), float(planted.get("size", 0))
     if kind is None:
@@ -67,20 +68,20 @@ def mask_name(mask_img: str) -> str:
 
 
 def found_effects(folder: Path, about: str = "") -> pd.DataFrame | None:
-    """Relevance ranks of all maps of one job, their nulls, and its predictions.
+    """Relevance ranks of all maps of one job, null values and predictions.
 
     Parameters
     ----------
     folder : Path
         Run directory with evaluation/localization.tsv.
     about : str
-        Other settings that differ between jobs; added to the place.
+        Other settings that differ between jobs, which are appended to the place.
 
     Returns
     -------
     pandas.DataFrame or None
         place, unit, size, job, method, kind, what (rra, null or prediction), participant_id, value, chance;
-        for predictions also target and fold. None of a run without planted effect.
+        for predictions also target and fold. None for a run without planted effect.
     """
     run = RunDirectory(folder)
     if not (run.config.exists() and run.evaluation("localization").exists()):
@@ -140,7 +141,7 @@ def detection_curve(found: pd.DataFrame, n_bootstrap: int = 1000, random_state: 
         place, unit, size, method, kind, value, ci_low, ci_high, chance, null (the level to exceed: chance,
         or the upper bound of the permutation null if that is higher), blind (upper bound of the best
         baseline that does not use the labels; NaN without one), found, n_subjects, n_jobs. The rows of
-        kind ``network`` are test AUROC: no map can show what the network does not use.
+        kind ``network`` contain the test AUROC, because maps cannot show an effect that the network ignores.
     """
     rows: list[dict[str, Any]] = []
     for where, part in found.groupby(WHERE, sort=True):
@@ -176,7 +177,7 @@ def _estimate(rows: pd.DataFrame, n_bootstrap: int, random_state: int) -> dict[s
 
 
 def _network(rows: pd.DataFrame, n_bootstrap: int) -> list[dict[str, Any]]:
-    """Test AUROC over all jobs of a size and place, each a seed of its own; none of jobs that test others."""
+    """Test AUROC over all jobs of a size and place that test the same participants; each job is a seed."""
     participants = rows.groupby(["job", "seed"])["participant_id"].agg(lambda ids: tuple(sorted(ids)))
     if rows.empty or participants.nunique() > 1:
         return []
@@ -211,7 +212,7 @@ def _network(rows: pd.DataFrame, n_bootstrap: int) -> list[dict[str, Any]]:
 
 
 def smallest_effects(curve: pd.DataFrame) -> pd.DataFrame:
-    """The smallest size from which on a method finds the effect at all sizes tested.
+    """The smallest size such that a method finds the effect at this and all larger tested sizes.
 
     A size that is found while a larger one is not may be a chance result and does not count.
 

@@ -22,7 +22,7 @@ class BlockChanges:
     Parameters
     ----------
     blocks : bool ndarray of shape (n_blocks, n_brain)
-        Voxels of the brain in each block, the same for all subjects.
+        Voxels of the brain in each block, the same for all participants.
     changes : ndarray of shape (N, n_blocks)
         Score of the whole image minus that without the block.
     removed : ndarray of shape (N, n_brain)
@@ -51,7 +51,7 @@ def random_blocks(
     voxel_size_mm : sequence of 3 float
     n_blocks : int, default 64
     sides_mm : sequence of float, default (10, 20, 40)
-        Length of a side, in turns; rounded to whole voxels, at least one.
+        Side lengths, used cyclically and rounded to whole voxels (at least one).
     random_state : int, default 0
 
     Returns
@@ -81,7 +81,7 @@ def block_changes(
     Parameters
     ----------
     model : torch.nn.Module
-        Returns (N, n_classes), of what the maps explain; see `ClassScore`.
+        Returns the explained output (N, n_classes), see `ClassScore`.
     inputs, baselines : Tensor of shape (N, 1, X, Y, Z)
     target : Tensor of shape (N,)
     brain_mask : bool ndarray of shape (X, Y, Z)
@@ -148,7 +148,7 @@ def infidelity_of_chance(
 ) -> np.ndarray:
     """Mean relative infidelity of uniform random maps, (N,).
 
-    Below 1: large blocks have larger sums, and change the score more, whatever the map.
+    It is below 1 because large blocks have larger sums and change the score more, for any map.
 
     Parameters
     ----------

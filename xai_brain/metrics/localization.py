@@ -1,4 +1,4 @@
-"""Localisation of a planted effect whose true location is known."""
+"""Localisation of a planted effect with a known location."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import numpy as np
 
 
 def ranked(values: np.ndarray, random_state: int = 0) -> np.ndarray:
-    """Indices from the highest value down; ties in random order.
+    """Indices in the order of decreasing values, with ties in random order.
 
-    Masks have thousands of equal values. In the order of the array they would favour one corner of
-    the brain, the same for every method.
+    Masks have thousands of equal values, whose array order would favour one corner of the brain.
     """
     shuffled = np.argsort(np.random.default_rng(random_state).permutation(len(values)))
     return shuffled[np.argsort(-values[shuffled], kind="stable")]
@@ -22,12 +21,12 @@ def localization(
     random_state: int = 0,
     order: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Compare one map with the true voxels.
+    """Compare a map with the true location.
 
     Parameters
     ----------
     attribution : ndarray of shape (X, Y, Z)
-        Raw and signed; its absolute value counts.
+        Raw, signed values, which are compared by absolute value.
     truth : bool ndarray of shape (X, Y, Z)
     brain_mask : bool ndarray of shape (X, Y, Z)
     random_state : int, default 0
@@ -64,19 +63,19 @@ def localization(
 
 
 def average_precision(true_in_order: np.ndarray) -> float:
-    """Area under the precision-recall curve, as its mean precision at the true voxels.
+    """Area under the precision-recall curve, computed as the mean precision at the true voxels.
 
     Parameters
     ----------
     true_in_order : bool ndarray of shape (n,)
-        Whether each voxel is true, from the highest down.
+        Whether each voxel is true, in the order of decreasing values.
     """
     places = np.flatnonzero(true_in_order) + 1
     return float((np.arange(1, len(places) + 1) / places).mean())
 
 
 def average_precision_of_chance(n_true: int, n: int) -> float:
-    """Expectation of `average_precision` for a random order; a little above the share of true voxels.
+    """Expectation of `average_precision` for a random order; slightly above the share of true voxels.
 
     A true voxel is at each place k with probability 1 / n, and each of the k - 1 before it is true
     with probability (n_true - 1) / (n - 1).

@@ -1,4 +1,4 @@
-"""Maps of a method for many volumes, a few at a time."""
+"""Maps of a method for many volumes, computed in batches."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from xai_brain.attribution.inputs import as_targets
 
 
 class MapError(ValueError):
-    """A map that no metric can be computed from."""
+    """No metric can be computed from a map."""
 
 
 class Method(Protocol):
-    """Captum's interface: maps of any object that has it can be evaluated."""
+    """Any object with the method ``attribute``, for example of Captum."""
 
     def attribute(self, inputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor: ...
 
@@ -28,10 +28,10 @@ def maps_of(
     batch_size: int = 8,
     random_state: int = 0,
 ) -> torch.Tensor:
-    """Explain volumes; random draws of a method are the same in every call.
+    """Explain volumes with the same random numbers in every call.
 
-    Metrics compare maps of one image, of two networks or of slightly different images: only what they
-    vary may differ.
+    Metrics compare maps of different networks or slightly different images, so that random numbers must not
+    differ between calls.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def maps_of(
     batch_size : int, default 8
         Volumes in one call of the method.
     random_state : int, default 0
-        Of torch's own generators, for the time of the call.
+        Seed of the generators of torch, which are restored afterwards.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def maps_of(
     Raises
     ------
     MapError
-        A map holds NaN or infinite values.
+        A map contains NaN or infinite values.
     """
     targets = as_targets(target, inputs)
     with seeded(inputs.device, random_state):

@@ -1,15 +1,15 @@
-"""Evaluate networks on images that contain only the voxels of a mask, or all others.
+"""Evaluate networks on images that contain only the voxels of a mask, or only the other voxels.
 
 If the accuracy is kept, the mask contains enough information for this network, which does not show that the
 network uses it; if the accuracy is kept without the voxels of the mask, they are not needed. Without
 retraining, masked images differ from all training images, and the accuracy may decrease for this reason alone
 (Hooker 2019). Random masks of the same size and smoothness show how large this effect is.
 
-Kan et al. 2020 give accuracies of 58.6, 59.2 and 82.5 % with men's, women's and the summed mask. They
-are not comparable with the values computed here: masks came from maps of a network that was trained on all
-subjects, and were tested on the same ones; the summed mask goes up to 2, so that it changes intensities;
-and there was no random mask of the same area. Here masks come from training subjects of each fold only,
-are tested on the others, and are of equal size.
+Kan et al. 2020 report accuracies of 58.6, 59.2 and 82.5 % with the masks of men, of women and their sum. They
+are not comparable with the values computed here: the explained network was trained on all participants and
+the masks were tested on the same participants; the summed mask has values up to 2, which changes intensities;
+and there were no random masks of the same area. Here the masks are computed from the training participants of
+each fold, tested on the test participants, and have equal sizes.
 
 References
 ----------
@@ -57,8 +57,8 @@ def masked_probabilities(
     model : torch.nn.Module
         Returns logits (N, n_classes); in eval mode.
     inputs, baselines : Tensor of shape (N, 1, X, Y, Z)
-        A baseline replaces all voxels outside the mask, also those outside the brain, whose number would
-        reveal the size of the head.
+        The baseline replaces all voxels outside the mask, including those outside the brain, whose number
+        would indicate head size.
     masks : sequence of bool ndarray of shape (X, Y, Z)
     batch_size : int, default 8
 
@@ -82,7 +82,7 @@ def masked_probabilities(
 def validation_table(
     predictions: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0
 ) -> pd.DataFrame:
-    """Figures of every mask with intervals over participants, and their differences from random masks.
+    """Metrics of all masks with intervals over participants, and their differences from random masks.
 
     Parameters
     ----------
@@ -90,16 +90,16 @@ def validation_table(
         The columns of `CONDITION`, draw (number of the random mask, else 0), participant_id, session_id,
         seed, fold, target, prob_<class>...
     n_bootstrap : int, default 1000
-        Participants are drawn within class and fold, the same ones for all masks; random masks are drawn as
-        well; seeds are averaged. ``auroc`` is the mean over folds.
+        Participants are drawn within class and fold, the same for all masks; random masks are also drawn;
+        seeds are averaged. ``auroc`` is the mean over folds.
     random_state : int, default 0
 
     Returns
     -------
     pandas.DataFrame
-        The columns of `COLUMNS`. ``chance`` of accuracy is the share of the largest class among those
-        tested. ``above_random`` is the paired difference from the mean of the random masks of the same
-        method, area, side and training; below 0 for a complement is what a good map gives.
+        The columns of `COLUMNS`. ``chance`` of accuracy is the share of the largest class in the test
+        participants. ``above_random`` is the paired difference from the mean of the random masks of the same
+        method, area, side and training; for complements, good maps have negative values.
     """
     probabilities_of(predictions)
     images = predictions.drop_duplicates(["participant_id", "session_id"])
@@ -160,9 +160,9 @@ def _replicates(rows: pd.DataFrame, images: pd.Index) -> tuple[np.ndarray, np.nd
     -------
     probabilities : ndarray of shape (n_replicates, n_there, n_classes)
     numbers : int ndarray of shape (n_replicates,)
-        Of the random masks.
+        Numbers of the random masks.
     there : bool ndarray of shape (n_images,)
-        Images that all of them contain.
+        Images that are part of all replicates.
     """
     columns = rows.filter(regex="^prob_").columns
     keys, arrays = [], []
@@ -178,25 +178,25 @@ def _replicates(rows: pd.DataFrame, images: pd.Index) -> tuple[np.ndarray, np.nd
 def _figures(
     probabilities: np.ndarray, targets: np.ndarray, folds: np.ndarray, draws: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Each metric in every draw of participants and for every replicate, (1 + n_bootstrap, n_replicates)."""
+    """Metrics for all draws of participants and all replicates, (1 + n_bootstrap, n_replicates)."""
     found = [figures_of_draws([(targets, replicate, folds)], draws) for replicate in probabilities]
     return {metric: np.stack([figures[metric] for figures in found], axis=1) for metric in FIGURES}
 
 
 def _interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Estimate and 95 % interval of figures in every draw."""
+    """Estimate and 95 % interval of a metric from its values in all draws."""
     low, high = percentile_interval(values[1:])
     return float(values[0]), float(low), float(high)
 
 
 def figures_of_joint_masks(table: pd.DataFrame) -> Iterator[tuple[str, Any]]:
-    """Figures of a `validation_table` for metrics.json.
+    """Metrics of a `validation_table` for metrics.json.
 
     Yields
     ------
     name : str
-        ``masks/<method>/keep_<area>/<metric>``, with ``_retrained`` after the area where it is so; ``remove``
-        instead of keep is the complement, ``random`` and ``regions`` lie below the method.
+        ``masks/<method>/keep_<area>/<metric>``, with ``_retrained`` after the area for retrained networks,
+        ``remove`` for the complement, and ``random`` and ``regions`` after the method.
     value : float
     """
     for row in table[table["mask"] == "joint"].to_dict("records"):

@@ -1,4 +1,4 @@
-"""Masks of a given size: the highest voxels of a map, random masks of the same smoothness, regions."""
+"""Masks of a given size: top-ranked voxels of a map, random masks of the same smoothness, regions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def rank_voxels(values: np.ndarray, brain_mask: np.ndarray, random_state: int = 
     Parameters
     ----------
     values : ndarray of shape (X, Y, Z)
-        Raw and signed; absolute values count.
+        Raw, signed values; their absolute values are ranked.
     brain_mask : bool ndarray of shape (X, Y, Z)
     random_state : int, default 0
         Order of equal values.
@@ -36,10 +36,10 @@ def rank_voxels(values: np.ndarray, brain_mask: np.ndarray, random_state: int = 
 def region_places(
     values: np.ndarray, labels: np.ndarray, brain_mask: np.ndarray, random_state: int = 0
 ) -> np.ndarray:
-    """Rank of each voxel by regions: the region with the highest mean absolute value comes first.
+    """Rank of each voxel by regions, starting with the region with the highest mean absolute value.
 
-    Inside a region voxels are ordered from its centre outwards, so that a mask that ends within a region is
-    compact and independent of the map there. Voxels without a region are in no mask.
+    Inside a region, voxels are ordered by their distance from its centre, so that a mask that ends within a
+    region is compact and does not depend on the map there. Voxels without a region have no rank.
 
     Parameters
     ----------
@@ -100,10 +100,10 @@ def mask_smoothness(mask: np.ndarray, brain_mask: np.ndarray) -> tuple[float, fl
 
     Notes
     -----
-    A voxel is in the mask when a normal field exceeds a threshold there. The share of pairs of
-    neighbours that both do gives their correlation r (the tetrachoric one), and white noise smoothed
-    with sd s has r = exp(-1 / 4 s²) at a distance of one voxel. Size and surface of the mask are thus
-    those of the field's masks, whatever the distribution of the map's values.
+    The model is a normal field that exceeds a threshold inside the mask. The share of neighbouring pairs in
+    the mask gives the tetrachoric correlation r of neighbours; white noise that is smoothed with standard
+    deviation s has r = exp(-1 / 4 s²) at a distance of one voxel. Masks of the field therefore have the size
+    and surface of the given mask, for any distribution of the values of the map.
 
     References
     ----------
@@ -123,7 +123,7 @@ def mask_smoothness(mask: np.ndarray, brain_mask: np.ndarray) -> tuple[float, fl
 
 
 def _tetrachoric(share: float, both: float) -> float:
-    """Correlation of two normal variables that exceed a threshold in `share`, together in `both` of cases."""
+    """Correlation of two normal variables with probabilities `share` and `both` of exceeding a threshold."""
     if not 0 < share < 1 or both <= share**2:
         return 0.0
     u = norm.isf(share)
@@ -153,6 +153,6 @@ def random_mask(
         With exactly `n_voxels` voxels, all of them in the brain.
     """
     noise = np.random.default_rng(seed).standard_normal(brain_mask.shape)
-    field = gaussian_filter(noise, sigma_voxels, mode="wrap")  # as variable at the edges as elsewhere
+    field = gaussian_filter(noise, sigma_voxels, mode="wrap")  # the variance is the same at the edges
     order = np.argsort(-field[brain_mask], kind="stable")
     return top_k_mask(_numbered(order, brain_mask), n_voxels)

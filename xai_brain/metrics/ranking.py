@@ -1,4 +1,4 @@
-"""Settings of a sweep, ranked by the figures of their jobs. No torch."""
+"""Ranking of the settings of a sweep by metrics of their jobs, independent of torch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ LOWER_IS_BETTER = ("loss", "brier", "ece", "empty_maps")  # ends of names of oth
 
 
 def ranked_metrics(table: pd.DataFrame) -> list[str]:
-    """Figures that are ranked by default."""
+    """Metrics that are ranked by default."""
     localizations = [name for name in table if re.fullmatch(r"localization/[^/]+/rra", str(name))]
     return [*(name for name in ("objective", "test/auroc") if name in table), *localizations]
 
 
 def ranking(table: pd.DataFrame, metrics: list[str] | None = None, level: float = 0.95) -> pd.DataFrame:
-    """Rank settings by a figure, best first; jobs that differ only in seed or fold are one setting.
+    """Rank settings by a metric; jobs that differ only in seed or fold belong to one setting.
 
     Parameters
     ----------
@@ -30,20 +30,20 @@ def ranking(table: pd.DataFrame, metrics: list[str] | None = None, level: float 
     metrics : list of str, optional
         Default: the objective, test/auroc and the rra of every method.
     level : float, default 0.95
-        Of the interval of the mean over jobs, by Student's t: what to expect of further seeds. (Those in
-        metrics.json are over subjects.)
+        Level of the Student interval of the mean over jobs, which describes the variation over seeds; the
+        intervals in metrics.json describe the variation over participants.
 
     Returns
     -------
     pandas.DataFrame
-        metric, rank, the settings, value, ci_low, ci_high (NaN of one job, and of several folds), n_jobs
-        (complete) and n_planned. A setting with jobs that are not complete has neither rank nor value, since
-        the mean over its other seeds or folds cannot be compared with that of other settings.
+        metric, rank, the settings, value, ci_low, ci_high (NaN for one job or several folds), n_jobs
+        (complete) and n_planned. A setting with incomplete jobs has neither rank nor value, because the mean
+        over its other seeds or folds cannot be compared with that of other settings.
 
     Raises
     ------
     SweepError
-        No job has the figure.
+        No job has the metric.
     """
     parameters = [key for key in table.attrs["parameters"] if key not in REPLICATES]
     rows = []
@@ -74,7 +74,7 @@ def ranking(table: pd.DataFrame, metrics: list[str] | None = None, level: float 
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether the lowest value of a figure is the best: test/brier, masks/GradCAM/remove_10/auroc."""
+    """Whether lower values of a metric are better, as for test/brier and masks/GradCAM/remove_10/auroc."""
     parts = name.split("/")
     lower = tuple(metric.name for metric in METRICS.values() if metric.direction == "lower")
     return any(part.endswith((*lower, *LOWER_IS_BETTER)) or part.startswith("remove_") for part in parts)
@@ -87,7 +87,7 @@ def _examples(table: pd.DataFrame) -> str:
 
 
 def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and Student's interval; NaN bounds of a single value.
+    """Mean and Student interval; the bounds are NaN for a single value.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""The report card: every metric of every method, with interval and chance level, and verdicts in words.
+"""The report card: all metrics of all methods with intervals and chance levels, and conclusions in words.
 
-No network is needed here: values are read from tidy rows, one per participant.
+The input is a tidy table of values for each participant; no network is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from xai_brain.statistics.bootstrap import over_subjects
 COLUMNS = ["method", "kind", "metric", "title", "value", "ci_low", "ci_high", "chance", "n_subjects"]
 T_MAP = "TMap"  # the baseline that uses the labels of the training participants
 UNCHANGED, SIMILAR = 0.8, 0.5  # thresholds of Spearman similarities in the verdicts
-WEAK = 0.5  # of the t-map's relevance rank; below it most of the highest voxels lie elsewhere
+WEAK = 0.5  # of the t-map's relevance rank; below it most of the highest voxels are outside the effect
 
 
 def report_card(rows: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0) -> pd.DataFrame:
@@ -61,7 +61,7 @@ class Verdict:
     ----------
     method, kind : str
     sentences : list of str
-        Each follows from values of the card, which it states.
+        Sentences that state values of the card and what follows from them.
     believe : {"yes", "with care", "no", "not rated"}
         ``yes``: it finds the planted effect better than chance, its permutation null and every baseline that
         does not use the labels, at least half as well as a t-map, and it depends on the network. ``no``: it
@@ -75,7 +75,7 @@ class Verdict:
 
 
 def verdicts(card: pd.DataFrame) -> list[Verdict]:
-    """Verdicts for every method and baseline of a card; the best localisation comes first.
+    """Conclusions for all methods and baselines of a card, sorted by localisation.
 
     Parameters
     ----------
@@ -141,13 +141,15 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
             )  # fmt: skip
         other = t_map is not None and t_map.method != row.method and t_map.has("rra")
         t = t_map.value("rra") if t_map is not None and other else np.nan
-        ours = row.value("rra")
-        if not failed and ours < WEAK * (t if other else 1):
+        rra = row.value("rra")
+        if not failed and rra < WEAK * (t if other else 1):
             doubtful = True
-            beside = f" (of a t-map of the training images {1 - t:.0%})" if other else ""
-            sentences.append(f"But {1 - ours:.0%} of its highest voxels lie elsewhere{beside}.")
-        elif not failed and ours < t:
-            sentences.append(f"A plain t-map of the training images finds it better ({t:.2f}).")
+            compared = f" ({1 - t:.0%} for a t-map of the training images)" if other else ""
+            sentences.append(
+                f"However, {1 - rra:.0%} of its highest voxels are outside the effect{compared}."
+            )
+        elif not failed and rra < t:
+            sentences.append(f"A t-map of the training images localises the effect better ({t:.2f}).")
     if row.kind == "baseline":
         return Verdict(row.method, row.kind, sentences, "not rated")
     if row.has("parameter_randomization"):

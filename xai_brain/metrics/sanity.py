@@ -30,28 +30,28 @@ def parameter_randomization(
     random_state: int = 0,
     batch_size: int = 8,
 ) -> pd.DataFrame:
-    """Randomise the layers from the output to the input, one more each time, and compare the maps.
+    """Randomise layers cumulatively from the output to the input and compare the maps.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Is not changed; a copy is randomised.
+        A copy is randomised; the model is not changed.
     make_method : callable
-        ``make_method(model)`` gives an object with ``attribute(inputs, target)``.
+        ``make_method(model)`` returns an object with ``attribute(inputs, target)``.
     inputs : Tensor of shape (N, 1, X, Y, Z)
     target : int or Tensor of shape (N,)
-        The same for all maps, whatever the randomised networks predict.
+        The same target is explained for all networks.
     brain_mask : bool ndarray of shape (X, Y, Z)
     random_state : int, default 0
-        Of the weights.
+        Seed of the weights.
     batch_size : int, default 8
 
     Returns
     -------
     pandas.DataFrame
-        step (from 1), layer (the one randomised last), subject (position in `inputs`), spearman, ssim (see
-        `similarity`) and ssim_chance. The chance level of spearman is 0. A method whose maps stay similar
-        at the last step, see `full_randomization`, does not explain this network.
+        step (from 1), layer (randomised last), subject (position in `inputs`), spearman, ssim (see
+        `similarity`) and ssim_chance. The chance level of spearman is 0. A method whose maps remain similar
+        at the last step (see `full_randomization`) does not explain this network.
 
     References
     ----------
@@ -76,26 +76,25 @@ def parameter_randomization(
 
 
 def full_randomization(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `parameter_randomization` after the last step, with random weights only: one per volume."""
+    """Rows of `parameter_randomization` for the last step, with all weights random: one per volume."""
     return table[table["step"] == table["step"].max()].reset_index(drop=True)
 
 
 def randomized_models(
     model: nn.Module, inputs: torch.Tensor, random_state: int = 0
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Copies of a model with one more layer randomised each time, from the output to the input.
+    """Copies of a model whose layers are randomised cumulatively from the output to the input.
 
-    A layer draws its parameters as it did when it was made (``reset_parameters``); one that has no such
-    method keeps its values in a random order. A norm is randomised together with the layer before it:
-    scale and shift become 1 and 0 and running statistics 0 and 1, as in a network that has seen no data.
-    Kept, they would be those of activations that no longer exist, and a shift to far below 0 would
-    silence the ReLU behind it: an empty map would then be no evidence about the method.
+    The parameters of a layer are initialised again (``reset_parameters``); the values of layers without this
+    method are permuted. A normalisation layer is reset together with the layer before it (scale 1, shift 0,
+    running statistics 0 and 1). Otherwise its statistics would not match the new activations, and a large
+    negative shift could make all following ReLUs zero, so that the map would be empty for any method.
 
     Parameters
     ----------
     model : torch.nn.Module
     inputs : Tensor of shape (N, 1, X, Y, Z)
-        For one forward pass that finds the order of the layers.
+        Used in one forward pass to find the order of the layers.
     random_state : int, default 0
 
     Yields
@@ -103,7 +102,7 @@ def randomized_models(
     layer : str
         Dotted name of the layer that was randomised last.
     model : torch.nn.Module
-        In eval mode. The same object each time, one layer further.
+        In eval mode; the same object is changed in every step.
 
     Raises
     ------
@@ -134,12 +133,12 @@ def _layers_in_order(model: nn.Module, inputs: torch.Tensor) -> list[tuple[str, 
     finally:
         for handle in handles:
             handle.remove()
-    started = {name: place for place, name in enumerate(called)}  # the last time, where one runs twice
+    started = {name: place for place, name in enumerate(called)}  # the last call of layers that run twice
     steps: dict[str, list[nn.Module]] = {}
     for name, module in model.named_modules():
         if next(module.parameters(recurse=False), None) is None:
             continue
-        # a module whose weights its parent uses without calling it goes with the parent
+        # modules that are not called, whose weights the parent uses, are grouped with the parent
         while name not in started:
             name = name.rpartition(".")[0]
         steps.setdefault(name, []).append(module)

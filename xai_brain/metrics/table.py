@@ -1,4 +1,4 @@
-"""The metrics of the report card: one row each. No torch; functions are imported when they are used.
+"""Table of the metrics of the report card. Functions, and with them torch, are imported when they are used.
 
 The report card, the check of the settings, the figures, the report and the ranking of sweeps read names,
 titles, directions, chance levels and requirements from this table. A new metric is one file with its function
@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 ALL = "all"  # in the settings: every metric that is not optional
-REQUIREMENTS = {  # what a metric needs, and what is said where it is absent
+REQUIREMENTS = {  # requirements of metrics, and the message if they are not met
     "truth": "the true location is not known",
     "atlas": "evaluation.atlas is not set",
     "seeds": "at least two seeds are needed",
@@ -40,17 +40,17 @@ class Metric:
     Parameters
     ----------
     name : str
-        In settings and tables.
+        Name in settings and tables.
     title : str
-        In reports.
+        Title in reports.
     description : str
         What is measured, in one sentence without a full stop.
     direction : {"higher", "lower"} or None
-        Which values are better; None for a null level, which is neither.
+        Which values are better; None for null levels.
     best : float
         Value of a perfect map.
     chance : str
-        Where the chance level comes from; empty without one.
+        Origin of the chance level; empty if there is none.
     function : str
         Dotted name. Metrics of the same function are computed together.
     requirements : tuple of str
@@ -58,18 +58,18 @@ class Metric:
     participants : str
         Setting of ``evaluation.card`` with the number of participants; empty: all.
     unit : {"participant", "network"}, default "participant"
-        What one value belongs to. The value of a network is repeated for its participants.
+        Unit of a value. Values of a network are repeated for its participants.
     cost : {"low", "high"}, default "low"
-        Localisation metrics of high cost are computed only for a report card that asks for them.
+        Localisation metrics of high cost are computed only if the report card requires them.
     neutral : float, optional
         Value that the figure shows in the neutral colour; default: the chance level.
     heading : str, default ""
-        Of the column in the figure of the card, with line breaks; default: the title.
+        Column heading in the figure of the card, with line breaks; default: the title.
     decimals : int, default 2
         In that figure.
     in_figure : bool, default True
     optional : bool, default False
-        Whether ``evaluation.card.metrics=[all]`` leaves it out.
+        Whether ``evaluation.card.metrics=[all]`` excludes the metric.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Metric:
 
     @property
     def is_localization(self) -> bool:
-        """Whether it compares a map with the true location only."""
+        """Whether the metric only compares a map with the true location."""
         return "truth" in self.requirements and not self.needs_network
 
     def load_function(self) -> Callable[..., Any]:
@@ -174,7 +174,7 @@ METRICS: dict[str, Metric] = {
 
 
 def select_metrics(names: Iterable[str]) -> list[str]:
-    """Names of the metrics that ``evaluation.card.metrics`` asks for, in the order of the table.
+    """Names of the metrics that ``evaluation.card.metrics`` selects, in the order of the table.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def select_metrics(names: Iterable[str]) -> list[str]:
 
 
 def missing_requirements(names: Iterable[str], computed: Iterable[str] = ()) -> str:
-    """Why metrics have no values, in words.
+    """Reasons why metrics have no values.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""All localisation metrics of effects whose true location is known, each with its chance level."""
+"""Localisation metrics for effects with a known location, with their chance levels."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class TrueEffect:
     Parameters
     ----------
     truth : bool ndarray of shape (X, Y, Z)
-        True voxels; those outside the brain do not count.
+        Voxels of the effect; voxels outside the brain are ignored.
     brain_mask : bool ndarray of shape (X, Y, Z)
     voxel_size_mm : sequence of 3 float
     tolerance_mm : float, default 6.0
-        The highest voxel may lie so far from the nearest true one for ``pointing_near``. Two voxels of the
-        usual grid: coarse maps such as Grad-CAM's peak between voxels.
+        Largest distance between the highest voxel and the effect for ``pointing_near``. The default is two
+        voxels of the usual grid, because coarse maps such as those of Grad-CAM have peaks between voxels.
     labels : int ndarray of shape (X, Y, Z), optional
-        Atlas regions on the grid, 0 is none. Without them there are no ``region_hit``.
+        Atlas regions on the grid, 0 is none; required for ``region_hit``.
     region : int, optional
-        The planted one; default: that of which the largest part is true.
+        Region of the planted effect; default: the region of which the effect covers the largest part.
     max_blocks : int, default 8
-        Along each axis, for the earth mover's distance.
+        Blocks along each axis for the earth mover's distance.
 
     Raises
     ------
@@ -90,18 +90,18 @@ class TrueEffect:
         Parameters
         ----------
         attribution : ndarray of shape (X, Y, Z)
-            Raw and signed; its absolute value counts, in the brain.
+            Raw, signed values; the absolute values inside the brain are used.
         random_state : int, default 0
             Order of equal values.
 
         Returns
         -------
         dict
-            ``rma``, ``rra``, ``pointing`` (the highest voxel is true), ``pointing_near`` (it is within the
-            tolerance), ``auprc``, ``emd`` (1 minus the earth mover's distance divided by the largest that any
-            map has), with labels ``region_hit`` and ``region_hit_top3``: 1 for a perfect map. And
-            ``false_positive``: 0 for a perfect map, 1 when a voxel farther away than the tolerance is above
-            the 99th percentile (the next value up) of those within. An empty map scores 0 everywhere.
+            ``rma``, ``rra``, ``pointing`` (whether the highest voxel is inside the effect), ``pointing_near``
+            (within the tolerance), ``auprc``, ``emd`` (1 minus the earth mover's distance divided by its
+            largest possible value) and, with labels, ``region_hit`` and ``region_hit_top3``: 1 for a perfect
+            map. ``false_positive``: 0 for a perfect map, 1 if a voxel beyond the tolerance exceeds the 99th
+            percentile (next higher value) of the voxels within. All scores of an empty map are 0.
         """
         values = np.abs(attribution[self.brain_mask]).astype(np.float64)
         order = ranked(values, random_state)
@@ -124,13 +124,13 @@ class TrueEffect:
     def chance(self, n_maps: int = 20, random_state: int = 0) -> dict[str, float]:
         """Expectation of each score for a map of independent random values.
 
-        Exact, but for ``emd`` (the mean over random maps) and the region hits (see `chance_of_place`). A
-        method's own null, the same method on networks trained with permuted labels, may be higher.
+        Exact except for ``emd`` (mean over random maps) and the region hits (see `chance_of_place`). The null
+        level of a method, from networks trained with permuted labels, can be higher.
 
         Parameters
         ----------
         n_maps : int, default 20
-            Uniform random maps for ``emd``; they hardly differ.
+            Number of uniform random maps for ``emd``, whose values differ little.
         random_state : int, default 0
         """
         rng = np.random.default_rng(random_state)
@@ -146,7 +146,7 @@ class TrueEffect:
         if self.labels is not None and self.region is not None:
             for name, place in {"region_hit": 1, "region_hit_top3": 3}.items():
                 chance[name] = chance_of_place(self.labels, self.region, place, random_state=random_state)
-        # there is none only if the highest voxels of all are those within, down to the percentile
+        # no false positive only if the highest voxels down to the percentile are all within
         n_near = int(self.near.sum())
         n_above = n_near - int(np.ceil(FALSE_POSITIVE_QUANTILE * (n_near - 1)))
         ranks = np.arange(n_above)

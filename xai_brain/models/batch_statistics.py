@@ -1,8 +1,8 @@
-"""Batch normalisation in training on CPUs: exact sums over the batch of this process.
+"""Batch normalisation in training on CPUs, with exact sums over the batch of one process.
 
-torch adds up all voxels of a batch one after another in single precision when channels come last. Of millions
-the variance is then off by 4e-4 and the losses of the first steps by 1e-2. Here torch sees a slab at a time,
-and what it finds is put together in double precision, at about the same speed.
+With channels last, torch sums all voxels of a batch in single precision. For millions of voxels the relative
+error of the variance is about 4e-4, and the losses of the first steps change by 1e-2. Here the statistics are
+computed for slabs of a batch and combined in double precision, at about the same speed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch
 from torch import nn
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-SLAB = 2**14  # voxels; sums of more are less exact, and fewer take longer
+SLAB = 2**14  # voxels; larger slabs are less exact, smaller ones slower
 
 
 @contextmanager
 def exact_batch_statistics(model: nn.Module) -> Iterator[None]:
-    """For the time of a fit, torch's layers of batch normalisation are computed by `normalised`."""
+    """Compute the batch normalisation layers of a model by `normalised` inside the block."""
     for layer in model.modules():
-        if type(layer) in NORMS:  # what is made of them does something else
+        if type(layer) in NORMS:  # not subclasses, which may compute something else
             layer.forward = partial(normalised, layer)
     try:
         yield
@@ -34,7 +34,7 @@ def exact_batch_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def normalised(layer: Any, values: torch.Tensor) -> torch.Tensor:
-    """What a layer of batch normalisation makes of a batch; on GPUs, and of validation, as torch does.
+    """Output of a batch normalisation layer: exact statistics in training on CPUs, otherwise as in torch.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def normalised(layer: Any, values: torch.Tensor) -> torch.Tensor:
     """
     if not (layer.training and values.is_cpu):
         return type(layer).forward(layer, values)
-    exact = values if values.dtype == torch.float64 else values.float()  # it may be less with autocast
+    exact = values if values.dtype == torch.float64 else values.float()  # autocast may reduce the precision
     result, mean, variance, count = _Normalised.apply(exact, layer.weight, layer.bias, layer.eps)
     if layer.running_mean is not None:
         _remember(layer, mean, variance * count / (count - 1))
@@ -61,7 +61,7 @@ def normalised(layer: Any, values: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def _remember(layer: Any, mean: torch.Tensor, variance: torch.Tensor) -> None:
-    """Of the statistics, for validation; with momentum null all batches count alike."""
+    """Update the running statistics; without a momentum all batches have the same weight."""
     layer.num_batches_tracked += 1
     share = 1 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
     layer.running_mean.lerp_(mean.to(layer.running_mean), share)

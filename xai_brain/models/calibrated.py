@@ -1,4 +1,4 @@
-"""What is saved and explained: a network between the scaling of its inputs and of its outputs."""
+"""The model that is saved and explained: standardised inputs, network, scaled outputs."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ fx.wrap("check_outputs")  # a value decides: kept as one call in a traced copy o
 
 
 def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> CalibratedNetwork:
-    """What a checkpoint of a `BrainClassifier` predicts with, in eval mode, without Lightning.
+    """Read the network of a checkpoint of a `BrainClassifier`, in eval mode, without Lightning.
 
     Nothing in the file is executed.
 
@@ -117,7 +117,7 @@ def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Cal
     WeightsError
         The file cannot be read (see `xai_brain.models.weights.read_weights_file`).
     LookupError, TypeError, ValueError, RuntimeError
-        It is no checkpoint of a `BrainClassifier`.
+        The file is not a checkpoint of a `BrainClassifier`.
     """
     saved = read_weights_file(path)
     names = ("network", "output_names", "input_shape", "standardize", "task")
@@ -127,13 +127,13 @@ def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Cal
 
 
 def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n_classes: int) -> nn.Module:
-    """Make a network by its dotted name.
+    """Create a network from its dotted name.
 
     Parameters
     ----------
     target : str
         E.g. ``xai_brain.models.networks.kan2020.Kan2020``. ``input_shape`` and the number of classes (as
-        ``n_classes``, ``num_classes`` or ``out_channels``) are passed to it where its signature has them.
+        ``n_classes``, ``num_classes`` or ``out_channels``) are passed if the signature contains them.
     kwargs : dict
         ``weights``, a file, is loaded into any network (see `xai_brain.models.weights.load_weights`).
     input_shape : list of 3 int
@@ -142,8 +142,8 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
     Raises
     ------
     ValueError
-        It is neither a class of networks nor a function that is annotated to return one, or of a package that
-        is neither known nor imported: a checkpoint names it too, and may come from anywhere.
+        The target is neither a subclass of ``torch.nn.Module`` nor a function that is annotated to return
+        one, or its package is neither known nor imported. The latter protects against untrusted checkpoints.
     """
     module, _, name = target.rpartition(".")
     package = module.split(".")[0]
@@ -169,7 +169,7 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
 
 
 def _returns(function: Any) -> Any:
-    """Class that a function is annotated to return, if any."""
+    """Annotated return type of a function, None if there is none."""
     try:
         return get_type_hints(function).get("return")
     except (NameError, TypeError):
@@ -177,7 +177,7 @@ def _returns(function: Any) -> Any:
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """The network, whose 3-D convolutions work channels last: half of their time on CPUs is layouts else."""
+    """Convert the 3-D convolutions of a network to channels last, which halves their time on CPUs."""
     for weight in network.parameters():
         if weight.dim() == 5:
             weight.data = weight.data.to(memory_format=torch.channels_last_3d)
@@ -185,7 +185,7 @@ def channels_last(network: nn.Module) -> nn.Module:
 
 
 def missing_package(target: str) -> str | None:
-    """What to install before the network of this dotted name can be made; None when it is there."""
+    """Package to install for the network of this dotted name; None if it is installed."""
     package = target.partition(".")[0]
     if importlib.util.find_spec(package) is not None:
         return None

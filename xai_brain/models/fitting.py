@@ -38,11 +38,11 @@ class History(Callback):
 
 
 class TrainingError(ValueError):
-    """A training whose loss, monitored figure or outputs are not finite."""
+    """A training failed, for example because a loss, the monitored metric or an output is not finite."""
 
 
 class StopAtNonFinite(Callback):
-    """Raises `TrainingError` after an epoch whose losses or monitored figure are NaN or infinite.
+    """Raises `TrainingError` after an epoch whose losses or monitored metric are NaN or infinite.
 
     A network with such weights predicts NaN for every participant, and later epochs cannot repair them.
     """
@@ -66,7 +66,7 @@ class StopAtNonFinite(Callback):
 
 @contextmanager
 def naming_network(name: str) -> Iterator[None]:
-    """Errors of training begin with the name of the network: fold, seed and purpose."""
+    """Prefix errors of training with the name of the network: purpose, seed and fold."""
     try:
         yield
     except TrainingError as error:
@@ -125,7 +125,7 @@ def fit_fold(
     Raises
     ------
     TrainingError
-        A loss, the monitored figure or an output of the validation part is NaN or infinite.
+        A loss, the monitored metric or an output of the validation part is NaN or infinite.
     """
     return fit_network(
         datamodule,
@@ -147,9 +147,9 @@ def fit_network(
     report_epoch: Callable[[int, dict[str, float]], None] = ignore_epoch,
     arguments: Mapping[str, Any] | None = None,
 ) -> tuple[BrainClassifier, Path, pd.DataFrame]:
-    """`fit_fold`, also in one of several processes, whose `arguments` of Lightning's Trainer are given.
+    """As `fit_fold`, also in one of several processes; `arguments` are passed to Lightning's Trainer.
 
-    In processes other than that of rank zero the network is left as the last epoch made it.
+    Only the process of rank zero loads the best epoch and calibrates it; the others keep the last epoch.
     """
     classifier, trainer, best, history = fit_epochs(
         datamodule,
@@ -164,7 +164,7 @@ def fit_network(
         if best.best_model_path:
             state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
             classifier.load_state_dict(state)
-        classifier.float().eval()  # it may have been trained in double precision
+        classifier.float().eval()  # training may have used double precision
         if trainer_settings["calibrate"]:
             outputs, targets = predict_outputs(classifier, datamodule.val_dataloader())
             classifier.temperature.fill_(classifier.task.fit_temperature(outputs, targets))
@@ -183,7 +183,7 @@ def fit_epochs(
     report_epoch: Callable[[int, dict[str, float]], None],
     arguments: Mapping[str, Any],
 ) -> tuple[BrainClassifier, pl.Trainer, ModelCheckpoint, History]:
-    """The training of `fit_network`: the network as the last epoch left it, and where the best epoch is."""
+    """Train all epochs; the network has the weights of the last one, the checkpoint callback the best one."""
     settings = trainer_settings
     pl.seed_everything(seed, workers=True, verbose=False)
     keep_freed_memory()
@@ -227,16 +227,16 @@ def fit_epochs(
         try:
             with exact_batch_statistics(classifier):
                 trainer.fit(classifier, datamodule)
-        except SystemExit as stop:  # what Lightning makes of Ctrl-C
+        except SystemExit as stop:  # Lightning's reaction to Ctrl-C
             raise KeyboardInterrupt from stop
     return classifier, trainer, best, history
 
 
 def training_statistics(datamodule: pl.LightningDataModule) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean of the training volumes as they are, and one over their standard deviation, (1, X, Y, Z) each.
+    """Mean and reciprocal standard deviation of the training volumes (not augmented), (1, X, Y, Z) each.
 
-    The latter is 0 where half of the volumes or more have no brain: at the rim a standard deviation shows
-    where individual brains end. One volume is in memory at a time.
+    The reciprocal is 0 at voxels outside the brain in half of the volumes or more, where the standard
+    deviation only reflects the different borders of the brains. One volume is in memory at a time.
     """
     dataset = datamodule.train_dataloader().dataset
     total = torch.zeros_like(dataset[0]["volume"], dtype=torch.float64)

@@ -1,8 +1,8 @@
 """Train one network with several processes, by Lightning's strategies and cluster environments.
 
-If torchrun or SLURM has started the processes, that of rank zero does the command; the others wait for its
-trainings and take part in them. Otherwise Lightning starts the processes of this machine for each training,
-and they end with it. In both cases only rank zero writes files.
+If torchrun or SLURM has started the processes, the process of rank zero executes the command, and the others
+wait for its trainings and take part in them. Otherwise Lightning starts processes on this machine for each
+training. In both cases only rank zero writes files.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from xai_brain.models.process_group import (
 from xai_brain.models.trainer_setup import quiet_lightning
 from xai_brain.parallel.progress import format_error
 
-UNUSED = "_find_unused_parameters_true"  # ending of Lightning's names of strategies
-SEED_STEP = 1_000_003  # between the random numbers of two ranks
+UNUSED = "_find_unused_parameters_true"  # suffix of Lightning's strategy names
+SEED_STEP = 1_000_003  # difference between the seeds of two ranks
 HISTORY, ERROR = "history.json", "error.txt"  # in the working directory of a training
 
 
@@ -87,12 +87,12 @@ def fit_in_processes(
     work_dir: Path,
     report_epoch: Callable[[int, dict[str, float]], None] = ignore_epoch,
 ) -> tuple[BrainClassifier, Path, pd.DataFrame]:
-    """`fit_fold` with several processes: each computes the gradient for an equal share of every batch.
+    """As `fit_fold` with several processes, each of which processes an equal part of every batch.
 
     The participants of an epoch are divided by torch's `DistributedSampler`, which takes up to
-    ``n_processes - 1`` of them twice so that all shares are equal. Every process validates on all validation
-    participants. Batch normalisation uses the share of each process on CPU and the whole batch on CUDA
-    (Lightning's ``sync_batchnorm``); running statistics are those of rank zero.
+    ``n_processes - 1`` of them twice so that all parts are equal. Every process validates on all validation
+    participants. Batch normalisation uses the part of each process on CPU and the whole batch on CUDA
+    (Lightning's ``sync_batchnorm``); the running statistics are those of rank zero.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def fit_in_processes(
     Raises
     ------
     TrainingError
-        One of the processes has failed; also as in `fit_fold`.
+        One of the processes has failed, or a condition of `fit_fold` holds.
     """
     job = (datamodule, classifier_settings, trainer_settings, seed, work_dir)
     if launcher(trainer_settings):
@@ -128,7 +128,7 @@ def _launch(
     work_dir: Path,
     report_epoch: Callable[[int, dict[str, float]], None],
 ) -> None:
-    """Let Lightning start processes on this machine; return when they have finished the training."""
+    """Let Lightning start processes on this machine and wait until they have finished the training."""
     fit: Callable[..., None] = _fit_in_process
     fabric = Fabric(
         accelerator=accelerator_name(settings),
@@ -150,7 +150,7 @@ def _launch(
 
 @contextmanager
 def _started_processes() -> Iterator[None]:
-    """Processes that are started in the block end with it, and environment variables are as before."""
+    """End all processes that were started in the block and restore the environment variables."""
     before = {child.pid for child in multiprocessing.active_children()}
     values = {name: os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")}
     torch_log = logging.getLogger("torch.multiprocessing.spawn")
@@ -170,10 +170,10 @@ def _started_processes() -> Iterator[None]:
 
 
 def start_method(strategy: str) -> Literal["spawn", "fork"]:
-    """How Lightning starts processes for the setting ``trainer.strategy``.
+    """Start method of processes for the setting ``trainer.strategy``.
 
-    Lightning's "ddp" would start the whole command again in every process. Here only the training is divided:
-    "auto" and "ddp" are "ddp_spawn", and in notebooks "ddp_notebook", which forks.
+    Lightning's "ddp" would start the whole command again in every process. Because only the training is
+    divided here, "auto" and "ddp" are replaced by "ddp_spawn", in notebooks by "ddp_notebook" (fork).
     """
     kind = strategy.removesuffix(UNUSED)
     if kind in ("auto", "ddp"):
@@ -198,7 +198,7 @@ def _fit_in_process(
     work_dir: Path,
     report_epoch: Callable[[int, dict[str, float]], None] = ignore_epoch,
 ) -> None:
-    """The training of `fit_in_processes` in one of its processes, which are connected."""
+    """Train in one of the connected processes of `fit_in_processes`."""
     rank, accelerator = torch.distributed.get_rank(), accelerator_name(settings)
     made = (classifier_settings["network"], classifier_settings.get("task") or {})
     import_trusted([one["_target_"] for one in made if "_target_" in one])  # trusted by the user in rank zero
@@ -238,7 +238,7 @@ def _name(rank: int, settings: Mapping[str, Any]) -> str:
 
 
 class DDPInConnectedProcesses(DDPStrategy):
-    """Lightning's DDP in processes that are connected already: it starts none."""
+    """Lightning's DDP for processes that are already connected; it starts no processes."""
 
     def _configure_launcher(self) -> None:
         """Do not create a launcher."""
@@ -247,9 +247,9 @@ class DDPInConnectedProcesses(DDPStrategy):
 class RankBehaviour(Callback):
     """Random numbers of one of several processes, and its reaction to SIGTERM.
 
-    With one seed in all processes dropout would leave out the same units in each share of a batch. On
-    SIGTERM Lightning would inform the other processes, which may be waiting for something else; here the
-    process ends, and in rank zero of torchrun or SLURM, which works on the run, as after Ctrl-C.
+    With the same seed in all processes, dropout would remove the same units in each part of a batch. On
+    SIGTERM Lightning would communicate with the other processes, which may be waiting for another message.
+    Instead, the process ends; rank zero of torchrun or SLURM ends as after Ctrl-C.
     """
 
     def __init__(self, rank: int, seed: int, ends_at_once: bool):

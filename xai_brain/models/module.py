@@ -25,7 +25,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         Names of the outputs, e.g. of the classes in the order of their index.
     input_shape : list of 3 int
     preprocessing : dict, optional
-        Settings with which the volumes were prepared (kept for whoever loads the checkpoint).
+        Settings with which the volumes were prepared; stored in the checkpoint for documentation.
     lr, weight_decay : float
     scheduler : {"one_cycle", "multistep", "constant"}, default "one_cycle"
     milestones : list of int, default ()

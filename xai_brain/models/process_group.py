@@ -1,4 +1,4 @@
-"""The processes that train one network: who has started them, and how they are connected.
+"""The processes that train one network: how they are started and connected.
 
 torchrun or SLURM may have started them before the command begins; otherwise Lightning starts the processes of
 this machine for each training (`xai_brain.models.fitting_in_processes`).
@@ -25,7 +25,7 @@ from lightning_fabric.strategies import DDPStrategy
 from xai_brain.config.setting import ConfigError
 from xai_brain.models.trainer_setup import quiet_lightning
 
-WAITING_TIME = timedelta(days=20)  # of the other ranks, while rank zero prepares volumes
+WAITING_TIME = timedelta(days=20)  # the other ranks wait while rank zero prepares volumes
 
 
 def n_processes(settings: Mapping[str, Any]) -> int:
@@ -34,12 +34,12 @@ def n_processes(settings: Mapping[str, Any]) -> int:
 
 
 def launcher(settings: Mapping[str, Any]) -> type[ClusterEnvironment] | None:
-    """Lightning's environment of the program that has started several processes for one training.
+    """Lightning's environment for the launcher that has started several processes for one training.
 
     Returns
     -------
     type of ClusterEnvironment or None
-        None if no program has. Tasks of SLURM are processes of one training if their number is
+        None without a launcher. Tasks of SLURM are processes of one training if their number is
         ``trainer.devices`` times ``trainer.num_nodes``; otherwise they are independent.
     """
     if torch.distributed.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1:
@@ -49,7 +49,7 @@ def launcher(settings: Mapping[str, Any]) -> type[ClusterEnvironment] | None:
 
 
 def cluster_environment(settings: Mapping[str, Any]) -> ClusterEnvironment:
-    """Lightning's description of the place of this process; SLURM jobs are not requeued by Lightning."""
+    """Lightning's cluster environment of this process; Lightning does not requeue SLURM jobs."""
     kind = launcher(settings)
     if kind is SLURMEnvironment:
         return SLURMEnvironment(auto_requeue=False)
@@ -57,7 +57,7 @@ def cluster_environment(settings: Mapping[str, Any]) -> ClusterEnvironment:
 
 
 def global_rank(settings: Mapping[str, Any]) -> int:
-    """Number of this process among those that torchrun or SLURM has started for one training, else 0."""
+    """Rank of this process among those that torchrun or SLURM has started for one training, otherwise 0."""
     return cluster_environment(settings).global_rank() if launcher(settings) else 0
 
 
@@ -69,13 +69,13 @@ def accelerator_name(settings: Mapping[str, Any]) -> str:
 
 
 def check_processes(settings: Mapping[str, Any]) -> None:
-    """Refuse numbers of processes that are not available.
+    """Refuse a number of processes that is not available.
 
     Raises
     ------
     ConfigError
-        torchrun has started another number of processes; no program has started those of several machines;
-        or this machine has fewer GPUs than processes.
+        torchrun has started a different number of processes; several machines are requested but there is no
+        launcher; or this machine has fewer GPUs than processes.
     """
     devices, nodes, started_by = settings["devices"], settings["num_nodes"], launcher(settings)
     asked = f"trainer.devices={devices} trainer.num_nodes={nodes}"
@@ -121,7 +121,7 @@ def send_training(job: tuple[Any, ...] | None) -> None:
 
 
 def receive_training() -> tuple[Any, ...] | None:
-    """The next training, in a process other than that of rank zero."""
+    """Receive the next training, in a process other than that of rank zero."""
     job: list[Any] = [None]
     torch.distributed.broadcast_object_list(job)
     received: tuple[Any, ...] | None = job[0]

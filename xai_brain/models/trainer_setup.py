@@ -1,4 +1,4 @@
-"""Arguments of Lightning's Trainer, and what it changes in the whole process."""
+"""Arguments of Lightning's Trainer, and its changes to global state of the process."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def check_trainer_arguments(extra: Mapping[str, Any]) -> None:
 
 @contextmanager
 def determinism_kept() -> Iterator[None]:
-    """Lightning's ``deterministic`` is a switch of the whole process; it is as before afterwards.
+    """Restore the global switches of ``deterministic`` after the block.
 
-    With it torch also fills every new tensor before it is written, to show the use of memory that nothing was
-    written to. That is a tenth of a training step and more, and changes no result of what we run: it is off.
+    In deterministic mode torch also fills all new tensors, which takes 10 % of a training step or more and
+    does not change the results here; this is switched off.
     """
     before = (
         torch.are_deterministic_algorithms_enabled(),
@@ -53,7 +53,7 @@ def determinism_kept() -> Iterator[None]:
 
 
 class quiet_lightning(warnings.catch_warnings):
-    """Lightning's advice on hardware and workers, which our settings have decided, is not shown."""
+    """Suppress Lightning's advice on hardware and workers, which the settings already determine."""
 
     def __enter__(self) -> Any:
         for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
@@ -63,7 +63,7 @@ class quiet_lightning(warnings.catch_warnings):
             ".*does not have many workers.*",
             ".*exists and is not empty.*",
             ".*Checkpoint directory.*",
-            ".*srun.*",  # where SLURM is installed and this is no job of it
+            ".*srun.*",  # SLURM is installed and this process is not a SLURM job
         ):
             warnings.filterwarnings("ignore", advice)
         warnings.filterwarnings("ignore", ".*isinstance.treespec.*")

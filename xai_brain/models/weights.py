@@ -1,4 +1,4 @@
-"""Files of network weights: PyTorch state dicts and checkpoints, and safetensors.
+"""Weights files: PyTorch state dicts, checkpoints and safetensors.
 
 Nothing in a file is executed (``weights_only=True``), and every error is one line that names the file.
 """
@@ -20,7 +20,7 @@ from torch import nn
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "module", "weights")
 PREFIXES = ("module.", "model.", "net.", "network.")
 WRAPPERS = re.compile(r"_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")  # at any depth
-# Entries of a training checkpoint beside the network: buffers of losses and metrics, the counter of
+# Entries of a training checkpoint that are not weights: buffers of losses and metrics, the counter of
 # torch.optim.swa_utils.AveragedModel, and what CalibratedNetwork adds to its network.
 BESIDE_NETWORK = re.compile(
     r"(loss|criterion|\w*metrics)(\w*)\.|(n_averaged|temperature|mean_volume|inverse_sd)$"
@@ -34,7 +34,7 @@ NUMPY_SCALARS: list[Any] = [  # as in {"state_dict": ..., "best_accuracy": numpy
 
 
 class WeightsError(ValueError):
-    """A file that holds no usable weights, or weights of another network."""
+    """A file contains no usable weights, or weights of another network."""
 
 
 def load_weights(
@@ -44,16 +44,16 @@ def load_weights(
 
     The file can hold a state dict, a checkpoint with one (see `read_state_dict`) or safetensors. Prefixes
     that training frameworks add to all keys (``module.``, ``_orig_mod.``, ``model.``, ``net.``,
-    ``network.``, also nested) are removed. A checkpoint of this project is accepted too, but its temperature
-    and the standardisation of its inputs are not part of the network: `is_calibrated` tells whether a file
-    has them, and `xai_brain.models.calibrated.read_checkpoint` applies them.
+    ``network.``, also nested) are removed. Checkpoints of this project are also accepted, but
+    their temperature and standardisation are not part of the network: `is_calibrated` returns whether a file
+    contains them, and `xai_brain.models.calibrated.read_checkpoint` applies them.
 
     Parameters
     ----------
     network : torch.nn.Module
     path : str or Path
     rename : callable, optional
-        From the key of another layout, without prefix, to the key of `network`.
+        Converts the keys of another layout, without prefix, to the keys of `network`.
 
     Raises
     ------
@@ -84,18 +84,18 @@ def load_weights(
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Tensors of a weights file by name, on the CPU.
+    """Named tensors of a weights file, on the CPU.
 
     Parameters
     ----------
     path : str or Path
-        A state dict, a dictionary that holds one as ``state_dict``, ``model_state_dict``, ``model``,
+        A state dict, a dictionary that contains one as ``state_dict``, ``model_state_dict``, ``model``,
         ``network``, ``net``, ``module`` or ``weights``, or a safetensors file.
 
     Raises
     ------
     WeightsError
-        The file cannot be read or holds no state dict.
+        The file cannot be read or contains no state dict.
     """
     content = read_weights_file(path)
     while isinstance(content, Mapping) and not _is_state_dict(content):
@@ -106,14 +106,14 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     if not (isinstance(content, Mapping) and _is_state_dict(content)):
         held = ", ".join(map(str, list(content)[:N_SHOWN])) if isinstance(content, Mapping) else ""
         raise WeightsError(
-            f"{path}: holds no state dict ({held or type(content).__name__}); save network.state_dict() or "
-            '{"state_dict": network.state_dict()}'
+            f"{path}: contains no state dict ({held or type(content).__name__}); save "
+            'network.state_dict() or {"state_dict": network.state_dict()}'
         )
     return {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
 
 
 def is_calibrated(path: str | Path) -> bool:
-    """Whether a file is a checkpoint of this project, to be read with `calibrated.read_checkpoint`."""
+    """Whether a file is a checkpoint of this project, which `calibrated.read_checkpoint` reads."""
     return "temperature" in read_state_dict(path)
 
 
@@ -123,7 +123,7 @@ def read_weights_file(path: str | Path) -> Any:
     Raises
     ------
     WeightsError
-        The file does not exist, is empty, damaged or of another kind, or holds objects other than tensors,
+        The file does not exist, is empty, damaged or of another kind, or contains objects other than tensors,
         numbers, texts and containers of these.
     """
     path = Path(path).expanduser()
@@ -139,7 +139,8 @@ def read_weights_file(path: str | Path) -> Any:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise WeightsError(f"{path}: is a damaged safetensors file ({error}); fetch it again") from error
+            text = f"{path}: is a damaged safetensors file ({error}); download it again"
+            raise WeightsError(text) from error
     if not head.startswith((b"PK\x03\x04", b"\x80")):
         raise WeightsError(f"{path}: is neither a PyTorch nor a safetensors file; is it damaged?")
     try:
@@ -147,7 +148,7 @@ def read_weights_file(path: str | Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    # What PyTorch says of a file that it cannot load includes the advice to load it unsafely.
+    # PyTorch's own messages advise to load the file unsafely.
     except Exception as error:  # damaged pickles raise errors of any kind
         raise WeightsError(f"{path}: {_why_not_loaded(path, str(error))}") from error
 
@@ -157,23 +158,23 @@ def _why_not_loaded(path: Path, error: str) -> str:
         return "is a TorchScript archive, which contains code, and is not loaded; save network.state_dict()"
     if held := re.search(r"GLOBAL (\S+)", error):
         return (
-            f"holds Python objects ({held[1]}), which could run code, beside a state dict, which alone is "
-            "needed (torch.save(network.state_dict(), ...)), and is not loaded"
+            f"contains Python objects ({held[1]}), which could run code, and is not loaded; save only "
+            "the state dict (torch.save(network.state_dict(), ...))"
         )
-    return "is damaged, incomplete or no PyTorch checkpoint, and is not loaded; fetch or save it again"
+    return "is damaged, incomplete or not a PyTorch checkpoint, and is not loaded; download or save it again"
 
 
 def _other_kind(head: bytes) -> str:
-    """What a file is instead of weights, by its first bytes; empty when it may hold weights."""
+    """Type of a file that contains no weights, from its first bytes; empty if it may contain weights."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
-        return "is empty; fetch or save it again"
+        return "is empty; download or save it again"
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        return "is a web page, not weights; the download returned a page instead of the file, fetch it again"
+        return "is a web page; the download returned a page instead of the file, download it again"
     if start.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS, not the weights; fetch them with `git lfs pull`"
+        return "is a Git LFS pointer; download the weights with `git lfs pull`"
     if head.startswith(b"\x89HDF"):
-        return "is an HDF5 file (Keras?); weights of PyTorch or safetensors are needed"
+        return "is an HDF5 file (Keras?); PyTorch or safetensors weights are needed"
     if head.startswith(b"\x1f\x8b"):
         return "is compressed with gzip; decompress it first"
     return ""
@@ -187,13 +188,13 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _is_state_dict(content: Mapping) -> bool:
-    """Whether the values are tensors; modules may add an ``_extra_state`` of another type."""
+    """Whether all values are tensors, except for ``_extra_state`` of modules."""
     kept = {key: value for key, value in content.items() if not str(key).endswith("_extra_state")}
     return bool(kept) and all(isinstance(value, torch.Tensor) for value in kept.values())
 
 
 def _without_prefixes(state: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
-    """The state dict, and what remains of it below each prefix that all weights of a network share."""
+    """The state dict, and the state dicts without each prefix that all weights of a network have."""
     yield state
     for prefix in PREFIXES:
         inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

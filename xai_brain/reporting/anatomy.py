@@ -1,4 +1,4 @@
-"""Underlays of maps, and planes to show."""
+"""Anatomical backgrounds of maps, and the displayed slices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AXIAL_MM = (-28.0, -8.0, 10.0, 30.0, 50.0)
 
 
 def underlay_of(contents: RunContents, like: Path) -> nib.Nifti1Image | None:
-    """Template in MNI152, else the mean of some prepared images on the grid of the maps."""
+    """The MNI152 template, or the mean of some prepared images for maps in another space."""
     if is_mni152(contents.space):
         return _template()
     images = [load_img(path) for path in contents.some_images()]
@@ -35,7 +35,7 @@ def _template() -> nib.Nifti1Image:
 
 
 def cuts_through(point: np.ndarray, underlay: nib.Nifti1Image) -> list[brain_figures.Cut]:
-    """A sagittal, a coronal and several axial cuts; all but the other axial ones go through the point."""
+    """A sagittal, a coronal and an axial slice through a point, and further axial slices."""
     bounds = slices.world_bounds(underlay)
     axial = [z for z in AXIAL_MM if bounds[2][0] < z < bounds[2][1]] or list(np.linspace(*bounds[2], 8)[1:-1])
     nearest = int(np.argmin(np.abs(np.array(axial) - point[2])))

@@ -1,4 +1,4 @@
-"""What a run directory holds, read for looking at it: tables, estimates, maps. Nothing is required."""
+"""Contents of a run directory for the report: tables, estimates, maps. All files are optional."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xai_brain.task.protocol import Task
 
 
 class RunContents:
-    """Everything the report needs of a run; what has not been computed is None or empty.
+    """Contents of a run for the report; results that have not been computed are None or empty.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class RunContents:
         return (yaml.safe_load(read_text(self.run.config)) or {}) if self.run.config.exists() else {}
 
     def setting(self, dotted: str, default: Any = None) -> Any:
-        """A value of the config by its dotted name, `default` where it is absent or null."""
+        """A value of the settings by its dotted name; `default` if it is absent or null."""
         value: Any = self.config
         for key in dotted.split("."):
             value = value.get(key) if isinstance(value, dict) else None
@@ -53,11 +53,11 @@ class RunContents:
 
     @cached_property
     def seed(self) -> int:
-        """The seed whose maps are shown: the first that was explained."""
+        """The seed whose maps are shown: the first explained seed."""
         return int((self.setting("explain.seeds") or self.seeds)[0])
 
     def clean(self, text: object) -> str:
-        """Text without the place of this run or the home folder of whoever made it."""
+        """Text in which the paths of the run and of the home folder are replaced."""
         text = str(text)
         for folder, name in (
             (self.run.path.resolve(), "<run_dir>"),
@@ -109,7 +109,7 @@ class RunContents:
 
     @cached_property
     def n_networks(self) -> int | None:
-        """Networks that speak together of people who were in no fold; None where people have folds."""
+        """Number of networks that are averaged for new participants; None for a run with folds."""
         predictions = self.predictions
         return (
             None
@@ -129,7 +129,7 @@ class RunContents:
         return _table(self.run.evaluation(name))
 
     def summary(self, table: str, metric: str | None = None) -> pd.DataFrame:
-        """Rows of evaluation/summary.tsv, else means without intervals of the tidy table."""
+        """Rows of evaluation/summary.tsv; if it is missing, means of the tidy table without intervals."""
         rows = self.evaluation("summary")
         if rows is not None:
             rows = rows[rows["table"].astype(str).str.startswith(table)]
@@ -196,7 +196,7 @@ class RunContents:
 
     @cached_property
     def methods(self) -> list[str]:
-        """Methods with maps, in the order of the config; then those of others."""
+        """Methods with maps: those of the settings in their order, then imported ones."""
         there = set(self.group_maps) | {
             parse_entities(path).get("desc", "")
             for path in (self.run.path / "attributions").rglob("*_attribution.nii.gz")
@@ -215,7 +215,7 @@ class RunContents:
 
     @cached_property
     def explained(self) -> pd.DataFrame:
-        """Predictions (else participants) of the shown seed that have maps, with the map files."""
+        """Predictions (or participants) of the shown seed that have maps, with the map files."""
         table = self.predictions if self.predictions is not None else self.participants
         if table is None:
             return pd.DataFrame()
@@ -227,7 +227,7 @@ class RunContents:
         return table[[bool(found) for found in maps]]
 
     def n_explained(self, method: str, class_name: str) -> int:
-        """Subjects of a class that have a map of a method."""
+        """Number of participants of a class with a map of a method."""
         table = self.explained
         if table.empty or "target" not in table:
             return 0
@@ -236,7 +236,7 @@ class RunContents:
         return rows.loc[[method in found for found in rows["maps"]], "participant_id"].nunique()
 
     def shown_subjects(self, at_most: int = 6) -> list[ShownSubject]:
-        """For each class the most confident correct subject, then the most confident wrong one."""
+        """For each class, the most confident correct and the most confident wrong prediction."""
         table = self.explained
         if table.empty:
             return []
@@ -273,7 +273,7 @@ class RunContents:
 
 
 def _table(path: Path) -> pd.DataFrame | None:
-    """A table with at least one row, else None."""
+    """A table with at least one row, otherwise None."""
     if not path.exists() or not read_text(path).strip():
         return None
     table = read_tsv(path)

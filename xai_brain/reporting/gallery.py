@@ -1,4 +1,4 @@
-"""Figures of a page: numbered in reading order, filed as PNG, embedded as data."""
+"""Figures of a page: numbered in reading order, saved as PNG and embedded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xai_brain.io.atomic import write_atomic
 
 @dataclass
 class Gallery:
-    """Numbers the figures in reading order, files them as PNG and embeds them."""
+    """Numbers the figures in reading order, saves them as PNG and embeds them."""
 
     folder: Path
     taken: list[str] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Gallery:
 
 
 def _palette(png: bytes) -> bytes:
-    """The picture in 256 colours, a third of the size; dithered, so that faint shades stay smooth."""
+    """The picture with 256 colours, a third of the size; dithering keeps faint shades smooth."""
     stream = BytesIO()
     picture = Image.open(BytesIO(png)).convert("RGB")
     palette = picture.quantize(256, Image.Quantize.MAXCOVERAGE)

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run: what was found, on whom, how, and what it does not show.
+"""The report of a run, a self-contained HTML page: results, cohort, methods and limits.
 
 >>> from xai_brain.runs.directory import RunDirectory
 >>> write_report(RunDirectory("outputs/demo"))  # doctest: +SKIP
@@ -31,7 +31,7 @@ from xai_brain.runs.directory import RunDirectory
 def write_report(run: RunDirectory) -> Path:
     """Write ``report.html`` and the figures as PNG files into ``figures/``.
 
-    Only the run directory is read; a section whose files do not exist is left out or says so. The same
+    Only the run directory is read. Sections whose files do not exist are omitted or contain a note. The same
     run gives the same bytes.
 
     Parameters
@@ -40,7 +40,7 @@ def write_report(run: RunDirectory) -> Path:
 
     Returns
     -------
-    Path of the page, which needs neither network nor other files
+    Path of the page, which requires neither a network connection nor other files
 
     Raises
     ------
@@ -75,7 +75,7 @@ def _environment() -> jinja2.Environment:
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
-    """Number with a true minus sign; a dash where there is none."""
+    """Number with a true minus sign; a dash if it is missing."""
     return "–" if number(value) is None else f"{value:.{digits}f}".replace("-", "−")
 
 
@@ -96,10 +96,10 @@ class Section:
     Parameters
     ----------
     name : str
-        Of the module and of the template.
+        Name of the module and of the template.
     title : str
     content : object
-        What the template shows; None: the section is left out.
+        Content for the template; None: the section is omitted.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Section:
 
 
 def _sections(contents: RunContents, gallery: Gallery) -> list[Section]:
-    """All sections in the order of their POSITION, which is the order of the numbers of figures too."""
+    """All sections in the order of their POSITION, which also determines the numbers of the figures."""
     names = [module.name for module in iter_modules(sections.__path__)]
     modules = [import_module(f"{sections.__name__}.{name}") for name in names]
     found = []

@@ -1,4 +1,4 @@
-"""The attribution methods of a run, as its settings and the sidecars of its maps describe them."""
+"""Descriptions of the attribution methods of a run from its settings and sidecars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The literature that a report cites. Publications of methods come from the sidecars of their maps."""
+"""References of the report. References of methods come from the sidecars of their maps."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def reference_list(keys: Iterable[str], of_methods: Iterable[str] = ()) -> list[
     Parameters
     ----------
     keys : iterable of str
-        Of `REFERENCES`.
+        Keys of `REFERENCES`.
     of_methods : iterable of str
-        Full references; empty ones are left out.
+        Full references; empty ones are omitted.
     """
     return sorted({*(REFERENCES[key] for key in keys), *filter(None, of_methods)})
 

@@ -33,8 +33,8 @@ def _scaling(contents: RunContents) -> str:
     unscaled = f"scaled to a median of {median:g} inside the brain" if median else "not scaled in intensity"
     texts = {
         "zscore": "z-scored inside the brain",
-        "percentile": "scaled linearly such that the 1st and the 99th percentile inside the brain became 0 "
-        "and 1, with values beyond them clipped",
+        "percentile": "scaled linearly (1st percentile inside the brain to 0, 99th percentile to 1, "
+        "values beyond them clipped)",
         "none": unscaled,
     }
     scaling = contents.setting("preprocessing.scaling")

@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval (None when unknown) and what chance gives."""
+    """An estimate with its 95 % interval (None if unknown) and chance level."""
 
     value: float
     low: float | None = None
@@ -21,7 +21,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ShownSubject:
-    """One subject chosen for the report, with the files of its maps."""
+    """A participant that is shown in the report, with the files of the maps."""
 
     participant_id: str
     session_id: str | None
@@ -40,5 +40,5 @@ class ShownSubject:
 
 
 def number(value: Any) -> float | None:
-    """A finite float, else None."""
+    """A finite float, otherwise None."""
     return float(value) if isinstance(value, int | float | np.number) and np.isfinite(value) else None

@@ -1,6 +1,6 @@
 """The run directory: where each file of a run lies, atomic writes, provenance. No torch.
 
-Stages meet in these files only, so that each can be run again alone, and maps made by anyone can be
+Stages meet in these files only, so that each can be run again separately, and maps of other software can be
 put in their place and analysed.
 """
 

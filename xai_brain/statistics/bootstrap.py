@@ -31,7 +31,7 @@ def draw_counts(strata: Sequence[np.ndarray], n_bootstrap: int, rng: np.random.G
         Positions of the participants of each stratum, 0 to n_subjects - 1.
     n_bootstrap : int
     rng : numpy.random.Generator
-        Draws follow each other in its stream, so that they can be made in parts.
+        The draws use its stream sequentially, so that they can be computed in parts.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def draw_counts(strata: Sequence[np.ndarray], n_bootstrap: int, rng: np.random.G
 
 
 def multinomial_counts(n_subjects: int, n_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each participant is drawn without strata; faster than `draw_counts`, from another stream.
+    """How often each participant is drawn without strata; faster than `draw_counts`, with a different stream.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def bootstrap_mean(
     Returns
     -------
     mean, low, high : float
-        NaN where there is no value.
+        NaN if there is no value.
     """
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]

@@ -1,4 +1,4 @@
-"""Performance of out-of-fold probabilities, with confidence intervals over subjects."""
+"""Performance of out-of-fold probabilities, with confidence intervals over participants."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Predictions = tuple[np.ndarray, np.ndarray, np.ndarray]  # targets, probabilitie
 
 
 class PredictionError(ValueError):
-    """Predictions that no figure can be computed from."""
+    """No metric can be computed from the predictions."""
 
 
 def probabilities_of(predictions: pd.DataFrame) -> np.ndarray:
@@ -26,8 +26,8 @@ def probabilities_of(predictions: pd.DataFrame) -> np.ndarray:
     Raises
     ------
     PredictionError
-        A probability is missing, NaN or infinite: a figure of the others would be one of fewer participants
-        and folds than it seems.
+        A probability is missing, NaN or infinite. Metrics of the other rows would silently refer to fewer
+        participants or folds.
     """
     columns = [column for column in predictions if str(column).startswith("prob_")]
     values = predictions[columns].to_numpy(float)
@@ -45,13 +45,13 @@ def probabilities_of(predictions: pd.DataFrame) -> np.ndarray:
 
 
 def share_below(scores: np.ndarray, others: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Share of other rows with a lower score than each row, ties by half.
+    """Share of other rows with a lower score than each row; ties count half.
 
     Parameters
     ----------
     scores : ndarray of shape (n,)
     others : bool ndarray of shape (n,)
-        Rows that each row is compared with.
+        Rows with which each row is compared.
     counts : ndarray of shape (n_draws, n)
         How often each row counts.
 
@@ -82,7 +82,7 @@ def auroc_of_draws(targets: np.ndarray, probabilities: np.ndarray, counts: np.nd
     Returns
     -------
     ndarray of shape (n_draws,)
-        NaN where a class is absent.
+        NaN if a class is absent.
     """
     n_classes = probabilities.shape[1]
     areas = []
@@ -105,18 +105,18 @@ def auroc(targets: np.ndarray, probabilities: np.ndarray) -> float:
     Returns
     -------
     float
-        NaN when a class is absent.
+        NaN if a class is absent.
     """
     return float(auroc_of_draws(targets, probabilities, np.ones((1, len(targets))))[0])
 
 
 def defined_figures(figures: dict[str, float]) -> dict[str, float]:
-    """Figures for metrics.json, without those that are not defined."""
+    """Metrics for metrics.json, without undefined ones."""
     return {name: float(value) for name, value in figures.items() if np.isfinite(value)}
 
 
 def balanced_accuracy(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean over the classes present of the share of their subjects that is recognised."""
+    """Mean over the present classes of the share of correctly classified participants."""
     hit = probabilities.argmax(1) == targets
     return float(np.mean([hit[targets == k].mean() for k in np.unique(targets)]))
 
@@ -126,9 +126,9 @@ def accuracy(targets: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def brier_score(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean squared error of the probabilities: of the second of two classes, else summed over all.
+    """Mean squared error of the probabilities: of the second of two classes, otherwise summed over all.
 
-    Guessing the share of each class gives 0.25 for two equal ones; less is better.
+    Lower is better; the constant prediction of the class shares gives 0.25 for two equally frequent classes.
 
     References
     ----------
@@ -147,14 +147,13 @@ def squared_errors(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray
 def classification_metrics(
     predictions: pd.DataFrame, prefix: str = "test", n_bootstrap: int = 1000, random_state: int = 0
 ) -> dict[str, float]:
-    """Figures of predictions.tsv.
+    """Metrics of predictions.tsv.
 
-    Accuracies and the Brier score pool all subjects of a seed and are averaged over seeds. ``auroc`` is
-    the mean over folds and seeds, since scores of different networks need not share a scale (NaN when a
-    fold tests one class only: a mean over the other folds would be one of another cohort);
-    ``auroc_pooled`` ranks all subjects of a seed together. The bootstrap draws subjects within class and
-    fold, the same subjects for all seeds. Repeats of the folds count as further seeds; strata are those
-    of the first.
+    Accuracies and the Brier score are computed for all participants of a seed and averaged over seeds.
+    ``auroc`` is the mean over folds and seeds, because scores of different networks need not have the same
+    scale; it is NaN if a fold tests only one class. ``auroc_pooled`` ranks all participants of a seed
+    together. The bootstrap draws participants within class and fold, the same for all seeds. Repeats of the
+    folds are treated as further seeds, with the strata of the first repeat.
 
     Parameters
     ----------
@@ -202,7 +201,7 @@ def classification_metrics(
 
 
 def figures_of_draws(seeds: Sequence[Predictions], counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Figures of predictions in draws of their rows, as means over seeds.
+    """Metrics of predictions in draws of their rows, as means over seeds.
 
     Parameters
     ----------
@@ -236,5 +235,5 @@ def figures_of_draws(seeds: Sequence[Predictions], counts: np.ndarray) -> dict[s
 
 
 def _fraction(part: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Quotient; NaN where the total is 0."""
+    """Quotient; NaN if the total is 0."""
     return np.divide(part, total, out=np.full(np.broadcast(part, total).shape, np.nan), where=total > 0)

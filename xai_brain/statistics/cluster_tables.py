@@ -1,4 +1,4 @@
-"""Clusters of a statistical map as a table, with their peaks in mm. No torch."""
+"""Tables of the clusters of a statistical map, with peaks in mm; independent of torch."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def cluster_table(
     logp_img: nib.Nifti1Image | None = None,
     atlas: Atlas | None = None,
 ) -> pd.DataFrame:
-    """Clusters of both signs above a threshold, the strongest peaks first within each sign.
+    """Clusters of both signs above a threshold, sorted by peak within each sign.
 
     Parameters
     ----------
     t_img : nibabel.Nifti1Image
         3-D, 0 outside the brain.
     threshold : float
-        |t| of the voxels of a cluster is above it; an infinite one gives an empty table.
+        Threshold of |t|; an infinite threshold gives an empty table.
     logp_img : nibabel.Nifti1Image, optional
         Corrected −log10 p on the same grid, read at each peak.
     atlas : Atlas, optional
-        Names the region of each peak; a peak outside of all regions has none.
+        Atlas for the region of each peak; peaks outside all regions have none.
 
     Returns
     -------

@@ -13,21 +13,21 @@ from xai_brain.statistics.delong import Comparison
 def corrected_t_test(first: pd.DataFrame, second: pd.DataFrame, n_participants: int) -> Comparison:
     """Compare mean accuracies over folds by the corrected resampled t-test.
 
-    Training sides of folds overlap, so that their differences are not independent: the variance of the
-    mean of J folds is taken as (1 / J + n_test / n_train) of the variance of a difference.
+    The training parts of folds overlap, so that the differences are not independent. The variance of the mean
+    over J folds is therefore estimated as (1 / J + n_test / n_train) times the variance of a difference.
 
     Parameters
     ----------
     first, second : pandas.DataFrame
-        participant_id, seed, fold, target, prob_<class>...; seeds are averaged within a fold, folds of
-        repeats count one by one. Only participants of both count.
+        participant_id, seed, fold, target, prob_<class>...; seeds are averaged within a fold, and the folds
+        of all repeats are used. Only participants of both tables are used.
     n_participants : int
-        In the cohort: those that a fold does not test are those that it trains on.
+        Number of participants of the cohort; all that a fold does not test are training participants.
 
     Returns
     -------
     Comparison
-        NaN with fewer than two folds, or when one of the classifiers has no participant in some fold.
+        NaN with fewer than two folds, or if a classifier has no participant in a fold.
 
     References
     ----------

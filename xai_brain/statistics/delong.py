@@ -1,4 +1,4 @@
-"""Two AUROCs of the same subjects: their difference, its standard error and p-value."""
+"""Difference of two AUROCs of the same participants, with standard error and p-value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xai_brain.statistics.classification import probabilities_of, share_below
 
 @dataclass(frozen=True)
 class Comparison:
-    """First minus second, with a 95 % interval and a two-sided p; NaN where it cannot be known."""
+    """First minus second, with 95 % interval and two-sided p; NaN if undefined."""
 
     difference: float
     ci_low: float
@@ -22,10 +22,10 @@ class Comparison:
 
 
 def auroc_influence(predictions: pd.DataFrame) -> tuple[float, pd.Series]:
-    """AUROC as the mean over folds, seeds and repeats, and how much every participant contributes.
+    """AUROC as the mean over folds, seeds and repeats, and the contribution of each participant.
 
-    The squares of the contributions sum to DeLong's variance of the AUROC where there is one fold; folds
-    add as independent parts; images, seeds and repeats of one participant add before they are squared.
+    With one fold, the sum of the squared contributions is DeLong's variance of the AUROC. Folds are treated
+    as independent; contributions of images, seeds and repeats of a participant are summed before squaring.
 
     Parameters
     ----------
@@ -35,10 +35,10 @@ def auroc_influence(predictions: pd.DataFrame) -> tuple[float, pd.Series]:
     Returns
     -------
     auroc : float
-        NaN when a fold lacks a class.
+        NaN if a class is absent in a fold.
     contributions : pandas.Series
-        By participant_id; of several classes the mean of one against the rest. Empty when a fold lacks a
-        class.
+        By participant_id; for several classes the mean of one against the rest. Empty if a class is absent
+        in a fold.
 
     References
     ----------
@@ -62,10 +62,9 @@ def auroc_influence(predictions: pd.DataFrame) -> tuple[float, pd.Series]:
 
 
 def delong_test(first: pd.DataFrame, second: pd.DataFrame) -> Comparison:
-    """Compare the AUROCs of two classifiers in the participants that both predicted out of fold.
+    """Compare the AUROCs of two classifiers for the participants that both predict out of fold.
 
-    The classifiers are taken as they are; that other training subjects would have given others is not
-    part of the variance.
+    The fitted classifiers are fixed; the variation due to the training participants is not included.
 
     Parameters
     ----------
@@ -88,7 +87,7 @@ def delong_test(first: pd.DataFrame, second: pd.DataFrame) -> Comparison:
 
 
 def _contributions(positive: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray] | None:
-    """AUROC of one fold and the contribution of each row; None when a class is absent."""
+    """AUROC of one fold and the contribution of each row; None if a class is absent."""
     m, n = int(positive.sum()), int((~positive).sum())
     if not m or not n:
         return None

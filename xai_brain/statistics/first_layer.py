@@ -1,4 +1,4 @@
-"""Whether the feature maps of a network's first layer differ between two classes. No torch."""
+"""Tests of differences between two classes in the feature maps of a first layer; independent of torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ChannelTest:
     channels : pandas.DataFrame
         One row per channel: mean_a, mean_b, difference (b minus a), d (Cohen's, by the pooled standard
         deviation), t, p, q of Welch's test, and t_adjusted, p_adjusted, q_adjusted given the confounds. NaN
-        for a channel that is the same in all subjects.
+        for a channel that is constant over participants.
     null_counts : ndarray of shape (n_perm,)
         Channels that differ after each permutation of the labels.
     """
@@ -40,7 +40,7 @@ class ChannelTest:
 
     @property
     def p_of_count(self) -> float:
-        """Share of permutations with at least as many channels, the observed labels being one of them."""
+        """Share of permutations, including the observed labels, with at least as many channels."""
         return float((1 + (self.null_counts >= self.n_different).sum()) / (1 + len(self.null_counts)))
 
 
@@ -56,7 +56,7 @@ def map_entropy(values: np.ndarray, n_bins: int = N_BINS) -> float:
     Returns
     -------
     float
-        0 for a constant map, log2(n_bins) where every bin holds as many voxels.
+        0 for a constant map, log2(n_bins) for a uniform histogram.
     """
     counts = np.histogram(values, n_bins)[0]
     return max(float(stats.entropy(counts, base=2)), 0.0)  # not -0
@@ -68,7 +68,7 @@ def channel_features(feature_maps: np.ndarray) -> dict[str, np.ndarray]:
     Parameters
     ----------
     feature_maps : ndarray of shape (C, X, Y, Z)
-        Of one subject.
+        Feature maps of one participant.
     """
     flat = feature_maps.reshape(len(feature_maps), -1).astype(np.float64)
     return {"mean": flat.mean(1), "entropy": np.array([map_entropy(values) for values in flat])}
@@ -81,18 +81,18 @@ def compare_channels(
     n_perm: int = 1000,
     random_state: int = 0,
 ) -> ChannelTest:
-    """Welch's test of every channel with control of the false discovery rate over the channels.
+    """Welch test for every channel with control of the false discovery rate over the channels.
 
     Parameters
     ----------
     values : ndarray of shape (n_subjects, n_channels)
-        One feature of the subjects that one network has not seen: its channels are not those of another.
+        One feature of the test participants of one network.
     second : ndarray of shape (n_subjects,), bool
-        Who belongs to class b; at least two subjects of each class.
+        Whether each participant belongs to class b; at least two participants in each class.
     design : Design, optional
-        Of the same subjects, with confounds; without it, adjusted figures are NaN.
+        Design of the same participants with confounds; if omitted, adjusted values are NaN.
     n_perm : int, default 1000
-        Permutations of the labels, of which the same is asked.
+        Permutations of the labels.
     random_state : int, default 0
 
     Returns
@@ -127,13 +127,13 @@ def compare_channels(
 
 
 def given_confounds(values: np.ndarray, design: Design) -> tuple[np.ndarray, np.ndarray]:
-    """T and two-sided p of the class in a linear model with the confounds, each (n_channels,).
+    """Statistic t and two-sided p of the class in a linear model with the confounds, each (n_channels,).
 
     Parameters
     ----------
     values : ndarray of shape (n_subjects, n_channels)
     design : Design
-        Of these subjects.
+        Design of these participants.
     """
     confounds = np.linalg.qr(np.column_stack([np.ones(len(values)), design.confounds]))[0]
     rest = design.tested - confounds @ (confounds.T @ design.tested)
@@ -146,7 +146,7 @@ def given_confounds(values: np.ndarray, design: Design) -> tuple[np.ndarray, np.
 
 
 def _welch(values: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """T and p for several assignments of labels (n, n_subjects), each (n, n_channels)."""
+    """Statistics t and p for several assignments of labels (n, n_subjects), each (n, n_channels)."""
     order = np.argsort(second, axis=1, kind="stable")
     n_first = int((~second[0]).sum())
     with warnings.catch_warnings(), np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""Who is compared with whom, given what: classes, confounds, and maps that may be compared. No torch."""
+"""Design of group comparisons: classes, confounds and comparable maps; independent of torch."""
 
 from __future__ import annotations
 
@@ -144,8 +144,9 @@ def _independent(
 def common_output(sidecars: Iterable[Mapping[str, Any]], output: str | None = "logit_difference") -> str:
     """The class whose evidence against the others all maps explain.
 
-    Maps of the predicted class answer another question in each group by construction, so that their
-    difference says nothing; neither do probabilities, whose slope depends on how sure the network is.
+    Maps of the predicted class explain different outputs in the two groups, so that their difference is not
+    meaningful. Maps of probabilities are not comparable either, because their slope depends on the
+    probability.
 
     Parameters
     ----------

@@ -19,14 +19,14 @@ class MapRows:
     ----------
     n_subjects, n_voxels : int
     folder : Path, optional
-        Where there is room; default: the system's folder for temporary files.
+        Folder of the file; default: the folder of the system for temporary files.
     """
 
     def __init__(self, n_subjects: int, n_voxels: int, folder: Path | None = None):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder) as file:  # gone with the last reference, also after a crash
-            if hasattr(os, "posix_fallocate"):  # a disk that is full says so here, not by a signal later on
+        with TemporaryFile(dir=folder) as file:  # deleted with the last reference, also after a crash
+            if hasattr(os, "posix_fallocate"):  # a full disk raises an error here instead of a signal later
                 with disk_full_errors(folder or Path(gettempdir())):
                     os.posix_fallocate(file.fileno(), 0, 4 * n_subjects * n_voxels)
             self.values = np.memmap(file, np.float32, "w+", shape=(n_subjects, n_voxels))
@@ -53,7 +53,7 @@ def describe(maps: MapRows, rows: np.ndarray) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of ndarray of shape (n_voxels,), float32
-        ``mean``, ``sd`` (of the sample, n - 1; 0 of one subject) and ``median``.
+        ``mean``, ``sd`` (with n - 1; 0 for one participant) and ``median``.
     """
     found = {name: np.empty(maps.values.shape[1], np.float32) for name in ("mean", "sd", "median")}
     for part, values in maps.blocks(rows):

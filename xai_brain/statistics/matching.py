@@ -1,4 +1,4 @@
-"""Pairs of subjects of two classes with equal brain size, and the performance of predictions within them."""
+"""Pairs of participants of two classes with similar brain size, and the performance within these pairs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TOLERANCE = 0.02  # of the mean brain size of a pair
 
 
 def matched_pairs(first: np.ndarray, second: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
-    """Pair the members of two groups one to one: as many pairs as can be, then the closest ones.
+    """Pair the members of two groups one to one: the maximum number of pairs with the smallest differences.
 
     Parameters
     ----------
     first, second : ndarray of shape (n_first,), (n_second,)
         Positive numbers, e.g. brain sizes; NaN is never paired.
     tolerance : float, default 0.02
-        Largest difference of a pair, as a share of its mean.
+        Largest relative difference of a pair (divided by its mean).
 
     Returns
     -------
@@ -32,7 +32,7 @@ def matched_pairs(first: np.ndarray, second: np.ndarray, tolerance: float = TOLE
         return np.zeros((0, 2), int)
     distance = 2 * np.abs(first[:, None] - second) / (first[:, None] + second)
     allowed = np.nan_to_num(distance, nan=np.inf) <= tolerance
-    # one pair more must be worth more than any distances
+    # an additional pair outweighs all distances
     forbidden = tolerance * (min(len(first), len(second)) + 1) + 1
     rows, columns = linear_sum_assignment(np.where(allowed, distance, forbidden))
     return np.stack([rows, columns], 1)[allowed[rows, columns]]
@@ -41,7 +41,7 @@ def matched_pairs(first: np.ndarray, second: np.ndarray, tolerance: float = TOLE
 def size_matched_pairs(
     folds: pd.DataFrame, sizes: pd.Series, targets: pd.Series, tolerance: float = TOLERANCE
 ) -> pd.DataFrame:
-    """Pairs of test subjects of the same fold, who were scored by the same network.
+    """Pairs of test participants of the same fold, which the same network predicts.
 
     Parameters
     ----------
@@ -69,10 +69,10 @@ def size_matched_pairs(
 def matched_auroc(
     predictions: pd.DataFrame, pairs: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0
 ) -> tuple[float, float, float, int]:
-    """AUROC in matched pairs: mean over folds, weighted by their pairs, and over seeds.
+    """AUROC in matched pairs: mean over folds, weighted by their number of pairs, and over seeds.
 
-    The bootstrap draws pairs within folds, the same ones for all seeds. Pairs of whom one was not
-    predicted are left out.
+    The bootstrap draws pairs within folds, the same for all seeds. Pairs with a participant without
+    prediction are excluded.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-CHUNK = 500  # permutations at a time: small beside the maps themselves
+CHUNK = 500  # permutations at a time, so that memory is small compared with the maps
 
 
 def permutation_p(
@@ -23,24 +23,24 @@ def permutation_p(
     ----------
     values : ndarray of shape (n_subjects, n_regions)
     first : ndarray of shape (n_subjects,), bool
-        Who belongs to the first class.
+        Whether each participant belongs to the first class.
     n_perm : int, default 10000
     random_state : int, default 0
     blocks : ndarray of shape (n_subjects,), optional
-        Labels are exchanged only between subjects of one block; by default between all.
+        Labels are permuted only within blocks; by default among all participants.
 
     Returns
     -------
     ndarray of shape (n_regions,)
-        At least 1 / (n_perm + 1): what was observed is one of the permutations (Phipson & Smyth 2010,
-        Stat Appl Genet Mol Biol 9:39).
+        At least 1 / (n_perm + 1), because the observed labels are one of the permutations (Phipson & Smyth
+        2010, Stat Appl Genet Mol Biol 9:39).
     """
     blocks = np.zeros(len(first), int) if blocks is None else np.unique(blocks, return_inverse=True)[1]
     sizes = np.bincount(blocks)
     means = np.stack([values[blocks == block].mean(0) for block in range(len(sizes))])
     centred = values - means[blocks]  # its sum over the first class is a multiple of the difference
     observed = np.abs(first @ centred)
-    tolerance = 1e-10 * np.abs(centred).sum(0)  # ties that rounding has parted
+    tolerance = 1e-10 * np.abs(centred).sum(0)  # ties that differ by rounding
     hits = np.ones(values.shape[1])
     for labels in _permuted(first, blocks, n_perm, np.random.default_rng(random_state)):
         hits += (np.abs(labels @ centred) >= observed - tolerance).sum(0)

@@ -1,4 +1,4 @@
-"""Maps in the regions of an atlas: what each region holds, and how classes differ in it. No torch.
+"""Maps in the regions of an atlas: values of each region and differences between classes; without torch.
 
 >>> table = region_values(attribution, atlas.on_grid(img), atlas.lut, brain_mask)  # doctest: +SKIP
 >>> compare_classes(table_of_all_subjects, ["female", "male"])  # doctest: +SKIP
@@ -23,7 +23,7 @@ MEASURES = ("mean", "mass_share")
 def region_values(
     attribution: np.ndarray, labels: np.ndarray, lut: pd.DataFrame, brain_mask: np.ndarray
 ) -> pd.DataFrame:
-    """What each region holds of one map, inside the brain.
+    """Values of one map in each region, inside the brain.
 
     Parameters
     ----------
@@ -32,16 +32,16 @@ def region_values(
     labels : ndarray of shape (X, Y, Z), int
         From `xai_brain.atlas.atlas.Atlas.on_grid`.
     lut : DataFrame with index, name
-        Regions of the result, in this order.
+        Regions, in the order of the result.
     brain_mask : ndarray of shape (X, Y, Z), bool
 
     Returns
     -------
     DataFrame with one row per region
         ``index``, ``region``, ``n_voxels``; ``sum`` and ``mean`` (density) of the values;
-        ``positive_share``, of all positive values in the brain; ``mass_share``, of all |values| in
-        the brain (voxels without a region count as brain). NaN for regions without voxels, and
-        throughout for a map that is empty or not finite; shares also where there is nothing to share.
+        ``positive_share``, the share of all positive values in the brain; ``mass_share``, the share of all
+        |values| in the brain (including voxels without a region). NaN for regions without voxels, for maps
+        that are empty or not finite, and for shares of a total of 0.
 
     Raises
     ------
@@ -57,7 +57,9 @@ def region_values(
     codes = lut["index"].to_numpy()[order]
     inside = labels[brain_mask]
     place = np.searchsorted(codes, inside).clip(0, len(codes) - 1)
-    place = np.where(codes[place] == inside, order[place], len(codes))  # the last bin: none of the regions
+    place = np.where(
+        codes[place] == inside, order[place], len(codes)
+    )  # the last bin: voxels without a region
     n_voxels, total, positive, mass = (
         np.bincount(place, weights, minlength=len(codes) + 1)
         for weights in (None, values, np.clip(values, 0, None), np.abs(values))
@@ -83,7 +85,7 @@ def _fraction(parts: np.ndarray) -> np.ndarray:
 
 
 def subject_means(table: pd.DataFrame, measure: str) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
-    """Values of one method as subjects x regions; sessions and seeds of a subject are averaged first.
+    """Values of one method, participants x regions; sessions and seeds of a participant are averaged first.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ def subject_means(table: pd.DataFrame, measure: str) -> tuple[np.ndarray, pd.Dat
     Returns
     -------
     values : ndarray of shape (n_subjects, n_regions)
-        Without subjects that have an empty map, in one seed or session, and regions without voxels.
+        Excludes participants with an empty map in a seed or session, and regions without voxels.
     subjects : DataFrame with participant_id, class, fold
     regions : DataFrame with index, region
     """
@@ -105,7 +107,7 @@ def subject_means(table: pd.DataFrame, measure: str) -> tuple[np.ndarray, pd.Dat
     wide = known.pivot_table(
         index="participant_id", columns="index", values=measure, aggfunc="mean", sort=False
     )
-    wide = wide.dropna(axis=1)  # regions that only some subjects have cannot be compared
+    wide = wide.dropna(axis=1)  # regions of only some participants cannot be compared
     subjects = (
         known.drop_duplicates("participant_id").set_index("participant_id").loc[wide.index].reset_index()
     )
@@ -124,19 +126,20 @@ def compare_classes(
 ) -> pd.DataFrame:
     """Differences and ratios of class means in every region, with intervals and p-values.
 
-    Labels are permuted, and subjects drawn for the intervals, within the folds of the cross-validation
-    (Winkler 2015): maps of one fold come from one model, whose scale is not that of the others. So is the
-    difference: that of the class means of each fold, weighted as least squares with the folds as covariates
-    would. It is that of the class means where every fold holds the classes in the same proportion.
+    Labels are permuted, and participants are drawn for the intervals, within the folds of the
+    cross-validation (Winkler 2015), because the maps of different folds come from models with different
+    scales. The difference is the mean of the differences within folds, weighted as in least squares with the
+    folds as covariates. It equals the difference of the class means if all folds have the same proportions of
+    classes.
 
     Parameters
     ----------
     table : DataFrame with participant_id, class, method, index, region and the measures, fold if known
         Rows of `region_values` of all maps.
     class_names : sequence of str
-        Every pair is compared, in this order: first minus second, first over second.
+        All pairs are compared in this order: first minus second, first divided by second.
     n_bootstrap : int, default 1000
-        Draws of subjects within each class.
+        Bootstrap samples of participants within each class.
     n_perm : int, default 10000
     random_state : int, default 0
     measures : sequence of str, default MEASURES
@@ -146,8 +149,8 @@ def compare_classes(
     DataFrame with one row per method, measure, pair of classes and region
         ``method, measure, index, region, class_a, class_b, mean_a, mean_b, difference, ci_low, ci_high,
         ratio, ratio_ci_low, ratio_ci_high, p, q, n_a, n_b``. Two-sided p; q after Benjamini & Hochberg
-        (1995) over the regions. A ratio is NaN where the means differ in sign, or the second comes
-        near 0 (changes its sign in any draw): it would say nothing.
+        (1995) over the regions. The ratio is NaN if the means differ in sign or if the second changes its
+        sign in any bootstrap sample, because it is then not meaningful.
 
     References
     ----------
@@ -201,7 +204,7 @@ def _comparison(
 def _within_folds(
     values: np.ndarray, first: np.ndarray, folds: np.ndarray, n_bootstrap: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Difference of the classes within folds, and draws of it; NaN when no fold has both."""
+    """Difference between the classes within folds, and its draws; NaN if no fold has both classes."""
     difference, draws, total = np.zeros(values.shape[1]), np.zeros((n_bootstrap, values.shape[1])), 0.0
     for fold in np.unique(folds):
         own = [values[(folds == fold) & which] for which in (first, ~first)]
@@ -216,7 +219,7 @@ def _within_folds(
 def bootstrap_means(
     values: np.ndarray, blocks: np.ndarray, n_bootstrap: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Means over subjects drawn with replacement within their blocks.
+    """Means over participants that are drawn with replacement within blocks.
 
     Parameters
     ----------
@@ -234,7 +237,7 @@ def bootstrap_means(
         own = np.flatnonzero(blocks == block)
         n = len(own)
         drawn = multinomial_counts(n, n_bootstrap, rng)
-        # draws of few subjects vary too little, by (n - 1) / n; of one not at all
+        # bootstrap samples underestimate the variance by (n - 1) / n
         counts[:, own] = 1 + (drawn - 1) * np.sqrt(n / max(n - 1, 1))
     return counts @ values / len(values)
 
@@ -247,7 +250,7 @@ def top_regions(
     n_bootstrap: int = 1000,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """The regions of highest density in each class, as in Kan 2020.
+    """The regions with the highest density in each class, as in Kan 2020.
 
     Parameters
     ----------
@@ -260,7 +263,7 @@ def top_regions(
     Returns
     -------
     DataFrame with method, class, rank, index, region, mean, ci_low, ci_high, n
-        By |mean over subjects of the region's mean|, so that regions with negative values are included.
+        Sorted by |mean over participants of the mean in the region|, so that negative values are included.
 
     References
     ----------

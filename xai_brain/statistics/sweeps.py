@@ -1,4 +1,4 @@
-"""Jobs of a sweep: what each was asked, how far it came, and its figures. No torch.
+"""Jobs of a sweep: settings, state and metrics; independent of torch.
 
 A sweep's directory holds ``sweep.json`` (what was planned) and one run directory per job with
 ``job.json`` (what the job was asked, and how it ended).
@@ -24,11 +24,11 @@ WHERE = ("sweep", "launcher", "overwrite", "run_dir")  # of how jobs are started
 
 
 class SweepError(ValueError):
-    """A directory without a sweep, or a figure that no job has: one line."""
+    """A directory without a sweep, or a metric that no job has."""
 
 
 def settings_of(overrides: list[str]) -> dict[str, str]:
-    """Settings of a job by name, without those of where it runs."""
+    """Settings of a job by name, without those of the launcher."""
     found = dict(text.split("=", 1) for text in overrides if "=" in text)
     named = {key.lstrip("+~"): unquoted(value) for key, value in found.items()}
     return {k: v for k, v in named.items() if k not in WHERE and not k.startswith(("hydra.", "hydra/"))}
@@ -41,24 +41,24 @@ def swept_keys(jobs: list[dict[str, str]]) -> list[str]:
 
 
 def read_sweep(folder: Path) -> pd.DataFrame:
-    """One row per job: parameters, how it ended, figures.
+    """One row per job: parameters, state, metrics.
 
     Parameters
     ----------
     folder : Path
-        Of the sweep, ``outputs/<name>``.
+        Folder of the sweep, ``outputs/<name>``.
 
     Returns
     -------
     pandas.DataFrame
-        job, state (complete, failed, missing), error, seconds, objective when there is one, a column per
-        setting that differs between jobs, and one per figure of metrics.json (NaN where a job has none).
-        ``attrs["parameters"]`` names the settings, ``attrs["strays"]`` jobs of an earlier plan, left out.
+        job, state (complete, failed, missing), error, seconds, objective if there is one, a column for each
+        setting that differs between jobs and for each metric of metrics.json (NaN if a job has none).
+        ``attrs["parameters"]`` lists the settings, ``attrs["strays"]`` excluded jobs of an earlier plan.
 
     Raises
     ------
     SweepError
-        The directory holds no sweep.
+        The directory contains no sweep.
     """
     plan = read_json(folder / PLAN) if (folder / PLAN).exists() else {}
     there = {path.parent.name for path in folder.glob(f"*/{RECORD}")} if folder.is_dir() else set()
@@ -81,7 +81,7 @@ def read_sweep(folder: Path) -> pd.DataFrame:
 
 
 def is_whole(table: pd.DataFrame) -> pd.Series:
-    """Whether all jobs of a job's setting, which differ in seed or fold only, are complete."""
+    """Whether all jobs with the setting of a job (which differ in seed or fold only) are complete."""
     parameters = [key for key in table.attrs["parameters"] if key not in REPLICATES]
     complete = table["state"] == COMPLETE
     keys = [table[key] for key in parameters] or [pd.Series(0, index=table.index)]
@@ -99,7 +99,7 @@ def _outcome(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _figures(folder: Path, record: dict[str, Any]) -> dict[str, float]:
-    """Figures of a job that is complete; those of a half-finished one would be compared with whole ones."""
+    """Metrics of a complete job; those of an incomplete job cannot be compared with others."""
     metrics = RunDirectory(folder).metrics
     return read_json(metrics) if record.get("state") == COMPLETE and metrics.exists() else {}
 

@@ -1,6 +1,6 @@
-"""How much of the variance of maps comes from the subject and how much from the network. No torch.
+"""Shares of participants and networks in the variance of maps; independent of torch.
 
-Maps of subjects by networks of several seeds make a crossed table without replication at every voxel.
+Maps of participants by networks of several seeds form, at every voxel, a crossed design without replication.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ COMPONENTS = ("subject", "model", "residual")
 
 @dataclass(frozen=True)
 class VarianceShares:
-    """Variance of the maps of one method, divided.
+    """Variance components of the maps of one method.
 
     Parameters
     ----------
     variance : ndarray of shape (3,)
-        Subject, model and residual, as a mean over voxels; negative estimates are not set to 0 here.
+        Participant, model and residual, averaged over voxels; negative estimates are kept.
     share : ndarray of shape (3,)
-        Of their sum, negative estimates counted as 0. NaN where nothing varies.
+        Shares of their sum, with negative estimates set to 0. NaN if the maps do not vary.
     interval : ndarray of shape (2, 3)
-        95 % interval of `share`, by bootstrap over subjects.
+        95 % interval of `share` by bootstrap over participants.
     model_share : ndarray of shape (n_voxels,)
-        Share of the model at each voxel, 0 where nothing varies.
+        Share of the model at each voxel, 0 if the maps do not vary.
     negative : ndarray of shape (3,)
-        Share of voxels whose estimate is below 0, and was set to 0 in `model_share`.
+        Share of voxels with a negative estimate, which is set to 0 in `model_share`.
     """
 
     variance: np.ndarray
@@ -42,19 +42,19 @@ class VarianceShares:
 
 
 def variance_components(values: np.ndarray) -> np.ndarray:
-    """Variance of subjects, of models and of the rest in a crossed table, by analysis of variance.
+    """Variance components of participants, models and the residual, by two-way analysis of variance.
 
     Parameters
     ----------
     values : ndarray of shape (n_subjects, n_models, n_voxels)
-        At least two subjects and two models.
+        At least two participants and two models.
 
     Returns
     -------
     ndarray of shape (3, n_voxels)
-        Subject, model, residual: what solves ``E[MS_subject] = residual + n_models subject``,
-        ``E[MS_model] = residual + n_subjects model``, ``E[MS_rest] = residual``. The first two can be below
-        0. Without replication the residual holds both interaction and noise.
+        Participant, model, residual: the solution of ``E[MS_subject] = residual + n_models subject``,
+        ``E[MS_model] = residual + n_subjects model``, ``E[MS_rest] = residual``. The first two can be
+        negative. Without replication the residual contains interaction and noise.
 
     References
     ----------
@@ -72,14 +72,14 @@ def variance_components(values: np.ndarray) -> np.ndarray:
 def variance_shares(
     maps: MapRows, folds: Sequence[np.ndarray], n_bootstrap: int = 1000, random_state: int = 0
 ) -> VarianceShares:
-    """Divide the variance of the maps of one method between subjects, models and the rest.
+    """Divide the variance of the maps of one method into participants, models and the residual.
 
     Parameters
     ----------
     maps : MapRows
     folds : sequence of ndarray of shape (n_subjects, n_models), int
-        Rows of `maps`: the subjects of a fold by the networks of that fold, one network per seed. All
-        folds have the same number of models, at least two, and at least two subjects.
+        Rows of `maps` for each fold: participants by networks, one network per seed. All folds have the same
+        number of models, at least two, and at least two participants.
     n_bootstrap : int, default 1000
     random_state : int, default 0
 
@@ -89,16 +89,15 @@ def variance_shares(
 
     Notes
     -----
-    With k folds a seed has k networks, and no subject is explained by two folds. Components are therefore
-    estimated inside each fold and averaged with the degrees of freedom of its subjects, n - 1, as
-    weights. Differences between folds, in which training sets, networks and subjects are mixed, count
-    for no component: "model" is what another seed changes for all subjects of a fold alike.
+    With k folds a seed has k networks, and each participant is explained in one fold. Components
+    are therefore estimated within folds and averaged with the weights n - 1 (n participants of the fold).
+    Differences between folds, in which training sets, networks and participants differ, are not part of any
+    component: "model" is the change with the seed that is common to all participants of a fold.
 
-    Over the brain the components are averaged first and divided then; a mean of the voxels' shares would
-    give voxels without variance the weight of all others. A draw of the bootstrap holds some subjects
-    twice. A subject's maps are alike in all that is its own, so that pairs of a subject with itself are
-    left out: otherwise every draw would call a part of the residual "model". The interval is over
-    subjects and holds for these networks; how well few seeds stand for all seeds is not in it.
+    Components are averaged over the brain before shares are computed, so that voxels without variance have no
+    weight. A bootstrap sample contains some participants twice; pairs of a participant with itself are
+    excluded, because they would attribute a part of the residual to the model. The interval describes the
+    variation over participants for these networks, not the variation over seeds.
     """
     if any(fold.shape[0] < 2 or fold.shape[1] < 2 for fold in folds):
         raise ValueError("folds: at least two subjects and two models are needed in each")
@@ -108,7 +107,7 @@ def variance_shares(
     for fold, weight in zip(folds, weights / weights.sum(), strict=True):
         for part, values in maps.blocks(fold.ravel()):
             voxels[:, part] += weight * variance_components(values.reshape(*fold.shape, -1))
-    voxels[np.abs(voxels) < 1e-9 * np.abs(voxels).sum(0)] = 0  # what rounding leaves, of either sign
+    voxels[np.abs(voxels) < 1e-9 * np.abs(voxels).sum(0)] = 0  # rounding errors of either sign
     rng = np.random.default_rng(random_state)
     drawn = np.array([_draws(*_pairs(maps, fold), n_bootstrap, rng) for fold in folds])  # (k, n, 3)
     known = np.isfinite(drawn).all(2) * weights[:, None]
@@ -128,26 +127,26 @@ def variance_shares(
 
 
 def _shares(components: np.ndarray) -> np.ndarray:
-    """Shares of (3, ...) components; negative ones count as 0."""
+    """Shares of (3, ...) components, with negative ones set to 0."""
     kept = np.maximum(components, 0)
     total = kept.sum(0)
     return np.divide(kept, total, out=np.full(kept.shape, np.nan), where=total > 0)
 
 
 def _pairs(maps: MapRows, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What each pair of subjects says of the components, as means over voxels, (n, n) each.
+    """Estimates from each pair of participants, averaged over voxels, (n, n) each.
 
-    Over models: the covariance of two subjects' maps; between two subjects it is the model's variance, of a
-    subject with itself the model's and the residual's. Over pairs of models: half the product of two
-    subjects' differences, the subjects' variance.
+    Over models: covariance of the maps of two participants, whose expectation is the variance of the model
+    (plus the residual for a participant with itself). Over pairs of models: estimate of the variance of
+    participants.
     """
     n, m = fold.shape
     products = np.zeros((n * m, n * m))
     for _, values in maps.blocks(fold.ravel()):
         products += values @ values.T
     products = products.reshape(n, m, n, m) / maps.values.shape[1]
-    same = np.einsum("ijkj->ik", products)  # two subjects by one model, summed over models
-    every = products.sum((1, 3))  # two subjects by any two models
+    same = np.einsum("ijkj->ik", products)  # two participants and one model, summed over models
+    every = products.sum((1, 3))  # two participants and any two models
 
     def mean_distance(products: np.ndarray) -> np.ndarray:
         own = np.diag(products)
@@ -161,7 +160,7 @@ def _pairs(maps: MapRows, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _draws(
     over_models: np.ndarray, over_pairs: np.ndarray, n_bootstrap: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Components of subjects drawn with replacement, (n_bootstrap, 3); NaN of a draw with one subject."""
+    """Components for bootstrap samples of participants, (n_bootstrap, 3); NaN for only one participant."""
     n = len(over_models)
     times = multinomial_counts(n, n_bootstrap, rng).astype(float)
     own = np.diag(over_models)

@@ -117,8 +117,8 @@ class Classification(Task):
     def fit_temperature(self, outputs: Tensor, targets: Tensor, log_sd: float = 0.5) -> float:
         """Temperature T of logits / T with the highest posterior probability.
 
-        The likelihood alone would send T to 0 on a small validation part that is classified without an
-        error; the prior, log-normal around 1, keeps it where it was in that case.
+        The maximum of the likelihood is at T = 0 if all participants of a small validation part are
+        classified correctly. The log-normal prior around 1 prevents this.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""From a column of a table to classes: as they are written, or by where a number lies."""
+"""Classes from a column of a table: its values, or intervals of a number."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ MANY_NUMBERS = 10  # more different numbers than this are a measurement, not cla
 
 @dataclass(frozen=True)
 class LabelRule:
-    """How classes come about.
+    """Definition of the classes.
 
     Parameters
     ----------
     column : str, default "sex"
-        Its spellings of sex (M, m, male, ...) become male and female.
+        Column of the table. Spellings of sex (M, m, male, ...) are converted to male and female.
     class_names : list of str, optional
-        The classes in the order of their index; sorted names when not given. With `threshold` or
-        `bins` the names of the intervals, from low to high.
+        Classes in the order of their index; default: sorted names. With `threshold` or `bins`, the names of
+        the intervals from low to high.
     threshold : float, optional
-        Two classes of a number: up to it, and above it.
+        Two classes of a number: up to the threshold, and above it.
     bins : list of float, optional
-        Upper ends of all classes but the last: [40, 60] makes three.
+        Upper bounds of all classes except the last: [40, 60] gives three classes.
     """
 
     column: str = "sex"
@@ -66,12 +66,12 @@ class LabelRule:
 
 
 def find_column(table: pd.DataFrame, label: str, where: str) -> str:
-    """The column that `label` means: exact, sex for gender, or other upper and lower case.
+    """The column for `label`: exact name, sex for gender, or different upper and lower case.
 
     Raises
     ------
     DataError
-        There is none; the nearest name is text.
+        The column does not exist; the message contains the most similar name.
     """
     for name in (label, SAME_MEANING.get(label, label)):
         if name in table:
@@ -86,13 +86,13 @@ def find_column(table: pd.DataFrame, label: str, where: str) -> str:
 
 
 def is_label(name: str, label: str | None) -> bool:
-    """Whether a column in the spelling of `load_participants` (age, sex, site) is that of the classes."""
+    """Whether a column of `load_participants` (age, sex, site) is the column of the classes."""
     written = (label or "").lower()
     return name.lower() in (written, SAME_MEANING.get(written))
 
 
 def sex_spelling(values: pd.Series) -> pd.Series:
-    """M, m, Male, man ... as male, likewise female; other values stay."""
+    """Convert M, m, Male, man ... to male, likewise female; other values are unchanged."""
     return values.str.lower().map(SEXES).fillna(values)
 
 
@@ -102,7 +102,7 @@ def make_labels(values: pd.Series, rule: LabelRule, where: str) -> tuple[pd.Seri
     Parameters
     ----------
     values : pandas.Series of str
-        NaN where missing.
+        NaN if missing.
     rule : LabelRule
     where : str
         The table, for messages.
@@ -110,11 +110,11 @@ def make_labels(values: pd.Series, rule: LabelRule, where: str) -> tuple[pd.Seri
     Returns
     -------
     labels : pandas.Series
-        NaN where the row has no class.
+        NaN for rows without class.
     names : list of str
         In the order of the class index.
     reasons : pandas.Series
-        Why a row has no class; empty where it has one.
+        Reason why a row has no class; otherwise empty.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def _interval(value: Any, rule: LabelRule) -> Any:
     found = bounds(value)
     if found is None:
         return np.nan
-    low, high = np.searchsorted(rule.edges, found, side="left")  # x <= edge lies below it
+    low, high = np.searchsorted(rule.edges, found, side="left")  # x <= edge belongs to the lower interval
     return rule.interval_names()[low] if low == high else np.nan
 
 

@@ -159,5 +159,5 @@ def size(paths: Iterable[Path]) -> int:
 
 
 def format_size(n_bytes: int) -> str:
-    """For people."""
+    """Size as text, e.g. 1.2 GB."""
     return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

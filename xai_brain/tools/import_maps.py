@@ -75,7 +75,8 @@ def import_maps(arguments: list[str]) -> int:
     Raises
     ------
     ConfigError
-        No map belongs to anyone of the cohort, two belong to the same, or one is in another space.
+        No map belongs to a participant of the cohort, two maps belong to the same image, or a map is in
+        another space.
     """
     given = dict(text.split("=", 1) for text in arguments if text.startswith(("maps=", "method=")))
     overrides = [text for text in arguments if not text.startswith(("maps=", "method="))]
@@ -185,7 +186,7 @@ def _of_the_cohort(
         maps[key] = ExternalMap(each.path, each.participant_id, session, each.method)
     if not maps:
         raise ConfigError(
-            f"maps={folder}: no NIfTI file whose name begins with the id of anyone of the cohort "
+            f"maps={folder}: no NIfTI file whose name begins with the id of a participant of the cohort "
             f"(sub-<id>_..., as {participants['participant_id'].iloc[0]})"
         )
     return list(maps.values()), sorted(set(unknown_ids))

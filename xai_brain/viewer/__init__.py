@@ -1,4 +1,4 @@
-"""Looking at maps in JupyterLab. No torch."""
+"""Interactive viewer of maps in JupyterLab, independent of torch."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The drawing in the browser: a small anywidget. Volumes reach it as messages, never as synced traits."""
+"""The canvas in the browser: an anywidget that receives volumes as messages, not as synchronised traits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import traitlets
 
 HERE = Path(__file__).parent
-# from the limit below zero to zero, and from zero to the limit: signed maps use both on one symmetric scale
+# from -limit to 0 and from 0 to limit; signed maps use both on a symmetric scale
 COLOURS = {
     "red–blue": ("#1454b8 #2b83ca #6baed6 #d1e5f0", "#fddbc7 #f4774f #d7191c #a50f15"),
     "hot–cool": ("#b3ffff #22c8ff #1e78ff #1a1aa8", "#a80000 #ff4d00 #ffb300 #ffff99"),
@@ -17,23 +17,23 @@ COLOURS = {
 }
 KINDS = ("top %", "percentile", "% of scale", "value")
 SIGNS = ("both", "positive", "negative")
-DIALS = ("opacity", "threshold", "threshold_value")  # the canvas has controls of its own for these
+DIALS = ("opacity", "threshold", "threshold_value")  # the canvas has its own controls for these
 PLANES = ("three planes", "axial", "coronal", "sagittal")
 
 
 class SliceCanvas(anywidget.AnyWidget):
-    """Settings of the display; nothing here changes a map.
+    """Display settings; they do not change the maps.
 
     Messages from the browser: ``ready`` (asks for the scene), ``point``, ``clusters``, ``save_html``,
-    ``picture`` (a JPEG of what is drawn, when it has not changed for a moment).
+    ``picture`` (a JPEG of the display, when it has not changed for a moment).
     Messages to it: ``scene`` with one uint8 buffer per volume, ``limits``, ``readout``, ``clusters``,
     ``go``, ``note``.
     """
 
     _esm = HERE / "slices.js"
     _css = HERE / "slices.css"
-    view_id = traitlets.Unicode("").tag(sync=True)  # of the output that keeps a picture of the last view
-    colours = traitlets.Int(0).tag(sync=True)  # place in COLOURS, as dropdowns are linked by their index
+    view_id = traitlets.Unicode("").tag(sync=True)  # of the output with the picture of the last view
+    colours = traitlets.Int(0).tag(sync=True)  # index in COLOURS, because dropdowns are linked by index
     opacity = traitlets.Float(0.8).tag(sync=True)
     threshold_kind = traitlets.Int(0).tag(sync=True)
     threshold = traitlets.Float(5.0).tag(sync=True)  # of every kind but "value"
@@ -47,7 +47,7 @@ class SliceCanvas(anywidget.AnyWidget):
 
 
 def colour_tables() -> np.ndarray:
-    """256 colours of each of COLOURS, from -limit to limit, uint8 of shape (n, 256, 3)."""
+    """Colour tables of COLOURS with 256 entries from -limit to limit, uint8 of shape (n, 256, 3)."""
     tables = []
     for sides in COLOURS.values():
         for side in sides:

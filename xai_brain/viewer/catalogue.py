@@ -1,4 +1,4 @@
-"""What a run has to show: its subjects and group maps, and the files of each. Reads tables only."""
+"""Catalogue of the participants and group maps of a run, with their files. Only tables are read."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from xai_brain.task.build import task_of_table
 from xai_brain.task.protocol import Task
 
 Image = str | Path | nib.Nifti1Image
-N_BEHIND_GROUP = 8  # prepared images whose mean lies behind a group map
+N_BEHIND_GROUP = 8  # number of prepared images whose mean is the background of a group map
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the list to choose from: a subject (of one seed), or maps of a group."""
+    """An entry of the list: a participant (of one seed) or group maps."""
 
-    name: str  # participant_id, or what and statistic of a group map
+    name: str  # participant_id, or quantity and statistic of a group map
     text: str
     session_id: str = ""
     seed: int = 0
@@ -44,9 +44,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Images:
-    """Files or images behind one entry; several backgrounds are shown as their mean.
+    """Files or images of one entry; several backgrounds are averaged.
 
-    `orientation` is that of files that contain none, see `xai_brain.io.orientation`.
+    `orientation` applies to files without orientation, see `xai_brain.io.orientation`.
     """
 
     title: str
@@ -58,7 +58,7 @@ class Images:
 
 @dataclass(frozen=True)
 class GivenImages:
-    """Images made by anyone, as a catalogue of one entry."""
+    """A catalogue with one entry, made from given images."""
 
     images: Images
     messages: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ class GivenImages:
 
 
 class RunCatalogue:
-    """Subjects and group maps of a run directory; nothing in it is required.
+    """Participants and group maps of a run directory; all files are optional.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class RunCatalogue:
     def _space(self) -> str:
         for folder in ("images", "attributions"):
             for path in (self.run.path / folder).rglob("*_space-*.nii.gz"):
-                return parse_entities(path)["space"]  # all are in one space; the first says it
+                return parse_entities(path)["space"]  # all maps are in the same space
         return "MNI152"
 
     def _subjects(self) -> list[Entry]:
@@ -183,7 +183,7 @@ class RunCatalogue:
 
     # -- groups and methods --------------------------------------------------------------------
     def _group_maps(self) -> dict[str, dict[str, Path]]:
-        """Group maps: what and statistic -> method -> path."""
+        """Group maps: (quantity, statistic) -> method -> path."""
         found: dict[str, dict[str, Path]] = {}
         for path in sorted((self.run.path / "group").glob("desc-*_stat-*_statmap.nii.gz")):
             method, rest = path.name.removeprefix("desc-").split("_", 1)
@@ -196,7 +196,7 @@ class RunCatalogue:
         return [Entry(name, f"group · {name}", group=True) for name in self.group]
 
     def _methods(self) -> list[str]:
-        """In the order of the config; then those of others, found with the first subject or a group."""
+        """Methods of the settings in their order, then others of the first participant or a group."""
         configured = [str(name) for name in self.config.get("attribution") or {}]
         there = {method for maps in self.group.values() for method in maps}
         first = next((entry for entry in self.entries if not entry.group), None)

@@ -1,4 +1,4 @@
-"""Controls around the drawing. Those of the display are linked in the browser and never wait for Python."""
+"""Controls of the viewer. Display controls are linked in the browser and do not wait for Python."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CHECKS = {"truth": "truth", "atlas": "atlas", "inside": "only in the brain", "sm
 
 
 def display_controls(canvas: SliceCanvas) -> tuple[widgets.Box, dict[str, widgets.Widget]]:
-    """Controls linked to the canvas in the browser, and the same by name.
+    """Controls that are linked to the canvas in the browser, as a widget and by name.
 
-    Opacity and threshold are sliders of the canvas itself; ``scale`` alone is not linked: its limits come
-    from Python.
+    Opacity and threshold are sliders of the canvas. Only ``scale`` is not linked, because Python computes the
+    limits.
     """
     style, auto = {"description_width": "auto"}, widgets.Layout(width="auto")
     controls: dict[str, widgets.Widget] = {}
@@ -44,12 +44,12 @@ def display_controls(canvas: SliceCanvas) -> tuple[widgets.Box, dict[str, widget
 
 
 class EntryChooser(widgets.VBox):
-    """Search by id, filters, and the list of subjects and group maps.
+    """Search by id, filters, and the list of participants and group maps.
 
     Parameters
     ----------
     entries : sequence of Entry
-    chosen : function of the Entry that was picked
+    chosen : function that is called with the selected Entry
     """
 
     def __init__(self, entries: Sequence[Entry], chosen: Callable[[Entry], None]):
@@ -89,7 +89,7 @@ class EntryChooser(widgets.VBox):
         self.layout.display = "none" if len(self._all) < 2 else ""
 
     def pick(self, number: int) -> None:
-        """Choose an entry by its place among all; filters that hide it are lifted."""
+        """Select an entry by its index; filters that hide it are reset."""
         if number not in [value for _, value in self.list.options]:
             self.search.value = ""
             for control in (self.label, self.explained, self.fold, self.correct):
@@ -121,7 +121,7 @@ class EntryChooser(widgets.VBox):
 
 
 def method_buttons(methods: Sequence[str], changed: Callable[[list[str]], None]) -> widgets.Box:
-    """A button per method; at most four are on, the one that was on longest gives way."""
+    """Buttons of the methods; at most four are on, and a fifth replaces the one that was selected first."""
     buttons = [
         widgets.ToggleButton(value=i < MAX_PANELS, description=name, layout=widgets.Layout(width="auto"))
         for i, name in enumerate(methods)
@@ -133,7 +133,7 @@ def method_buttons(methods: Sequence[str], changed: Callable[[list[str]], None])
         if button.value and button not in on:
             on.append(button)
             if len(on) > MAX_PANELS:
-                on[0].value = False  # comes here again, and changes the view
+                on[0].value = False  # calls this function again, which changes the view
                 return
         elif not button.value and button in on:
             on.remove(button)

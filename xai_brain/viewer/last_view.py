@@ -1,4 +1,4 @@
-"""The last view as a picture in the notebook: what remains of a viewer when its kernel has stopped."""
+"""Picture of the last view in the notebook, which is shown when the kernel has stopped."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from base64 import b64encode
 from uuid import uuid4
 
 SENTENCE = "Static picture of the last view; run this cell again to restore the interactive viewer."
-# JupyterLab writes "model not found" into the place of a widget whose kernel has stopped
+# JupyterLab shows "model not found" instead of a widget whose kernel has stopped
 NO_ERROR = """<style>.jp-OutputArea-child:has(+ * .xai-view-{view_id}) > .jupyter-widgets:not(:has(> *))
 {{ display: none; }}</style>"""
 MAX_BYTES = 2**20
 
 
 class LastView:
-    """An output below the viewer that the browser hides while the viewer itself is drawn.
+    """An output below the viewer, which the browser hides while the viewer is active.
 
-    A notebook stores outputs, but neither the volumes of the viewer nor its kernel. The browser sends a
-    picture when the view has not changed for a moment; the output is replaced by it.
+    A notebook stores outputs, but not the volumes of the viewer. The browser sends a picture when the view
+    has not changed for a moment; it replaces the output.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class LastView:
         self._displayed = False
 
     def display(self) -> None:
-        """Add the output to the cell that is being run."""
+        """Add the output to the current cell."""
         from IPython.display import display
 
         display(self._content(), raw=True, display_id=self.view_id)

@@ -1,4 +1,4 @@
-"""A map: its values, where its colours end, and its codes for drawing."""
+"""A map: its values, the limit of its colour scale, and its codes for drawing."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from functools import cached_property
 import nibabel as nib
 import numpy as np
 
-LIMIT_PERCENTILE = 99.5  # of |value| in the brain: where the colours end
+LIMIT_PERCENTILE = 99.5  # of |value| in the brain: limit of the colour scale
 PERCENTILES = np.linspace(0, 100, 1001)
 N_CODES = 127  # of each sign; 128 is zero
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A map: as it is in its file, and on the displayed grid.
+    """A map, as in its file and on the displayed grid.
 
     Parameters
     ----------
     name : str
     img : nibabel.Nifti1Image
-        Own grid and axes; what the readout reads.
+        Image with its own grid and axes, from which values are read.
     shown : ndarray of shape (X, Y, Z), float32
-        On the displayed grid, 0 where the file holds no number.
+        On the displayed grid, 0 at voxels that are not finite.
     ranked : ndarray, sorted
         |value| of all voxels of the brain, on the displayed grid.
     """
@@ -39,7 +39,7 @@ class Layer:
 
     @cached_property
     def limit(self) -> float:
-        """Where the colours end."""
+        """Limit of the colour scale."""
         limit = float(np.percentile(self.ranked, LIMIT_PERCENTILE)) if self.ranked.size else 0.0
         return limit or self.maximum  # fewer than one voxel in 200 is not zero
 
@@ -48,7 +48,7 @@ class Layer:
         return bool(self.shown.min(initial=0) < -1e-6 * self.maximum)
 
     def percentile(self, value: float) -> float:
-        """Share of brain voxels whose |value| is not greater, in %."""
+        """Percentage of the brain voxels whose |value| is not greater."""
         below = np.searchsorted(self.ranked, abs(np.float32(value)), side="right")
         return 100 * float(below) / max(self.ranked.size, 1)
 
@@ -60,7 +60,7 @@ class Layer:
     def codes(self) -> np.ndarray:
         """uint8 for drawing: 128 is zero, steps grow with the square root of |value|.
 
-        Maps have few high values; a linear code would leave one or two steps for all the others.
+        Maps have few high values; a linear code would leave only one or two steps for all other values.
         """
         relative = self.shown / (self.maximum or 1.0)
         code = 128 + np.sign(relative) * np.rint(N_CODES * np.sqrt(np.abs(relative)))

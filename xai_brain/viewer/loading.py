@@ -1,4 +1,4 @@
-"""Reading what an entry shows. Whatever cannot be read becomes a message, never an exception."""
+"""Reading the images of an entry. Images that cannot be read result in messages, not in exceptions."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from xai_brain.viewer.scene import Scene
 def load_scene(
     images: Images, labels_img: nib.Nifti1Image | None = None, lut: pd.DataFrame | None = None
 ) -> Scene | list[str]:
-    """Read the images of one entry; what cannot be read becomes a message.
+    """Read the images of one entry; images that cannot be read result in messages.
 
     Returns
     -------
-    Scene, or list of str when there is nothing to show
+    Scene, or list of str (messages) if there is nothing to show
     """
     messages: list[str] = []
     read_one = partial(_read, orientation=images.orientation)
-    with ThreadPoolExecutor(4) as pool:  # unzipping lets other threads run
+    with ThreadPoolExecutor(4) as pool:  # decompression releases the lock of Python
         behind = [pool.submit(read_one, image, "background") for image in images.background]
         waiting = {name: pool.submit(read_one, image, name) for name, image in images.maps.items()}
         truth_read = pool.submit(read_one, images.truth, "truth") if images.truth is not None else None
@@ -72,7 +72,7 @@ def load_scene(
 
 
 def _read(image: Image, name: str, orientation: str | None = None) -> nib.Nifti1Image | str:
-    """A 3-D image, or why there is none."""
+    """A 3-D image, or the reason why it cannot be read."""
     try:
         if isinstance(image, str | Path):
             return load_img(image, orientation)
@@ -86,7 +86,7 @@ def _read(image: Image, name: str, orientation: str | None = None) -> nib.Nifti1
     except ImageError as error:
         where = "" if error.path == name else f"{Path(error.path).name}: "
         return f"{name}: {where}{error.reason}"
-    except Exception as error:  # an image object of others can fail in any way when its data are read
+    except Exception as error:  # image objects of other packages can raise any error
         return f"{name}: cannot be read ({type(error).__name__}: {error})"
 
 
@@ -98,7 +98,7 @@ def _mean(images: list[nib.Nifti1Image]) -> nib.Nifti1Image:
 
 
 def _on_grid(img: nib.Nifti1Image, background: nib.Nifti1Image) -> np.ndarray:
-    """Values at the voxels of the background: the same ones when the grid is the same, else the nearest."""
+    """Values at the voxels of the background: unchanged on the same grid, otherwise nearest neighbours."""
     canonical = nib.as_closest_canonical(img)
     if same_grid(canonical, background):
         return np.asanyarray(canonical.dataobj)

@@ -1,4 +1,4 @@
-"""What is shown as one self-contained page: the same drawing, its volumes inside."""
+"""A self-contained HTML page of the current view: the same canvas, with the volumes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_page(
         title=html.escape(str(description["title"])),
         css=(HERE / "slices.css").read_text(encoding="utf-8"),
         javascript=source.replace("export default { render };", ""),
-        # inside a script element no text may look like its end
+        # the text must not contain the end tag of a script element
         content=content.replace("<", "\\u003c"),
     )
     return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

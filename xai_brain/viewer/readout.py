@@ -1,4 +1,4 @@
-"""Numbers at a place and the places of a map, from the values that the files hold."""
+"""Values at a position, and clusters of a map, from the values in the files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from xai_brain.viewer.scene import Scene
 
 
 def voxel_at(img: nib.Nifti1Image, mm: Sequence[float] | np.ndarray) -> tuple[int, ...] | None:
-    """Voxel of an image's own axes that holds a place, None outside of it."""
+    """Voxel of an image (axes of its file) at a position, None outside the image."""
     voxel = np.rint(nib.affines.apply_affine(np.linalg.inv(img.affine), mm)).astype(int)
     inside = ((voxel >= 0) & (voxel < img.shape)).all()
     return tuple(int(i) for i in voxel) if inside else None
 
 
 def readout_at(scene: Scene, mm: Sequence[float] | np.ndarray) -> dict[str, Any]:
-    """What every layer says at a place.
+    """Values of all layers at a position.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ def readout_at(scene: Scene, mm: Sequence[float] | np.ndarray) -> dict[str, Any]
     -------
     dict
         ``mm``, ``voxel`` (axes of the background's file, None outside), ``region``, ``intensity``, and
-        ``values``: for every method ``name``, ``value`` (None outside or not finite) and ``percentile``
-        (of brain voxels whose absolute value is not greater).
+        ``values``: for each method ``name``, ``value`` (None outside or not finite) and ``percentile``
+        (percentage of brain voxels whose absolute value is not greater).
     """
     at = voxel_at(scene.original, mm)
     shown = voxel_at(scene.background, mm)
@@ -70,14 +70,14 @@ def clusters_of(
     inside: bool = True,
     at_most: int = 20,
 ) -> list[dict[str, Any]]:
-    """Connected voxels (by faces) beyond a threshold, those with the highest |peak| first.
+    """Clusters of voxels (connected by faces) beyond a threshold, sorted by |peak|.
 
     Parameters
     ----------
     scene : Scene
     layer : Layer
     threshold : float
-        Of |value|; voxels of value 0 never belong to a cluster.
+        Threshold of |value|; voxels of value 0 never belong to a cluster.
     sign : {"both", "positive", "negative"}, default "both"
         Positive and negative voxels are never in one cluster.
     inside : bool, default True

@@ -1,4 +1,4 @@
-"""3-D rendering on demand with ipyniivue, which is imported and drawn only when its tab is opened."""
+"""3-D rendering with ipyniivue, which is imported only when its tab is opened."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class RenderTab:
         self.box = widgets.VBox([])
 
     def opened(self, is_open: bool) -> None:
-        """The tab is in front, or no longer."""
+        """Called when the tab is opened or closed."""
         self._open = is_open
         self.changed()
 
     def changed(self) -> None:
-        """What is shown has changed; nothing is drawn while the tab is closed."""
+        """Called when the scene or the methods change; nothing is drawn while the tab is closed."""
         self._close()
         if not self._open:
             return
@@ -53,7 +53,7 @@ class RenderTab:
             return
         try:
             self._draw(scene)
-        except Exception as error:  # the rendering is an extra: the slices go on without it
+        except Exception as error:  # the slices also work without the rendering
             self._show_message(f"3-D rendering failed: {type(error).__name__}: {error}")
 
     def _draw(self, scene: Scene) -> None:
@@ -67,7 +67,7 @@ class RenderTab:
                 volumes.append(_overlay(scene, layer, Path(folder) / "map.nii.gz"))
             niivue.load_volumes(volumes)
         niivue.set_slice_type(SliceType.RENDER)
-        niivue.set_clip_plane(0.1, 180, 20)  # opens the head, or a map inside would not be seen
+        niivue.set_clip_plane(0.1, 180, 20)  # a clip plane, so that the map inside the head is visible
         self._niivue = niivue
         title = f"{scene.title}: {layer.name if layer else 'image only'}, highest 5 % of the brain. "
         self.box.children = [widgets.Label(title + "Drag turns; right drag moves the cut."), niivue]
@@ -78,7 +78,7 @@ class RenderTab:
     def _close(self) -> None:
         self.box.children = []
         if self._niivue is not None:
-            self._niivue.close()  # its volumes would stay in the kernel and in a saved notebook
+            self._niivue.close()  # otherwise its volumes stay in the kernel and in a saved notebook
             self._niivue = None
 
 

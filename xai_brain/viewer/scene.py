@@ -1,7 +1,7 @@
-"""One subject or group in memory, and how it is handed to the browser.
+"""The images of one participant or group in memory, and their message to the browser.
 
-Axes are reordered and flipped to RAS for the display; values stay what the file holds. A map of another
-grid is sampled on the background's grid for drawing only: what is read out comes from its own voxels.
+Axes are reordered and flipped to RAS for the display; the values are those of the file. A map on another grid
+is sampled on the grid of the background for drawing only; values are read from its own voxels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xai_brain.viewer.layers import Layer, brain_of
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is shown of one subject or group.
+    """All images that are shown for one participant or group.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Scene:
         On the displayed grid; bool, and integer label indices.
     regions : mapping of label index to name
     messages : list of str
-        What could not be shown, and why.
+        Images that could not be shown, with the reason.
     """
 
     title: str
@@ -48,11 +48,11 @@ class Scene:
 
     @cached_property
     def brain(self) -> np.ndarray:
-        """Bool; everywhere when the background is nowhere 0."""
+        """Brain mask, bool; True everywhere if the background has no zeros."""
         return brain_of(np.asanyarray(self.background.dataobj))
 
     def start(self) -> list[int]:
-        """Voxel to begin at: in the middle of the truth, else the peak of the first map."""
+        """Initial voxel: the centre of the true location, otherwise the peak of the first map."""
         if self.truth is not None and self.truth.any():
             inside = np.argwhere(self.truth)
             near = np.linalg.norm(inside - inside.mean(0), axis=1).argmin()
@@ -64,7 +64,7 @@ class Scene:
         return [n // 2 for n in self.background.shape]
 
     def box(self, margin: int = 3) -> list[list[int]]:
-        """First and last voxel (exclusive) along each axis of what is worth showing."""
+        """Bounding box of the displayed region: first and last voxel (exclusive) along each axis."""
         sides = []
         for axis, n in enumerate(self.brain.shape):
             others = tuple(k for k in range(3) if k != axis)
@@ -75,7 +75,7 @@ class Scene:
     def message(
         self, methods: Sequence[str], limits: Mapping[str, float]
     ) -> tuple[dict[str, Any], list[bytes]]:
-        """What is sent to the browser: a small description, and uint8 buffers.
+        """The message to the browser: a description and uint8 buffers.
 
         Buffers: the background, the maps of the panels, the outlines, the colour tables.
         """
@@ -114,10 +114,10 @@ class Scene:
 
 
 def for_looking(data: np.ndarray) -> np.ndarray:
-    """uint8: 1 to 255 between the 0.5th and 99.5th percentile of what is above 0, which stays 0."""
+    """Display intensities, uint8: 1 to 255 from the 0.5th to the 99.5th percentile of positive values."""
     data = np.nan_to_num(data)
     if data.min() >= 0 and data.max() <= 255 and not np.mod(data, 1).any():
-        return data.astype(np.uint8)  # prepared for looking already
+        return data.astype(np.uint8)  # already prepared for display
     inside = data > 0
     low, high = np.percentile(data[inside], [0.5, 99.5]) if inside.any() else (0.0, 1.0)
     scaled = 1 + 254 * np.clip((data - low) / max(high - low, 1e-6), 0, 1)
@@ -125,7 +125,7 @@ def for_looking(data: np.ndarray) -> np.ndarray:
 
 
 def _ranks(labels: np.ndarray) -> np.ndarray:
-    """Labels as uint8 that differ between neighbours; the outline needs no more."""
+    """Labels as uint8 that differ between neighbouring regions, which is sufficient for outlines."""
     indices, rank = np.unique(labels, return_inverse=True)
     rank = rank.reshape(labels.shape) - int(np.searchsorted(indices, 0))
     return np.where(labels == 0, 0, 1 + rank % 255)

@@ -1,4 +1,4 @@
-"""The viewer: which subject and maps, around the drawing in the browser."""
+"""The viewer: selection of participant and maps, and the canvas in the browser."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from xai_brain.viewer.readout import clusters_of, readout_at
 from xai_brain.viewer.render3d import RenderTab
 from xai_brain.viewer.scene import Scene
 
-N_FOR_COMMON = 12  # subjects whose limits give the common scale
+N_FOR_COMMON = 12  # participants whose limits determine the common scale
 
 
 class SliceViewer(widgets.VBox):
-    """Look at the maps of a run: three linked planes, up to four methods side by side.
+    """Interactive viewer of the maps of a run: three linked planes, up to four methods side by side.
 
-    Only tables are read at first; images are read for one subject at a time. Everything that is chosen
-    changes the display, never a map.
+    Only tables are read at first; images are read for one participant at a time. All controls change the
+    display and not the maps.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class SliceViewer(widgets.VBox):
         title: str = "images",
         orientation: str | None = None,
     ) -> SliceViewer:
-        """Look at maps made by anyone.
+        """View given images and maps, also of other software.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ class SliceViewer(widgets.VBox):
             Outlined at half of its maximum.
         title : str, default "images"
         orientation : str, optional
-            Directions in which the voxel indices increase, such as ``LAS``, in files that do not say so;
+            Directions in which the voxel indices increase, such as ``LAS``, for files without orientation;
             without it, such files are not shown.
         """
         if orientation is not None:
@@ -115,12 +115,12 @@ class SliceViewer(widgets.VBox):
 
     # -- for code ------------------------------------------------------------------------------
     def show(self, participant_id: str) -> None:
-        """Change to a subject, or to a group map by its name.
+        """Show a participant, or group maps, by name.
 
         Raises
         ------
         KeyError
-            There is none of that name.
+            The name does not exist.
         """
         names = [entry.name for entry in self._catalogue.entries]
         if participant_id not in names:
@@ -128,11 +128,11 @@ class SliceViewer(widgets.VBox):
         self.chooser.pick(names.index(participant_id))
 
     def go_to(self, mm: Sequence[float]) -> None:
-        """Move the crosshair to a place, (x, y, z) in RAS+ mm."""
+        """Move the crosshair to a position, (x, y, z) in RAS+ mm."""
         self.canvas.send({"kind": "go", "mm": [float(x) for x in mm]})
 
     def readout(self, mm: Sequence[float]) -> dict[str, Any]:
-        """Voxel, region, intensity and every method's value and percentile at (x, y, z) mm.
+        """Voxel, region, intensity, and value and percentile of every method at (x, y, z) mm.
 
         See `xai_brain.viewer.readout.readout_at`.
         """
@@ -141,7 +141,7 @@ class SliceViewer(widgets.VBox):
         return readout_at(self._scene, mm)
 
     def save_html(self, path: str | Path) -> Path:
-        """Write what is shown as one page that needs neither Python nor a network."""
+        """Write the current view as an HTML page that requires neither Python nor a network connection."""
         if self._scene is None:
             raise ValueError("nothing is shown")
         chosen = {
@@ -153,7 +153,7 @@ class SliceViewer(widgets.VBox):
         return write_page(Path(path), description, buffers, chosen)
 
     def _ipython_display_(self) -> None:
-        """Show the viewer and, hidden while the viewer works, the picture that the notebook keeps."""
+        """Show the viewer and the picture of the last view, which is hidden while the viewer is active."""
         from IPython.display import display
 
         display({**self._repr_mimebundle_(), "text/plain": ""}, raw=True)
@@ -190,7 +190,7 @@ class SliceViewer(widgets.VBox):
         self.canvas.send({**description, "messages": messages}, buffers)
 
     def _limits(self) -> dict[str, float]:
-        """Where the colours of each method end; empty: every map has its own."""
+        """Limit of the colour scale of each method; empty: each map has its own limit."""
         if self.controls["scale"].value != "common" or self._scene is None:
             return {}
         if isinstance(self._catalogue, GivenImages):
@@ -202,7 +202,7 @@ class SliceViewer(widgets.VBox):
         return self._common
 
     def _common_limits(self) -> dict[str, float]:
-        """Median over some subjects of each method's limit."""
+        """Median over some participants of the limit of each method."""
         subjects = [entry for entry in self._catalogue.entries if not entry.group]
         step = max(len(subjects) // N_FOR_COMMON, 1)
         found: dict[str, list[float]] = {}
@@ -218,7 +218,7 @@ class SliceViewer(widgets.VBox):
             self.canvas.send({"kind": "limits", "limits": {**own, **self._limits()}})
 
     def _received(self, canvas: SliceCanvas, content: dict[str, Any], buffers: list) -> None:
-        """A message of the browser; what goes wrong is said in the widget, never as a trace."""
+        """Handle a message of the browser; errors are shown in the widget, not as a traceback."""
         try:
             self._answer(content, buffers)
         except Exception as error:
@@ -252,7 +252,7 @@ class SliceViewer(widgets.VBox):
 
 
 def as_text(readout: dict[str, Any]) -> dict[str, Any]:
-    """A readout with its values as text, so that the browser shows the digits that Python has."""
+    """A readout with its values as text, so that the browser shows the same digits as Python."""
     values = [
         {**row, "value": None if row["value"] is None else f"{row['value']:.6g}"} for row in readout["values"]
     ]

@@ -1,4 +1,4 @@
-"""Folds: who is tested by which network, and who trains and validates it."""
+"""Folds: division of participants into training, validation and test parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xai_brain.task.build import build_task
 from xai_brain.task.protocol import Task
 
 KINDS = ("stratified", "hold_out", "column")
-MAX_BINS = 5  # of a number that is balanced
+MAX_BINS = 5  # bins of a balanced number
 
 
 def make_folds(
@@ -31,34 +31,34 @@ def make_folds(
     balance_on: Sequence[str] = (),
     task: Task | None = None,
 ) -> pd.DataFrame:
-    """Assign every participant to the fold in which it is tested.
+    """Assign each participant to the fold in which it is tested.
 
     All images of a participant are in one fold.
 
     Parameters
     ----------
     participants : pandas.DataFrame
-        With participant_id, target and the columns that are named below.
+        With participant_id, target and the columns that are given below.
     n_folds : int, default 5
-        Of kind "stratified".
+        Number of folds for kind "stratified".
     random_state : int, default 0
     kind : {"stratified", "hold_out", "column"}, default "stratified"
-        ``stratified``: every fold has the classes of the whole. ``hold_out``: fold 0 is tested, all
-        others only train. ``column``: one fold per value of `column`, in sorted order, e.g. leave one
-        site out; who has the value ``train`` is never tested.
+        ``stratified``: all folds have the same proportions of classes. ``hold_out``: only fold 0 is tested.
+        ``column``: one fold per value of `column`, in sorted order, e.g. to leave one site out; participants
+        with the value ``train`` are never tested.
     n_repeats : int, default 1
-        Of kind "stratified": how often all participants are divided anew. Repeat r has the folds
-        ``r * n_folds`` to ``(r + 1) * n_folds - 1``; repeat 0 is what a single one would be.
+        Number of divisions of all participants for kind "stratified". Repeat r has the folds
+        ``r * n_folds`` to ``(r + 1) * n_folds - 1``; repeat 0 equals a single division.
     test_fraction : float, default 0.2
-        Of kind "hold_out"; roughly when participants are grouped.
+        Share of test participants for kind "hold_out"; approximate for grouped participants.
     column : str, optional
-        Of kind "column".
+        Column for kind "column".
     group_column : str, optional
-        Participants with the same value stay together, e.g. family_id; a missing value is alone.
+        Participants with the same value are in one fold, e.g. family_id; missing values form no group.
     balance_on : sequence of str, default ()
-        Numbers (e.g. age, icv_ml) or categories that are spread evenly over the folds: folds are
-        stratified by class and, inside a class, by bins of the first, inside these by bins of the
-        second. Missing numbers count as the median of the class.
+        Numbers (e.g. age, icv_ml) or categories to balance over the folds: folds are stratified by class,
+        within classes by bins of the first column, and within these by bins of the second. Missing numbers
+        are replaced by the median of the class.
     task : Task, optional
         Determines the strata, which for classification (the default) are the classes.
 
@@ -119,15 +119,15 @@ def split_fold(
     group_column: str | None = None,
     task: Task | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Training, validation and test rows of one fold; validation is taken from the training side.
+    """Training, validation and test rows of one fold; the validation part is taken from the training part.
 
     Parameters
     ----------
     participants, folds : pandas.DataFrame
-        The second from `make_folds` or `read_folds`.
+        `folds` from `make_folds` or `read_folds`.
     fold : int
     validation_fraction : float
-        Share of the training side, stratified like the folds.
+        Share of the training part, stratified like the folds.
     random_state : int, default 0
     group_column : str, optional
         Participants with the same value are not divided between training and validation.
@@ -195,13 +195,13 @@ def _groups(participants: pd.DataFrame, column: str | None) -> np.ndarray | None
 
 
 def _smallest_class(target: pd.Series, groups: np.ndarray | None) -> int:
-    """Participants of the smallest class; groups that hold one when they stay together."""
+    """Number of participants (or groups) of the smallest class."""
     units = np.arange(len(target)) if groups is None else groups
     return int(pd.Series(units).groupby(target.to_numpy()).nunique().min())
 
 
 def _strata(participants: pd.DataFrame, balance_on: Sequence[str], n_folds: int) -> np.ndarray:
-    """Class, divided further by what is to be balanced; integers that sort by class first."""
+    """Strata by class and balanced columns, as integers that sort by class first."""
     target = _value_of(participants, "target", "balance_on") if balance_on else None
     if target is None:
         return participants.drop_duplicates("participant_id")["target"].to_numpy()
@@ -231,13 +231,13 @@ def _k_folds(
     n_folds: int,
     random_state: int | np.random.RandomState,
 ) -> np.ndarray:
-    """Fold of every participant."""
+    """Fold of each participant."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     order = np.arange(len(strata))
     if len(np.unique(strata)) > target.nunique():
-        # sklearn deals strata out in the order in which they appear; sorted, small ones even out
+        # scikit-learn assigns strata in order of appearance; sorting balances small strata
         order = np.argsort(strata, kind="stable")
     strata, groups = strata[order], None if groups is None else groups[order]
     fold = np.zeros(len(strata), int)
@@ -261,11 +261,11 @@ def _draw_test_set(
     fraction: float,
     random_state: int | np.random.RandomState,
 ) -> np.ndarray:
-    """About a fraction of the participants, stratified, as a bool per participant."""
+    """Stratified test set of about a fraction of the participants, as a bool per participant."""
     smallest = _smallest_class(target, groups)
     if smallest < 2:
         raise DataError("folds: a class has fewer than two groups of participants to divide; do not group")
-    # a part of a few groups each can be stratified; of one group it cannot
+    # stratification is possible only with several groups per part
     at_most = min(smallest, 20) if groups is None else max(min(smallest // 3, 20), 2)
     part = Fraction(fraction).limit_denominator(at_most)
     part = min(max(part, Fraction(1, at_most)), Fraction(at_most - 1, at_most))
@@ -273,7 +273,7 @@ def _draw_test_set(
 
 
 def _by_column(participants: pd.DataFrame, column: str | None) -> np.ndarray:
-    """The fold of every participant is the rank of its value."""
+    """The fold of each participant is the rank of its value."""
     values = _value_of(participants, column, "column")
     if values.isna().any():
         raise DataError(f"folds.column={column}: {named(values.index[values.isna()].tolist())} has no value")

@@ -1,4 +1,4 @@
-"""What folds are made of, and where the classes differ in more than the class."""
+"""Summary of folds, and differences between the classes in other variables."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pandas as pd
 
 from xai_brain.data.folds.tables import fold_numbers
 
-STRONG_DIFFERENCE = 0.5  # in standard deviations
+STRONG_DIFFERENCE = 0.5  # standard deviations
 
 
 def summarise_folds(
     participants: pd.DataFrame, folds: pd.DataFrame, columns: Sequence[str] = ("age", "sex", "site")
 ) -> pd.DataFrame:
-    """One row per fold: whom it tests.
+    """Summary of the test participants, one row per fold.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def summarise_folds(
     folds : pandas.DataFrame
         From `make_folds`.
     columns : sequence of str
-        Numbers are given as mean and standard deviation over participants, categories as counts.
+        Numbers are summarised by mean and standard deviation over participants, categories by counts.
 
     Returns
     -------
@@ -51,10 +51,11 @@ def summarise_folds(
 
 
 def confound_differences(participants: pd.DataFrame, columns: Sequence[str]) -> dict[str, float]:
-    """How far classes differ in a confound, in standard deviations.
+    """Standardised differences between the classes in confounds.
 
-    Of numbers the difference of two class means by the root of the mean of their variances; of
-    categories the same of the share of each value. The largest over values and pairs of classes.
+    For numbers, the difference between two class means divided by the square root of the mean variance; for
+    categories, the same for the share of each value. The maximum over values and pairs of classes is
+    returned.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def confound_differences(participants: pd.DataFrame, columns: Sequence[str]) -> 
     -------
     dict
         Column to absolute difference; columns without variation or with fewer than two known values
-        in a class are left out.
+        in a class are excluded.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Tables of folds: reading one that was made elsewhere, and what every one of them must have."""
+"""Reading and validating tables of folds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from xai_brain.io.tables import read_table
 from xai_brain.task.build import build_task
 from xai_brain.task.protocol import Task
 
-NEVER_TESTED = -1  # in the column fold: always on the training side
+NEVER_TESTED = -1  # in the column fold: always in the training part
 
 
 def read_folds(
     path: str | Path, participants: pd.DataFrame, task: Task | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Folds that were made elsewhere: a folds.tsv of another run, or by hand.
+    """Read given folds: folds.tsv of another run, or a table made by the user.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ def read_folds(
     folds : pandas.DataFrame
         As from `make_folds`.
     unknown_ids : list of str
-        Ids of the table that are not in the cohort; they are left out.
+        Ids of the table that are not in the cohort; they are excluded.
 
     Raises
     ------
     DataError
-        No such file or column, a participant without a fold or with several, folds that are no numbers.
+        The file or a column is missing, a participant has no fold or several, or a fold is not a number.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -77,12 +77,12 @@ def read_folds(
 
 
 def fold_numbers(folds: pd.DataFrame) -> list[int]:
-    """Numbers of the folds that have someone to test."""
+    """Numbers of the folds with test participants."""
     return sorted(int(fold) for fold in folds["fold"].unique() if fold != NEVER_TESTED)
 
 
 def with_repeat(predictions: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
-    """Predictions with the repeat that each fold belongs to, where folds were repeated."""
+    """Predictions with the repeat of each fold, if folds were repeated."""
     if "repeat" not in folds:
         return predictions
     repeat_of = folds.drop_duplicates("fold").set_index("fold")["repeat"]

@@ -1,4 +1,4 @@
-"""BIDS trees, raw or derivative: which image belongs to whom."""
+"""BIDS trees, raw or derivative."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def find(
     problems : Problems
         Receives participants without an image and folders with several images.
     tables : list of str, optional
-        Instead of participants.tsv, which derivatives often lack; the second and further add columns
-        (``phenotype/*.tsv``). Values in ``sub-<id>_sessions.tsv`` go before those of the person.
+        Used instead of participants.tsv, which derivatives often lack; further tables add columns
+        (``phenotype/*.tsv``). Values in ``sub-<id>_sessions.tsv`` have precedence.
     entities : dict, optional
-        Which image where a folder holds several: ``{"desc": "brain"}``. None stands for a name without
-        the entity; ``run: 1`` is also met by a name without run.
+        Entities that select one of several images of a folder, e.g. ``{"desc": "brain"}``. None selects a
+        name without the entity; ``run: 1`` also selects a name without run.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def _images(
 
 
 def require_folder(root: Path, what: str) -> None:
-    """Refuse a root that is missing or a file."""
+    """Refuse a root that is not an existing folder."""
     if root.is_file():
         raise DataError(f"{root}: is a file; set data.root to {what}")
     if not root.is_dir():
@@ -79,7 +79,7 @@ def no_image(entities: Entities) -> str:
 
 
 def _sessions(path: Path) -> dict[str, dict[str, Any]]:
-    """What a sub-<id>_sessions.tsv says of each session."""
+    """Values of each session in sub-<id>_sessions.tsv."""
     if not path.is_file():
         return {}
     table = read_table(path)
@@ -94,7 +94,7 @@ def _sessions(path: Path) -> dict[str, dict[str, Any]]:
 def one_image(
     folder: Path, participant_id: str, entities: Entities, problems: Problems
 ) -> dict[str, Any] | None:
-    """The T1w image of a folder with its masks; None when there is none, or more than one."""
+    """The T1w image of a folder with its masks; None if there is none or more than one."""
     try:
         return _one_image(folder, participant_id, entities, problems)
     except ImageError as error:  # .nii and .nii.gz of the same name
@@ -136,7 +136,7 @@ def _one_image(
 
 
 def _belongs(mask: dict[str, str], image: dict[str, str]) -> bool:
-    """Same session, space and resolution; other entities of the mask are those of the image."""
+    """Whether a mask belongs to an image: same session, space, resolution and other entities of the mask."""
     same = all(mask.get(key) == image.get(key) for key in ("ses", "space", "res"))
     return same and all(
         mask.get(key, image.get(key)) == image.get(key) for key in ("acq", "ce", "rec", "run")

@@ -1,4 +1,4 @@
-"""ClinicaDL CAPS: images of the t1-linear pipeline, chosen by a table of participants and sessions."""
+"""ClinicaDL CAPS: images of the t1-linear pipeline for a table of participants and sessions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def find(
         The CAPS folder, or the one above it.
     problems : Problems
     tables : list of str, optional
-        TSV with participant_id, session_id and labels; participants.tsv in `root` when not given.
-        Sessions that it does not list are no part of the cohort.
+        TSV with participant_id, session_id and labels; default: participants.tsv in `root`.
+        Sessions that it does not list do not belong to the cohort.
     entities : dict, optional
-        ``{"desc": "Crop"}`` for the cropped image where both are there, ``{"desc": None}`` for the other.
+        ``{"desc": "Crop"}`` selects the cropped image if both exist, ``{"desc": None}`` the other.
 
     Returns
     -------

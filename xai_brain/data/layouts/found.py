@@ -1,4 +1,4 @@
-"""Participants and images that a layout finds, and how they are joined."""
+"""Participants and images of a layout, and their join."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Found(NamedTuple):
     Parameters
     ----------
     participants : pandas.DataFrame
-        participant_id, perhaps session_id, and whatever is known of them, as text.
+        participant_id, optionally session_id, and all other columns, as text.
     images : list of dict
         From `image_row`; further keys are values of that session.
     where : str
         The table or tables, for messages.
     require_images : bool, default True
-        Whether a line without an image is a problem; the tables of public studies list more participants
-        than anyone has downloaded.
+        Whether a line without an image is a problem; tables of public studies often list more participants
+        than were downloaded.
     require_rows : bool, default True
-        Whether an image without a line is a problem; it is none where the table is a choice.
+        Whether an image without a line is a problem; False if the table selects the participants.
     """
 
     participants: pd.DataFrame
@@ -47,7 +47,7 @@ def image_row(
     truth_path: Path | None = None,
     space: str = "",
 ) -> dict[str, Any]:
-    """One image; `space` is empty when the source does not say it."""
+    """One image; `space` is empty if the source does not state it."""
     return {
         "participant_id": participant_id,
         "session_id": session_id,
@@ -59,7 +59,7 @@ def image_row(
 
 
 def join(found: Found, problems: Problems) -> pd.DataFrame:
-    """One row per image with what is known of its person; what does not match goes to `problems`."""
+    """One row per image with the values of its participant; mismatches are added to `problems`."""
     by_session = "session_id" in found.participants and any(image["session_id"] for image in found.images)
     keys = ["participant_id", "session_id"] if by_session else ["participant_id"]
     participants = (
@@ -71,7 +71,7 @@ def join(found: Found, problems: Problems) -> pd.DataFrame:
         key = tuple(image[name] for name in keys)
         if key in lines:
             used.add(key)
-            # what is known of the session goes before what is known of the person
+            # values of the session have precedence over those of the participant
             known = {name: value for name, value in image.items() if name in IMAGE_COLUMNS or pd.notna(value)}
             rows.append({**dict.fromkeys(IMAGE_COLUMNS), **lines[key], **known})
         elif found.require_rows and not problems.has(image["participant_id"]):

@@ -36,18 +36,18 @@ def find(
     root : Path
     problems : Problems
     label : str
-        Of the restricted table only this column, the age and the family are taken along.
+        Only this column, the age and the family are read from the restricted table.
     tables : list of str, optional
-        The unrestricted CSV, and the restricted one when there is access to it; by default those in
-        `root` whose names begin with unrestricted and RESTRICTED.
+        The unrestricted CSV and, if available, the restricted one; default: the files in `root` whose names
+        begin with unrestricted and RESTRICTED.
     image : str, optional
         Path below the folder of a subject; by default the first of MNINonLinear/T1w_restore_brain.nii.gz
-        and T1w/T1w_acpc_dc_restore_brain.nii.gz that anyone has, else ``<id>.nii[.gz]`` in `root`.
+        and T1w/T1w_acpc_dc_restore_brain.nii.gz that exists, otherwise ``<id>.nii[.gz]`` in `root`.
 
     Returns
     -------
     Found
-        Participants without an image are left out silently: the tables list the whole study.
+        Participants without an image are excluded without a message, because the tables list the whole study.
     """
     require_folder(root, "the folder that holds the six-digit ids")
     paths = table_paths(root, tables or []) or sorted(
@@ -106,7 +106,7 @@ def _participants(paths: list[Path], label: str) -> pd.DataFrame:
         if "Subject" not in table:
             raise DataError(f"{path}: has no column Subject (its columns: {', '.join(table.columns[:20])})")
         if set(RESTRICTED) & set(table.columns):
-            # the rest of what the restricted table says stays where it is
+            # other columns of the restricted table are not copied
             kept = {"Subject", *RESTRICTED, label}
             table = table[[name for name in table if name in kept or name.lower() == label.lower()]]
         table["participant_id"] = prefixed(table.pop("Subject"), "sub-")

@@ -1,4 +1,4 @@
-"""IXI as it is downloaded: one folder of images and the study's table."""
+"""IXI as downloaded: a folder of images and the table of the study."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def find(
     Returns
     -------
     Found
-        With site (the middle of the file name). 0 as a sex or age means missing, and lines that agree are
-        one. Participants without an image are left out silently: the table lists 619, the download has 581.
+        With site (from the file name). A sex or age of 0 is missing, and equal lines are merged. Participants
+        without an image are excluded without a message: the table lists 619, the download contains 581.
     """
     require_folder(root, "the folder that holds T1 and IXI.xls")
     names = tables or [name for name in TABLES if (root / name).is_file()][:1]
@@ -88,7 +88,7 @@ def _images(files: list[Path], problems: Problems) -> list[dict[str, Any]]:
 
 
 def _mask_of(image: Path, masks: set[Path]) -> Path | None:
-    """The brain mask beside an image."""
+    """The brain mask in the folder of an image."""
     stem = image.name.split(".nii")[0]
     names = [f"{stem}{what}{ending}" for what in ("_brain_mask", "_mask") for ending in (".nii.gz", ".nii")]
     there = [path for name in names if (path := image.with_name(name)) in masks]
@@ -116,5 +116,5 @@ def _participants(path: Path, problems: Problems) -> pd.DataFrame:
             reason = f"its {len(rows)} lines differ in {' and '.join(different)}; keep the right one"
             problems.add(str(participant_id), path, reason)
             continue
-        lines.append(rows.bfill().iloc[0])  # lines that agree are one; what one lacks the other has
+        lines.append(rows.bfill().iloc[0])  # compatible lines are merged
     return pd.DataFrame(lines, columns=table.columns).reset_index(drop=True)

@@ -21,19 +21,19 @@ def find(
 ) -> Found:
     """Modulated grey-matter maps in MNI152 space with age, sex, CDR and further columns.
 
-    They are densities, not T1w intensities: use ``preprocessing=vbm``. Those who download them
-    has to agree with the data use agreement of OASIS.
+    The values are densities and not T1w intensities; use ``preprocessing=vbm``. Users must accept the data
+    use agreement of OASIS.
 
     Parameters
     ----------
     root : Path
-        Folder of data: the maps lie in its folder oasis1, and are downloaded when they are not there.
+        Data folder; the maps are in its folder oasis1 and are downloaded if they are missing.
     problems : Problems
     n_subjects : int, optional
-        The first so many; all by default (403, or 415 without DARTEL).
+        Number of images, in the order of the study; default: all (403, or 415 without DARTEL).
     dartel : bool, default True
     url : str, optional
-        A mirror, which holds archive_dartel.tgz (or archive.tgz), oasis_cross-sectional.csv and
+        A mirror with archive_dartel.tgz (or archive.tgz), oasis_cross-sectional.csv and
         data_usage_agreement.txt.
 
     Returns

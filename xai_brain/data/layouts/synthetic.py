@@ -1,9 +1,9 @@
 """A cohort of brains with a planted difference between two classes, made offline from the MNI152 template.
 
-Every subject is the template seen through an own smooth deformation, contrast, bias field and noise.
-Class M also carries an effect in one sphere: its content is expanded (or shrunk) and brighter (or darker).
-Outside of that sphere the classes have the same distribution, by construction, so that the right answer of
-any attribution method is known. Written as a BIDS derivative and read like real data.
+Each participant is the template with an individual smooth deformation, contrast, bias field and noise. Class
+M also has an effect in one sphere, whose content is expanded (or shrunk) and brighter (or darker). Outside
+this sphere the classes have the same distribution by construction, so that the correct location is known. The
+cohort is written as a BIDS derivative and read like real data.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ SPACE = "MNI152"
 def make_synthetic_cohort(
     root: str | Path, settings: SyntheticSettings, progress: Callable[[int, int], Any] | None = None
 ) -> Path:
-    """Write the cohort as a BIDS derivative; a cohort of the same settings that is there already is kept.
+    """Write the cohort as a BIDS derivative; an existing cohort with the same settings is kept.
 
-    Beside every T1w (int16, 0 outside of the brain) lies the mask of the place of the effect in this
-    subject; for class F it is where the difference would be.
+    For each T1w image (int16, 0 outside the brain) a mask of the location of the effect in this participant
+    is written; for class F it is the location at which the effect would be.
 
     Parameters
     ----------
     root : str or Path
-        Appears only when the cohort is complete.
+        Folder of the cohort, which becomes visible when the cohort is complete.
     settings : SyntheticSettings
     progress : callable of (n_done, n_subjects), optional
 
@@ -57,7 +57,7 @@ def make_synthetic_cohort(
     Raises
     ------
     ValueError
-        `root` holds something else, or a cohort of other settings.
+        `root` contains other files or a cohort with other settings.
     """
     root = Path(root)
     if _holds_cohort(root, settings):
@@ -107,7 +107,7 @@ def _description(settings: SyntheticSettings) -> dict[str, Any]:
 
 
 def _holds_cohort(root: Path, settings: SyntheticSettings) -> bool:
-    """Whether the cohort is there; raises when something else is."""
+    """Whether the cohort exists; raises an error if `root` contains something else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     description = root / "dataset_description.json"

@@ -17,17 +17,17 @@ PATHS = ("t1w_path", "brain_mask_path", "truth_path")
 
 
 def find(root: Path, problems: Problems, *, tables: list[str] | None = None) -> Found:
-    """Images named by a table.
+    """Images that a table lists.
 
     Parameters
     ----------
     root : Path
-        All images lie below it; relative paths of the table begin there.
+        Folder that contains all images; relative paths in the table refer to it.
     problems : Problems
         Receives lines without a path, paths that leave `root`, and missing files.
     tables : list of str, optional
-        CSV, TSV or parquet with participant_id and t1w_path, perhaps session_id, brain_mask_path,
-        truth_path, space and any label; participants.tsv in `root` when not given.
+        CSV, TSV or parquet with participant_id and t1w_path, optionally session_id, brain_mask_path,
+        truth_path, space and any label; default: participants.tsv in `root`.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def find(root: Path, problems: Problems, *, tables: list[str] | None = None) -> 
 
 
 def _path(root: Path, value: Any) -> Path | None:
-    """Below `root` where it lies there, without ``..``; links are not followed, they may lead elsewhere."""
+    """Path below `root`, without ``..``; links are not followed because they may lead elsewhere."""
     if value is None or pd.isna(value):
         return None
     path, folder = Path(os.path.abspath(root / str(value))), Path(os.path.abspath(root))

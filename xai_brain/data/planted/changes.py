@@ -1,4 +1,4 @@
-"""What a planted effect does to one volume: shrink or grow a region, or change its intensity."""
+"""Changes of a volume by a planted effect: volume or intensity of a region."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from xai_brain.data.planted.local_change import jacobian_determinant, scaled_abo
 from xai_brain.data.planted.placement import Place, world_mm
 from xai_brain.io.nifti import Grid
 
-SPLINE_PAD_VOXELS = 8  # beyond it a cubic spline no longer feels where its voxels end
-LEAST_JACOBIAN = 0.1  # of the pullback: no fold, and no content squeezed to nothing
+SPLINE_PAD_VOXELS = 8  # beyond it a cubic spline does not depend on the border
+LEAST_JACOBIAN = 0.1  # limits of the pullback, to avoid folding
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class SoftRegion:
 def soft_region(place: Place, grid: Grid, edge_mm: float | None) -> SoftRegion:
     edge = min(edge_mm or place.deepest_mm / 2, place.deepest_mm)
     profile = place.profile(world_mm(grid), edge, edge)
-    profile[profile < 1e-6] = 0  # what rounding leaves of a cosine
+    profile[profile < 1e-6] = 0  # rounding errors of a cosine
     return SoftRegion(profile)
 
 
 class Deformation:
-    """Shrinks or grows a region about its centroid; a margin around it makes up for the change.
+    """Shrinks or expands a region about its centroid; a margin around it compensates for the change.
 
     Within the region the Jacobian of the change is 1 + volume change; outside of region and margin nothing
     moves.
@@ -77,7 +77,7 @@ class Deformation:
         self.sign = -1 if settings.kind == "atrophy" else 1
         most = min(strongest * settings.size / 100, 0.9) if self.sign < 0 else strongest * settings.size / 100
         self.edge_mm = settings.edge_mm or place.equivalent_radius_mm
-        # a growing region needs the full profile where it will be, not only where it is
+        # an expanding region needs the full profile at its final size
         grown_mm = ((1 + most) ** (1 / 3) - 1) * place.reach_mm if self.sign > 0 else 0.0
         self.full_depth_mm = -grown_mm
         world = world_mm(grid)
@@ -95,7 +95,7 @@ class Deformation:
         return self.place.profile(places, self.full_depth_mm, self.edge_mm)
 
     def pullback(self, places: np.ndarray, volume_change: float) -> np.ndarray:
-        """Where the content of places (..., 3) in mm comes from."""
+        """Source positions of the content at positions (..., 3) in mm."""
         return scaled_about(places, self.place.center_mm, self._profile(places), volume_change)
 
     def changed(self, volume: np.ndarray, brain_mask: np.ndarray, strength: float, size: float) -> np.ndarray:
@@ -104,7 +104,7 @@ class Deformation:
         if strength == 0 or size == 0 or not region.any():
             return volume.copy()
         box = _box(self.zone, SPLINE_PAD_VOXELS)
-        # the background takes no part: beside the brain continues its nearest voxel
+        # the background is replaced by the nearest brain voxel
         nearest = ndimage.distance_transform_edt(
             ~brain_mask[box], return_distances=False, return_indices=True
         )
@@ -115,7 +115,7 @@ class Deformation:
         source = nib.affines.apply_affine(np.linalg.inv(self.grid.affine), source_mm)
         source -= [part.start for part in box]
         result = volume.copy()
-        # cubic: a linear interpolation would smooth the noise of the region, a mark of its own
+        # cubic, because linear interpolation would smooth the noise of the region, a detectable difference
         result[region] = ndimage.map_coordinates(content, source.T, order=3, mode="nearest")
         return result
 

@@ -1,7 +1,7 @@
-"""Who carries what: random classes, strengths, distractors, confounds and sites of a planted effect.
+"""Random classes, strengths, distractors, confounds and sites of a planted effect.
 
-Every draw follows from a hash of the participant's id, so that nothing else of a person has a part in it and
-the order of the rows has none. Within each class the draws are ranks: counts and moments are exact.
+All values are determined by a hash of the participant's id and do not depend on other properties or on the
+order of the rows. Within each class they are assigned by rank, so that counts and moments are exact.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ CLASS_NAMES = ("without", "with")
 
 
 def draw(participant_ids: Iterable[str], settings: PlantedEffect) -> pd.DataFrame:
-    """Draws of every participant.
+    """Random values of each participant.
 
     Parameters
     ----------
     participant_ids : iterable of str
-        In any order; repeated ids count once.
+        In any order; repeated ids are used once.
     settings : PlantedEffect
 
     Returns
     -------
     pandas.DataFrame
         Indexed by participant_id: target (0 without, 1 with; half and half), strength of the effect (0
-        without; mean 1 and standard deviation `variation` with), distractor (its strength, 0 in those who
-        do not carry it), confound (mean 0, variance 1, correlation `confound_rho` with the class), site
+        without; mean 1 and standard deviation `variation` with), distractor (its strength, 0 for participants
+        without it), confound (mean 0, variance 1, correlation `confound_rho` with the class), site
         (from 0) and seed.
     """
     ids = sorted(set(participant_ids))

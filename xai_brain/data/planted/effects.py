@@ -1,10 +1,11 @@
-"""An effect at a known place, planted into the prepared images of any cohort.
+"""Planting an effect at a known location into the prepared images of any cohort.
 
-    cohort = prepare_cohort(load_participants("bids", root), Preparation())
+    cohort = prepare_cohort(load_participants("bids", root), PreprocessingConfig())
     cohort = plant(cohort, PlantedEffect("atrophy", size=20, center_mm=[-28, -20, -16]), grid)
 
-Classes are random and independent of everything else of a person; one of them carries the effect. Whatever a
-network finds, it finds there, or in what was planted beside it to mislead.
+Classes are random and independent of all other properties of the participants; one of them has the effect.
+The classes therefore differ only at the effect, or at distractors, confounds and sites that were also
+planted.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from xai_brain.parallel.locks import run_shared
 
 ALGORITHM = 1  # raise it when the same settings begin to plant something else
 SITE_MM = 70.0  # distance of the control points of the fields of a site
-PATHS = ("mask_img", "labels_img", "table", "region")  # known by the region that they make
+PATHS = ("mask_img", "labels_img", "table", "region")  # identified by their region
 DRAWN = ["target", "strength", "distractor", "confound", "site", "seed"]
 
 
@@ -43,7 +44,7 @@ def plant(
     cache_dir: str | Path | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> pd.DataFrame:
-    """Give a prepared cohort random classes, and one of them an effect.
+    """Assign random classes to a prepared cohort and plant an effect into one of them.
 
     Parameters
     ----------
@@ -51,33 +52,34 @@ def plant(
         From `prepare_cohort`, one row per image. All images of a participant get the same draws.
     settings : PlantedEffect
     grid : Grid
-        That of the prepared volumes.
+        Grid of the prepared volumes.
     cache_dir : str or Path, optional
-        Default: ``$XAI_BRAIN_CACHE``, else ``~/.cache/xai_brain``; planted volumes lie below ``planted``.
-        What is there is not made again.
+        Default: ``$XAI_BRAIN_CACHE``, else ``~/.cache/xai_brain``; planted volumes are stored in ``planted``.
+        Existing volumes are not computed again.
     progress : function that wraps an iterable
-        Only images that are not in the cache pass through it.
+        It receives only images that are not in the cache.
 
     Returns
     -------
     pandas.DataFrame
-        The cohort with ``volume_path`` of the planted volume (outside of the brain mask it stays 0, outside
-        of the truth it is unchanged, unless distractor, confound or sites are asked for), ``truth_path`` of a
-        NIfTI mask of what a method has to point at (for lesions: a subject's own; in the class without, the
-        region), ``label`` and ``target`` (0 without, 1 with) and ``sha256`` extended by what was planted.
-        Beside them ``source_volume_path``, ``planted_strength`` and, when they are asked for,
-        ``planted_distractor``, ``planted_confound`` and ``site``.
+        The cohort with ``volume_path`` of the planted volume (0 outside the brain mask, unchanged outside the
+        truth unless a distractor, a confound or sites are planted), ``truth_path`` of a NIfTI mask of the
+        true location (for lesions that of the participant, or the region in the class without lesions),
+        ``label`` and ``target`` (0 without, 1 with effect), ``sha256`` extended by the effect,
+        ``source_volume_path``, ``planted_strength`` and, if planted, ``planted_distractor``,
+        ``planted_confound`` and ``site``.
 
     Raises
     ------
     PlantedError
-        Settings that cannot be planted into this cohort, in one line.
+        The effect cannot be planted into this cohort.
 
     Notes
     -----
-    Intensity: every region mean changes by delta times the subject's strength. Delta follows from d and the
-    standard deviation of the region's mean over all participants, so d is that of the population; in a sample
-    of n subjects the difference of random classes adds about 2 / sqrt(n) to or takes it from the measured d.
+    Intensity: the mean of the region changes by delta times the strength of the participant. Delta is
+    computed from d and the standard deviation of the mean of the region over all participants, so that d is a
+    population value; in a sample of n participants, random differences change the measured d by about 2 /
+    sqrt(n).
     """
     check_planted(settings)
     if settings.kind is None:
@@ -131,7 +133,7 @@ def _save_volume(volume: np.ndarray, path: Path) -> None:
 
 
 class _Planting:
-    """Everything that is the same for all subjects of a cohort."""
+    """Quantities that are the same for all participants of a cohort."""
 
     def __init__(self, settings: PlantedEffect, grid: Grid, cohort: pd.DataFrame, draws: pd.DataFrame):
         self.settings, self.grid, self.draws = settings, grid, draws
@@ -178,7 +180,7 @@ class _Planting:
                 raise PlantedError(f"planted.{name}: overlaps the effect with its edges; move it away")
 
     def _estimate(self, cohort: pd.DataFrame) -> None:
-        """Mean changes that make the sizes asked for, from the variation of the cohort's region means."""
+        """Mean changes for the requested effect sizes, from the variation of the region means."""
         settings = self.settings
         self.deltas = [settings.size] * len(self.effects)
         self.confound_sd = self.suppression_sd = 0.0
@@ -214,7 +216,7 @@ class _Planting:
             ]
 
     def _fingerprint(self) -> dict:
-        """What the planted volumes depend on beside the source and the draws."""
+        """Values on which the planted volumes depend, in addition to source and random values."""
         world = world_mm(self.grid)
         depths = [sha256(place.depth_mm(world).tobytes()).hexdigest() for place in self.places]
         settings = {name: value for name, value in asdict(self.settings).items() if name not in PATHS}
@@ -271,7 +273,7 @@ class _Planting:
         return volume + settings.size * unit * shares, shares > 0
 
     def _source(self, row: dict) -> tuple[np.ndarray, np.ndarray]:
-        """The prepared volume as the scanner of its site shows it, float64, and its brain mask."""
+        """The prepared volume with the effect of its site, float64, and its brain mask."""
         volume, brain_mask = np.load(row["volume_path"]).astype(np.float64), np.load(row["volume_mask_path"])
         if volume.shape != self.grid.shape:
             raise PlantedError(

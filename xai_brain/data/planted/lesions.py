@@ -30,8 +30,8 @@ def lesion_shares(
 ) -> np.ndarray:
     """Share of each voxel that is filled by lesions.
 
-    A lesion is what lies closer to its centre than a radius that varies with the direction by smooth noise,
-    with as much noise as gives the compactness. The lesions do not touch each other.
+    The radius of a lesion varies smoothly and randomly with the direction; the amount of variation follows
+    from the compactness. Lesions do not touch each other.
 
     Parameters
     ----------
@@ -40,10 +40,10 @@ def lesion_shares(
     allowed : bool ndarray of shape grid.shape
         Voxels that lesions may fill, e.g. the brain in the region.
     volume_ml : float
-        Of all lesions together.
+        Total volume of all lesions.
     count : int
     compactness : float
-        36 pi V^2 / S^3, 1 for a sphere. Beside the limits of the region a lesion may be less compact.
+        36 pi V^2 / S^3, 1 for a sphere. Lesions at the border of the region can be less compact.
     rng : numpy.random.Generator
 
     Returns
@@ -54,10 +54,10 @@ def lesion_shares(
     Raises
     ------
     PlantedError
-        The region has no room for them.
+        There is not enough space in the region.
     """
     parts = rng.uniform(0.7, 1.3, count)
-    volumes = 1000 * volume_ml * np.sort(parts / parts.sum())[::-1]  # mm^3; the largest find a place first
+    volumes = 1000 * volume_ml * np.sort(parts / parts.sum())[::-1]  # mm^3; the largest are placed first
     for _ in range(TRIES):
         shares = np.zeros(grid.shape, np.float32)
         free = allowed.copy()
@@ -86,7 +86,7 @@ def _one_lesion(
     compactness: float,
     rng: np.random.Generator,
 ) -> tuple[tuple[slice, ...], np.ndarray] | None:
-    """Box on the grid and the shares in it; None when there is no room."""
+    """Box on the grid and the shares in it; None if there is not enough space."""
     radius = (3 * volume / (4 * np.pi)) ** (1 / 3)
     candidates = np.argwhere(free)
     if not len(candidates):
@@ -131,14 +131,14 @@ def _one_lesion(
     shape = [n for k in range(3) for n in (high[k] - low[k], divide[k])]
     share = blob.reshape(shape).mean(axis=(1, 3, 5), dtype=np.float32)
     share[share < LEAST_SHARE] = 0
-    # one lesion is one piece, also where the limits of the region cut through it
+    # a lesion is connected, even at the border of the region
     return (box, share) if ndimage.label(share, ALL_AROUND)[1] == 1 else None
 
 
 def _blob(
     distance: np.ndarray, bumps: np.ndarray, roughness: float, inside: np.ndarray, n_parts: int
 ) -> np.ndarray:
-    """The parts inside that are nearest to the centre, by a distance that differs with the direction."""
+    """The parts that are nearest to the centre, by a direction-dependent distance."""
     nearness = np.where(inside, distance * np.exp(-roughness * bumps), np.inf)
     threshold = np.partition(nearness.ravel(), n_parts - 1)[n_parts - 1]
     return nearness <= threshold

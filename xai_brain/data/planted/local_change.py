@@ -1,4 +1,4 @@
-"""Local changes of known size: how an effect falls off at its rim, and a deformation about a centre."""
+"""Local changes of known size: profile at the border of an effect, and scaling about a centre."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def falloff(t: np.ndarray) -> np.ndarray:
 def scaled_about(
     places: np.ndarray, center_mm: np.ndarray, profile: np.ndarray, volume_change: float
 ) -> np.ndarray:
-    """Where the content of these places comes from, when what lies about a centre has changed its volume.
+    """Source positions of the content at given positions after a change of volume about a centre.
 
     c + (x - c) (1 - a profile), with (1 - a)^-3 = 1 + volume_change: where the profile is 1, the content is
     scaled about the centre and the Jacobian of the change is 1 + volume_change; where it is 0, nothing moves.

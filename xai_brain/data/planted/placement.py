@@ -1,4 +1,4 @@
-"""Places of planted effects: a sphere, a mask or a region of an atlas, by how deep a point lies in them."""
+"""Locations of planted effects: a sphere, a mask or an atlas region, described by depth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Place:
     Parameters
     ----------
     center_mm : ndarray of shape (3,)
-        Its centroid, world mm.
+        Centroid, world mm.
     volume_ml : float
     deepest_mm : float
         Greatest depth.
@@ -46,7 +46,7 @@ class Place:
         return float((3000 * self.volume_ml / (4 * np.pi)) ** (1 / 3))
 
     def profile(self, places: np.ndarray, full_depth_mm: float, edge_mm: float) -> np.ndarray:
-        """1 from a depth on, falling to 0 over the width of an edge; the same all around."""
+        """Profile that is 1 beyond a depth and falls to 0 over the width of the edge."""
         return falloff((full_depth_mm - self.depth_mm(places)) / edge_mm)
 
 
@@ -59,12 +59,12 @@ def sphere(center_mm: list[float] | np.ndarray, radius_mm: float) -> Place:
 
 
 def place_of(settings: PlantedEffect) -> Place:
-    """The place that the settings name.
+    """The location in the settings.
 
     Raises
     ------
     PlantedError
-        The image or the region cannot be used, in one line.
+        The image or the region cannot be used.
     """
     if settings.labels_img is not None:
         from xai_brain.atlas.atlas import load_atlas
@@ -85,16 +85,16 @@ def place_of(settings: PlantedEffect) -> Place:
 
 
 def place_of_mask(inside: np.ndarray, affine: np.ndarray, what: str, settings: PlantedEffect) -> Place:
-    """A region given by voxels.
+    """Location from a mask of voxels.
 
     Parameters
     ----------
     inside : bool ndarray of shape (X, Y, Z)
     affine : ndarray of shape (4, 4)
     what : str
-        For messages: which setting names it.
+        Name of the setting, for messages.
     settings : PlantedEffect
-        A region that is to shrink or grow has to be in one piece.
+        A region that shrinks or expands must be connected.
     """
     if not inside.any():
         raise PlantedError(f"{what}: has no voxel; give another region")

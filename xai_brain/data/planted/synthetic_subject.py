@@ -1,4 +1,4 @@
-"""One subject of the synthetic cohort: the MNI152 template, deformed, with a planted effect."""
+"""Images of the synthetic cohort: the deformed MNI152 template with a planted effect."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ COARSE_MM, FINE_MM, BIAS_MM = 60.0, 25.0, 70.0  # distance of the control points
 
 @dataclass
 class SyntheticSettings:
-    """What the cohort looks like. A variation is a standard deviation over subjects.
+    """Settings of the cohort. Variations are standard deviations over participants.
 
     Parameters
     ----------
     n_subjects : int, default 240
-        Subject k is the same in cohorts of any size.
+        Participant k is the same in cohorts of any size.
     grid : str, default "t1w_4mm"
     seed : int, default 0
     effect_center_mm : list of 3 float, default [-34, -20, -14]
         World coordinates (RAS+) in the template; the default is the left hippocampus.
     effect_radius_mm : float, default 14
-        The effect is full up to half of this radius and falls smoothly to nothing at it.
+        The effect is constant up to half of the radius and falls smoothly to 0 at the radius.
     effect_volume_change : float in [-0.4, 1], default 0.28
-        Of what lies in the inner half of the sphere; negative is atrophy, 0 switches it off.
+        Change of volume in the inner half of the sphere; negative: atrophy, 0: none.
     effect_intensity_change : float in [-0.5, 1], default 0.35
-        Relative; negative is darker, 0 switches it off.
+        Relative change; negative: darker, 0: none.
     effect_variation : float, default 0.2
-        Of the strength of both changes within class M, relative; the strength lies in [0.5, 1.5].
+        Relative variation of the strength of both changes in class M; the strength is in [0.5, 1.5].
     distractor_center_mm : list of 3 float, optional
-        Place of a second effect, alike, that half of the subjects carry whatever their class is.
+        Location of a second, equal effect in half of the participants, independent of the class.
     distractor_follows_class : bool, default False
-        It goes with the class after all: all of class M carry it, and only they.
+        Whether instead all participants of class M, and only they, have the second effect.
     deformation_mm : float, default 1.5
         Displacement along each axis.
     size_variation, contrast_variation, bias_field : float, default 0.015, 0.04, 0.04
-        Of the extent along each axis; of the brightness of everything, grey and white matter; of the
-        smooth multiplicative field.
+        Variations of the extent along each axis; of the intensity of the image, grey and white matter; and
+        of the smooth multiplicative field.
     noise : float, default 0.03
-        Rician; relative to the template's maximum.
+        Rician noise, relative to the maximum of the template.
     """
 
     n_subjects: int = 240
@@ -77,7 +77,7 @@ class SyntheticSettings:
 def make_synthetic_subject(
     index: int, settings: SyntheticSettings
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """One subject of the cohort, in memory.
+    """Compute the images of one participant.
 
     Parameters
     ----------
@@ -88,9 +88,9 @@ def make_synthetic_subject(
     Returns
     -------
     t1w : ndarray of shape grid.shape, int16
-        0 outside of the brain and only there.
+        0 outside the brain and only there.
     truth : ndarray of shape grid.shape, bool
-        The place of the effect.
+        Location of the effect.
     participant : dict
         Row of participants.tsv.
     """
@@ -100,7 +100,7 @@ def make_synthetic_subject(
     strength = float(np.clip(rng.normal(1, settings.effect_variation), 0.5, 1.5))
     sex = _sex(index, settings.seed)
 
-    # Where each voxel lies in the template: the subject's own deformation, which knows no class.
+    # Position of each voxel in the template: individual deformation, independent of the class.
     size = 1 + settings.size_variation * rng.standard_normal(3, np.float32)
     displacement = 0.9 * smooth_fields(rng, grid, COARSE_MM, 3)
     displacement += np.sqrt(1 - 0.9**2) * smooth_fields(rng, grid, FINE_MM, 3)
@@ -108,7 +108,7 @@ def make_synthetic_subject(
     brain = templates.sample(templates.brain, places)[0] > 0.5
     places = places[brain]  # (n_voxels, 3) from here on
 
-    # The planted effects. The outline above is made without them: the background knows no class.
+    # Planted effects. The outline above is independent of them, and so is the background of the class.
     source, gain = places, np.ones(len(places), np.float32)
     for effect, its_strength in _effects(index, sex, strength, settings):
         source = effect_pullback(source, effect, its_strength * effect.effect_volume_change)
@@ -139,7 +139,7 @@ def make_synthetic_subject(
 def _effects(
     index: int, sex: str, strength: float, settings: SyntheticSettings
 ) -> list[tuple[SyntheticSettings, float]]:
-    """Effects of a subject with their strengths: that of the class, and the distractor."""
+    """Effects of a participant with their strengths: the class effect and the distractor."""
     effects = [(settings, strength if sex == "M" else 0.0)]
     if settings.distractor_center_mm is not None:
         rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(2, index)))
@@ -165,10 +165,10 @@ def effect_profile(places: np.ndarray, settings: SyntheticSettings) -> np.ndarra
 
 
 def effect_pullback(places: np.ndarray, settings: SyntheticSettings, volume_change: float) -> np.ndarray:
-    """Where in the template the content of these places comes from, when its volume has changed.
+    """Source positions in the template of the content at given positions after the change of volume.
 
     Radial about the centre: 1 + volume_change is the Jacobian of the change in the inner half of the sphere.
-    The outer half makes up for it; the sphere as a whole and everything outside stay.
+    The outer half compensates for it, so that the sphere and everything outside it are unchanged.
 
     Parameters
     ----------
@@ -193,14 +193,14 @@ def _radius(places: np.ndarray, settings: SyntheticSettings) -> np.ndarray:
 
 
 def _sex(index: int, seed: int) -> str:
-    """Each consecutive pair has one of both, in random order: balanced, and the same for any n_subjects."""
+    """Sex of a participant: each consecutive pair has both, so that any n_subjects is balanced."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, index // 2)))
     return "M" if rng.integers(2) == index % 2 else "F"
 
 
 @dataclass(frozen=True)
 class Templates:
-    """Maps at 1 mm, smoothed to what a grid can carry."""
+    """Template maps at 1 mm, smoothed for the resolution of the grid."""
 
     brain: torch.Tensor  # (1, 1, X, Y, Z)
     tissue: torch.Tensor  # (1, 3, X, Y, Z): T1, grey and white matter

@@ -1,4 +1,4 @@
-"""Where the brain is in a T1-weighted image: in its brain mask, or where the image is not background."""
+"""Brain of a T1-weighted image: its brain mask, or the voxels that are not background."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from xai_brain.io.nifti import ImageError, same_grid
 
-MOST_BRAIN = 0.8  # an image in which a larger share of the voxels is no background is not skull-stripped
-MIN_FACE_SHARE = 0.5  # of the voxels on the outer faces of an image: as many at least have a background value
-ROUNDING = 1e-6  # relative: interpolation and float32 change a constant by so much
+MOST_BRAIN = 0.8  # an image with a larger share of other voxels than background is not skull-stripped
+MIN_FACE_SHARE = 0.5  # smallest share of voxels on the outer faces with a background value
+ROUNDING = 1e-6  # relative tolerance for interpolation and float32
 
 
 def find_brain(
@@ -26,7 +26,7 @@ def find_brain(
     img : nibabel.Nifti1Image
         The image, for its grid.
     brain_mask_img : nibabel.Nifti1Image or None
-        On the grid of the image. Without it the brain is where the image is not background.
+        On the grid of the image. If None, the brain consists of all voxels that are not background.
     path : str or Path
         For messages.
 
@@ -93,7 +93,7 @@ def background_values(data: np.ndarray) -> list[float]:
 
 
 def _differs(data: np.ndarray, values: list[float]) -> np.ndarray:
-    """Where an array has none of these values."""
+    """Voxels with none of these values."""
     differs = np.ones(data.shape, bool)
     for value in values:
         differs &= np.abs(data - np.float32(value)) > ROUNDING * abs(value)

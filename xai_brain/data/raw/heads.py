@@ -1,7 +1,8 @@
-"""T1s as they come from the scanner: brain extraction, bias field, alignment to MNI152; extra ``raw``.
+"""T1w images as acquired: brain extraction, bias field, alignment to MNI152 (extra ``raw``).
 
-Alignment changes no voxel: it is a matrix between two worlds, in mm. An image is brought to MNI152 by its
-affine, so that it is resampled once, on the model's grid; a map goes back by the same matrix.
+An alignment is a matrix between the coordinates of two spaces in mm. Images are transformed by changing their
+affine, so that they are resampled only once, to the grid of the model; maps are transformed back by the same
+matrix.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # the world of ITK, which is that of ANTs
 
 
 def extract_brain(head_img: nib.Nifti1Image, path: str | Path = "image") -> nib.Nifti1Image:
-    """Brain mask of a whole head by deepbet.
+    """Brain mask of an image of the whole head, by deepbet.
 
     Parameters
     ----------
@@ -67,9 +68,9 @@ def extract_brain(head_img: nib.Nifti1Image, path: str | Path = "image") -> nib.
 
 
 def correct_bias(brain_img: nib.Nifti1Image, path: str | Path = "image") -> nib.Nifti1Image:
-    """Divide a slowly varying field out of a brain by N4; the median intensity of the brain is kept.
+    """Correct the bias field of a brain by N4; the median intensity of the brain is kept.
 
-    Intensities of 0 and below become 0.
+    Intensities of 0 and below are set to 0.
 
     References
     ----------
@@ -159,19 +160,19 @@ def _axes_of(points_mm: np.ndarray) -> np.ndarray:
 
 
 def in_mni(img: nib.Nifti1Image, mni_to_native: np.ndarray) -> nib.Nifti1Image:
-    """The same voxels, with the affine that says where they lie in MNI152."""
+    """The same voxels with an affine in MNI152 coordinates."""
     return nib.Nifti1Image(img.dataobj, np.linalg.inv(mni_to_native) @ img.affine)
 
 
 def in_native(map_img: nib.Nifti1Image, mni_to_native: np.ndarray, grid: Grid) -> np.ndarray:
-    """A map in MNI152, sampled on the voxels of the subject's own image.
+    """A map in MNI152, resampled to the image of the participant.
 
     Parameters
     ----------
     map_img : nibabel.Nifti1Image
     mni_to_native : ndarray of shape (4, 4)
     grid : Grid
-        That of the subject's image.
+        Grid of the image of the participant.
 
     Returns
     -------
@@ -182,7 +183,7 @@ def in_native(map_img: nib.Nifti1Image, mni_to_native: np.ndarray, grid: Grid) -
 
 
 def _to_ants(ants: Any, img: nib.Nifti1Image) -> Any:
-    """The image with its place in the world of ITK; the matrix is split into spacing and direction."""
+    """The image in ITK coordinates, with the affine split into spacing and direction."""
     affine = LPS @ img.affine
     spacing = nib.affines.voxel_sizes(affine)
     # an affine with shear has no direction cosines: the nearest rotation, as ITK needs it

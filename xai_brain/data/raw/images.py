@@ -1,4 +1,4 @@
-"""From an image as it was acquired to a brain in MNI152: extraction, bias field, alignment, final check."""
+"""Preparation of acquired images: brain extraction, bias field, alignment to MNI152 and check."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def prepare_raw(
     require_check: bool = True,
     path: str | Path = "image",
 ) -> AlignedBrain:
-    """Extract the brain of an image where that is needed, correct its bias field and align it to MNI152.
+    """Extract the brain of an image if needed, correct its bias field and align it to MNI152.
 
     The brain is extracted unless there is a brain mask, or `skull_stripped` says that the image contains
     only brain, or the file name says so (``desc-brain``) and the aligned image passes the comparison with
@@ -67,7 +67,7 @@ def prepare_raw(
     """
 
     def align(mask_img: nib.Nifti1Image | None) -> tuple[AlignedBrain, str]:
-        """The brain inside a mask (None: where there is no background), and why it cannot be used."""
+        """The brain inside a mask (None: all voxels that are not background), and why it cannot be used."""
         inside = find_brain(data, t1w_img, mask_img, path)
         found = AlignedBrain(_corrected(data, inside, t1w_img, path), _as_img(inside, t1w_img), None)
         if in_mni152:
@@ -111,5 +111,5 @@ def _moved(brain: AlignedBrain, mni_to_native: np.ndarray) -> AlignedBrain:
 
 
 def _as_img(values: np.ndarray, img: nib.Nifti1Image) -> nib.Nifti1Image:
-    # nibabel keeps no bool
+    # nibabel cannot store bool
     return nib.Nifti1Image(values.view(np.uint8) if values.dtype == bool else values, img.affine)

@@ -11,18 +11,18 @@ from xai_brain.io.nifti import ImageError, is_mni152, template_brain_mask
 
 POLICIES = ("error", "warn")
 MIN_TEMPLATE_DICE = 0.85
-MIN_TEMPLATE_SHARE = 0.8  # of what a map without an edge holds
+MIN_TEMPLATE_SHARE = 0.8  # share of the mass of a map
 TO_MNI = "align it with preprocessing.raw=true (extra `raw`), or set data.space=MNI152 if it is there"
 ACCEPT = "data.space_check=warn accepts such images (children, strong atrophy, partial coverage)"
 
 
 def refuse_other_space(space: str | None, path: str | Path) -> None:
-    """Refuse an image that is said to be in another space, also that of another template of the MNI.
+    """Refuse an image whose stated space is not MNI152, including other MNI templates.
 
     Raises
     ------
     ImageError
-        `space` is the name of another space.
+        `space` is not MNI152.
     """
     if space is not None and not is_mni152(space):
         what = (
@@ -36,7 +36,7 @@ def refuse_other_space(space: str | None, path: str | Path) -> None:
 
 
 def require_overlap(brain_mask: np.ndarray, grid_name: str, path: str | Path) -> None:
-    """Refuse an image without a stated space whose brain lies elsewhere than the template's."""
+    """Refuse an image without a stated space whose brain does not overlap with the template."""
     template = template_brain_mask(grid_name)
     dice = float(2 * (brain_mask & template).sum() / (brain_mask.sum() + template.sum()))
     if dice < MIN_TEMPLATE_DICE:
@@ -45,7 +45,7 @@ def require_overlap(brain_mask: np.ndarray, grid_name: str, path: str | Path) ->
 
 
 def require_overlap_of_map(volume: np.ndarray, grid_name: str, path: str | Path) -> None:
-    """The same for a map without an edge: nearly all that it holds must lie in the template's brain."""
+    """As `require_overlap` for a map: nearly all of its mass must be in the brain of the template."""
     held = np.abs(volume)
     share = float(held[template_brain_mask(grid_name)].sum() / max(held.sum(), 1e-12))
     if share < MIN_TEMPLATE_SHARE:
@@ -58,7 +58,7 @@ def require_overlap_of_map(volume: np.ndarray, grid_name: str, path: str | Path)
 def check_claimed_space(
     check: SpaceCheck, *, space: str | None, aligned: bool, policy: str, path: str | Path
 ) -> str:
-    """Refuse an image that does not agree with the template, or say what is wrong with it.
+    """Refuse an image that does not agree with the template, or describe the disagreement.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def check_claimed_space(
     space : str or None
         Name of the MNI152 space that is stated for the image; None if none is stated.
     aligned : bool
-        It was aligned to MNI152 here.
+        Whether it was aligned to MNI152 by this package.
     policy : {"error", "warn"}
         ``warn`` accepts an image that is stated to be in MNI152, or was aligned, although it does not agree.
     path : str or Path
@@ -75,12 +75,12 @@ def check_claimed_space(
     Returns
     -------
     str
-        What is wrong, with the numbers; empty if the image agrees with the template.
+        Disagreement with its values; empty if the image agrees with the template.
 
     Raises
     ------
     ImageError
-        It does not agree.
+        The image does not agree with the template.
     """
     if check.passed:
         return ""

@@ -1,4 +1,4 @@
-"""The MNI152 templates on a coarse grid, and as a displaced or reoriented image meets them. No torch."""
+"""Displaced and reoriented copies of the MNI152 templates on a coarse grid; independent of torch."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FINE = _cube("fine", 56, 4.0)  # on which the templates are displaced
 
 
 def on_coarse_grid(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """A volume smoothed and sampled on `COARSE`; `affine` (4, 4) leads from its voxels to mm."""
+    """A volume smoothed and sampled on `COARSE`; `affine` (4, 4) transforms its voxels to mm."""
     return resample_to_grid(nib.Nifti1Image(volume, affine), COARSE)
 
 
 def unit_vector(values: np.ndarray) -> np.ndarray:
-    """Flat, mean 0 and norm 1, so that a product of two of them is their correlation."""
+    """Vector with mean 0 and norm 1; the product of two such vectors is their correlation."""
     vector = (values - values.mean()).ravel()
     return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
@@ -50,7 +50,7 @@ def template_on_coarse_grid(kind: str) -> np.ndarray:
 def template_and_copies(kind: str) -> np.ndarray:
     """Unit vectors (1 + n_changes, n_voxels): the template, and the template after each of `changes`.
 
-    To change the image in one direction is to change the template in the other.
+    A change of the image corresponds to the inverse change of the template.
     """
     img = _template_img(kind)
     plain = template_on_coarse_grid(kind)
@@ -65,7 +65,7 @@ def template_and_copies(kind: str) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def changes() -> list[str]:
-    """What is done to an image, for messages, in the order of `template_and_copies`."""
+    """Descriptions of the changes for messages, in the order of `template_and_copies`."""
     names = list(_motions())
     for order, signs in _reorientations():
         reversals = [f"a flip of the {axis} axis" for axis, sign in zip(AXES, signs, strict=True) if sign < 0]

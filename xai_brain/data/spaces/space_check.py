@@ -1,10 +1,9 @@
-"""Whether an image lies in MNI152 space, by its content. No torch.
+"""Test whether the content of an image is in MNI152 space; independent of torch.
 
-A file name, a setting or an alignment states that an image is in MNI152. Here the statement is compared
-with the template: the smoothed image must correlate with the template better as it is than after a shift
-of 8 or 12 mm along any axis, a rotation by 16 degrees about any axis, or an exchange or reversal of axes.
-Brains are too nearly symmetrical to distinguish left from right in one image: a left-right mirrored
-image passes.
+A file name, a setting or an alignment states that an image is in MNI152. Here the statement is compared with
+the template: the correlation of the smoothed image with the template must be higher than after a shift of 8
+or 12 mm along any axis, a rotation by 16 degrees about any axis, or an exchange or reversal of axes. Brains
+are too symmetrical to distinguish left from right in one image, so that a left-right mirrored image passes.
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ FEWEST_ML = 20.0  # of brain within the template's field of view
 
 @dataclass(frozen=True)
 class SpaceCheck:
-    """How well an image agrees with the MNI152 template.
+    """Agreement of an image with the MNI152 template.
 
     Parameters
     ----------
     reason : str
-        Why the image is not accepted, with the numbers; empty if it is accepted.
+        Reason why the image is not accepted, with values; empty if it is accepted.
     correlation : float
-        With the template, both smoothed, the image as it is.
+        Correlation of the smoothed image with the smoothed template.
     change : str
-        The change of the image after which it correlates most with the template.
+        The change of the image with the highest correlation.
     changed_correlation : float
-        After that change.
+        Correlation after this change.
     volume_ratio : float
-        Brain volume relative to the template's; for tissue maps that of their extent.
+        Brain volume relative to the template; for tissue maps, relative extent.
     """
 
     reason: str
@@ -63,7 +62,7 @@ class SpaceCheck:
 
     @property
     def margin(self) -> float:
-        """Correlation as it is minus that after the best change; positive in MNI152 space."""
+        """Correlation minus that after the best change; positive in MNI152 space."""
         return self.correlation - self.changed_correlation
 
 
@@ -94,7 +93,7 @@ def check_mni152(
 def check_volume(
     volume: np.ndarray, weight: np.ndarray, affine: np.ndarray, *, alignment: Alignment | None = None
 ) -> SpaceCheck:
-    """The same as `check_mni152`, for arrays.
+    """As `check_mni152`, for arrays.
 
     Parameters
     ----------
@@ -131,7 +130,7 @@ def check_volume(
 
 
 def check_tissue_map(volume: np.ndarray, affine: np.ndarray) -> SpaceCheck:
-    """Compare a map without a brain mask with the template, of a tissue or T1w, that it resembles most.
+    """Compare a map without a brain mask with the most similar template (tissue or T1w).
 
     Parameters
     ----------
@@ -164,7 +163,7 @@ def check_tissue_map(volume: np.ndarray, affine: np.ndarray) -> SpaceCheck:
 def _check(
     values: np.ndarray, kind: str, ratio: float, centroid_mm: np.ndarray, *, same_size: bool
 ) -> SpaceCheck:
-    """Compare an image on the coarse grid with a template, as it is and enlarged to the template's size."""
+    """Compare an image on the coarse grid with a template, unchanged and scaled to the template size."""
     vectors = [unit_vector(values)]
     if not same_size:  # the point that alignment keeps in place is near the centroid, or near the AC
         factor = ratio ** (-1 / 3)
@@ -184,7 +183,7 @@ def _check(
 
 
 def _with_template_contrast(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation in the brain as in the template, whatever the scaling of the file is."""
+    """Scale the image to the mean and standard deviation of the template in the brain."""
     mean, sd = _mean_and_sd(values, weight)
     wanted_mean, wanted_sd = _mean_and_sd(template_on_coarse_grid("T1w"), template_on_coarse_grid("mask"))
     gain = wanted_sd / sd if sd > 1e-4 * float(np.abs(values).max()) else 0.0  # otherwise it is a mask

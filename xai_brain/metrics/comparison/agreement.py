@@ -19,7 +19,7 @@ class RankedMap:
     Parameters
     ----------
     place : int ndarray of shape (n_brain,)
-        0 for the highest voxel; equal values in random order.
+        Position in the order of |value|, 0 for the highest voxel; equal values in random order.
     ranks : ndarray of shape (n_brain,)
         Mid-ranks with mean 0 and norm 1; NaN for a constant map.
     direction : ndarray of shape (n_brain,)
@@ -39,9 +39,9 @@ def rank_map(values: np.ndarray, random_state: int = 0) -> RankedMap:
     Parameters
     ----------
     values : ndarray of shape (n_brain,)
-        Raw and signed; absolute values count, but for the direction.
+        Raw, signed values; all results except the direction use absolute values.
     random_state : int, default 0
-        Order of equal values; maps that are compared need different ones.
+        Order of equal values; use different seeds for two maps that are compared.
     """
     signed = values.astype(np.float64)
     values = np.abs(signed)
@@ -81,30 +81,30 @@ def compare(
     Parameters
     ----------
     a, b : RankedMap
-        Of the same voxels.
+        Maps of the same voxels.
     n_voxels : int
         Voxels of the whole image; only ``voxel_agreement`` counts those outside the brain.
     top_percents : sequence of float
-        Both maps are cut at their own highest k % of the brain.
+        Percentages k; each map is thresholded at its highest k % of the brain.
 
     Yields
     ------
     dict
-        metric, top_percent (None for spearman and cosine), value, chance (expectation of two random maps).
+        metric, top_percent (None for spearman and cosine), value, chance (expectation for random maps).
 
     Notes
     -----
-    All use absolute values except ``cosine``, which compares signed maps: it is -1 for maps of opposite sign.
-    Its chance is the exact expectation when the voxels of one map are permuted in the brain; it is above 0
+    All metrics use absolute values except ``cosine``, which is -1 for maps of opposite sign. The chance level
+    of the cosine is the exact expectation if the voxels of one map are permuted in the brain; it is above 0
     for maps without negative values.
 
-    ``voxel_agreement`` is what Kan et al. 2020 call Dice: the share of voxels of the image, background
-    included, on which two binary maps agree. It is high for maps without a voxel in common.
+    ``voxel_agreement``, called Dice by Kan et al. 2020, is the share of all voxels of the image, including
+    the background, in which two binary maps agree. It is high even for maps that do not overlap.
     """
     if a.empty or b.empty:
         return
     n = len(a.place)
-    worse = np.maximum(a.place, b.place)  # a voxel is among the first k of both when this is below k
+    worse = np.maximum(a.place, b.place)  # below k if a voxel is among the first k of both maps
     for percent in top_percents:
         k = max(round(n * percent / 100), 1)
         share = k / n
@@ -123,7 +123,7 @@ def compare(
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation; NaN when a map is constant."""
+    """Rank correlation; NaN if a map is constant."""
     rank_a, rank_b = rankdata(a), rankdata(b)
     if rank_a.std() == 0 or rank_b.std() == 0:
         return float("nan")

@@ -1,4 +1,4 @@
-"""How far group maps overlap: with the voxel-wise test of the images themselves, and with each other."""
+"""Overlap of group maps with the voxel-wise test of the images, and with each other."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def group_overlap(
     Returns
     -------
     list of dict
-        metric (``dice`` at 1, 2, ..., 50 %, ``dice_auc``, ``spearman``), top_percent, value, chance: that of
-        a map whose strongest voxels lie anywhere in the brain. ``dice_auc`` is the mean height of the curve,
-        by trapezoids, from 1 to 50 %. Empty when one of the maps is empty.
+        metric (``dice`` at 1, 2, ..., 50 %, ``dice_auc``, ``spearman``), top_percent, value, and chance,
+        the expected value for a random map. ``dice_auc`` is the mean of the curve from 1 to 50 % (trapezoidal
+        rule). The list is empty if one of the maps is empty.
 
     Notes
     -----
-    Chance is an expectation. Two smooth maps without relation scatter about it far more widely than
-    two maps of independent voxels would.
+    The values of two unrelated smooth maps vary around the chance level much more than those of two maps
+    with independent voxels.
 
     References
     ----------
@@ -75,7 +75,7 @@ def group_agreement(
     -------
     list of dict
         method_a, method_b and the columns of `xai_brain.metrics.comparison.agreement.compare`.
-        Empty maps are left out.
+        Empty maps are excluded.
     """
     maps = {name: rank_map(values, random_state + i) for i, (name, values) in enumerate(group_maps.items())}
     return [

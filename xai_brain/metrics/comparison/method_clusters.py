@@ -1,4 +1,4 @@
-"""Hierarchical clusters of methods with similar maps. No torch."""
+"""Hierarchical clustering of methods by the similarity of their maps, independent of torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ AND = " + "  # between the methods of a cluster
 def cluster_methods(
     agreements: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Join the methods whose maps agree best, then clusters of them, until one is left.
+    """Cluster methods hierarchically by the agreement of their maps.
 
     Parameters
     ----------
     agreements : pandas.DataFrame
-        Rows of evaluation/agreement.tsv; those of level ``subject`` and metric ``spearman`` count. Seeds and
-        sessions of a subject are averaged first.
+        Rows of evaluation/agreement.tsv, of which level ``subject`` and metric ``spearman`` are used. Seeds
+        and sessions of a participant are averaged first.
     n_bootstrap : int, default 1000
     random_state : int, default 0
 
@@ -30,16 +30,16 @@ def cluster_methods(
     -------
     merges : pandas.DataFrame
         step (from 1), cluster_a and cluster_b (the methods that are joined, with `AND` between), distance,
-        n_methods, support, n_subjects. Empty below three methods, of which there is nothing to sort.
+        n_methods, support, n_subjects. Empty for fewer than three methods.
     left_out : list of str
-        Methods that share no subject with a map in both with some other method.
+        Methods that have no participant in common with some other method.
 
     Notes
     -----
-    The distance of two methods is 1 less the mean over subjects of Spearman's rho of the absolute values,
-    that of two clusters the mean over their pairs of methods (average linkage). ``support`` is the share of
-    bootstrap draws of subjects in which the methods of this step form a cluster of their own as well: 1 for
-    the last step by necessity.
+    The distance of two methods is 1 minus the mean over participants of Spearman's rho of the absolute
+    values; the distance of two clusters is the mean over their pairs of methods (average linkage).
+    ``support`` is the share of bootstrap samples of participants in which the same methods form a cluster;
+    it is always 1 for the last step.
 
     References
     ----------
@@ -79,7 +79,7 @@ def cluster_methods(
 
 
 def _compared(methods: list[str], pairs: set[frozenset[str]]) -> tuple[list[str], list[str]]:
-    """Methods that were all compared with each other, and the methods that are excluded for that."""
+    """Methods that were all compared with each other, and the excluded methods."""
     kept, left_out = list(methods), []
     while kept:
         absent = {a: sum(frozenset((a, b)) not in pairs for b in kept if b != a) for a in kept}
@@ -94,7 +94,7 @@ def _compared(methods: list[str], pairs: set[frozenset[str]]) -> tuple[list[str]
 def _distances(means: np.ndarray, pairs: list[list[int]], n_methods: int) -> np.ndarray:
     matrix = np.zeros((n_methods, n_methods))
     for (a, b), rho in zip(pairs, means, strict=True):
-        matrix[a, b] = matrix[b, a] = max(1 - rho, 0.0)  # rounding may leave rho above 1
+        matrix[a, b] = matrix[b, a] = max(1 - rho, 0.0)  # rounding can give rho above 1
     return squareform(matrix)
 
 

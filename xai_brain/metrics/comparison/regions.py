@@ -47,18 +47,18 @@ def chance_of_place(
 ) -> float:
     """Probability that a random map gives a region a rank of at most `place`.
 
-    Means of independent values are nearly normal with a variance of 1 / voxels, so that small regions
-    come first more often than large ones: for a large region among small ones this is close to 0, and a
-    method that names any region with equal probability is above it.
+    Means of independent values are nearly normal with a variance of 1 / n_voxels, so that small regions have
+    the highest mean more often than large ones. For a large region among small ones the probability is
+    close to 0, and a method that selects regions with equal probability exceeds it.
 
     Parameters
     ----------
     labels : int ndarray of shape (n_brain,)
     region : int
     place : int
-        1 is the first.
+        Rank, from 1.
     n_draws : int, default 20,000
-        Random maps.
+        Number of random maps.
     random_state : int, default 0
     """
     regions, sizes = np.unique(labels[labels != 0], return_counts=True)
@@ -68,7 +68,7 @@ def chance_of_place(
 
 
 def most_covered_region(true: np.ndarray, labels: np.ndarray) -> int:
-    """The region with the largest true part: the first region of a perfect map.
+    """The region of which the effect covers the largest part: the first region of a perfect map.
 
     Parameters
     ----------

@@ -24,8 +24,8 @@ def similarity(original: np.ndarray, other: np.ndarray, brain_mask: np.ndarray) 
     -------
     dict
         ``spearman`` and ``ssim``, the mean over the brain of `ssim_map` of the maps scaled by `scaled`. 1 for
-        equal maps, also where one is a multiple of the other. NaN where `original` is constant in the
-        brain: there is nothing to keep. Where only `other` is constant it shares no ranks: Spearman 0.
+        equal maps and for multiples of each other. NaN if `original` is constant in the brain. If only
+        `other` is constant, Spearman is 0.
     """
     by_rank = rank_similarity(original, other, brain_mask)
     if np.isnan(by_rank):
@@ -45,8 +45,8 @@ def rank_similarity(original: np.ndarray, other: np.ndarray, brain_mask: np.ndar
 def scaled(attribution: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
     """Absolute value divided by its own 99.5th percentile in the brain, at most 1; 0 outside of the brain.
 
-    Single voxels of gradient maps exceed all others by far and would leave a scale by the maximum
-    nearly black. Where less than 0.5 % of the brain has a value, the maximum is taken.
+    Single voxels of gradient maps exceed all others by far, so that the maximum is not a suitable scale. The
+    maximum is used if less than 0.5 % of the brain is not 0.
     """
     values = np.where(brain_mask, np.abs(attribution), 0).astype(np.float64)
     high = np.quantile(values[brain_mask], SCALE_QUANTILE) or values.max()
@@ -82,9 +82,9 @@ def ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def ssim_of_chance(original: np.ndarray, brain_mask: np.ndarray, random_state: int = 0) -> float:
-    """SSIM of a map and the same values at random voxels of the brain.
+    """Chance level of SSIM: a map compared with the same values at random voxels of the brain.
 
-    It is above 0 where both are nearly empty, so that a sparse map needs more to be called similar.
+    It is above 0 in regions where both maps are nearly empty, and therefore higher for sparse maps.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from xai_brain.metrics.comparison.regions import region_means
 from xai_brain.metrics.comparison.similarity import rank_similarity
 from xai_brain.metrics.maps import Method, maps_of
 
-UNRELATED = float(np.sqrt(2))  # max_sensitivity of two maps of equal norm that have nothing in common
+UNRELATED = float(np.sqrt(2))  # max_sensitivity of two unrelated maps of equal norm
 
 
 def reseed_stability(
@@ -27,10 +27,10 @@ def reseed_stability(
     Parameters
     ----------
     maps : ndarray of shape (n_seeds, X, Y, Z)
-        Raw and signed; absolute values count.
+        Raw, signed values; their absolute values are compared.
     brain_mask : bool ndarray of shape (X, Y, Z)
     top_percent : float, default 5.0
-        Of the brain, for Dice.
+        Percentage of the brain for the Dice coefficient.
     labels : int ndarray of shape (X, Y, Z), optional
         Atlas regions, 0 is none, for the correlation of region means.
     random_state : int, default 0
@@ -89,20 +89,20 @@ def noise_stability(
     method : object with ``attribute(inputs, target)``
     inputs : Tensor of shape (N, 1, X, Y, Z)
     target : int or Tensor of shape (N,)
-        The same with and without noise, whatever is predicted.
+        The same target is used with and without noise.
     brain_mask : bool ndarray of shape (X, Y, Z)
-        Noise is in the brain only.
+        Noise is added inside the brain only.
     noise_sd : float, default 0.1
-        As a share of the standard deviation of the image in the brain.
+        Standard deviation relative to that of the image in the brain.
     n_samples : int, default 4
-        Draws of noise, the same for all subjects; the mean over them is returned.
+        Number of noise samples, the same for all participants; the mean over them is returned.
     batch_size : int, default 8
     random_state : int, default 0
 
     Returns
     -------
     ndarray of shape (N,)
-        1: the noise changes no rank; chance 0; NaN for an empty map.
+        1 if the noise changes no rank; the chance level is 0; NaN for an empty map.
     """
     original = maps_of(method, inputs, target, batch_size)[:, 0].numpy()
     rng = np.random.default_rng(random_state)
@@ -124,7 +124,7 @@ def max_sensitivity(
     batch_size: int = 8,
     random_state: int = 0,
 ) -> np.ndarray:
-    """Largest change of a map under uniform noise, relative to the map: Captum's, in the brain.
+    """Largest relative change of a map under uniform noise, as in Captum, inside the brain.
 
     Parameters
     ----------
@@ -132,19 +132,19 @@ def max_sensitivity(
     inputs : Tensor of shape (N, 1, X, Y, Z)
     target : int or Tensor of shape (N,)
     brain_mask : bool ndarray of shape (X, Y, Z)
-        Where the noise is and the maps are compared.
+        Voxels to which noise is added and at which maps are compared.
     radius : float, default 0.02
-        Bound of the noise, as a share of the standard deviation of the image in the brain.
+        Bound of the noise relative to the standard deviation of the image in the brain.
     n_samples : int, default 10
-        Draws of noise, the same for all subjects.
+        Number of noise samples, the same for all participants.
     batch_size : int, default 8
     random_state : int, default 0
 
     Returns
     -------
     ndarray of shape (N,)
-        0: the map stays as it is. Maps of equal norm that have nothing in common differ by `UNRELATED`.
-        NaN for an empty map, which Captum calls insensitive.
+        0 if the map does not change. Unrelated maps of equal norm differ by `UNRELATED`. NaN for an empty
+        map, for which Captum returns 0.
 
     References
     ----------
@@ -162,7 +162,7 @@ def max_sensitivity(
 
 
 def with_noise(inputs: torch.Tensor, noise: np.ndarray, brain_mask: np.ndarray) -> torch.Tensor:
-    """Volumes plus noise in the brain, in units of each one's standard deviation there.
+    """Volumes with added noise in the brain, in units of the standard deviation of each volume there.
 
     Parameters
     ----------

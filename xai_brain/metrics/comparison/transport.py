@@ -23,14 +23,14 @@ def brain_blocks(
     brain_mask : bool ndarray of shape (X, Y, Z)
     voxel_size_mm : sequence of 3 float
     max_blocks : int, default 8
-        Along each axis; fewer where the brain has fewer voxels.
+        Maximum along each axis.
 
     Returns
     -------
     block_of : int ndarray of shape (n_brain,)
-        Number of the block in which each voxel of the brain lies.
+        Index of the block of each voxel of the brain.
     centers_mm : ndarray of shape (n_blocks, 3)
-        Centre of mass of each block's part of the brain; blocks without brain are left out.
+        Centre of mass of the brain voxels of each block; blocks without brain are excluded.
     """
     places = np.argwhere(brain_mask)
     low = places.min(0)
@@ -49,17 +49,17 @@ def earth_movers_distance(a: np.ndarray, b: np.ndarray, centers_mm: np.ndarray) 
     Parameters
     ----------
     a, b : ndarray of shape (n_blocks,)
-        Not negative, each with the sum 1.
+        Non-negative, with sum 1.
     centers_mm : ndarray of shape (n_blocks, 3)
     """
-    # what both have in a block stays there: no detour is shorter than the straight way
+    # mass that both have in a block stays there, by the triangle inequality
     excess = a - b
     sources, sinks = np.flatnonzero(excess > 1e-15), np.flatnonzero(excess < -1e-15)
     if not len(sources) or not len(sinks):
         return 0.0
     carried = excess[sources].sum()
     supply, demand = excess[sources] / carried, -excess[sinks]
-    demand *= (1 + ROUNDING) / demand.sum()  # a little more room than is needed: always feasible
+    demand *= (1 + ROUNDING) / demand.sum()  # slightly more demand than supply: always feasible
     leaves = sparse.kron(sparse.eye(len(sources)), np.ones((1, len(sinks))))
     arrives = sparse.kron(np.ones((1, len(sources))), sparse.eye(len(sinks)))
     found = linprog(
@@ -78,7 +78,7 @@ def earth_movers_distance(a: np.ndarray, b: np.ndarray, centers_mm: np.ndarray) 
 def worst_distance(b: np.ndarray, centers_mm: np.ndarray) -> float:
     """Largest earth mover's distance in mm that any distribution on the blocks has from `b`, (n_blocks,).
 
-    The distance is convex in the other distribution, so that it is largest at a corner of the simplex:
-    all weight in one block, from which everything is carried straight to its place.
+    The distance is convex in the other distribution, so that its maximum is at a corner of the simplex, where
+    all weight is in one block.
     """
     return float((cdist(centers_mm, centers_mm) @ b).max())

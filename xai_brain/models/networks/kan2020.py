@@ -11,7 +11,7 @@ from torch import nn
 
 from xai_brain.models.weights import load_weights, read_state_dict
 
-# Two published state dicts exist; both name the same tensors.
+# There are two published state dicts with different names of the same tensors.
 PUBLISHED_KEYS = (
     (re.compile(r"^hidden(\d)\.0\."), lambda m: f"block{m[1]}.conv."),
     (re.compile(r"^hidden(\d)\.1\."), lambda m: f"block{m[1]}.norm."),
@@ -26,8 +26,8 @@ PUBLISHED_NAME = re.compile(r"(^|\.)(hidden[123]\.[01]|features\.\d+|classifier\
 class ConvBlock(nn.Module):
     """Convolution 3x3x3, batch norm, ReLU, max pooling by 2.
 
-    ReLU and max pooling commute, values and gradients alike. Pooling first saves an eighth-to-one in
-    activations; ReLU first keeps a rectified feature map at full resolution, which Grad-CAM needs.
+    ReLU and max pooling commute, for values and gradients. Pooling first reduces the memory of the ReLU
+    activations by a factor of 8; ReLU first keeps a rectified feature map at full resolution for Grad-CAM.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Kan2020(nn.Module):
     channels : sequence of 3 int, default (32, 64, 128)
     dropout : float, default 0.5
     weights : str, optional
-        A weights file: one of the two published state dicts, or of this class (see `load_weights`).
+        Weights file: one of the two published state dicts or a state dict of this class (see `load_weights`).
 
     References
     ----------
@@ -98,7 +98,7 @@ class Kan2020(nn.Module):
 
 
 def is_published(path: str | Path) -> bool:
-    """Whether a file holds weights in one of the two published layouts, by the names of its tensors."""
+    """Whether the tensor names of a file are those of one of the two published state dicts."""
     return any(PUBLISHED_NAME.search(key) for key in read_state_dict(path))
 
 

@@ -14,7 +14,7 @@ class SFCN(nn.Module):
     Parameters
     ----------
     input_shape : sequence of 3 int, default (58, 70, 58)
-        Voxels of the grid; every block but the last halves it.
+        Voxels of the grid; each block except the last halves it.
     n_classes : int, default 2
     channels : sequence of int, default (32, 64, 128, 256, 256, 64)
     dropout : float, default 0.5

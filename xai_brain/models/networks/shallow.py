@@ -1,4 +1,4 @@
-"""A shallow network that keeps place: one convolution, read out where it is."""
+"""A shallow network that preserves location: one convolution and a linear layer on its output."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from torch import nn
 class ShallowNet(nn.Module):
     """Means of 2x2x2 voxels, one convolution, batch norm, ReLU, means of 2x2x2 again, a linear layer.
 
-    For a hundred subjects and not thousands: deep networks forget where something is before they have learned
-    what to look for, while a linear layer on places is most of what so few subjects can teach. Made for
-    ``trainer.standardize=zscore``.
+    For cohorts of about a hundred participants, in which a linear layer on localised features performs better
+    than a deep network. It should be used with ``trainer.standardize=zscore``.
 
     Parameters
     ----------
@@ -45,7 +44,7 @@ class ShallowNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         n_places = math.prod(n // 4 for n in input_shape)
         self.linear = nn.Linear(channels * n_places, n_classes)
-        nn.init.zeros_(self.linear.weight)  # what the first subjects teach is not added to noise
+        nn.init.zeros_(self.linear.weight)  # learning starts from zero instead of random weights
 
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         """Logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""

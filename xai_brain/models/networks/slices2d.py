@@ -1,4 +1,4 @@
-"""A 2-D network on slabs of slices; a subject is what the majority of its slabs is."""
+"""A 2-D network on slabs of slices; a participant is classified by a majority vote of the slabs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SlabNet(nn.Module):
         Slices of a slab and the two axes of a slice.
     n_classes : int, default 2
     channels : sequence of int, default (16, 32, 64)
-        Of the blocks; each halves the slice.
+        Channels of the blocks; each block halves the slice.
     dropout : float, default 0.5
     """
 
@@ -51,15 +51,15 @@ class SlabNet(nn.Module):
 
 
 def vote(slab_logits: torch.Tensor, n_slabs: int) -> torch.Tensor:
-    """Logits of subjects whose highest class is the one that most slabs are taken for.
+    """Logits of participants by a majority vote over slabs.
 
-    They are the logarithms of the shares of votes; the mean probability of the slabs counts as one vote
-    more, so that it decides between classes with as many votes and no share is 0.
+    The logits are the logarithms of the shares of votes. The mean probability of the slabs counts as an
+    additional vote, so that it decides ties and no share is 0.
 
     Parameters
     ----------
     slab_logits : Tensor of shape (n_subjects * n_slabs, n_classes)
-        All slabs of the first subject, then those of the next.
+        All slabs of the first participant, then those of the next.
     n_slabs : int
 
     Returns
@@ -75,7 +75,7 @@ def vote(slab_logits: torch.Tensor, n_slabs: int) -> torch.Tensor:
 def calibrated_votes(
     validation: torch.Tensor, validation_targets: torch.Tensor, test: torch.Tensor, n_slabs: int
 ) -> torch.Tensor:
-    """Logits of the test subjects by vote, with the temperature that fits the validation subjects.
+    """Logits of the test participants by `vote`, calibrated on the validation participants.
 
     Parameters
     ----------

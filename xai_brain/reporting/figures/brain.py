@@ -1,6 +1,6 @@
-"""Maps on brain slices. Slices are picked in world millimetres, so that left is left for any affine.
+"""Maps on brain slices. Slices are selected in world millimetres, so that left is left for any affine.
 
-No pyplot: every function returns a ``matplotlib.figure.Figure`` that nobody else holds.
+The functions return ``matplotlib.figure.Figure`` objects without pyplot.
 """
 
 from __future__ import annotations
@@ -85,17 +85,17 @@ def subject_figure(
     *,
     max_columns: int = 7,
 ) -> tuple[Figure, np.ndarray]:
-    """The T1 of one subject and every method's map on it, through one point.
+    """The T1 image of a participant with the map of each method, through one point.
 
     Parameters
     ----------
     t1w_img : nibabel.Nifti1Image
         0 outside the brain.
     maps : mapping of method to image
-        Each has a colour scale of its own, shown below it.
+        Each map has its own colour scale, which is shown below it.
     truth : nibabel.Nifti1Image, optional
     max_columns : int, default 7
-        More methods continue below.
+        Further methods are shown in additional rows.
 
     Returns
     -------
@@ -135,14 +135,14 @@ def subject_figure(
 
 
 def _heading(name: str, inches: float) -> dict[str, Any]:
-    """Name of a row or column in the room that there is for it."""
+    """Name of a row or column, fitted into the available space."""
     lines = _two_lines(name) if len(name) > 11 * inches else name
     fits = min(9.5, 106 * inches / max(map(len, lines.split("\n"))))
     return {"s": lines, "fontsize": fits, "fontweight": "bold", "linespacing": 1.1}
 
 
 def _two_lines(name: str) -> str:
-    """A CamelCase name broken where a word begins, as near to its middle as there is one."""
+    """A CamelCase name, divided into two lines near its middle."""
     starts = [m.start() for m in re.finditer(r"(?<=[a-z0-9])(?=[A-Z])", name)]
     at = min(starts, key=lambda start: abs(start - len(name) / 2), default=0)
     return f"{name[:at]}\n{name[at:]}" if at else name

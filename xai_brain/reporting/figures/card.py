@@ -1,4 +1,4 @@
-"""Figure of the report card: methods in rows, metrics in columns, colour from bad to good. No pyplot."""
+"""Figure of the report card: methods in rows, metrics in columns, colours from bad to good."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def goodness(name: str, value: float, chance: float) -> float:
     Parameters
     ----------
     name : str
-        Of the metric.
+        Name of the metric.
     value, chance : float
 
     Returns
@@ -94,7 +94,7 @@ def cascade_figure(cascade: pd.DataFrame, methods: Sequence[str]) -> Figure:
     cascade : pandas.DataFrame
         method, step (from 1), layer, spearman; one row per participant.
     methods : sequence of str
-        With a line each; their order gives the colours.
+        Methods in the order of their colours; one line for each.
     """
     layers = cascade.sort_values("step").drop_duplicates("step")["layer"].tolist()
     fig = Figure(figsize=(WIDTH * 0.8, 3.6), layout="constrained")

@@ -1,4 +1,4 @@
-"""Methods in the order of their likeness: a dendrogram beside a heat map. No pyplot."""
+"""Dendrogram and heat map of the similarity of methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xai_brain.reporting.figures.scores import INK, WIDTH, shortened
 
 
 def linkage_of(merges: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-    """The linkage matrix of scipy, (n_methods - 1, 4), and the methods by its numbers.
+    """Linkage matrix of scipy, (n_methods - 1, 4), and the methods in its order.
 
     Parameters
     ----------

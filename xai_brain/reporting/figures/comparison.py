@@ -1,4 +1,4 @@
-"""Charts that compare methods: estimates with intervals, Dice of pairs. No pyplot."""
+"""Figures that compare methods: estimates with intervals, Dice coefficients of pairs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from xai_brain.reporting.figures.scores import (
 def interval_figure(
     panels: Mapping[str, Sequence[Mapping]], colours: Mapping[str, str] | None = None
 ) -> Figure:
-    """Estimates with intervals and chance, side by side in panels that share their rows.
+    """Estimates with intervals and chance levels, in panels with the same rows.
 
     Parameters
     ----------
     panels : mapping of title to rows with name, value, low, high, chance (low, high, chance may be None)
-        The first panel's order holds for all.
+        All panels have the order of the first.
     colours : mapping of row name to colour, optional
     """
     names = list(dict.fromkeys(row["name"] for rows in panels.values() for row in rows))
@@ -53,7 +53,7 @@ def interval_figure(
 
 
 def dice_figure(pairs: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """Dice of every pair of methods against the share of voxels kept, with chance.
+    """Dice coefficient of each pair of methods against the percentage of voxels, with chance.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def dice_figure(pairs: pd.DataFrame, methods: Sequence[str]) -> Figure:
 def curve_figure(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], colours: Mapping[str, str]
 ) -> Figure:
-    """Dice against the share of voxels kept, one line each, with chance.
+    """Dice coefficient against the percentage of voxels, with chance.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def curve_figure(
     ax.plot(percents, percents / 100, color=CHANCE, linewidth=1, linestyle=(0, (4, 3)), label="chance")
     for name, (x, y) in lines.items():
         ax.plot(x, y, color=colours[name], label=shortened(name, 40))
-    ax.set(xlabel="voxels kept in each map: the top k % of |value| in the brain", ylabel="Dice")
+    ax.set(xlabel="k % of the brain voxels with the largest |value| in each map", ylabel="Dice")
     ax.set_ylim(0, None)
     ax.grid(axis="y", color="#e6e9ec", linewidth=0.8)
     fig.legend(loc="outside right upper")

@@ -1,4 +1,4 @@
-"""Bars of the first layer's channels: means of the classes and their differences. No pyplot."""
+"""Bar charts of the channels of the first layer: class means and differences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALPHA = 0.05
 
 
 def first_layer_figure(channels: pd.DataFrame, class_names: Sequence[str]) -> Figure:
-    """Every channel of one network: the classes' means, and below their standardised difference.
+    """Class means and standardised differences for all channels of one network.
 
     Parameters
     ----------

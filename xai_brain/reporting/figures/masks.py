@@ -1,4 +1,4 @@
-"""Accuracy with the voxels of a mask alone, and without them, against its area. No pyplot."""
+"""Accuracy with the voxels of a mask only, and without them, against the area of the mask."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ JOINT, REGIONS = "#7b3294", "#5d4037"
 def mask_figure(
     table: pd.DataFrame, methods: Sequence[str], class_names: Sequence[str], metric: str = "balanced_accuracy"
 ) -> Figure:
-    """A row of panels per method: the mask alone, and all but the mask.
+    """A row of panels for each method: mask only, and without the mask.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        From `xai_brain.metrics.mask_validation.validation_table`, of networks that were all trained
-        again or all not; and the row of the whole image.
+        From `xai_brain.metrics.mask_validation.validation_table`, either for retrained networks or for the
+        networks of the run; with the row of the whole image.
     methods : sequence of str
     class_names : sequence of str
         Their order gives the colours.
@@ -65,7 +65,7 @@ def mask_figure(
 
 
 def _line(ax, rows: pd.DataFrame, label: str, colour: str, side: int | None, style: str = "-") -> None:
-    """Values by area; with intervals, a little to one side, where `side` is given."""
+    """Values by area; with intervals and a small horizontal offset if `side` is given."""
     if rows.empty:
         return
     rows = rows.sort_values("area_percent")

@@ -1,4 +1,4 @@
-"""Regions of an atlas: bars of the strongest ones, and differences of classes in a glass brain."""
+"""Bar charts of the strongest atlas regions, and differences between classes in a glass brain."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GLASS_VIEWS = "lyrz"  # left, from the front, right, from above
 
 
 def top_regions_figure(top: pd.DataFrame, methods: Sequence[str], class_names: Sequence[str]) -> Figure:
-    """Bars of the strongest regions with their intervals: a row of panels per method, a column per class.
+    """Strongest regions with intervals: a row of panels for each method, a column for each class.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def top_regions_figure(top: pd.DataFrame, methods: Sequence[str], class_names: S
         From `xai_brain.statistics.regions.top_regions`.
     methods : sequence of str
     class_names : sequence of str
-        Panels of one method share their scale.
+        The panels of one method have the same scale.
     """
     n_bars = int(top["rank"].max())
     fig = Figure(figsize=(WIDTH, len(methods) * (0.75 + 0.24 * n_bars)), layout="constrained")
@@ -52,14 +52,14 @@ def top_regions_figure(top: pd.DataFrame, methods: Sequence[str], class_names: S
 
 
 def glass_brain_figure(differences: Mapping[str, nib.Nifti1Image], n_regions: int = 10) -> Figure:
-    """The regions with the largest differences, seen through the brain: one row per image.
+    """The regions with the largest differences in a glass brain, one row per image.
 
     Parameters
     ----------
     differences : mapping of row label to image in MNI152
         One value per region, painted on its voxels.
     n_regions : int, default 10
-        How many are drawn, by |value|.
+        Number of regions with the largest |value| that are drawn.
     """
     from nilearn.plotting import plot_glass_brain
 

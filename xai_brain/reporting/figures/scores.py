@@ -1,7 +1,7 @@
-"""Charts of a run: cohort, performance, training, comparison of methods.
+"""Figures of a run: cohort, performance, training.
 
-No pyplot: every function takes tables and returns a ``matplotlib.figure.Figure`` that nobody else
-holds. ``with style():`` around building and saving gives them one look.
+The functions take tables and return ``matplotlib.figure.Figure`` objects without pyplot. ``with style():``
+around building and saving applies the style of the report.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WIDTH = 9.0  # inches, 864 px in a browser: the text column of the report
 
 
 def style():
-    """Context of the report's look; data strings are never read as formulas."""
+    """Style of the report; text from data is not parsed as formulas."""
     return mpl.rc_context(
         {
             "font.size": 9.5,
@@ -74,7 +74,7 @@ def roc(target: np.ndarray, score: np.ndarray, weights: np.ndarray, grid: np.nda
 
     Returns
     -------
-    ndarray of shape (m,); NaN when a class has no weight
+    ndarray of shape (m,); NaN if a class has no weight
     """
     order = np.argsort(-score, kind="stable")
     target, score, weights = target[order], score[order], weights[order]
@@ -92,7 +92,7 @@ def roc(target: np.ndarray, score: np.ndarray, weights: np.ndarray, grid: np.nda
 def roc_band(
     table: pd.DataFrame, column: str, positive: int, grid: np.ndarray, *, n_bootstrap: int = 400
 ) -> np.ndarray:
-    """Pooled curve (mean over seeds, repeats) and its 95 % band by bootstrap over subjects, shape (3, m)."""
+    """Pooled curve (mean over seeds, repeats) with 95 % band by bootstrap over participants, (3, m)."""
     unique_ids, subject = np.unique(table["participant_id"].to_numpy(str), return_inverse=True)
     parts = [
         (subject[rows], part["target"].to_numpy() == positive, part[column].to_numpy(float))
@@ -126,7 +126,7 @@ def performance_figure(
     class_names : sequence of str
         In the order of the targets.
     pooled_label : str, default ""
-        What the legend says of the pooled curve.
+        Label of the pooled curve in the legend.
     """
     fig = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     left, right = fig.subplots(1, 2, gridspec_kw={"width_ratios": [1, 1.02]})
@@ -171,7 +171,7 @@ def performance_figure(
 
 
 def probability_figure(predictions: pd.DataFrame, class_names: Sequence[str]) -> Figure:
-    """Histograms of the calibrated probability by true class, and how often it comes true."""
+    """Histograms of the calibrated probabilities by true class, and calibration curve."""
     fig = Figure(figsize=(WIDTH, 3.1), layout="constrained")
     left, right = fig.subplots(1, 2, gridspec_kw={"width_ratios": [1.35, 1]})
     values = predictions[[f"prob_{name}" for name in class_names]].to_numpy(float)
@@ -202,7 +202,7 @@ def probability_figure(predictions: pd.DataFrame, class_names: Sequence[str]) ->
     bars = np.abs(points[:, 2:].T - points[:, 1])
     right.errorbar(points[:, 0], points[:, 1], yerr=bars, fmt="o", color=CLASS_COLOURS[0], markersize=4.5,
                    elinewidth=1, label="equal groups, 95 % CI")  # fmt: skip
-    right.set(title="Calibration", xlabel="mean probability", ylabel="share that came true")
+    right.set(title="Calibration", xlabel="mean probability", ylabel="observed frequency")
     right.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     right.legend(loc="upper left")
     return fig
@@ -245,13 +245,13 @@ def cohort_figure(
 
 
 def training_figure(curves: pd.DataFrame, n_classes: int = 2) -> Figure:
-    """Training curves: every fold thin, their mean thick where all folds still train.
+    """Training curves: thin lines for the folds, a thick line for their mean while all folds train.
 
     Parameters
     ----------
     curves : DataFrame with run (fold and seed), epoch, metric, value
     n_classes : int, default 2
-        For the chance of balanced accuracy.
+        For the chance level of balanced accuracy.
     """
     titles = {
         "loss": "Loss",

@@ -31,12 +31,12 @@ Bounds = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class Scale:
-    """Colours of raw values: diverging and symmetric when values are signed, else from zero.
+    """Colour scale of raw values: diverging and symmetric for signed values, otherwise from zero.
 
     Parameters
     ----------
     limit : float
-        Value of the strongest colour; 0 for an empty map, of which nothing is drawn.
+        Value of the strongest colour; 0 for an empty map, which is not drawn.
     signed : bool
     """
 
@@ -60,7 +60,7 @@ class Scale:
 
 
 def world_bounds(img: nib.Nifti1Image, margin_mm: float = 4.0) -> Bounds:
-    """Box in world mm around what is not background, ((x0, x1), (y0, y1), (z0, z1))."""
+    """Bounding box of the non-background voxels in world mm, ((x0, x1), (y0, y1), (z0, z1))."""
     data = np.asanyarray(img.dataobj)
     world = nib.affines.apply_affine(img.affine, np.argwhere(data > 0.05 * data.max()))
     low, high = np.floor(world.min(0) - margin_mm), np.ceil(world.max(0) + margin_mm)
@@ -100,7 +100,7 @@ def world_slice(
 
 
 def brain_values(map_img: nib.Nifti1Image, underlay: nib.Nifti1Image) -> np.ndarray:
-    """Values of a map at the voxels where the underlay shows brain."""
+    """Values of a map at the brain voxels of the underlay."""
     x, y, z = map_img.shape
     grid = Grid("map", (x, y, z), map_img.affine)
     anatomy = resample_to_grid(underlay, grid, antialias=False)
@@ -108,7 +108,7 @@ def brain_values(map_img: nib.Nifti1Image, underlay: nib.Nifti1Image) -> np.ndar
 
 
 def centre_mm(img: nib.Nifti1Image) -> np.ndarray | None:
-    """World mm of the voxel in the middle of the largest blob above half of the maximum."""
+    """World mm of the central voxel of the largest cluster above half of the maximum."""
     data = np.nan_to_num(np.asanyarray(img.dataobj))
     if data.max() <= 0:
         return None
@@ -119,7 +119,7 @@ def centre_mm(img: nib.Nifti1Image) -> np.ndarray | None:
 
 
 def strongest_mm(maps: Sequence[nib.Nifti1Image], underlay: nib.Nifti1Image) -> np.ndarray:
-    """World mm where the maps together are strongest, each counted by its own scale."""
+    """World mm of the maximum of the combined maps, each divided by its own scale."""
     total = np.zeros(maps[0].shape)
     for img in maps:
         limit = Scale.of(brain_values(img, underlay)).limit

@@ -1,4 +1,4 @@
-"""Figures of a sweep: settings by their rank, and which planted effects each method finds. No torch."""
+"""Figures of a sweep: ranking of settings, and the planted effects that each method finds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKERS = "osD^vP"
 
 
 def ranking_figure(ranks: pd.DataFrame) -> Figure:
-    """Settings from the best down by the first metric that was ranked, with intervals over jobs.
+    """Settings in the order of the first ranked metric, with intervals over jobs.
 
     Parameters
     ----------
@@ -51,10 +51,10 @@ def _short(key: str) -> str:
 
 
 def curves_figure(curve: pd.DataFrame, smallest: pd.DataFrame) -> Figure:
-    """A panel per method: rank accuracy by size of the effect, a line per place.
+    """Rank accuracy by size of the effect: a panel for each method, a line for each location.
 
-    Filled points are found. The dashed line is chance or the method's own null, the grey area what the best
-    baseline reaches that does not know the labels.
+    Filled points: the effect is found. Dashed line: chance or the permutation null of the method. Grey area:
+    values up to the best baseline that does not use the labels.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _draw_method(axes: Axes, rows: pd.DataFrame, places: dict[str, tuple[str, st
 
 
 def smallest_figure(curve: pd.DataFrame, smallest: pd.DataFrame) -> Figure:
-    """The smallest effect that each method finds, a point per place; on the right those that find none.
+    """The smallest effect that each method finds, a point for each location; on the right those not found.
 
     Parameters
     ----------
@@ -150,12 +150,12 @@ def smallest_figure(curve: pd.DataFrame, smallest: pd.DataFrame) -> Figure:
         tick.set_fontstyle("italic" if kinds[method] == "baseline" else "normal")
     panels[0].set_ylim(len(methods) - 0.4, -0.6)
     handles = [handle for handle in _legend(places) if handle.get_label() in places]
-    figure.legend(handles=handles, loc="outside upper left", ncols=3, title="place of the effect")
+    figure.legend(handles=handles, loc="outside upper left", ncols=3, title="location of the effect")
     return figure
 
 
 def _places(curve: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Colour and marker of every place."""
+    """Colour and marker of each location."""
     return {
         place: (CLASS_COLOURS[k % len(CLASS_COLOURS)], MARKERS[k % len(MARKERS)])
         for k, place in enumerate(sorted(curve["place"].unique()))
@@ -166,8 +166,8 @@ def _legend(places: dict[str, tuple[str, str]]) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=colour, marker=marker, label=place) for place, (colour, marker) in places.items()
     ]
-    handles.append(Line2D([], [], color=CHANCE, linestyle="--", label="chance, or the method's own null"))
-    handles.append(Patch(color=SOFT, alpha=0.3, label="reached by a baseline that knows no label"))
+    handles.append(Line2D([], [], color=CHANCE, linestyle="--", label="chance or permutation null"))
+    handles.append(Patch(color=SOFT, alpha=0.3, label="up to the best baseline without labels"))
     handles.append(
         Line2D([], [], color=INK, marker="o", linestyle="", markerfacecolor="white", label="open: not found")
     )

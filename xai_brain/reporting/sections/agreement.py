@@ -50,7 +50,7 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
 
 
 def _clusters(contents: RunContents, gallery: Gallery, pairs: pd.DataFrame) -> dict[str, Any] | None:
-    """Merges of evaluation/method_clusters.tsv, drawn beside the mean rank correlations of pairs."""
+    """Clusters of evaluation/method_clusters.tsv and mean rank correlations of pairs."""
     merges = contents.evaluation("method_clusters")
     if merges is None:
         return None
@@ -61,7 +61,7 @@ def _clusters(contents: RunContents, gallery: Gallery, pairs: pd.DataFrame) -> d
 
 
 def _class_agreement(contents: RunContents, percent: float) -> dict[str, dict[str, dict[str, float]]]:
-    """Agreement of the classes' mean maps: pair -> class -> metric -> value (mean over seeds)."""
+    """Agreement of the mean maps of the classes: pair -> class -> metric -> value (mean over seeds)."""
     tidy = contents.evaluation("agreement")
     if tidy is None:
         return {}
@@ -77,7 +77,7 @@ def _class_agreement(contents: RunContents, percent: float) -> dict[str, dict[st
 
 
 def _group_agreement(contents: RunContents, percent: float) -> list[dict[str, Any]]:
-    """Agreement of the methods' t maps and differences, a row per pair, difference of classes and map."""
+    """Agreement of t maps and difference maps, a row for each pair, difference and map."""
     table = contents.evaluation("group_agreement")
     if table is None:
         return []

@@ -15,7 +15,7 @@ from xai_brain.reporting.values import Estimate, number
 
 POSITION, TITLE = 40, "Baselines"
 BASELINE_WORDS = {
-    "brain_size": "brain size alone",
+    "brain_size": "brain size only",
     "pca_logistic": "PCA, logistic regression",
     "linear_svm": "linear SVM on voxels",
     "rbf_svm": "RBF SVM on voxels",
@@ -25,7 +25,7 @@ BASELINE_WORDS = {
 
 
 def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
-    """The networks beside everything that is simpler, from evaluation/baselines.tsv."""
+    """Comparison of the networks with the baselines, from evaluation/baselines.tsv."""
     table = contents.evaluation("baselines")
     if table is None:
         return None
@@ -89,7 +89,7 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
 
 
 def _in_words(name: str) -> str:
-    """A classifier as the page calls it."""
+    """Name of a classifier in the report."""
     if name.endswith("_ensemble"):
         return f"{_in_words(name.removesuffix('_ensemble'))}, mean of seeds"
     return BASELINE_WORDS.get(name, name.replace("_", " "))
@@ -109,7 +109,7 @@ def _cell(table: pd.DataFrame, name: str, metric: str, chance: float | None = No
 
 
 def _difference(table: pd.DataFrame, name: str, metric: str) -> dict[str, Any] | None:
-    """Network minus baseline, with words that follow from its interval."""
+    """Network minus baseline, with a description that follows from the interval."""
     row = _row(table, name, metric)
     if number(row["difference"]) is None:
         return None

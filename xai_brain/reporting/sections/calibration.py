@@ -12,7 +12,7 @@ POSITION, TITLE = 100, "How far maps can be trusted here"
 
 
 def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
-    """Verdicts on this run's methods from a report card of planted effects in the same cohort."""
+    """Conclusions about the methods of this run from a report card of planted effects in the same cohort."""
     table = contents.evaluation("calibration")
     if table is None:
         return None

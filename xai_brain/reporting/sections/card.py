@@ -17,7 +17,7 @@ POSITION, TITLE = 90, "Report card"
 
 
 def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
-    """The card of this run: figure, verdicts in words, table."""
+    """The report card of this run: figure, conclusions, table."""
     table = contents.evaluation("report_card")
     if table is None:
         return None

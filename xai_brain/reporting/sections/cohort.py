@@ -1,8 +1,4 @@
-"""Sections of the report about participants and predictions: cohort, performance, training, baselines.
-
-Every function takes the contents of a run and a gallery for its figures, and returns what the template
-shows, or None when the run does not hold it.
-"""
+"""Section of the report: cohort."""
 
 from __future__ import annotations
 
@@ -53,7 +49,7 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
 
 
 def _largest_differences(contents: RunContents, differences: dict[str, float | None]) -> dict[str, float]:
-    """In what classes differ strongly: what training found, of other runs what their tables say."""
+    """Variables in which the classes differ strongly, from metrics.json and the table of participants."""
     found = {name: abs(value) for name, value in differences.items() if value is not None}
     of_training = contents.metrics.items()
     found |= {key.removeprefix("confound/"): v for key, v in of_training if key.startswith("confound/")}
@@ -61,7 +57,7 @@ def _largest_differences(contents: RunContents, differences: dict[str, float | N
 
 
 def _folds(contents: RunContents) -> list[dict[str, Any]]:
-    """Rows of fold_summary.tsv; folds count from 1."""
+    """Rows of fold_summary.tsv, with folds numbered from 1."""
     path = contents.run.fold_summary
     if not path.exists():
         return []

@@ -1,4 +1,4 @@
-"""Sections of the report about the networks behind the maps: their share of the variance, first layers."""
+"""Section of the report: first layer of the networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POSITION, TITLE = 130, "First layer"
 
 
 def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
-    """What the template shows of evaluation/first_layer_networks.tsv; None when it was not asked for."""
+    """Contents of evaluation/first_layer_networks.tsv; None if the analysis was not requested."""
     networks, channels = contents.evaluation("first_layer_networks"), contents.evaluation("first_layer")
     if networks is None or channels is None:
         return None
@@ -59,7 +59,7 @@ def _feature(comparison: str, feature: str, rows: pd.DataFrame) -> dict[str, Any
 
 
 def _networks(networks: pd.DataFrame) -> list[dict[str, Any]]:
-    """One row per network and pair of classes, with the counts of both features."""
+    """One row for each network and pair of classes, with the counts of both features."""
     keys = ["seed", "fold", "comparison"]
     return [
         {

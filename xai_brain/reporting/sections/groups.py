@@ -1,4 +1,4 @@
-"""Section of the report about the difference of the classes: t maps, clusters, overlap with the images."""
+"""Section of the report: differences between classes (t maps, clusters, overlap with the images)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 60, "Differences between classes"
-IMAGE = "image"  # what the evaluate stage calls the test of the prepared images
+IMAGE = "image"  # name of the test of the prepared images in the tables
 IMAGES = "Prepared images"
 COUNTS = ("n_first", "n_second", "n_empty", "n_left_out", "dof", "n_voxels", "n_perm", "n_significant")
 
 
 def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
-    """What the template shows of evaluation/group_tests.tsv; None when nothing was asked for."""
+    """Contents of evaluation/group_tests.tsv; None if no comparison was requested."""
     table = contents.evaluation("group_tests")
     if table is None:
         return None
@@ -63,7 +63,7 @@ def _test(contents: RunContents, gallery: Gallery, row: dict[str, Any]) -> dict[
     threshold = float(row["threshold_t"]) if row["threshold_t"] != "" else np.inf
     above = nib.Nifti1Image((np.abs(t) > threshold).astype(np.float32), t_img.affine)
     scale = slices.Scale.of(t[t != 0])
-    if np.isfinite(threshold):  # the strongest colour is kept for what is evidence
+    if np.isfinite(threshold):  # the strongest colour is used for significant voxels only
         scale = slices.Scale(max(scale.limit, threshold), True)
     point = nib.affines.apply_affine(t_img.affine, np.unravel_index(np.abs(t).argmax(), t.shape))
     fig = brain_figures.slice_figure(

@@ -1,8 +1,4 @@
-"""Sections of the report about maps: means, single subjects, localisation, agreement, methods.
-
-Every function takes the contents of a run and a gallery for its figures, and returns what the template
-shows, or None when the run does not hold it.
-"""
+"""Section of the report: mean maps."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ POSITION, TITLE = 50, "Mean maps"
 
 
 def section(contents: RunContents, gallery: Gallery) -> dict[str, Any]:
-    """Empty without mean maps: then the section says how to compute them."""
+    """Mean maps; empty if there are none, so that the section states how to compute them."""
     if not contents.group_maps:
         return {}
     underlay = underlay_of(contents, next(iter(next(iter(contents.group_maps.values())).values())))

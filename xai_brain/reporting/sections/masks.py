@@ -1,4 +1,4 @@
-"""Section of the report about masks: what networks know with some voxels alone, or without them."""
+"""Section of the report: performance on images that contain only, or lack, the top-ranked voxels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AREA_IN_TEXT = 10.0  # percent; the text gives the results for the nearest area
 
 
 def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
-    """Curves by area, with and without training again, and what they say in words."""
+    """Curves by area with and without retraining, and their description."""
     table = contents.evaluation("mask_validation")
     if table is None:
         return None
@@ -52,7 +52,7 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
 
 
 def _row(rows: pd.DataFrame, method: str, area: float) -> dict[str, Any] | None:
-    """The joint mask of a method at one area: figures of both sides, and whether random ones do the same."""
+    """Results for the joint mask of a method at one area, compared with random masks."""
     rows = rows[(rows["method"] == method) & (rows["area_percent"] == area) & (rows["mask"] == "joint")]
     if not (rows["control"] == "map").any():
         return None

@@ -1,4 +1,4 @@
-"""Section of the report about the regions of an atlas."""
+"""Section of the report: atlas regions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS = 10  # of the table of differences, per method
 
 
 def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
-    """Top regions of each class, and in which regions classes differ where that can be compared."""
+    """Top regions of each class, and differences between classes for comparable maps."""
     top = contents.evaluation("region_top")
     if top is None:
         return None
@@ -38,7 +38,7 @@ def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
 
 
 def _repeated(top: pd.DataFrame, methods: list[str], names: list[str]) -> dict[str, int]:
-    """Of each method, how many regions are at the top of every class."""
+    """Number of regions of each method that are top regions of all classes."""
     return {
         method: len(
             set.intersection(
@@ -50,7 +50,7 @@ def _repeated(top: pd.DataFrame, methods: list[str], names: list[str]) -> dict[s
 
 
 def _comparisons(contents: RunContents, gallery: Gallery, methods: list[str]) -> list[dict[str, Any]]:
-    """One entry for every pair of classes: figures and rows of the methods that can be compared."""
+    """One entry for each pair of classes: figures and rows of the comparable methods."""
     groups = contents.evaluation("region_groups")
     if groups is None:
         return []

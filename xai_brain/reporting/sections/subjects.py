@@ -26,7 +26,7 @@ def _subject(subject: ShownSubject, gallery: Gallery) -> dict[str, Any]:
     truth = truth if truth is not None and np.max(truth.dataobj) > 0 else None
     maps = {method: load_img(path) for method, path in subject.maps.items()}
     fig, point = brain_figures.subject_figure(load_img(subject.image), maps, truth)
-    # methods that explain the same output of the same class are said together
+    # methods that explain the same output of the same class are grouped
     explains: dict[tuple[str, str, float | None], list[str]] = {}
     for method, sidecar in subject.sidecars.items():
         key = (str(sidecar.get("TargetName")), str(sidecar.get("Output", "")).replace("_", " "),

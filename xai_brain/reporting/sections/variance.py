@@ -24,7 +24,7 @@ SCALINGS = {"none": "raw values", "l2": "each map divided by its L2 norm", "rank
 
 
 def section(contents: RunContents, gallery: Gallery) -> dict[str, Any] | None:
-    """What the template shows of evaluation/variance.tsv; None with one seed."""
+    """Contents of evaluation/variance.tsv; None for a single seed."""
     table = contents.evaluation("variance")
     if table is None:
         return None
