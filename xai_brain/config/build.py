@@ -17,6 +17,7 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 
 MAX_LISTED = 30  # names in a message
+FREE_SECTIONS = ("attribution", "baselines", "model", "data.cohort")  # sections without a schema
 
 
 def valid_choice(what: str, value: object, valid: Iterable[object]) -> None:
@@ -91,12 +92,7 @@ def _read_changed(cfg: DictConfig, values: Mapping[str, Any]) -> Config:
     try:
         for key, value in values.items():
             section, _, name = key.rpartition(".")
-            if section not in (
-                "attribution",
-                "baselines",
-                "model",
-                "data.cohort",
-            ):  # sections without a schema
+            if section not in FREE_SECTIONS:
                 known = OmegaConf.select(cfg, section) if section else cfg
                 valid_choice(f"setting in {section or 'the settings'}:", name, known or ())
             there = OmegaConf.select(cfg, key)
