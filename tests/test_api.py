@@ -293,6 +293,8 @@ def test_the_reference_is_of_training_participants(study):
 def test_networks_are_compared_with_brain_size(study, tmp_path):
     with pytest.raises(ConfigError, match="there is no baseline; set brain_size_column"):
         study.compare_baselines()
+    with pytest.raises(ConfigError, match=r"there is no baseline 'pca'; there are .*pca_logistic"):
+        study.compare_baselines(["pca"])
     cohort = xb.load_cohort("synthetic", n_subjects=16, brain_size_column="brain_volume_ml")
     run_dir = tmp_path / "size"
     sized = xb.cross_validate(cohort.prepare("t1w_4mm"), "shallow", n_folds=2, max_epochs=1, run_dir=run_dir)
@@ -300,6 +302,9 @@ def test_networks_are_compared_with_brain_size(study, tmp_path):
     scores = sized.scores.set_index("metric")
     assert table.loc[("network", "auroc"), "value"] == pytest.approx(scores.loc["auroc", "value"])
     assert 0 <= table.loc[("brain_size", "auroc"), "value"] <= 1
+    more = sized.compare_baselines(["linear_svm"])
+    assert set(more["name"]) == {"network", "brain_size", "linear_svm"}
+    assert set(sized.compare_baselines()["name"]) == set(more["name"])  # what is fitted is kept
 
 
 def test_tables_of_the_evaluation_are_read_by_name(study, maps):
@@ -335,6 +340,16 @@ def test_regions_are_compared_between_classes(maps, small_run):
     predicted = xb.open_study(small_run.path).maps
     with pytest.raises(ConfigError, match="GradCAM: "):
         predicted.compare_regions(labels_img, lut)
+
+
+def test_networks_are_evaluated_on_masked_images(study, maps):
+    one = xb.Maps(study.run_dir, ["GradCAM"])
+    table = one.validate_masks(areas=[5], n_random=1)
+    pd.testing.assert_frame_equal(study.evaluation("mask_validation"), table)
+    assert set(table["control"]) == {"none", "map", "random"}
+    assert set(table["method"]) == {"none", "GradCAM"}
+    whole = table.query("control == 'none' and metric == 'auroc'")["value"].iloc[0]
+    assert whole == pytest.approx(study.scores.set_index("metric").loc["auroc", "value"])
 
 
 # -- names that do not exist ---------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 
 MAX_LISTED = 30  # names in a message
+FREE_SECTIONS = ("attribution", "baselines", "model", "data.cohort")  # sections without a schema
 
 
 def valid_choice(what: str, value: object, valid: Iterable[object]) -> None:
@@ -91,7 +92,7 @@ def _read_changed(cfg: DictConfig, values: Mapping[str, Any]) -> Config:
     try:
         for key, value in values.items():
             section, _, name = key.rpartition(".")
-            if section not in ("attribution", "model", "data.cohort"):  # sections without a schema
+            if section not in FREE_SECTIONS:
                 known = OmegaConf.select(cfg, section) if section else cfg
                 valid_choice(f"setting in {section or 'the settings'}:", name, known or ())
             there = OmegaConf.select(cfg, key)
@@ -110,6 +111,28 @@ def method_files() -> dict[str, str]:
     for name in sorted(choices_of("attribution"), key=len):  # the quick variants have longer names
         for label in OmegaConf.load(conf_dir() / "attribution" / f"{name}.yaml"):
             found.setdefault(str(label), name)
+    return found
+
+
+def read_baselines(names: Sequence[str]) -> dict[str, Any]:
+    """Settings of baselines of ``conf/baselines`` by name.
+
+    Raises
+    ------
+    ConfigError
+        There is no such baseline; the valid names are listed.
+
+    Examples
+    --------
+    >>> list(read_baselines(["linear_svm", "pca_logistic"]))
+    ['linear_svm', 'pca_logistic']
+    """
+    found: dict[str, Any] = {}
+    for name in names:
+        valid_choice("baseline", name, choices_of("baselines"))
+        content = OmegaConf.to_container(OmegaConf.load(conf_dir() / "baselines" / f"{name}.yaml"))
+        assert isinstance(content, dict)
+        found |= {str(label): settings for label, settings in content.items()}
     return found
 
 

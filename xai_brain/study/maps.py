@@ -219,6 +219,36 @@ class Maps(MapImages):
             )
         return table[table["method"].isin([*self.methods, IMAGE])].reset_index(drop=True)
 
+    def validate_masks(
+        self, areas: Sequence[float] = (5, 10, 20), *, n_random: int = 5, retrain: bool = False
+    ) -> pd.DataFrame:
+        """Evaluate the networks on images that contain only the voxels that maps rank first, or all others.
+
+        The ranks come from the training participants of each network.
+
+        Parameters
+        ----------
+        areas : sequence of float, default (5, 10, 20)
+            Sizes of the masks, percent of the brain.
+        n_random : int, default 5
+            Random masks of the same size and smoothness, for comparison.
+        retrain : bool, default False
+            Also train networks on the masked images.
+
+        Returns
+        -------
+        pandas.DataFrame
+            method, mask, area_percent, kept (mask or complement), control (map, random or none), retrained,
+            metric, value, ci_low, ci_high and chance.
+        """
+        from xai_brain.study.evaluation.mask_validation import validate_run
+
+        values = {"methods": self.methods, "areas": [float(area) for area in areas], "which": ["joint"]}
+        values |= {"n_random": n_random, "retrain": retrain}
+        changes = {f"evaluation.masks.{name}": value for name, value in values.items()}
+        stage(validate_run)(change_settings(self._settings(), changes))
+        return read_tsv(self._run.evaluation("mask_validation"))
+
     def view(self, participant_id: str | None = None) -> SliceViewer:
         """Viewer of all maps of the study, for JupyterLab.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from xai_brain.config.build import change_settings, valid_choice
+from xai_brain.config.build import change_settings, choices_of, read_baselines, valid_choice
 from xai_brain.config.setting import ConfigError
 from xai_brain.runs.directory import first_repeat, read_json, read_tsv
 from xai_brain.study.inline import ReportPage
@@ -116,11 +116,16 @@ class Study(TrainedNetworks):
         table = read_tsv(self._run.participants).drop(columns="fold", errors="ignore")
         return table.merge(folds.drop_duplicates("participant_id"), on="participant_id", how="left")
 
-    def compare_baselines(self) -> pd.DataFrame:
-        """Compare the networks with a classifier that uses brain size only, and with fitted baselines.
+    def compare_baselines(self, baselines: Sequence[str] = ()) -> pd.DataFrame:
+        """Compare the networks with a classifier that uses brain size only, and with other baselines.
 
-        Brain size needs ``brain_size_column`` in `xai_brain.load_cohort`; ``xai-brain baselines`` fits
-        others on the same folds.
+        Brain size needs ``brain_size_column`` in `xai_brain.load_cohort`.
+
+        Parameters
+        ----------
+        baselines : sequence of str, optional
+            Names of ``conf/baselines``, such as ``pca_logistic``, that are fitted on the same folds; those
+            that were fitted before are kept.
 
         Returns
         -------
@@ -129,13 +134,14 @@ class Study(TrainedNetworks):
             network from it, with interval and p. ``auroc_size_matched`` is the AUROC of pairs of test
             participants of different classes whose brain sizes differ by at most 2 %.
         """
-        from xai_brain.study.training.compare_baselines import compare_baselines
+        from xai_brain.study.training.fit_baselines import baselines_run
 
-        compare_baselines(self._settings(), self._run)
+        values = {f"baselines.{name}": settings for name, settings in read_baselines(baselines).items()}
+        stage(baselines_run)(change_settings(self._settings(), values))
         if not self._run.evaluation("baselines").exists():
             raise ConfigError(
-                f"{self.run_dir}: there is no baseline; set brain_size_column in load_cohort, or fit one "
-                "with `xai-brain baselines`"
+                f"{self.run_dir}: there is no baseline; set brain_size_column in load_cohort, or name one: "
+                f"{', '.join(choices_of('baselines'))}"
             )
         return self.evaluation("baselines")
 
@@ -146,7 +152,7 @@ class Study(TrainedNetworks):
         ----------
         name : str
             Such as ``group_clusters`` after `Maps.compare_groups`, ``mask_validation`` after
-            ``xai-brain validate`` and ``summary`` after `report`.
+            `Maps.validate_masks` and ``summary`` after `report`.
 
         Raises
         ------
