@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
-from omegaconf import OmegaConf
 
-from xai_brain import RunDirectory
+from xai_brain import RunDirectory, compose
 from xai_brain.cli import main
 from xai_brain.config.checks import read_config
 from xai_brain.config.data import PreprocessingConfig
@@ -215,8 +214,7 @@ def test_equal_brain_sizes_are_noticed(tmp_path, published, capsys, spread, warn
         np.save(tmp_path / f"{i}_mask.npy", mask)
         np.save(tmp_path / f"{i}.npy", 700.0 * mask)
         rows.append([str(tmp_path / f"{i}.npy"), str(tmp_path / f"{i}_mask.npy")])
-    cfg = OmegaConf.create(
-        {"networks": str(published / "best_model_all"), "preprocessing": {"brain_median": 700}}
-    )
-    check_published_input(read_config(cfg), pd.DataFrame(rows, columns=["volume_path", "volume_mask_path"]))
+    chosen = ["data=synthetic", "preprocessing=kan2020", f"networks={published / 'best_model_all'}"]
+    config = read_config(compose("predict", chosen))
+    check_published_input(config, pd.DataFrame(rows, columns=["volume_path", "volume_mask_path"]))
     assert ("brain sizes differ by" in capsys.readouterr().out) == warned

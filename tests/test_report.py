@@ -21,7 +21,7 @@ from xai_brain import attribution, compose, run
 from xai_brain.data.layouts.synthetic import make_synthetic_cohort
 from xai_brain.data.planted.synthetic_subject import SyntheticSettings
 from xai_brain.io.nifti import bids_name, load_img, save_img
-from xai_brain.reporting import gallery
+from xai_brain.reporting import gallery, html_report, sections
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import scores as figures
@@ -444,3 +444,26 @@ def test_plotting_needs_no_torch():
         "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_section_is_a_module_and_a_template(changed, undrawn, tmp_path, monkeypatch):
+    """Nothing else has to be changed for a further section."""
+    folder = tmp_path / "sections"
+    folder.mkdir()
+    (folder / "laterality.py").write_text(
+        'POSITION, TITLE = 99, "Laterality"\n\n\ndef section(contents, gallery):\n'
+        '    return {"methods": contents.methods}\n'
+    )
+    (folder / "laterality.html.j2").write_text(
+        "<h2>Laterality</h2><p>Methods: {{ laterality.methods | named }}.</p>\n"
+    )
+    monkeypatch.setattr(sections, "__path__", [*sections.__path__, str(folder)])
+    environment = html_report._environment()
+    environment.loader.searchpath.append(str(tmp_path))
+    monkeypatch.setattr(html_report, "_environment", lambda: environment)
+    try:
+        page = write_report(changed).read_text()
+    finally:
+        sys.modules.pop("xai_brain.reporting.sections.laterality", None)
+    assert 'href="#laterality">Laterality</a>' in page
+    assert "<p>Methods: " + " and ".join(", ".join(METHODS).rsplit(", ", 1)) + ".</p>" in page
