@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from conftest import awkward_affine
 
+from xai_brain.config.checks import read_config
 from xai_brain.config.compose import compose
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import load_img, save_img
@@ -27,7 +28,7 @@ COMMON = {"TargetName": "male", "Output": "logit_difference", "TargetRule": "mal
 def settings(*overrides):
     common = ["data=synthetic", "attribution=[grad_cam,guided_backprop]", "seeds=[0,1]"]
     common += ["evaluation.group.n_perm=99", "evaluation.group.images=false"]
-    return compose("run", [*common, *overrides])
+    return read_config(compose("run", [*common, *overrides]))
 
 
 @pytest.fixture
