@@ -217,7 +217,9 @@ def test_new_participants_are_predicted_with_a_new_task(trained, tmp_path):
 
     new = ["data=synthetic", "data.class_names=null", "data.cohort.n_subjects=6", "data.cohort.seed=7"]
     settings = [f"networks={trained.path}", *new, f"run_dir={tmp_path / 'new'}"]
-    done = predict(predict_settings(settings))
+    with pytest.raises(ConfigError, match=rf"runs code of {__name__}; if you trust it, add trusted_modules"):
+        predict_settings(settings)
+    done = predict(predict_settings([*settings, f"trusted_modules=[{__name__}]"]))
     predictions = read_tsv(done.predictions)
     assert "networks_agree" not in predictions
     assert (predictions["n_networks"] == 2).all()
