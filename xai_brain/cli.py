@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # accepted by every command, before or after its name
 VERBOSITY_FLAGS = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
+# of Hydra: several jobs, and showing settings
+FLAGS = ("-m", "--multirun", "-c", "--cfg", "-p", "--package", "--resolve", "-i", "--info")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,11 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if len(set(chosen)) > 1:
         return _fail("--quiet and --verbose exclude each other; give one of them")
-    from xai_brain.parallel.progress import log_seconds
+    from xai_brain.parallel.progress import log, log_seconds
     from xai_brain.parallel.verbosity import temporary_verbosity
 
     try:
         with temporary_verbosity(chosen[0] if chosen else None), log_seconds(f"xai-brain {command}"):
+            if command not in TOOLS:
+                log(f"xai-brain {command}: starting")
             return _function("tools", command)(rest) if command in TOOLS else _start(command, rest)
     except KeyboardInterrupt:
         return _fail("stopped; what is finished is kept, start again to go on", 130)
@@ -71,14 +75,58 @@ def _start(command: str, rest: list[str]) -> int:
             "torchrun starts processes that train one network: it is for `xai-brain train` and `xai-brain "
             "run` without -m; other stages are divided with shard=1/8"
         )
+    _check_flags(rest)
     if any(argument.startswith("-") for argument in rest):
         return _start_hydra(command, rest)
     if alone := [text for text in rest if text.startswith(("sweep=", "launcher="))]:
         raise ConfigError(f"{alone[0]} is for several jobs: add -m")
+    rest = _with_run_dir(command, rest)
+    _check_folders(command, rest)
     with log_seconds("settings"):
         cfg = _settings_of_a_run(command, rest) or compose(command, rest)
     _execute(command, cfg)
     return 0
+
+
+def _with_run_dir(command: str, rest: list[str]) -> list[str]:
+    """Arguments in which the run directory has its name: ``xai-brain evaluate outputs/demo``."""
+    from xai_brain.config.setting import ConfigError
+
+    plain = [text for text in rest if "=" not in text and not text.startswith(("-", "~"))]
+    if not plain:
+        return rest
+    if command not in STAGES:
+        raise ConfigError(f"{plain[0]}: settings are written key=value; see xai-brain {command} --help")
+    if len(plain) > 1 or any(text.startswith("run_dir=") for text in rest):
+        raise ConfigError(f"{' '.join(plain)}: xai-brain {command} takes one run directory")
+    return [f"run_dir={text}" if text == plain[0] else text for text in rest]
+
+
+def _check_folders(command: str, rest: list[str]) -> None:
+    """Refuse folders that do not exist before anything heavy is imported."""
+    from xai_brain.config.setting import ConfigError
+
+    for text in rest:
+        key, _, value = text.partition("=")
+        path = Path(value.strip("'\"")).expanduser()
+        if key == "data.root" and not path.exists() and "${" not in value:
+            raise ConfigError(f"{text}: there is no such folder")
+        if key == "run_dir" and command in STAGES and not (path / "config.yaml").exists():
+            raise ConfigError(
+                f"{path / 'config.yaml'}: there is no run; start with `xai-brain train` or `xai-brain run`"
+            )
+
+
+def _check_flags(rest: list[str]) -> None:
+    """Refuse flags that neither this program nor Hydra has; settings are written without dashes."""
+    from xai_brain.config.setting import ConfigError
+
+    for n, text in enumerate(rest):
+        if text.startswith("-") and text.partition("=")[0] not in FLAGS:
+            name, equals, value = text.lstrip("-").partition("=")
+            following = rest[n + 1] if n + 1 < len(rest) and not equals else value
+            written = f"{name}={following or '<value>'}"
+            raise ConfigError(f"{text}: there is no such flag; a setting is written {written}")
 
 
 def _settings_of_a_run(command: str, overrides: list[str]) -> object | None:

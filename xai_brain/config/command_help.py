@@ -16,9 +16,11 @@ COMMANDS = {
     "cache": "Show, check or clear the prepared images on disk.",
     "collect": "Summarise the jobs of a sweep: one table, a ranking and figures.",
     "verify": "Compare the files of a run with their stored hashes.",
+    "settings": "List settings with their meaning, type and default.",
+    "completion": "Print the script that completes commands and settings in bash.",
 }
 # commands with their own arguments instead of settings
-TOOLS = ("view", "import-maps", "cache", "collect", "verify")
+TOOLS = ("view", "import-maps", "cache", "collect", "verify", "settings", "completion")
 # commands that use the settings of an existing run
 STAGES = ("baselines", "explain", "evaluate", "validate", "report")
 
@@ -32,7 +34,7 @@ commands
 
 First run:        xai-brain run experiment=demo
 Your own data:    xai-brain run data=bids data.root=/path/to/bids data.label=sex
-All settings:     xai-brain run experiment=demo --cfg job
+All settings:     xai-brain settings
 A sweep:          xai-brain run -m experiment=demo trainer.lr=1e-3,3e-4
 Its results:      xai-brain collect outputs/demo
 Messages:         --quiet shows warnings and errors only, --verbose also the duration of each step
@@ -46,7 +48,7 @@ usage: xai-brain {command} {arguments} [-m]
 
 {details}
 Settings are given as key=value. Groups such as data, model, augmentation and experiment select a file
-of conf/. All settings:  {example}
+of conf/. Their meaning:  xai-brain settings [group].  Their values:  {example}
 With -m, each combination of values (trainer.lr=1e-3,3e-4) is one job in outputs/<name>/<job>. Prepared sweeps
 are sweep=grid, folds, optuna and detection_curve; launcher=joblib or slurm runs several jobs in parallel.
 --quiet shows warnings and errors only; --verbose also shows the duration of each step.
@@ -98,6 +100,13 @@ TOOL_USAGE = {
     "verify": "usage: xai-brain verify <run_dir> [data.root=<folder>]\n\n"
     "{description}\n\n"
     "No file is changed. The exit code is 1 if a file is missing or altered, otherwise 0.\n",
+    "settings": "usage: xai-brain settings [group]\n\n"
+    "{description}\n\n"
+    "A group is the first part of a name, such as trainer or evaluation.group.\n",
+    "completion": "usage: xai-brain completion bash\n\n"
+    "{description}\n\n"
+    'For this shell:  eval "$(xai-brain completion bash)"\n'
+    "To keep it, add this line to ~/.bashrc.\n",
 }
 
 
@@ -112,7 +121,7 @@ def command_help(command: str) -> str:
     stage = command in STAGES
     return COMMAND_USAGE.format(
         command=command,
-        arguments="run_dir=<folder> [setting=value ...]" if stage else "[setting=value ...]",
+        arguments="<run_dir> [setting=value ...]" if stage else "[setting=value ...]",
         description=COMMANDS[command],
         details=DETAILS[command],
         example="config.yaml in the run directory"

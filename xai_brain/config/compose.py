@@ -33,6 +33,27 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.io.extras import install_command
 
 COMMANDS = ("train", "baselines", "predict", "explain", "evaluate", "validate", "report", "run")
+# names that other software gives to settings
+SYNONYMS = {
+    **dict.fromkeys(("learning_rate", "rate"), "trainer.lr"),
+    **dict.fromkeys(("epochs", "n_epochs", "num_epochs", "max_epoch"), "trainer.max_epochs"),
+    **dict.fromkeys(("n_splits", "k", "cv", "num_folds", "k_folds"), "folds.n_folds"),
+    **dict.fromkeys(("bs", "batchsize"), "trainer.batch_size"),
+    **dict.fromkeys(("gpus", "n_gpus", "num_gpus", "device"), "trainer.devices"),
+    **dict.fromkeys(("early_stopping", "early_stopping_patience"), "trainer.patience"),
+    **dict.fromkeys(("bids_dir", "data_dir", "dataset", "input", "input_dir", "path"), "data.root"),
+    **dict.fromkeys(("participants", "participants_tsv", "csv", "tsv"), "data.tables"),
+    **dict.fromkeys(("output_dir", "out_dir", "outdir", "results_dir"), "run_dir"),
+    **dict.fromkeys(("random_seed", "seed", "rng"), "seeds"),
+    **dict.fromkeys(("method", "methods", "explainers", "attributions"), "attribution"),
+    **dict.fromkeys(("network", "architecture", "arch", "backbone"), "model"),
+    **dict.fromkeys(("covariates", "nuisance"), "evaluation.group.confounds"),
+    **dict.fromkeys(("n_permutations", "permutations"), "evaluation.group.n_perm"),
+    **dict.fromkeys(("icv", "tiv", "etiv"), "data.brain_size_column"),
+    **dict.fromkeys(("n_jobs", "workers"), "data.num_workers"),
+    **dict.fromkeys(("class", "classes"), "data.class_names"),
+    **dict.fromkeys(("parcellation",), "evaluation.atlas"),
+}
 SHARDED = ("explain", "evaluate", "validate", "run")  # commands of which a shard can be asked
 
 
@@ -147,15 +168,18 @@ def format_config_error(error: Exception, command: str, overrides: list[str]) ->
 
 
 def _nearest(key: str, known: list[str]) -> str:
+    leaf = key.lower().replace("-", "_").rpartition(".")[2]
+    if (meant := SYNONYMS.get(leaf)) is not None and meant != key:
+        return f"; did you mean {meant!r}?"
     by_leaf = {name.rpartition(".")[2]: name for name in known}
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     near = near or [by_leaf[leaf] for leaf in difflib.get_close_matches(key.rpartition(".")[2], by_leaf, n=1)]
-    return f"; did you mean {near[0]!r}?" if near else "; see `xai-brain run --cfg job` for all settings"
+    return f"; did you mean {near[0]!r}?" if near else "; see `xai-brain settings` for all settings"
 
 
 def known_keys(command: str) -> list[str]:
     """Dotted names of all settings."""
-    cfg = compose(command, ["data=synthetic"])
+    cfg = compose(command, ["data=synthetic"], checked=False)
     groups = [folder.name for folder in conf_dir().iterdir() if folder.is_dir()]
 
     def walk(node: Any, prefix: str) -> list[str]:

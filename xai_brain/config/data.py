@@ -18,7 +18,7 @@ from xai_brain.io.orientation import validate_orientation
 class DataConfig:
     """Source of the images and labels."""
 
-    layout: str = MISSING
+    layout: str = field(default=MISSING, metadata={"meaning": "kind of cohort, chosen with data=<file>"})
     root: str | None = setting(None, "folder of the images", role="path")
     label: str | None = setting("sex", "column of the classes; null: none is known, for predict")
     class_names: list[Any] | None = setting(

@@ -33,6 +33,7 @@ class PlantedEffect:
     center_mm : list of 3 float, optional
         Centre of a sphere, world mm (RAS+, MNI152).
     radius_mm : float, default 10.0
+        Radius of the sphere.
     mask_img : str, optional
         NIfTI in MNI152 whose voxels above one half of its maximum are the region; instead of the sphere.
     labels_img, table : str, optional
@@ -46,6 +47,7 @@ class PlantedEffect:
     lesion_volume_ml : float, default 1.0
         Of all lesions of a subject.
     lesion_count : int, default 3
+        Number of lesions of a participant.
     lesion_compactness : float, default 0.6
         36 pi V^2 / S^3 of each lesion, 1 for a sphere; in [0.4, 0.95].
     distractor_center_mm : list of 3 float, optional
@@ -54,6 +56,7 @@ class PlantedEffect:
         A second place whose intensity varies over subjects with a correlation of `confound_rho` with the
         class.
     confound_radius_mm : float, default 10.0
+        Radius of the second place.
     confound_size : float, default 1.0
         Standard deviation that it adds to its region's mean, in standard deviations of that mean over
         subjects.
@@ -71,6 +74,7 @@ class PlantedEffect:
         Standard deviation over sites and places of a smooth factor and of a smooth offset (in standard
         deviations of the brain's voxels) that all images of a site share.
     random_state : int, default 0
+        Random state of classes, strengths and lesions.
 
     References
     ----------

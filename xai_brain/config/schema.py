@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,9 @@ class Config:
     planted: PlantedEffect = MISSING
     folds: FoldsConfig = MISSING
     augmentation: AugmentationConfig = MISSING
-    model: dict[str, Any] = MISSING
+    model: dict[str, Any] = field(
+        default=MISSING, metadata={"meaning": "the network: _target_ and its arguments, see model=<file>"}
+    )
     trainer: TrainerConfig = MISSING
     explain: ExplainConfig = MISSING
     attribution: dict[str, Any] = setting({}, "methods by their label, each with its _target_")

@@ -1,0 +1,117 @@
+"""The terminal as a new user meets it: lists, completion, and refusals that say what to write instead."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from xai_brain import cli
+from xai_brain.config.command_help import COMMANDS, STAGES, TOOLS
+from xai_brain.config.compose import SYNONYMS, known_keys
+from xai_brain.tools.settings import all_settings
+
+
+def error_of(capsys, *arguments):
+    assert cli.main(list(arguments)) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_settings_are_listed_with_meaning_type_and_default(capsys):
+    assert cli.main(["settings", "trainer"]) == 0
+    text = capsys.readouterr().out
+    assert "trainer.lr=0.0003  (float)\n    learning rate" in text
+    assert "one of one_cycle, multistep, constant" in text
+    assert "trainer=default" in text
+    assert "folds." not in text
+
+
+def test_every_setting_has_a_meaning_and_is_a_setting():
+    listed = all_settings()
+    assert all(each.meaning for each in listed)
+    names = {each.name for each in listed}
+    assert {"data.cohort", "data.image", "planted.radius_mm", "evaluation.group.n_perm"} <= names
+    composed = set(known_keys("run"))
+    layouts = ("data.image", "data.n_subjects", "data.dartel", "data.url")  # of other kinds of cohorts
+    assert names - composed <= set(layouts)
+
+
+def test_groups_of_files_are_listed_without_settings_of_their_own(capsys):
+    assert cli.main(["settings", "augmentation"]) == 0
+    assert "augmentation=flip" in capsys.readouterr().out
+    assert "there is no group of settings 'trainr'" in error_of(capsys, "settings", "trainr")
+
+
+@pytest.mark.parametrize("name", SYNONYMS)
+def test_names_of_other_software_lead_to_the_setting(name):
+    assert SYNONYMS[name] in known_keys("run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "learning_rate=1"], "did you mean 'trainer.lr'?"),
+        (["run", "data=synthetic", "trainer.learning_rate=1"], "did you mean 'trainer.lr'?"),
+        (["run", "--experiment", "demo"], "a setting is written experiment=demo"),
+        (["run", "--epochs=3"], "a setting is written epochs=3"),
+        (["run", "experiment"], "settings are written key=value"),
+        (["evaluate", "a", "b"], "takes one run directory"),
+        (["completion", "fish"], "bash is the shell that is supported"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_correct_form(arguments, message, capsys):
+    assert message in error_of(capsys, *arguments)
+
+
+@pytest.mark.parametrize("command", STAGES)
+def test_a_run_directory_may_be_positional(command, tmp_path, capsys):
+    folder = tmp_path / "nowhere"
+    expected = f"xai-brain: {folder}/config.yaml: there is no run"
+    assert error_of(capsys, command, str(folder)).startswith(expected)
+    assert error_of(capsys, command, f"run_dir={folder}").startswith(expected)
+
+
+def test_a_missing_folder_is_reported_before_settings_are_read(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("xai_brain.config.compose.compose", lambda *_, **__: pytest.fail("was read"))
+    folder = tmp_path / "nowhere"
+    message = error_of(capsys, "run", "data=bids", f"data.root={folder}")
+    assert message == f"xai-brain: data.root={folder}: there is no such folder"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("xai-brain exp", {"explain"}),
+        ("xai-brain run trainer.max_e", {"trainer.max_epochs="}),
+        ("xai-brain run experiment=de", {"demo"}),
+        ("xai-brain run attribution=[grad_c", {"attribution=[grad_cam]", "[grad_cam]"}),
+    ],
+)
+def test_completion_works_in_bash(typed, expected, capsys):
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    words = typed.replace("=", " = ").split()  # as bash divides them
+    ask = f"""
+{script}
+compopt() {{ :; }}
+COMP_LINE={typed!r} COMP_POINT={len(typed)}
+COMP_CWORD={len(words) - 1} COMP_WORDS=({" ".join(map(repr, words))})
+_xai_brain
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    answer = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+    assert answer.stderr == ""
+    assert set(answer.stdout.split()) & expected
+
+
+def test_every_command_has_its_help(capsys):
+    for command in COMMANDS:
+        assert cli.main([command, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert f"usage: xai-brain {command}" in text
+        assert ("<run_dir>" in text) or command not in STAGES
+    assert set(TOOLS) < set(COMMANDS)
