@@ -47,6 +47,7 @@ from xai_brain.study.participants import class_names, prepared_cohort
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
 from xai_brain.study.training.folds import folds_of, split_prepared_fold
+from xai_brain.task.classification import Classification
 
 LR, N_STEPS = 3e-4, 10
 
@@ -82,7 +83,7 @@ def our_epochs(cfg: DictConfig, parts: dict[str, pd.DataFrame], names: list[str]
     with tempfile.TemporaryDirectory() as work_dir:
         fit_fold(
             datamodule_of(read_config(cfg), parts, seed=0),
-            classifier_settings(read_config(cfg), names),
+            classifier_settings(read_config(cfg), Classification(tuple(names))),
             trainer_settings,
             seed=0,
             work_dir=Path(work_dir),
@@ -92,7 +93,7 @@ def our_epochs(cfg: DictConfig, parts: dict[str, pd.DataFrame], names: list[str]
 
 def first_weights(cfg: DictConfig, names: list[str]) -> BrainClassifier:
     torch.manual_seed(0)
-    return BrainClassifier(**classifier_settings(read_config(cfg), names)).train()
+    return BrainClassifier(**classifier_settings(read_config(cfg), Classification(tuple(names)))).train()
 
 
 def published_epochs(cfg: DictConfig, parts: dict[str, pd.DataFrame], names: list[str]) -> None:

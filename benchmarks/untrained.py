@@ -23,6 +23,7 @@ from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
 from xai_brain.study.participants import class_names, portable, prepared_cohort
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.fold_training import classifier_settings
+from xai_brain.task.classification import Classification
 
 IXI = Path(__file__).parents[2] / "shared" / "data" / "ixi"  # where it lies beside the project
 N_STAND_IN = 20  # subjects of the embedded cohort, repeated under new ids
@@ -99,7 +100,7 @@ def _save_network(cfg: DictConfig, names: list[str], path: Path) -> None:
     import pytorch_lightning as pl
 
     torch.manual_seed(0)
-    classifier = BrainClassifier(**classifier_settings(read_config(cfg), names)).eval()
+    classifier = BrainClassifier(**classifier_settings(read_config(cfg), Classification(tuple(names)))).eval()
     with quiet_lightning():
         trainer = pl.Trainer(
             logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu"

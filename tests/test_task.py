@@ -168,6 +168,26 @@ def test_a_study_shows_a_new_task(trained):
         study.explain(["Saliency"], target="male")
 
 
+def test_a_new_task_is_given_as_a_class(tmp_path):
+    cohort = xb.load_cohort("synthetic", label="age", task=Age, n_subjects=12)
+    ages = cohort.table["age"]
+    assert repr(cohort) == f"Cohort(12 participants: age {ages.min():g} to {ages.max():g}; not prepared)"
+    assert cohort.class_names == ["age"]
+    study = xb.cross_validate(
+        cohort.prepare("t1w_4mm"),
+        n_folds=2,
+        max_epochs=1,
+        batch_size=4,
+        model_settings={"channels": [2, 3, 4]},
+        run_dir=tmp_path / "age",
+    )
+    assert study.predictions["target"].tolist() == [float(label) for label in study.predictions["label"]]
+    summary = read_tsv(tmp_path / "age" / "fold_summary.tsv")
+    assert list(summary)[3:5] == ["target_mean", "target_sd"]
+    with pytest.raises(ConfigError, match=r"there is no task 'regresion'; there are classification"):
+        xb.load_cohort("synthetic", task="regresion")
+
+
 @pytest.mark.parametrize("command", ["evaluate", "report", "validate"])
 def test_commands_that_compare_classes_refuse_a_task_without(trained, command):
     settings = xb.compose("run", [*SETTINGS, f"run_dir={trained.path}"])
@@ -197,7 +217,9 @@ def test_new_participants_are_predicted_with_a_new_task(trained, tmp_path):
 
     new = ["data=synthetic", "data.class_names=null", "data.cohort.n_subjects=6", "data.cohort.seed=7"]
     settings = [f"networks={trained.path}", *new, f"run_dir={tmp_path / 'new'}"]
-    done = predict(predict_settings(settings))
+    with pytest.raises(ConfigError, match=rf"runs code of {__name__}; if you trust it, add trusted_modules"):
+        predict_settings(settings)
+    done = predict(predict_settings([*settings, f"trusted_modules=[{__name__}]"]))
     predictions = read_tsv(done.predictions)
     assert "networks_agree" not in predictions
     assert (predictions["n_networks"] == 2).all()

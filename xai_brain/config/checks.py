@@ -145,6 +145,8 @@ def _check_task(config: Config) -> None:
         "planted.kind": config.planted.kind,
         "baselines": list(config.baselines),
         "data.brain_size_column": config.data.brain_size_column,
+        "data.threshold": config.data.threshold,
+        "data.bins": config.data.bins,
         "evaluation.masks.in_run": config.evaluation.masks.in_run,
     }
     for key, value in need_classes.items():

@@ -15,6 +15,7 @@ from xai_brain.config.checks import check_code, editable, read_config, structure
 from xai_brain.config.compose import compose
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
+from xai_brain.io.text_tables import read_text
 
 HASH_LINE = "# sha256 of the lines below: "
 OF_ONE_START = ("run_dir", "overwrite", "shard")  # a run directory does not contain its place
@@ -48,7 +49,7 @@ def saved_settings(path: Path) -> Config:
     ConfigError
         A setting that this version does not know, or a value that is not valid.
     """
-    settings = OmegaConf.to_container(OmegaConf.load(path))
+    settings = OmegaConf.to_container(OmegaConf.create(read_text(path)))
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: contains no settings; use another run_dir")
     named = {str(key): value for key, value in settings.items()}
@@ -60,7 +61,7 @@ def saved_settings(path: Path) -> Config:
 
 def is_run(path: Path) -> bool:
     """Whether a file contains settings of a run."""
-    content = OmegaConf.load(path)
+    content = OmegaConf.create(read_text(path))
     return isinstance(content, DictConfig) and {"seeds", "folds", "attribution"} <= set(content)
 
 
@@ -100,7 +101,7 @@ def open_settings(run_dir: str | Path, trusted_modules: Sequence[str] = ()) -> C
         The folder contains no run, or the run uses code of a package that is not trusted.
     """
     config = _read(Path(run_dir))
-    _require_trust(Path(run_dir), config.trusted_modules, trusted_modules)
+    require_trust(Path(run_dir), config.trusted_modules, trusted_modules)
     config.trusted_modules = sorted({*config.trusted_modules, *trusted_modules})
     check_code(config)
     return config
@@ -146,7 +147,7 @@ def stage_settings(command: str, overrides: list[str]) -> Config:
     for label in removed:
         _remove_method(cfg, run_dir, label)
     cfg.run_dir, cfg.overwrite = composed.run_dir, composed.overwrite
-    _require_trust(run_dir, saved_trust, composed.trusted_modules)
+    require_trust(run_dir, saved_trust, composed.trusted_modules)
     return read_config(cfg)
 
 
@@ -157,7 +158,7 @@ def _read(run_dir: Path) -> Config:
     return saved_settings(path)
 
 
-def _require_trust(run_dir: Path, saved: Sequence[str], given: Sequence[str]) -> None:
+def require_trust(run_dir: Path, saved: Sequence[str], given: Sequence[str]) -> None:
     """A run may come from anywhere: what it trusts must be trusted by the user, too."""
     if unknown := sorted(set(saved) - set(given)):
         raise ConfigError(

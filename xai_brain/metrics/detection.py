@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
+from xai_brain.io.text_tables import read_text
 from xai_brain.metrics.report_card import T_MAP
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.statistics.bootstrap import bootstrap_mean
@@ -86,7 +87,7 @@ def found_effects(folder: Path, about: str = "") -> pd.DataFrame | None:
     run = RunDirectory(folder)
     if not (run.config.exists() and run.evaluation("localization").exists()):
         return None
-    planted = OmegaConf.select(OmegaConf.load(run.config), "planted")
+    planted = OmegaConf.select(OmegaConf.create(read_text(run.config)), "planted")
     where = place_and_size(planted) if planted else None
     if where is None:
         return None

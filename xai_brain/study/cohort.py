@@ -15,7 +15,9 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.data.layouts.synthetic import SyntheticSettings
 from xai_brain.io.nifti import GRIDS, get_grid
 from xai_brain.io.problems import Problems
-from xai_brain.study.participants import class_names, find_participants, prepare_volumes
+from xai_brain.study.methods import foreign_packages
+from xai_brain.study.participants import find_participants, prepare_volumes, task_of
+from xai_brain.task.protocol import Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +28,7 @@ def load_cohort(
     root: str | Path | None = None,
     *,
     label: str = "sex",
+    task: str | type[Task] = "classification",
     class_names: Sequence[str] | None = None,
     threshold: float | None = None,
     bins: Sequence[float] | None = None,
@@ -47,7 +50,10 @@ def load_cohort(
     root : str or Path, optional
         Folder of the cohort; not needed for ``synthetic`` and ``oasis``.
     label : str, default "sex"
-        Column that contains the classes.
+        Column that contains the classes, or what another task predicts.
+    task : str or class, default "classification"
+        What the networks learn: a name of ``conf/task``, or a subclass of `xai_brain.task.protocol.Task` that
+        can be imported.
     class_names : sequence of str, optional
         Classes in the order of their index; default: sorted. Participants of other classes are unusable.
     threshold : float, optional
@@ -112,10 +118,17 @@ def load_cohort(
     else:
         of_layout = {f"data.{name}": value for name, value in layout_settings.items()}
     values = {f"data.{name}": value for name, value in given.items()} | of_layout
-    config = build_settings({"data": layout}, values)
+    choices = {"data": layout}
+    if isinstance(task, str):
+        choices["task"] = task
+    else:
+        own = {"_target_": f"{task.__module__}.{task.__qualname__}"}
+        values |= {"task": own, "trusted_modules": sorted(foreign_packages({task.__name__: own}))}
+        values |= {"data.class_names": None} if class_names is None else {}
+    config = build_settings(choices, values)
     problems = Problems(config.data.on_error)
     table = find_participants(config, problems)
-    return Cohort(table, {"data": layout}, values, problems.table())
+    return Cohort(table, choices, values, problems.table(), task_of(config, table))
 
 
 class Cohort:
@@ -130,6 +143,8 @@ class Cohort:
         Settings that the cohort was found with.
     excluded : pandas.DataFrame
         participant_id, path and reason of unusable inputs.
+    task : Task
+        With the names of the classes.
     grid : str, optional
         Grid of the prepared volumes; None before `prepare`.
     """
@@ -140,15 +155,16 @@ class Cohort:
         choices: Mapping[str, str],
         values: Mapping[str, Any],
         excluded: pd.DataFrame,
+        task: Task,
         grid: str | None = None,
     ):
         self.table, self.excluded, self.grid = table, excluded, grid
-        self._choices, self._values = dict(choices), dict(values)
+        self._choices, self._values, self._task = dict(choices), dict(values), task
 
     @property
     def class_names(self) -> list[str]:
-        """Classes in the order of their index."""
-        return class_names(self.table)
+        """Classes in the order of their index, or the names of what another task predicts."""
+        return list(self._task.names)
 
     def prepare(
         self,
@@ -202,7 +218,7 @@ class Cohort:
         columns = [name for name in self.table if name not in ("volume_path", "volume_mask_path", "sha256")]
         columns = [name for name in columns if name not in ("alignment_path", "space_warning")]
         table = prepare_volumes(config, self.table[columns], problems)
-        return Cohort(table, self._choices, values, problems.table(), grid)
+        return Cohort(table, self._choices, values, problems.table(), self._task, grid)
 
     @property
     def affine(self) -> np.ndarray:
@@ -264,11 +280,8 @@ class Cohort:
         return self.table["participant_id"].nunique()
 
     def __repr__(self) -> str:
-        unique = self.table.drop_duplicates(["participant_id", "label"])
-        counts = unique["label"].value_counts().reindex(self.class_names)
-        classes = ", ".join(f"{count} {name}" for name, count in counts.items())
         state = "not prepared" if self.grid is None else f"grid {self.grid}"
-        return f"Cohort({len(self)} participants: {classes}; {state})"
+        return f"Cohort({len(self)} participants: {self._task.describe(self.table)}; {state})"
 
     def _repr_html_(self) -> str:
         hidden = [name for name in self.table if str(name).endswith("_path") or name == "sha256"]

@@ -86,6 +86,7 @@ def cross_validate(
     ... )  # doctest: +SKIP
     """
     choices, values = cohort.settings()
+    trusted_modules = sorted({*trusted_modules, *values.get("trusted_modules", [])})
     choices |= {"folds": folds, "augmentation": augmentation}
     if isinstance(model, str):
         choices["model"] = model

@@ -75,7 +75,7 @@ def prepare_volumes(config: Config, participants: pd.DataFrame, problems: Proble
     _log_space_warnings(table)
     if not config.networks:
         task = task_of(config, participants)
-        names = data.class_names or task.names
+        names = (data.class_names if task.has_classes else None) or task.names
         task.check_cohort(table, names, data.label or "class", str(cohort_root(config)))
     return table
 

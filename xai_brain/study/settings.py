@@ -21,6 +21,7 @@ from xai_brain.config.saved import (
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import remove_partial_files, this_process, write_atomic
+from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.locks import is_locked, lock, remove_stale_locks, run_exclusive
 from xai_brain.runs.directory import RunDirectory
 from xai_brain.study.participants import prepared_cohort, same_cohort
@@ -116,10 +117,10 @@ def _open(config: Config, run: RunDirectory) -> None:
     new["attribution"] = {**explained, **new["attribution"]}
     new["baselines"] = {**_fitted_baselines(config, run, old, new), **new["baselines"]}
     text = settings_text(new)
-    if old and is_unaltered(before := run.config.read_text()) is False:  # verify keeps reporting it
+    if old and is_unaltered(before := read_text(run.config)) is False:  # verify keeps reporting it
         text = before.partition("\n")[0] + "\n" + text.partition("\n")[2]
-    if not run.config.exists() or run.config.read_text() != text:
-        write_atomic(run.config, lambda temporary: temporary.write_text(text))
+    if not run.config.exists() or read_text(run.config) != text:
+        write_atomic(run.config, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     config.attribution, config.baselines = new["attribution"], new["baselines"]
 
 

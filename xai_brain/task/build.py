@@ -8,10 +8,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from xai_brain.config.schema import DEFAULT_TASK
 from xai_brain.config.trust import KNOWN_PACKAGES
 from xai_brain.task.protocol import Task
-
-DEFAULT_TASK = "xai_brain.task.classification.Classification"
 
 
 def build_task(settings: Mapping[str, Any] | None = None, names: Sequence[str] = ()) -> Task:

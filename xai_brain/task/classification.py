@@ -76,6 +76,12 @@ class Classification(Task):
                 f"({text}); leave it out with data.class_names"
             )
 
+    def describe(self, participants: pd.DataFrame) -> str:
+        """Number of participants of each class."""
+        unique = participants.drop_duplicates(["participant_id", "label"])
+        counts = unique["label"].value_counts().reindex(list(self.names))
+        return ", ".join(f"{count} {name}" for name, count in counts.items())
+
     def is_known(self, targets: np.ndarray) -> np.ndarray:
         return np.asarray(targets) >= 0
 

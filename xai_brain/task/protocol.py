@@ -111,6 +111,11 @@ class Task(ABC):
         """Refuse participants that a network cannot be trained and tested with (DataError)."""
         return None
 
+    def describe(self, participants: pd.DataFrame) -> str:
+        """Distribution of the targets in a few words."""
+        known = participants["target"].dropna()
+        return f"{', '.join(self.names)} {known.min():g} to {known.max():g}" if len(known) else "no targets"
+
     def is_known(self, targets: np.ndarray) -> np.ndarray:
         """Which participants have a label, (n,) bool."""
         return ~np.isnan(np.asarray(targets, float))

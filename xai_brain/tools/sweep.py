@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.config.compose import conf_dir, format_config_error, register_schemas
 from xai_brain.config.setting import ConfigError
+from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.progress import format_error, log, log_error
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, write_json
 from xai_brain.statistics.sweeps import COMPLETE, FAILED, MISSING, PLAN, RECORD, settings_of, swept_keys
@@ -219,7 +220,7 @@ def _objective(folder: Path) -> float:
 
     Nothing of a test part may choose hyper-parameters.
     """
-    settings = OmegaConf.load(RunDirectory(folder).config).trainer
+    settings = OmegaConf.create(read_text(RunDirectory(folder).config)).trainer
     best = []
     for path in sorted((folder / "checkpoints").glob("*fold-*.tsv")):
         history = read_tsv(path)

@@ -14,7 +14,10 @@ STRONG_DIFFERENCE = 0.5  # standard deviations
 
 
 def summarise_folds(
-    participants: pd.DataFrame, folds: pd.DataFrame, columns: Sequence[str] = ("age", "sex", "site")
+    participants: pd.DataFrame,
+    folds: pd.DataFrame,
+    columns: Sequence[str] = ("age", "sex", "site"),
+    has_classes: bool = True,
 ) -> pd.DataFrame:
     """Summary of the test participants, one row per fold.
 
@@ -26,11 +29,14 @@ def summarise_folds(
         From `make_folds`.
     columns : sequence of str
         Numbers are summarised by mean and standard deviation over participants, categories by counts.
+    has_classes : bool, default True
+        Whether labels are classes, which are counted, or numbers.
 
     Returns
     -------
     pandas.DataFrame
-        fold, n_participants, n_images, label (counts), <number>_mean, <number>_sd, <category> (counts).
+        fold, n_participants, n_images, label (counts) or target_mean and target_sd,
+        <number>_mean, <number>_sd, <category> (counts).
     """
     rows = []
     present = [column for column in columns if column in participants]
@@ -39,7 +45,11 @@ def summarise_folds(
         images = participants[participants["participant_id"].isin(ids)]
         unique = images.drop_duplicates("participant_id")
         row: dict[str, object] = {"fold": fold, "n_participants": len(unique), "n_images": len(images)}
-        row["label"] = _counts(unique["label"])
+        if has_classes:
+            row["label"] = _counts(unique["label"])
+        else:
+            target = unique["target"]
+            row |= {"target_mean": round(target.mean(), 3), "target_sd": round(target.std(), 3)}
         for column in present:
             if _is_number(participants[column]):
                 numbers = pd.to_numeric(unique[column], errors="coerce")

@@ -94,7 +94,12 @@ def log_folds(config: Config, run: RunDirectory, cohort: pd.DataFrame, folds: pd
     confounds = [
         c for c in ("age", "sex", "site", config.data.brain_size_column) if c and not is_label(c, label)
     ]
-    write_tsv(summarise_folds(cohort, folds, confounds), run.fold_summary)
+    if config.augmentation.flip_probability:
+        log("augmentation.flip_probability: left and right are mixed; maps say nothing of laterality")
+    has_classes = build_task(config.task).has_classes
+    write_tsv(summarise_folds(cohort, folds, confounds, has_classes), run.fold_summary)
+    if not has_classes:
+        return
     figures = {
         f"confound/{name}": value
         for name, value in confound_differences(cohort, confounds).items()
@@ -103,5 +108,3 @@ def log_folds(config: Config, run: RunDirectory, cohort: pd.DataFrame, folds: pd
     update_metrics(run, figures, replace=("confound/",))
     for line in describe_confounds(cohort, confounds, label or "class"):
         log(line)
-    if config.augmentation.flip_probability:
-        log("augmentation.flip_probability: left and right are mixed; maps say nothing of laterality")

@@ -9,6 +9,7 @@ from typing import Any
 from xai_brain.config.checks import check_code, typed
 from xai_brain.config.compose import compose
 from xai_brain.config.data import read_preprocessing
+from xai_brain.config.saved import require_trust
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.models.networks.kan2020 import is_published
@@ -18,7 +19,10 @@ from xai_brain.study.explanation.configured_methods import check_references
 from xai_brain.study.training.networks import ALL, is_checkpoint, trained_run
 from xai_brain.task.build import build_task
 
-FREE = ("run_dir", "name", "networks", "overwrite", "data", "explain", "attribution", "evaluation")
+FREE = (
+    *("run_dir", "name", "networks", "overwrite", "trusted_modules"),
+    *("data", "explain", "attribution", "evaluation"),
+)
 LABELS = ("label", "class_names", "threshold", "bins")  # as at training unless they are given
 RAW = ("raw", "skull_stripped", "alignment")  # how new images are brought to MNI152
 PUBLISHED_INPUT = ("kan2020_58x70x58", "none")  # grid and scaling
@@ -66,6 +70,8 @@ def _of_run(composed: Config, given: list[str], overrides: list[str]) -> Config:
     """Settings of a trained run with other data."""
     _refuse_training_settings([key for key in given if not _is_raw(key, overrides)])
     config, trained = trained_run(composed)
+    require_trust(trained.path, config.trusted_modules, composed.trusted_modules)
+    config.trusted_modules = composed.trusted_modules
     if config.planted.kind:
         raise ConfigError(
             f"networks={composed.networks}: its classes were planted and mean nothing for others"
