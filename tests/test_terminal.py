@@ -115,3 +115,24 @@ def test_every_command_has_its_help(capsys):
         assert f"usage: xai-brain {command}" in text
         assert ("<run_dir>" in text) or command not in STAGES
     assert set(TOOLS) < set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("explain.target=malle", "explain.target=malle"),
+        ("folds.group_column=famly_id", "folds.group_column=famly_id: not in participants.tsv"),
+        ("folds.balance_on=[agee]", "folds.balance_on=agee: not in participants.tsv; did you mean age?"),
+        ("data.brain_size_column=icv", "data.brain_size_column=icv: not in participants.tsv"),
+        ("evaluation.group.confounds=[weight]", "evaluation.group.confounds=weight: not in participants.tsv"),
+        ("evaluation.masks.which=[man]", "evaluation.masks.which: there is no 'man'; there are joint, female"),
+    ],
+)
+def test_columns_and_labels_are_checked_before_images_are_prepared(
+    setting, message, bids_tree, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("xai_brain.study.participants.prepare_volumes", lambda *_: pytest.fail("too late"))
+    run_dir = tmp_path / "run"
+    given = ["data=bids", f"data.root={bids_tree}", "folds.n_folds=2", f"run_dir={run_dir}"]
+    assert cli.main(["run", *given, setting]) == 1
+    assert message in capsys.readouterr().err

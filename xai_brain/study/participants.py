@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.data.cache import default_cache_dir, locks
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
+from xai_brain.data.planted.draws import CLASS_NAMES
 from xai_brain.io.atomic import remove_partial_files
 from xai_brain.io.nifti import get_grid
 from xai_brain.io.problems import DataError, Problems, named
@@ -35,7 +37,9 @@ def prepared_cohort(config: Config, run: RunDirectory) -> pd.DataFrame:
     """
     problems = Problems(config.data.on_error)
     try:
-        table = prepare_volumes(config, find_participants(config, problems), problems)
+        participants = find_participants(config, problems)
+        check_table_settings(config, participants)
+        table = prepare_volumes(config, participants, problems)
     finally:
         _write_quarantine(problems, run)
     return with_planted_effect(config, table)
@@ -56,6 +60,44 @@ def find_participants(config: Config, problems: Problems) -> pd.DataFrame:
         task=build_task(config.task),
         **source_settings(data),
     )
+
+
+def check_table_settings(config: Config, participants: pd.DataFrame) -> None:
+    """Refuse names of columns, classes and targets that the table does not have, before any other work.
+
+    Raises
+    ------
+    ConfigError
+        One line with the setting, its value and the valid ones.
+    """
+    if config.networks:  # new participants: their table may lack what training needed
+        return
+    folds = config.folds
+    columns: dict[str, Sequence[str | None]] = {
+        "folds.column": [folds.column] if folds.kind == "column" and not folds.path else [],
+        "folds.group_column": [folds.group_column],
+        "folds.balance_on": folds.balance_on,
+        "folds.allow_shared": folds.allow_shared,
+        "data.brain_size_column": [config.data.brain_size_column],
+        "evaluation.group.confounds": config.evaluation.group.confounds or [],
+    }
+    there = [*participants, "fold", *(["site"] if config.planted.n_sites > 1 else [])]
+    for key, names in columns.items():
+        for name in names:
+            if name is not None and name not in there:
+                near = difflib.get_close_matches(name, there, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                listed = ", ".join(column for column in participants if not str(column).endswith("_path"))
+                raise ConfigError(f"{key}={name}: not in participants.tsv{hint} (its columns: {listed})")
+    task = task_of(config, participants)
+    if config.planted.kind:
+        task = task.with_names(CLASS_NAMES)
+    task.read_target(config.explain.target)
+    valid = ("joint", *task.names)
+    if unknown := [name for name in config.evaluation.masks.which or [] if name not in valid]:
+        raise ConfigError(
+            f"evaluation.masks.which: there is no {unknown[0]!r}; there are {', '.join(map(str, valid))}"
+        )
 
 
 def prepare_volumes(config: Config, participants: pd.DataFrame, problems: Problems) -> pd.DataFrame:

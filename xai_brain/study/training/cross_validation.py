@@ -82,7 +82,6 @@ def train_networks(config: Config, run: RunDirectory) -> None:
     check_weights(config)
     cohort = prepared_cohort(config, run)
     check_brain_size(config, cohort)
-    task_of(config, cohort).read_target(config.explain.target)  # before hours of training
     begun: list[pd.DataFrame] = []
     run_exclusive(run.locks, "begin", lambda: begun.extend(_begin(config, run, cohort)))
     cohort, folds = begun
@@ -236,10 +235,6 @@ def check_brain_size(config: Config, cohort: pd.DataFrame) -> None:
     column = config.data.brain_size_column
     if not column:
         return
-    if column not in cohort:
-        raise ConfigError(
-            f"data.brain_size_column={column}: not in participants.tsv (its columns: {', '.join(cohort)})"
-        )
     numbers = pd.to_numeric(cohort[column], errors="coerce").groupby(cohort["label"]).count()
     if (numbers < (config.folds.n_folds if config.folds.kind == "stratified" else 2)).any():
         counts = ", ".join(f"{name}: {count}" for name, count in numbers.items())
