@@ -139,7 +139,7 @@ def stage_settings(command: str, overrides: list[str]) -> Config:
         if key == "baselines":  # added like methods
             cfg.baselines = {**composed.baselines, **cfg.baselines}
         elif key == "attribution":  # chosen methods are added; those that are there keep their settings
-            cfg.attribution = {**composed.attribution, **cfg.attribution}
+            cfg.attribution = {**cfg.attribution, **composed.attribution, **cfg.attribution}
         elif key.split(".")[0] in AFTER_TRAINING or key in INDIFFERENT:
             OmegaConf.update(cfg, key, OmegaConf.select(composed, key), merge=True, force_add=True)
         elif key != "overwrite":
