@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 
@@ -136,3 +138,17 @@ def test_columns_and_labels_are_checked_before_images_are_prepared(
     given = ["data=bids", f"data.root={bids_tree}", "folds.n_folds=2", f"run_dir={run_dir}"]
     assert cli.main(["run", *given, setting]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_names_the_setting(bids_tree, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "home" / "cache"
+
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("xai_brain.study.participants.prepare_volumes", lambda *_: refuse(folder / "volumes"))
+    given = ["data=bids", f"data.root={bids_tree}", "folds.n_folds=2", f"run_dir={tmp_path / 'run'}"]
+    message = error_of(capsys, "run", *given, f"data.cache_dir={folder}")
+    assert message.startswith(f"xai-brain: {folder}: the folder of prepared images cannot be written")
+    assert "XAI_BRAIN_CACHE=<folder>" in message
+    assert "data.cache_dir=<folder>" in message

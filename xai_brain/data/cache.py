@@ -8,9 +8,12 @@ visible only when they are complete, so that processes can be killed and several
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -24,12 +27,36 @@ from xai_brain.data.preprocessing import ALGORITHM, preprocess_t1w
 from xai_brain.io.atomic import write_atomic
 from xai_brain.io.nifti import load_img
 from xai_brain.io.nifti_header import require_file
+from xai_brain.io.problems import DataError
 from xai_brain.parallel.locks import lock, run_exclusive
 from xai_brain.parallel.progress import log_seconds
 
 
 def default_cache_dir() -> Path:
     return Path(os.environ.get("XAI_BRAIN_CACHE", "~/.cache/xai_brain")).expanduser()
+
+
+@contextmanager
+def cache_errors(cache_dir: str | Path | None) -> Iterator[None]:
+    """Report a cache folder that cannot be written together with the setting of another one.
+
+    Raises
+    ------
+    DataError
+    """
+    folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    try:
+        yield
+    except OSError as error:
+        path = Path(str(error.filename)) if error.filename else folder
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        if not denied or not (path.is_relative_to(folder) or folder.is_relative_to(path)):
+            raise
+        raise DataError(
+            f"{folder}: the folder of prepared images cannot be written ({os.strerror(error.errno or 0)}); "
+            "choose another one with the environment variable XAI_BRAIN_CACHE=<folder> or with "
+            "data.cache_dir=<folder>"
+        ) from error
 
 
 class Source(NamedTuple):

@@ -13,7 +13,7 @@ import pandas as pd
 from xai_brain.config.data import DataConfig, SyntheticDataConfig
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
-from xai_brain.data.cache import default_cache_dir, locks
+from xai_brain.data.cache import cache_errors, default_cache_dir, locks
 from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.participants import load_participants
 from xai_brain.data.planted.draws import CLASS_NAMES
@@ -36,13 +36,14 @@ def prepared_cohort(config: Config, run: RunDirectory) -> pd.DataFrame:
         As from `xai_brain.data.cohort.prepare_cohort`, with what is planted.
     """
     problems = Problems(config.data.on_error)
-    try:
-        participants = find_participants(config, problems)
-        check_table_settings(config, participants)
-        table = prepare_volumes(config, participants, problems)
-    finally:
-        _write_quarantine(problems, run)
-    return with_planted_effect(config, table)
+    with cache_errors(config.data.cache_dir):
+        try:
+            participants = find_participants(config, problems)
+            check_table_settings(config, participants)
+            table = prepare_volumes(config, participants, problems)
+        finally:
+            _write_quarantine(problems, run)
+        return with_planted_effect(config, table)
 
 
 def find_participants(config: Config, problems: Problems) -> pd.DataFrame:
