@@ -125,7 +125,10 @@ def test_every_command_has_its_help(capsys):
         ("folds.balance_on=[agee]", "folds.balance_on=agee: not in participants.tsv; did you mean age?"),
         ("data.brain_size_column=icv", "data.brain_size_column=icv: not in participants.tsv"),
         ("evaluation.group.confounds=[weight]", "evaluation.group.confounds=weight: not in participants.tsv"),
-        ("evaluation.masks.which=[man]", "evaluation.masks.which: there is no 'man'; there are joint, female"),
+        (
+            "evaluation.masks.which=[man]",
+            "evaluation.masks.which: there is no 'man'; there are joint, female",
+        ),
     ],
 )
 def test_columns_and_labels_are_checked_before_images_are_prepared(
