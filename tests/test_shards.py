@@ -130,7 +130,7 @@ def test_masks_are_validated_in_shards(whole, tmp_path, capsys):
     shutil.copytree(whole / "run", tmp_path / "run")
     masks = ["evaluation.masks.n_subjects=2", "evaluation.masks.n_random=1", "evaluation.masks.areas=[10]"]
     out = output_of(validate, "validate", tmp_path / "run", capsys, *masks, "shard=1/2")
-    assert "validate shard 1/2: done; 2 units and the tables are left to other starts" in out
+    assert "validate shard 1/2: done; 2 units and the tables are left to other processes" in out
     assert not (tmp_path / "run" / "evaluation" / "mask_validation.tsv").exists()
     output_of(validate, "validate", tmp_path / "run", capsys, *masks, "shard=2/2")
     table = read_tsv(tmp_path / "run" / "evaluation" / "mask_validation.tsv")

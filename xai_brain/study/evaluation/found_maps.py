@@ -1,4 +1,4 @@
-"""The maps of a run with what their sidecars and predictions say of them."""
+"""The maps of a run with information from their sidecars and predictions."""
 
 from __future__ import annotations
 
