@@ -227,7 +227,7 @@ def test_a_mistake_before_training_can_be_corrected(tmp_path):
     given = [*SMALL, f"run_dir={tmp_path / 'run'}"]
     with pytest.raises(DataError, match="no column 'sexe'"):
         train(compose("run", [*given, "data.label=sexe"]))
-    with pytest.raises(ConfigError, match=r"attribution\.X: cannot be made"):
+    with pytest.raises(ConfigError, match=r"attribution\.X: cannot be created"):
         train(compose("run", [*given, "+attribution.X={_target_: captum.attr.Salency, _partial_: true}"]))
     with pytest.raises(DataError, match="smallest class has only"):
         train(compose("run", [*given, "folds.n_folds=20"]))

@@ -84,9 +84,7 @@ def _tests(config: Config, run: RunDirectory) -> tuple[list[pd.DataFrame], list[
             both = asked["label"].isin(pair).to_numpy()
             second = (asked["label"] == pair[1]).to_numpy()[both]
             if min(second.sum(), (~second).sum()) < 2:
-                log(
-                    f"evaluate: first layer, seed {network.seed} fold {network.fold}: a class has 1 participant or none"
-                )
+                log(f"evaluate: first layer, seed {network.seed} fold {network.fold}: fewer than 2 per class")
                 continue
             named = {**about, "comparison": f"{pair[1]}-minus-{pair[0]}"}
             for feature in FEATURES:
