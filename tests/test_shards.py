@@ -117,7 +117,7 @@ def test_a_start_without_a_shard_does_what_shards_left(whole, tmp_path, capsys):
     settings = [*SETTINGS, f"run_dir={run_dir}", f"data.cache_dir={tmp_path / 'cache'}"]
     run(compose("run", [*settings, "shard=1/2"]))
     out = capsys.readouterr().out
-    assert "run shard 1/2: done; evaluate and report are left to a start when all maps are there" in out
+    assert "run shard 1/2: done; evaluate and report need the maps of all shards" in out
     for path in (run_dir / "images").glob("sub-*"):  # as if the process that writes them had been killed
         path.unlink()
         break

@@ -116,7 +116,7 @@ def test_collect_writes_tables_and_a_picture_and_fails_for_what_is_missing(sweep
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["collect"], "what? xai-brain collect <sweep_dir>"),
+        (["collect"], "usage: xai-brain collect <sweep_dir>"),
         (["collect", "nowhere"], "nowhere: there is no sweep"),
         (["run", "sweep=grid", "experiment=demo"], "sweep=grid is for several jobs: add -m"),
         (
@@ -310,7 +310,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path):
     assert (folder / "2_0" / "job.json").exists()
     assert not (folder / "2_1").exists()
     done = xai_brain(*sweep, "hydra.sweeper.n_trials=3", cwd=tmp_path)
-    assert "the study has its 3 trials; for more hydra.sweeper.n_trials=6" in done.stderr
+    assert "the study has its 3 trials; for more set hydra.sweeper.n_trials=6" in done.stderr
     table = read_sweep(folder)
     assert table["job"].tolist() == ["0", "1", "2_0"]
     assert table["trainer.lr"].nunique() == 3

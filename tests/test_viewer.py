@@ -356,7 +356,7 @@ def test_view_writes_a_notebook_beside_the_run(make_run, tmp_path, monkeypatch):
     assert started[1:] == ["-m", "jupyterlab", str(path), "--no-browser"]
     with pytest.raises(ViewError, match="which run"):
         view([])
-    with pytest.raises(ViewError, match="there is no run here"):
+    with pytest.raises(ViewError, match="contains no run"):
         view([str(tmp_path)])
 
 
