@@ -32,8 +32,8 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(WriteError) as caught:
         write_atomic(path, full)
     assert str(caught.value) == (
-        f"{path}: cannot be written (No space left on device); make room or give the right to write, then "
-        "start again: what is finished is kept"
+        f"{path}: cannot be written (No space left on device); free disk space or allow writing, then "
+        "start again: finished results are kept"
     )
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert [each.name for each in tmp_path.iterdir()] == ["a.tsv"]
@@ -68,7 +68,7 @@ def test_a_disk_that_is_full_while_a_network_learns_is_told_by_the_run(tmp_path,
     monkeypatch.setattr(train_stage, "fit_fold", full)
     assert main(["train", *SMALL, f"run_dir={tmp_path / 'run'}"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{tmp_path / 'run'}: cannot be written (No space left on device); make room" in line
+    assert f"{tmp_path / 'run'}: cannot be written (No space left on device); free disk space" in line
     assert not list((tmp_path / "run").rglob(".partial-*"))
 
 

@@ -230,9 +230,7 @@ def test_another_grid_does_not_take_over_the_jobs_of_a_first(tmp_path, monkeypat
         write_job(folder / name, overrides, "complete", {"test/auroc": 0.5})
     plan_sweep("run", [*grid, "launcher=basic", "evaluation.n_bootstrap=9"])  # the same jobs
     plan_sweep("run", [*grid[:2], "trainer.lr=0.001,0.01,0.1"])  # one more
-    message = (
-        r"a/0 is a job of another grid \(trainer\.lr: 0\.001 before, 0\.01 now\); give this sweep another name"
-    )
+    message = r"a/0 is a job of another grid \(trainer\.lr: 0\.001 before, 0\.01 now\); give this sweep"
     with pytest.raises(ConfigError, match=message):
         plan_sweep("run", [*grid[:2], "trainer.lr=0.01,0.001"])
     assert len(read_json(folder / "sweep.json")["jobs"]) == 3  # the refused plan left nothing
