@@ -50,9 +50,9 @@ def load_cohort(
     root : str or Path, optional
         Folder of the cohort; not needed for ``synthetic`` and ``oasis``.
     label : str, default "sex"
-        Column that contains the classes, or what another task predicts.
+        Column that contains the classes, or the target variable of another task.
     task : str or class, default "classification"
-        What the networks learn: a name of ``conf/task``, or a subclass of `xai_brain.task.protocol.Task` that
+        Task of the networks: a name of ``conf/task``, or a subclass of `xai_brain.task.protocol.Task` that
         can be imported.
     class_names : sequence of str, optional
         Classes in the order of their index; default: sorted. Participants of other classes are unusable.
@@ -144,7 +144,7 @@ class Cohort:
     excluded : pandas.DataFrame
         participant_id, path and reason of unusable inputs.
     task : Task
-        With the names of the classes.
+        Task with the names of the classes.
     grid : str, optional
         Grid of the prepared volumes; None before `prepare`.
     """
@@ -163,7 +163,7 @@ class Cohort:
 
     @property
     def class_names(self) -> list[str]:
-        """Classes in the order of their index, or the names of what another task predicts."""
+        """Classes in the order of their index; for tasks without classes, the names of the outputs."""
         return list(self._task.names)
 
     def prepare(

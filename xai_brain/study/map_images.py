@@ -103,7 +103,7 @@ class MapImages:
         >>> maps.img("sub-0001", "GradCAM").shape
         (46, 55, 46)
         """
-        rows = self._of_participant(participant_id, session_id, self._select(method, seed))
+        rows = self._rows_of_participant(participant_id, session_id, self._select(method, seed))
         if len(rows) == 1:
             return load_img(rows["path"].iloc[0])
         return self._as_img(mean_of_maps(rows["path"]), rows["path"].iloc[0])
@@ -126,12 +126,12 @@ class MapImages:
         >>> maps.sidecar("sub-0001", "GradCAM")["Output"]
         'logit'
         """
-        rows = self._of_participant(participant_id, session_id, self._select(method, seed))
+        rows = self._rows_of_participant(participant_id, session_id, self._select(method, seed))
         return read_json(sidecar(rows["path"].iloc[0]))
 
     def t1w_img(self, participant_id: str, *, session_id: str | None = None) -> nib.Nifti1Image:
         """Prepared T1-weighted image of a participant, for display below a map; 0 outside the brain."""
-        row = self._of_participant(participant_id, session_id, self._rows).iloc[0]
+        row = self._rows_of_participant(participant_id, session_id, self._rows).iloc[0]
         return load_img(self._run.image(participant_id, row["session_id"]))
 
     def truth_img(self, participant_id: str, *, session_id: str | None = None) -> nib.Nifti1Image:
@@ -142,7 +142,7 @@ class MapImages:
         ConfigError
             The true location is not known.
         """
-        row = self._of_participant(participant_id, session_id, self._rows).iloc[0]
+        row = self._rows_of_participant(participant_id, session_id, self._rows).iloc[0]
         path = self._run.image(participant_id, row["session_id"], "mask")
         if not path.exists():
             raise ConfigError(f"the true location of an effect is not known for {participant_id}")
@@ -237,7 +237,7 @@ class MapImages:
             rows = rows[rows["seed"] == seed]
         return rows
 
-    def _of_participant(
+    def _rows_of_participant(
         self, participant_id: str, session_id: str | None, rows: pd.DataFrame
     ) -> pd.DataFrame:
         """Rows of one participant and session."""

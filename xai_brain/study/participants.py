@@ -64,14 +64,14 @@ def find_participants(config: Config, problems: Problems) -> pd.DataFrame:
 
 
 def check_table_settings(config: Config, participants: pd.DataFrame) -> None:
-    """Refuse names of columns, classes and targets that the table does not have, before any other work.
+    """Raise an error early if a setting names columns, classes or targets that the table does not have.
 
     Raises
     ------
     ConfigError
-        One line with the setting, its value and the valid ones.
+        The message contains the setting, its value and the valid ones.
     """
-    if config.networks:  # new participants: their table may lack what training needed
+    if config.networks:  # the table of new participants may lack columns that training needed
         return
     folds = config.folds
     columns: dict[str, Sequence[str | None]] = {

@@ -42,7 +42,7 @@ def find(root: Path, problems: Problems, *, tables: list[str] | None = None) -> 
     for line in participants.to_dict("records"):
         participant_id = line["participant_id"]
         paths = {name: _path(root, line.get(name)) for name in PATHS}
-        reason = _wrong(root, paths)
+        reason = _reason_unusable(root, paths)
         if reason:
             if not problems.has(participant_id):
                 problems.add(participant_id, paths["t1w_path"] or where, reason)
@@ -71,7 +71,7 @@ def _path(root: Path, value: Any) -> Path | None:
     return root / path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
-def _wrong(root: Path, paths: dict[str, Path | None]) -> str:
+def _reason_unusable(root: Path, paths: dict[str, Path | None]) -> str:
     if paths["t1w_path"] is None:
         return "its line has no t1w_path; add it, or remove the line"
     for name, path in paths.items():

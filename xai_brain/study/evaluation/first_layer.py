@@ -157,7 +157,7 @@ def _counts(test: ChannelTest, design: Design | None) -> dict[str, Any]:
 
 def _combined(networks: pd.DataFrame) -> dict[str, float]:
     """Log the means over networks and pairs of classes; returns them by their names in metrics.json."""
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for feature, rows in networks.groupby("feature", sort=False) if len(networks) else []:
         for column, name in (
             ("share_different", "share_different"),
@@ -166,11 +166,11 @@ def _combined(networks: pd.DataFrame) -> dict[str, float]:
             ("median_size", "median_size"),
         ):
             if rows[column].notna().any():
-                figures[f"first_layer/{name}/{feature}"] = float(rows[column].mean())
+                metrics[f"first_layer/{name}/{feature}"] = float(rows[column].mean())
         counts = rows["n_different"]
         log(
             f"evaluate: first layer, {feature} of the feature maps: {counts.mean():.1f} of "
             f"{rows['n_channels'].iloc[0]} channels differ (FDR 0.05; {counts.min()} to {counts.max()} over "
             f"{len(rows)} networks; {rows['null_share'].mean():.1%} with permuted labels)"
         )
-    return figures
+    return metrics

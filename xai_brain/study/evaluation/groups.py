@@ -151,7 +151,7 @@ class Comparison:
         write_tsv(pd.DataFrame(self.tests), self.run.evaluation("group_tests"))
         if self.clusters:
             write_tsv(pd.concat(self.clusters), self.run.evaluation("group_clusters"))
-        figures = {
+        metrics = {
             f"group/{row['method']}/{row['comparison']}/{name}": float(row[name])
             for row in self.tests
             if not row["reason"]
@@ -162,7 +162,7 @@ class Comparison:
             write_tsv(pd.DataFrame(agreements), self.run.evaluation("group_agreement"))
         if overlaps := overlaps_of(self.results, settings.random_state):
             write_tsv(pd.DataFrame(overlaps), self.run.evaluation("group_overlap"))
-        update_metrics(self.run, figures | overlap_metrics(overlaps))
+        update_metrics(self.run, metrics | overlap_metrics(overlaps))
 
     # -- comparisons -------------------------------------------------------------------------
     def _compare_maps(self, method: str, rows: pd.DataFrame) -> None:

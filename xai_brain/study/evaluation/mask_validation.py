@@ -162,7 +162,7 @@ def make_missing(config: Config, run: RunDirectory, units: list[MaskUnit]) -> No
             done=MaskUnit.is_done,
             do=partial(validate_fold, context=context),
             progress=partial(track, description=f"validate {where}"),
-            wait=partial(_waiting, where),
+            wait=partial(_log_waiting, where),
             stay=config.shard is None,
         )
         if config.evaluation.masks.retrain:
@@ -178,7 +178,7 @@ def make_missing(config: Config, run: RunDirectory, units: list[MaskUnit]) -> No
                 done=Path.exists,
                 do=partial(_retrain, context, again),
                 progress=partial(track, description=f"retrain {where}"),
-                wait=partial(_waiting, where),
+                wait=partial(_log_waiting, where),
                 stay=config.shard is None,
             )
         return_freed_memory()
@@ -188,7 +188,7 @@ def _retrain(context: EvaluationContext, left: dict[Path, np.ndarray], path: Pat
     retrain_masked(context, left[path], path)
 
 
-def _waiting(where: str, n: int) -> None:
+def _log_waiting(where: str, n: int) -> None:
     log(f"validate {where}: waiting for {n} units that other processes compute")
 
 

@@ -178,9 +178,9 @@ def write_tables(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) 
     summary = summarise(agreements, localizations, settings.n_bootstrap, settings.random_state)
     write_tsv(summary, run.evaluation("summary"))
     write_method_clusters(config, run, pd.DataFrame(agreements))
-    figures = metrics_of_tables(summary, localizations)
-    figures |= {f"empty_maps/{method}": float(n) for method, n in n_empty.items()}
-    update_metrics(run, figures, replace=("localization/", "empty_maps/"))
+    metrics = metrics_of_tables(summary, localizations)
+    metrics |= {f"empty_maps/{method}": float(n) for method, n in n_empty.items()}
+    update_metrics(run, metrics, replace=("localization/", "empty_maps/"))
     write_card(config, run, table, localizations)
     write_calibration(config, run)
     evaluate_variance(config, run, table)

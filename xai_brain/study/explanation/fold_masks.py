@@ -102,7 +102,7 @@ def explained_subjects(training: pd.DataFrame, n_per_class: int, seed: int | lis
     training : pandas.DataFrame
         Rows of the cohort that the network was trained on.
     n_per_class : int
-        All are used of a class that has fewer.
+        If a class has fewer participants, all are used.
     seed : int or list of int
     """
     unique = training.drop_duplicates("participant_id")

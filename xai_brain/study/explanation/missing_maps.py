@@ -185,7 +185,7 @@ def _explain_with(
             for train in training_subjects(config, run, cohort, networks)
         ]
     about = describe_networks(networks)
-    who = (
+    which = (
         f"{len(networks)} networks"
         if len(networks) > 1
         else f"seed {networks[0].seed} fold {networks[0].fold + 1}"
@@ -202,11 +202,11 @@ def _explain_with(
             {_unit_name(label, b): b for b in batches},
             done=partial(done, label),
             do=partial(explain_batch, config, run, cohort, label=label, explainers=explainers, about=about),
-            progress=partial(track, description=f"explain {who}, {label}"),
-            wait=partial(_waiting, who, label),
+            progress=partial(track, description=f"explain {which}, {label}"),
+            wait=partial(_log_waiting, which, label),
             stay=config.shard is None,
         )
 
 
-def _waiting(who: str, label: str, n: int) -> None:
-    log(f"explain {who}, {label}: waiting for {n} batches that other processes explain")
+def _log_waiting(which: str, label: str, n: int) -> None:
+    log(f"explain {which}, {label}: waiting for {n} batches that other processes explain")

@@ -121,15 +121,15 @@ def comparison_table(
     """
     rows = []
     for name, table in predictions.items():
-        figures = classification_metrics(table, "", n_bootstrap, random_state)
+        metrics = classification_metrics(table, "", n_bootstrap, random_state)
         tests = {}
         if name != NETWORK and NETWORK in predictions:
             network = predictions[NETWORK]
             tests["auroc"] = ("DeLong", delong_test(network, table))
             tests["accuracy"] = ("corrected t", corrected_t_test(network, table, n_participants))
         for metric in METRICS:
-            row = {"name": name, "metric": metric, "value": figures[f"/{metric}"]}
-            row |= {key: figures[f"/{metric}_{key}"] for key in ("ci_low", "ci_high")}
+            row = {"name": name, "metric": metric, "value": metrics[f"/{metric}"]}
+            row |= {key: metrics[f"/{metric}_{key}"] for key in ("ci_low", "ci_high")}
             row["n_subjects"] = table["participant_id"].nunique()
             if metric in tests:
                 kind, found = tests[metric]
@@ -166,12 +166,12 @@ def _pairs(config: Config, run: RunDirectory) -> pd.DataFrame | None:
 
 
 def _named_metrics(table: pd.DataFrame) -> dict[str, float]:
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for row in table.to_dict("records"):
         prefix = "test" if row["name"] == NETWORK else f"baseline/{row['name']}"
         if row["name"] != NETWORK or row["metric"] == MATCHED:  # training writes the other test metrics
             key = f"{prefix}/{row['metric']}"
-            figures |= {key: row["value"], f"{key}_ci_low": row["ci_low"], f"{key}_ci_high": row["ci_high"]}
+            metrics |= {key: row["value"], f"{key}_ci_low": row["ci_low"], f"{key}_ci_high": row["ci_high"]}
         if row["name"] == NETWORK and row["metric"] == MATCHED:
-            figures["test/n_pairs_size_matched"] = row["n_subjects"] / 2
-    return defined_figures(figures)
+            metrics["test/n_pairs_size_matched"] = row["n_subjects"] / 2
+    return defined_figures(metrics)

@@ -134,11 +134,11 @@ def _finish(config: Config, run: RunDirectory, folds: pd.DataFrame) -> None:
     ]
     predictions = with_repeat(pd.concat(tables, ignore_index=True), folds)
     task = task_of_table(config.task, predictions.columns)
-    figures = defined_figures(task.scores(predictions, "test", config.evaluation.n_bootstrap))
-    if reason := task.missing_scores(predictions, figures):
+    metrics = defined_figures(task.scores(predictions, "test", config.evaluation.n_bootstrap))
+    if reason := task.missing_scores(predictions, metrics):
         log(f"train: {reason}")
     # metrics of size-matched pairs are kept; compare_baselines checks whether predictions have changed
-    update_metrics(run, figures)
+    update_metrics(run, metrics)
     write_tsv(predictions, run.predictions)  # last: marks training as complete
 
 

@@ -43,7 +43,7 @@ def folds_of(config: Config, cohort: pd.DataFrame) -> pd.DataFrame:
 
 
 def one_fold(folds: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """One fold, with its number; participants tested in other folds of the repeat are only trained on.
+    """One fold, with its number; participants tested in other folds of the repeat are used for training only.
 
     Raises
     ------
@@ -99,16 +99,16 @@ def log_folds(config: Config, run: RunDirectory, cohort: pd.DataFrame, folds: pd
         c for c in ("age", "sex", "site", config.data.brain_size_column) if c and not is_label(c, label)
     ]
     if config.augmentation.flip_probability:
-        log("augmentation.flip_probability: left and right are mixed; maps say nothing of laterality")
+        log("augmentation.flip_probability: left and right are mixed; maps cannot show laterality")
     has_classes = build_task(config.task).has_classes
     write_tsv(summarise_folds(cohort, folds, confounds, has_classes), run.fold_summary)
     if not has_classes:
         return
-    figures = {
+    metrics = {
         f"confound/{name}": value
         for name, value in confound_differences(cohort, confounds).items()
         if np.isfinite(value)
     }
-    update_metrics(run, figures, replace=("confound/",))
+    update_metrics(run, metrics, replace=("confound/",))
     for line in describe_confounds(cohort, confounds, label or "class"):
         log(line)

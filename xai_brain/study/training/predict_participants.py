@@ -81,8 +81,8 @@ def _predict(config: Config, run: RunDirectory) -> None:
         **{column: mean[:, k] for k, column in enumerate(task.columns)},
     )
     if task.can_be_scored(table["target"].to_numpy()):
-        figures = task.scores(table, "test", config.evaluation.n_bootstrap)
-        update_metrics(run, defined_figures(figures), replace=("test/",))
+        metrics = task.scores(table, "test", config.evaluation.n_bootstrap)
+        update_metrics(run, defined_figures(metrics), replace=("test/",))
     else:
         required = "every class" if task.has_classes else "known target only"
         log(f"predict: without participants of {required} there are no test metrics")
@@ -140,7 +140,7 @@ def refuse_training_subjects(config: Config, cohort: pd.DataFrame) -> None:
         )
     if same := sorted(set(cohort["participant_id"]) & set(before["participant_id"])):
         log_warning(
-            f"{named(same)}: ids of training participants, other images; check that these are other people"
+            f"{named(same)}: also in the training cohort, with other images; check that the participants differ"
         )
 
 
