@@ -140,7 +140,7 @@ def refuse_training_subjects(config: Config, cohort: pd.DataFrame) -> None:
         )
     if same := sorted(set(cohort["participant_id"]) & set(before["participant_id"])):
         log_warning(
-            f"{named(same)}: also in the training cohort, with other images; check that the participants differ"
+            f"{named(same)}: also in the training cohort, with other images; check that participants differ"
         )
 
 
