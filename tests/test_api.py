@@ -246,7 +246,7 @@ def test_methods_are_named_by_name_class_or_partial(study, maps):
     again = study.explain([xb.MeaningfulPerturbation, "GradCAM"])  # settings and maps are kept
     assert again.methods == ["MeaningfulPerturbation", "GradCAM"]
     assert maps.table["path"].iloc[0].stat().st_mtime_ns == before
-    with pytest.raises(ConfigError, match=r"n_iter: 2 there, 3 now"):
+    with pytest.raises(ConfigError, match=r"n_iter: 2 before, 3 now"):
         study.explain([partial(xb.MeaningfulPerturbation, n_iter=3)])
 
 
@@ -254,7 +254,7 @@ def test_a_study_continues_and_refuses_other_settings(cohort, study):
     arguments = {"n_folds": 2, "seeds": (0, 1), "model_settings": SMALL_NETWORK, "run_dir": study.run_dir}
     again = xb.cross_validate(cohort, max_epochs=1, **arguments)
     assert len(again.predictions) == len(study.predictions)
-    with pytest.raises(ConfigError, match=r"trainer.max_epochs: 1 there, 2 now"):
+    with pytest.raises(ConfigError, match=r"trainer.max_epochs: 1 before, 2 now"):
         xb.cross_validate(cohort, max_epochs=2, **arguments)
 
 

@@ -223,7 +223,7 @@ def test_swapped_names_are_refused_by_name():
 def test_image_with_a_mirrored_affine_is_refused():
     img = two_sides()
     mirrored = np.diag([-1.0, 1, 1, 1]) @ img.affine
-    with pytest.raises(AtlasError, match="on the other side than its names say"):
+    with pytest.raises(AtlasError, match="lie on the opposite side of their names"):
         load_atlas(nib.Nifti1Image(img.dataobj, mirrored), as_table())
 
 
@@ -266,7 +266,7 @@ def test_medial_region_may_reach_over_the_midline():
 def test_other_spaces_are_refused(tmp_path, name):
     two_sides().to_filename(tmp_path / f"{name}.nii.gz")
     with pytest.raises(
-        AtlasError, match=r"its name says space \w+, the maps are in MNI152; use the atlas in"
+        AtlasError, match=r"its name states space \w+, the maps are in MNI152; use the atlas in"
     ):
         load_atlas(tmp_path / f"{name}.nii.gz", as_table())
 
@@ -274,11 +274,11 @@ def test_other_spaces_are_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ("voxel", "shape", "message"),
     [
-        (0.37, (3, 4, 5), "holds 0.37, which is no label"),
-        (np.inf, (3, 4, 5), "holds inf, which is no label"),
-        (-2, (3, 4, 5), "holds the label -2; labels begin at 1"),
+        (0.37, (3, 4, 5), "contains 0.37, which is not a label"),
+        (np.inf, (3, 4, 5), "contains inf, which is not a label"),
+        (-2, (3, 4, 5), "contains the label -2; labels begin at 1"),
         (1, (3, 4, 5, 2), "is probabilistic"),
-        (0, (3, 4, 5), "holds no labels, only 0"),
+        (0, (3, 4, 5), "contains no labels, only 0"),
     ],
 )
 def test_images_that_are_no_labels_are_refused(tmp_path, voxel, shape, message):

@@ -217,7 +217,7 @@ BAD = {
             image(r).with_suffix("").write_bytes(gzip.decompress(image(r).read_bytes())[:9000]),
             image(r).unlink(),
         ),
-        r"is it truncated\? \(9000 bytes cannot hold",
+        r"is it truncated\? \(9000 bytes, but its header states",
         lambda r: image(r).with_suffix(""),
     ),
     "not compressed, against its name": Bad(
@@ -234,7 +234,9 @@ BAD = {
     "NIfTI-1 of 30,000 voxels per axis": Bad(
         patch(42, 30_000, 30_000, 30_000, kind="h"), r"states 30000 x 30000 x 30000 voxels .* GB of memory"
     ),
-    "more voxels than the file can hold": Bad(patch(42, 400, 400, 400, kind="h"), "bytes cannot hold"),
+    "more voxels than the file can hold": Bad(
+        patch(42, 400, 400, 400, kind="h"), "bytes, but its header states"
+    ),
     "negative numbers of voxels": Bad(patch(42, -5, kind="h"), "its header states -5 x 28 x 22 voxels"),
     "unknown data type": Bad(patch(70, 77, kind="h"), r"unknown data type \(77\)"),
     "all NaN": Bad(put(lambda d: np.full_like(d, np.nan)), "has no finite voxel"),
@@ -248,11 +250,11 @@ BAD = {
     "singular affine": Bad(
         patch(280, *[0.0] * 12, kind="f"), "has a singular affine; set the voxel-to-world"
     ),
-    "NaN in the affine": Bad(patch(280, np.nan, kind="f"), "its affine holds NaN"),
+    "NaN in the affine": Bad(patch(280, np.nan, kind="f"), "its affine contains NaN"),
     "voxels of micrometres": Bad(
         put(lambda d: d, np.diag([0.001, 0.001, 0.001, 1])), "has voxels of 0.001 x 0.001 x 0.001 mm"
     ),
-    "sform and qform disagree": Bad(forms_that_disagree, "sform and qform disagree by up to 40 mm"),
+    "sform and qform disagree": Bad(forms_that_disagree, "differ by up to 40 mm"),
     "RGB": Bad(rgb, "has colours"),
     "complex": Bad(put(lambda d: d.astype(np.complex64)), "has complex values; save their magnitude"),
     "several volumes": Bad(put(lambda d: np.stack([d, d], -1)), r"\(23, 28, 22, 2\); a single 3-D volume"),
@@ -324,13 +326,13 @@ BAD = {
     ),
     "path out of the root": Bad(
         as_table(lambda t: t.replace(f",{VICTIM}/anat", ",../elsewhere")),
-        r"lies outside of data\.root",
+        r"lies outside data\.root",
         lambda r: r.parent / "elsewhere" / image(r).name,
         TABLE,
     ),
     "absolute path out of the root": Bad(
         as_table(lambda t: t.replace(f",{VICTIM}/anat", ",/elsewhere")),
-        r"lies outside of data\.root",
+        r"lies outside data\.root",
         lambda r: Path("/elsewhere") / image(r).name,
         TABLE,
     ),
@@ -364,7 +366,7 @@ def test_a_bad_input_is_one_line_or_set_aside(tree, tmp_path, name):
 def test_an_id_that_leads_out_of_the_tree_is_never_made_a_path(tree, tmp_path):
     lines(lambda p: pd.concat([p, p.iloc[[3]].assign(participant_id="../../etc")]))(tree)
     with pytest.raises(
-        DataError, match=r"participants\.tsv: sub-\.\./\.\./etc: an id can hold letters, digits"
+        DataError, match=r"participants\.tsv: sub-\.\./\.\./etc: an id can contain letters, digits"
     ):
         cohort(tree, tmp_path / "run")
     prepared = cohort(tree, tmp_path / "run", "data.on_error=skip")

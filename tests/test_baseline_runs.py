@@ -228,7 +228,7 @@ def test_a_second_start_does_only_what_is_missing(with_baselines, capsys):
 def test_other_settings_or_another_table_are_refused(with_baselines, tmp_path):
     run = with_baselines
     changed = ["baselines.pca_logistic.block_voxels=3", f"run_dir={run.path}", "baselines=[pca_logistic]"]
-    with pytest.raises(ConfigError, match=r"baselines\.pca_logistic\.block_voxels: 2 there, 3 now"):
+    with pytest.raises(ConfigError, match=r"baselines\.pca_logistic\.block_voxels: 2 before, 3 now"):
         baselines(stage_settings("baselines", changed))
     (tmp_path / "other.csv").write_text("Subject,v\n1,2\n")
     before = run.config.read_text()

@@ -253,7 +253,7 @@ def in_cache(folder, *arguments):
 def test_verify_finds_what_size_and_time_hide(participants, folder, capsys):
     table = prepared(participants, folder)
     assert in_cache(folder, "verify") == 0
-    assert "6 volumes are sound; removed 0 damaged" in capsys.readouterr().out
+    assert "6 volumes are intact; removed 0 damaged" in capsys.readouterr().out
     for path in (Path(table["volume_path"][1]), Path(participants["t1w_path"][3])):
         stat = path.stat()
         content = bytearray(path.read_bytes())

@@ -89,7 +89,7 @@ def test_the_planted_difference_is_written_with_its_place_and_every_setting(run)
     assert about["DroppedConfounds"] == {"site": "the same for all"}
     assert about["DegreesOfFreedom"] == row["dof"] == 24 - 2 - 3
     assert about["NumberOfPermutations"] == 99
-    assert "not that the brains differ" in about["MeaningOfP"]
+    assert "does not imply that the brains differ" in about["MeaningOfP"]
     clusters = read_tsv(run.evaluation("group_clusters"))
     centre = awkward_affine() @ [5, 6, 7, 1]
     peak = clusters.iloc[0][["x_mm", "y_mm", "z_mm"]].to_numpy(float)

@@ -165,7 +165,7 @@ def test_a_session_that_leads_out_of_the_tree_is_never_made_a_path(tmp_path):
     lines = [f"{line},{session}" for line, session in zip(lines, sessions, strict=True)]
     (tmp_path / "cohort.csv").write_text("\n".join(lines))
     with pytest.raises(
-        DataError, match="P0: a session_id can hold letters, digits and hyphens only; rename it"
+        DataError, match="P0: a session_id can contain letters, digits and hyphens only; rename it"
     ):
         load_participants("table", tmp_path, tables=["cohort.csv"], label="Sex")
 
@@ -364,7 +364,7 @@ def test_oasis_from_a_mirror(tmp_path):
         assert len(table) == 8
         assert all(path.is_file() for path in table["t1w_path"])
         with pytest.raises(
-            DataError, match=r"oasis1: the maps are not there and cannot be fetched .*data\.url"
+            DataError, match=r"oasis1: the maps do not exist and cannot be downloaded .*data\.url"
         ):
             load_participants("oasis", tmp_path / "other", n_subjects=8, url=f"{url}/nowhere")
     finally:

@@ -32,8 +32,8 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(WriteError) as caught:
         write_atomic(path, full)
     assert str(caught.value) == (
-        f"{path}: cannot be written (No space left on device); make room or give the right to write, then "
-        "start again: what is finished is kept"
+        f"{path}: cannot be written (No space left on device); free disk space or allow writing, then "
+        "start again: finished results are kept"
     )
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert [each.name for each in tmp_path.iterdir()] == ["a.tsv"]
@@ -68,7 +68,7 @@ def test_a_disk_that_is_full_while_a_network_learns_is_told_by_the_run(tmp_path,
     monkeypatch.setattr(train_stage, "fit_fold", full)
     assert main(["train", *SMALL, f"run_dir={tmp_path / 'run'}"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{tmp_path / 'run'}: cannot be written (No space left on device); make room" in line
+    assert f"{tmp_path / 'run'}: cannot be written (No space left on device); free disk space" in line
     assert not list((tmp_path / "run").rglob(".partial-*"))
 
 
@@ -114,7 +114,7 @@ def test_an_input_that_goes_in_mid_run(bids_tree, tmp_path, capsys):
     assert "sub-03: no T1w image; add it" in line
     given = [f"run_dir={tmp_path / 'run'}", "attribution=[grad_cam]", "data.on_error=skip"]
     assert main(["explain", *given]) == 1
-    assert "sub-03: can no longer be used; bring it back" in capsys.readouterr().err.splitlines()[-1]
+    assert "sub-03: can no longer be used; restore it" in capsys.readouterr().err.splitlines()[-1]
     assert file_hash(tmp_path / "run" / "predictions.tsv") == before
 
 
@@ -128,9 +128,9 @@ def test_other_settings_are_refused_while_another_process_is_at_work(tmp_path):
         assert other.stdout.readline() == b"ready\n"
         (folder / "config.yaml").write_text(OmegaConf.to_yaml(compose("run", SMALL)))
         given = [*SMALL, f"run_dir={folder}", "trainer.lr=0.5"]
-        with pytest.raises(ConfigError, match=r"trainer\.lr: 0\.002 there, 0\.5 now"):
+        with pytest.raises(ConfigError, match=r"trainer\.lr: 0\.002 before, 0\.5 now"):
             run(compose("run", given))
-        with pytest.raises(ConfigError, match="another process is at work there with other settings"):
+        with pytest.raises(ConfigError, match="another process uses this run with other settings"):
             run(compose("run", [*given, "overwrite=true"]))
     finally:
         other.communicate(b"\n")

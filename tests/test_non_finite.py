@@ -165,5 +165,5 @@ def test_a_map_with_nan_is_not_saved(copied, capsys):
     assert main(["explain", f"run_dir={copied.path}", method, trust]) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert "attribution.Broken: the maps of sub-" in line
-    assert "hold NaN or infinite values (network of seed 0, fold 1); leave the method out with ~attr" in line
+    assert "contain NaN or infinite values (network of seed 0, fold 1); remove the method with ~attr" in line
     assert not list(copied.path.rglob("*desc-Broken*"))

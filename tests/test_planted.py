@@ -476,15 +476,15 @@ def test_wrong_settings_are_told_in_one_line(change, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (replace(INTENSITY, center_mm=[0.0, 300.0, 0.0]), "outside of the grid"),
+        (replace(INTENSITY, center_mm=[0.0, 300.0, 0.0]), "outside the grid"),
         (
             replace(INTENSITY, center_mm=[-60.0, -60.0, -30.0], radius_mm=5.0),
-            "outside of the brain of sub-00",
+            "outside the brain of sub-00",
         ),
         (replace(INTENSITY, distractor_center_mm=[-20.0, -10.0, 16.0]), "overlaps the effect"),
         (replace(EVERY_KIND[1], size=50.0, edge_mm=2.0), "would fold"),
-        (replace(EVERY_KIND[3], radius_mm=6.0, lesion_volume_ml=5.0), "no room"),
-        (PlantedEffect(), "nothing is to be planted"),
+        (replace(EVERY_KIND[3], radius_mm=6.0, lesion_volume_ml=5.0), "too small for them"),
+        (PlantedEffect(), "no effect is chosen"),
     ],
 )
 def test_what_cannot_be_planted_here_is_told_in_one_line(cohort, tmp_path, settings, message):

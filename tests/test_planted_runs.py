@@ -68,9 +68,9 @@ def test_what_is_planted_belongs_to_the_training(planted_run):
     same = same_cohort(prepared_cohort(config, done), done)
     assert len(same) == 16
     other = replace(config, planted=replace(config.planted, size=1.0))
-    with pytest.raises(DataError, match="is not the image that it was at training"):
+    with pytest.raises(DataError, match="the image has changed since training"):
         same_cohort(prepared_cohort(other, done), done)
-    with pytest.raises(ConfigError, match=r"planted\.size: 2\.0 there, 1\.0 now"):
+    with pytest.raises(ConfigError, match=r"planted\.size: 2\.0 before, 1\.0 now"):
         open_run(other)
 
 

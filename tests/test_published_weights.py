@@ -144,7 +144,7 @@ def test_methods_that_need_training_participants_are_refused(participants, publi
 def test_weights_of_another_kind_need_their_preparation_and_classes(participants, network, tmp_path):
     torch.save(network.state_dict(), tmp_path / "own.pt")
     settings = command(participants, tmp_path / "own.pt", tmp_path, SMALL)
-    with pytest.raises(ConfigError, match=r"own\.pt: the file does not say how .* give preprocessing="):
+    with pytest.raises(ConfigError, match=r"own\.pt: the file does not state how .* give preprocessing="):
         predict_settings(settings)
     with pytest.raises(ConfigError, match=r"own\.pt: the file does not name its classes"):
         predict_settings([*settings, "preprocessing=kan2020"])

@@ -250,7 +250,7 @@ def test_a_run_trained_by_two_processes_has_the_files_and_participants_of_one(tm
     again = compose("train", [*settings, f"run_dir={of_two.path}", "trainer.devices=2"])
     before = of_two.predictions.stat().st_mtime_ns
     assert train(again).predictions.stat().st_mtime_ns == before
-    with pytest.raises(ConfigError, match=r"trainer\.devices: 2 there, 1 now"):
+    with pytest.raises(ConfigError, match=r"trainer\.devices: 2 before, 1 now"):
         train(compose("train", [*settings, f"run_dir={of_two.path}"]))
 
 

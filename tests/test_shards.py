@@ -117,7 +117,7 @@ def test_a_start_without_a_shard_does_what_shards_left(whole, tmp_path, capsys):
     settings = [*SETTINGS, f"run_dir={run_dir}", f"data.cache_dir={tmp_path / 'cache'}"]
     run(compose("run", [*settings, "shard=1/2"]))
     out = capsys.readouterr().out
-    assert "run shard 1/2: done; evaluate and report are left to a start when all maps are there" in out
+    assert "run shard 1/2: done; evaluate and report need the maps of all shards" in out
     for path in (run_dir / "images").glob("sub-*"):  # as if the process that writes them had been killed
         path.unlink()
         break
@@ -130,7 +130,7 @@ def test_masks_are_validated_in_shards(whole, tmp_path, capsys):
     shutil.copytree(whole / "run", tmp_path / "run")
     masks = ["evaluation.masks.n_subjects=2", "evaluation.masks.n_random=1", "evaluation.masks.areas=[10]"]
     out = output_of(validate, "validate", tmp_path / "run", capsys, *masks, "shard=1/2")
-    assert "validate shard 1/2: done; 2 units and the tables are left to other starts" in out
+    assert "validate shard 1/2: done; 2 units and the tables are left to other processes" in out
     assert not (tmp_path / "run" / "evaluation" / "mask_validation.tsv").exists()
     output_of(validate, "validate", tmp_path / "run", capsys, *masks, "shard=2/2")
     table = read_tsv(tmp_path / "run" / "evaluation" / "mask_validation.tsv")

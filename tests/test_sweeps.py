@@ -116,7 +116,7 @@ def test_collect_writes_tables_and_a_picture_and_fails_for_what_is_missing(sweep
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["collect"], "what? xai-brain collect <sweep_dir>"),
+        (["collect"], "usage: xai-brain collect <sweep_dir>"),
         (["collect", "nowhere"], "nowhere: there is no sweep"),
         (["run", "sweep=grid", "experiment=demo"], "sweep=grid is for several jobs: add -m"),
         (
@@ -230,9 +230,7 @@ def test_another_grid_does_not_take_over_the_jobs_of_a_first(tmp_path, monkeypat
         write_job(folder / name, overrides, "complete", {"test/auroc": 0.5})
     plan_sweep("run", [*grid, "launcher=basic", "evaluation.n_bootstrap=9"])  # the same jobs
     plan_sweep("run", [*grid[:2], "trainer.lr=0.001,0.01,0.1"])  # one more
-    message = (
-        r"a/0 is a job of another grid \(trainer\.lr: 0\.001 there, 0\.01 now\); give this sweep another name"
-    )
+    message = r"a/0 is a job of another grid \(trainer\.lr: 0\.001 before, 0\.01 now\); give this sweep"
     with pytest.raises(ConfigError, match=message):
         plan_sweep("run", [*grid[:2], "trainer.lr=0.01,0.001"])
     assert len(read_json(folder / "sweep.json")["jobs"]) == 3  # the refused plan left nothing
@@ -310,7 +308,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path):
     assert (folder / "2_0" / "job.json").exists()
     assert not (folder / "2_1").exists()
     done = xai_brain(*sweep, "hydra.sweeper.n_trials=3", cwd=tmp_path)
-    assert "the study has its 3 trials; for more hydra.sweeper.n_trials=6" in done.stderr
+    assert "the study has its 3 trials; for more set hydra.sweeper.n_trials=6" in done.stderr
     table = read_sweep(folder)
     assert table["job"].tolist() == ["0", "1", "2_0"]
     assert table["trainer.lr"].nunique() == 3

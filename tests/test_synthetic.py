@@ -98,10 +98,10 @@ def test_second_call_leaves_the_cohort_alone(cohort):
 
 
 def test_what_is_in_the_way_is_named(cohort, tmp_path):
-    with pytest.raises(ValueError, match=r"seed is 0, asked is 3"):
+    with pytest.raises(ValueError, match=r"seed is 0, requested is 3"):
         make_synthetic_cohort(cohort, replace(SETTINGS, seed=3))
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="no synthetic cohort"):
+    with pytest.raises(ValueError, match="not a synthetic cohort"):
         make_synthetic_cohort(tmp_path, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -61,7 +61,7 @@ def test_names_of_other_software_lead_to_the_setting(name):
         (["run", "--epochs=3"], "a setting is written epochs=3"),
         (["run", "experiment"], "settings are written key=value"),
         (["evaluate", "a", "b"], "takes one run directory"),
-        (["completion", "fish"], "bash is the shell that is supported"),
+        (["completion", "fish"], "only bash is supported"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_correct_form(arguments, message, capsys):

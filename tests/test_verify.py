@@ -38,7 +38,7 @@ def test_a_map_tells_its_model_data_settings_code_and_class(small_run):
 def test_verify_finds_a_whole_run_whole_and_names_what_is_not(copied, capsys):
     assert main(["verify", str(copied.path)]) == 0
     message = capsys.readouterr().out
-    assert "looked at 1 settings, 24 images, 6 tables, 2 networks, 24 predictions, 72 maps, " in message
+    assert "checked 1 settings, 24 images, 6 tables, 2 networks, 24 predictions, 72 maps, " in message
     assert "; 0 missing" in message
 
     altered, gone, other = (map_of(copied, "GuidedBackprop", number) for number in range(3))
@@ -60,11 +60,11 @@ def test_verify_finds_a_whole_run_whole_and_names_what_is_not(copied, capsys):
     for line in (
         f"{altered}: is altered; remove it and run `xai-brain explain` again",
         f"{gone}: is missing",
-        f"{sidecar(other)}: is of another network than the one that is there",
+        f"{sidecar(other)}: the map was made by another network",
         f"{copied.checkpoint(1, 0)}: is altered; remove it",
         f"{copied.predictions}: differs from fold-",
         f"{copied.participants}: is altered",
-        f"{copied.metrics}: test/brier is not that of predictions.tsv",
+        f"{copied.metrics}: test/brier does not agree with predictions.tsv",
         f"{copied.report}: is missing; remove {copied.path / 'figures' / 'inputs.json'} and run",
     ):
         assert line in message, line
@@ -117,7 +117,7 @@ def test_verify_goes_on_after_a_damaged_file(name, copied, capsys):
     assert main(["verify", str(copied.path)]) == 1
     message = capsys.readouterr().out
     assert f"{path}: is damaged; " in message
-    assert "looked at" in message
+    assert "checked" in message
 
 
 def test_maps_of_groups_say_what_made_them(small_run):
@@ -134,7 +134,7 @@ def test_verify_reads_runs_of_older_versions(copied, capsys):
     for fold in (0, 1):
         copied.checkpoint_about(fold, 0).unlink()
     assert main(["verify", str(copied.path)]) == 0
-    assert "72 maps no hash is known" in capsys.readouterr().out
+    assert "72 maps: they exist" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["trainer.lr=1"], ["nowhere"]])

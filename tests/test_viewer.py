@@ -354,9 +354,9 @@ def test_view_writes_a_notebook_beside_the_run(make_run, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         view([str(run.path), "--no-browser"])
     assert started[1:] == ["-m", "jupyterlab", str(path), "--no-browser"]
-    with pytest.raises(ViewError, match="which run"):
+    with pytest.raises(ViewError, match="usage: xai-brain view"):
         view([])
-    with pytest.raises(ViewError, match="there is no run here"):
+    with pytest.raises(ViewError, match="contains no run"):
         view([str(tmp_path)])
 
 

@@ -1,4 +1,4 @@
-"""Atlases: a label image and the names of its labels, on any grid. No torch.
+"""Atlases: label images with the names of their labels, on any grid. No torch.
 
 >>> from xai_brain import load_atlas
 >>> atlas = load_atlas("tpl-MNI152_atlas-Mine_dseg.nii.gz")  # doctest: +SKIP
@@ -21,7 +21,7 @@ from xai_brain.atlas.label_images import centroids, labels_on_grid, read_labels
 from xai_brain.atlas.lookup_tables import AtlasError, names_of_table, read_names
 from xai_brain.io.nifti import Grid, is_mni152, parse_entities
 
-# What nilearn downloads into its own cache by these names; all are in MNI152.
+# atlases that nilearn downloads into its own cache; all are in MNI152
 FETCHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "aal": ("fetch_atlas_aal", {}),
     "destrieux_2009": ("fetch_atlas_destrieux_2009", {}),
@@ -38,7 +38,7 @@ FETCHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "schaefer_2018": ("fetch_atlas_schaefer_2018", {"resolution_mm": 2}),
 }
 TABLE_ENDINGS = (".tsv", ".csv", ".xml", ".txt", ".label", ".lut")
-MIDLINE_MM = 2.0  # how far a region's centroid may lie beyond the midline: medial regions and rounding
+MIDLINE_MM = 2.0  # tolerated distance of the centroid of a region beyond the midline
 SIDES = {"left": {"left", "lh", "l"}, "right": {"right", "rh", "r"}}
 
 
@@ -51,7 +51,7 @@ class Atlas:
     labels_img : nibabel.Nifti1Image
         3-D, whole numbers, 0 is background.
     lut : pandas.DataFrame
-        ``index`` and ``name`` of every label that the image holds, ascending.
+        ``index`` and ``name`` of every label in the image, ascending.
     name : str, default "atlas"
     """
 
@@ -61,11 +61,11 @@ class Atlas:
     _last: dict[tuple[Any, ...], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def on_grid(self, grid: Grid | nib.Nifti1Image) -> np.ndarray:
-        """The labels at the voxels of a grid, by the affines of both.
+        """Resample the labels to a grid.
 
-        A voxel coarser than the atlas's gets the label that most of its volume has, background
-        included: of a 1 mm atlas, the label at the centre of a 3 mm voxel is one of about thirty and
-        makes thin regions ragged. On a grid as fine as the atlas this is the nearest label.
+        A voxel that is larger than those of the atlas gets the most frequent label in its volume, including
+        background. Nearest-neighbour interpolation would use one of many labels and make thin regions ragged.
+        On a grid as fine as the atlas both are the same.
 
         Parameters
         ----------
@@ -74,25 +74,25 @@ class Atlas:
 
         Returns
         -------
-        ndarray of the grid's shape, int64, read-only
-            Values of the atlas only; 0 where it has none, and outside of it.
+        ndarray of the shape of the grid, int64, read-only
+            Labels of the atlas; 0 for background and outside the atlas.
         """
         shape = tuple(int(n) for n in grid.shape[:3])
         key = (shape, grid.affine.tobytes())
         if key not in self._last:
-            self._last.clear()  # the grid of a run; more would be memory for nothing
+            self._last.clear()  # a run uses one grid only
             labels = labels_on_grid(self.labels_img, shape, grid.affine)
             labels.setflags(write=False)
             self._last[key] = labels
         return self._last[key]
 
     def index_of(self, name: str) -> int:
-        """Label of a region by its name, or by the label itself, written out; case does not matter.
+        """Label of a region, given by its name (case-insensitive) or by the label as text.
 
         Raises
         ------
         AtlasError
-            No region, or several, have this name.
+            No region has this name, or several regions have it.
         """
         same = self.lut["name"].str.lower() == name.strip().lower()
         found = self.lut.loc[same, "index"].tolist()
@@ -102,7 +102,7 @@ class Atlas:
             return int(name)
         if found:
             raise AtlasError(
-                f"{self.name}: labels {', '.join(map(str, found))} are all named {name!r}; give one"
+                f"{self.name}: labels {', '.join(map(str, found))} are all named {name!r}; give a label"
             )
         near = difflib.get_close_matches(name, self.lut["name"].tolist(), n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else "; Atlas.lut lists the names"
@@ -113,8 +113,8 @@ class Atlas:
 
         Returns
         -------
-        ndarray of the grid's shape, bool
-            All False where the region is too small for the grid.
+        ndarray of the shape of the grid, bool
+            All False if the region is too small for the grid.
         """
         index = self.index_of(region) if isinstance(region, str) else int(region)
         if index not in set(self.lut["index"]):
@@ -130,7 +130,7 @@ def load_atlas(
     space: str = "MNI152",
     orientation: str | None = None,
 ) -> Atlas:
-    """Read an atlas and check that names, labels, sides and space belong together.
+    """Read an atlas and check that names, labels, sides and space are consistent.
 
     Parameters
     ----------
@@ -140,10 +140,10 @@ def load_atlas(
         Names of the labels (see `xai_brain.atlas.lookup_tables`); by default the table beside the image with
         the same stem (BIDS: ``..._dseg.tsv``).
     name : str, optional
-        By default the ``atlas-`` entity of the file's name, or its stem.
+        By default the ``atlas-`` entity of the file name, or its stem.
     space : str, default "MNI152"
-        Space of the maps. An atlas whose file name says another is refused; all variants of MNI152,
-        which differ by millimetres, count as one.
+        Space of the maps. An atlas whose file name states another space is refused; all variants of MNI152,
+        which differ by millimetres, are accepted as one space.
     orientation : str, optional
         Directions in which the voxel indices increase, such as ``LAS``, if the file does not contain them;
         without it, such a file is refused.
@@ -151,12 +151,12 @@ def load_atlas(
     Returns
     -------
     Atlas
-        Labels without a name are called ``unnamed-<label>``; names without a voxel are left out.
+        Labels without a name are called ``unnamed-<label>``; names without a voxel are ignored.
 
     Raises
     ------
     AtlasError, ImageError
-        One line: which file, what is wrong, what to do.
+        The atlas cannot be used; the message contains the file, the reason and what to do.
     """
     if isinstance(labels_img, str) and labels_img in FETCHERS and not Path(labels_img).exists():
         labels_img, fetched = _fetch(labels_img, name := name or labels_img)
@@ -169,7 +169,7 @@ def load_atlas(
     img = read_labels(labels_img if path is None else path, name, orientation)
     codes, centroids_mm = centroids(img)
     if not len(codes):
-        raise AtlasError(f"{path or name}: holds no labels, only 0")
+        raise AtlasError(f"{path or name}: contains no labels, only 0")
     if table is None:
         table = _table_beside(path, name)
     names = names_of_table(table, name) if isinstance(table, pd.DataFrame) else read_names(table, codes)
@@ -179,7 +179,7 @@ def load_atlas(
 
 
 def side_of(name: str) -> str | None:
-    """``"left"`` or ``"right"`` when a region's name says so, by a word of its own.
+    """``"left"`` or ``"right"`` if a word of the name of a region states the side.
 
     Examples
     --------
@@ -198,7 +198,7 @@ def _fetch(atlas: str, name: str) -> tuple[Any, pd.DataFrame]:
     function, options = FETCHERS[atlas]
     try:
         fetched = getattr(datasets, function)(**options, verbose=0)
-    except Exception as error:  # requests, tar and nilearn each raise their own kinds
+    except Exception as error:  # requests, tar and nilearn raise different errors
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise AtlasError(
             f"{name}: cannot be downloaded ({reason}); give the path of a copy instead"
@@ -217,7 +217,7 @@ def _check_space(path: Path, space: str) -> None:
     said = entities.get("space") or entities.get("tpl")
     if said and said != space and not (is_mni152(said) and is_mni152(space)):
         raise AtlasError(
-            f"{path}: its name says space {said}, the maps are in {space}; use the atlas in {space}, "
+            f"{path}: its name states space {said}, the maps are in {space}; use the atlas in {space}, "
             "or rename the file if its name is wrong"
         )
 
@@ -235,16 +235,16 @@ def _table_beside(path: Path | None, name: str) -> Path:
 
 
 def tables_beside(path: Path) -> list[Path]:
-    """Tables of names that lie beside a label image; the first is taken."""
+    """Tables of names beside a label image; the first one is used."""
     candidates = (path.with_name(stem + ending) for stem in _table_stems(path) for ending in TABLE_ENDINGS)
     return [candidate for candidate in candidates if candidate.is_file()]
 
 
 def _table_stems(path: Path) -> list[str]:
-    """File names, without ending, that the table of an atlas may have; the most specific first.
+    """Possible stems of the table of an atlas; the most specific first.
 
-    One table serves all resolutions of an atlas: ``res-`` of BIDS and TemplateFlow, or an ending such as
-    ``_1mm`` or ``-2mm`` (Brainnetome), in the Schaefer atlas with its space before it.
+    One table may serve all resolutions of an atlas: ``res-`` of BIDS and TemplateFlow, or an ending such as
+    ``_1mm`` or ``-2mm`` (Brainnetome), in the Schaefer atlas after the space.
     """
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     any_resolution = re.sub(r"[_-]\d+(?:\.\d+)?(?:x\d+(?:\.\d+)?)*mm$", "", re.sub(r"_res-[^_]+", "", stem))
@@ -253,7 +253,7 @@ def _table_stems(path: Path) -> list[str]:
 
 
 def _lut(names: pd.DataFrame, codes: np.ndarray, where: object) -> pd.DataFrame:
-    """One name for every label of the image; background and absent labels are left out."""
+    """One name for every label of the image; background and absent labels are excluded."""
     names = names[names["index"].isin(codes)].drop_duplicates()
     twice = names.loc[names["index"].duplicated(), "index"]
     if len(twice):
@@ -264,7 +264,7 @@ def _lut(names: pd.DataFrame, codes: np.ndarray, where: object) -> pd.DataFrame:
         without = ", ".join(str(code) for code in codes if code not in known)
         raise AtlasError(
             f"{where}: names {len(known)} of the {len(codes)} labels in the image (not {without[:60]}); "
-            "is it the table of another atlas? give the right one"
+            "it may belong to another atlas; give the correct table"
         )
     return pd.DataFrame(
         {"index": codes, "name": [known.get(int(code)) or f"unnamed-{code}" for code in codes]}
@@ -280,6 +280,6 @@ def _check_sides(lut: pd.DataFrame, x_mm: np.ndarray, where: object) -> None:
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise AtlasError(
-            f"{where}: lies on the other side than its names say: {', '.join(wrong[:5])}{more}; "
+            f"{where}: regions lie on the opposite side of their names: {', '.join(wrong[:5])}{more}; "
             "left is x < 0 mm: correct the affine of the image or the names in the table"
         )

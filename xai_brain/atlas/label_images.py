@@ -1,4 +1,4 @@
-"""Label images: reading them exactly, centroids of labels, and the same labels on another grid. No torch."""
+"""Label images: exact reading, centroids of labels, and resampling to another grid. No torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOUR_D = (
 def read_labels(
     labels_img: str | Path | nib.Nifti1Image, name: str = "atlas", orientation: str | None = None
 ) -> nib.Nifti1Image:
-    """A label image as integers, whatever it is stored as; float32 would round labels above 2^24.
+    """Read a label image as integers of any size; float32 would round labels above 2^24.
 
     Parameters
     ----------
@@ -28,18 +28,18 @@ def read_labels(
     name : str, default "atlas"
         For messages about an image without a path.
     orientation : str, optional
-        Of a file that does not contain it, see `xai_brain.io.nifti_header.open_img`.
+        Orientation of a file that states none, see `xai_brain.io.nifti_header.open_img`.
 
     Returns
     -------
     nibabel.Nifti1Image
-        int32, or int64 where a label needs it.
+        int32, or int64 for larger labels.
 
     Raises
     ------
     ImageError
-        The file cannot be read, is probabilistic (4-D), or holds fractions or negative numbers, or
-        contains no orientation and none is given.
+        The file cannot be read, is probabilistic (4-D), contains fractions or negative numbers, or states
+        no orientation and none is given.
     """
     where = labels_img if isinstance(labels_img, str | Path) else name
     try:
@@ -54,7 +54,7 @@ def read_labels(
         raise
     try:
         values = np.asanyarray(img.dataobj)
-    except Exception as error:  # nibabel, zlib and the OS each raise their own kinds for a broken file
+    except Exception as error:  # nibabel, zlib and the OS raise different errors for a damaged file
         raise ImageError(where, cannot_be_read(error)) from error
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
@@ -64,19 +64,20 @@ def read_labels(
         values = np.where(np.isnan(values), 0, values)
         if (broken := values[~(np.isfinite(values) & (values == np.round(values)))]).size:
             raise ImageError(
-                where, f"holds {broken[0]:g}, which is no label; if it was resampled, use nearest neighbour"
+                where,
+                f"contains {broken[0]:g}, which is not a label; if it was resampled, use nearest neighbour",
             )
     lowest, highest = values.min(), values.max()
     if lowest < 0 or highest >= 2**53:
         reason = "labels begin at 1, 0 is background" if lowest < 0 else "which is too large"
         label = lowest if lowest < 0 else highest
-        raise ImageError(where, f"holds the label {label:g}; {reason}: number the labels anew")
+        raise ImageError(where, f"contains the label {label:g}; {reason}: renumber the labels")
     dtype = np.int32 if highest < 2**31 else np.int64
     return nib.Nifti1Image(values.astype(dtype), img.affine, dtype=dtype)
 
 
 def centroids(labels_img: nib.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
-    """Labels that occur and where they lie.
+    """Labels in an image and their centroids.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ def centroids(labels_img: nib.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
     codes : ndarray of shape (n_labels,), int64
         Ascending, without 0.
     centroids_mm : ndarray of shape (n_labels, 3)
-        Mean position of each label's voxels, RAS+ mm.
+        Mean position of the voxels of each label, RAS+ mm.
     """
     labels = np.asanyarray(labels_img.dataobj)
     places = np.nonzero(labels)
@@ -100,7 +101,7 @@ def centroids(labels_img: nib.Nifti1Image) -> tuple[np.ndarray, np.ndarray]:
 def labels_on_grid(
     labels_img: nib.Nifti1Image, shape: tuple[int, ...], grid_affine: np.ndarray
 ) -> np.ndarray:
-    """Label of most of the points that fill each voxel of a grid, as densely as the atlas has voxels.
+    """Most frequent label in each voxel of a grid, sampled at points as dense as the voxels of the atlas.
 
     Parameters
     ----------
@@ -113,15 +114,15 @@ def labels_on_grid(
     Returns
     -------
     ndarray of `shape`, int64
-        0 outside of the image; of labels with equally many points, the lowest.
+        0 outside the image; the lowest of labels with equally many points.
     """
     labels = np.asanyarray(labels_img.dataobj)
     to_atlas = np.linalg.inv(labels_img.affine) @ grid_affine
-    # atlas voxels that one step along each axis of the grid passes, along the axis it passes most
+    # number of sampling points along each axis of a grid voxel: the atlas voxels that it crosses
     n_points = np.ceil(np.abs(to_atlas[:3, :3]).max(0) - 1e-3).clip(1).astype(int)
     offsets = [(np.arange(n) + 0.5) / n - 0.5 for n in n_points]
     offsets_voxels = np.stack(np.meshgrid(*offsets, indexing="ij"), -1).reshape(-1, 3) @ to_atlas[:3, :3].T
-    padded = np.pad(labels, 1)  # points outside of the image fall into the rim
+    padded = np.pad(labels, 1)  # points outside the image lie in the padding
     codes, coded = np.unique(padded, return_inverse=True)
     coded = coded.reshape(padded.shape)
     n_plane = shape[1] * shape[2]

@@ -1,4 +1,4 @@
-"""Names of an atlas's labels, from the tables that atlases come with. No torch.
+"""Read the names of the labels of an atlas from its table. No torch.
 
 Formats: BIDS ``dseg.tsv`` and any other text table, XML of FSL and AAL, label files of ITK-SNAP and
 FreeSurfer, and plain lists of names.
@@ -26,28 +26,28 @@ NAME_COLUMNS = (
     *("region", "label", "labels", "structure", "area", "roi", "description", "abbreviation"),
 )
 BACKGROUND = re.compile(r"background|unknown|unclassified|clear label|none|\?+|\*\.\*\.\*\.\*\.\*|0", re.I)
-MAX_BYTES = 2**25  # no table of names is larger; an image given for one is
+MAX_BYTES = 2**25  # larger files are not tables of names
 
 Names = list[tuple[int, str]]
 
 
 class AtlasError(ValueError):
-    """An atlas that cannot be used: which file, why, and what to do."""
+    """An atlas cannot be used; the message contains the file, the reason and what to do."""
 
 
 def read_names(path: str | Path, labels: np.ndarray) -> pd.DataFrame:
-    """Indices and names of a table in any of the known formats, found by its content.
+    """Read indices and names from a table in any of the known formats, identified by its content.
 
     Parameters
     ----------
     path : path of a text table, an XML file, a label file, or a list of names
     labels : ndarray of shape (n_labels,), int
-        Values of the image, ascending, without 0: a list without indices is matched by them.
+        Labels of the image, ascending, without 0; names without indices are assigned to them.
 
     Returns
     -------
     pandas.DataFrame
-        ``index`` (int) and ``name`` (str), as they are in the file.
+        ``index`` (int) and ``name`` (str), in the order of the file.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def read_names(path: str | Path, labels: np.ndarray) -> pd.DataFrame:
         except TextTableError as error:
             raise AtlasError(f"{path}: {error}") from None
         return names_of_table(_delimited([cells for _, cells in rows]), path)
-    return _frame(_listed(path, [line.strip() for line in lines], labels))
+    return _frame(_assign_indices(path, [line.strip() for line in lines], labels))
 
 
 def _frame(names: Names) -> pd.DataFrame:
@@ -95,8 +95,8 @@ def _numbered(line: str) -> tuple[int, str]:
 def _delimited(rows: list[list[str]]) -> pd.DataFrame:
     width = max(map(len, rows))
     rows = [[cell.strip() for cell in row] + [""] * (width - len(row)) for row in rows]
-    if _whole(rows[0][0]):  # no header: the number comes first, then the first text
-        text = [k for k in range(width) if not _whole(rows[0][k]) and rows[0][k]]
+    if _is_whole_number(rows[0][0]):  # no header: the index is first, the name is the first text
+        text = [k for k in range(width) if not _is_whole_number(rows[0][k]) and rows[0][k]]
         header = ["index", *("" for _ in range(width - 1))]
         if text:
             header[text[0]] = "name"
@@ -105,15 +105,15 @@ def _delimited(rows: list[list[str]]) -> pd.DataFrame:
 
 
 def names_of_table(table: pd.DataFrame, where: object) -> pd.DataFrame:
-    """The columns of indices and names, under these two headings.
+    """Columns of indices and names, renamed to ``index`` and ``name``.
 
     Raises
     ------
     AtlasError
-        There is no column of whole numbers, or no column that is recognised as names by its heading.
+        There is no column of whole numbers, or no column whose heading is one of NAME_COLUMNS.
     """
-    index = _column(table, INDEX_COLUMNS, lambda values: values.map(_whole).all())
-    name = _column(table, NAME_COLUMNS, lambda values: not values.map(_whole).all())
+    index = _column(table, INDEX_COLUMNS, lambda values: values.map(_is_whole_number).all())
+    name = _column(table, NAME_COLUMNS, lambda values: not values.map(_is_whole_number).all())
     if index is None or name is None:
         columns = ", ".join(str(column) for column in table.columns if str(column))
         raise AtlasError(
@@ -128,18 +128,18 @@ def names_of_table(table: pd.DataFrame, where: object) -> pd.DataFrame:
 
 
 def _column(table: pd.DataFrame, headings: tuple[str, ...], fits: Callable[[pd.Series], bool]) -> int | None:
-    """Place of the first column with one of the headings, in their order, whose values fit."""
+    """Position of the first column with one of the headings, in their order, and suitable values."""
     found = [str(column).strip().lower() for column in table.columns]
     places = [k for heading in headings for k, column in enumerate(found) if column == heading]
     return next((k for k in places if fits(table.iloc[:, k])), None)
 
 
-def _whole(value: object) -> bool:
+def _is_whole_number(value: object) -> bool:
     return re.fullmatch(r"\s*\d+(?:\.0*)?\s*", str(value)) is not None
 
 
-def _listed(path: Path, names: list[str], labels: np.ndarray) -> Names:
-    """Names without indices: one for every value up to the highest, or one for every value that occurs."""
+def _assign_indices(path: Path, names: list[str], labels: np.ndarray) -> Names:
+    """Assign indices to a list of names: one name per label, or per number up to the highest label."""
     if names and BACKGROUND.fullmatch(names[0]):
         names = names[1:]
     if len(names) == len(labels):
@@ -160,13 +160,13 @@ def _xml(path: Path, content: bytes) -> Names:
     for label in root.iter("label"):
         number = label.get("index") or label.findtext("index") or ""
         name = (label.findtext("name") or "".join(label.itertext())).strip()
-        if not _whole(number) or not name:
+        if not _is_whole_number(number) or not name:
             raise AtlasError(f"{path}: has a <label> without a number or a name; give each an index")
         names.append((int(float(number)), name))
     if not names:
-        raise AtlasError(f"{path}: has no <label> elements, as atlases of FSL and AAL have them")
-    # in probabilistic atlases of FSL the index counts volumes from 0; the maximum-probability image holds
-    # index + 1, as 0 is its background
+        raise AtlasError(f"{path}: has no <label> elements, as in atlases of FSL and AAL")
+    # in probabilistic atlases of FSL the index counts volumes from 0; the maximum-probability image contains
+    # index + 1, because 0 is background
     kind = (root.findtext("header/type") or "").strip().lower()
     first = dict(names).get(0)
     if kind.startswith("prob") or (not kind and first is not None and not BACKGROUND.fullmatch(first)):
@@ -175,7 +175,7 @@ def _xml(path: Path, content: bytes) -> Names:
 
 
 def _refuse_doctype(path: Path, content: bytes) -> None:
-    """A document type can define entities that read other files or grow without bound: none is needed."""
+    """Raise an error for a DOCTYPE, which can define entities that read files or expand without limit."""
 
     def refuse(*_: object) -> None:
         raise AtlasError(f"{path}: has a DOCTYPE, which is not read for safety; remove it from the file")

@@ -1,7 +1,7 @@
-"""Files that are visible only when they are complete. No torch.
+"""Write files such that they are visible only when they are complete. No torch.
 
-A file is written under a temporary name, which contains the process that writes it, and then renamed, so that
-what a killed process left unfinished can be recognised and removed.
+A file is written under a temporary name, which identifies the writing process, and then renamed. Unfinished
+files of killed processes can therefore be recognised and removed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-PARTIAL = ".partial-"  # first part of the names of incomplete files
+PARTIAL = ".partial-"  # prefix of the names of incomplete files
 
 _UMASK = os.umask(0)  # reading it requires setting it; done once, before threads start
 os.umask(_UMASK)
@@ -27,7 +27,7 @@ FILE_MODE = 0o666 & ~_UMASK
 
 
 def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """SHA-256 of the content of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -36,23 +36,23 @@ class WriteError(OSError):
     """A result could not be written. The message names the file, the reason and what to do."""
 
     def __init__(self, path: Path, error: OSError):
-        reason = error.strerror or str(error)  # numpy states only that too few bytes were written
+        reason = error.strerror or str(error)  # numpy reports only that too few bytes were written
         super().__init__(error.errno, reason, str(path))
         self.path, self.reason = path, reason
 
-    def __reduce__(self) -> Any:  # from worker processes
+    def __reduce__(self) -> Any:  # for errors in worker processes
         return WriteError, (self.path, OSError(self.errno, self.reason))
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: cannot be written ({self.reason}); make room or give the right to write, "
-            "then start again: what is finished is kept"
+            f"{self.path}: cannot be written ({self.reason}); free disk space or allow writing, "
+            "then start again: finished results are kept"
         )
 
 
 @contextmanager
 def disk_full_errors(folder: Path) -> Iterator[None]:
-    """Errors of libraries that are caused by a full disk name the folder and what to do."""
+    """Convert errors of libraries that are caused by a full disk to a `WriteError` for the folder."""
     try:
         yield
     except OSError as error:
@@ -77,7 +77,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> Path:
     Raises
     ------
     WriteError
-        The disk is full, or the folder cannot be written to; what was there before is unchanged.
+        The disk is full, or the folder cannot be written to; an existing file is unchanged.
     """
     path = Path(path)
     ending = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
@@ -91,7 +91,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> Path:
             write(temporary)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(FILE_MODE)  # NamedTemporaryFile makes files that only their owner can read
+            temporary.chmod(FILE_MODE)  # NamedTemporaryFile creates files that only the owner can read
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How to install the optional packages of this project."""
+"""Installation commands of the optional packages of this project."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from importlib import metadata
 
 
 def install_command(extra: str) -> str:
-    """Command that installs the packages of an extra, wherever it is given.
+    """Command that installs the packages of an extra, in any folder.
 
-    The packages are named one by one: xai-brain itself is not on a package index.
+    The packages are listed individually, because xai-brain itself is not on a package index.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""NIfTI in and out, affines, grids and file names. No torch.
+"""Read, resample and write NIfTI images; grids and file names. No torch.
 
-World coordinates are RAS+ millimetres throughout. A grid is a shape and an affine; resampling goes
-through affines only, so that a voxel keeps its place whatever the axes of the file are.
+World coordinates are RAS+ millimetres throughout. A grid is a shape and an affine; resampling
+uses affines only, so that locations do not depend on the order and direction of the axes of a file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from xai_brain.io.separable import parallel_axes, resample
 # exp(-2 (pi sigma f)^2) = 1/2 at f = 1 / (2 spacing).
 NYQUIST_SIGMA = float(np.sqrt(2 * np.log(2)) / np.pi)
 
-GZIP_LEVEL = 2  # maps are noise to gzip: higher levels take many times as long and save nothing
+GZIP_LEVEL = 2  # higher levels take much longer and do not make maps smaller
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ def _isotropic(name: str, shape: tuple[int, int, int], spacing: float, origin: t
 
 
 def _kan2020() -> Grid:
-    """The field of view of the HCP's images and MNI template, 260x311x260 at 0.7 mm, LAS, in 58x70x58."""
+    """Field of view of HCP images and their MNI template (260x311x260, 0.7 mm, LAS) as 58x70x58 voxels."""
     shape = (58, 70, 58)
     factor = np.array([260, 311, 260]) / shape
     affine = np.diag([*(factor * [-0.7, 0.7, 0.7]), 1.0])
-    # voxel (0, 0, 0) of the fine grid has its centre at (90, -126, -72) mm; outer edges stay where they are
+    # voxel (0, 0, 0) of the fine grid has its centre at (90, -126, -72) mm; the outer edges coincide
     affine[:3, 3] = [90, -126, -72] + np.array([-0.7, 0.7, 0.7]) * (factor - 1) / 2
     return Grid("kan2020_58x70x58", shape, affine)
 
@@ -82,7 +82,7 @@ def get_grid(name: str) -> Grid:
 
 
 def load_img(path: str | Path, orientation: str | None = None) -> nib.Nifti1Image:
-    """Read one 3-D image into memory as float32, or say what is wrong with it.
+    """Read one 3-D image into memory as float32.
 
     A trailing axis of length 1 is dropped; header scaling is applied.
 
@@ -95,20 +95,20 @@ def load_img(path: str | Path, orientation: str | None = None) -> nib.Nifti1Imag
     Returns
     -------
     nibabel.Nifti1Image
-        float32, 3-D; NaN and infinities stay as they are.
+        float32, 3-D; NaN and infinities are kept.
 
     Raises
     ------
     ImageError
-        The file is missing, truncated or not an image, holds several volumes or other than real numbers,
-        has no usable affine or no orientation, or its header states more voxels than the file or 1 GB of
-        memory can hold.
+        The file is missing, truncated or not an image, contains several volumes or values that are not
+        real numbers, has no usable affine or no orientation, or its header states more voxels than the file
+        contains or than fit into 1 GB of memory.
     """
     img = open_img(path, orientation)
     try:
         with np.errstate(all="ignore"):
             data = read_voxels(img)
-    except Exception as error:  # nibabel, zlib and the OS each raise their own kinds for a broken file
+    except Exception as error:  # nibabel, zlib and the OS raise different errors for a damaged file
         raise ImageError(path, cannot_be_read(error)) from error
     while data.ndim > 3:
         data = data[..., 0]
@@ -120,9 +120,10 @@ def resample_to_grid(
 ) -> np.ndarray:
     """Sample an image at the voxel centres of a grid.
 
-    Before downsampling a Gaussian suppresses what the grid cannot carry: its amplitude response is
-    one half at the new Nyquist frequency; the smoothing that the image's own voxels already imply is
-    left out of it. Axes that are parallel to the grid's take a shorter way to the same numbers.
+    Before downsampling, a Gaussian filter suppresses frequencies that the grid cannot represent: the
+    amplitude response is one half at the new Nyquist frequency, including the smoothing that is already
+    implied by the voxels of the image. If the axes of image and grid are parallel, a faster algorithm
+    computes the same values.
 
     Parameters
     ----------
@@ -136,7 +137,7 @@ def resample_to_grid(
     Returns
     -------
     ndarray of shape grid.shape, float32
-        0 outside the image's field of view.
+        0 outside the field of view of the image.
     """
     data = np.asanyarray(img.dataobj)
     source_mm = nib.affines.voxel_sizes(img.affine)
@@ -165,7 +166,7 @@ def same_grid(img: nib.Nifti1Image, other: nib.Nifti1Image | Grid, tolerance_mm:
 
 @lru_cache(maxsize=4)
 def template_brain_mask(grid_name: str) -> np.ndarray:
-    """Brain mask of the MNI152 template that nilearn ships, on a named grid, bool."""
+    """Brain mask of the MNI152 template of nilearn on a named grid, bool."""
     from nilearn.datasets import load_mni152_brain_mask
 
     img = load_mni152_brain_mask(resolution=2)
@@ -174,7 +175,7 @@ def template_brain_mask(grid_name: str) -> np.ndarray:
 
 
 def bids_name(participant_id: str, session_id: str | None = None, *, suffix: str, **entities: str) -> str:
-    """File stem in the BIDS manner.
+    """File stem according to BIDS.
 
     Examples
     --------
@@ -193,7 +194,7 @@ def parse_entities(path: str | Path) -> dict[str, str]:
 
 
 def is_mni152(space: str) -> bool:
-    """Whether a space's name is that of an MNI152 template.
+    """Whether the name of a space is that of an MNI152 template.
 
     Examples
     --------
@@ -204,7 +205,7 @@ def is_mni152(space: str) -> bool:
 
 
 def save_img(data: np.ndarray, affine: np.ndarray, path: str | Path, *, space: str = "MNI152") -> Path:
-    """Write a NIfTI image atomically; the xform codes say whether its space is MNI152.
+    """Write a NIfTI image atomically; the xform codes state whether its space is MNI152.
 
     Parameters
     ----------
@@ -227,5 +228,5 @@ def _write_nifti(img: nib.Nifti1Image, path: Path) -> None:
     if path.suffix != ".gz":
         img.to_filename(path)
         return
-    # without name and time in the gzip header the same data are the same bytes
+    # no name and time in the gzip header, so that equal data give equal files
     path.write_bytes(igzip.compress(img.to_bytes(), GZIP_LEVEL, mtime=0))

@@ -1,4 +1,4 @@
-"""Whether a file is an image that can be read, by its header: nothing big is allocated. No torch."""
+"""Check by its header whether a file is a usable image, without reading the voxels. No torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from xai_brain.io.orientation import lacks_orientation, stated_affine
 
-MAX_BYTES = 2**30  # of memory for reading one image
-MAX_DEFLATE = 1040  # no gzip file grows by more than this
+MAX_BYTES = 2**30  # maximum memory for reading one image
+MAX_DEFLATE = 1040  # largest compression ratio of gzip
 VOXEL_MM = (0.01, 100.0)
 HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 BROKEN = (OSError, EOFError, zlib.error)
@@ -30,28 +30,29 @@ NO_VOXEL_SIZES = (
 
 
 class ImageError(ValueError):
-    """An image that cannot be used: which file, why, and what to do."""
+    """An image cannot be used; the message contains the file, the reason and what to do."""
 
     def __init__(self, path: str | Path, reason: str):
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = str(path), reason
 
-    def __reduce__(self) -> tuple[Any, ...]:  # so that it comes back whole from a worker process
+    def __reduce__(self) -> tuple[Any, ...]:  # for errors in worker processes
         return ImageError, (self.path, self.reason)
 
 
 def require_file(path: str | Path) -> None:
-    """Refuse what is not a file with content that may be read.
+    """Raise an error if a path is not a readable, non-empty file.
 
     Raises
     ------
     ImageError
-        Missing, a broken link, a folder, empty or not readable.
+        The file is missing, a broken link, a folder, empty or not readable.
     """
     path = Path(path)
     if path.is_symlink() and not path.exists():
         raise ImageError(
-            path, f"is a link to {os.readlink(path)}, which does not exist; fetch it, or mend the link"
+            path,
+            f"is a link to {os.readlink(path)}, which does not exist; fetch the file, or repair the link",
         )
     try:
         with open(path, "rb") as file:
@@ -67,7 +68,7 @@ def require_file(path: str | Path) -> None:
 
 
 def open_img(path: str | Path, orientation: str | None = None) -> Any:
-    """An image whose data are not read yet, with a header that can be true.
+    """Open an image without reading its voxels, and check its header.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def open_img(path: str | Path, orientation: str | None = None) -> Any:
     Raises
     ------
     ImageError
-        What is wrong with the file, and what to do.
+        The image cannot be used.
     """
     path = Path(path)
     require_file(path)
@@ -95,7 +96,7 @@ def open_img(path: str | Path, orientation: str | None = None) -> Any:
             img: Any = nib.load(path)
             shape, dtype, affine = tuple(img.shape), img.get_data_dtype(), img.affine
             unknown = lacks_orientation(img)
-    except Exception as error:  # nibabel, zlib and the OS each raise their own kinds for a broken file
+    except Exception as error:  # nibabel, zlib and the OS raise different errors for a damaged file
         raise ImageError(path, cannot_be_read(error)) from error
     _check_shape(path, shape)
     _check_dtype(path, dtype)
@@ -111,7 +112,7 @@ def open_img(path: str | Path, orientation: str | None = None) -> Any:
 
 
 def refuse_unknown_orientation(img: Any, name: str | Path) -> None:
-    """Refuse an image object whose affine was guessed because its file contains none.
+    """Raise an error for an image object whose affine was guessed because its file contains none.
 
     Raises
     ------
@@ -128,7 +129,7 @@ def cannot_be_read(error: Exception) -> str:
 
 
 def _check_bytes(path: Path) -> None:
-    """The header as it is in the file, before nibabel mends it or believes it."""
+    """Check the header as stored in the file, before nibabel repairs or interprets it."""
     try:
         with open(path, "rb") as file:
             compressed = file.read(2) == b"\x1f\x8b"
@@ -148,7 +149,7 @@ def _check_bytes(path: Path) -> None:
     if path.name.endswith(".gz") != compressed:
         kind = "compressed" if compressed else "not compressed"
         raise ImageError(
-            path, f"is {kind}, against its name; rename it to {'.nii.gz' if compressed else '.nii'}"
+            path, f"is {kind}, unlike its name; rename it to {'.nii.gz' if compressed else '.nii'}"
         )
     order = "<" if int(np.frombuffer(block[:4], "<i4")[0]) == size else ">"
     header = HEADERS[size](block[:size], endianness=order, check=False)
@@ -200,7 +201,7 @@ def _check_dtype(path: Path, dtype: np.dtype) -> None:
 def _check_size(
     path: Path, shape: tuple[int, ...], itemsize: int, *, offset: int, compressed: bool | None = None
 ) -> None:
-    """Refuse what would not fit, or what the file is too small to hold."""
+    """Raise an error if the voxels do not fit into memory, or the file is too small for them."""
     n_voxels = int(np.prod([int(n) for n in shape], dtype=object))
     needed = n_voxels * (itemsize + 4)  # as stored, and as float32
     if needed > MAX_BYTES:
@@ -208,7 +209,7 @@ def _check_size(
         raise ImageError(
             path,
             f"its header states {text} voxels ({needed / 2**30:.3g} GB of memory, at most "
-            f"{MAX_BYTES / 2**30:g} are used); resample it, or convert it again if that is not its size",
+            f"{MAX_BYTES / 2**30:g} is allowed); resample it, or convert it again if the size is wrong",
         )
     if compressed is None:
         return
@@ -217,7 +218,7 @@ def _check_size(
     if claimed > (held * MAX_DEFLATE if compressed else held):
         raise ImageError(
             path,
-            f"cannot be read, is it truncated? ({held} bytes cannot hold the {claimed} of its header); "
+            f"cannot be read, is it truncated? ({held} bytes, but its header states {claimed}); "
             "copy it again",
         )
 
@@ -225,7 +226,7 @@ def _check_size(
 def _check_affine(path: Path, affine: np.ndarray) -> None:
     if affine is None or not np.isfinite(affine).all():
         raise ImageError(
-            path, "its affine holds NaN or infinity; set the voxel-to-world matrix in its header"
+            path, "its affine contains NaN or infinity; set the voxel-to-world matrix in its header"
         )
     with np.errstate(all="ignore"):
         sizes = nib.affines.voxel_sizes(affine)
@@ -234,11 +235,13 @@ def _check_affine(path: Path, affine: np.ndarray) -> None:
         raise ImageError(path, "has a singular affine; set the voxel-to-world matrix in its header")
     if not ((sizes >= VOXEL_MM[0]) & (sizes <= VOXEL_MM[1])).all() or np.abs(affine[:3, 3]).max() > 1e4:
         text = " x ".join(f"{size:.3g}" for size in sizes)
-        raise ImageError(path, f"has voxels of {text} mm, or lies far off; correct the affine in its header")
+        raise ImageError(
+            path, f"has voxels of {text} mm, or a distant origin; correct the affine in its header"
+        )
 
 
 def _check_forms(path: Path, header: nib.Nifti1Header, shape: tuple[int, ...]) -> None:
-    """Two matrices for one space have to agree; for two spaces, nibabel's rule (sform) is right."""
+    """Raise an error if sform and qform state the same space but different matrices."""
     codes = int(header["sform_code"]), int(header["qform_code"])
     if codes[0] <= 0 or codes[0] != codes[1]:
         return
@@ -248,11 +251,11 @@ def _check_forms(path: Path, header: nib.Nifti1Header, shape: tuple[int, ...]) -
             corners = np.array(np.meshgrid(*[[0, n - 1] for n in shape[:3]])).reshape(3, -1).T
             largest_mm = np.abs(nib.affines.apply_affine(sform - qform, corners)).max()
             tolerance = nib.affines.voxel_sizes(sform).max()
-    except Exception:  # a qform that is none says nothing against the sform
+    except Exception:  # an invalid qform is ignored
         return
     if not largest_mm <= tolerance:
         raise ImageError(
             path,
-            f"its sform and qform disagree by up to {largest_mm:.3g} mm, which both state space {codes[0]}; "
-            "find out which is right and copy it over the other",
+            f"its sform and qform both state space {codes[0]} but differ by up to {largest_mm:.3g} mm; "
+            "find out which one is correct and copy it over the other",
         )

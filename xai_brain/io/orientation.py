@@ -1,7 +1,7 @@
-"""Images whose file does not say how their voxels are oriented, and the affine that a user states. No torch.
+"""Images whose file does not state their orientation, and their affine as stated by the user. No torch.
 
-nibabel gives such an image an affine that it guesses: axes to the left, to the front and upwards, and the
-origin in the middle of the image. A guess mirrors every image that was stored otherwise.
+For such an image nibabel assumes an affine: axes to the left, anterior and superior, and the origin in the
+middle of the image. This assumption mirrors every image that was stored in another orientation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GOOD_RAS_FLAG = slice(28, 30)  # bytes of an .mgh header
 
 
 def lacks_orientation(img: Any) -> bool:
-    """Whether the affine of an image is a guess of nibabel.
+    """Whether the affine of an image is an assumption of nibabel.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ def stated_affine(img: Any, orientation: str) -> np.ndarray:
     Parameters
     ----------
     img : nibabel image
-        Its voxel sizes are used, and the voxel that is the origin: that of the header where it names one
-        (SPM's Analyze), otherwise the middle of the image.
+        Its voxel sizes and the voxel of the origin are used; the origin is that of the header if it contains
+        one (Analyze files of SPM), otherwise the middle of the image.
     orientation : str
         Directions in which the three voxel indices increase: ``LAS`` is left, anterior, superior.
 
@@ -64,7 +64,7 @@ def stated_affine(img: Any, orientation: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        It is not one of ORIENTATIONS.
+        The orientation is not one of ORIENTATIONS.
     """
     validate_orientation(orientation)
     origin_voxel = np.linalg.inv(img.affine)[:3, 3]
@@ -85,7 +85,7 @@ def validate_orientation(orientation: str) -> None:
 
 
 def _matrices(path: Path) -> set[str]:
-    """Names of the matrices of SPM's .mat file beside an Analyze pair."""
+    """Names of the matrices in the .mat file of SPM beside an Analyze pair."""
     from scipy.io import whosmat
 
     try:

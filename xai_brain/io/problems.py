@@ -1,4 +1,4 @@
-"""Inputs that cannot be used: stop at the first one, or set them aside and go on."""
+"""Unusable inputs: stop at the first one, or exclude them and continue."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pandas as pd
 
 
 class DataError(ValueError):
-    """The cohort cannot be used as it is: one line with the file, the reason and what to do."""
+    """The cohort cannot be used; the message contains the file, the reason and what to do."""
 
 
 def named(ids: list[str], at_most: int = 6) -> str:
-    """The first of a list of ids and how many more there are, for messages."""
+    """The first ids of a list and the number of further ids, for messages."""
     more = len(ids) - at_most
     return ", ".join(map(str, ids[:at_most])) + (f" and {more} more" if more > 0 else "")
 
@@ -33,7 +33,7 @@ class Problems:
 
     def add(self, participant_id: str, path: str | Path, reason: str) -> None:
         if self.on_error == "raise":
-            raise DataError(f"{path}: {participant_id}: {reason} (data.on_error=skip sets such inputs aside)")
+            raise DataError(f"{path}: {participant_id}: {reason} (data.on_error=skip excludes such inputs)")
         self.rows.append({"participant_id": participant_id, "path": str(path), "reason": reason})
 
     def has(self, participant_id: str) -> bool:

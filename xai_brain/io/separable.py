@@ -1,8 +1,8 @@
 """Resampling between grids whose axes are parallel: one small banded matrix per axis.
 
-Smoothing, interpolation and the zeros outside of the image are linear and act on each axis by itself,
-so that a row of a matrix holds all that makes one target voxel. The products run in slabs that fit
-into the processor's cache. No torch.
+Smoothing, interpolation and the zeros outside the image are linear and act on each axis separately, so that a
+row of a matrix contains all weights of one target voxel. The products are computed in slabs that fit into the
+processor cache. No torch.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-OFF_AXIS_VOXELS = 1e-3  # a tilt below this displacement, over the whole grid, is rounding of a header
+OFF_AXIS_VOXELS = 1e-3  # smaller displacements over the whole grid are rounding errors of a header
 SLAB_BYTES = 2**21
-BLOCK = 16  # target voxels per dense block: wide enough for the matrix product, narrow enough to skip zeros
+BLOCK = 16  # target voxels per dense block; larger blocks contain more zeros
 
 
 class Band(NamedTuple):
@@ -25,7 +25,7 @@ class Band(NamedTuple):
 
 
 class AxisMap(NamedTuple):
-    """How one axis of the image becomes an axis of the grid."""
+    """Resampling of one axis of the image to an axis of the grid."""
 
     grid_axis: int
     n_target: int
@@ -35,7 +35,7 @@ class AxisMap(NamedTuple):
 def parallel_axes(
     to_img: np.ndarray, shape: tuple[int, ...], grid_shape: tuple[int, ...], sigma_voxels: np.ndarray
 ) -> list[AxisMap] | None:
-    """Matrices of the three axes of an image, or None when its axes are oblique to the grid's.
+    """Matrices of the three axes of an image, or None if its axes are oblique to those of the grid.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def parallel_axes(
         Grid voxel to image voxel.
     shape, grid_shape : tuple of 3 int
     sigma_voxels : ndarray of shape (3,)
-        Gaussian before interpolation, per image axis; 0: none.
+        Standard deviation of the Gaussian before interpolation, per image axis; 0: no smoothing.
     """
     reach = np.abs(to_img[:3, :3]) * (np.array(grid_shape) - 1)  # (image axis, grid axis)
     grid_axes = np.abs(to_img[:3, :3]).argmax(1)
@@ -59,7 +59,7 @@ def parallel_axes(
 
 
 def _axis_matrix(positions: np.ndarray, n_source: int, sigma: float) -> np.ndarray:
-    """Gaussian over the voxels of an image, then linear interpolation; zeros lie outside."""
+    """Gaussian smoothing, then linear interpolation along one axis; 0 outside the image."""
     source = np.arange(n_source)
     matrix = np.clip(1 - np.abs(positions[:, None] - source), 0, None)  # (n_target, n_source)
     if sigma > 0:
@@ -82,7 +82,7 @@ def _bands(matrix: np.ndarray) -> list[Band]:
 
 
 def resample(data: np.ndarray, maps: list[AxisMap]) -> np.ndarray:
-    """Apply the matrices.
+    """Resample a volume with the matrices of its axes.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def resample(data: np.ndarray, maps: list[AxisMap]) -> np.ndarray:
 
     Returns
     -------
-    ndarray of the grid's shape, float32
+    ndarray of the shape of the grid, float32
     """
     order = np.argsort(np.abs(data.strides))[::-1]  # slowest axis in memory first
     slow, middle, fast = (maps[axis] for axis in order)

@@ -20,7 +20,7 @@ YEARS = r"\s*(?:y|yrs?|years?)?\.?"
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table with stripped text in its cells and NaN where a value is missing.
+    """Read a table as stripped text, with NaN for missing values.
 
     A ``.tsv`` file is separated by tabs; the separator of other text files (tab, semicolon, comma) is
     determined from the content, as are encoding and line ends.
@@ -28,7 +28,7 @@ def read_table(path: Path) -> pd.DataFrame:
     Parameters
     ----------
     path : Path
-        .tsv, .csv or any text; .parquet, .xls and .xlsx need a library, which the message names.
+        .tsv, .csv or any text; .parquet, .xls and .xlsx need a further library.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises
     ------
     DataError
-        The file is missing, not a table, or has no lines.
+        The file is missing, is not a table, or has no lines.
     """
     if path.is_dir():
         raise DataError(f"{path}: is a folder; the file of the table is needed")
@@ -79,7 +79,7 @@ def _by_library(read: Any, path: Path, library: str) -> pd.DataFrame:
         raise DataError(
             f"{path}: reading it needs {library}: pip install {library}, or save the table as CSV"
         ) from None
-    except Exception as error:  # each library has its own kinds for a broken file
+    except Exception as error:  # libraries raise different errors for a damaged file
         raise DataError(f"{path}: cannot be read; save the table as CSV ({_first_line(error)})") from error
 
 
@@ -105,7 +105,7 @@ def _read_text(path: Path) -> pd.DataFrame:
             f"{path}: contains separators only; a header and one line for each participant are needed"
         )
     header = rows[0][1]
-    while len(header) > 1 and not header[-1].strip():  # Excel leaves separators at the end of lines
+    while len(header) > 1 and not header[-1].strip():  # Excel writes separators at the end of lines
         header.pop()
     width = len(header)
     for number, cells in rows[1:]:
@@ -121,20 +121,20 @@ def _read_text(path: Path) -> pd.DataFrame:
 def read_participants(
     root: Path, tables: list[str] | None, default: str = "participants.tsv"
 ) -> pd.DataFrame:
-    """Tables of participants joined by participant (and session, where both have one).
+    """Read tables of participants and join them by participant (and session, if both have one).
 
     Parameters
     ----------
     root : Path
-        Relative names in `tables` are below it, or else below the working directory.
+        Relative names in `tables` refer to it or, if there is no such file, to the working directory.
     tables : list of str, optional
-        The first lists the participants; others add columns.
+        The first table lists the participants; further tables add columns.
     default : str, default "participants.tsv"
 
     Returns
     -------
     pandas.DataFrame
-        With participant_id that begins with ``sub-`` and, where given, session_id with ``ses-``.
+        participant_id begins with ``sub-`` and, if given, session_id with ``ses-``.
     """
     participants: pd.DataFrame | None = None
     for path in table_paths(root, tables or [default]):
@@ -170,7 +170,7 @@ def _with_columns(participants: pd.DataFrame, table: pd.DataFrame) -> pd.DataFra
 
 
 def table_paths(root: Path, tables: list[str]) -> list[Path]:
-    """Tables that a user names: below `root`, or else below the working directory."""
+    """Paths of tables, relative to `root` or, if there is no such file, to the working directory."""
     paths = []
     for name in tables:
         path, here = root / Path(name).expanduser(), Path(name).expanduser()
@@ -179,12 +179,12 @@ def table_paths(root: Path, tables: list[str]) -> list[Path]:
 
 
 def table_names(root: Path, tables: list[str] | None, default: str = "participants.tsv") -> str:
-    """How messages name the tables."""
+    """Paths of the tables as text, for messages."""
     return " + ".join(map(str, table_paths(root, tables or [default])))
 
 
 def bounds(value: Any) -> tuple[float, float] | None:
-    """Smallest and largest number that a text can mean; None when it is no number.
+    """Smallest and largest number that a text can represent; None if it is not a number.
 
     Examples
     --------
@@ -207,7 +207,7 @@ def bounds(value: Any) -> tuple[float, float] | None:
 
 
 def numbers(values: pd.Series) -> pd.Series:
-    """Texts as float: a band as its middle, ``89+`` as 89, anything else as NaN."""
+    """Convert texts to float: the middle of a range, 89 for ``89+``, NaN if it is not a number."""
     return values.map(_number).astype(float)
 
 

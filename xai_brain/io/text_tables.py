@@ -1,4 +1,4 @@
-"""Text files and rows of text tables: encoding, separator and quotation marks. No pandas, no torch."""
+"""Read text files and text tables: encoding, separator and quotation marks. No pandas, no torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Row = tuple[int, list[str]]
 
 
 class TextTableError(ValueError):
-    """A text that is not a table: the reason in one line, with the number of the line."""
+    """A text is not a table; the message contains the reason and the number of the line."""
 
 
 def decode(content: bytes) -> str:
-    """Text of a file in UTF-8 or UTF-16, or else in the encoding of Excel in western Europe."""
+    """Decode text in UTF-8 or UTF-16, otherwise in Windows-1252 (Excel in western Europe)."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return content.decode("utf-16", errors="replace")
     try:
@@ -25,7 +25,7 @@ def decode(content: bytes) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Text of a file: every table and JSON or YAML file that people may have written is read with it."""
+    """Text of a file that may have been written by hand: tables, JSON and YAML files."""
     return decode(path.read_bytes())
 
 
@@ -36,11 +36,11 @@ def read_rows(text: str, ending: str, comment: str | None = None) -> list[Row]:
     ----------
     text : str
     ending : str
-        Of the file's name: ``.tsv`` means tabs, as in BIDS. In other files, and where the header has no tab,
-        the separator is the tab, semicolon or comma that gives all rows the same number of cells, or else
-        the most frequent one of the header.
+        Suffix of the file name; ``.tsv`` means tabs, as in BIDS. In other files, and if the header has no
+        tab, the separator is the tab, semicolon or comma that gives all rows the same number of cells,
+        otherwise the most frequent one of the header.
     comment : str, optional
-        Lines that begin with it are left out.
+        Lines that begin with this text are skipped.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def _parse(lines: list[tuple[int, str]], separator: str, multiline: bool = True)
             raise _unclosed(lines[first][0]) from None
         width = len(rows[0][1]) if rows else len(cells)
         for _, continued in lines[first + 1 : reader.line_num]:
-            # a cell may have several lines, but none that is a row of its own: its quotation mark is missing
+            # a continued line that has the separators of a full row: a quotation mark is missing
             if not multiline or continued.count(separator) >= max(width - 1, 1):
                 raise _unclosed(lines[first][0])
         if any(cells):

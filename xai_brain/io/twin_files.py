@@ -1,4 +1,4 @@
-"""The same image stored twice, compressed and not: one of two equal files is used. No torch."""
+"""Images that are stored twice, compressed and uncompressed; only one file is used. No torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xai_brain.io.nifti import ImageError, load_img
 
 
 def without_equal_twins(paths: Iterable[Path]) -> list[Path]:
-    """Leave out each ``x.nii`` beside an ``x.nii.gz`` with the same voxels and affine.
+    """Exclude each ``x.nii`` beside an ``x.nii.gz`` with the same voxels and affine.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def without_equal_twins(paths: Iterable[Path]) -> list[Path]:
     Returns
     -------
     list of Path
-        In the same order.
+        The remaining paths, in the same order.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Contents of a run directory: settings, tables and map files, for everything that reads runs."""
+"""Contents of a run directory: settings, tables and map files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from xai_brain.io.nifti import parse_entities
 from xai_brain.io.text_tables import read_text
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv, sidecar
 
-TRUTH = "truth"  # stands in names of group maps where a method does: the mean of planted effects
-IMAGE = "image"  # likewise: the prepared images, in which classes are compared as in maps
+TRUTH = "truth"  # in place of a method in names of group maps: the mean of planted effects
+IMAGE = "image"  # in place of a method: the prepared images, compared between classes like maps
 
 
 class RunContents:
-    """Contents of a run; what has not been computed is None or empty.
+    """Contents of a run; results that do not exist are None or empty.
 
     Parameters
     ----------
@@ -103,20 +103,20 @@ class RunContents:
         return found
 
     def maps_of(self, participant_id: str, session_id: str, seed: int) -> dict[str, Path]:
-        """Map files of one image by one network, by method."""
+        """Map files of one image and network, by method."""
         paths = {
             method: self.run.attribution(participant_id, session_id, method, seed) for method in self.methods
         }
         return {method: path for method, path in paths.items() if path.exists()}
 
     def map_rows(self, methods: list[str]) -> Iterator[dict[str, Any]]:
-        """One row per map that has a sidecar, of some methods.
+        """Rows of the maps of some methods, for maps that have a sidecar.
 
         Yields
         ------
         dict
             participant_id, session_id, seed, fold, label (true class), method, path and file_state (size and
-            time of the file).
+            modification time of the file).
         """
         labels: dict[Any, Any] = {}
         if self.participants is not None:

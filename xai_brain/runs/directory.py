@@ -1,7 +1,7 @@
-"""The run directory: where each file of a run lies, atomic writes, provenance. No torch.
+"""The run directory: paths of all files of a run, and functions that read and write them. No torch.
 
-Stages meet in these files only, so that each can be run again separately, and maps of other software can be
-put in their place and analysed.
+Stages communicate through these files only, so that each can be repeated separately and maps of other
+software can be imported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log_debug
 from xai_brain.runs.seeds import checkpoint_name, seed_folder
 
-SPACE = "MNI152"  # of everything that is prepared
+SPACE = "MNI152"  # of all prepared images
 TEXTS = dict.fromkeys(  # columns of ids, labels of classes and names
     ("participant_id", "session_id", "label", "class", "class_a", "class_b", "mask", "name", "region"), str
 )
@@ -65,7 +65,7 @@ class RunDirectory:
 
     @property
     def fold_summary(self) -> Path:
-        """Who is in which fold: numbers, classes, age, brain size, sites."""
+        """Description of the folds: numbers, classes, age, brain size, sites."""
         return self.path / "fold_summary.tsv"
 
     @property
@@ -78,7 +78,7 @@ class RunDirectory:
 
     @property
     def locks(self) -> Path:
-        """What processes at work are doing; gone when there are none."""
+        """Locks of running processes; the folder does not exist without any."""
         return self.path / ".locks"
 
     @property
@@ -89,10 +89,10 @@ class RunDirectory:
     def report(self) -> Path:
         return self.path / "report.html"
 
-    # -- what the names of files depend on -----------------------------------------------------
+    # -- properties that file names depend on --------------------------------------------------
     @property
     def seeds(self) -> list[int]:
-        """Seeds of training, from config.yaml; [0] as long as there is none."""
+        """Seeds of training, from config.yaml; [0] without this file."""
         try:
             state = self.config.stat().st_mtime_ns
         except OSError:
@@ -105,7 +105,7 @@ class RunDirectory:
 
     @property
     def space(self) -> str:
-        """Space of all images and maps, from the name of the first; MNI152 as long as there are none."""
+        """Space of all images and maps, from the name of the first file; MNI152 without files."""
         if "_space" not in self.__dict__:
             files = (self.path / folder for folder in ("images", "attributions"))
             first = next((path for folder in files for path in folder.rglob("*_space-*.nii.gz")), None)
@@ -120,7 +120,7 @@ class RunDirectory:
         return self.path / "checkpoints" / f"{checkpoint_name(seed, fold, self.seeds)}.ckpt"
 
     def checkpoint_about(self, fold: int, seed: int) -> Path:
-        """Hash, code version and training subjects' hash of a checkpoint."""
+        """Record of a checkpoint: its hash, code version and the hash of its training images."""
         return self.checkpoint(fold, seed).with_suffix(".json")
 
     def history(self, fold: int, seed: int) -> Path:
@@ -128,23 +128,23 @@ class RunDirectory:
         return self.checkpoint(fold, seed).with_suffix(".tsv")
 
     def validation(self, fold: int, seed: int) -> Path:
-        """Predictions of the validation part of one fold, by which networks can be chosen."""
+        """Predictions of the validation part of one fold, used to choose between networks."""
         checkpoint = self.checkpoint(fold, seed)
         return checkpoint.with_name(f"{checkpoint.stem}_validation.tsv")
 
     def image(self, participant_id: str, session_id: str | None, suffix: str = "T1w") -> Path:
-        """Prepared T1 (`suffix` T1w, uint8, 0 outside the brain) or truth of a planted effect (`mask`)."""
+        """Prepared image (`suffix` T1w, uint8, 0 outside the brain) or mask of a planted effect (`mask`)."""
         entities = {"desc": "truth"} if suffix == "mask" else {"desc": "prepared"}
         name = bids_name(participant_id, session_id, space=self.space, **entities, suffix=suffix)
         return self.path / "images" / f"{name}.nii.gz"
 
     def alignment(self, participant_id: str, session_id: str | None) -> Path:
-        """Matrix from MNI152 mm to the mm of the subject's own image, of images that were aligned."""
+        """Matrix from MNI152 mm to the mm of the original image, for aligned images."""
         name = bids_name(participant_id, session_id, suffix="xfm", **{"from": "MNI152", "to": "T1w"})
         return self.path / "images" / f"{name}.json"
 
     def native(self, attribution: Path, space: str) -> Path:
-        """The same map on the voxels of the subject's own image."""
+        """The map in native space."""
         below = attribution.relative_to(self.path / "attributions")
         return self.path / "native" / below.with_name(re.sub("_space-[^_]+", f"_space-{space}", below.name))
 
@@ -157,7 +157,7 @@ class RunDirectory:
         return folder / f"{name}.nii.gz"
 
     def baseline(self, name: str, file: str = "predictions") -> Path:
-        """Table of a baseline: out-of-fold predictions like those of the run, choices."""
+        """Table of a baseline: out-of-fold predictions (default) or choices."""
         return self.path / "baselines" / name / f"{file}.tsv"
 
     def group_map(self, method: str, what: str, stat: str) -> Path:
@@ -168,7 +168,7 @@ class RunDirectory:
 
 
 def _seeds_of(settings: str) -> list[int]:
-    """Seeds in the text of config.yaml; [0] if it cannot be read, which its readers report."""
+    """Seeds in the text of config.yaml; [0] if it cannot be read, which is reported elsewhere."""
     try:
         content = yaml.load(settings, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError:
@@ -197,7 +197,7 @@ def write_tsv(table: pd.DataFrame, path: Path) -> Path:
 
 
 def read_tsv(path: Path) -> pd.DataFrame:
-    # labels such as 01 are texts; not pandas' own list of missing values: a class may be called None
+    # labels such as 01 are text; pandas' default missing values are not used, as a class may be called None
     text, missing = StringIO(read_text(path)), ["n/a", ""]
     table = pd.read_csv(
         text, sep="\t", na_values=missing, keep_default_na=False, dtype=TEXTS, low_memory=False
@@ -208,7 +208,7 @@ def read_tsv(path: Path) -> pd.DataFrame:
 def first_repeat(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of folds.tsv or predictions.tsv of the first repeat: one per image and seed.
 
-    Maps are made, compared and shown for it alone.
+    Maps are made, compared and shown only for the first repeat.
     """
     return table[table["repeat"] == 0] if "repeat" in table else table
 
@@ -216,7 +216,7 @@ def first_repeat(table: pd.DataFrame) -> pd.DataFrame:
 def update_metrics(
     run: RunDirectory, new: dict[str, float], *, replace: tuple[str, ...] = ()
 ) -> dict[str, float]:
-    """Merge figures into metrics.json; keys that begin with one of `replace` are dropped first."""
+    """Merge metrics into metrics.json; keys that begin with one of `replace` are dropped first."""
 
     def merged(before: dict[str, float]) -> dict[str, float]:
         kept = {key: value for key, value in before.items() if not key.startswith(replace or ("\0",))}
@@ -226,7 +226,7 @@ def update_metrics(
 
 
 def add_seconds(run: RunDirectory, stage: str, seconds: float) -> None:
-    """Add to the time that a stage has taken in all its starts, by all processes."""
+    """Add to the time that a stage has taken in all processes."""
     log_debug(f"{stage}: {seconds:.1f} s")
     key = f"seconds/{stage}"
     _change_metrics(run, lambda before: {**before, key: round(before.get(key, 0.0) + seconds, 2)})
@@ -243,7 +243,7 @@ def _change_metrics(
         if metrics != before:
             write_json(metrics, run.metrics)
 
-    run_exclusive(run.locks, "metrics", write)  # other processes may add theirs
+    run_exclusive(run.locks, "metrics", write)  # other processes may add metrics at the same time
     return metrics
 
 

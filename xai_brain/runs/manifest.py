@@ -1,4 +1,4 @@
-"""Manifests: which inputs results follow from, and whether they are up to date."""
+"""Manifests: the inputs of results, and whether results are up to date."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from xai_brain.runs.directory import plain_value, read_json, write_json
 
 
 def write_manifest(manifest: Path, inputs: Any, made: Iterable[Path], **more: Any) -> None:
-    """Record the inputs that results follow from and the hash of each result file; written last."""
+    """Record the inputs of results and the hash of each result file; written last."""
     there = {os.path.relpath(path, manifest.parent): path for path in made if path.is_file()}
     files = {name: file_hash(path) for name, path in sorted(there.items())}
     write_json({"Of": inputs, **more, "Files": files}, manifest)
 
 
 def is_up_to_date(manifest: Path, inputs: Any) -> bool:
-    """Whether the results of a manifest follow from these inputs."""
+    """Whether the results of a manifest were made from these inputs."""
     expected = json.loads(json.dumps(inputs, default=plain_value))
     return manifest.exists() and read_json(manifest).get("Of") == expected
 

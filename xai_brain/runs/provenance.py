@@ -1,4 +1,4 @@
-"""Versions, machine and commit that results were made with."""
+"""Versions, machine and commit with which results were made."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def provenance(seeds: list[int], inputs: dict[str, str]) -> dict[str, Any]:
     }
 
 
-@cache  # reading them takes as long as writing a map
+@cache  # reading versions takes as long as writing a map
 def versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_commit() -> str | None:
-    """Of a checkout; None of an installed package."""
+    """Commit of a checkout; None for an installed package."""
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""The one rule for seeds: random numbers and names of the network of a seed and a fold."""
+"""Seeds of random numbers and names of files for the network of a seed and fold."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def seed_folder(seed: int, seeds: Sequence[int]) -> str:
 
 
 def checkpoint_name(seed: int, fold: int, seeds: Sequence[int]) -> str:
-    """File name of a checkpoint, without its ending; the seed is part of it if the run has several.
+    """File name of a checkpoint, without suffix; the seed is part of it if the run has several.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Fit classifiers on the folds of a run, to compare its networks with."""
+"""Fit baseline classifiers on the folds of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xai_brain.study.training.fit_baselines import baselines_run
 
 
 def baselines(cfg: DictConfig | Config) -> RunDirectory:
-    """Fit the baselines that are missing, and compare all of them with the networks.
+    """Fit the missing baselines, and compare all baselines with the networks.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def baselines(cfg: DictConfig | Config) -> RunDirectory:
     Returns
     -------
     RunDirectory
-        With baselines/<name>/predictions.tsv and choices.tsv, evaluation/baselines.tsv and their figures
+        With baselines/<name>/predictions.tsv and choices.tsv, evaluation/baselines.tsv and their metrics
         in metrics.json.
     """
     return baselines_run(read_config(cfg))

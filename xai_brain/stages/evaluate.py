@@ -1,4 +1,4 @@
-"""Compare the maps of a run: with each other, between classes, and with the truth where it is known."""
+"""Compare the maps of a run with each other, between classes, and with the true location if known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explain every participant by the network that was not trained on it."""
+"""Explain every participant with the network that was not trained on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xai_brain.study.settings import stage
 
 
 def explain(cfg: DictConfig | Config) -> RunDirectory:
-    """Make the maps that are missing.
+    """Make the missing maps.
 
     Parameters
     ----------

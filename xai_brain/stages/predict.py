@@ -23,6 +23,6 @@ def predict(cfg: DictConfig | Config) -> RunDirectory:
     -------
     RunDirectory
         With participants.tsv and predictions.tsv (``n_networks`` and ``networks_agree``, the share of
-        them that choose the same class); with test figures where all classes are known and present.
+        networks that predict the same class); with test metrics if all classes are known and present.
     """
     return stage(predict_run)(read_config(cfg))

@@ -12,7 +12,7 @@ from xai_brain.study.settings import stage
 
 
 def report(cfg: DictConfig | Config) -> RunDirectory:
-    """Write the report, unless everything that it shows is unchanged.
+    """Write the report, unless it is up to date.
 
     Parameters
     ----------

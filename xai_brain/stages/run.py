@@ -1,4 +1,4 @@
-"""The whole path: train, explain, evaluate, validate when it is asked for, report."""
+"""Run all stages: train, explain, evaluate, validate (on request) and report."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from xai_brain.task.build import build_task, task_of_table
 
 
 def run(cfg: DictConfig | Config) -> RunDirectory:
-    """Run all stages; what is finished is not done again.
+    """Run all stages; finished results are kept.
 
-    Of a shard each stage does its part, and what needs all parts only when they are there.
+    With ``shard``, each stage does its part of the work; stages that need all parts run once these exist.
 
     Parameters
     ----------
@@ -40,20 +40,18 @@ def run(cfg: DictConfig | Config) -> RunDirectory:
     config = read_config(cfg)
     if global_rank(
         asdict(config.trainer)
-    ):  # of several processes that train one network, rank zero does the rest
+    ):  # if several processes train one network, only rank zero continues
         return train(config)
-    atlas_of(config)  # before hours of training, whether it can be used
+    atlas_of(config)  # raises an error before training
     if config.evaluation.masks.in_run:
         methods_of(config)
     train(config)
     done = explain(config)
     if config.shard and n_maps_missing(config, done):
-        log(
-            f"run shard {config.shard}: done; evaluate and report are left to a start when all maps are there"
-        )
+        log(f"run shard {config.shard}: done; evaluate and report need the maps of all shards")
         return done
     if not build_task(config.task).has_classes:
-        log("run: evaluate and report are left out: they compare classes, which this task does not have")
+        log("run: evaluate and report are skipped: they compare classes, which this task does not have")
         return done
     evaluate(config)
     if config.shard and not is_complete(config, done):
@@ -68,11 +66,11 @@ def run(cfg: DictConfig | Config) -> RunDirectory:
 
 
 def print_summary(config: Config, done: RunDirectory) -> None:
-    """A short table of the main figures and the path of the report."""
+    """Log a short table of the main metrics and the path of the report."""
     from rich.table import Table
 
     metrics = read_json(done.metrics)
-    table = Table("figure", "value", "95 % CI", "chance", title=None)
+    table = Table("metric", "value", "95 % CI", "chance", title=None)
     task = task_of_table(config.task, read_tsv(done.predictions).columns)
     levels = task.chance_levels()
     chance = {f"test/{score}": level for score, level in levels.items()}

@@ -1,4 +1,4 @@
-"""Train one network per fold and seed; every participant is predicted by a network not trained on it."""
+"""Train one network per fold and seed; predict every participant with a network not trained on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xai_brain.study.training.fit_baselines import baselines_run, check_baseline
 
 
 def train(cfg: DictConfig | Config) -> RunDirectory:
-    """Train all folds and seeds of a run; folds that are finished are kept.
+    """Train all folds and seeds of a run; finished folds are kept.
 
     Parameters
     ----------
@@ -30,12 +30,13 @@ def train(cfg: DictConfig | Config) -> RunDirectory:
     -------
     RunDirectory
         With checkpoints, predictions.tsv, participants.tsv, folds.tsv and test scores in metrics.json;
-        and with the baselines that are chosen.
+        and with the selected baselines.
 
     Notes
     -----
     If torchrun or SLURM has started several processes for the training of one network, only rank zero
-    works on the run; in the others this function takes part in its trainings and returns after the last.
+    works on the run; in the other processes this function takes part in all trainings and returns after the
+    last.
     """
     config = read_config(cfg)
     check_trainer_arguments(config.trainer.extra)

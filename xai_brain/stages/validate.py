@@ -12,7 +12,7 @@ from xai_brain.study.settings import stage
 
 
 def validate(cfg: DictConfig | Config) -> RunDirectory:
-    """Make what is missing of the masks of every network and method, and the figures of all of them.
+    """Make the missing masks of every network and method, and the metrics of all masks.
 
     Parameters
     ----------
@@ -22,13 +22,13 @@ def validate(cfg: DictConfig | Config) -> RunDirectory:
     Returns
     -------
     RunDirectory
-        With evaluation/mask_validation.tsv, mask_predictions.tsv and masks/ (the order of voxels of each
+        With evaluation/mask_validation.tsv, mask_predictions.tsv and masks/ (the ranks of voxels of each
         network), group/desc-<Method>_mask-<joint or class>-top<area>_stat-share_statmap.nii.gz, and the
-        figures of the joint masks in metrics.json.
+        metrics of the joint masks in metrics.json.
 
     Raises
     ------
     ConfigError
-        The run has no trained networks of its own; a method or class does not exist.
+        The run has no trained networks; a method or class does not exist.
     """
     return stage(validate_run)(read_config(cfg))

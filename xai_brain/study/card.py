@@ -1,4 +1,4 @@
-"""A report card: which methods find an effect of known place in a cohort, and depend on the network."""
+"""Report card: which methods find an effect at a known location and depend on the network."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def report_card(
     card_settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> ReportCard:
-    """Plant an effect at a known place into images of a cohort and see which methods find it.
+    """Plant an effect at a known location into images of a cohort and test which methods find it.
 
-    The classes are random; only the effect distinguishes them. Nothing is said about the classes that the
-    cohort has itself.
+    The classes are assigned at random, so that only the effect distinguishes them. The original classes of
+    the cohort are not used.
 
     Parameters
     ----------
     cohort : Cohort
-        Prepared.
+        Prepared with `Cohort.prepare`.
     planted : PlantedEffect
     methods : sequence of str, class or functools.partial, optional
         As in `Study.explain`; default: those of ``conf/experiment/report_card.yaml``.
@@ -67,9 +67,9 @@ def report_card(
     model_settings : mapping, optional
         Arguments of the network; default: a small one.
     seeds : sequence of int, default (0, 1)
-        Two or more are needed for the stability over trainings.
+        Stability across trainings needs two or more.
     test_fraction : float, default 0.3
-        Share of the participants that is tested and explained.
+        Share of the participants that are tested and explained.
     max_epochs : int, default 12
     batch_size : int, default 4
     lr : float, default 2e-3
@@ -122,7 +122,7 @@ def report_card(
 
 
 class ReportCard:
-    """Scores of methods on an effect of known place; made by `report_card` or read from its folder.
+    """Scores of methods on an effect at a known location; made by `report_card` or read from its folder.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ class ReportCard:
 
     @property
     def verdicts(self) -> pd.DataFrame:
-        """What follows for each method: method, kind, believe (yes, with care, no, not rated), reasons."""
+        """Verdict on each method: method, kind, believe (yes, with care, no, not rated) and reasons."""
         found = verdicts(self.table)
         rows = [(each.method, each.kind, each.believe, " ".join(each.sentences)) for each in found]
         return pd.DataFrame(rows, columns=["method", "kind", "believe", "reasons"])
@@ -165,7 +165,7 @@ class ReportCard:
         return Maps(self._run.path, trusted_modules=self._trusted)
 
     def plot(self) -> Figure:
-        """Methods in rows, metrics in columns; colour says how far a value is from chance.
+        """Methods in rows, metrics in columns; colour shows how far a value is from chance.
 
         Returns
         -------

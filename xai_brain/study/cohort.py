@@ -1,4 +1,4 @@
-"""Participants with their images and labels, as an object."""
+"""Cohort: participants with their images and labels."""
 
 from __future__ import annotations
 
@@ -46,34 +46,34 @@ def load_cohort(
     ----------
     layout : {"bids", "caps", "hcp", "ixi", "oasis", "synthetic", "table"}
         How the folder is organised. ``synthetic`` is the embedded cohort, which needs no files: two classes
-        that differ at one known place.
+        that differ at one known location.
     root : str or Path, optional
         Folder of the cohort; not needed for ``synthetic`` and ``oasis``.
     label : str, default "sex"
-        Column that contains the classes, or what another task predicts.
+        Column that contains the classes, or the target variable of another task.
     task : str or class, default "classification"
-        What the networks learn: a name of ``conf/task``, or a subclass of `xai_brain.task.protocol.Task` that
+        Task of the networks: a name of ``conf/task``, or a subclass of `xai_brain.task.protocol.Task` that
         can be imported.
     class_names : sequence of str, optional
         Classes in the order of their index; default: sorted. Participants of other classes are unusable.
     threshold : float, optional
-        Two classes of a number: ``label="age", threshold=60``.
+        Splits a numeric label into two classes: ``label="age", threshold=60``.
     bins : sequence of float, optional
-        Upper ends of all classes but the last, such as ``[40, 60]``.
+        Upper limits of all classes except the last, such as ``[40, 60]``.
     space : str, optional
         Space of images whose names do not state it, such as ``MNI152NLin6Asym``.
     orientation : str, optional
-        Directions of the voxel axes, such as ``LAS``, of files that do not contain them.
+        Directions of the voxel axes, such as ``LAS``, for files that do not state them.
     space_check : {"error", "warn"}, default "error"
-        What happens with images that claim to be in MNI152 and disagree with the template.
+        Reaction to images that are labelled as MNI152 but disagree with the template.
     brain_size_column : str, optional
         Column that contains the size of the brain, for the baseline that uses brain size only.
     on_error : {"raise", "skip"}, default "raise"
-        ``skip`` leaves unusable participants out; they are listed in `Cohort.excluded`.
+        ``skip`` excludes unusable participants; they are listed in `Cohort.excluded`.
     cache_dir : str or Path, optional
         Folder of prepared volumes; default: ``$XAI_BRAIN_CACHE``, else ``~/.cache/xai_brain``.
     **layout_settings
-        What the layout takes beside these: ``tables`` and ``entities`` (bids, caps), ``image`` (hcp, ixi),
+        Further settings of the layout: ``tables`` and ``entities`` (bids, caps), ``image`` (hcp, ixi),
         ``n_subjects`` (oasis, synthetic), and the fields of
         `xai_brain.data.layouts.synthetic.SyntheticSettings` (synthetic).
 
@@ -84,7 +84,7 @@ def load_cohort(
     Raises
     ------
     DataError, ConfigError
-        One line: the file or argument, what is wrong, and the valid names.
+        The message names the file or argument, what is wrong, and the valid names.
 
     Examples
     --------
@@ -140,11 +140,11 @@ class Cohort:
         One row per image: participant_id, session_id, t1w_path, label, target, and further columns such as
         age (years), sex and site.
     choices, values : mapping
-        Settings that the cohort was found with.
+        Settings with which the cohort was found.
     excluded : pandas.DataFrame
         participant_id, path and reason of unusable inputs.
     task : Task
-        With the names of the classes.
+        Task with the names of the classes.
     grid : str, optional
         Grid of the prepared volumes; None before `prepare`.
     """
@@ -163,7 +163,7 @@ class Cohort:
 
     @property
     def class_names(self) -> list[str]:
-        """Classes in the order of their index, or the names of what another task predicts."""
+        """Classes in the order of their index; for tasks without classes, the names of the outputs."""
         return list(self._task.names)
 
     def prepare(
@@ -222,8 +222,8 @@ class Cohort:
 
     @property
     def affine(self) -> np.ndarray:
-        """Voxel to MNI152 mm of the prepared volumes, (4, 4)."""
-        self.settings()  # refuses a cohort that is not prepared
+        """Affine from voxels of the prepared volumes to MNI152 mm, (4, 4)."""
+        self.settings()  # raises an error for a cohort that is not prepared
         return get_grid(str(self.grid)).affine
 
     def volumes(self) -> np.ndarray:
@@ -263,7 +263,7 @@ class Cohort:
             return show_inline(cohort_figure(self.table, labels, self.class_names))
 
     def settings(self) -> tuple[dict[str, str], dict[str, Any]]:
-        """Choices and values that make the same cohort in a study.
+        """Configuration choices and values that reproduce the cohort in a study.
 
         Raises
         ------

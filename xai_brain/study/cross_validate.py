@@ -1,4 +1,4 @@
-"""Cross-validation of a cohort with explicit arguments."""
+"""Cross-validation of a cohort."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def cross_validate(
 ) -> Study:
     """Train one network per fold and seed; every participant is predicted by a network not trained on it.
 
-    A call that is repeated continues where it was interrupted; finished networks are kept.
+    A repeated call continues where it was interrupted; finished networks are kept.
 
     Parameters
     ----------
     cohort : Cohort
-        Prepared.
+        Prepared with `Cohort.prepare`.
     model : str or class, default "kan2020"
         A name of ``conf/model``, or a class of `torch.nn.Module` that can be imported and that takes
         ``n_classes`` besides `model_settings`.
@@ -50,7 +50,7 @@ def cross_validate(
     n_folds : int, default 5
         Number of folds; not used with ``folds="hold_out"`` and ``folds="column"``.
     seeds : sequence of int, default (0,)
-        One network per fold is trained with each.
+        One network per fold is trained for each seed.
     model_settings : mapping, optional
         Arguments of the network, such as ``{"channels": [8, 16, 32]}``.
     max_epochs : int, default 10
@@ -77,7 +77,7 @@ def cross_validate(
     Raises
     ------
     ConfigError
-        One line: an argument is not valid, or `run_dir` contains results of other settings.
+        An argument is not valid, or `run_dir` contains results of other settings.
 
     Examples
     --------
@@ -106,12 +106,12 @@ def cross_validate(
 
 
 def train_study(choices: Mapping[str, str], values: Mapping[str, Any], run_dir: str | Path) -> Study:
-    """Train the networks of settings that are given as choices and values (see `build_settings`)."""
+    """Train networks with the given configuration choices and values (see `build_settings`)."""
     from xai_brain.study.training.cross_validation import train_run
 
     run = RunDirectory(Path(run_dir).expanduser())
     values = {**values, "run_dir": str(run.path), "name": run.path.resolve().name}
-    if run.config.exists() and not values["overwrite"]:  # maps and tables that were made later are kept
+    if run.config.exists() and not values["overwrite"]:  # later maps and tables are kept
         saved = asdict(saved_settings(run.config))
         values |= {key: saved[key] for key in AFTER_TRAINING if key != "trusted_modules"}
     config = build_settings(choices, values)

@@ -1,4 +1,4 @@
-"""How objects are shown in notebooks: figures without pyplot, HTML pages in a frame."""
+"""Display of objects in notebooks: figures without pyplot, HTML pages in a frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def show_inline(figure: Figure) -> Figure:
-    """Let notebooks show a figure that does not belong to pyplot; returns the figure."""
+    """Make notebooks display a figure that was created without pyplot; returns the figure."""
 
     def png() -> bytes:
         buffer = BytesIO()
@@ -31,9 +31,9 @@ class ReportPage:
     Parameters
     ----------
     path : pathlib.Path
-        ``report.html``, one file that needs neither a network nor other files.
+        ``report.html``, a single file that can be read offline.
     height : int, default 700
-        Of the frame in a notebook, px.
+        Height of the frame in a notebook, px.
     """
 
     path: Path

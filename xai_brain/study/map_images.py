@@ -1,4 +1,4 @@
-"""Images of the maps of a study, read from disk when they are asked for."""
+"""Images of the maps of a study, read from disk on demand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MapImages:
     ----------
     run_dir : str or Path
     methods : sequence of str, optional
-        Default: all that the study has maps of.
+        Default: all methods that have maps in the study.
     trusted_modules : sequence of str, optional
         See `xai_brain.open_study`.
     """
@@ -91,7 +91,7 @@ class MapImages:
         Returns
         -------
         nibabel.Nifti1Image
-            float32, shape (X, Y, Z); raw, signed values; the affine leads to MNI152 mm.
+            float32, shape (X, Y, Z); raw, signed values; the affine maps voxels to MNI152 mm.
 
         Raises
         ------
@@ -103,7 +103,7 @@ class MapImages:
         >>> maps.img("sub-0001", "GradCAM").shape
         (46, 55, 46)
         """
-        rows = self._of_participant(participant_id, session_id, self._select(method, seed))
+        rows = self._rows_of_participant(participant_id, session_id, self._select(method, seed))
         if len(rows) == 1:
             return load_img(rows["path"].iloc[0])
         return self._as_img(mean_of_maps(rows["path"]), rows["path"].iloc[0])
@@ -111,7 +111,7 @@ class MapImages:
     def sidecar(
         self, participant_id: str, method: str, *, session_id: str | None = None, seed: int | None = None
     ) -> dict[str, Any]:
-        """What is stored with a map: class that is explained, its probability, network, settings, versions.
+        """Metadata of a map: explained class and its probability, network, settings and versions.
 
         Parameters
         ----------
@@ -126,26 +126,26 @@ class MapImages:
         >>> maps.sidecar("sub-0001", "GradCAM")["Output"]
         'logit'
         """
-        rows = self._of_participant(participant_id, session_id, self._select(method, seed))
+        rows = self._rows_of_participant(participant_id, session_id, self._select(method, seed))
         return read_json(sidecar(rows["path"].iloc[0]))
 
     def t1w_img(self, participant_id: str, *, session_id: str | None = None) -> nib.Nifti1Image:
-        """Prepared T1-weighted image of a participant, to be shown below a map; 0 outside the brain."""
-        row = self._of_participant(participant_id, session_id, self._rows).iloc[0]
+        """Prepared T1-weighted image of a participant, for display below a map; 0 outside the brain."""
+        row = self._rows_of_participant(participant_id, session_id, self._rows).iloc[0]
         return load_img(self._run.image(participant_id, row["session_id"]))
 
     def truth_img(self, participant_id: str, *, session_id: str | None = None) -> nib.Nifti1Image:
-        """Mask of the true place of a planted or synthetic effect in a participant.
+        """Mask of the true location of a planted or synthetic effect in a participant.
 
         Raises
         ------
         ConfigError
-            The true place is not known.
+            The true location is not known.
         """
-        row = self._of_participant(participant_id, session_id, self._rows).iloc[0]
+        row = self._rows_of_participant(participant_id, session_id, self._rows).iloc[0]
         path = self._run.image(participant_id, row["session_id"], "mask")
         if not path.exists():
-            raise ConfigError(f"the true place of a difference is not known for {participant_id}")
+            raise ConfigError(f"the true location of an effect is not known for {participant_id}")
         return load_img(path)
 
     def mean_img(self, method: str, label: str | None = None, *, seed: int | None = None) -> nib.Nifti1Image:
@@ -182,12 +182,12 @@ class MapImages:
         return self._as_img(total / n if n else np.zeros(load_img(first).shape), first)
 
     def group_img(self, method: str, what: str | None = None, stat: str = "t") -> nib.Nifti1Image:
-        """Statistical map that `Maps.compare_groups` or an evaluation has written.
+        """Statistical map written by `Maps.compare_groups` or an evaluation.
 
         Parameters
         ----------
         method : str
-            Also ``image`` (the prepared images) and ``truth`` (mean of the masks of a known place).
+            Also ``image`` (the prepared images) and ``truth`` (mean of the masks of the true location).
         what : str, optional
             Such as ``male-minus-female`` or ``class-male``; default: the only one with this statistic.
         stat : str, default "t"
@@ -220,7 +220,7 @@ class MapImages:
         valid_choice(f"map of {method}, {stat}:", what, present)
         return load_img(self._run.group_map(method, what, stat))
 
-    # -- inside --------------------------------------------------------------------------------
+    # -- internal ------------------------------------------------------------------------------
     def _settings(self) -> Config:
         return open_settings(self._run.path, self._trusted)
 
@@ -237,7 +237,7 @@ class MapImages:
             rows = rows[rows["seed"] == seed]
         return rows
 
-    def _of_participant(
+    def _rows_of_participant(
         self, participant_id: str, session_id: str | None, rows: pd.DataFrame
     ) -> pd.DataFrame:
         """Rows of one participant and session."""

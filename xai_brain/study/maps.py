@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def open_maps(folder: str | Path, *, trusted_modules: Sequence[str] = ()) -> Maps:
-    """Read the maps of a study, or maps that ``xai-brain import-maps`` has brought in, from their folder.
+    """Open the maps of a study, or maps imported by ``xai-brain import-maps``, from their folder.
 
     Parameters
     ----------
@@ -55,14 +55,14 @@ class Maps(MapImages):
 
     Values are raw and signed. Where several networks (seeds) explain a participant, every result is a mean
     over their maps, unless a seed is given; means over participants average the seeds and sessions of each
-    participant first, and leave empty maps (0 everywhere) out. A participant with several sessions has one
+    participant first, and exclude empty maps (0 everywhere). A participant with several sessions has one
     map per session.
 
     Parameters
     ----------
     run_dir : str or Path
     methods : sequence of str, optional
-        Default: all that the study has maps of.
+        Default: all methods that have maps in the study.
     trusted_modules : sequence of str, optional
         See `xai_brain.open_study`.
     """
@@ -86,7 +86,7 @@ class Maps(MapImages):
         return table[columns].reset_index(drop=True)
 
     def localization(self) -> pd.DataFrame:
-        """How well every method finds the true place, where it is known: planted and synthetic effects.
+        """How well every method finds the true location, known for planted and synthetic effects.
 
         Returns
         -------
@@ -96,12 +96,12 @@ class Maps(MapImages):
         Raises
         ------
         ConfigError
-            The true place is not known.
+            The true location is not known.
         """
         table = self._summary("localization")
         if table.empty:
             raise ConfigError(
-                "the true place of the difference is not known here; plant an effect (xai_brain.report_card)"
+                "the true location of an effect is not known; plant an effect (xai_brain.report_card)"
             )
         columns = ["method", "metric", "mean", "ci_low", "ci_high", "chance", "n"]
         return table.loc[table["method"].isin(self.methods), columns].reset_index(drop=True)
@@ -109,7 +109,7 @@ class Maps(MapImages):
     def regions(
         self, labels_img: str | Path | nib.Nifti1Image, lut: pd.DataFrame | str | Path | None = None
     ) -> pd.DataFrame:
-        """What every region of an atlas contains of every map.
+        """Summarise every map in every region of an atlas.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class Maps(MapImages):
     ) -> pd.DataFrame:
         """Compare the classes region by region; there are no confounds in this comparison.
 
-        Maps of one common output are needed, as for `compare_groups`.
+        The maps must explain one common output, as for `compare_groups`.
 
         Parameters
         ----------
@@ -179,7 +179,7 @@ class Maps(MapImages):
     ) -> pd.DataFrame:
         """Compare the classes voxel by voxel (Freedman-Lane permutation test, family-wise error).
 
-        Only maps of one common output can be compared: ``study.explain(..., target="male",
+        Only maps that explain one common output can be compared: ``study.explain(..., target="male",
         output="logit_difference")``. Statistical maps are written to the folder ``group`` of the study.
 
         Parameters
@@ -194,7 +194,7 @@ class Maps(MapImages):
         Returns
         -------
         pandas.DataFrame
-            One row per method and pair of classes: number of voxels, of significant voxels and the like;
+            One row per method and pair of classes: number of voxels, of significant voxels and others;
             ``image`` in place of a method is the same comparison of the prepared images.
 
         Raises
@@ -222,9 +222,9 @@ class Maps(MapImages):
     def validate_masks(
         self, areas: Sequence[float] = (5, 10, 20), *, n_random: int = 5, retrain: bool = False
     ) -> pd.DataFrame:
-        """Evaluate the networks on images that contain only the voxels that maps rank first, or all others.
+        """Evaluate the networks on images that contain only the top-ranked voxels, or all other voxels.
 
-        The ranks come from the training participants of each network.
+        Voxels are ranked by maps of the training participants of each network.
 
         Parameters
         ----------
@@ -255,7 +255,7 @@ class Maps(MapImages):
         Parameters
         ----------
         participant_id : str, optional
-            Who is shown first.
+            Participant that is shown first.
         """
         from xai_brain.viewer.slice_viewer import SliceViewer
 
@@ -265,7 +265,7 @@ class Maps(MapImages):
             viewer.show(participant_id)
         return viewer
 
-    # -- inside --------------------------------------------------------------------------------
+    # -- internal ------------------------------------------------------------------------------
     def _evaluate(self, make: Any, changes: dict[str, Any]) -> None:
         def work(config: Config) -> RunDirectory:
             run = open_run(config)

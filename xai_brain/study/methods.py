@@ -1,4 +1,4 @@
-"""Methods as users name them in Python, and the settings that stand for them."""
+"""Conversion of methods that are given in Python to settings."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def method_settings(
         ``"GradCAM"``, ``xai_brain.GradCAM`` or ``partial(xai_brain.MeaningfulPerturbation, n_iter=20)``.
         Classes of other packages, such as ``captum.attr.Saliency``, are allowed.
     present : mapping of label to settings, optional
-        Settings of methods that a study has already: a method that is named without arguments keeps them.
+        Settings of the methods that a study already has; a method given by name only keeps them.
 
     Returns
     -------
     dict of label to settings
-        The label is the name of the class, in file names too.
+        The label is the name of the class; it is part of file names.
 
     Raises
     ------
@@ -72,6 +72,6 @@ def _settings_of(method: Method, present: Mapping[str, Mapping[str, Any]]) -> di
 
 
 def foreign_packages(settings: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Packages of methods that have to be trusted: the user has given their classes."""
+    """Packages of the classes of methods that are given by the user and have to be trusted."""
     packages = {str(each["_target_"]).split(".")[0] for each in settings.values()}
     return packages - {*KNOWN_PACKAGES}

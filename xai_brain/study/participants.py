@@ -1,4 +1,4 @@
-"""The cohort of a run: found, prepared, the same as when the run began."""
+"""Find and prepare the cohort of a run, and check that it has not changed."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from xai_brain.task.protocol import Task
 
 
 def prepared_cohort(config: Config, run: RunDirectory) -> pd.DataFrame:
-    """Find and prepare every image; what cannot be used stops the run or goes to quarantine.tsv.
+    """Find and prepare every image; unusable inputs stop the run or are listed in quarantine.tsv.
 
     Returns
     -------
     pandas.DataFrame
-        As from `xai_brain.data.cohort.prepare_cohort`, with what is planted.
+        As from `xai_brain.data.cohort.prepare_cohort`, including planted effects.
     """
     problems = Problems(config.data.on_error)
     with cache_errors(config.data.cache_dir):
@@ -64,14 +64,14 @@ def find_participants(config: Config, problems: Problems) -> pd.DataFrame:
 
 
 def check_table_settings(config: Config, participants: pd.DataFrame) -> None:
-    """Refuse names of columns, classes and targets that the table does not have, before any other work.
+    """Raise an error early if a setting names columns, classes or targets that the table does not have.
 
     Raises
     ------
     ConfigError
-        One line with the setting, its value and the valid ones.
+        The message contains the setting, its value and the valid ones.
     """
-    if config.networks:  # new participants: their table may lack what training needed
+    if config.networks:  # the table of new participants may lack columns that training needed
         return
     folds = config.folds
     columns: dict[str, Sequence[str | None]] = {
@@ -102,7 +102,7 @@ def check_table_settings(config: Config, participants: pd.DataFrame) -> None:
 
 
 def prepare_volumes(config: Config, participants: pd.DataFrame, problems: Problems) -> pd.DataFrame:
-    """Prepared volumes of all participants, from the cache where they are there."""
+    """Prepared volumes of all participants, from the cache where available."""
     data = config.data
     table = prepare_cohort(
         participants,
@@ -124,7 +124,7 @@ def prepare_volumes(config: Config, participants: pd.DataFrame, problems: Proble
 
 
 def with_planted_effect(config: Config, cohort: pd.DataFrame) -> pd.DataFrame:
-    """The cohort with random classes and an effect in one of them, when the settings ask for it."""
+    """The cohort with random classes and an effect in one of them, if the settings request it."""
     if config.planted.kind is None:
         return cohort
     from xai_brain.data.planted.effects import plant
@@ -139,12 +139,12 @@ def with_planted_effect(config: Config, cohort: pd.DataFrame) -> pd.DataFrame:
 
 
 def same_cohort(cohort: pd.DataFrame, run: RunDirectory) -> pd.DataFrame:
-    """The subjects that a run began with, as they were; new ones are logged and left out.
+    """Participants of an existing run, checked to be unchanged; new participants are logged and excluded.
 
     Raises
     ------
     DataError
-        A subject is missing, or its image or class has changed: its fold would no longer be true.
+        A participant is missing, or its image or class has changed, so that its fold is no longer valid.
     """
     saved = read_tsv(run.participants)
     keys = ["participant_id", "session_id"]
@@ -154,21 +154,19 @@ def same_cohort(cohort: pd.DataFrame, run: RunDirectory) -> pd.DataFrame:
         if key not in now.index:
             what = "can no longer be used"
         elif now.loc[key, "sha256"] != row.sha256:
-            what = "is not the image that it was at training"
+            what = "the image has changed since training"
         elif now.loc[key, "label"] != row.label:
             what = f"was {row.label} at training and is {now.loc[key, 'label']} now"
         else:
             continue
-        raise DataError(
-            f"{row.t1w_path}: {row.participant_id}: {what}; bring it back, or use another run_dir"
-        )
+        raise DataError(f"{row.t1w_path}: {row.participant_id}: {what}; restore it, or use another run_dir")
     if new := len(cohort) - len(saved):
-        log(f"{new} images are new since the run was begun; they are left out")
+        log(f"{new} images were added after the run was started; they are excluded")
     return saved[keys].merge(cohort, on=keys, how="left")
 
 
 def source_settings(data: DataConfig) -> dict[str, Any]:
-    """Settings that belong to the layout: tables, entities, image, ..."""
+    """Settings that belong to the layout, such as tables, entities and image."""
     common = {field.name for field in fields(DataConfig)} - {"tables", "entities"}
     return {key: value for key, value in asdict(data).items() if key not in {*common, "cohort"}}
 
@@ -176,7 +174,7 @@ def source_settings(data: DataConfig) -> dict[str, Any]:
 def _write_quarantine(problems: Problems, run: RunDirectory) -> None:
     if problems.rows and not any((run.path / "checkpoints").glob("*.ckpt")):
         write_tsv(problems.table(), run.quarantine)
-        log(f"{len(problems.rows)} inputs set aside, see {run.quarantine}")
+        log(f"{len(problems.rows)} inputs excluded, see {run.quarantine}")
 
 
 def _log_space_warnings(table: pd.DataFrame) -> None:
@@ -185,7 +183,7 @@ def _log_space_warnings(table: pd.DataFrame) -> None:
 
 
 def synthetic_root(config: Config) -> Path:
-    """Folder of the embedded cohort, made when it is not in the cache."""
+    """Folder of the embedded cohort, created if it is not in the cache."""
     from hashlib import sha256
 
     from xai_brain.data.layouts.synthetic import RECIPE, make_synthetic_cohort
@@ -201,22 +199,22 @@ def synthetic_root(config: Config) -> Path:
         run_exclusive(
             locks(cache), f"synthetic-{key}", lambda: make_synthetic_cohort(root, settings), root.exists
         )
-    return make_synthetic_cohort(root, settings)  # checks what is there
+    return make_synthetic_cohort(root, settings)  # checks the existing files
 
 
 def cohort_root(config: Config) -> Path:
-    """Folder of the cohort, below which all its images lie."""
+    """Folder that contains all images of the cohort."""
     return synthetic_root(config) if config.data.layout == "synthetic" else config.data.folder
 
 
 def input_hashes(table: pd.DataFrame, root: Path) -> dict[str, str]:
-    """SHA-256 of every image of a prepared cohort, by its path below the folder of the cohort."""
+    """SHA-256 of every image of a prepared cohort, by its path relative to the folder of the cohort."""
     return {relative_path(row.t1w_path, root): row.sha256 for row in table.itertuples()}
 
 
 def portable(table: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """participants.tsv of a run: nothing in it points outside; image paths are relative to the cohort."""
-    if "source_volume_path" in table:  # the truth of a planted effect has its copy in the run: images/
+    """Table for participants.tsv; image paths are relative to the folder of the cohort."""
+    if "source_volume_path" in table:  # images/ of the run contains the mask
         table = table.drop(columns="source_volume_path").assign(truth_path=None)
     table = table.drop(columns=["volume_path", "volume_mask_path", "alignment_path"])
     if not table["space_warning"].any():
@@ -227,7 +225,7 @@ def portable(table: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 
 def relative_path(path: str | Path, root: Path) -> str:
-    """Path below a folder: unlike the file name, it is different for every image of a cohort."""
+    """Path relative to a folder; unlike the file name, it is unique for every image of a cohort."""
     return str(Path(path).relative_to(root))
 
 
@@ -237,17 +235,17 @@ def of_one_class(
     """One row per participant, without those whose sessions are of different classes."""
     classes = participants.groupby("participant_id", sort=False)["label"].nunique()
     if several := classes.index[classes > 1].tolist():
-        report(f"evaluate: {named(several)}: of several classes; left out where classes are compared")
+        report(f"evaluate: {named(several)}: sessions of several classes; not used in comparisons of classes")
     return participants[~participants["participant_id"].isin(several)].drop_duplicates("participant_id")
 
 
 def is_readable(config: Config) -> bool:
-    """Whether the folder of the cohort is there."""
+    """Whether the folder of the cohort exists."""
     return config.data.layout == "synthetic" or config.data.folder.exists()
 
 
 def class_names(table: pd.DataFrame) -> list[str]:
-    """Names in the order of the class index."""
+    """Class names in the order of the class index."""
     return table.drop_duplicates("target").sort_values("target")["label"].tolist()
 
 
@@ -258,7 +256,7 @@ def task_of(config: Config, participants: pd.DataFrame) -> Task:
 
 
 def require_classes(config: Config, command: str) -> None:
-    """Refuse to compare classes if the networks have learned something else.
+    """Raise an error if the task of the networks has no classes to compare.
 
     Raises
     ------

@@ -20,7 +20,7 @@ from xai_brain.study.settings import open_run
 
 
 def report_run(config: Config) -> RunDirectory:
-    """Write the report, unless all that it shows is as it was."""
+    """Write the report, unless it is up to date."""
     require_classes(config, "report")
     run = open_run(config)
     if is_current(run):
@@ -35,21 +35,21 @@ def report_run(config: Config) -> RunDirectory:
 def _write(run: RunDirectory) -> None:
     from xai_brain.reporting.html_report import write_report
 
-    shown = fingerprint(run)
+    shown = report_inputs_hash(run)
     _manifest(run).unlink(missing_ok=True)
     write_report(run)
     write_manifest(_manifest(run), shown, [run.report, *(run.path / "figures").glob("[!.]*.png")])
 
 
 def is_current(run: RunDirectory) -> bool:
-    """Whether the report is that of these results, written by this version."""
+    """Whether the report was written from these results by this version."""
     manifest = _manifest(run)
-    there = run.report.exists() and is_up_to_date(manifest, fingerprint(run))
+    there = run.report.exists() and is_up_to_date(manifest, report_inputs_hash(run))
     return there and manifest_files(manifest).get(Path(os.path.normpath(run.report))) == file_hash(run.report)
 
 
-def fingerprint(run: RunDirectory) -> str:
-    """Hash of what the report follows from: results, but not how long they took; version and template."""
+def report_inputs_hash(run: RunDirectory) -> str:
+    """Hash of the inputs of the report: results (without durations), version and template."""
     parts = [str(versions()["xai-brain"])]
     parts += [file_hash(path) for path in sorted(_sources())]
     parts += [f"{path.relative_to(run.path)} {file_hash(path)}" for path in sorted(_shown(run))]

@@ -1,4 +1,4 @@
-"""Images of a run as arrays: maps, brains and true places. Every stage reads them here."""
+"""Read and write the images of a run: maps, brain masks and masks of true effects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def map_values(path: Path) -> np.ndarray:
     Raises
     ------
     DataError
-        The map holds NaN or infinite values.
+        The map contains NaN or infinite values.
     """
     values = np.asanyarray(load_img(path).dataobj)
     if not np.isfinite(values).all():
@@ -31,7 +31,7 @@ def map_values(path: Path) -> np.ndarray:
 
 
 def made_by(paths: Iterable[Path]) -> dict[str, Any]:
-    """Settings, networks and code that made these maps, by their sidecars: for what is made of them."""
+    """Settings, networks and code versions of maps, from their sidecars; recorded with derived results."""
     sidecars = [read_json(sidecar(path)) for path in paths]
     networks = {str(about["CheckpointSHA256"]) for about in sidecars if "CheckpointSHA256" in about}
     return {
@@ -43,7 +43,7 @@ def made_by(paths: Iterable[Path]) -> dict[str, Any]:
 
 
 def brain_of(run: RunDirectory, participant_id: str, session_id: str) -> np.ndarray:
-    """Brain mask of a subject, (X, Y, Z) bool."""
+    """Brain mask of a participant, (X, Y, Z) bool."""
     return np.asanyarray(load_img(run.image(participant_id, session_id)).dataobj) > 0
 
 
@@ -54,7 +54,7 @@ def truth_of(run: RunDirectory, participant_id: str, session_id: str) -> np.ndar
 
 
 def brain_share(run: RunDirectory, maps: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Share of images whose brain holds a voxel, (X, Y, Z), and the affine."""
+    """Share of images in whose brain each voxel lies, (X, Y, Z), and the affine."""
     images = maps[["participant_id", "session_id"]].drop_duplicates()
     total: Any = 0.0
     affine = np.eye(4)
@@ -65,9 +65,9 @@ def brain_share(run: RunDirectory, maps: pd.DataFrame) -> tuple[np.ndarray, np.n
 
 
 def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid, orientation: str | None) -> None:
-    """Prepared T1 for looking (uint8, 0 outside the brain), and truth masks of planted effects.
+    """Write T1-weighted images for display (uint8, 0 outside the brain) and masks of planted effects.
 
-    `orientation` is ``data.orientation``, that of files that contain none.
+    `orientation` is ``data.orientation``, used for files that state none.
     """
 
     def write(row: dict[Hashable, Any]) -> None:
@@ -83,13 +83,13 @@ def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid, orientatio
         if row["truth_path"]:
             data = resample_to_grid(load_img(row["truth_path"], orientation), grid, order=0) > 0.5
             save_img(data, grid.affine, truth, space=run.space)
-        save_img(for_looking(volume, mask), grid.affine, path, space=run.space)
+        save_img(scale_to_uint8(volume, mask), grid.affine, path, space=run.space)
 
     write_all(write, cohort.to_dict("records"))
 
 
 def image_paths(run: RunDirectory, row: dict[Hashable, Any]) -> tuple[Path, Path]:
-    """Of the T1, and of the truth mask."""
+    """Paths of the T1-weighted image and of the mask of the planted effect."""
     ids = (row["participant_id"], row["session_id"])
     return run.image(*ids), run.image(*ids, "mask")
 
@@ -105,15 +105,15 @@ def has_all_images(run: RunDirectory) -> bool:
     return all(run.image(row.participant_id, row.session_id).exists() for row in rows)
 
 
-def for_looking(volume: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
-    """uint8: 1 to 255 in the brain between its 0.5th and 99.5th percentile, 0 outside."""
+def scale_to_uint8(volume: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
+    """Scale to uint8: 0.5th to 99.5th percentile of the brain become 1 to 255, outside is 0."""
     low, high = np.percentile(volume[brain_mask], [0.5, 99.5])
     scaled = 1 + 254 * np.clip((volume - low) / max(high - low, 1e-6), 0, 1)
     return np.where(brain_mask, scaled, 0).round().astype(np.uint8)
 
 
 def write_dataset_description(run: RunDirectory) -> None:
-    """What BIDS asks of a folder of derivatives."""
+    """Write the description that BIDS requires in a folder of derivatives."""
     content = {
         "Name": "Attribution maps of xai_brain",
         "BIDSVersion": "1.10.0",

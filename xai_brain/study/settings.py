@@ -1,4 +1,4 @@
-"""What every stage begins with: the run directory, registered as in use, with its settings."""
+"""Open the run directory of a stage: register the process and compare the settings."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from xai_brain.study.settings_conflicts import (
     settings_differences,
 )
 
-AT_WORK = "at-work"  # locks of this name belong to processes, not to units of work
+AT_WORK = "at-work"  # locks of this name mark processes, not units of work
 
 
 def stage(work: Callable[[Config], RunDirectory]) -> Callable[[Config], RunDirectory]:
-    """Let other processes know that one works in the run directory, as long as it does."""
+    """Decorate a stage so that its process is registered in the run directory while it runs."""
 
     @wraps(work)
     def register_process(config: Config) -> RunDirectory:
@@ -47,7 +47,7 @@ def stage(work: Callable[[Config], RunDirectory]) -> Callable[[Config], RunDirec
         presence = lock(run.locks, f"{AT_WORK}-{this_process()}")
         try:
             presence.__enter__()
-        except OSError:  # what is finished can be opened where nothing can be written
+        except OSError:  # finished results can be opened in a read-only folder
             return work(config)
         try:
             return work(config)
@@ -55,22 +55,22 @@ def stage(work: Callable[[Config], RunDirectory]) -> Callable[[Config], RunDirec
             remove_stale_locks(run.locks)
             presence.__exit__(None, None, None)
             if made_here:
-                with suppress(OSError):  # nothing came of it
+                with suppress(OSError):  # removes the folder if it is empty
                     run.path.rmdir()
 
     return register_process
 
 
 def open_run(config: Config) -> RunDirectory:
-    """Create the run directory, or check that it is this run's.
+    """Create the run directory, or check that an existing one has the same settings.
 
-    A change that contradicts what is there is refused with the difference; with ``overwrite=true``
-    what depends on it is removed, unless another process is at work there. New methods are added.
+    If a setting conflicts with the existing run, an error lists the differences; with ``overwrite=true``
+    results that depend on it are removed, unless another process uses the run. New methods are added.
     """
     run = RunDirectory(Path(config.run_dir))
     refuse_foreign_folder(config, run)
-    by_whom = os.access in os.supports_effective_ids
-    if run.config.exists() and not os.access(run.path, os.W_OK, effective_ids=by_whom):
+    effective = os.access in os.supports_effective_ids
+    if run.config.exists() and not os.access(run.path, os.W_OK, effective_ids=effective):
         _open(config, run)
         return run
     run_exclusive(run.locks, "settings", lambda: _open(config, run))
@@ -89,8 +89,8 @@ def _open(config: Config, run: RunDirectory) -> None:
             f"{run.path} holds {'predictions of new participants' if old['networks'] else 'a trained run'}; "
             "use another run_dir"
         )
-    finished, others = trained or run.predictions.exists(), is_locked(run.locks)
-    if old and (finished or others):
+    finished, in_use = trained or run.predictions.exists(), is_locked(run.locks)
+    if old and (finished or in_use):
         if training := settings_differences(old, new, TRAINING):
             refuse_or_overwrite(config, run, training)
             remove_results(run, everything=True)
@@ -101,7 +101,7 @@ def _open(config: Config, run: RunDirectory) -> None:
     explained = {
         label: method
         for label, method in old.get("attribution", {}).items()
-        if others or any((run.path / "attributions").rglob(f"*_desc-{label}_attribution.json"))
+        if in_use or any((run.path / "attributions").rglob(f"*_desc-{label}_attribution.json"))
     }
     if explained:
         explaining = settings_differences(old, new, EXPLAINING)

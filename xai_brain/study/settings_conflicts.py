@@ -12,7 +12,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.parallel.locks import is_locked
 from xai_brain.runs.directory import RunDirectory, sidecar, update_metrics
 
-OURS = (
+RESULT_NAMES = (
     "participants.tsv",
     "folds.tsv",
     "fold_summary.tsv",
@@ -28,14 +28,14 @@ OURS = (
 
 
 def refuse_foreign_folder(config: Config, run: RunDirectory) -> None:
-    """A folder that holds something else, a data set above all, is never taken for a run."""
+    """Raise an error if the run directory contains something else, such as a data set."""
     if config.data.root and run.path.resolve() == Path(config.data.root).expanduser().resolve():
-        raise ConfigError(f"run_dir={run.path} is the folder of the data; results need one of their own")
+        raise ConfigError(f"run_dir={run.path} is the folder of the data; use another folder for results")
     if run.config.exists():
         if is_run(run.config):
             return
-        raise ConfigError(f"{run.config} is not of a run of xai_brain; use another run_dir")
-    if clash := [name for name in OURS if (run.path / name).exists()]:
+        raise ConfigError(f"{run.config} does not belong to a run of xai_brain; use another run_dir")
+    if clash := [name for name in RESULT_NAMES if (run.path / name).exists()]:
         raise ConfigError(f"{run.path} holds {', '.join(clash)} but no run of xai_brain; use another run_dir")
 
 
@@ -49,7 +49,7 @@ def settings_differences(old: dict, new: dict, keys: tuple[str, ...]) -> list[st
     for name in sorted({*flat_old, *flat_new}):
         relevant = any(name == key or name.startswith(f"{key}.") for key in keys)
         if relevant and name not in INDIFFERENT and flat_old.get(name) != flat_new.get(name):
-            found.append(f"{name}: {flat_old.get(name)} there, {flat_new.get(name)} now")
+            found.append(f"{name}: {flat_old.get(name)} before, {flat_new.get(name)} now")
     return found
 
 
@@ -71,14 +71,14 @@ def refuse_or_overwrite(config: Config, run: RunDirectory, differences: list[str
         )
     if is_locked(run.locks):
         raise ConfigError(
-            f"{run.path}: another process is at work there with other settings ({'; '.join(differences)}); "
-            "use another run_dir, or stop it first"
+            f"{run.path}: another process uses this run with other settings ({'; '.join(differences)}); "
+            "use another run_dir, or stop that process first"
         )
 
 
 def remove_results(run: RunDirectory, *, everything: bool, methods: list[str] | None = None) -> None:
-    """Remove results that no longer follow from the settings."""
-    for folder in (*(name for name in OURS if "." not in name), "logs"):
+    """Remove results that do not correspond to the changed settings."""
+    for folder in (*(name for name in RESULT_NAMES if "." not in name), "logs"):
         downstream = folder in ("group", "evaluation", "figures", "native")
         if everything or downstream or (folder == "attributions" and methods is None):
             shutil.rmtree(run.path / folder, ignore_errors=True)

@@ -22,7 +22,7 @@ from xai_brain.task.protocol import Task
 
 
 def open_study(run_dir: str | Path, *, trusted_modules: Sequence[str] = ()) -> Study:
-    """Read a study from its folder, whether objects or commands have made it.
+    """Open a study from its folder; it may have been made in Python or on the command line.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Study(TrainedNetworks):
 
     @property
     def class_names(self) -> list[str]:
-        """Classes in the order of their index, or the names of what another task predicts."""
+        """Classes in the order of their index; for tasks without classes, the names of the outputs."""
         return list(self._task.names)
 
     @property
@@ -105,7 +105,7 @@ class Study(TrainedNetworks):
         """Participants of the study: one row per image, with the fold in which it is tested.
 
         Columns: those of participants.tsv, such as participant_id, label, target and age (years); and fold,
-        numbered as in `predictions` (of repeated folds, that of the first repeat).
+        numbered as in `predictions` (for repeated folds, that of the first repeat).
 
         Examples
         --------
@@ -146,7 +146,7 @@ class Study(TrainedNetworks):
         return self.evaluation("baselines")
 
     def evaluation(self, name: str) -> pd.DataFrame:
-        """One of the tables that evaluations have written.
+        """Read a table that was written by an evaluation.
 
         Parameters
         ----------
@@ -157,7 +157,7 @@ class Study(TrainedNetworks):
         Raises
         ------
         ConfigError
-            There is no such table (yet); those that exist are listed.
+            There is no such table; the existing ones are listed.
 
         Examples
         --------
@@ -178,7 +178,7 @@ class Study(TrainedNetworks):
         batch_size: int | None = None,
         overwrite: bool = False,
     ) -> Maps:
-        """Explain every participant by the networks that were not trained on it; maps that exist are kept.
+        """Explain every participant with the networks not trained on it; existing maps are kept.
 
         Parameters
         ----------
@@ -186,10 +186,10 @@ class Study(TrainedNetworks):
             ``"GradCAM"``, ``xai_brain.GradCAM``, ``partial(xai_brain.MeaningfulPerturbation, n_iter=20)``,
             or a class of another package such as ``captum.attr.Saliency``.
         target : str, optional
-            ``predicted``, ``true`` or the name of a class; default: as in the maps that exist, else
+            ``predicted``, ``true`` or the name of a class; default: as in existing maps, else
             ``predicted``. A comparison of groups needs the name of one class.
         output : str, optional
-            For classification logit, logit_difference or probability. Default: as in the maps that exist,
+            For classification logit, logit_difference or probability. Default: as in existing maps,
             else that of the method. A comparison of groups needs ``logit_difference``.
         seeds : sequence of int, optional
             Seeds whose networks are explained; default: all.
@@ -206,7 +206,7 @@ class Study(TrainedNetworks):
         Raises
         ------
         ConfigError
-            One line: a name does not exist (the valid ones are listed), or maps of other settings exist.
+            A name does not exist (the valid ones are listed), or maps of other settings exist.
         """
         from xai_brain.study.explanation.missing_maps import explain_run
 
@@ -233,12 +233,12 @@ class Study(TrainedNetworks):
         return Maps(self.run_dir, trusted_modules=self._trusted)
 
     def report(self) -> ReportPage:
-        """Evaluate the maps, as far as this was not done, and write ``report.html``.
+        """Evaluate the maps, unless this has been done, and write ``report.html``.
 
         Returns
         -------
         ReportPage
-            With the attribute ``path``; notebooks show the page inline.
+            Its attribute ``path`` is the file; notebooks display the page inline.
         """
         from xai_brain.study.evaluation.tables import evaluate_run
         from xai_brain.study.report_page import report_run

@@ -1,4 +1,4 @@
-"""The trained networks of a study and what they receive, read from disk when they are asked for."""
+"""The trained networks of a study and their inputs, read from disk on demand."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class TrainedNetworks:
         Parameters
         ----------
         participant_ids : sequence of str
-            The sessions of a participant follow each other.
+            All sessions of a participant are returned, one after the other.
 
         Returns
         -------
@@ -149,7 +149,7 @@ class TrainedNetworks:
         task = self.network(fold, seed=seed).task
         return build_reference(train, task, n_volumes, get_grid(config.preprocessing.grid))
 
-    # -- inside --------------------------------------------------------------------------------
+    # -- internal ------------------------------------------------------------------------------
     def _fold_and_seed(self, fold: int, seed: int | None) -> tuple[int, int]:
         seed = self.seeds[0] if seed is None else seed
         valid_choice("seed", seed, self.seeds)

@@ -1,4 +1,4 @@
-"""The prepared images on disk: what is there, whether it is sound, and away with it."""
+"""Show, check and clear the cache of prepared images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from xai_brain.parallel.progress import log, track
 
 ACTIONS = ("info", "verify", "clear")
 PARTS = ("volumes", "sources", "synthetic", "planted")
-IN_USE_SECONDS = 3600  # younger files without a record may be those of a process at work
+IN_USE_SECONDS = 3600  # younger files without a record may belong to a running process
 
 
 class CacheError(ValueError):
-    """Arguments that do not fit, and what would."""
+    """Arguments that are not valid; the message shows valid ones."""
 
 
 def cache(arguments: list[str]) -> int:
@@ -39,7 +39,7 @@ def cache(arguments: list[str]) -> int:
     Returns
     -------
     int
-        1 when `verify` found damage, else 0.
+        1 if `verify` found damaged files, else 0.
     """
     given = [text for text in arguments if "=" in text]
     words = [text for text in arguments if "=" not in text]
@@ -51,7 +51,7 @@ def cache(arguments: list[str]) -> int:
         folder = Path(value).expanduser()
     action, *parts = words or [""]
     if action not in ACTIONS or (parts and action != "clear") or set(parts) - set(PARTS):
-        raise CacheError(f"what? xai-brain cache info|verify|clear [{'|'.join(PARTS)}]")
+        raise CacheError(f"usage: xai-brain cache info|verify|clear [{'|'.join(PARTS)}]")
     if not folder.is_dir():
         log(f"{folder}: nothing is cached yet")
         return 0
@@ -61,14 +61,14 @@ def cache(arguments: list[str]) -> int:
 
 
 def info(folder: Path) -> int:
-    """Print what the cache holds."""
+    """Print the contents of the cache."""
     found = entries(folder)
     log(f"{folder}: {format_size(size(folder.rglob('*')))}")
     kinds: Counter[str] = Counter()
     bytes_of: Counter[str] = Counter()
     for entry in found:
         settings = settings_of(entry)
-        kind = f"{settings['grid']}, scaling {settings['scaling']}" if settings else "incomplete, or of old"
+        kind = f"{settings['grid']}, scaling {settings['scaling']}" if settings else "incomplete or outdated"
         kinds[kind] += 1
         bytes_of[kind] += size(entry)
     for kind, count in sorted(kinds.items()):
@@ -81,12 +81,12 @@ def info(folder: Path) -> int:
     if planted := _planted(folder):
         log(f"  planted    {len(planted)} files of planted effects, {format_size(size(planted))}")
     if partial := partial_files(folder):
-        log(f"  unfinished {len(partial)} files of processes at work or killed, {format_size(size(partial))}")
+        log(f"  unfinished {len(partial)} files of running or killed processes, {format_size(size(partial))}")
     return 0
 
 
 def verify(folder: Path) -> int:
-    """Read every volume and every known image again; remove what does not hold."""
+    """Read all volumes and known images again; remove damaged volumes and outdated records."""
     damaged, unfinished = [], []
     for entry in track(entries(folder), "check volumes"):
         if settings_of(entry) is None:
@@ -100,16 +100,16 @@ def verify(folder: Path) -> int:
     for path in false + leftovers:
         path.unlink(missing_ok=True)
     for entry in damaged:
-        log(f"{entry.volume}: damaged, removed; it is prepared anew when it is needed")
+        log(f"{entry.volume}: damaged, removed; it will be prepared again when needed")
     log(
-        f"{folder}: {len(entries(folder))} volumes are sound; removed {len(damaged)} damaged, "
+        f"{folder}: {len(entries(folder))} volumes are intact; removed {len(damaged)} damaged, "
         f"{len(unfinished) + len(leftovers)} unfinished, {len(false)} records of changed or missing images"
     )
     return 1 if damaged else 0
 
 
 def clear(folder: Path, parts: list[str]) -> int:
-    """Remove parts of the cache, only files of this program, and log them."""
+    """Remove parts of the cache and log them; only files of xai_brain are removed."""
     for part in parts:
         where = folder / part
         paths: list[Path] = [path for path in partial_files(folder) if path.parent == where]
@@ -137,13 +137,13 @@ def clear(folder: Path, parts: list[str]) -> int:
 
 
 def _synthetic(folder: Path) -> list[Path]:
-    """Folders of embedded cohorts: twelve hexadecimal digits."""
+    """Folders of embedded cohorts; their names are twelve hexadecimal digits."""
     found = sorted((folder / "synthetic").glob("*"))
     return [path for path in found if path.is_dir() and len(path.name.split(".")[0]) == 12]
 
 
 def _planted(folder: Path) -> list[Path]:
-    """Volumes with a planted effect and their truths."""
+    """Volumes with a planted effect and the masks of these effects."""
     return sorted(
         path for end in ("volume.npy", "truth.nii.gz") for path in (folder / "planted").glob(f"[!.]*_{end}")
     )

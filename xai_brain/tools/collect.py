@@ -1,4 +1,4 @@
-"""All jobs of a sweep in one table, ranked and drawn."""
+"""Collect all jobs of a sweep in one table, rank and plot them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xai_brain.runs.directory import read_json, write_tsv
 from xai_brain.statistics.sweeps import COMPLETE, PLAN, REPLICATES, SweepError, is_whole, read_sweep
 
 DPI = 130
-PLACE_AND_SIZE = (  # of a planted effect; another random state draws the same effect again
+PLACE_AND_SIZE = (  # of a planted effect; other random states are replicates
     "planted",
     "planted.kind",
     "planted.size",
@@ -28,22 +28,22 @@ PLACE_AND_SIZE = (  # of a planted effect; another random state draws the same e
 
 
 def collect(arguments: list[str]) -> int:
-    """Write sweep.tsv, ranking.tsv and figures; of planted effects the detection curve.
+    """Write sweep.tsv, ranking.tsv and figures; for planted effects also the detection curve.
 
     Parameters
     ----------
     arguments : list of str
-        The folder of the sweep; ``metric=<name>,...`` to be ranked.
+        The folder of the sweep; ``metric=<name>,...`` are the metrics of the ranking.
 
     Returns
     -------
     int
-        1 when a job failed or is missing, else 0.
+        1 if a job failed or is missing, else 0.
     """
     given = dict(text.split("=", 1) for text in arguments if text.startswith("metric="))
     words = [text for text in arguments if not text.startswith("metric=")]
     if len(words) != 1:
-        raise SweepError("what? xai-brain collect <sweep_dir> [metric=<name>,...]")
+        raise SweepError("usage: xai-brain collect <sweep_dir> [metric=<name>,...]")
     folder = Path(words[0]).expanduser()
     table = read_sweep(folder)
     plan = read_json(folder / PLAN) if (folder / PLAN).exists() else {}
@@ -52,7 +52,7 @@ def collect(arguments: list[str]) -> int:
     for row in table[table["state"] != COMPLETE].itertuples():
         log(f"job {row.job} {row.state}{f': {row.error}' if row.error else ''}")
     if strays := table.attrs["strays"]:
-        log(f"left out, as they are not of this sweep: {', '.join(strays)}")
+        log(f"excluded, because they do not belong to this sweep: {', '.join(strays)}")
     complete = table[table["state"] == COMPLETE]
     log(f"{folder / 'sweep.tsv'}: {len(complete)} of {len(table)} jobs complete")
     if len(complete):
@@ -70,9 +70,9 @@ def collect(arguments: list[str]) -> int:
 
 
 def _in_place_or_size(key: str, jobs: pd.DataFrame) -> bool:
-    """Whether a swept setting is a replicate, or belongs to the place and size of the planted effect.
+    """Whether a swept setting is a replicate, or part of the location and size of the planted effect.
 
-    Masks are called by their file names, unless files of different folders have the same name.
+    Masks are identified by file names, unless files in different folders have the same name.
     """
     if key == "planted.mask_img":
         masks = jobs[key].dropna().drop_duplicates()
@@ -81,7 +81,7 @@ def _in_place_or_size(key: str, jobs: pd.DataFrame) -> bool:
 
 
 def log_ranks(ranks: pd.DataFrame) -> None:
-    """The best setting by the first figure that was ranked, and settings without a rank."""
+    """Log the best setting by the first ranked metric, and settings without a rank."""
     about = list(ranks.columns[2 : ranks.columns.get_loc("value")])
     first = ranks[ranks["metric"] == ranks["metric"].iloc[0]]
     for row in first[first["rank"].isna()].to_dict("records"):
@@ -97,14 +97,13 @@ def log_ranks(ranks: pd.DataFrame) -> None:
 
 
 def collect_detection(folder: Path, jobs: dict[str, str]) -> None:
-    """Tables and figures of the detection curve, when effects of several sizes or places were planted.
+    """Write tables and figures of the detection curve, if effects of several sizes or locations were planted.
 
     Parameters
     ----------
     folder : Path
     jobs : dict
-        Of the jobs of every setting whose jobs are all complete: what else than the effect and the seed it
-        differs in.
+        By job, for settings whose jobs are all complete: the swept settings other than effect and seed.
     """
     read = (found_effects(folder / job, about) for job, about in jobs.items())
     rows = [found for found in read if found is not None]
@@ -126,7 +125,7 @@ def collect_detection(folder: Path, jobs: dict[str, str]) -> None:
 
 
 def save_figure(draw, path: Path, *tables: pd.DataFrame) -> None:
-    """Draw in the report's look and write a PNG."""
+    """Draw in the style of the report and write a PNG file."""
     with style():
         figure = draw(*tables)
         write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=DPI, format="png"))

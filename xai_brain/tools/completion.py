@@ -20,7 +20,7 @@ _xai_brain() {{
         case "${{COMP_WORDS[1]}}" in {stages}) COMPREPLY=($(compgen -d -- "$word"));; esac
     fi
     COMPREPLY+=($(compgen -W "$words" -- "$word"))
-    # bash divides words at = too: what lies before it is already there
+    # bash also splits words at =; the part before it is already typed
     if [[ "$word" == *=* && "$COMP_WORDBREAKS" == *=* ]]; then
         local i before="${{word%"${{word##*=}}"}}"
         for i in "${{!COMPREPLY[@]}}"; do COMPREPLY[i]="${{COMPREPLY[i]#"$before"}}"; done
@@ -43,10 +43,10 @@ def completion(arguments: list[str]) -> int:
     Raises
     ------
     ConfigError
-        Another shell.
+        The shell is not supported.
     """
     if arguments != ["bash"]:
-        raise ConfigError(f"xai-brain completion {' '.join(arguments)}: bash is the shell that is supported")
+        raise ConfigError(f"xai-brain completion {' '.join(arguments)}: only bash is supported")
     names = [f"{each.name}=" for each in all_settings()]
     files = [text for text, _ in choices("")]
     print(

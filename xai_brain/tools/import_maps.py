@@ -1,4 +1,4 @@
-"""Import of maps that were made elsewhere into a run directory, for evaluate, report and view."""
+"""Import maps of other software into a run directory, for evaluate, report and view."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ from xai_brain.study.participants import cohort_root, input_hashes, portable, pr
 from xai_brain.study.run_images import brain_of, write_dataset_description, write_images
 from xai_brain.study.settings import open_run
 
-LEAST_COVERED = 0.9  # share of the brain that a map's field of view must hold
-OUTLINE_CORRELATION = 0.9  # with the template: the non-zero voxels of a map have the outline of a brain
+LEAST_COVERED = 0.9  # share of the brain that the field of view of a map must contain
+OUTLINE_CORRELATION = (
+    0.9  # with the template, above which the non-zero voxels of a map have the outline of a brain
+)
 
 
 @dataclass(frozen=True)
 class ExternalMap:
-    """One file of a map."""
+    """A map file of other software."""
 
     path: Path
     participant_id: str
@@ -52,12 +54,12 @@ class ExternalMap:
 
 
 def import_maps(arguments: list[str]) -> int:
-    """Bring maps into a run, or into a new directory for participants without a network.
+    """Import maps into a run, or into a new directory for participants without a network.
 
     Parameters
     ----------
     arguments : list of str
-        ``maps=<folder>`` of NIfTI files whose names begin with ``sub-<id>``; ``method=<Name>`` where the
+        ``maps=<folder>`` of NIfTI files whose names begin with ``sub-<id>``; ``method=<Name>`` if the
         names have no ``desc-<Name>``; ``run_dir=<folder>``; for a new one also ``data=... data.root=...``.
 
     Returns
@@ -74,19 +76,19 @@ def import_maps(arguments: list[str]) -> int:
     given = dict(text.split("=", 1) for text in arguments if text.startswith(("maps=", "method=")))
     overrides = [text for text in arguments if not text.startswith(("maps=", "method="))]
     if not given.get("maps"):
-        raise ConfigError("no value for maps: the folder of the maps, maps=/path/to/it")
+        raise ConfigError("no value for maps; give the folder of the maps, maps=/path/to/folder")
     folder = Path(given["maps"]).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"maps={folder}: there is no such folder")
-    found = list(foreign_maps(folder, given.get("method")))
-    config, run, participants = _run_of(overrides)
-    maps, unknown_ids = _of_the_cohort(found, participants, folder)
+    found = list(find_external_maps(folder, given.get("method")))
+    config, run, participants = _open_run(overrides)
+    maps, unknown_ids = _match_cohort(found, participants, folder)
     taken = {label for label in config.attribution if _has_maps(run, label)} & {
         found.method for found in maps
     }
     if taken:
         raise ConfigError(
-            f"maps={folder}: {run.path} has maps of its own named {named(sorted(taken))}; use method="
+            f"maps={folder}: {run.path} has maps named {named(sorted(taken))}; give another name with method="
         )
     config.imported_methods = sorted({*config.imported_methods, *(each.method for each in maps)})
     run = open_run(config)
@@ -96,19 +98,19 @@ def import_maps(arguments: list[str]) -> int:
         brain_mask = brain_of(run, each.participant_id, each.session_id)
         _write(each, target, brain_mask, grid, config.data.orientation)
     write_dataset_description(run)
-    left_out = f"; {named(unknown_ids)} not in the cohort, left out" if unknown_ids else ""
+    left_out = f"; {named(unknown_ids)} not in the cohort, excluded" if unknown_ids else ""
     methods = named(sorted({each.method for each in maps}))
     log(f"import-maps: {len(maps)} maps of {methods}{left_out}; next: xai-brain evaluate run_dir={run.path}")
     return 0
 
 
-def foreign_maps(folder: Path, method: str | None) -> Iterator[ExternalMap]:
+def find_external_maps(folder: Path, method: str | None) -> Iterator[ExternalMap]:
     """NIfTI files below a folder with the participant, session and method in their names.
 
     Raises
     ------
     ConfigError
-        A name contains no method and none is given, or another space than MNI152.
+        A name contains no method and none is given, or it contains another space than MNI152.
     """
     files = [path for path in sorted(folder.rglob("*.nii*")) if path.name.endswith((".nii", ".nii.gz"))]
     for path in without_equal_twins(path for path in files if "sub" in parse_entities(path)):
@@ -120,16 +122,16 @@ def foreign_maps(folder: Path, method: str | None) -> Iterator[ExternalMap]:
             )
         label = method or entities.get("desc")
         if not label:
-            raise ConfigError(f"{path}: its name has no desc-<Method>; say it with method=<Name>")
+            raise ConfigError(f"{path}: its name has no desc-<Method>; give the method with method=<Name>")
         if not label.isalnum():
             raise ConfigError(
-                f"{path}: method {label!r}: letters and digits only, it becomes part of file names"
+                f"{path}: method {label!r}: use letters and digits only, as it is part of file names"
             )
         session = f"ses-{entities['ses']}" if "ses" in entities else ""
         yield ExternalMap(path, f"sub-{entities['sub']}", session, label)
 
 
-def _run_of(overrides: list[str]) -> tuple[Config, RunDirectory, pd.DataFrame]:
+def _open_run(overrides: list[str]) -> tuple[Config, RunDirectory, pd.DataFrame]:
     """Settings, directory and participants. Participants and images of a new directory are written here."""
     run = RunDirectory(Path(compose("run", ["data=synthetic", *overrides], checked=False).run_dir))
     if run.config.exists():
@@ -148,13 +150,13 @@ def _run_of(overrides: list[str]) -> tuple[Config, RunDirectory, pd.DataFrame]:
         write_json({**provenance(list(config.seeds), inputs), "tables_sha256": tables}, run.provenance)
     participants = read_tsv(run.participants)
     rows = zip(participants["participant_id"], participants["session_id"], strict=True)
-    if not all(run.image(*row).exists() for row in rows):  # trained, but nothing explained yet
+    if not all(run.image(*row).exists() for row in rows):  # trained, but not explained yet
         cohort = same_cohort(prepared_cohort(config, run), run)
         write_images(run, cohort, get_grid(config.preprocessing.grid), config.data.orientation)
     return config, run, participants
 
 
-def _of_the_cohort(
+def _match_cohort(
     found: list[ExternalMap], participants: pd.DataFrame, folder: Path
 ) -> tuple[list[ExternalMap], list[str]]:
     """Maps of participants of the cohort, and ids that are not in it."""
@@ -165,7 +167,7 @@ def _of_the_cohort(
     for each in found:
         session = each.session_id
         if not session and len(sessions.get(each.participant_id, ())) == 1:
-            session = sessions[each.participant_id][0]  # the only one it can be
+            session = sessions[each.participant_id][0]  # the participant has one session only
         if (each.participant_id, session) not in known:
             unknown_ids.append(each.participant_id)
             continue
@@ -188,55 +190,57 @@ def _has_maps(run: RunDirectory, label: str) -> bool:
 
 
 def _write(
-    foreign: ExternalMap, target: Path, brain_mask: np.ndarray, grid: Grid, orientation: str | None
+    external: ExternalMap, target: Path, brain_mask: np.ndarray, grid: Grid, orientation: str | None
 ) -> None:
-    """The map on the grid of the run, and where it comes from."""
-    source = file_hash(foreign.path)
+    """Write the map on the grid of the run, and its source in the sidecar."""
+    source = file_hash(external.path)
     if target.exists() and sidecar(target).exists() and read_json(sidecar(target))["SourceSHA256"] == source:
         return
-    img = load_img(foreign.path, orientation)
+    img = load_img(external.path, orientation)
     if (covered := field_of_view(img, brain_mask, grid)) < LEAST_COVERED:
         raise ConfigError(
-            f"{foreign.path}: its field of view holds {covered:.0%} of the brain of "
-            f"{foreign.participant_id}: its affine is not one of MNI152; correct it"
+            f"{external.path}: its field of view contains {covered:.0%} of the brain of "
+            f"{external.participant_id}: its affine does not lead to MNI152; correct it"
         )
     data = np.asanyarray(img.dataobj)
     if not np.isfinite(data).all():
-        raise ConfigError(f"{foreign.path}: holds NaN or infinities; set them to 0 where there is no value")
-    _require_outline(foreign, img)
+        raise ConfigError(
+            f"{external.path}: contains NaN or infinities; set them to 0 where there is no value"
+        )
+    _require_outline(external, img)
     values = data if same_grid(img, grid) else resample_to_grid(img, grid)
     about: dict[str, Any] = {
-        "ParticipantId": foreign.participant_id,
-        "Method": foreign.method,
-        "ValueMeaning": "as made by others",
+        "ParticipantId": external.participant_id,
+        "Method": external.method,
+        "ValueMeaning": "as defined by the software that made the map",
         "Adopted": True,
-        "Sources": [foreign.path.name],
+        "Sources": [external.path.name],
         "SourceSHA256": source,
         "Resampled": not same_grid(img, grid),
         "Empty": not values.any(),
     }
-    beside = sidecar(foreign.path)
+    beside = sidecar(external.path)
     if beside.exists():
         about = {**read_json(beside), **about}
     save_img(values.astype(np.float32), grid.affine, target, space=SPACE)
     write_json({**about, "MapSHA256": file_hash(target)}, sidecar(target))
 
 
-def _require_outline(foreign: ExternalMap, img: nib.Nifti1Image) -> None:
-    """Refuse a map that is 0 outside a brain, if this brain is not where it is in MNI152.
+def _require_outline(external: ExternalMap, img: nib.Nifti1Image) -> None:
+    """Raise an error for a map that is 0 outside a brain whose location is not that of MNI152.
 
-    Values say nothing about the space of a map; a map without zeros around the brain cannot be checked.
+    Only the outline can be checked; a map without zeros around the brain passes.
     """
     check = check_mni152(nib.Nifti1Image((np.asanyarray(img.dataobj) != 0).astype(np.float32), img.affine))
     if not check.passed and check.changed_correlation >= OUTLINE_CORRELATION:
         raise ConfigError(
-            f"{foreign.path}: its voxels that are not 0 have the outline of a brain that is not in MNI152 "
+            f"{external.path}: its voxels that are not 0 have the outline of a brain that is not in MNI152 "
             f"({check.reason}); correct its affine"
         )
 
 
 def field_of_view(img: nib.Nifti1Image, brain_mask: np.ndarray, grid: Grid) -> float:
-    """Share of the brain's voxels whose centres lie inside an image."""
+    """Share of the voxels of the brain whose centres lie inside an image."""
     mm = nib.affines.apply_affine(grid.affine, np.argwhere(brain_mask))
     voxels = nib.affines.apply_affine(np.linalg.inv(img.affine), mm)
     return float(((voxels > -0.5) & (voxels < np.array(img.shape[:3]) - 0.5)).all(1).mean())

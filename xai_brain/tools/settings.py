@@ -16,13 +16,13 @@ from xai_brain.config.compose import conf_dir
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 
-# files of these groups are not listed: they are written with the settings of a sweep only
+# files of these groups are not listed, because they concern sweeps only
 HIDDEN = ("hydra",)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting for the list."""
+    """Name, type, default and meaning of one setting."""
 
     name: str
     kind: str
@@ -63,7 +63,7 @@ def settings(arguments: list[str]) -> int:
 
 
 def all_settings() -> list[Setting]:
-    """Every setting of the schema by its dotted name; those of one kind of cohort say so."""
+    """Every setting of the schema by its dotted name; the meaning states the layout if only one has it."""
     found: dict[str, Setting] = {}
     for each in _settings_of(Config, ""):
         found.setdefault(each.name, each)

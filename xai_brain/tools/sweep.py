@@ -1,6 +1,6 @@
-"""Several jobs of one command (-m): planned, started by Hydra, each with a record of how it ended.
+"""Sweeps: several jobs of one command (-m) that are planned here, started by Hydra and recorded.
 
-A job that fails does not end the others. Started again, jobs that are complete are not done again.
+A failed job does not stop the others. When the command is repeated, complete jobs are skipped.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from xai_brain.parallel.progress import format_error, log, log_error
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, write_json
 from xai_brain.statistics.sweeps import COMPLETE, FAILED, MISSING, PLAN, RECORD, settings_of, swept_keys
 
-FIXED = ("name", "run_dir")  # all jobs of a sweep lie below one folder
+FIXED = ("name", "run_dir")  # all jobs of a sweep are in one folder
 
 
 def first_value(override: str) -> str:
     """An override of a sweep with its first value, to be checked before any job starts."""
     try:
         parsed = OverridesParser.create().parse_override(override)
-    except Exception:  # compose says what is wrong with it
+    except Exception:  # compose reports the error
         return override
     if not parsed.is_sweep_override():
         return override
@@ -52,36 +52,36 @@ def first_value(override: str) -> str:
 
 
 def plan_sweep(command: str, overrides: list[str]) -> tuple[Path, list[str]]:
-    """Write what the jobs are, before the first of them starts.
+    """Write the plan of a sweep before its first job starts.
 
     Parameters
     ----------
     command : str
     overrides : list of str
-        As given, with values to sweep over.
+        Overrides of the user, with values to sweep over.
 
     Returns
     -------
     folder : Path
-        Of the sweep.
+        Folder of the sweep.
     more : list of str
-        Hydra's settings that depend on what is there: a study that goes on.
+        Further settings of Hydra, to continue an Optuna study.
 
     Raises
     ------
     ConfigError
-        The folder holds jobs of another grid; what cannot be swept.
+        The folder contains jobs of another grid, or a setting cannot be swept.
     """
     for text in overrides:
         key = text.split("=")[0].lstrip("+~")
         if command in ("run", "train") and key in FIXED and first_value(text) != text:
             raise ConfigError(
-                f"{text}: {key} cannot be swept, because all jobs lie below one folder; sweep what they "
-                f"""differ in, or put a name with a comma into quotes of its own: '{key}="a,b"'"""
+                f"{text}: {key} cannot be swept, because all jobs are in one folder; sweep other "
+                f"""settings, or put a name with a comma into additional quotes: '{key}="a,b"'"""
             )
         if command == "run" and key == "shard":
             raise ConfigError(
-                f"{text}: the jobs of `xai-brain run -m` are runs of their own; shards are of one run, "
+                f"{text}: the jobs of `xai-brain run -m` are separate runs, but shards belong to one run, "
                 "as in xai-brain explain -m run_dir=<run> shard=1/2,2/2"
             )
     full = _full_settings(command, [first_value(text) for text in overrides])
@@ -89,7 +89,7 @@ def plan_sweep(command: str, overrides: list[str]) -> tuple[Path, list[str]]:
     if "study_name" in sweeper:
         folder.mkdir(parents=True, exist_ok=True)
         write_json({"command": command, "direction": str(sweeper.direction)}, folder / PLAN)
-        return folder, _study_goes_on(full, folder)
+        return folder, _remaining_trials(full, folder)
     task = [text for text in overrides if not text.lstrip("+~").startswith(("hydra.", "hydra/"))]
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     parsed = OverridesParser.create().parse_overrides([*params, *task])
@@ -98,8 +98,8 @@ def plan_sweep(command: str, overrides: list[str]) -> tuple[Path, list[str]]:
         "run",
         "train",
         "predict",
-    ):  # others are always done
-        _refuse_other_grid(folder, jobs)
+    ):  # other commands skip finished work themselves
+        _check_same_grid(folder, jobs)
     write_json({"command": command, "jobs": jobs}, folder / PLAN)
     return folder, []
 
@@ -116,23 +116,23 @@ def _full_settings(command: str, overrides: list[str]) -> DictConfig:
     return full
 
 
-def _refuse_other_grid(folder: Path, jobs: dict[str, list[str]]) -> None:
-    """A job's number is its name, so that a number must mean what it meant."""
+def _check_same_grid(folder: Path, jobs: dict[str, list[str]]) -> None:
+    """Raise an error if jobs with the same number, which is their name, have other settings."""
     there = {path.parent.name: read_json(path)["overrides"] for path in folder.glob(f"*/{RECORD}")}
     old = {name: settings_of(overrides) for name, overrides in there.items()}
     new = {name: settings_of(overrides) for name, overrides in jobs.items()}
     keys = dict.fromkeys([*swept_keys(list(new.values())), *swept_keys(list(old.values()))])
     for name in sorted(set(old) & set(new)):
         if differ := [key for key in keys if old[name].get(key) != new[name].get(key)]:
-            described = "; ".join(f"{k}: {old[name].get(k)} there, {new[name].get(k)} now" for k in differ)
+            listed = "; ".join(f"{k}: {old[name].get(k)} before, {new[name].get(k)} now" for k in differ)
             raise ConfigError(
-                f"{folder / name} is a job of another grid ({described}); "
+                f"{folder / name} is a job of another grid ({listed}); "
                 "give this sweep another name=..., or overwrite=true"
             )
 
 
-def _study_goes_on(full: DictConfig, folder: Path) -> list[str]:
-    """Settings of Optuna's sweeper for the trials that are still to be made."""
+def _remaining_trials(full: DictConfig, folder: Path) -> list[str]:
+    """Settings of the Optuna sweeper for the remaining trials of a study."""
     import optuna
 
     sweeper = full.hydra.sweeper
@@ -140,47 +140,47 @@ def _study_goes_on(full: DictConfig, folder: Path) -> list[str]:
     direction = {"min": "minimize", "max": "maximize"}[mode]
     if str(sweeper.direction).rpartition(".")[2] != direction:
         raise ConfigError(
-            f"hydra.sweeper.direction={sweeper.direction}: trainer.monitor={full.trainer.monitor} is to be "
-            f"{direction}d; hydra.sweeper.direction={direction}"
+            f"hydra.sweeper.direction={sweeper.direction}: trainer.monitor={full.trainer.monitor} has to be "
+            f"{direction}d; set hydra.sweeper.direction={direction}"
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=sweeper.study_name, storage=sweeper.storage, direction=direction, load_if_exists=True
     )
-    n_begun = len(study.trials)
+    n_started = len(study.trials)
     n_done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
     if n_done >= sweeper.n_trials:
         raise ConfigError(
-            f"{folder}: the study has its {n_done} trials; for more hydra.sweeper.n_trials={2 * n_done}"
+            f"{folder}: the study has its {n_done} trials; for more set hydra.sweeper.n_trials={2 * n_done}"
         )
-    if not n_begun:
+    if not n_started:
         return []
     starts = 1 + len({path.parent.name.split("_")[0] for path in folder.glob(f"*_*/{RECORD}")})
     more = [f"hydra.sweeper.n_trials={sweeper.n_trials - n_done}"]
     more.append(f"hydra.sweep.subdir={starts + 1}_${{hydra.job.num}}")
-    if (seed := sweeper.sampler.get("seed")) is not None:  # else the first trials would be drawn again
-        more.append(f"hydra.sweeper.sampler.seed={seed + n_begun}")
+    if (seed := sweeper.sampler.get("seed")) is not None:  # otherwise the first trials would be repeated
+        more.append(f"hydra.sweeper.sampler.seed={seed + n_started}")
     return more
 
 
 def run_recorded(cfg: DictConfig, given: list[str], execute: Any, *, always: bool = False) -> float | None:
-    """One job: skipped when it is complete, else done; its record says how it ended.
+    """Run one job, unless it is complete, and record its result.
 
     Parameters
     ----------
     cfg : omegaconf.DictConfig
         Resolved settings of the job.
     given : list of str
-        Its overrides.
+        Overrides of the job.
     execute : callable
         The work, without arguments.
     always : bool, default False
-        Stages are done whatever the record says: they know themselves what is finished.
+        Run the job even if it is complete, for stages that skip finished work themselves.
 
     Returns
     -------
     float or None
-        The objective of an Optuna trial; None of a job that failed.
+        The objective of an Optuna trial; None for a failed job.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     path, name = folder / RECORD, folder.name
@@ -216,9 +216,9 @@ def _settings_hash(cfg: DictConfig) -> str:
 
 
 def _objective(folder: Path) -> float:
-    """Monitored figure of the validation parts at the chosen epochs, mean over folds and seeds.
+    """Monitored metric of the validation parts at the best epochs, mean over folds and seeds.
 
-    Nothing of a test part may choose hyper-parameters.
+    Test parts are not used for the choice of hyper-parameters.
     """
     settings = OmegaConf.create(read_text(RunDirectory(folder).config)).trainer
     best = []
@@ -238,41 +238,41 @@ def _objective(folder: Path) -> float:
 
 @contextmanager
 def tolerate_failed_jobs() -> Iterator[None]:
-    """A job that ends without a word, killed or out of memory, does not end the waiting for the others.
+    """Continue with the other jobs if a job is killed or runs out of memory.
 
-    submitit raises where its result is asked for. Here it has none, as a job that has failed; what the
-    record in its folder says is reported at the end.
+    submitit raises an error when the result of such a job is requested. Here such a job has no
+    result, like a failed job; its record is reported at the end.
     """
-    if find_spec("submitit") is None:  # launchers without it
+    if find_spec("submitit") is None:  # other launchers do not need it
         yield
         return
     from submitit.core import core, utils
 
-    asked = core.Job.results
+    original = core.Job.results
 
     def results(job: Any) -> list[Any]:
         try:
-            return asked(job)
+            return original(job)
         except (utils.UncompletedJobError, utils.FailedJobError) as error:
-            described = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-            log_error(f"job {job.job_id}: {described[0]}; see {job.paths.stderr}")
+            last_line = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            log_error(f"job {job.job_id}: {last_line[0]}; see {job.paths.stderr}")
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None)]
 
     core.Job.results = results  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
-        core.Job.results = asked  # type: ignore[method-assign]
+        core.Job.results = original  # type: ignore[method-assign]
 
 
 def summarize_jobs(folder: Path, since: float) -> int:
-    """Say how the jobs ended; 1 when one is not complete, else 0.
+    """Log the states of all jobs; returns 1 if one is not complete, else 0.
 
     Parameters
     ----------
     folder : Path
     since : float
-        Time of the start, seconds; of a study only jobs begun since then count.
+        Start time, seconds; only jobs of a study that were started later are counted.
     """
     plan = read_json(folder / PLAN)
     names = list(plan.get("jobs") or {})
@@ -287,6 +287,6 @@ def summarize_jobs(folder: Path, since: float) -> int:
         error = record.get("error", "it did not finish")
         log_error(f"job {name} {state}: {error}")
     if bad:
-        log("the same command again does what is not complete")
+        log("repeat the command to run the jobs that are not complete")
     log(f"tables and figures of all jobs: xai-brain collect {folder}")
     return int(bool(bad) or not records)

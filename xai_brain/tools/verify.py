@@ -1,4 +1,4 @@
-"""Whether a run is whole: ``xai-brain verify <run_dir>``. Nothing is changed."""
+"""Check that a run is complete and unaltered: ``xai-brain verify <run_dir>``."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from xai_brain.task.build import task_of_table
 
 @dataclass
 class Findings:
-    """What was looked at, and what is wrong."""
+    """Number of files that were checked, and problems that were found."""
 
     counts: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
 
     def read(self, path: Path, repair: str) -> dict[str, Any]:
-        """A JSON file; nothing, and a problem, where it is damaged; nothing where there is none."""
+        """Read a JSON file; empty if it does not exist, or is damaged, which is added to the problems."""
         try:
             found = read_json(path) if path.exists() else {}
         except ValueError:
@@ -46,7 +46,7 @@ class Findings:
         return {}
 
     def compare(self, kind: str, path: Path, expected: str | None, repair: str) -> None:
-        """Count one file; `expected` is its hash, None where an older version wrote none."""
+        """Check one file; `expected` is its hash, None if an older version recorded none."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if not path.is_file():
             self.problems.append(f"{path}: is missing; {repair}")
@@ -57,46 +57,46 @@ class Findings:
 
 
 def verify(arguments: list[str]) -> int:
-    """Check the hashes of everything that a run was made of and that it made; print what does not hold.
+    """Check the hashes of all inputs and results of a run; print missing and altered files.
 
     Parameters
     ----------
     arguments : list of str
-        The run directory; ``data.root=<folder>`` where the images are elsewhere now.
+        The run directory; ``data.root=<folder>`` if the images were moved.
 
     Returns
     -------
     int
-        1 when something is missing or altered, else 0.
+        1 if a file is missing or altered, else 0.
 
     Raises
     ------
     ConfigError
-        No run is named, or the folder holds none.
+        No run is given, or the folder contains none.
     """
     roots = [text.removeprefix("data.root=") for text in arguments if text.startswith("data.root=")]
     folders = [text.removeprefix("run_dir=") for text in arguments if not text.startswith("data.root=")]
     if len(folders) != 1 or len(roots) > 1:
-        raise ConfigError("what? xai-brain verify <run_dir> [data.root=<folder>]")
+        raise ConfigError("usage: xai-brain verify <run_dir> [data.root=<folder>]")
     run = RunDirectory(Path(folders[0]).expanduser())
     if not run.config.exists():
-        raise ConfigError(f"{run.config}: there is no run; name the folder of one")
+        raise ConfigError(f"{run.config}: there is no run; give the folder of a run")
     config = saved_settings(run.config)
     if roots:
         config.data.root = expanded(roots[0])
     findings = check_run(config, run)
     for problem in findings.problems:
-        log(problem, logging.WARNING)  # shown with every verbosity
+        log(problem, logging.WARNING)  # shown at every verbosity
     listed = ", ".join(f"{count} {kind}" for kind, count in findings.counts.items())
-    log(f"{run.path}: looked at {listed or 'nothing'}; {len(findings.problems)} missing or altered")
+    log(f"{run.path}: checked {listed or 'nothing'}; {len(findings.problems)} missing or altered")
     if findings.unknown:
         few = ", ".join(f"{count} {kind}" for kind, count in findings.unknown.items())
-        log(f"{run.path}: of {few} no hash is known: they are there, and were written by an older version")
+        log(f"{run.path}: no hash is known of {few}: they exist, but were written by an older version")
     return 1 if findings.problems else 0
 
 
 def check_run(config: Config, run: RunDirectory) -> Findings:
-    """Compare every file of a run with the hash that was written beside it."""
+    """Compare every file of a run with its recorded hash."""
     findings = Findings()
     _settings(run, findings)
     _inputs(config, run, findings)
@@ -104,22 +104,22 @@ def check_run(config: Config, run: RunDirectory) -> Findings:
     checkpoints = _checkpoints(config, run, findings)
     _maps(config, run, findings, checkpoints)
     _results(run, findings)
-    _figures(run, findings)
+    _test_metrics(run, findings)
     return findings
 
 
 def _settings(run: RunDirectory, findings: Findings) -> None:
-    """config.yaml, by its first line."""
+    """Check config.yaml by the hash in its first line."""
     findings.counts["settings"] = 1
     unaltered = is_unaltered(read_text(run.config))
     if unaltered is None:
         findings.unknown["settings"] = 1
     elif not unaltered:
-        findings.problems.append(f"{run.config}: is altered; what the run was made with is not known")
+        findings.problems.append(f"{run.config}: is altered; the settings of the run are not known")
 
 
 def _inputs(config: Config, run: RunDirectory, findings: Findings) -> None:
-    """Images of the cohort, by participants.tsv."""
+    """Check the images of the cohort by participants.tsv."""
     if not run.participants.exists():
         findings.problems.append(f"{run.participants}: is missing; the participants are not known")
         return
@@ -128,27 +128,27 @@ def _inputs(config: Config, run: RunDirectory, findings: Findings) -> None:
         findings.problems.append(f"{root}: is missing; give the folder of the images as data.root=<folder>")
         return
     for row in track(list(read_tsv(run.participants).itertuples()), "check images"):
-        content = str(row.sha256).split("+")[0]  # what was planted is known by the settings
+        content = str(row.sha256).split("+")[0]  # planted effects follow from the settings
         findings.compare(
-            "images", root / str(row.t1w_path), content, f"the run knows another {row.participant_id}"
+            "images", root / str(row.t1w_path), content, f"the run used another image of {row.participant_id}"
         )
 
 
 def _tables(run: RunDirectory, findings: Findings) -> None:
-    """Who takes part and who is in which fold, by provenance.json."""
+    """Check participants.tsv and folds.tsv by provenance.json."""
     if not run.provenance.exists():
-        findings.problems.append(f"{run.provenance}: is missing; what the run was made of is not known")
+        findings.problems.append(f"{run.provenance}: is missing; the inputs of the run are not known")
         return
     listed = findings.read(run.provenance, "the hashes of its inputs are lost").get("tables_sha256", {})
     for path in (run.participants, run.folds):
         if path.exists() or path.name in listed:
             findings.compare(
-                "tables", path, listed.get(path.name), "its networks were trained with another one"
+                "tables", path, listed.get(path.name), "the networks were trained with another version of it"
             )
 
 
 def _checkpoints(config: Config, run: RunDirectory, findings: Findings) -> dict[tuple[int, int], str]:
-    """Hash of every network of the run by seed and fold; the predictions of each are looked at too."""
+    """Hash of every network of the run by seed and fold; their predictions are checked, too."""
     again = "remove it and run `xai-brain train` again"
     if config.networks:
         about = findings.read(run.provenance, "the hashes of its networks are lost")
@@ -156,7 +156,7 @@ def _checkpoints(config: Config, run: RunDirectory, findings: Findings) -> dict[
         for name, expected in listed.items():
             path = Path(config.networks).expanduser()
             path = path if path.name == name and not path.is_dir() else path / "checkpoints" / name
-            findings.compare("networks", path, expected, "it made these predictions and maps")
+            findings.compare("networks", path, expected, "restore it; it made the predictions and maps")
         return {}
     if not run.folds.exists():
         return {}
@@ -193,7 +193,7 @@ def _same_rows(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
 def _maps(
     config: Config, run: RunDirectory, findings: Findings, checkpoints: dict[tuple[int, int], str]
 ) -> None:
-    """Every map that a finished run has, by its sidecar."""
+    """Check every map by its sidecar."""
     if run.predictions.exists():
         rows = first_repeat(read_tsv(run.predictions))
     elif config.imported_methods and run.participants.exists():
@@ -235,19 +235,19 @@ def _contradictions(
     images: dict[tuple[str, str], str],
     imported: bool,
 ) -> Iterator[str]:
-    """What a sidecar says of itself that the run does not."""
+    """Entries of a sidecar that contradict the run."""
     if about.get("ParticipantId") != row.participant_id:
         yield f"belongs to {about.get('ParticipantId')}"
     if imported:
         return
     network = checkpoints.get((row.seed, row.fold))
     if network is not None and about.get("CheckpointSHA256") != network:
-        yield "is of another network than the one that is there"
+        yield "the map was made by another network"
     if "InputSHA256" in about and about["InputSHA256"] != images.get((row.participant_id, row.session_id)):
-        yield "is of another image than that in participants.tsv"
+        yield "the map was made from another image than that in participants.tsv"
 
 
-# A stage that is done leaves a manifest: the inputs that its results follow from, and the hash of each file.
+# A finished stage writes a manifest with its inputs and the hash of each result file.
 MANIFESTS = {
     "evaluation/baselines.json": "baselines",
     "evaluation/metrics/*.json": "evaluate",
@@ -259,19 +259,19 @@ MANIFESTS = {
 
 
 def _results(run: RunDirectory, findings: Findings) -> None:
-    """Tables, maps of groups, figures and the report, by the manifests of their stages."""
+    """Check tables, group maps, figures and the report by the manifests of their stages."""
     for pattern, command in MANIFESTS.items():
         for manifest in sorted(run.path.glob(pattern)):
             content = findings.read(manifest, f"remove it and run `xai-brain {command}` again")
-            if content and "Files" not in content:  # of an older version
+            if content and "Files" not in content:  # written by an older version
                 findings.unknown["results"] = findings.unknown.get("results", 0) + 1
                 continue
             for path, expected in manifest_files(manifest).items() if content else ():
-                findings.compare("results", path, expected, _remade(run, path, manifest, command))
+                findings.compare("results", path, expected, _repair_result(run, path, manifest, command))
 
 
-def _remade(run: RunDirectory, path: Path, manifest: Path, command: str) -> str:
-    """What makes a result again; a stage that has its manifest does nothing."""
+def _repair_result(run: RunDirectory, path: Path, manifest: Path, command: str) -> str:
+    """How to compute a result again; a stage is skipped as long as its manifest exists."""
     if path.parent.name == "images":
         return "remove it and run `xai-brain explain` again"
     if path.parent.parent.name == "baselines":
@@ -282,8 +282,8 @@ def _remade(run: RunDirectory, path: Path, manifest: Path, command: str) -> str:
     return f"remove {' and '.join(map(str, manifests))} and run `xai-brain {command}` again"
 
 
-def _figures(run: RunDirectory, findings: Findings) -> None:
-    """metrics.json: what it says of the test subjects is counted again from predictions.tsv."""
+def _test_metrics(run: RunDirectory, findings: Findings) -> None:
+    """Check the test metrics in metrics.json: they are computed again from predictions.tsv."""
     if not (run.predictions.exists() and run.folds.exists()):
         return
     repair = f"remove {run.predictions} and run `xai-brain train` again"
@@ -295,4 +295,6 @@ def _figures(run: RunDirectory, findings: Findings) -> None:
         for name, value in task.scores(table, n_bootstrap=1).items():
             known = "_ci_" not in name and name in listed  # an older version had fewer
             if known and not np.isclose(float(listed[name]), value, equal_nan=True):
-                findings.problems.append(f"{run.metrics}: {name} is not that of predictions.tsv; {repair}")
+                findings.problems.append(
+                    f"{run.metrics}: {name} does not agree with predictions.tsv; {repair}"
+                )

@@ -1,4 +1,4 @@
-"""Open JupyterLab on a notebook that looks at a run. Imports nothing heavy."""
+"""Open JupyterLab with a notebook that shows a run. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTEBOOK = "view.ipynb"
 TEXT = """\
 # Looking at a run
 
-Run the cell. Click or drag to move; the list above the maps changes the subject.
+Run the cell. Click or drag to move; the list above the maps changes the participant.
 `notebooks/04_looking_at_maps.ipynb` explains the rest.
 """
 CODE = """\
@@ -26,11 +26,11 @@ viewer"""
 
 
 class ViewError(ValueError):
-    """A run that cannot be opened, and what to do."""
+    """A run cannot be opened; the message contains the reason and what to do."""
 
 
 def view(arguments: list[str]) -> int:
-    """Start JupyterLab on the run's view.ipynb, which is written when it is not there.
+    """Start JupyterLab with view.ipynb of a run, which is written if it does not exist.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def view(arguments: list[str]) -> int:
     """
     folders = [text.removeprefix("run_dir=") for text in arguments if not text.startswith("-")]
     if len(folders) != 1:
-        raise ViewError("which run? xai-brain view <run_dir> [--no-browser]")
+        raise ViewError("usage: xai-brain view <run_dir> [--no-browser]")
     notebook = write_notebook(Path(folders[0]).expanduser())
     if find_spec("jupyterlab") is None:
         raise ViewError(f"JupyterLab is not installed: {install_command('lab')}")
@@ -52,22 +52,22 @@ def view(arguments: list[str]) -> int:
     command = [sys.executable, "-m", "jupyterlab", str(notebook), *flags]
     if os.name == "posix":
         sys.stdout.flush()
-        os.execv(sys.executable, command)  # signals, and JupyterLab's question at Ctrl-C, reach it itself
+        os.execv(sys.executable, command)  # JupyterLab receives signals such as Ctrl-C directly
     return subprocess.run(command).returncode
 
 
 def write_notebook(run_dir: Path) -> Path:
-    """The ready notebook of a run; one that is there may hold notes and is left as it is.
+    """Write the notebook of a run; an existing one is not changed, because it may contain notes.
 
     Raises
     ------
     ViewError
-        The folder holds no run.
+        The folder contains no run.
     """
     if not run_dir.is_dir():
         raise ViewError(f"{run_dir}: there is no such folder")
     if not any((run_dir / name).exists() for name in ("predictions.tsv", "participants.tsv", "attributions")):
-        raise ViewError(f"{run_dir}: there is no run here; start with `xai-brain run`")
+        raise ViewError(f"{run_dir}: the folder contains no run; start with `xai-brain run`")
     path = run_dir / NOTEBOOK
     if path.exists():
         return path

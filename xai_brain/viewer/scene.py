@@ -80,7 +80,7 @@ class Scene:
         Buffers: the background, the maps of the panels, the outlines, the colour tables.
         """
         layers = [self.layers[name] for name in methods if name in self.layers]
-        buffers = [_bytes(for_looking(np.asanyarray(self.background.dataobj)))]
+        buffers = [_bytes(scale_to_uint8(np.asanyarray(self.background.dataobj)))]
         buffers += [_bytes(layer.codes()) for layer in layers]
         outlines = {"truth": self.truth, "atlas": None if self.labels is None else _ranks(self.labels)}
         there = {name: data for name, data in outlines.items() if data is not None}
@@ -113,7 +113,7 @@ class Scene:
         return description, buffers
 
 
-def for_looking(data: np.ndarray) -> np.ndarray:
+def scale_to_uint8(data: np.ndarray) -> np.ndarray:
     """Display intensities, uint8: 1 to 255 from the 0.5th to the 99.5th percentile of positive values."""
     data = np.nan_to_num(data)
     if data.min() >= 0 and data.max() <= 255 and not np.mod(data, 1).any():

@@ -17,10 +17,10 @@ Entities = dict[str, str | None]
 def find(
     root: Path, problems: Problems, *, tables: list[str] | None = None, entities: Entities | None = None
 ) -> Found:
-    """T1w images of a BIDS tree and the lines of participants.tsv.
+    """Find the T1w images of a BIDS tree and the lines of participants.tsv.
 
-    The images of the sessions (``sub-<id>/ses-<id>/anat``) are used, or, where no session has one, the
-    image of the participant (``sub-<id>/anat``).
+    The images of the sessions (``sub-<id>/ses-<id>/anat``) are used or, if no session has one, the image of
+    the participant (``sub-<id>/anat``).
 
     Parameters
     ----------
@@ -50,7 +50,9 @@ def find(
         known = _sessions(root / participant_id / f"{participant_id}_sessions.tsv")
         sessions = sorted(root.glob(f"{participant_id}/ses-*/anat"))
         found = _images(sessions, participant_id, entities or {}, problems)
-        if not found and not problems.has(participant_id):  # one T1w of all sessions (fMRIPrep, QSIPrep)
+        if not found and not problems.has(
+            participant_id
+        ):  # one T1w image for all sessions (fMRIPrep, QSIPrep)
             found = _images([root / participant_id / "anat"], participant_id, entities or {}, problems)
         if not found and participant_id in known_ids and not problems.has(participant_id):
             problems.add(participant_id, root / participant_id / "anat", no_image(entities or {}))
@@ -66,7 +68,7 @@ def _images(
 
 
 def require_folder(root: Path, what: str) -> None:
-    """Refuse a root that is not an existing folder."""
+    """Raise an error if `root` is not an existing folder."""
     if root.is_file():
         raise DataError(f"{root}: is a file; set data.root to {what}")
     if not root.is_dir():

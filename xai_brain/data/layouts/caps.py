@@ -14,7 +14,7 @@ from xai_brain.io.tables import VALID_ID, read_participants, table_names
 def find(
     root: Path, problems: Problems, *, tables: list[str] | None = None, entities: Entities | None = None
 ) -> Found:
-    """Images of ``subjects/sub-<P>/ses-<V>/t1_linear`` for the lines of a table.
+    """Find the images ``subjects/sub-<P>/ses-<V>/t1_linear`` for the lines of a table.
 
     Parameters
     ----------
@@ -31,10 +31,10 @@ def find(
     -------
     Found
     """
-    require_folder(root, "the CAPS folder, which holds the folder subjects")
+    require_folder(root, "the CAPS folder, which contains the folder subjects")
     subjects = next((path for path in (root / "subjects", root / "caps" / "subjects") if path.is_dir()), None)
     if subjects is None:
-        raise DataError(f"{root}: holds no folder subjects; set data.root to the CAPS folder")
+        raise DataError(f"{root}: contains no folder subjects; set data.root to the CAPS folder")
     participants = read_participants(root, tables)
     images: list[dict[str, Any]] = []
     for participant_id, lines in participants.groupby("participant_id", sort=False):

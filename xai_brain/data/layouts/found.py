@@ -76,14 +76,13 @@ def join(found: Found, problems: Problems) -> pd.DataFrame:
             rows.append({**dict.fromkeys(IMAGE_COLUMNS), **lines[key], **known})
         elif found.require_rows and not problems.has(image["participant_id"]):
             table = " or ".join(Path(name).name for name in found.where.split(" + "))
-            reason = (
-                f"has an image{_of(image['session_id'])} but no line in {table}; add it, or remove the image"
-            )
+            session = _session_suffix(image["session_id"])
+            reason = f"has an image{session} but no line in {table}; add it, or remove the image"
             problems.add(image["participant_id"], image["t1w_path"], reason)
     if found.require_images:
         for key in lines:
             if key not in used and not problems.has(key[0]):
-                session = _of(key[1]) if by_session else ""
+                session = _session_suffix(key[1]) if by_session else ""
                 reason = f"has a line{session} but no T1w image; remove the line, or add it"
                 problems.add(key[0], found.where, reason)
     columns = [*IMAGE_COLUMNS, *(name for name in _all_keys(rows) if name not in IMAGE_COLUMNS)]
@@ -100,19 +99,21 @@ def _unique_lines(
     for row in participants[~several].to_dict("records"):
         participant_id = row["participant_id"]
         if not VALID_ID.fullmatch(participant_id):
-            problems.add(participant_id, where, "an id can hold letters, digits and hyphens only; rename it")
+            problems.add(
+                participant_id, where, "an id can contain letters, digits and hyphens only; rename it"
+            )
         elif "session_id" in keys and pd.isna(row["session_id"]):
             problems.add(participant_id, where, "has no session_id; give the session of its image")
         elif "session_id" in keys and not VALID_SESSION.fullmatch(row["session_id"]):
             problems.add(
-                participant_id, where, "a session_id can hold letters, digits and hyphens only; rename it"
+                participant_id, where, "a session_id can contain letters, digits and hyphens only; rename it"
             )
         else:
             lines[tuple(row[name] for name in keys)] = row
     return lines
 
 
-def _of(session_id: str) -> str:
+def _session_suffix(session_id: str) -> str:
     return f" of {session_id}" if session_id else ""
 
 

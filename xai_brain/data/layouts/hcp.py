@@ -29,7 +29,7 @@ def find(
     tables: list[str] | None = None,
     image: str | None = None,
 ) -> Found:
-    """Images below six-digit folders, or six-digit files, with age, sex and family.
+    """Find the images in six-digit folders, or six-digit files, with age, sex and family.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def find(
         The unrestricted CSV and, if available, the restricted one; default: the files in `root` whose names
         begin with unrestricted and RESTRICTED.
     image : str, optional
-        Path below the folder of a subject; by default the first of MNINonLinear/T1w_restore_brain.nii.gz
+        Path below the folder of a participant; by default the first of MNINonLinear/T1w_restore_brain.nii.gz
         and T1w/T1w_acpc_dc_restore_brain.nii.gz that exists, otherwise ``<id>.nii[.gz]`` in `root`.
 
     Returns
@@ -49,13 +49,13 @@ def find(
     Found
         Participants without an image are excluded without a message, because the tables list the whole study.
     """
-    require_folder(root, "the folder that holds the six-digit ids")
+    require_folder(root, "the folder that contains the six-digit ids")
     paths = table_paths(root, tables or []) or sorted(
         path for path in root.glob("*.csv") if re.match(r"(un)?restricted", path.name, re.IGNORECASE)
     )
     if not paths:
         raise DataError(
-            f"{root}: holds no unrestricted*.csv; name the table with data.tables=[/path/to/unrestricted.csv]"
+            f"{root}: contains no unrestricted*.csv; give it with data.tables=[/path/to/unrestricted.csv]"
         )
     images = _images(root, image, problems)
     if not images:
@@ -88,10 +88,10 @@ def _images(root: Path, image: str | None, problems: Problems) -> list[dict[str,
             problems.add(
                 f"sub-{folder.name}",
                 path,
-                "no T1w image, while others have it; download it, or set data.image",
+                "no T1w image, unlike other participants; download it, or set data.image",
             )
             continue
-        mask = path.with_name("brainmask_fs.nii.gz")  # needed by whole heads only
+        mask = path.with_name("brainmask_fs.nii.gz")  # needed for images of whole heads only
         needed = "brain" not in path.name and mask.exists()
         space = MNI_SPACE if form.startswith("MNINonLinear/") else ""
         row = image_row(f"sub-{folder.name}", path, brain_mask_path=mask if needed else None, space=space)
@@ -119,7 +119,7 @@ def _participants(paths: list[Path], label: str) -> pd.DataFrame:
     for name, column in (("sex", "Gender"), ("family_id", "Family_ID"), ("age", "Age_in_Yrs")):
         if column in participants and name not in participants:
             participants[name] = participants[column]
-    if "Age" in participants:  # bands; the restricted table has years
+    if "Age" in participants:  # age ranges; the restricted table contains years
         participants["age"] = (
             participants["age"].fillna(participants["Age"]) if "age" in participants else participants["Age"]
         )

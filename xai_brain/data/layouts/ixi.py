@@ -24,7 +24,7 @@ TABLES = ("IXI.csv", "IXI.tsv", "IXI.xls", "IXI.xlsx")
 def find(
     root: Path, problems: Problems, *, tables: list[str] | None = None, image: str | None = None
 ) -> Found:
-    """Images such as ``T1/IXI002-Guys-0828-T1.nii.gz`` and the lines of IXI.xls.
+    """Find images such as ``T1/IXI002-Guys-0828-T1.nii.gz`` and the lines of IXI.xls.
 
     Parameters
     ----------
@@ -40,13 +40,16 @@ def find(
     Returns
     -------
     Found
-        With site (from the file name). A sex or age of 0 is missing, and equal lines are merged. Participants
-        without an image are excluded without a message: the table lists 619, the download contains 581.
+        With site (from the file name). A sex or age of 0 is missing, and compatible lines are merged.
+        Participants without an image are excluded without a message: the table lists 619, the download
+        contains 581.
     """
-    require_folder(root, "the folder that holds T1 and IXI.xls")
+    require_folder(root, "the folder that contains T1 and IXI.xls")
     names = tables or [name for name in TABLES if (root / name).is_file()][:1]
     if not names:
-        raise DataError(f"{root}: holds no IXI.xls or IXI.csv; name the table with data.tables=[/path/to/it]")
+        raise DataError(
+            f"{root}: contains no IXI.xls or IXI.csv; name the table with data.tables=[/path/to/it]"
+        )
     (path,) = table_paths(root, names[:1])
     patterns = [image] if image else FOLDERS
     files = next((found for pattern in patterns if (found := _files(root, pattern))), [])

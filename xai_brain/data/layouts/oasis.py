@@ -19,7 +19,7 @@ def find(
     dartel: bool = True,
     url: str | None = None,
 ) -> Found:
-    """Modulated grey-matter maps in MNI152 space with age, sex, CDR and further columns.
+    """Find modulated grey-matter maps in MNI152 space with age, sex, CDR and further columns.
 
     The values are densities and not T1w intensities; use ``preprocessing=vbm``. Users must accept the data
     use agreement of OASIS.
@@ -44,16 +44,16 @@ def find(
     from nilearn.datasets import fetch_oasis_vbm
 
     if root.is_file():
-        raise DataError(f"{root}: is a file; set data.root to the folder that holds oasis1, or shall hold it")
+        raise DataError(f"{root}: is a file; set data.root to the folder for oasis1")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fetched = fetch_oasis_vbm(n_subjects, dartel, data_dir=str(root), url=url, verbose=0)
-    except (OSError, ValueError, KeyError) as error:  # requests' errors are OSErrors
+    except (OSError, ValueError, KeyError) as error:  # errors of requests are OSErrors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"{root / 'oasis1'}: the maps are not there and cannot be fetched ({reason}); "
-            "bring them there, or name a mirror with data.url"
+            f"{root / 'oasis1'}: the maps do not exist and cannot be downloaded ({reason}); "
+            "copy them there, or give a mirror with data.url"
         ) from error
     participants = as_text(fetched.ext_vars)
     if unknown := [name for name in participants["id"] if not _id(name)]:

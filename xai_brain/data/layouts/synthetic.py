@@ -30,7 +30,7 @@ from xai_brain.io.atomic import partial_prefix
 from xai_brain.io.nifti import bids_name, get_grid, save_img
 from xai_brain.runs.directory import read_json, write_json, write_tsv
 
-RECIPE = 1  # raise it when the same settings begin to make other images
+RECIPE = 1  # to be increased when the same settings give other images
 SPACE = "MNI152"
 
 
@@ -76,12 +76,12 @@ def make_synthetic_cohort(
                 if progress is not None:
                     progress(len(participants), settings.n_subjects)
         finally:
-            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
+            pool.shutdown(cancel_futures=True)  # after an interrupt, remaining images are not computed
         write_tsv(pd.DataFrame(participants), cohort / "participants.tsv")
         write_json(_description(settings), cohort / "dataset_description.json")
         try:
             os.rename(cohort, root)
-        except OSError:  # another process was faster
+        except OSError:  # another process has written the cohort
             if not _holds_cohort(root, settings):
                 raise
     return root
@@ -113,17 +113,17 @@ def _holds_cohort(root: Path, settings: SyntheticSettings) -> bool:
     description = root / "dataset_description.json"
     there = read_json(description).get("SyntheticSettings") if description.exists() else None
     if there is None:
-        raise ValueError(f"{root}: exists and is no synthetic cohort; choose another folder")
+        raise ValueError(f"{root}: exists and is not a synthetic cohort; choose another folder")
     asked = _description(settings)["SyntheticSettings"]
     differences = [
-        f"{key} is {there.get(key)!r}, asked is {asked.get(key)!r}"
+        f"{key} is {there.get(key)!r}, requested is {asked.get(key)!r}"
         for key in sorted({*there, *asked})
         if there.get(key) != asked.get(key)
     ]
     if differences:
-        raise ValueError(f"{root}: holds a cohort of other settings ({'; '.join(differences)})")
+        raise ValueError(f"{root}: contains a cohort with other settings ({'; '.join(differences)})")
     if len(list(root.glob("sub-*/anat/*.nii.gz"))) < 2 * settings.n_subjects:
-        raise ValueError(f"{root}: images are missing from this cohort; remove the folder to make it anew")
+        raise ValueError(f"{root}: images are missing from this cohort; remove the folder to create it again")
     return True
 
 
@@ -141,5 +141,5 @@ def _check(settings: SyntheticSettings) -> None:
     templates = load_templates(settings.grid)
     if templates.sample(templates.brain, np.asarray(settings.effect_center_mm, np.float32)) < 0.5:
         raise ValueError(
-            f"effect_center_mm {list(settings.effect_center_mm)} is outside of the template's brain"
+            f"effect_center_mm {list(settings.effect_center_mm)} is outside the brain of the template"
         )

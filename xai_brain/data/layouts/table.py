@@ -17,7 +17,7 @@ PATHS = ("t1w_path", "brain_mask_path", "truth_path")
 
 
 def find(root: Path, problems: Problems, *, tables: list[str] | None = None) -> Found:
-    """Images that a table lists.
+    """Find the images that a table lists.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def find(root: Path, problems: Problems, *, tables: list[str] | None = None) -> 
     -------
     Found
     """
-    require_folder(root, "the folder that holds the images, and data.tables=[cohort.csv] to the table")
+    require_folder(root, "the folder that contains the images, and data.tables=[cohort.csv] to the table")
     participants = read_participants(root, tables)
     where = table_names(root, tables)
     if "t1w_path" not in participants:
@@ -42,7 +42,7 @@ def find(root: Path, problems: Problems, *, tables: list[str] | None = None) -> 
     for line in participants.to_dict("records"):
         participant_id = line["participant_id"]
         paths = {name: _path(root, line.get(name)) for name in PATHS}
-        reason = _wrong(root, paths)
+        reason = _reason_unusable(root, paths)
         if reason:
             if not problems.has(participant_id):
                 problems.add(participant_id, paths["t1w_path"] or where, reason)
@@ -71,12 +71,12 @@ def _path(root: Path, value: Any) -> Path | None:
     return root / path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
-def _wrong(root: Path, paths: dict[str, Path | None]) -> str:
+def _reason_unusable(root: Path, paths: dict[str, Path | None]) -> str:
     if paths["t1w_path"] is None:
         return "its line has no t1w_path; add it, or remove the line"
     for name, path in paths.items():
         if path is not None and not path.is_relative_to(root):
-            return f"{name} {path} lies outside of data.root={root}; set data.root to a folder of all images"
+            return f"{name} {path} lies outside data.root={root}; set data.root to a folder of all images"
         if path is not None and not path.exists() and not path.is_symlink():
             return f"{name} {path} does not exist; correct the table"
     return ""

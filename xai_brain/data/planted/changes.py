@@ -35,11 +35,11 @@ class SoftRegion:
         return self.profile > 0
 
     def mean(self, volume: np.ndarray, brain_mask: np.ndarray) -> float:
-        """Mean of the region's voxels in the brain."""
+        """Mean of the voxels of the region in the brain."""
         return float(volume[self.zone & brain_mask].mean(dtype=np.float64))
 
     def changed(self, volume: np.ndarray, brain_mask: np.ndarray, mean_change: float) -> np.ndarray:
-        """The volume with the mean of the region's voxels in the brain changed by as much."""
+        """The volume, in which the mean of the region in the brain is changed by `mean_change`."""
         region = self.zone & brain_mask
         result = volume.copy()
         result[region] += (mean_change / self.profile[region].mean()) * self.profile[region]
@@ -56,8 +56,8 @@ def soft_region(place: Place, grid: Grid, edge_mm: float | None) -> SoftRegion:
 class Deformation:
     """Shrinks or expands a region about its centroid; a margin around it compensates for the change.
 
-    Within the region the Jacobian of the change is 1 + volume change; outside of region and margin nothing
-    moves.
+    Within the region the Jacobian of the change is 1 + volume change; outside region and margin nothing
+    changes.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class Deformation:
     Raises
     ------
     PlantedError
-        The strongest change would fold the surroundings.
+        The strongest change would fold the surrounding tissue.
     """
 
     def __init__(self, place: Place, grid: Grid, settings: PlantedEffect):
@@ -99,7 +99,7 @@ class Deformation:
         return scaled_about(places, self.place.center_mm, self._profile(places), volume_change)
 
     def changed(self, volume: np.ndarray, brain_mask: np.ndarray, strength: float, size: float) -> np.ndarray:
-        """The volume with the region's volume changed by size times strength, percent."""
+        """The volume, in which the region is enlarged or shrunk by size times strength, percent."""
         region = self.zone & brain_mask
         if strength == 0 or size == 0 or not region.any():
             return volume.copy()

@@ -30,7 +30,7 @@ from xai_brain.io.atomic import file_hash, remove_partial_files, write_atomic
 from xai_brain.io.nifti import Grid, save_img
 from xai_brain.parallel.locks import run_shared
 
-ALGORITHM = 1  # raise it when the same settings begin to plant something else
+ALGORITHM = 1  # to be increased when the same settings give other images
 SITE_MM = 70.0  # distance of the control points of the fields of a site
 PATHS = ("mask_img", "labels_img", "table", "region")  # identified by their region
 DRAWN = ["target", "strength", "distractor", "confound", "site", "seed"]
@@ -84,7 +84,7 @@ def plant(
     check_planted(settings)
     if settings.kind is None:
         raise PlantedError(
-            "planted.kind: nothing is to be planted; one of atrophy, expansion, intensity, lesion"
+            "planted.kind: no effect is chosen; set it to atrophy, expansion, intensity or lesion"
         )
     draws = draw(cohort["participant_id"], settings)
     planting = _Planting(settings, grid, cohort, draws)
@@ -151,7 +151,7 @@ class _Planting:
         self.site_fields = self._site_fields()
         self._check_zones()
         self._estimate(cohort)
-        self.fingerprint = self._fingerprint()
+        self.inputs = self._inputs()
 
     def _deformation(self, place: Place) -> Deformation:
         return Deformation(place, self.grid, self.settings)
@@ -174,7 +174,7 @@ class _Planting:
         zones = [effect.zone for effect in self.effects] + ([self.confound.zone] if self.confound else [])
         for name, zone in zip(names, zones, strict=True):
             if not zone.any():
-                raise PlantedError(f"planted.{name}: lies outside of the grid of the prepared volumes")
+                raise PlantedError(f"planted.{name}: lies outside the grid of the prepared volumes")
         for name, zone in zip(names[1:], zones[1:], strict=True):
             if (zone & zones[0]).any():
                 raise PlantedError(f"planted.{name}: overlaps the effect with its edges; move it away")
@@ -200,7 +200,7 @@ class _Planting:
         sds = by_participant.std(ddof=1).to_numpy(copy=True)
         if not (sds > 0).all():
             raise PlantedError(
-                "planted.size: the mean of the region is the same in all subjects, so that no d can be made; "
+                "planted.size: the mean of the region is the same in all participants and d is not defined; "
                 "use planted.absolute=true"
             )
         if self.confound:
@@ -215,7 +215,7 @@ class _Planting:
                 for sd in sds[: len(self.effects)]
             ]
 
-    def _fingerprint(self) -> dict:
+    def _inputs(self) -> dict:
         """Values on which the planted volumes depend, in addition to source and random values."""
         world = world_mm(self.grid)
         depths = [sha256(place.depth_mm(world).tobytes()).hexdigest() for place in self.places]
@@ -227,11 +227,11 @@ class _Planting:
         """Name of the planted volume of a row in the cache."""
         drawn = self.draws.loc[row["participant_id"], DRAWN].to_dict()
         sources = [file_hash(row["volume_path"]), file_hash(row["volume_mask_path"])]
-        text = json.dumps([self.fingerprint, sources, drawn], sort_keys=True)
+        text = json.dumps([self.inputs, sources, drawn], sort_keys=True)
         return sha256(text.encode()).hexdigest()[:32]
 
     def planted(self, row: dict) -> tuple[np.ndarray, np.ndarray]:
-        """Volume (float32) and truth (bool) of a row."""
+        """Planted volume (float32) and mask of the effect (bool) of a row."""
         volume, brain_mask = self._source(row)
         self._require_brain(row, brain_mask)
         drawn = self.draws.loc[row["participant_id"]]
@@ -278,7 +278,7 @@ class _Planting:
         if volume.shape != self.grid.shape:
             raise PlantedError(
                 f"{row['volume_path']}: has the shape {volume.shape}, the grid {self.grid.name} has "
-                f"{self.grid.shape}; give the grid of the preparation"
+                f"{self.grid.shape}; give the grid of the prepared volumes"
             )
         if self.site_fields:
             factor, offset = self.site_fields[int(self.draws.at[row["participant_id"], "site"])]
@@ -292,6 +292,6 @@ class _Planting:
         zones = [effect.zone for effect in self.effects] + ([self.confound.zone] if self.confound else [])
         if not all((zone & brain_mask).any() for zone in zones):
             raise PlantedError(
-                f"planted: the place lies outside of the brain of {row['participant_id']} "
-                f"({row['t1w_path']}); move it, or leave out the subject"
+                f"planted: the location lies outside the brain of {row['participant_id']} "
+                f"({row['t1w_path']}); move it, or exclude the participant"
             )

@@ -12,8 +12,8 @@ from xai_brain.config.planted_effect import PlantedError
 from xai_brain.data.planted.placement import Place
 from xai_brain.io.nifti import Grid
 
-LEAST_SHARE = 0.1  # of a voxel that a lesion fills; below it the voxel stays as it is
-TRIES = 8  # places for each lesion, and arrangements of all
+LEAST_SHARE = 0.1  # voxels are unchanged if lesions fill a smaller share
+TRIES = 8  # attempts to place each lesion, and to place all lesions
 MOST_ROUGH = 3.0
 BISECTIONS = 7
 ALL_AROUND = np.ones((3, 3, 3), bool)
@@ -73,7 +73,7 @@ def lesion_shares(
         else:
             return shares
     raise PlantedError(
-        f"planted.lesion_volume_ml={volume_ml:.2f} in {count} lesions: the region has no room for them; "
+        f"planted.lesion_volume_ml={volume_ml:.2f} in {count} lesions: the region is too small for them; "
         "use a larger region, or fewer or smaller lesions"
     )
 
@@ -96,7 +96,7 @@ def _one_lesion(
     middle = candidates[rng.integers(len(candidates))] + rng.uniform(-0.5, 0.5, 3)
     center = nib.affines.apply_affine(grid.affine, middle)
 
-    # Each voxel of a box around it in small parts, whose size follows that of the lesion.
+    # voxels of a box around it are divided into small parts, depending on the size of the lesion
     half = np.ceil(2.5 * radius / grid.spacing_mm).astype(int)
     low = np.maximum(np.rint(middle).astype(int) - half, 0)
     high = np.minimum(np.rint(middle).astype(int) + half + 1, grid.shape)
@@ -163,8 +163,8 @@ def _bumps(directions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def measured_compactness(blob: np.ndarray, step_mm: np.ndarray) -> float:
     """36 pi V^2 / S^3 of a shape in voxels, 1 for a sphere.
 
-    The surface is the integral of the gradient's length of the smoothed shape (the mean area of its level
-    sets), which voxels' faces do not bias.
+    The surface is the integral of the gradient norm of the smoothed shape (the mean area of its level sets),
+    which is not biased by the faces of voxels.
     """
     around = ndimage.find_objects(blob.astype(np.uint8))[0]
     padded = np.pad(blob[around], 4).astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def falloff(t: np.ndarray) -> np.ndarray:
-    """From 1 at t <= 0 to 0 at t >= 1, C1: half a period of a cosine."""
+    """Half a period of a cosine, from 1 at t <= 0 to 0 at t >= 1; continuously differentiable."""
     return 0.5 + 0.5 * np.cos(np.pi * np.clip(t, 0, 1))
 
 
@@ -43,8 +43,8 @@ def jacobian_determinant(
 ) -> np.ndarray:
     """Determinant of the Jacobian of a map, by central differences.
 
-    Where a pullback has the determinant J, the volume of the content has become 1 / J of what it was; where
-    J is not positive, the map folds.
+    If the determinant of a pullback is J, the volume of the content is multiplied by 1 / J. If J is not
+    positive, the map folds.
 
     Parameters
     ----------

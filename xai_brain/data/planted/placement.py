@@ -14,7 +14,7 @@ from xai_brain.data.planted.local_change import falloff
 from xai_brain.io.nifti import Grid, load_img, resample_to_grid
 
 FINEST_MM = 1.0  # distances to the surface of a mask are computed on voxels of this size
-ONE_PIECE = 0.9  # share of a region's voxels that hang together, of a region that can shrink or grow
+ONE_PIECE = 0.9  # least share of connected voxels in a region that shrinks or expands
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def place_of_mask(inside: np.ndarray, affine: np.ndarray, what: str, settings: P
         raise PlantedError(f"{what}: has no voxel; give another region")
     corners = nib.affines.apply_affine(affine, np.argwhere(inside))
     extent = np.ptp(corners, axis=0).max() + nib.affines.voxel_sizes(affine).max()
-    # the surroundings that make up for a change of volume lie in this margin, too
+    # the margin includes the surroundings that compensate for a change of volume
     margin_mm = extent + (settings.edge_mm or 0) if settings.deforms else 5.0
     grid = _fine_grid(corners, margin_mm, min(FINEST_MM, float(nib.affines.voxel_sizes(affine).min())))
     img = nib.Nifti1Image(inside.astype(np.float32), affine)
@@ -115,8 +115,10 @@ def place_of_mask(inside: np.ndarray, affine: np.ndarray, what: str, settings: P
     if not fine.any():
         raise PlantedError(f"{what}: is too thin; give a region of some voxels")
     depth = ndimage.distance_transform_edt(fine) - ndimage.distance_transform_edt(~fine)
-    depth = ndimage.gaussian_filter(step * (depth - 0.5 * np.sign(depth)), 0.7)  # no staircase
-    # smoothing moves the surface of what is thin or pointed; the volume of the region stays
+    depth = ndimage.gaussian_filter(
+        step * (depth - 0.5 * np.sign(depth)), 0.7
+    )  # smooths the steps between voxels
+    # smoothing moves the surface of thin parts; the volume of the region is restored
     volume = inside.sum() * abs(np.linalg.det(affine[:3, :3]))
     n_inside = min(max(round(volume / step**3), 1), depth.size - 1)
     depth -= np.partition(depth.ravel(), depth.size - n_inside - 1)[depth.size - n_inside - 1]

@@ -1,4 +1,4 @@
-"""Smooth random fields on a grid, the same on every machine."""
+"""Smooth random fields on a grid, reproducible between machines."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def smooth_fields(rng: np.random.Generator, grid: Grid, spacing_mm: float, n_fie
     """
     x, y, z = _spline_bases(grid.shape, tuple(grid.spacing_mm), spacing_mm)
     control = rng.standard_normal((n_fields, x.shape[1], y.shape[1], z.shape[1]), np.float32)
-    # einsum in pairs: no BLAS, whose threads might change the last digits
+    # pairwise einsum without BLAS, whose threads may change the last digits
     fields = np.einsum("ia,nabc->nibc", x, control)
     fields = np.einsum("jb,nibc->nijc", y, fields)
     fields = np.einsum("kc,nijc->nijk", z, fields)
-    return fields / 0.479**1.5  # 0.479: sum of the squared weights of one axis, its mean over positions
+    return fields / 0.479**1.5  # 0.479: sum of squared weights of one axis, mean over positions
 
 
 @lru_cache(maxsize=8)

@@ -69,7 +69,7 @@ class SyntheticSettings:
     noise: float = 0.03
 
     def __post_init__(self) -> None:
-        self.effect_center_mm = [float(x) for x in self.effect_center_mm]  # also of a tuple or a ListConfig
+        self.effect_center_mm = [float(x) for x in self.effect_center_mm]  # also from a tuple or a ListConfig
         if self.distractor_center_mm is not None:
             self.distractor_center_mm = [float(x) for x in self.distractor_center_mm]
 
@@ -82,7 +82,7 @@ def make_synthetic_subject(
     Parameters
     ----------
     index : int
-        From 0.
+        Number of the participant, from 0.
     settings : SyntheticSettings
 
     Returns
@@ -108,7 +108,7 @@ def make_synthetic_subject(
     brain = templates.sample(templates.brain, places)[0] > 0.5
     places = places[brain]  # (n_voxels, 3) from here on
 
-    # Planted effects. The outline above is independent of them, and so is the background of the class.
+    # Planted effects. The outline of the brain does not depend on them.
     source, gain = places, np.ones(len(places), np.float32)
     for effect, its_strength in _effects(index, sex, strength, settings):
         source = effect_pullback(source, effect, its_strength * effect.effect_volume_change)
@@ -150,7 +150,7 @@ def _effects(
 
 
 def effect_profile(places: np.ndarray, settings: SyntheticSettings) -> np.ndarray:
-    """Strength of the effect at places in the template: 1 up to half the radius, 0 from the radius on, C1.
+    """Profile of the effect in the template: 1 up to half of the radius, 0 from the radius on.
 
     Parameters
     ----------
@@ -204,13 +204,13 @@ class Templates:
 
     brain: torch.Tensor  # (1, 1, X, Y, Z)
     tissue: torch.Tensor  # (1, 3, X, Y, Z): T1, grey and white matter
-    origin_mm: np.ndarray  # of voxel (0, 0, 0); the voxels are 1 mm, along the world's axes
+    origin_mm: np.ndarray  # voxel (0, 0, 0); voxels of 1 mm along the world axes
 
     def sample(self, maps: torch.Tensor, places: np.ndarray) -> np.ndarray:
-        """Trilinear values at world mm (..., 3), as (n_maps, ...); 0 outside of the maps."""
+        """Trilinear values at world mm (..., 3), as (n_maps, ...); 0 outside the maps."""
         last = np.array(maps.shape[2:], np.float32) - 1
         unit = 2 * (places.reshape(-1, 3) - self.origin_mm) / last - 1
-        points = torch.from_numpy(unit[:, ::-1].copy())  # grid_sample wants z, y, x in [-1, 1]
+        points = torch.from_numpy(unit[:, ::-1].copy())  # grid_sample needs z, y, x in [-1, 1]
         values = F.grid_sample(maps, points[None, None, None], align_corners=True)
         return values.numpy().reshape(maps.shape[1], *places.shape[:-1])
 

@@ -1,4 +1,4 @@
-"""Brain of a T1-weighted image: its brain mask, or the voxels that are not background."""
+"""Brain voxels of a T1-weighted image: its brain mask, or all voxels that are not background."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def background_values(data: np.ndarray) -> list[float]:
     box = data
     while True:
         faces = np.concatenate([np.take(box, index, axis).ravel() for axis in range(3) for index in (0, -1)])
-        value = float(np.median(faces))  # of a value that half of the voxels have, the median is this value
+        value = float(np.median(faces))  # if half of the voxels have one value, it is the median
         if _differs(faces, [value]).mean() > 1 - MIN_FACE_SHARE:
             break
         inside = _differs(box, [*values, value])

@@ -20,14 +20,14 @@ from scipy import ndimage
 from xai_brain.io.extras import install_command
 from xai_brain.io.nifti import Grid, ImageError, resample_to_grid, same_grid
 
-RIM_MM = 1.0  # deepbet's mask ends at the dura; without this rim it ends nearer to the cortex
+RIM_MM = 1.0  # the mask of deepbet ends at the dura; eroded by this rim it ends nearer to the cortex
 # in MNI152: anterior commissure, posterior commissure, and a point of the midsagittal plane above them
 ACPC_MM = np.array([[0.0, 3.0, -5.0], [0.0, -26.0, -2.0], [0.0, -9.0, 21.0]])
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # the world of ITK, which is that of ANTs
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from RAS+ to the world coordinates of ITK and ANTs
 
 
 def extract_brain(head_img: nib.Nifti1Image, path: str | Path = "image") -> nib.Nifti1Image:
-    """Brain mask of an image of the whole head, by deepbet.
+    """Compute the brain mask of an image of the whole head by deepbet.
 
     Parameters
     ----------
@@ -51,13 +51,13 @@ def extract_brain(head_img: nib.Nifti1Image, path: str | Path = "image") -> nib.
     Fisch et al., "deepbet: Fast brain extraction of T1-weighted MRI using Convolutional Neural Networks",
     Computers in Biology and Medicine 2024.
     """
-    deepbet = _needed("deepbet.bet", path)
-    with warnings.catch_warnings():  # of torch.jit, in which its weights are stored
+    deepbet = _require_package("deepbet.bet", path)
+    with warnings.catch_warnings():  # warnings of torch.jit, which stores the weights
         warnings.simplefilter("ignore")
         extraction = deepbet.BrainExtraction(no_gpu=True)
     try:
         _, mask_img, _ = extraction.run(head_img)
-    except Exception as error:  # an empty bounding box raises whatever torch says of it
+    except Exception as error:  # an empty bounding box raises different errors of torch
         raise ImageError(path, f"no brain was found in it ({error})") from error
     inside = np.asanyarray(mask_img.dataobj) > 0.5
     spacing = nib.affines.voxel_sizes(head_img.affine)
@@ -76,7 +76,7 @@ def correct_bias(brain_img: nib.Nifti1Image, path: str | Path = "image") -> nib.
     ----------
     Tustison et al., "N4ITK: improved N3 bias correction", IEEE Transactions on Medical Imaging 2010.
     """
-    ants = _needed("ants", path)
+    ants = _require_package("ants", path)
     image, inside = _to_ants(ants, brain_img), np.asanyarray(brain_img.dataobj) > 0
     mask = _to_ants(ants, nib.Nifti1Image(inside.astype(np.float32), brain_img.affine))
     data = ants.n4_bias_field_correction(image, mask=mask).numpy()
@@ -112,7 +112,7 @@ def align_to_mni(brain_img: nib.Nifti1Image, path: str | Path = "image") -> np.n
     """
     from nilearn.datasets import load_mni152_template
 
-    ants = _needed("ants", path)
+    ants = _require_package("ants", path)
     template, moving = _to_ants(ants, load_mni152_template(resolution=2)), _to_ants(ants, brain_img)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -186,7 +186,7 @@ def _to_ants(ants: Any, img: nib.Nifti1Image) -> Any:
     """The image in ITK coordinates, with the affine split into spacing and direction."""
     affine = LPS @ img.affine
     spacing = nib.affines.voxel_sizes(affine)
-    # an affine with shear has no direction cosines: the nearest rotation, as ITK needs it
+    # ITK needs direction cosines; for an affine with shear, those of the nearest rotation
     left, _, right = np.linalg.svd(affine[:3, :3] / spacing)
     return ants.from_numpy(
         np.asanyarray(img.dataobj).astype(np.float32),
@@ -196,9 +196,9 @@ def _to_ants(ants: Any, img: nib.Nifti1Image) -> Any:
     )
 
 
-def _needed(module: str, path: str | Path) -> Any:
+def _require_package(module: str, path: str | Path) -> Any:
     try:
         return import_module(module)
     except ImportError:
         package = {"ants": "antspyx", "deepbet.bet": "deepbet"}[module]
-        raise ImageError(path, f"{package} is needed for it: {install_command('raw')}") from None
+        raise ImageError(path, f"{package} is needed: {install_command('raw')}") from None

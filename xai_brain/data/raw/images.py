@@ -35,8 +35,8 @@ def prepare_raw(
 ) -> AlignedBrain:
     """Extract the brain of an image if needed, correct its bias field and align it to MNI152.
 
-    The brain is extracted unless there is a brain mask, or `skull_stripped` says that the image contains
-    only brain, or the file name says so (``desc-brain``) and the aligned image passes the comparison with
+    The brain is extracted unless there is a brain mask, or `skull_stripped` states that the image contains
+    only brain, or the file name states this (``desc-brain``) and the aligned image passes the comparison with
     the template (see `xai_brain.data.spaces.space_check`).
 
     Parameters
@@ -52,9 +52,9 @@ def prepare_raw(
     in_mni152 : bool, default False
         The image is in MNI152 already and is not aligned.
     require_check : bool, default True
-        Refuse a brain that does not agree with the template after alignment.
+        Raise an error for a brain that does not agree with the template after alignment.
     path : str or Path
-        Its name is searched for ``desc-brain``; also for messages.
+        File of the image; its name may contain ``desc-brain``.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def prepare_raw(
     """
 
     def align(mask_img: nib.Nifti1Image | None) -> tuple[AlignedBrain, str]:
-        """The brain inside a mask (None: all voxels that are not background), and why it cannot be used."""
+        """Aligned brain inside a mask (None: all voxels except background), and why it is not usable."""
         inside = find_brain(data, t1w_img, mask_img, path)
         found = AlignedBrain(_corrected(data, inside, t1w_img, path), _as_img(inside, t1w_img), None)
         if in_mni152:
@@ -85,7 +85,7 @@ def prepare_raw(
                     return found
         brain_mask_img = extract_brain(t1w_img, path)
     found, reason = align(brain_mask_img)
-    # an image whose space is given as MNI152 is checked with all others
+    # images whose space is stated as MNI152 are checked later, with all other images
     if reason and require_check and not in_mni152:
         raise ImageError(
             path,
@@ -98,7 +98,7 @@ def prepare_raw(
 def _corrected(
     data: np.ndarray, inside: np.ndarray, img: nib.Nifti1Image, path: str | Path
 ) -> nib.Nifti1Image:
-    """The brain without its bias field, whose logarithm is estimated: intensities are counted from zero."""
+    """Correct the bias field after subtraction of the background, because N4 uses logarithms."""
     known = background_values(data)
     zero = known[-1] if known else min(float(data.min()), 0.0)
     return correct_bias(_as_img(np.where(inside, data - np.float32(zero), 0), img), path)

@@ -17,7 +17,7 @@ ACCEPT = "data.space_check=warn accepts such images (children, strong atrophy, p
 
 
 def refuse_other_space(space: str | None, path: str | Path) -> None:
-    """Refuse an image whose stated space is not MNI152, including other MNI templates.
+    """Raise an error if the stated space of an image is not MNI152; other MNI templates are refused, too.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def refuse_other_space(space: str | None, path: str | Path) -> None:
 
 
 def require_overlap(brain_mask: np.ndarray, grid_name: str, path: str | Path) -> None:
-    """Refuse an image without a stated space whose brain does not overlap with the template."""
+    """Raise an error if the brain of an image without a stated space does not overlap with the template."""
     template = template_brain_mask(grid_name)
     dice = float(2 * (brain_mask & template).sum() / (brain_mask.sum() + template.sum()))
     if dice < MIN_TEMPLATE_DICE:
@@ -45,7 +45,7 @@ def require_overlap(brain_mask: np.ndarray, grid_name: str, path: str | Path) ->
 
 
 def require_overlap_of_map(volume: np.ndarray, grid_name: str, path: str | Path) -> None:
-    """As `require_overlap` for a map: nearly all of its mass must be in the brain of the template."""
+    """Raise an error if a map does not have nearly all of its mass in the brain of the template."""
     held = np.abs(volume)
     share = float(held[template_brain_mask(grid_name)].sum() / max(held.sum(), 1e-12))
     if share < MIN_TEMPLATE_SHARE:
@@ -58,7 +58,7 @@ def require_overlap_of_map(volume: np.ndarray, grid_name: str, path: str | Path)
 def check_claimed_space(
     check: SpaceCheck, *, space: str | None, aligned: bool, policy: str, path: str | Path
 ) -> str:
-    """Refuse an image that does not agree with the template, or describe the disagreement.
+    """Raise an error if an image does not agree with the template, or return a warning.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def check_claimed_space(
         return ""
     if aligned:
         warning = f"after alignment to MNI152 {check.reason}"
-        remedy = "look at the image, and give it a brain mask (..._desc-brain_mask.nii.gz) or leave it out"
+        remedy = "look at the image, and give it a brain mask (..._desc-brain_mask.nii.gz) or exclude it"
     elif space is not None:
         warning = f"is in {space} by its name or data.space, but {check.reason}"
         remedy = "correct its affine, or remove the claim and align it with preprocessing.raw=true"

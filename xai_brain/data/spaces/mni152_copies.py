@@ -16,7 +16,7 @@ KINDS = ("T1w", "GM", "WM")
 SHIFTS_MM = (-12.0, -8.0, 8.0, 12.0)
 ROTATION_DEGREES = 16.0
 AXES = ("left-right", "anterior-posterior", "superior-inferior")
-CENTER_MM = (0.0, -18.0, 6.0)  # of the bounding box of the template's brain, about which copies are turned
+CENTER_MM = (0.0, -18.0, 6.0)  # centre of the bounding box of the brain of the template and of rotations
 
 
 def _cube(name: str, n_voxels: int, spacing_mm: float) -> Grid:
@@ -24,8 +24,8 @@ def _cube(name: str, n_voxels: int, spacing_mm: float) -> Grid:
     return Grid(name, (n_voxels, n_voxels, n_voxels), from_matvec(spacing_mm * np.eye(3), origin))
 
 
-COARSE = _cube("coarse", 28, 8.0)  # the template's brain and at least 18 mm around it
-FINE = _cube("fine", 56, 4.0)  # on which the templates are displaced
+COARSE = _cube("coarse", 28, 8.0)  # the brain of the template and at least 18 mm around it
+FINE = _cube("fine", 56, 4.0)  # grid for the displacement of the templates
 
 
 def on_coarse_grid(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Test whether the content of an image is in MNI152 space; independent of torch.
 
-A file name, a setting or an alignment states that an image is in MNI152. Here the statement is compared with
-the template: the correlation of the smoothed image with the template must be higher than after a shift of 8
-or 12 mm along any axis, a rotation by 16 degrees about any axis, or an exchange or reversal of axes. Brains
-are too symmetrical to distinguish left from right in one image, so that a left-right mirrored image passes.
+A file name, a setting or an alignment states that an image is in MNI152. This module verifies the statement:
+the correlation of the smoothed image with the template must be higher than after a shift of 8 or 12 mm along
+any axis, a rotation by 16 degrees about any axis, or an exchange or reversal of axes. Brains are too
+symmetrical to distinguish left from right in one image, so that a left-right mirrored image passes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Alignment = Literal["affine", "rigid"]
 MIN_CORRELATION = {"T1w": 0.8, "GM": 0.75, "WM": 0.75}
 AFFINE_VOLUME = (0.7, 1.4)  # brain volume relative to the template's, after affine alignment
 ANY_VOLUME = (0.45, 1.4)  # rigid alignment keeps brain size: adults have 0.55 to 1.0 of the template's volume
-FEWEST_ML = 20.0  # of brain within the template's field of view
+FEWEST_ML = 20.0  # smallest brain volume in the field of view of the template
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def check_tissue_map(volume: np.ndarray, affine: np.ndarray) -> SpaceCheck:
     """
     values = np.abs(on_coarse_grid(volume, affine))
     if not values.any():
-        return SpaceCheck("nothing of it lies in the template's field of view")
+        return SpaceCheck("it has no values in the field of view of the template")
     found = []
     for kind in ("GM", "WM", "T1w"):
         ratio = (_spread_mm(values) / _spread_mm(template_on_coarse_grid(kind))) ** 3
@@ -165,7 +165,7 @@ def _check(
 ) -> SpaceCheck:
     """Compare an image on the coarse grid with a template, unchanged and scaled to the template size."""
     vectors = [unit_vector(values)]
-    if not same_size:  # the point that alignment keeps in place is near the centroid, or near the AC
+    if not same_size:  # the fixed point of an alignment is near the centroid or the anterior commissure
         factor = ratio ** (-1 / 3)
         for point_mm in (centroid_mm, np.zeros(3)):
             enlargement = from_matvec(factor * np.eye(3), (1 - factor) * point_mm)

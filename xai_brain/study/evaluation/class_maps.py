@@ -18,7 +18,7 @@ def write_class_maps(
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray], dict[str, int]]:
     """Write the maps of every class and method to group/.
 
-    Seeds and sessions of a subject are averaged first. Empty maps are counted and left out.
+    Seeds and sessions of a participant are averaged first. Empty maps are counted and excluded.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def write_class_maps(
 
 
 def write_mean_truth(run: RunDirectory, maps: list[dict[str, Any]]) -> None:
-    """Share of the images with a planted effect in which a voxel belongs to it."""
+    """Write, for every voxel, the share of images with a planted effect whose effect contains it."""
     images = pd.DataFrame(maps)[["participant_id", "session_id"]].drop_duplicates()
     total, n = np.zeros(()), 0
     for row in images.itertuples():

@@ -1,4 +1,4 @@
-"""One network and its test participants: inputs, saved maps, brain masks, true locations."""
+"""Data of one network and its test participants: inputs, saved maps, brain masks, true locations."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from xai_brain.study.training.networks import Network, training_subjects
 
 @dataclass
 class EvaluationContext:
-    """What the metrics of one network need.
+    """Inputs of the metrics of one network.
 
     Parameters
     ----------
     config : Config
     run : RunDirectory
     cohort : pandas.DataFrame
-        Prepared.
+        Prepared cohort.
     network : Network
     classifier : CalibratedNetwork
     rows : pandas.DataFrame
@@ -95,7 +95,7 @@ class EvaluationContext:
     def method(
         self, label: str, model: torch.nn.Module | None = None, reference: Reference | None = None
     ) -> Any:
-        """A configured method for this network or another one."""
+        """Build a configured method for this network or another one."""
         return build_method(self.config, label, model or self.classifier, reference or self.reference)[0]
 
     def output(self, label: str) -> str:
@@ -104,7 +104,7 @@ class EvaluationContext:
 
     @cached_property
     def inputs(self) -> torch.Tensor:
-        """(N, 1, X, Y, Z)."""
+        """Prepared volumes of the participants, (N, 1, X, Y, Z)."""
         keys = self.cohort.set_index(["participant_id", "session_id"])
         volumes = [load_volume(keys.loc[image, "volume_path"]) for image in self._ids()]
         return torch.from_numpy(np.stack(volumes))[:, None].to(self.device)

@@ -1,4 +1,4 @@
-"""First layer of every network, for its test participants: evaluation/first_layer.tsv."""
+"""Compare the classes in the first layer of every network: evaluation/first_layer.tsv."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ TABLES = ("first_layer", "first_layer_networks")
 def evaluate_first_layer(config: Config, run: RunDirectory) -> None:
     """Compare the classes in the feature maps of the first layer, if the settings request it.
 
-    Channels of two networks are not the same feature, so that every network is tested by itself, on its
-    own test subjects; first_layer.tsv has a row per network, feature and channel, and
-    first_layer_networks.tsv counts the channels that differ, beside what permuted labels give.
+    Channels of different networks do not represent the same feature. Every network is therefore tested
+    separately, on its own test participants. first_layer.tsv has one row per network, feature and channel;
+    first_layer_networks.tsv compares the number of channels that differ with that for permuted labels.
 
     Parameters
     ----------
@@ -50,22 +50,22 @@ def evaluate_first_layer(config: Config, run: RunDirectory) -> None:
 
 def _tests(config: Config, run: RunDirectory) -> tuple[list[pd.DataFrame], list[dict[str, Any]]]:
     if not run.predictions.exists():
-        log("evaluate: the first layer is not looked at: there are maps but no networks here")
+        log("evaluate: the first layer is not evaluated: the run has maps but no networks")
         return [], []
     try:
         cohort = same_cohort(prepared_cohort(config, run), run)
     except (DataError, ConfigError, OSError) as error:
-        log(f"evaluate: the first layer is not looked at: the images of the cohort cannot be read: {error}")
+        log(f"evaluate: the first layer is not evaluated: the images of the cohort cannot be read: {error}")
         return [], []
     predictions = first_repeat(read_tsv(run.predictions))
     volumes = cohort.set_index(["participant_id", "session_id"])["volume_path"]
     participants = of_one_class(read_tsv(run.participants)).dropna(subset=["label"])
     if len(names := class_names(participants)) < 2:
-        log("evaluate: the first layer is not looked at: fewer than two classes are known here")
+        log("evaluate: the first layer is not evaluated: fewer than two classes are known")
         return [], []
     given = config.evaluation.group.confounds
     confounds = default_confounds(config, participants) if given is None else list(given)
-    confounds = [name for name in confounds if name != "fold"]  # one network is of one fold
+    confounds = [name for name in confounds if name != "fold"]  # each network belongs to one fold
     channels: list[pd.DataFrame] = []
     networks: list[dict[str, Any]] = []
     work = [(key, network) for key, several in load_networks(config, run).items() for network in several]
@@ -84,9 +84,7 @@ def _tests(config: Config, run: RunDirectory) -> tuple[list[pd.DataFrame], list[
             both = asked["label"].isin(pair).to_numpy()
             second = (asked["label"] == pair[1]).to_numpy()[both]
             if min(second.sum(), (~second).sum()) < 2:
-                log(
-                    f"evaluate: first layer, seed {network.seed} fold {network.fold}: fewer than 2 of a class"
-                )
+                log(f"evaluate: first layer, seed {network.seed} fold {network.fold}: fewer than 2 per class")
                 continue
             named = {**about, "comparison": f"{pair[1]}-minus-{pair[0]}"}
             for feature in FEATURES:
@@ -104,14 +102,16 @@ def _tests(config: Config, run: RunDirectory) -> tuple[list[pd.DataFrame], list[
 def _features(
     config: Config, network: Network, rows: pd.DataFrame, volumes: pd.Series
 ) -> tuple[dict[str, pd.DataFrame], str]:
-    """Each feature as participants x channels, and the layer; sessions of a participant are averaged."""
+    """Tables of participants x channels by feature, and the layer; sessions are averaged."""
     classifier = network.load(config)
     device = next(classifier.parameters()).device
     found: dict[str, list[np.ndarray]] = {feature: [] for feature in FEATURES}
     layer, size = "", config.explain.batch_size
     for start in range(0, len(rows), size):
         ids = rows.iloc[start : start + size][["participant_id", "session_id"]].itertuples(index=False)
-        inputs = torch.from_numpy(np.stack([load_volume(volumes.loc[tuple(who)]) for who in ids]))[:, None]
+        inputs = torch.from_numpy(np.stack([load_volume(volumes.loc[tuple(image)]) for image in ids]))[
+            :, None
+        ]
         try:
             maps, layer = feature_maps(classifier, inputs.to(device))
         except AttributionError as error:
@@ -129,7 +129,7 @@ def _features(
 def _design(
     participants: pd.DataFrame, pair: tuple[str, str], confounds: list[str]
 ) -> tuple[Design | None, str | None]:
-    """Confounds of the participants of two classes; None without confounds, and why they cannot be used."""
+    """Design with the confounds of two classes (None without), and the reason if they cannot be used."""
     both = participants[participants["label"].isin(pair)]
     try:
         design = make_design(both, pair, confounds) if confounds else None
@@ -156,8 +156,8 @@ def _counts(test: ChannelTest, design: Design | None) -> dict[str, Any]:
 
 
 def _combined(networks: pd.DataFrame) -> dict[str, float]:
-    """Log the means over the networks (and pairs of classes), one line each."""
-    figures: dict[str, float] = {}
+    """Log the means over networks and pairs of classes; returns them by their names in metrics.json."""
+    metrics: dict[str, float] = {}
     for feature, rows in networks.groupby("feature", sort=False) if len(networks) else []:
         for column, name in (
             ("share_different", "share_different"),
@@ -166,11 +166,11 @@ def _combined(networks: pd.DataFrame) -> dict[str, float]:
             ("median_size", "median_size"),
         ):
             if rows[column].notna().any():
-                figures[f"first_layer/{name}/{feature}"] = float(rows[column].mean())
+                metrics[f"first_layer/{name}/{feature}"] = float(rows[column].mean())
         counts = rows["n_different"]
         log(
             f"evaluate: first layer, {feature} of the feature maps: {counts.mean():.1f} of "
             f"{rows['n_channels'].iloc[0]} channels differ (FDR 0.05; {counts.min()} to {counts.max()} over "
             f"{len(rows)} networks; {rows['null_share'].mean():.1%} with permuted labels)"
         )
-    return figures
+    return metrics

@@ -1,4 +1,4 @@
-"""The maps of a run with what their sidecars and predictions say of them."""
+"""The maps of a run with information from their sidecars and predictions."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def find_maps(config: Config, run: RunDirectory) -> list[dict[str, Any]]:
 
 
 def metrics_of_tables(summary: pd.DataFrame, localizations: list[dict[str, Any]]) -> dict[str, float]:
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for row in summary[summary["table"] == "localization"].itertuples():
         name = f"localization/{row.method}/{row.metric}"
-        figures |= {name: row.mean, f"{name}_ci_low": row.ci_low, f"{name}_ci_high": row.ci_high}
+        metrics |= {name: row.mean, f"{name}_ci_low": row.ci_low, f"{name}_ci_high": row.ci_high}
     if localizations:
         by_chance = [row["chance"] for row in localizations if row["metric"] == "rra"]
-        figures["localization/chance"] = float(np.mean(by_chance))
-    return figures
+        metrics["localization/chance"] = float(np.mean(by_chance))
+    return metrics

@@ -17,8 +17,8 @@ COMPARISONS, SHARES = "desc-*-minus-*_statmap.*", "desc-*_mask-*_stat-share_stat
 
 MEANING = {
     True: "the prepared images of the classes differ at this voxel, given the confounds",
-    False: "the evidence that these networks take from this voxel differs between the classes, given the "
-    "confounds; not that the brains differ",
+    False: "the attribution of these networks at this voxel differs between the classes, given the "
+    "confounds; this does not imply that the brains differ",
 }
 Results = dict[tuple[str, str], GroupTest]  # by method and comparison
 
@@ -66,7 +66,7 @@ def record_of(
         "DroppedConfounds": design.dropped,
         "DegreesOfFreedom": design.dof,
         "Smoothing": f"{settings.fwhm_mm:g} mm FWHM inside the brain" if settings.fwhm_mm else "none",
-        "Brain": f"voxels in at least {BRAIN_SHARE:.0%} of the subjects' brains",
+        "Brain": f"voxels in at least {BRAIN_SHARE:.0%} of the participants' brains",
         "NumberOfVoxels": len(test.t),
         "NumberOfConstantVoxels": test.n_constant,
         "Test": "two-sided, permuted residuals (nilearn.mass_univariate.permuted_ols)",
@@ -75,8 +75,8 @@ def record_of(
         "Alpha": settings.alpha,
         "ThresholdT": threshold if np.isfinite(threshold) else None,
         "ClusterFormingP": settings.cluster_p,
-        "Exchangeability": "subjects are permuted as a whole, over folds and sites; their means are "
-        "confounds, differences of spread are not; members of a family count as independent",
+        "Exchangeability": "participants are permuted across folds and sites; differences in mean between "
+        "these are confounds, differences in variance are not modelled; family members count as independent",
     }
 
 
@@ -86,7 +86,7 @@ def class_sizes(design: Design) -> list[int]:
 
 
 def agreements_of(results: Results, n_voxels: int, settings: EvaluationConfig) -> list[dict[str, Any]]:
-    """Rows of group_agreement.tsv: the methods' group maps, two at a time."""
+    """Rows of group_agreement.tsv: agreement of the group maps of every pair of methods."""
     rows: list[dict[str, Any]] = []
     for comparison in dict.fromkeys(comparison for _, comparison in results):
         tests = {m: test for (m, c), test in results.items() if c == comparison and m != IMAGE}
@@ -98,7 +98,7 @@ def agreements_of(results: Results, n_voxels: int, settings: EvaluationConfig) -
 
 
 def overlaps_of(results: Results, random_state: int) -> list[dict[str, Any]]:
-    """Rows of group_overlap.tsv: each method's group map with the test of the images."""
+    """Rows of group_overlap.tsv: overlap of the group map of each method with the test of the images."""
     rows: list[dict[str, Any]] = []
     for (name, comparison), test in results.items():
         reference = results.get((IMAGE, comparison))
@@ -111,8 +111,8 @@ def overlaps_of(results: Results, random_state: int) -> list[dict[str, Any]]:
     return rows
 
 
-def figures_of_overlaps(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Figures for metrics.json."""
+def overlap_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Metrics of the overlaps by their names in metrics.json."""
     return {
         f"group_overlap/{r['method']}/{r['comparison']}/{r['map']}/{r['metric']}": float(r["value"])
         for r in rows

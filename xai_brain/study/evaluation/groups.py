@@ -1,4 +1,4 @@
-"""The difference of classes, voxel by voxel: in the maps of every method, and in the images themselves."""
+"""Compare the classes voxel by voxel, in the maps of every method and in the prepared images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from xai_brain.study.evaluation.group_records import (
     COMPARISONS,
     MEANING,
     agreements_of,
-    figures_of_overlaps,
+    overlap_metrics,
     overlaps_of,
     record_of,
     row_of,
@@ -52,7 +52,7 @@ TABLES = ("group_tests", "group_clusters", "group_overlap", "group_agreement")
 
 
 def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
-    """Compare the classes in all maps that explain one common output; log which maps do not.
+    """Compare the classes in all maps that explain one common output; other maps are logged.
 
     Parameters
     ----------
@@ -64,8 +64,9 @@ def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]
 
     Notes
     -----
-    Writes group_tests.tsv (one row per comparison, with the reason where there is none), group_clusters.tsv,
-    group_overlap.tsv (with the images) and group_agreement.tsv (of two methods) to evaluation/.
+    Writes group_tests.tsv (one row per comparison, with the reason if it was not possible),
+    group_clusters.tsv, group_overlap.tsv (of maps and images) and group_agreement.tsv (of pairs of methods)
+    to evaluation/.
     """
     _remove_comparisons(run)
     if config.evaluation.group.n_perm:
@@ -75,7 +76,7 @@ def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]
 
 
 def groups_are_compared(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
-    """Whether the existing comparisons follow from these inputs."""
+    """Whether the existing comparisons were made from these inputs."""
     return is_up_to_date(run.path / "group" / "inputs.json", group_inputs(config, run, maps))
 
 
@@ -103,7 +104,7 @@ def _remove_comparisons(run: RunDirectory) -> None:
 
 
 def default_confounds(config: Config, participants: pd.DataFrame) -> list[str]:
-    """Available columns among age, sex, brain size and site, except that of the classes."""
+    """Available columns among age, sex, brain size and site, except that of the label."""
     names = ("age", "sex", config.data.brain_size_column, "site")
     there = [name for name in names if name and name in participants and participants[name].notna().any()]
     return [name for name in there if not is_label(name, config.data.label)]
@@ -144,13 +145,13 @@ class Comparison:
 
     def write(self) -> None:
         for method, rows in self.maps.groupby("method", sort=False):
-            self._method(str(method), rows)
+            self._compare_maps(str(method), rows)
         if self.settings.images and self.results:
-            self._images()
+            self._compare_images()
         write_tsv(pd.DataFrame(self.tests), self.run.evaluation("group_tests"))
         if self.clusters:
             write_tsv(pd.concat(self.clusters), self.run.evaluation("group_clusters"))
-        figures = {
+        metrics = {
             f"group/{row['method']}/{row['comparison']}/{name}": float(row[name])
             for row in self.tests
             if not row["reason"]
@@ -161,10 +162,10 @@ class Comparison:
             write_tsv(pd.DataFrame(agreements), self.run.evaluation("group_agreement"))
         if overlaps := overlaps_of(self.results, settings.random_state):
             write_tsv(pd.DataFrame(overlaps), self.run.evaluation("group_overlap"))
-        update_metrics(self.run, figures | figures_of_overlaps(overlaps))
+        update_metrics(self.run, metrics | overlap_metrics(overlaps))
 
-    # -- what is compared ----------------------------------------------------------------------
-    def _method(self, method: str, rows: pd.DataFrame) -> None:
+    # -- comparisons -------------------------------------------------------------------------
+    def _compare_maps(self, method: str, rows: pd.DataFrame) -> None:
         try:
             about_maps = [read_json(sidecar(path)) for path in rows["path"]]
             target = common_output(about_maps, self.task.group_output)
@@ -188,7 +189,7 @@ class Comparison:
         }
         self._compare(method, read, confounds, self.settings.scaling, about)
 
-    def _images(self) -> None:
+    def _compare_images(self) -> None:
         try:
             cohort = same_cohort(prepared_cohort(self.config, self.run), self.run)
         except (DataError, ConfigError, OSError) as error:
@@ -213,7 +214,7 @@ class Comparison:
         scaling: str,
         about: dict[str, Any],
     ) -> None:
-        """Every pair of classes; `read` gives the maps of a subject, over which the mean is taken."""
+        """Compare every pair of classes; `read` returns the maps of a participant, which are averaged."""
         rows = MapRows(len(self.subjects), int(self.brain_mask.sum()), self.run.path / "group")
         empty = np.zeros(len(self.subjects), bool)
         for i, participant_id in enumerate(track(list(self.subjects["participant_id"]), f"group, {name}")):
@@ -242,9 +243,9 @@ class Comparison:
                 self.tests.append({"method": name, "comparison": comparison, "reason": str(error)})
                 continue
             self.results[name, comparison] = test
-            self._keep(name, comparison, classes, design, test, n_empty, about)
+            self._save_test(name, comparison, classes, design, test, n_empty, about)
 
-    def _keep(
+    def _save_test(
         self,
         name: str,
         comparison: str,
@@ -291,6 +292,6 @@ class Comparison:
             log(f"{about}{row['n_empty']} participants excluded: their maps are empty")
         log(
             f"{about}{row['n_significant']} of {row['n_voxels']} voxels differ at family-wise "
-            f"p <= {row['alpha']:g} ({row['n_first']} and {row['n_second']} subjects, smallest p "
+            f"p <= {row['alpha']:g} ({row['n_first']} and {row['n_second']} participants, smallest p "
             f"{row['smallest_p']:.3g})"
         )

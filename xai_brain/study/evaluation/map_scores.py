@@ -24,7 +24,7 @@ from xai_brain.study.run_images import map_values, truth_of
 def score_participant(
     run: RunDirectory, labels: np.ndarray | None, settings: EvaluationConfig, rows: pd.DataFrame
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Agreements and, where the truth is known, localisations of one subject's maps of one seed."""
+    """Agreement of the maps of one participant and seed; localisation if the true location is known."""
     first = rows.iloc[0]
     about = {key: first[key] for key in ("participant_id", "session_id", "seed", "fold")}
     t1w_img = load_img(run.image(first["participant_id"], first["session_id"]))
@@ -61,7 +61,7 @@ def localizations_of(
     labels: np.ndarray | None,
     settings: EvaluationConfig,
 ) -> list[dict[str, Any]]:
-    """Localisation of one participant's maps: metrics of low cost, or all if the report card needs more."""
+    """Localisation of the maps of one participant: metrics of low cost, or all for the report card."""
     brain_mask = np.asanyarray(img.dataobj) > 0
     found = []
     selected = [METRICS[name] for name in select_metrics(settings.card.metrics)]

@@ -1,7 +1,7 @@
-"""Test the networks of a run on the voxels alone that maps of their training subjects rank first.
+"""Evaluate the networks of a run on images that contain only the top-ranked voxels of masks.
 
-Each network speaks of its own test subjects, and no map of a test subject is looked at: masks come from
-training subjects of the fold, who are explained here for that purpose.
+Each network predicts its own test participants. The masks are made from maps of training participants of the
+fold, which are computed here for this purpose; maps of test participants are not used.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ WHOLE = {"method": "none", "mask": "none", "area_percent": 100.0, "kept": "mask"
 
 
 def validate_run(config: Config) -> RunDirectory:
-    """Make what is missing of the masks of every network and method, and the figures of all of them."""
+    """Make the missing masks of every network and method, and the metrics of all masks."""
     run = RunDirectory(Path(config.run_dir))
     if config.networks or not run.predictions.exists() or not run.folds.exists():
         raise ConfigError(f"{run.path}: has no networks of its own; masks need those of `xai-brain train`")
     require_classes(config, "validate")
     check_methods(config)
-    methods_of(config)  # refuses, before anything is kept
+    methods_of(config)  # raises an error before anything is saved
     check_classes(config, class_names(read_tsv(run.participants)))
     open_run(config)
     units = _units(config, run)
@@ -79,7 +79,7 @@ def validate_run(config: Config) -> RunDirectory:
     mine = select_shard((unit.path.stem for unit in units), config.shard)
     make_missing(config, run, [unit for unit in units if unit.path.stem in mine])
     if config.shard and (n_left := sum(map(is_missing, units))):
-        log(f"validate shard {config.shard}: done; {n_left} units and the tables are left to other starts")
+        log(f"validate shard {config.shard}: done; {n_left} units and the tables are left to other processes")
     else:
         run_exclusive(run.locks, "masks", finish, is_current, stay=config.shard is None)
     add_seconds(run, "validate", time.monotonic() - start)
@@ -87,7 +87,7 @@ def validate_run(config: Config) -> RunDirectory:
 
 
 def is_validated(config: Config, run: RunDirectory) -> bool:
-    """Whether there is nothing that this stage would do."""
+    """Whether all results of this stage exist."""
     units = _units(config, run)
     return not any(map(is_missing, units)) and _is_gathered(config, run, units)
 
@@ -107,7 +107,7 @@ def _is_gathered(config: Config, run: RunDirectory, units: list[MaskUnit]) -> bo
 
 
 def methods_of(config: Config) -> list[str]:
-    """Methods whose masks are tested: those of the settings, else all that are no baselines."""
+    """Methods whose masks are tested: those of the settings, by default all except baselines."""
     chosen = config.evaluation.masks.methods
     if chosen is None:
         makers = {label: instantiate(method) for label, method in config.attribution.items()}
@@ -124,12 +124,14 @@ def methods_of(config: Config) -> list[str]:
 
 
 def check_classes(config: Config, names: list[str]) -> None:
-    """Refuse masks of a class that does not exist."""
+    """Raise an error for masks of a class that does not exist."""
     if unknown := [name for name in config.evaluation.masks.which or [] if name not in (JOINT, *names)]:
         known = ", ".join((JOINT, *names))
         raise ConfigError(f"evaluation.masks.which: there is no {unknown[0]!r}; there are {known}")
     if JOINT in names:
-        raise ConfigError(f"data.class_names: a class is called {JOINT}, as the mask of all classes is")
+        raise ConfigError(
+            f"data.class_names: the name {JOINT} is reserved for the mask of all classes; rename the class"
+        )
 
 
 def is_missing(unit: MaskUnit) -> bool:
@@ -140,7 +142,7 @@ def is_missing(unit: MaskUnit) -> bool:
 
 
 def make_missing(config: Config, run: RunDirectory, units: list[MaskUnit]) -> None:
-    """Explain, mask and predict, network by network; train again where the settings ask for it."""
+    """Explain, mask and predict, network by network; retrain if the settings request it."""
     missing = [unit for unit in units if is_missing(unit)]
     if not missing:
         return
@@ -160,7 +162,7 @@ def make_missing(config: Config, run: RunDirectory, units: list[MaskUnit]) -> No
             done=MaskUnit.is_done,
             do=partial(validate_fold, context=context),
             progress=partial(track, description=f"validate {where}"),
-            wait=partial(_waiting, where),
+            wait=partial(_log_waiting, where),
             stay=config.shard is None,
         )
         if config.evaluation.masks.retrain:
@@ -175,8 +177,8 @@ def make_missing(config: Config, run: RunDirectory, units: list[MaskUnit]) -> No
                 {path.stem: path for path in again},
                 done=Path.exists,
                 do=partial(_retrain, context, again),
-                progress=partial(track, description=f"train again {where}"),
-                wait=partial(_waiting, where),
+                progress=partial(track, description=f"retrain {where}"),
+                wait=partial(_log_waiting, where),
                 stay=config.shard is None,
             )
         return_freed_memory()
@@ -186,12 +188,12 @@ def _retrain(context: EvaluationContext, left: dict[Path, np.ndarray], path: Pat
     retrain_masked(context, left[path], path)
 
 
-def _waiting(where: str, n: int) -> None:
-    log(f"validate {where}: waiting for {n} units that other processes do")
+def _log_waiting(where: str, n: int) -> None:
+    log(f"validate {where}: waiting for {n} units that other processes compute")
 
 
 def gather(config: Config, run: RunDirectory, units: list[MaskUnit]) -> None:
-    """Pool over networks: predictions, figures, and the share of networks with a voxel in their mask."""
+    """Pool predictions, metrics and masks over networks and write their tables and images."""
     predictions = first_repeat(read_tsv(run.predictions))
     seeds = {unit.network.seed for unit in units}
     whole = predictions[predictions["seed"].isin(seeds)].drop(columns="repeat", errors="ignore")
@@ -223,7 +225,7 @@ def gather(config: Config, run: RunDirectory, units: list[MaskUnit]) -> None:
 
 
 def write_shares(config: Config, run: RunDirectory, units: list[MaskUnit]) -> None:
-    """Write, for every mask of a method, the share of networks in whose mask a voxel is."""
+    """Write, for every mask of a method, the share of networks whose mask contains each voxel."""
     for path in (run.path / "group").glob(SHARES):
         path.unlink()
     shares: dict[tuple[str, str, float], list[np.ndarray]] = {}
@@ -240,12 +242,14 @@ def write_shares(config: Config, run: RunDirectory, units: list[MaskUnit]) -> No
         path = run.group_map(label, f"mask-{mask}-top{area:g}", "share")
         save_img(np.asarray(np.mean(masks, axis=0, dtype=np.float32)), affine, path, space=SPACE)
         about = {"Method": label, "Mask": mask, "AreaPercent": area, "NumberOfNetworks": len(masks)}
-        meaning = "share of the networks in whose mask, made from their training subjects, a voxel is"
+        meaning = (
+            "share of the networks whose mask, made from their training participants, contains the voxel"
+        )
         write_json({**about, "ValueMeaning": meaning}, sidecar(path))
 
 
 def _inputs(config: Config, run: RunDirectory, units: list[MaskUnit]) -> dict[str, Any]:
-    """What changes when the figures do."""
+    """Inputs that the tables depend on."""
     return {
         "units": {unit.path.name: unit.inputs_hash for unit in units},
         "predictions": file_hash(run.predictions),

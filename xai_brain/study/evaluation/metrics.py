@@ -1,6 +1,6 @@
-"""Compute the metrics of a run's maps that need its networks. Values that exist are not computed again.
+"""Compute the metrics of maps that need the networks of a run; existing values are kept.
 
-One file per method, network and function of the table METRICS lies below evaluation/metrics.
+The folder evaluation/metrics contains one file per method, network and function of the table METRICS.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from xai_brain.study.training.networks import load_networks
 
 
 def compute_metrics(config: Config, run: RunDirectory, maps: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Values of the metrics that need a network, for some participants and the networks of the first seed.
+    """Compute the metrics that need a network, for some participants and the networks of the first seed.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def compute_metrics(config: Config, run: RunDirectory, maps: pd.DataFrame) -> tu
     ]
     n_left = len(requested) - len(computed)
     tables = [_table(context, *one) for context, one in computed]
-    if not any(len(table) for table in tables):  # all are left to others
+    if not any(len(table) for table in tables):  # all units are left to other shards
         return pd.DataFrame(), n_left
     table = pd.concat(tables, ignore_index=True)
     return table[table["metric"].isin(selected)], n_left
@@ -125,7 +125,7 @@ def _path(context: EvaluationContext, unit: str, label: str) -> Path:
 
 
 def _is_computed(context: EvaluationContext, work: tuple[str, str]) -> bool:
-    """Whether the file of a unit exists and follows from the same network, maps and settings."""
+    """Whether the file of a unit exists and was made from the same network, maps and settings."""
     unit, label = work
     context = _select_participants(context, unit)
     path = _path(context, unit, label)

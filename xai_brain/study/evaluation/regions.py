@@ -19,7 +19,7 @@ from xai_brain.study.participants import of_one_class
 from xai_brain.study.run_images import brain_share, map_values
 
 TABLES = ("regions", "region_groups", "region_top")
-MIN_INSIDE = 0.5  # of an atlas's voxels lie in the brain; of one in another space or place far fewer
+MIN_INSIDE = 0.5  # smallest share of atlas voxels in the brain; far lower if the atlas is misaligned
 
 
 def atlas_of(config: Config) -> Atlas | None:
@@ -30,7 +30,7 @@ def atlas_of(config: Config) -> Atlas | None:
 
 
 def atlas_files(config: Config) -> list[str]:
-    """Size and time of the files of the atlas."""
+    """Size and modification time of the files of the atlas."""
     paths = [
         Path(name).expanduser() for name in (config.evaluation.atlas, config.evaluation.atlas_table) if name
     ]
@@ -58,7 +58,7 @@ def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any
     labels = atlas.on_grid(first)
     table = region_table(run, maps, atlas, settings.atlas or "")
     write_tsv(table, run.evaluation("regions"))
-    _tell_lost(table, atlas)
+    _log_empty_regions(table, atlas)
 
     explained = {
         method: explained_output(rows) for method, rows in pd.DataFrame(maps).groupby("method", sort=False)
@@ -73,7 +73,7 @@ def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any
     )
     groups["explained"] = groups["method"].map(lambda method: explained[method][0])
     groups["common_output"] = groups["method"].map(lambda method: explained[method][1])
-    _tell_uncommon(explained)
+    _log_incomparable_methods(explained)
     write_tsv(groups, run.evaluation("region_groups"))
     top = top_regions(
         table,
@@ -84,11 +84,11 @@ def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any
     )
     write_tsv(top, run.evaluation("region_top"))
     if len(groups):
-        paint(run, groups[groups["measure"] == "mean"], labels, first.affine, atlas.name)
+        write_difference_maps(run, groups[groups["measure"] == "mean"], labels, first.affine, atlas.name)
 
 
 def region_table(run: RunDirectory, maps: list[dict[str, Any]], atlas: Atlas, where: str) -> pd.DataFrame:
-    """What every region holds of every map: rows of regions.tsv.
+    """Summarise every map in every region: rows of regions.tsv.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def region_table(run: RunDirectory, maps: list[dict[str, Any]], atlas: Atlas, wh
     Raises
     ------
     AtlasError
-        Most of the atlas lies outside the brain: it is in another space.
+        Most of the atlas lies outside the brain, as for an atlas in another space.
     """
     labels = atlas.on_grid(load_img(maps[0]["path"]))
     # voxels in most brains, so that a region has one size for every participant
@@ -122,19 +122,19 @@ def _check_place(atlas: Atlas, labels: np.ndarray, brain_mask: np.ndarray, where
     if share < MIN_INSIDE:
         raise AtlasError(
             f"{where}: {share:.0%} of atlas {atlas.name} on the grid of the maps lies in the brain; is it in "
-            f"{SPACE}, with a true affine?"
+            f"{SPACE}, with a correct affine?"
         )
 
 
-def _tell_lost(table: pd.DataFrame, atlas: Atlas) -> None:
-    lost = table.loc[table["n_voxels"] == 0, "region"].drop_duplicates().tolist()
-    if lost:
-        some = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
-        log(f"evaluate: {len(lost)} of {len(atlas.lut)} regions have no voxel in the brain here: {some}")
+def _log_empty_regions(table: pd.DataFrame, atlas: Atlas) -> None:
+    empty = table.loc[table["n_voxels"] == 0, "region"].drop_duplicates().tolist()
+    if empty:
+        some = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+        log(f"evaluate: {len(empty)} of {len(atlas.lut)} regions have no voxel in the brain: {some}")
 
 
 def explained_output(rows: pd.DataFrame) -> tuple[str, bool]:
-    """Output that the maps of a method explain, or why they cannot be compared; and whether they can."""
+    """Output that the maps of a method explain, or why it is not a common one; and whether it is."""
     try:
         target = common_output(read_json(sidecar(path)) for path in rows["path"])
     except GroupError as error:
@@ -142,13 +142,15 @@ def explained_output(rows: pd.DataFrame) -> tuple[str, bool]:
     return f"logit_difference of {target}", True
 
 
-def _tell_uncommon(explained: dict[str, tuple[str, bool]]) -> None:
+def _log_incomparable_methods(explained: dict[str, tuple[str, bool]]) -> None:
     for method, (reason, common) in explained.items():
         if not common:
-            log(f"evaluate: {method}: region_groups.tsv (common_output = False) is no comparison: {reason}")
+            log(
+                f"evaluate: {method}: region_groups.tsv (common_output = False) is not a comparison: {reason}"
+            )
 
 
-def paint(
+def write_difference_maps(
     run: RunDirectory, groups: pd.DataFrame, labels: np.ndarray, affine: np.ndarray, atlas: str
 ) -> None:
     """Save the difference of each region at all of its voxels, 0 elsewhere."""

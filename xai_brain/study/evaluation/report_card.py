@@ -106,14 +106,16 @@ def write_calibration(config: Config, run: RunDirectory) -> None:
     images = set(read_tsv(other.participants)["sha256"].str.partition("+")[0])
     ours = read_tsv(run.participants)["sha256"].str.partition("+")[0]
     if (share := float(ours.isin(images).mean())) < MIN_SHARED:
-        raise ConfigError(f"{where}: holds {share:.0%} of the images of this run; plant into the same cohort")
+        raise ConfigError(
+            f"{where}: contains {share:.0%} of the images of this run; plant into the same cohort"
+        )
     planted = theirs.planted
     text = f"{planted.kind}, size {planted.size:g}"
     card = read_tsv(other.evaluation("report_card"))
     shared = set(card["method"]) & set(config.attribution) & set(theirs.attribution)
     if differ := sorted(name for name in shared if theirs.attribution[name] != config.attribution[name]):
         log(
-            f"evaluate: {where} used other settings of {', '.join(differ)}, which are left out; "
+            f"evaluate: {where} used other settings of {', '.join(differ)}, which are excluded; "
             f"give both runs the same attribution.{differ[0]}"
         )
     write_tsv(card[~card["method"].isin(differ)].assign(planted=text), run.evaluation("calibration"))
@@ -126,7 +128,7 @@ def _reasons(config: Config, absent: list[str], computed: list[str]) -> str:
 
 
 def _reseeded(run: RunDirectory, maps: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Similarity of the maps of one participant by networks of different seeds."""
+    """Similarity between the maps of each participant from networks of different seeds."""
 
     def compare(rows: pd.DataFrame) -> dict[str, Any]:
         first = rows.iloc[0]

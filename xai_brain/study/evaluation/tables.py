@@ -1,4 +1,4 @@
-"""Compare the maps of a run: with each other, between classes, and with the truth where it is known."""
+"""Compare the maps of a run with each other, between classes, and with the true location if known."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ TABLES = (
 
 
 def evaluate_run(config: Config) -> RunDirectory:
-    """Evaluate all maps of a run; the networks are asked for a report card only.
+    """Evaluate all maps of a run; the networks are needed for a report card only.
 
     Returns
     -------
     RunDirectory
         With evaluation/agreement.tsv, localization.tsv (truth known), summary.tsv, method_clusters.tsv
         (three methods or more), variance.tsv (two seeds or more), group_tests.tsv (maps that may be compared
-        between classes), with an atlas regions.tsv, region_groups.tsv and region_top.tsv, when asked for
-        first_layer.tsv, group/ and the figures in metrics.json.
+        between classes), with an atlas regions.tsv, region_groups.tsv and region_top.tsv, on request
+        first_layer.tsv, group/ and the metrics in metrics.json.
     """
     require_classes(config, "evaluate")
     run = open_run(config)
@@ -64,7 +64,7 @@ def evaluate_run(config: Config) -> RunDirectory:
     if config.shard:
         if n := n_maps_missing(config, run):
             raise ConfigError(
-                f"shard={config.shard}: {n} maps are missing; let all shards of explain end first"
+                f"shard={config.shard}: {n} maps are missing; wait until all shards of explain have finished"
             )
         if not _compute_shard(config, run, maps):
             add_seconds(run, "evaluate", time.monotonic() - start)
@@ -81,10 +81,10 @@ def evaluate_run(config: Config) -> RunDirectory:
 
 
 def make_tables(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
-    """Make all tables but those of the comparison of classes; whether anything had to be done."""
+    """Make all tables except those that compare classes; returns whether anything had to be done."""
     if is_evaluated(config, run, maps):
         return False
-    compute_metrics(config, run, pd.DataFrame(maps))  # shared with other processes, the rest is not
+    compute_metrics(config, run, pd.DataFrame(maps))  # only this is shared with other processes
     run_exclusive(
         run.locks,
         "tables",
@@ -96,7 +96,7 @@ def make_tables(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -
 
 
 def make_group_tests(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
-    """Compare the classes in the maps; whether anything had to be done."""
+    """Compare the classes in the maps; returns whether anything had to be done."""
     if groups_are_compared(config, run, maps):
         return False
     run_exclusive(
@@ -110,7 +110,7 @@ def make_group_tests(config: Config, run: RunDirectory, maps: list[dict[str, Any
 
 
 def _compute_shard(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
-    """Compute the metrics of a shard; whether all metrics are computed, so that the tables can be written."""
+    """Compute the metrics of a shard; returns whether the metrics of all shards are computed."""
     if is_evaluated(config, run, maps):
         return True
     _, n_left = compute_metrics(config, run, pd.DataFrame(maps))
@@ -120,20 +120,20 @@ def _compute_shard(config: Config, run: RunDirectory, maps: list[dict[str, Any]]
 
 
 def is_complete(config: Config, run: RunDirectory) -> bool:
-    """Whether there is nothing that this stage would do."""
+    """Whether all results of this stage exist."""
     maps = find_maps(config, run)
     return is_evaluated(config, run, maps) and groups_are_compared(config, run, maps)
 
 
 def is_evaluated(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
-    """Whether the tables follow from these maps, participants and settings."""
+    """Whether the tables were made from these maps, participants and settings."""
     manifest = run.path / "evaluation" / "inputs.json"
     there = run.evaluation("summary").exists() and run.metrics.exists()
     return there and is_up_to_date(manifest, tables_inputs(config, run, maps))
 
 
 def tables_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the tables follow from; also the version, for its figures may be defined in another way."""
+    """Inputs of the tables; they include the version, because definitions of metrics may change."""
     images = (run.path / "images").glob("*.nii.gz")
     return {
         "version": versions().get("xai-brain"),
@@ -153,7 +153,7 @@ def tables_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]])
 
 
 def write_tables(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
-    """All tables of evaluation/ but those of the comparison of classes, and the mean maps of group/."""
+    """Write all tables of evaluation/ except those that compare classes, and the mean maps of group/."""
     manifest = run.path / "evaluation" / "inputs.json"
     manifest.unlink(missing_ok=True)
     evaluate_regions(config, run, maps, class_names(read_tsv(run.participants)))
@@ -178,9 +178,9 @@ def write_tables(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) 
     summary = summarise(agreements, localizations, settings.n_bootstrap, settings.random_state)
     write_tsv(summary, run.evaluation("summary"))
     write_method_clusters(config, run, pd.DataFrame(agreements))
-    figures = metrics_of_tables(summary, localizations)
-    figures |= {f"empty_maps/{method}": float(n) for method, n in n_empty.items()}
-    update_metrics(run, figures, replace=("localization/", "empty_maps/"))
+    metrics = metrics_of_tables(summary, localizations)
+    metrics |= {f"empty_maps/{method}": float(n) for method, n in n_empty.items()}
+    update_metrics(run, metrics, replace=("localization/", "empty_maps/"))
     write_card(config, run, table, localizations)
     write_calibration(config, run)
     evaluate_variance(config, run, table)
@@ -194,10 +194,10 @@ def write_tables(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) 
 def summarise(
     agreements: list[dict[str, Any]], localizations: list[dict[str, Any]], n_bootstrap: int, random_state: int
 ) -> pd.DataFrame:
-    """Means over subjects with bootstrap intervals; seeds of one subject are averaged first.
+    """Means over participants with bootstrap intervals; seeds of one participant are averaged first.
 
-    A subject without a value for one of its seeds or sessions (an empty map) is left out and not counted in
-    ``n``.
+    A participant without a value for one of its seeds or sessions (an empty map) is excluded and not counted
+    in ``n``.
     """
     rows = []
     if agreements:
@@ -224,11 +224,11 @@ def summarise(
 
 
 def write_method_clusters(config: Config, run: RunDirectory, agreements: pd.DataFrame) -> None:
-    """Write evaluation/method_clusters.tsv; no file below three methods."""
+    """Write evaluation/method_clusters.tsv; three methods or more are needed."""
     run.evaluation("method_clusters").unlink(missing_ok=True)
     settings = config.evaluation
     merges, left_out = cluster_methods(agreements, settings.n_bootstrap, settings.random_state)
     if left_out:
-        log(f"evaluate: not among the clusters of methods, for want of maps: {', '.join(left_out)}")
+        log(f"evaluate: excluded from the clusters of methods for lack of maps: {', '.join(left_out)}")
     if len(merges):
         write_tsv(merges, run.evaluation("method_clusters"))

@@ -1,4 +1,4 @@
-"""Shares of the maps' variance due to the participant and to the network: evaluation/variance.tsv."""
+"""Shares of the variance of maps due to the participant and to the network: evaluation/variance.tsv."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODEL_SHARE = ("variance-model", "share")  # what and statistic of its group map
 
 
 def evaluate_variance(config: Config, run: RunDirectory, maps: pd.DataFrame) -> None:
-    """Estimate the variance components of every method's maps; with one seed log why this is not possible.
+    """Estimate the variance components of the maps of every method; two seeds or more are needed.
 
     Parameters
     ----------
@@ -35,14 +35,14 @@ def evaluate_variance(config: Config, run: RunDirectory, maps: pd.DataFrame) -> 
     for path in (run.path / "group").glob(f"desc-*_{'_stat-'.join(MODEL_SHARE)}_statmap.*"):
         path.unlink()
     tables = []
-    if why := _reason_against(config, maps):
+    if why := _reason_not_estimated(config, maps):
         log(f"evaluate: the share of variance due to the network cannot be estimated: {why}")
     else:
         share, affine = brain_share(run, maps)
         if not (brain := share >= BRAIN_SHARE).any():
             raise ConfigError(f"no voxel lies in {BRAIN_SHARE:.0%} of the brains of {run.path / 'images'}")
         for method, rows in maps.groupby("method", sort=False):
-            tables.append(_of_method(config, run, str(method), rows, brain, affine))
+            tables.append(_variance_of_method(config, run, str(method), rows, brain, affine))
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     if len(table):
         write_tsv(table, run.evaluation("variance"))
@@ -51,7 +51,7 @@ def evaluate_variance(config: Config, run: RunDirectory, maps: pd.DataFrame) -> 
     update_metrics(run, shares, replace=("variance/",))
 
 
-def _reason_against(config: Config, maps: pd.DataFrame) -> str | None:
+def _reason_not_estimated(config: Config, maps: pd.DataFrame) -> str | None:
     if config.networks:
         return "maps of new participants are means over networks"
     if maps["seed"].nunique() < 2:
@@ -59,15 +59,15 @@ def _reason_against(config: Config, maps: pd.DataFrame) -> str | None:
     return None
 
 
-def _of_method(
+def _variance_of_method(
     config: Config, run: RunDirectory, method: str, maps: pd.DataFrame, brain: np.ndarray, affine: np.ndarray
 ) -> pd.DataFrame:
     scaling, seeds = config.evaluation.variance_scaling, sorted(maps["seed"].unique())
-    # sessions of a subject are averaged
+    # sessions of a participant are averaged
     paths = maps.groupby(["participant_id", "seed"], sort=False)["path"].agg(list)
     participants = maps.drop_duplicates("participant_id").set_index("participant_id")["fold"]
     values = MapRows(len(participants) * len(seeds), int(brain.sum()), run.path / "group")
-    of_fold: dict[int, list[int]] = {}  # number of each complete subject
+    of_fold: dict[int, list[int]] = {}  # number of each complete participant
     for number, participant_id in enumerate(track(list(participants.index), f"variance, {method}")):
         complete = True
         for i, seed in enumerate(seeds):
@@ -85,7 +85,7 @@ def _of_method(
     ]
     n_subjects = sum(map(len, folds))
     if not folds or len(seeds) < 2:
-        log(f"evaluate: {method}: too few maps of the same subjects by two seeds to divide their variance")
+        log(f"evaluate: {method}: too few participants have maps from two seeds to estimate variances")
         return pd.DataFrame()
     found = variance_shares(values, folds, config.evaluation.n_bootstrap, config.evaluation.random_state)
     about = {
@@ -116,12 +116,12 @@ def _of_method(
 
 def _log(method: str, table: pd.DataFrame, n_left_out: int) -> None:
     if table["share"].isna().any():
-        log(f"evaluate: {method}: the maps of all subjects and seeds of a fold are the same")
+        log(f"evaluate: {method}: the maps of all participants and seeds of a fold are the same")
         return
     shares = ", ".join(f"{row.component} {row.share:.0%}" for row in table.itertuples())
-    log(f"evaluate: {method}: shares of the maps' variance over the brain: {shares}")
+    log(f"evaluate: {method}: shares of the variance of maps over the brain: {shares}")
     for row in table[table["set_to_0"]].itertuples():
-        log(f"evaluate: {method}: the variance of the {row.component} came out below 0; it is set to 0")
+        log(f"evaluate: {method}: the variance of the {row.component} is estimated below 0; it is set to 0")
     if n_left_out:
         why = "a map is missing or empty, or the fold has no other participant"
         log(f"evaluate: {method}: {n_left_out} participants excluded: {why}")
@@ -141,10 +141,10 @@ def _save(
     save_img(volume, affine, path, space=SPACE)
     content = {
         "Method": method,
-        "Statistic": "share of the variance of the maps that comes from the model, in [0, 1]",
-        "Estimator": "two-way analysis of variance of subjects by seeds without replication, inside each "
+        "Statistic": "share of the variance of the maps that is due to the model, in [0, 1]",
+        "Estimator": "two-way analysis of variance of participants by seeds without replication, inside each "
         "fold; negative components are set to 0",
-        "Brain": f"voxels in at least {BRAIN_SHARE:.0%} of the subjects' brains",
+        "Brain": f"voxels in at least {BRAIN_SHARE:.0%} of the participants' brains",
         "SubjectScaling": about["scaling"],
         "NumberOfSubjects": about["n_subjects"],
         "NumberOfModels": about["n_models"],

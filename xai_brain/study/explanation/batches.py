@@ -1,4 +1,4 @@
-"""One batch of subjects and one method: maps and their sidecars."""
+"""Maps of one method for one batch of participants, and their sidecars."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from xai_brain.task.protocol import Task
 
 @dataclass(frozen=True)
 class Batch:
-    """Test subjects of one fold and seed that are explained together.
+    """Test participants of one fold and seed that are explained together.
 
-    The plan does not depend on what is done already, so that a resumed run gives the same numbers.
+    The batches do not depend on existing maps, so that a resumed run gives the same values.
     """
 
     seed: int
     fold: int
-    rows: pd.DataFrame  # of predictions.tsv
+    rows: pd.DataFrame  # rows of predictions.tsv
 
 
 def map_path(config: Config, run: RunDirectory, row: Any, label: str) -> Any:
@@ -44,7 +44,7 @@ def map_path(config: Config, run: RunDirectory, row: Any, label: str) -> Any:
 def is_current(
     config: Config, run: RunDirectory, row: Any, label: str, networks: dict[tuple[int, int], str]
 ) -> bool:
-    """Whether the map of a row of predictions.tsv is there, and of the network that is there."""
+    """Whether the map of a row of predictions.tsv exists and was made by the current network."""
     path = map_path(config, run, row, label)
     if not path.exists() or not sidecar(path).exists():
         return False
@@ -117,10 +117,10 @@ def explain_batch(
     explainers: list[Explainer],
     about: dict[str, Any],
 ) -> None:
-    """Save the maps of a batch; of several networks their mean, for the class that they choose together.
+    """Save the maps of a batch; for several networks the mean map, for the class of their mean prediction.
 
-    What these networks predicted stands in predictions.tsv: no pass finds it again, and no map is of another
-    class because batches of another size round otherwise.
+    The explained class is taken from predictions.tsv and not predicted again, because rounding may differ
+    between batch sizes.
     """
     keys = cohort.set_index(["participant_id", "session_id"])
     rows = [keys.loc[(row.participant_id, row.session_id)] for row in batch.rows.itertuples()]
@@ -140,7 +140,7 @@ def explain_batch(
         path = map_path(config, run, row, label)
         if is_current(config, run, row, label, {(batch.seed, batch.fold): about["CheckpointSHA256"]}):
             return
-        sidecar(path).unlink(missing_ok=True)  # of another network; a map without one is not there
+        sidecar(path).unlink(missing_ok=True)  # a map without sidecar counts as missing
         voxels = values[0].numpy()
         save_img(voxels, affine, path, space=SPACE)
         about_map = {
@@ -175,25 +175,25 @@ def _refuse_non_finite(maps: torch.Tensor, batch: Batch, label: str, n_networks:
             f"network of seed {batch.seed}, fold {batch.fold + 1}" if n_networks == 1 else "mean of networks"
         )
         raise DataError(
-            f"attribution.{label}: the maps of {participants} hold NaN or infinite values ({network}); leave "
-            f"the method out with ~attribution.{label}, or train again"
+            f"attribution.{label}: the maps of {participants} contain NaN or infinite values ({network}); "
+            f"remove the method with ~attribution.{label}, or train again"
         )
 
 
 def _seed_of(batch: Batch) -> int:
-    """For methods that draw random numbers: the same whatever was done before."""
+    """Seed for methods that draw random numbers; it does not depend on other batches."""
     return hash((batch.seed, batch.fold, int(batch.rows.index[0]))) % 2**31
 
 
 def _mean_maps(
     explainers: list[Explainer], inputs: torch.Tensor, targets: torch.Tensor, label: str, seed: int
 ) -> tuple[torch.Tensor, list[Any]]:
-    """Mean over the networks, and the details of each subject that the method returns."""
+    """Mean of the maps over networks, and the details that the method returns for each participant."""
     total, all_details = torch.zeros(inputs.shape), []
     for explainer in explainers:
         torch.manual_seed(seed)
         try:
-            with preserved(explainer.classifier):  # methods of others may leave something behind
+            with preserved(explainer.classifier):  # other packages may not restore the network
                 maps, details = _attribute(explainer.method, inputs.detach().requires_grad_(), targets)
         except AttributionError as error:
             raise AttributionError(
@@ -213,7 +213,7 @@ def _mean_maps(
 def _attribute(
     method: Any, inputs: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-    """Maps, and the details of each subject if the method returns any."""
+    """Maps, and the details of each participant if the method returns any."""
     if hasattr(method, "attribute_with_details"):
         maps, details = method.attribute_with_details(inputs, target=targets)
     else:

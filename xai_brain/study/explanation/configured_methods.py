@@ -21,18 +21,18 @@ from xai_brain.task.build import build_task
 
 
 def takes_reference(config: Config, label: str) -> bool:
-    """Whether a method asks for what is known of the training subjects."""
+    """Whether a method takes the `Reference` of the training participants."""
     return takes(instantiate(config.attribution[label]), "reference")
 
 
 def _parameters(config: Config, label: str) -> Mapping[str, inspect.Parameter]:
-    """Of the class or function that makes a method."""
+    """Parameters of the class or function that creates a method."""
     factory = instantiate(config.attribution[label])
     return inspect.signature(getattr(factory, "func", factory)).parameters
 
 
 def check_references(config: Config) -> None:
-    """Refuse methods that need images of training participants where these are not known.
+    """Raise an error for methods that need training participants if these are not known.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def check_references(config: Config) -> None:
 def build_method(
     config: Config, label: str, classifier: torch.nn.Module, reference: Reference | None
 ) -> tuple[Any, str]:
-    """A method of the settings, on what of the model's output it explains.
+    """Build a configured method for the output that it explains.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def build_method(
 
 
 def parameters_of(config: Config, label: str) -> dict[str, Any]:
-    """All parameters of a method, those that were left at their defaults too."""
+    """All parameters of a method, including defaults."""
     given = config.attribution[label]
     factory = instantiate(config.attribution[label])
     known = inspect.signature(getattr(factory, "func", factory)).parameters.values()

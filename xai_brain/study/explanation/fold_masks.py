@@ -1,4 +1,4 @@
-"""Masks from the training subjects of one network, and what it says of its test subjects through them."""
+"""Masks from training participants of one network, and its predictions for masked test images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from xai_brain.study.explanation.mask_unit import JOINT, KEPT, MaskUnit
 
 
 def validate_fold(unit: MaskUnit, context: EvaluationContext) -> None:
-    """Write the masks of a method and what the network says of its test subjects through them."""
+    """Write the masks of a method and the predictions of the network for masked test images."""
     for path in (unit.record, *unit.path.parent.glob(f"{unit.path.stem}_mask-*_place.nii.gz")):
         path.unlink(missing_ok=True)
     about = make_orders(unit, context)
@@ -46,21 +46,21 @@ def validate_fold(unit: MaskUnit, context: EvaluationContext) -> None:
 
 
 def make_orders(unit: MaskUnit, context: EvaluationContext) -> dict[str, Any]:
-    """Explain training subjects and save the order of voxels of each class and of all together.
+    """Explain training participants and save the ranks of voxels for each class and for all classes.
 
-    The order of a class is that of |mean map of its subjects|; the joint one that of the mean of these over
-    classes, in which evidence of opposite sign does not cancel.
+    Voxels are ranked by the absolute mean map of the participants of a class. The joint ranks use the mean of
+    these absolute maps over classes, so that attributions of opposite sign do not cancel.
 
     Parameters
     ----------
     unit : MaskUnit
-    context : Bench
-        Of the network; its rows, the test subjects, are not looked at.
+    context : EvaluationContext
+        Context of the network; its test participants are not used.
 
     Returns
     -------
     dict
-        Who was explained, and how many maps were empty and left out.
+        Participants that were explained, and the number of empty maps, which are excluded.
     """
     config, network, task = context.config, context.network, context.classifier.task
     random_state = config.evaluation.random_state
@@ -77,7 +77,7 @@ def make_orders(unit: MaskUnit, context: EvaluationContext) -> dict[str, Any]:
     known = maps.flatten(1).any(1).numpy()
     if n_empty := int((~known).sum()):
         where = f"{unit.label}, seed {network.seed} fold {network.fold + 1}"
-        log(f"validate: {where}: {n_empty} of {len(known)} maps are empty and left out")
+        log(f"validate: {where}: {n_empty} of {len(known)} maps are empty and excluded")
     means = {
         name: np.abs(maps[of_class, 0].numpy().mean(0, dtype=np.float64))
         for k, name in enumerate(task.names)
@@ -95,14 +95,14 @@ def make_orders(unit: MaskUnit, context: EvaluationContext) -> dict[str, Any]:
 
 
 def explained_subjects(training: pd.DataFrame, n_per_class: int, seed: int | list[int]) -> pd.DataFrame:
-    """A random sample of the training subjects of each class, one image of each.
+    """A random sample of the training participants of each class, one image of each.
 
     Parameters
     ----------
     training : pandas.DataFrame
         Rows of the cohort that the network was trained on.
     n_per_class : int
-        Of a class that has fewer, all.
+        If a class has fewer participants, all are used.
     seed : int or list of int
     """
     unique = training.drop_duplicates("participant_id")
@@ -111,7 +111,7 @@ def explained_subjects(training: pd.DataFrame, n_per_class: int, seed: int | lis
 
 
 def training_brain(context: EvaluationContext) -> np.ndarray:
-    """Voxels in more than half of the brains of the training subjects, (X, Y, Z) bool."""
+    """Voxels in more than half of the brains of the training participants, (X, Y, Z) bool."""
 
     def count() -> np.ndarray:
         brains = [np.load(path, mmap_mode="r") for path in context.training["volume_mask_path"]]

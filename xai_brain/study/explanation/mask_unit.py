@@ -1,4 +1,4 @@
-"""What one network says through the masks of one method: the files, and what they are of."""
+"""Masks of one method and network, and the files of their validation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Masked:
     def table(
         self, images: pd.DataFrame, kept: str, predicted: pd.DataFrame, retrained: bool
     ) -> pd.DataFrame:
-        """Rows of mask_predictions.tsv: images with the predictions of each."""
+        """Rows of mask_predictions.tsv: images with their predictions."""
         about = {"mask": self.mask, "area_percent": self.area_percent, "kept": kept}
         about |= {"control": self.control, "retrained": retrained, "draw": self.draw}
         columns = ["participant_id", "session_id", "seed", "fold", "target"]
@@ -67,7 +67,7 @@ class MaskUnit:
 
     @property
     def path(self) -> Path:
-        """Table of what the network says through all masks; its record lies beside it, .json."""
+        """Table of the predictions for all masked images; its manifest has the suffix .json."""
         name = f"desc-{self.label}_{network_name(self.network.seed, self.network.fold)}.tsv"
         return self.run.path / "evaluation" / "masks" / name
 
@@ -76,7 +76,7 @@ class MaskUnit:
         return self.path.with_suffix(".json")
 
     def order(self, mask: str, control: str = "map") -> Path:
-        """Image of the place of each voxel in the order of a map: 1 for the highest."""
+        """Image of the rank of each voxel in a map: 1 for the highest value."""
         what = mask if control == "map" else f"{mask}-{control}"
         return self.path.with_name(f"{self.path.stem}_mask-{what}_place.nii.gz")
 
@@ -96,11 +96,11 @@ class MaskUnit:
         return sha256(" ".join(parts).encode()).hexdigest()
 
     def is_done(self) -> bool:
-        """Whether the files are there, and of this network and these settings."""
+        """Whether the files exist and were made with this network and these settings."""
         return self.path.exists() and is_up_to_date(self.record, self.inputs_hash)
 
     def orders(self) -> dict[tuple[str, str], np.ndarray]:
-        """The saved orders by mask and control; none when all maps were empty."""
+        """The saved ranks by mask and control; none if all maps were empty."""
         names = class_names(read_tsv(self.run.participants))
         paths = {(mask, "map"): self.order(mask) for mask in (JOINT, *names)}
         paths[JOINT, "regions"] = self.order(JOINT, "regions")
@@ -116,7 +116,9 @@ class MaskUnit:
         for number, area in enumerate(settings.areas):
             n_voxels = voxels_of(area, brain)
             for (mask, control), order in orders.items():
-                if mask in (settings.which or [mask]) and n_voxels <= order.max():  # else the regions end
+                if (
+                    mask in (settings.which or [mask]) and n_voxels <= order.max()
+                ):  # else the regions are exhausted
                     found.append(Masked(mask, area, control, 0, top_k_mask(order, n_voxels)))
             sigma = mask_smoothness(top_k_mask(orders[JOINT, "map"], n_voxels), brain)
             for draw in range(settings.n_random):
@@ -125,10 +127,10 @@ class MaskUnit:
         return found
 
     def retraining_jobs(self) -> list[tuple[Masked, str, Path]]:
-        """Masks with what is kept and the file of what a network says that was trained again on it.
+        """Masks, the part that is kept, and the file of predictions of the network retrained on it.
 
-        Of random masks the first of each area only; the folds give others. Files are named by content, so
-        that no network is trained twice for the same mask.
+        Only the first random mask of each area is used; each fold has another one. Files are named by
+        content, so that no network is trained twice for the same mask.
         """
         found = []
         about = f"{self.network.sha256} {self.config.evaluation.masks.removal} "

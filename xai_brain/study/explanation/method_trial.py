@@ -1,4 +1,4 @@
-"""Whether the configured attribution methods can explain the chosen network, found out before training."""
+"""Check before training that the configured attribution methods apply to the network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ N_OF_CLASS = 3  # participants of each class in the reference of the trial
 
 
 def try_methods(config: Config, cohort: pd.DataFrame) -> None:
-    """Explain one volume by the untrained network with each configured method.
+    """Explain one volume with the untrained network and each configured method.
 
     Iterative methods make a single iteration (`trial_settings` of their `MethodInfo`), because the question
     is only whether a method applies to the network and its output.
@@ -37,12 +37,12 @@ def try_methods(config: Config, cohort: pd.DataFrame) -> None:
     ----------
     config : Config
     cohort : pandas.DataFrame
-        Prepared.
+        Prepared cohort.
 
     Raises
     ------
     ConfigError
-        Some methods fail: the reasons, and the settings that remove them.
+        Some methods fail; the message contains the reasons and the settings that remove the methods.
     """
     if not config.attribution:
         return
@@ -59,7 +59,7 @@ def try_methods(config: Config, cohort: pd.DataFrame) -> None:
         for label in config.attribution:
             try:
                 _try_method(config, label, classifier, reference, volume)
-            except Exception as error:  # whatever the class of a method does
+            except Exception as error:  # classes of methods may raise any exception
                 failures[label] = format_error(error)
     if failures:
         reasons = "; ".join(f"attribution.{label}: {reason}" for label, reason in failures.items())
@@ -87,6 +87,6 @@ def _try_method(
     if maps.shape != volume.shape:
         raise ConfigError(f"its maps have the shape {tuple(maps.shape)}, inputs {tuple(volume.shape)}")
     if not bool(maps.isfinite().all()):
-        raise ConfigError("its maps hold NaN or infinite values")
+        raise ConfigError("its maps contain NaN or infinite values")
     if "infidelity" in select_metrics(config.evaluation.card.metrics):
         multiplies_by_inputs(method, label)

@@ -1,4 +1,4 @@
-"""Explain every subject by the network that did not see it."""
+"""Explain every participant with the network that was not trained on it."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from xai_brain.study.settings import open_run
 from xai_brain.study.training.native import write_native_maps
 from xai_brain.study.training.networks import (
     Network,
-    described,
-    fingerprint,
+    describe_networks,
     is_weights_file,
     load_networks,
+    networks_hash,
     training_subjects,
 )
 
@@ -59,7 +59,7 @@ def explain_run(config: Config, methods: Sequence[str] | None = None) -> RunDire
     Returns
     -------
     RunDirectory
-        With attributions/ (NIfTI and JSON sidecar per subject and method) and images/.
+        With attributions/ (NIfTI and JSON sidecar per participant and method) and images/.
     """
     check_methods(config)
     run = open_run(config)
@@ -69,16 +69,18 @@ def explain_run(config: Config, methods: Sequence[str] | None = None) -> RunDire
     networks = load_networks(config, run)
     check_references(config)
     batches = _batches(config, first_repeat(read_tsv(run.predictions)), networks)
-    hashes = {key: fingerprint(found) for key, found in networks.items()}
+    hashes = {key: networks_hash(found) for key, found in networks.items()}
     labels = list(methods or config.attribution)
-    mine = select_shard((_name(label, b) for label in labels for b in batches), config.shard)
+    mine = select_shard((_unit_name(label, b) for label in labels for b in batches), config.shard)
     plan = {
-        label: [b for b in batches if _name(label, b) in mine and not _is_done(config, run, hashes, label, b)]
+        label: [
+            b for b in batches if _unit_name(label, b) in mine and not _is_done(config, run, hashes, label, b)
+        ]
         for label in labels
     }
     if not any(plan.values()) and has_all_images(run):
-        log(f"explain{_of(config)}: nothing to do, all maps of {', '.join(labels)} are there")
-        _bring_back(config, run, batches)
+        log(f"explain{_shard_suffix(config)}: nothing to do, all maps of {', '.join(labels)} exist")
+        _finish(config, run, batches)
         return run
 
     start = time.monotonic()
@@ -96,14 +98,14 @@ def explain_run(config: Config, methods: Sequence[str] | None = None) -> RunDire
         todo = {label: [b for b in missing if (b.seed, b.fold) == key] for label, missing in plan.items()}
         if any(todo.values()):
             _explain_with(config, run, cohort, those, todo, hashes)
-    _bring_back(config, run, batches)
+    _finish(config, run, batches)
     add_seconds(run, "explain", time.monotonic() - start)
     return run
 
 
-def _bring_back(config: Config, run: RunDirectory, batches: list[Batch]) -> None:
+def _finish(config: Config, run: RunDirectory, batches: list[Batch]) -> None:
     if config.shard and (n := n_maps_missing(config, run)):
-        log(f"explain{_of(config)}: done; {n} maps are left to other shards")
+        log(f"explain{_shard_suffix(config)}: done; {n} maps are left to other shards")
     elif config.explain.output_space == "native":
         rows = pd.concat([batch.rows for batch in batches])
         run_exclusive(run.locks, "native", lambda: write_native_maps(config, run, rows))
@@ -111,10 +113,10 @@ def _bring_back(config: Config, run: RunDirectory, batches: list[Batch]) -> None
 
 def n_maps_missing(config: Config, run: RunDirectory) -> int:
     """Maps of the methods and participants of a run that do not exist yet."""
-    if not config.attribution:  # maps of others, without a network
+    if not config.attribution:  # imported maps, without a network
         return 0
     networks = load_networks(config, run)
-    hashes = {key: fingerprint(found) for key, found in networks.items()}
+    hashes = {key: networks_hash(found) for key, found in networks.items()}
     return sum(
         not is_current(config, run, row, label, hashes)
         for batch in _batches(config, first_repeat(read_tsv(run.predictions)), networks)
@@ -123,12 +125,12 @@ def n_maps_missing(config: Config, run: RunDirectory) -> int:
     )
 
 
-def _of(config: Config) -> str:
+def _shard_suffix(config: Config) -> str:
     return f" shard {config.shard}" if config.shard else ""
 
 
-def _name(label: str, batch: Batch) -> str:
-    """Of a unit of work: a method and a batch."""
+def _unit_name(label: str, batch: Batch) -> str:
+    """Name of a unit of work: a method and a batch."""
     return f"{label}_{network_name(batch.seed, batch.fold)}_row-{batch.rows.index[0]}"
 
 
@@ -139,13 +141,13 @@ def _is_done(
 
 
 def check_methods(config: Config) -> None:
-    """Refuse a method that cannot be made, before anything depends on it."""
+    """Raise an error if a method cannot be created."""
     for label, method in config.attribution.items():
         try:
             instantiate(method)
         except InstantiationException as error:
             reason = str(error.__cause__ or error).splitlines()[0]
-            raise ConfigError(f"attribution.{label}: cannot be made: {reason}") from error
+            raise ConfigError(f"attribution.{label}: cannot be created: {reason}") from error
 
 
 def _batches(
@@ -168,10 +170,10 @@ def _explain_with(
     todo: dict[str, list[Batch]],
     hashes: dict[tuple[int, int], str],
 ) -> None:
-    """Maps of the subjects of whom these networks speak, but those that other processes make."""
+    """Make the missing maps of these networks, except those that other processes make."""
     done = partial(_is_done, config, run, hashes)
     if all(done(label, batch) for label, batches in todo.items() for batch in batches):
-        return  # another process was faster
+        return  # another process has made them
     classifiers = [network.load(config) for network in networks]
     references: list[Reference | None] = [None] * len(networks)
     known = not is_weights_file(config)  # the participants that they were trained on
@@ -182,8 +184,8 @@ def _explain_with(
             build_reference(train, task, n_volumes, grid)
             for train in training_subjects(config, run, cohort, networks)
         ]
-    about = described(networks)
-    who = (
+    about = describe_networks(networks)
+    which = (
         f"{len(networks)} networks"
         if len(networks) > 1
         else f"seed {networks[0].seed} fold {networks[0].fold + 1}"
@@ -197,14 +199,14 @@ def _explain_with(
         ]
         run_shared(
             run.locks,
-            {_name(label, b): b for b in batches},
+            {_unit_name(label, b): b for b in batches},
             done=partial(done, label),
             do=partial(explain_batch, config, run, cohort, label=label, explainers=explainers, about=about),
-            progress=partial(track, description=f"explain {who}, {label}"),
-            wait=partial(_waiting, who, label),
+            progress=partial(track, description=f"explain {which}, {label}"),
+            wait=partial(_log_waiting, which, label),
             stay=config.shard is None,
         )
 
 
-def _waiting(who: str, label: str, n: int) -> None:
-    log(f"explain {who}, {label}: waiting for {n} batches that other processes explain")
+def _log_waiting(which: str, label: str, n: int) -> None:
+    log(f"explain {which}, {label}: waiting for {n} batches that other processes explain")

@@ -1,4 +1,4 @@
-"""Other networks on the folds of a run: whole volumes, or slabs of slices that vote."""
+"""Train other networks on the folds of a run: on volumes, or on slabs of slices whose votes are averaged."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def fold_probabilities(
     seed: int,
     what: str = "",
 ) -> dict[str, np.ndarray]:
-    """Train a network on a fold, calibrate it on its validation part, predict that and its test part.
+    """Train a network on a fold, calibrate it on the validation part, predict validation and test part.
 
     Parameters
     ----------
     config : Config
-        Of the run: trainer and, for volumes, augmentation.
+        Settings of the run: trainer and, for volumes, augmentation.
     settings : Config
-        Of the baseline: features (slabs or volumes), network, n_slices and what differs in the trainer.
+        Settings of the baseline: features (slabs or volumes), network, n_slices and changed trainer settings.
     parts : dict of pandas.DataFrame
         ``train``, ``validation``, ``test``.
     task : Task
-        With the names of the classes.
+        Task with the names of the classes.
     seed : int
     what : str, optional
-        First words of the log lines of epochs.
+        Prefix of the log lines of epochs.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def fold_probabilities(
     own = replace(config, model=settings.network, trainer=trainer)
     data: SlabDataModule | BrainDataModule
     if settings.features == "slabs":
-        trainer.standardize = None  # that is done to volumes
+        trainer.standardize = None  # applies to volumes only
         assert settings.n_slices is not None
         data = SlabDataModule(parts, settings.n_slices, trainer.batch_size)
         x, _, z = get_grid(config.preprocessing.grid).shape

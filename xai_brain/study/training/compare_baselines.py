@@ -1,4 +1,4 @@
-"""The networks of a run beside its baselines: one table, paired tests, subjects matched for brain size."""
+"""Compare the networks of a run with its baselines: paired tests, and pairs matched for brain size."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ MATCHED = "auroc_size_matched"
 
 
 def compare_baselines(config: Config, run: RunDirectory) -> None:
-    """Write evaluation/baselines.tsv and its figures, when predictions or settings have changed.
+    """Write evaluation/baselines.tsv and its metrics, if predictions or settings have changed.
 
-    Rows: name, metric, value, ci_low, ci_high, n_subjects; of a baseline also the difference of the
+    Rows: name, metric, value, ci_low, ci_high, n_subjects; for a baseline also the difference of the
     network from it (DeLong for auroc, corrected resampled t-test for accuracy).
     """
     if not run.folds.exists():  # new participants, or imported maps
@@ -73,7 +73,7 @@ def compare_baselines(config: Config, run: RunDirectory) -> None:
             config.evaluation.random_state,
         )
         replaced = ("baseline/", f"test/{MATCHED}", "test/n_pairs_size_matched")
-        update_metrics(run, _figures(table), replace=replaced)
+        update_metrics(run, _named_metrics(table), replace=replaced)
         write_tsv(table, done)
         names = ("baselines", "brain_size_predictions", "chosen_network", "size_matched_pairs")
         write_manifest(
@@ -85,7 +85,7 @@ def compare_baselines(config: Config, run: RunDirectory) -> None:
 
 
 def write_brain_size_predictions(config: Config, run: RunDirectory) -> None:
-    """What brain size alone says, on the folds of the network."""
+    """Write predictions of a classifier that uses brain size only, on the folds of the networks."""
     column, participants = config.data.brain_size_column, read_tsv(run.participants)
     if column is None or column not in participants:
         raise ConfigError(f"data.brain_size_column={column}: {run.participants} has no such column")
@@ -101,7 +101,7 @@ def comparison_table(
     n_bootstrap: int = 1000,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Figures of all classifiers, and of the baselines what the network has more.
+    """Metrics of all classifiers, and the differences of the network from the baselines.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def comparison_table(
     pairs : DataFrame, optional
         From `size_matched_pairs`.
     n_participants : int
-        In the cohort.
+        Size of the cohort.
     n_bootstrap, random_state : int
 
     Returns
@@ -121,15 +121,15 @@ def comparison_table(
     """
     rows = []
     for name, table in predictions.items():
-        figures = classification_metrics(table, "", n_bootstrap, random_state)
+        metrics = classification_metrics(table, "", n_bootstrap, random_state)
         tests = {}
         if name != NETWORK and NETWORK in predictions:
             network = predictions[NETWORK]
             tests["auroc"] = ("DeLong", delong_test(network, table))
             tests["accuracy"] = ("corrected t", corrected_t_test(network, table, n_participants))
         for metric in METRICS:
-            row = {"name": name, "metric": metric, "value": figures[f"/{metric}"]}
-            row |= {key: figures[f"/{metric}_{key}"] for key in ("ci_low", "ci_high")}
+            row = {"name": name, "metric": metric, "value": metrics[f"/{metric}"]}
+            row |= {key: metrics[f"/{metric}_{key}"] for key in ("ci_low", "ci_high")}
             row["n_subjects"] = table["participant_id"].nunique()
             if metric in tests:
                 kind, found = tests[metric]
@@ -148,7 +148,7 @@ def comparison_table(
 
 
 def _pairs(config: Config, run: RunDirectory) -> pd.DataFrame | None:
-    """Test subjects of two classes with equal brain size, fold by fold of the first repeat; None without."""
+    """Pairs of test participants of two classes with equal brain size, in folds of the first repeat."""
     column, participants = config.data.brain_size_column, read_tsv(run.participants)
     if not column or participants["target"].nunique() != 2:
         return None
@@ -157,7 +157,7 @@ def _pairs(config: Config, run: RunDirectory) -> pd.DataFrame | None:
     pairs = size_matched_pairs(first_repeat(read_tsv(run.folds)), sizes, unique["target"])
     if pairs.empty:
         log(
-            f"{column}: no two test subjects of a fold differ in class and by at most {TOLERANCE:.0%} in size"
+            f"{column}: no test participants of a fold differ in class and by at most {TOLERANCE:.0%} in size"
         )
         return None
     write_tsv(pairs.assign(brain_size=sizes.loc[pairs["participant_id"]].to_numpy()),
@@ -165,13 +165,13 @@ def _pairs(config: Config, run: RunDirectory) -> pd.DataFrame | None:
     return pairs
 
 
-def _figures(table: pd.DataFrame) -> dict[str, float]:
-    figures: dict[str, float] = {}
+def _named_metrics(table: pd.DataFrame) -> dict[str, float]:
+    metrics: dict[str, float] = {}
     for row in table.to_dict("records"):
         prefix = "test" if row["name"] == NETWORK else f"baseline/{row['name']}"
-        if row["name"] != NETWORK or row["metric"] == MATCHED:  # training writes the other test figures
+        if row["name"] != NETWORK or row["metric"] == MATCHED:  # training writes the other test metrics
             key = f"{prefix}/{row['metric']}"
-            figures |= {key: row["value"], f"{key}_ci_low": row["ci_low"], f"{key}_ci_high": row["ci_high"]}
+            metrics |= {key: row["value"], f"{key}_ci_low": row["ci_low"], f"{key}_ci_high": row["ci_high"]}
         if row["name"] == NETWORK and row["metric"] == MATCHED:
-            figures["test/n_pairs_size_matched"] = row["n_subjects"] / 2
-    return defined_figures(figures)
+            metrics["test/n_pairs_size_matched"] = row["n_subjects"] / 2
+    return defined_figures(metrics)

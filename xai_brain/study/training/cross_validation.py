@@ -1,4 +1,4 @@
-"""Train one network per fold and seed; every subject is predicted by the network that did not see it."""
+"""Train one network per fold and seed; predict every participant with the network not trained on it."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def train_run(config: Config) -> RunDirectory:
 
 
 def train_networks(config: Config, run: RunDirectory) -> None:
-    """Folds, a network for each and seed, their predictions."""
+    """Create the folds, train one network per fold and seed, and predict the test participants."""
     start = time.monotonic()
     check_weights(config)
     cohort = prepared_cohort(config, run)
     check_brain_size(config, cohort)
-    begun: list[pd.DataFrame] = []
-    run_exclusive(run.locks, "begin", lambda: begun.extend(_begin(config, run, cohort)))
-    cohort, folds = begun
+    started: list[pd.DataFrame] = []
+    run_exclusive(run.locks, "begin", lambda: started.extend(_start(config, run, cohort)))
+    cohort, folds = started
     try_methods(config, cohort)
 
     run_shared(
@@ -99,20 +99,20 @@ def train_networks(config: Config, run: RunDirectory) -> None:
 
 
 def is_trained(config: Config, run: RunDirectory) -> bool:
-    """Whether predictions.tsv, all networks and the predictions of each are there."""
+    """Whether predictions.tsv, all networks and the predictions of each exist."""
     if not (run.predictions.exists() and run.folds.exists()):
         return False
     folds = fold_numbers(read_tsv(run.folds))
     return all(_is_fitted(config, run, fold, seed) for seed in config.seeds for fold in folds)
 
 
-def _begin(config: Config, run: RunDirectory, cohort: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Who takes part and who is in which fold: decided once, by the first process."""
-    if not is_trained(config, run):  # a network that is gone is trained again, and its predictions with it
+def _start(config: Config, run: RunDirectory, cohort: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Participants and folds of the run; the first process decides them, others read them."""
+    if not is_trained(config, run):  # missing networks are trained again
         run.predictions.unlink(missing_ok=True)
     at_work = is_locked(run.locks) and run.provenance.exists()
     if run.folds.exists() and (at_work or any((run.path / "checkpoints").glob("*.ckpt"))):
-        cohort, folds = same_cohort(cohort, run), read_tsv(run.folds)  # folds that are trained stay true
+        cohort, folds = same_cohort(cohort, run), read_tsv(run.folds)  # folds of trained networks stay valid
         audit(config, cohort, folds)
         return cohort, folds
     folds = folds_of(config, cohort)
@@ -128,18 +128,18 @@ def _begin(config: Config, run: RunDirectory, cohort: pd.DataFrame) -> tuple[pd.
 
 
 def _finish(config: Config, run: RunDirectory, folds: pd.DataFrame) -> None:
-    """Figures and predictions.tsv of all folds."""
+    """Write the metrics and predictions.tsv of all folds."""
     tables = [
         read_tsv(_fold_predictions(run, k, s, config)) for s in config.seeds for k in fold_numbers(folds)
     ]
     predictions = with_repeat(pd.concat(tables, ignore_index=True), folds)
     task = task_of_table(config.task, predictions.columns)
-    figures = defined_figures(task.scores(predictions, "test", config.evaluation.n_bootstrap))
-    if reason := task.missing_scores(predictions, figures):
+    metrics = defined_figures(task.scores(predictions, "test", config.evaluation.n_bootstrap))
+    if reason := task.missing_scores(predictions, metrics):
         log(f"train: {reason}")
-    # the figures in pairs of equal brain size stay: who has them looks whether predictions have changed
-    update_metrics(run, figures)
-    write_tsv(predictions, run.predictions)  # last: it says that training is complete
+    # metrics of size-matched pairs are kept; compare_baselines checks whether predictions have changed
+    update_metrics(run, metrics)
+    write_tsv(predictions, run.predictions)  # last: marks training as complete
 
 
 def _is_fitted(config: Config, run: RunDirectory, fold: int, seed: int) -> bool:
@@ -149,7 +149,7 @@ def _is_fitted(config: Config, run: RunDirectory, fold: int, seed: int) -> bool:
 def train_fold(
     config: Config, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int
 ) -> None:
-    """Fit the network of one fold and predict its test part; the predictions say that it is complete."""
+    """Fit the network of one fold and predict its test part; the predictions mark it as complete."""
     checkpoint = run.checkpoint(fold, seed)
     done, task = _fold_predictions(run, fold, seed, config), task_of(config, cohort)
     start = time.monotonic()
@@ -173,7 +173,7 @@ def train_fold(
             work_dir=Path(work_dir),
             report_epoch=report_epoch,
         )
-        _keep_logs(Path(work_dir), run.path / "logs" / checkpoint.stem)
+        _copy_logs(Path(work_dir), run.path / "logs" / checkpoint.stem)
         loaders = {"validation": datamodule.val_dataloader(), "test": datamodule.test_dataloader()}
         outputs = {part: predict_outputs(classifier, loader)[0] for part, loader in loaders.items()}
         write_atomic(checkpoint, partial(shutil.copyfile, network_file))
@@ -203,8 +203,8 @@ def _fold_predictions(run: RunDirectory, fold: int, seed: int, config: Config) -
     return checkpoint.with_name(f"{checkpoint.stem}_predictions.tsv")
 
 
-def _keep_logs(work_dir: Path, folder: Path) -> None:
-    """CSV and TensorBoard logs, without the intermediate checkpoints."""
+def _copy_logs(work_dir: Path, folder: Path) -> None:
+    """Copy CSV and TensorBoard logs, without the intermediate checkpoints."""
     for path in sorted(work_dir.rglob("*")):
         if path.is_file() and path.suffix != ".ckpt":
             target, content = folder / path.relative_to(work_dir), path.read_bytes()
@@ -216,7 +216,7 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 
 def check_weights(config: Config) -> None:
-    """Read `model.weights` before any work, and warn where published weights get another input."""
+    """Check that `model.weights` can be read; warn if published weights get another input."""
     if not (weights := config.model.get("weights")):
         return
     read_state_dict(weights)
@@ -231,7 +231,7 @@ def check_weights(config: Config) -> None:
 
 
 def check_brain_size(config: Config, cohort: pd.DataFrame) -> None:
-    """Refuse a column of brain size that holds none, before any training."""
+    """Raise an error before training if the column of brain size contains too few sizes."""
     column = config.data.brain_size_column
     if not column:
         return

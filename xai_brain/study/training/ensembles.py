@@ -1,4 +1,4 @@
-"""Predictions of the networks of a run put together: of all seeds, and of the kinds chosen within folds."""
+"""Ensembles of the networks of a run: mean over seeds, and the network chosen within each fold."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def with_ensembles(
 
 
 def validation_of(config: Config, run: RunDirectory, name: str) -> pd.DataFrame:
-    """What networks predict of their validation parts; empty when it is not known, or this is no network."""
+    """Predictions of networks for their validation parts; empty if there are none or this is no network."""
     if name == NETWORK:
         seeds, folds = list(config.seeds), fold_numbers(read_tsv(run.folds))
         paths: list[Path] = [run.validation(fold, seed) for seed in seeds for fold in folds]

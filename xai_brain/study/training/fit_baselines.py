@@ -1,4 +1,4 @@
-"""Fit classifiers on the folds of a run, to compare its networks with."""
+"""Fit baseline classifiers on the folds of a run."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def baselines_run(config: Config) -> RunDirectory:
 
 
 def check_baselines(config: Config) -> None:
-    """Refuse a missing table before any training."""
+    """Raise an error before training if the table of regional volumes is missing."""
     on_table = [name for name, settings in config.baselines.items() if settings["features"] == "morphometry"]
     if on_table and not config.morphometry:
-        raise ConfigError(f"no value for morphometry: the table of regional numbers that {on_table[0]} needs")
+        raise ConfigError(f"no value for morphometry: the table of regional volumes that {on_table[0]} needs")
     if on_table and not config.morphometry_path.is_file():
         raise ConfigError(f"morphometry={config.morphometry}: there is no such file")
 
@@ -77,7 +77,7 @@ def fitted_on_another_table(config: Config, run: RunDirectory) -> list[Path]:
 
 
 def fit_baselines(config: Config, run: RunDirectory) -> bool:
-    """Fit what is missing, fold by fold; False when there is nothing to do."""
+    """Fit the missing baselines, fold by fold; False if all are fitted."""
     missing = [name for name in config.baselines if not run.baseline(name).exists()]
     for name in list(missing):
         network = config.baselines[name].get("network")
@@ -107,7 +107,7 @@ def fit_baselines(config: Config, run: RunDirectory) -> bool:
 
 
 def table_features(config: Config, run: RunDirectory, cohort: pd.DataFrame, name: str) -> np.ndarray:
-    """Numbers of the table, (n_images, n_columns); logs the columns that are not used."""
+    """Features from the table, (n_images, n_columns); logs the columns that are not used."""
     path = config.morphometry_path
     features, dropped = morphometry_features(path, cohort, config.data.label)
     without = int(features.isna().all(axis=1).sum())
@@ -129,7 +129,7 @@ def fit_classifier(
     name: str,
     features: np.ndarray,
 ) -> None:
-    """Out-of-fold predictions of a scikit-learn classifier; training and validation part are one here."""
+    """Out-of-fold predictions of a scikit-learn classifier; it is fitted on training and validation part."""
     settings, task = read_baseline(name, config.baselines[name]), task_of(config, cohort)
     seed, usable = config.seeds[0], ~np.isnan(features).all(1)
 
@@ -180,7 +180,7 @@ def fit_classifier(
 def fit_network_baseline(
     config: Config, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame, name: str
 ) -> None:
-    """Out-of-fold predictions of another network, trained with the seeds and parts of the run's own."""
+    """Out-of-fold predictions of another network, with the seeds and parts of the networks of the run."""
     settings, task = read_baseline(name, config.baselines[name]), task_of(config, cohort)
 
     def fit(seed: int, fold: int) -> None:
@@ -192,7 +192,9 @@ def fit_network_baseline(
             for part, values in probabilities.items()
         }
         write_tsv(tables["validation"], run.baseline(name, f"validation_{network_name(seed, fold)}"))
-        write_tsv(tables["test"], run.baseline(name, network_name(seed, fold)))  # last: it is complete
+        write_tsv(
+            tables["test"], run.baseline(name, network_name(seed, fold))
+        )  # last: marks the unit as complete
         _log_score(what, task.summary(tables["test"]), len(tables["test"]), start)
 
     seeds = config.seeds[: settings.n_seeds]
@@ -212,7 +214,7 @@ def _log_score(what: str, score: str, n_tested: int, start: float) -> None:
 
 
 def _gather(run: RunDirectory, folds: pd.DataFrame, name: str, files: list[Path]) -> None:
-    """One table of all folds, and what was chosen in each; the predictions are written last."""
+    """Write one table of all folds, and the choices in each; the predictions are written last."""
     folder = run.baseline(name).parent
     predictions = pd.concat([read_tsv(path) for path in files], ignore_index=True)
     chosen: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""Settings of a run as what training one fold needs."""
+"""Data module and classifier settings for the training of one fold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xai_brain.task.protocol import Task
 
 
 def datamodule_of(config: Config, parts: dict[str, pd.DataFrame], seed: int) -> BrainDataModule:
-    """The parts of a fold as batches, the training part augmented as the settings say."""
+    """The parts of a fold as batches, with augmentation of the training part."""
     voxel_size_mm = tuple(get_grid(config.preprocessing.grid).spacing_mm)
     return BrainDataModule(
         parts,

@@ -21,11 +21,15 @@ from xai_brain.runs.seeds import split_random_state
 from xai_brain.task.build import build_task
 from xai_brain.task.labels import is_label
 
-OF_PARTS = ("allow_shared", "validation_fraction", "validation_by_seed")  # not of who is tested when
+OF_PARTS = (
+    "allow_shared",
+    "validation_fraction",
+    "validation_by_seed",
+)  # do not affect who is tested in which fold
 
 
 def folds_of(config: Config, cohort: pd.DataFrame) -> pd.DataFrame:
-    """The folds that the settings ask for, or the table that they name."""
+    """Folds according to the settings, or from the table that they name."""
     settings = asdict(config.folds)
     path, only, task = settings.pop("path"), settings.pop("only"), build_task(config.task)
     if path:
@@ -39,7 +43,7 @@ def folds_of(config: Config, cohort: pd.DataFrame) -> pd.DataFrame:
 
 
 def one_fold(folds: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """One fold under its number; who is tested in another of the same repeat only trains.
+    """One fold, with its number; participants tested in other folds of the repeat are used for training only.
 
     Raises
     ------
@@ -57,7 +61,7 @@ def one_fold(folds: pd.DataFrame, fold: int) -> pd.DataFrame:
 def split_prepared_fold(
     config: Config, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """Training, validation and test rows of a fold of a run; who validates may depend on the seed."""
+    """Training, validation and test rows of a fold of a run; the validation part may depend on the seed."""
     settings = config.folds
     return split_fold(
         cohort,
@@ -71,8 +75,8 @@ def split_prepared_fold(
 
 
 def audit(config: Config, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
-    """Refuse folds that share a participant, a family or an image between their sides."""
-    # of what effects were planted into: two copies of an image are one image, whatever they carry
+    """Raise an error if the parts of a fold share a participant, a family or an image."""
+    # source images of planted effects: copies of an image with different effects are one image
     volume_paths = cohort["source_volume_path" if "source_volume_path" in cohort else "volume_path"].tolist()
     hashed = cohort.assign(
         content=content_hashes(volume_paths), sha256=cohort["sha256"].str.partition("+")[0]
@@ -95,16 +99,16 @@ def log_folds(config: Config, run: RunDirectory, cohort: pd.DataFrame, folds: pd
         c for c in ("age", "sex", "site", config.data.brain_size_column) if c and not is_label(c, label)
     ]
     if config.augmentation.flip_probability:
-        log("augmentation.flip_probability: left and right are mixed; maps say nothing of laterality")
+        log("augmentation.flip_probability: left and right are mixed; maps cannot show laterality")
     has_classes = build_task(config.task).has_classes
     write_tsv(summarise_folds(cohort, folds, confounds, has_classes), run.fold_summary)
     if not has_classes:
         return
-    figures = {
+    metrics = {
         f"confound/{name}": value
         for name, value in confound_differences(cohort, confounds).items()
         if np.isfinite(value)
     }
-    update_metrics(run, figures, replace=("confound/",))
+    update_metrics(run, metrics, replace=("confound/",))
     for line in describe_confounds(cohort, confounds, label or "class"):
         log(line)

@@ -1,4 +1,4 @@
-"""Networks that are trained again on masked images: what the voxels of a mask hold, whoever learns it.
+"""Retrain networks on masked images, to measure the information in the voxels of a mask.
 
 References
 ----------
@@ -30,7 +30,7 @@ def retrain_masked(context: EvaluationContext, left: np.ndarray, path: Path) -> 
 
     Parameters
     ----------
-    context : Bench
+    context : EvaluationContext
     left : bool ndarray of shape (X, Y, Z)
         Voxels that are not replaced.
     path : Path
@@ -63,9 +63,9 @@ def retrain_masked(context: EvaluationContext, left: np.ndarray, path: Path) -> 
 def masked_volumes(
     context: EvaluationContext, part: pd.DataFrame, left: np.ndarray, folder: Path
 ) -> pd.DataFrame:
-    """The same rows with volumes of which only some voxels are left, written to a folder.
+    """Write volumes in which only some voxels are kept to a folder; returns the rows with their paths.
 
-    Augmentation comes later, as for images that had been so from the beginning.
+    Augmentation is applied afterwards, as to original images.
     """
     folder.mkdir(parents=True)
     kept, paths = torch.from_numpy(left), []
@@ -78,6 +78,6 @@ def masked_volumes(
 
 
 def read_retrained_predictions(images: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Probabilities that `train_again` wrote, in the order of the images."""
+    """Probabilities written by `retrain_masked`, in the order of the images."""
     order = pd.MultiIndex.from_frame(images[["participant_id", "session_id"]])
     return read_tsv(path).set_index(["participant_id", "session_id"]).loc[order].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Maps on the voxels of each subject's own image: ``xai-brain explain explain.output_space=native``."""
+"""Maps in the native space of each participant: ``xai-brain explain explain.output_space=native``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar, write_json
 from xai_brain.study.explanation.batches import map_path
 
-NATIVE = "T1w"  # BIDS: the space of the subject's own T1w
+NATIVE = "T1w"  # BIDS: the native space of a T1-weighted image
 
 
 def write_native_maps(config: Config, run: RunDirectory, predictions: pd.DataFrame) -> None:
-    """Bring the maps of all aligned subjects back; those that are newer than their map are kept.
+    """Resample the maps of all aligned participants to native space; existing newer files are kept.
 
     Parameters
     ----------
@@ -53,6 +53,6 @@ def write_native_maps(config: Config, run: RunDirectory, predictions: pd.DataFra
     if not n_written + n_there:
         raise ConfigError(
             "explain.output_space=native: no image of this run was aligned to MNI152 by xai_brain "
-            "(preprocessing.raw=true), so that there is no way back"
+            "(preprocessing.raw=true), so that the transformation to native space is not known"
         )
-    log(f"explain: {n_written} maps brought to the subjects' own images, below {run.path / 'native'}")
+    log(f"explain: {n_written} maps resampled to native space, in {run.path / 'native'}")

@@ -1,4 +1,4 @@
-"""Which trained networks speak of a subject: that of its fold, or of a new subject all of another run."""
+"""Trained networks that predict a participant: that of its fold, or all of another run."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read
 from xai_brain.study.participants import prepared_cohort, same_cohort
 from xai_brain.study.training.folds import split_prepared_fold
 
-ALL = (0, 0)  # seed and fold of a new subject: the networks speak together
+ALL = (0, 0)  # seed and fold of new participants: predictions are averaged over networks
 
-# errors of a file that can be read but is no checkpoint of a `BrainClassifier`
+# errors for a file that can be read but is not a checkpoint of a `BrainClassifier`
 NOT_A_CHECKPOINT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ImportError)
 
 
@@ -39,7 +39,7 @@ class Network:
     sha256: str
 
     def load(self, config: Config) -> CalibratedNetwork:
-        """In eval mode, on the device of the settings."""
+        """Load the network in evaluation mode, on the device of the settings."""
         gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
         device = torch.device("cuda" if gpu else "cpu")
         if is_weights_file(config) and not is_checkpoint(self.checkpoint):
@@ -69,12 +69,12 @@ def _load_weights(path: Path, config: Config) -> CalibratedNetwork:
 
 
 def load_classifier(path: Path, device: torch.device | str = "cpu") -> CalibratedNetwork:
-    """A checkpoint in eval mode; nothing in it is run.
+    """Load a checkpoint in evaluation mode, without running code from it.
 
     Raises
     ------
     ConfigError
-        It is damaged, no checkpoint of a `BrainClassifier`, or holds more than numbers and settings.
+        It is damaged, not a checkpoint of a `BrainClassifier`, or contains more than numbers and settings.
     """
     again = "run `xai-brain train` again"
     if not path.exists():
@@ -93,7 +93,7 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> Calibrate
 
 
 def load_networks(config: Config, run: RunDirectory) -> dict[tuple[int, int], list[Network]]:
-    """Networks that speak of the rows of predictions.tsv, by seed and fold.
+    """Networks that made the rows of predictions.tsv, by seed and fold.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def trained_run(config: Config) -> tuple[Config, RunDirectory]:
     Raises
     ------
     ConfigError
-        It is no run, or its training is not complete.
+        It is not a run, or its training is not complete.
     """
     run = RunDirectory(config.networks_path)
     if not run.config.exists():
@@ -165,15 +165,15 @@ def training_subjects(
         yield split_prepared_fold(config, cohort, folds, network.fold, network.seed)["train"]
 
 
-def fingerprint(networks: list[Network]) -> str:
-    """Hash of the checkpoint, or of all of them."""
+def networks_hash(networks: list[Network]) -> str:
+    """Hash of one checkpoint, or of all checkpoints together."""
     if len(networks) == 1:
         return networks[0].sha256
     return sha256("".join(network.sha256 for network in networks).encode()).hexdigest()
 
 
-def described(networks: list[Network]) -> dict[str, Any]:
-    """What a sidecar says of the networks that made a map."""
+def describe_networks(networks: list[Network]) -> dict[str, Any]:
+    """Description of the networks of a map, for its sidecar."""
     if len(networks) == 1:
         return {
             "Fold": networks[0].fold,
@@ -182,9 +182,9 @@ def described(networks: list[Network]) -> dict[str, Any]:
         }
     return {
         "NumberOfNetworks": len(networks),
-        "Networks": [described([network]) for network in networks],
+        "Networks": [describe_networks([network]) for network in networks],
         "Combination": "mean of the networks' maps",
-        "CheckpointSHA256": fingerprint(networks),
+        "CheckpointSHA256": networks_hash(networks),
     }
 
 

@@ -1,4 +1,4 @@
-"""A network that learned permuted labels: what its maps show is not the effect."""
+"""Network trained on permuted labels, whose maps cannot show the effect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from xai_brain.study.training.fold_training import classifier_settings, datamodu
 from xai_brain.study.training.folds import split_prepared_fold
 from xai_brain.study.training.networks import Network, load_classifier
 
-SEED = 20_000  # of the permutation
+SEED = 20_000  # seed of the permutation
 
 
 def permute_labels(table: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
@@ -45,7 +45,7 @@ def permute_labels(table: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
 def permuted_network(
     config: Config, run: RunDirectory, cohort: pd.DataFrame, network: Network
 ) -> CalibratedNetwork:
-    """Trained like `network` on its own subjects, with their labels permuted; kept beside it."""
+    """Network trained like `network` on the same participants with permuted labels; saved beside it."""
     path = network.checkpoint.with_name(f"{network.checkpoint.stem}_permuted.ckpt")
 
     def fit() -> None:

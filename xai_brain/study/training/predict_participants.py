@@ -33,9 +33,9 @@ from xai_brain.study.settings import open_run
 from xai_brain.study.training.networks import ALL, Network, is_weights_file, trained_networks, trained_run
 from xai_brain.task.protocol import Task
 
-LEAST_VARIATION = 0.05  # of brain size, SD by mean: 0.10 between adults, 0.02 to 0.03 after affine alignment
-PUBLISHED_MEDIAN = 700  # of intensities in the brain
-FEWEST_SIZES = 10  # that are needed to estimate their variation
+LEAST_VARIATION = 0.05  # SD / mean of brain size: 0.10 between adults, 0.02 to 0.03 after affine alignment
+PUBLISHED_MEDIAN = 700  # median intensity in the brain
+FEWEST_SIZES = 10  # needed to estimate the variation of brain size
 
 
 def predict_run(config: Config) -> RunDirectory:
@@ -53,7 +53,7 @@ def _predict(config: Config, run: RunDirectory) -> None:
     networks = trained_networks(config)
     cohort = prepared_cohort(config, run)
     if cohort.empty:
-        raise DataError(f"{config.data.root}: no image of it can be used; see {run.quarantine}")
+        raise DataError(f"{config.data.root}: none of its images can be used; see {run.quarantine}")
     if is_weights_file(config):
         check_published_input(config, cohort)
         log(
@@ -81,12 +81,12 @@ def _predict(config: Config, run: RunDirectory) -> None:
         **{column: mean[:, k] for k, column in enumerate(task.columns)},
     )
     if task.can_be_scored(table["target"].to_numpy()):
-        figures = task.scores(table, "test", config.evaluation.n_bootstrap)
-        update_metrics(run, defined_figures(figures), replace=("test/",))
+        metrics = task.scores(table, "test", config.evaluation.n_bootstrap)
+        update_metrics(run, defined_figures(metrics), replace=("test/",))
     else:
-        of_whom = "every class" if task.has_classes else "known target only"
-        log(f"predict: without participants of {of_whom} there are no test metrics")
-    write_tsv(table, run.predictions)  # last: it says that prediction is complete
+        required = "every class" if task.has_classes else "known target only"
+        log(f"predict: without participants of {required} there are no test metrics")
+    write_tsv(table, run.predictions)  # last: marks prediction as complete
     add_seconds(run, "predict", time.monotonic() - start)
     how = f"the mean of {len(networks)} networks" if len(networks) > 1 else "one network"
     log(f"predict: {len(table)} images by {how}, see {run.predictions}")
@@ -98,7 +98,7 @@ def check_published_input(config: Config, cohort: pd.DataFrame) -> None:
     Raises
     ------
     ConfigError
-        The intensities are of another scale.
+        The intensities have another scale.
     """
     if not is_published(config.networks_path):
         return
@@ -121,12 +121,12 @@ def check_published_input(config: Config, cohort: pd.DataFrame) -> None:
 
 
 def refuse_training_subjects(config: Config, cohort: pd.DataFrame) -> None:
-    """Refuse images that the networks were trained on; ids that occur in both cohorts are logged.
+    """Raise an error for images that the networks were trained on; ids that occur in both cohorts are logged.
 
     Raises
     ------
     DataError
-        The same image content is in the trained run, by file or as prepared.
+        The same image content is in the trained run, as a file or as a prepared volume.
     """
     settings, run = trained_run(config)
     before = read_tsv(run.participants)
@@ -139,11 +139,13 @@ def refuse_training_subjects(config: Config, cohort: pd.DataFrame) -> None:
             "out-of-fold predictions are there; remove them from this cohort"
         )
     if same := sorted(set(cohort["participant_id"]) & set(before["participant_id"])):
-        log_warning(f"{named(same)}: in training too, with other images; are they other participants?")
+        log_warning(
+            f"{named(same)}: also in the training cohort, with other images; check that participants differ"
+        )
 
 
 def _same_content(settings: Config, cohort: pd.DataFrame, run: RunDirectory) -> list[str]:
-    """Ids whose prepared volume is that of a training subject, where the training cohort can be read."""
+    """Ids whose prepared volume is that of a training participant, where the training cohort can be read."""
     try:
         trained = prepared_cohort(settings, run)
     except (DataError, OSError) as error:

@@ -23,8 +23,8 @@ FREE = (
     *("run_dir", "name", "networks", "overwrite", "trusted_modules"),
     *("data", "explain", "attribution", "evaluation"),
 )
-LABELS = ("label", "class_names", "threshold", "bins")  # as at training unless they are given
-RAW = ("raw", "skull_stripped", "alignment")  # how new images are brought to MNI152
+LABELS = ("label", "class_names", "threshold", "bins")  # those of training unless given
+RAW = ("raw", "skull_stripped", "alignment")  # alignment of new images to MNI152
 PUBLISHED_INPUT = ("kan2020_58x70x58", "none")  # grid and scaling
 PUBLISHED_CLASSES = ["female", "male"]
 
@@ -37,7 +37,7 @@ def predict_settings(overrides: list[str]) -> Config:
     overrides : list of str
         ``networks=<run>`` or ``model.weights=<file>``, ``data=...``, ``data.root=...``, ``run_dir=...``.
         Preparation and network are those of training; ``preprocessing.raw=true`` (or ``preprocessing=raw``)
-        extracts and aligns the new images first, whatever was needed for the images of training.
+        extracts and aligns the new images first, independent of the preprocessing of the training images.
 
     Raises
     ------
@@ -52,13 +52,15 @@ def predict_settings(overrides: list[str]) -> Config:
             "one of networks and model.weights is needed: networks=outputs/demo, the folder of a trained "
             "run, or model.weights=best_model_all, a file of weights"
         )
-    config = _of_weights(overrides, given) if weights else _of_run(composed, given, overrides)
+    config = (
+        _settings_of_weights(overrides, given) if weights else _settings_of_run(composed, given, overrides)
+    )
     changed = {name.split(".")[0] for name in given}
     for key in {"explain", "evaluation", "attribution"} & changed:
         setattr(config, key, getattr(composed, key))
     method = config.attribution.get("MeaningfulPerturbation")
     if weights and method and "attribution.MeaningfulPerturbation.fill" not in given:
-        method["fill"] = "blur"  # the default is made of images of training, which are not known
+        method["fill"] = "blur"  # the default needs training images, which are not known
     config.name, config.run_dir, config.overwrite = composed.name, composed.run_dir, composed.overwrite
     config.seeds = [ALL[0]]
     check_code(config)
@@ -66,15 +68,15 @@ def predict_settings(overrides: list[str]) -> Config:
     return config
 
 
-def _of_run(composed: Config, given: list[str], overrides: list[str]) -> Config:
+def _settings_of_run(composed: Config, given: list[str], overrides: list[str]) -> Config:
     """Settings of a trained run with other data."""
-    _refuse_training_settings([key for key in given if not _is_raw(key, overrides)])
+    _refuse_training_settings([key for key in given if not _is_alignment_setting(key, overrides)])
     config, trained = trained_run(composed)
     require_trust(trained.path, config.trusted_modules, composed.trusted_modules)
     config.trusted_modules = composed.trusted_modules
     if config.planted.kind:
         raise ConfigError(
-            f"networks={composed.networks}: its classes were planted and mean nothing for others"
+            f"networks={composed.networks}: its classes were planted and do not apply to other participants"
         )
     before, config.data = config.data, composed.data
     for key in LABELS:
@@ -84,20 +86,20 @@ def _of_run(composed: Config, given: list[str], overrides: list[str]) -> Config:
         config.data.brain_size_column = None  # needs folds
     if (task := build_task(config.task)).has_classes:
         config.data.class_names = task.names_in(read_tsv(trained.predictions).columns)
-    _take_raw(config, composed, given, str(composed.networks))
+    _copy_alignment_settings(config, composed, given, str(composed.networks))
     config.networks = composed.networks
     return config
 
 
-def _of_weights(overrides: list[str], given: list[str]) -> Config:
+def _settings_of_weights(overrides: list[str], given: list[str]) -> Config:
     """Settings of the network that a file of weights belongs to."""
     composed = typed(compose("predict", overrides, checked=False))
     path = Path(composed.model["weights"]).expanduser()
     training = [key for key in given if key.split(".")[0] not in ("model", "preprocessing")]
     _refuse_training_settings(training)
-    if is_checkpoint(path):  # of this project: it holds all that it needs
+    if is_checkpoint(path):  # a checkpoint of this project contains all settings
         saved = read_weights_file(path)["hyper_parameters"]
-        return _of_checkpoint(composed, given, overrides, path, saved)
+        return _settings_of_checkpoint(composed, given, overrides, path, saved)
     if is_published(path) and str(composed.model.get("_target_", "")).endswith(".Kan2020"):
         if "preprocessing" not in given:
             composed = typed(compose("predict", ["preprocessing=kan2020", *overrides], checked=False))
@@ -110,7 +112,7 @@ def _of_weights(overrides: list[str], given: list[str]) -> Config:
             composed.data.class_names = PUBLISHED_CLASSES
     elif "preprocessing" not in given:
         raise ConfigError(
-            f"model.weights={path}: the file does not say how the images of training were prepared; "
+            f"model.weights={path}: the file does not state how the training images were prepared; "
             "give preprocessing=... as at training"
         )
     if not build_task(composed.task).has_classes:
@@ -126,24 +128,24 @@ def _of_weights(overrides: list[str], given: list[str]) -> Config:
     return composed
 
 
-def _of_checkpoint(
+def _settings_of_checkpoint(
     composed: Config, given: list[str], overrides: list[str], path: Path, saved: dict[str, Any]
 ) -> Config:
-    """Settings that a checkpoint of this project keeps."""
+    """Settings that are stored in a checkpoint of this project."""
     other = [key for key in given if key.startswith(("model", "preprocessing")) and key != "model.weights"]
-    _refuse_training_settings([key for key in other if not _is_raw(key, overrides)])
+    _refuse_training_settings([key for key in other if not _is_alignment_setting(key, overrides)])
     if "data.class_names" in given and composed.data.class_names != saved["output_names"]:
         raise ConfigError(
             f"data.class_names={composed.data.class_names}: those of {path} are {saved['output_names']}"
         )
     if not saved["preprocessing"]:
-        raise ConfigError(f"model.weights={path}: does not say how the images of training were prepared")
+        raise ConfigError(f"model.weights={path}: does not state how the training images were prepared")
     config = deepcopy(composed)
     config.networks, config.model, config.task = str(path), saved["network"], saved["task"]
     if build_task(config.task).has_classes:
         config.data.class_names = saved["output_names"]
     config.preprocessing = read_preprocessing(saved["preprocessing"])
-    _take_raw(config, composed, given, str(path))
+    _copy_alignment_settings(config, composed, given, str(path))
     return config
 
 
@@ -153,21 +155,21 @@ def _refuse_training_settings(given: list[str]) -> None:
             raise ConfigError(f"{key} cannot be changed by `xai-brain predict`: it belongs to training")
 
 
-def _is_raw(key: str, overrides: list[str]) -> bool:
-    """Whether a setting says how new images are brought to MNI152; the group ``raw`` says only this."""
+def _is_alignment_setting(key: str, overrides: list[str]) -> bool:
+    """Whether a setting determines how new images are aligned to MNI152, as the group ``raw`` does."""
     if key == "preprocessing":
         return "preprocessing=raw" in overrides
     return key in [f"preprocessing.{name}" for name in RAW]
 
 
-def _take_raw(config: Config, composed: Config, given: list[str], networks: str) -> None:
-    """Take from the settings given now how new images are brought to MNI152."""
+def _copy_alignment_settings(config: Config, composed: Config, given: list[str], networks: str) -> None:
+    """Copy the given settings for the alignment of new images to MNI152."""
     aligned_at_training = config.preprocessing.raw and config.preprocessing.alignment
     for name in RAW:
         if f"preprocessing.{name}" in given or (name == "raw" and "preprocessing" in given):
             setattr(config.preprocessing, name, getattr(composed.preprocessing, name))
     if aligned_at_training and config.preprocessing.alignment != aligned_at_training:
         raise ConfigError(
-            f"preprocessing.alignment={config.preprocessing.alignment}: the images of training of {networks} "
+            f"preprocessing.alignment={config.preprocessing.alignment}: the training images of {networks} "
             f"were aligned with {aligned_at_training}"
         )
