@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         with temporary_verbosity(chosen[0] if chosen else None), log_seconds(f"xai-brain {command}"):
-            if command not in TOOLS:
+            if command not in TOOLS and _is_first_process():
                 log(f"xai-brain {command}: starting")
             return _function("tools", command)(rest) if command in TOOLS else _start(command, rest)
     except KeyboardInterrupt:
@@ -63,6 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get("XAI_BRAIN_DEBUG"):
             raise
         return _fail(error)
+
+
+def _is_first_process() -> bool:
+    """Whether this is the only process that torchrun or SLURM has started, or the first."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
 def _start(command: str, rest: list[str]) -> int:
