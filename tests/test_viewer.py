@@ -407,3 +407,56 @@ def test_what_is_no_picture_of_moderate_size_is_not_kept(make_run, sent, monkeyp
     viewer._ipython_display_()
     viewer.canvas._handle_custom_msg({"kind": "picture"}, [content])
     assert shell.updates == []
+
+
+def write_atlas(folder):
+    """Labels 1 and 2 on the grid of the maps, with names in the table beside the image."""
+    labels = np.zeros(SHAPE, np.int16)
+    labels[2:6, 2:-2, 2:-2], labels[6:-2, 2:-2, 2:-2] = 1, 2
+    path = folder / "tpl-MNI152_atlas-Two_dseg.nii.gz"
+    nib.save(nib.Nifti1Image(labels, awkward_affine()), path)
+    (folder / "tpl-MNI152_atlas-Two_dseg.tsv").write_text("index\tname\n1\tfirst\n2\tsecond\n")
+    return path
+
+
+def region_at(viewer, voxel):
+    mm = nib.affines.apply_affine(awkward_affine(), voxel)
+    return viewer.readout(mm)["region"]
+
+
+@pytest.mark.parametrize("how", ["positional", "run"])
+def test_regions_have_the_names_of_the_table_beside_the_atlas(how, make_run, sent, tmp_path):
+    run, path = make_run(), write_atlas(tmp_path)
+    if how == "run":
+        run.config.write_text(f"evaluation: {{atlas: {path}}}\n")
+    viewer = SliceViewer(run, path) if how == "positional" else SliceViewer(run)
+    assert region_at(viewer, (3, 5, 5)) == "first"
+    assert region_at(viewer, (8, 5, 5)) == "second"
+    assert viewer.controls["atlas"].layout.display == ""
+
+
+def test_controls_of_things_that_do_not_exist_are_hidden(make_run, sent):
+    run = make_run()
+    viewer = SliceViewer(run)
+    assert {name: viewer.controls[name].layout.display for name in ("truth", "atlas")} == {
+        "truth": "none",
+        "atlas": "none",
+    }
+    assert viewer.controls["inside"].layout.display != "none"
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[4:6, 4:6, 4:6] = 1
+    save_img(truth, awkward_affine(), run.image("sub-0001", None, "mask"))
+    viewer = SliceViewer(run)
+    assert viewer.controls["truth"].layout.display == "none"  # of the first participant
+    viewer.show("sub-0001")
+    assert viewer.controls["truth"].layout.display == ""
+
+
+def test_the_comparison_of_images_is_no_method(make_run, sent):
+    run = make_run()
+    for method in ("GradCAM", "image"):
+        save_img(np.ones(SHAPE, np.float32), awkward_affine(), run.group_map(method, "m-minus-f", "t"))
+    viewer = SliceViewer(run)
+    assert "image" not in viewer._catalogue.methods
+    viewer.show("t m minus f")
+    assert list(viewer._scene.layers) == ["GradCAM"]

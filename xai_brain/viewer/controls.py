@@ -33,7 +33,10 @@ def display_controls(canvas: SliceCanvas) -> tuple[widgets.Box, dict[str, widget
     for name, (options, text) in choices.items():
         controls[name] = widgets.Dropdown(options=options, description=text, style=style, layout=auto)
     for name, text in CHECKS.items():
-        controls[name] = widgets.Checkbox(getattr(canvas, name), description=text, indent=False, layout=auto)
+        own_layout = widgets.Layout(width="auto")  # some are hidden
+        controls[name] = widgets.Checkbox(
+            getattr(canvas, name), description=text, indent=False, layout=own_layout
+        )
     for name, control in controls.items():
         if name != "scale":
             own = "index" if isinstance(control, widgets.Dropdown) else "value"

@@ -11,7 +11,6 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from xai_brain.io.nifti import load_img
 from xai_brain.io.orientation import validate_orientation
 from xai_brain.runs.directory import RunDirectory
 from xai_brain.viewer.canvas import DIALS, SliceCanvas
@@ -21,6 +20,7 @@ from xai_brain.viewer.last_view import LastView
 from xai_brain.viewer.loading import load_scene
 from xai_brain.viewer.page import write_page
 from xai_brain.viewer.readout import clusters_of, readout_at
+from xai_brain.viewer.regions import given_regions, regions_of_run
 from xai_brain.viewer.render3d import RenderTab
 from xai_brain.viewer.scene import Scene
 
@@ -37,9 +37,10 @@ class SliceViewer(widgets.VBox):
     ----------
     run_dir : path or RunDirectory
     labels_img : image or path, optional
-        Atlas in the space of the maps, on any grid: its outline, and the names of regions.
+        Atlas in the space of the maps, on any grid: its outline, and the names of regions. Default: the atlas
+        of the run (setting ``evaluation.atlas``).
     lut : pandas.DataFrame, optional
-        Columns ``index`` and ``name``.
+        Columns ``index`` and ``name``. Default: the table beside the file of the atlas.
 
     Examples
     --------
@@ -49,7 +50,6 @@ class SliceViewer(widgets.VBox):
     def __init__(
         self,
         run_dir: str | Path | RunDirectory | GivenImages,
-        *,
         labels_img: Image | None = None,
         lut: pd.DataFrame | None = None,
     ):
@@ -59,9 +59,11 @@ class SliceViewer(widgets.VBox):
         else:
             run = run_dir if isinstance(run_dir, RunDirectory) else RunDirectory(Path(run_dir))
             self._catalogue, self._folder = RunCatalogue(run), run.path / "figures"
-        self._messages = list(self._catalogue.messages)
-        self._labels_img = self._read_labels(labels_img)
-        self._lut = lut
+        self._labels_img, self._lut, messages = given_regions(labels_img, lut)
+        if labels_img is None and isinstance(self._catalogue, RunCatalogue):
+            atlas = (self._catalogue.setting(f"evaluation.{name}") for name in ("atlas", "atlas_table"))
+            self._labels_img, self._lut, messages = regions_of_run(*atlas)
+        self._messages = [*self._catalogue.messages, *messages]
         self._methods = list(self._catalogue.methods[:MAX_PANELS])
         self._common: dict[str, float] | None = None
         self._scene: Scene | None = None
@@ -160,19 +162,14 @@ class SliceViewer(widgets.VBox):
         self._last_view.display()
 
     # -- inside --------------------------------------------------------------------------------
-    def _read_labels(self, labels_img: Image | None) -> nib.Nifti1Image | None:
-        if not isinstance(labels_img, str | Path):
-            return labels_img
-        try:
-            return load_img(labels_img)
-        except ValueError as error:
-            self._messages.append(f"atlas: {error}")
-            return None
-
     def _show(self, entry: Entry) -> None:
         loaded = load_scene(self._catalogue.images_of(entry), self._labels_img, self._lut)
         self._scene = loaded if isinstance(loaded, Scene) else None
         self._problems = loaded.messages if isinstance(loaded, Scene) else loaded
+        there = {"truth": self._scene is not None and self._scene.truth is not None}
+        there["atlas"] = self._labels_img is not None
+        for name, exists in there.items():  # controls only for what can be shown
+            self.controls[name].layout.display = "" if exists else "none"
         self._send_scene()
         self._render.changed()
 
