@@ -273,7 +273,7 @@ BAD = {
         lambda r: (save_mask(np.ones(COARSE_SHAPE))(r), truncate(mask(r), 60)), "is it truncated", mask
     ),
     "mask that is a broken link": Bad(lambda r: mask(r).symlink_to("nowhere"), "is a link to nowhere", mask),
-    "broken link": Bad(broken_link, r"is a link to \S+annex\S+, which does not exist; fetch it"),
+    "broken link": Bad(broken_link, r"is a link to \S+annex\S+, which does not exist; fetch the file"),
     "directory": Bad(directory, "is a folder, not an image"),
     "no image": Bad(lambda r: image(r).unlink(), "no T1w image", lambda r: image(r).parent),
     "two images": Bad(

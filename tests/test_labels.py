@@ -120,4 +120,4 @@ def test_people_whose_sessions_are_of_different_classes_are_left_out_and_named()
     lines = []
     assert of_one_class(table, lines.append)["participant_id"].tolist() == ["sub-2"]
     assert len(lines) == 1
-    assert "sub-1: of several classes" in lines[0]
+    assert "sub-1: sessions of several classes" in lines[0]
