@@ -268,26 +268,27 @@ def test_prepared_volumes_of_a_cohort(cohort):
 
 
 def test_the_network_of_a_fold_gives_its_predictions(study):
-    rows = study.predictions.query("fold == 1 and seed == 1")
-    logits = study.network(fold=1, seed=1)(study.inputs(rows["participant_id"].tolist()))
+    rows = study.predictions.query("fold == 2 and seed == 1")
+    logits = study.network(fold=2, seed=1)(study.inputs(rows["participant_id"].tolist()))
     expected = rows[["prob_female", "prob_male"]].to_numpy()
     np.testing.assert_allclose(logits.softmax(1).detach().numpy(), expected, atol=1e-5)
-    assert {"train/loss", "val/loss"} <= set(study.history(fold=1, seed=1)["metric"])
+    assert {"train/loss", "val/loss"} <= set(study.history(fold=2, seed=1)["metric"])
 
 
-def test_participants_have_the_fold_in_which_they_are_tested(study):
+def test_participants_have_the_fold_in_which_they_are_tested(study, maps):
     folds = study.predictions.drop_duplicates("participant_id").set_index("participant_id")["fold"]
+    assert set(folds) == set(maps.table["fold"]) == {1, 2}
     participants = study.participants.set_index("participant_id")
     pd.testing.assert_series_equal(participants["fold"], folds.reindex(participants.index))
 
 
 def test_the_reference_is_of_training_participants(study):
-    participants = study.participants.query("fold != 0 and label == 'male'")["participant_id"]
-    mean = study.reference(fold=0).class_means[1]
+    participants = study.participants.query("fold != 1 and label == 'male'")["participant_id"]
+    mean = study.reference(fold=1).class_means[1]
     volumes = study.inputs(participants.tolist())
     spread = (volumes.mean(0) - mean).abs().max() / volumes.std(0).max()
     assert spread < 1  # training participants less those of validation
-    assert study.reference(fold=0, n_volumes=4).volumes.shape[0] == 4
+    assert study.reference(fold=1, n_volumes=4).volumes.shape[0] == 4
 
 
 def test_networks_are_compared_with_brain_size(study, tmp_path):
@@ -334,9 +335,16 @@ def test_regions_are_compared_between_classes(maps, small_run):
     labels_img = nib.Nifti1Image(np.where(inside, np.where(x_mm < 0, 1, 2), 0).astype(np.int16), img.affine)
     lut = pd.DataFrame({"index": [1, 2], "name": ["left half", "right half"]})
     table = maps.compare_regions(labels_img, lut, n_perm=50)
-    assert set(table["class_a"]) == {"male"}
-    np.testing.assert_allclose(table["mean_a"] - table["mean_b"], table["difference"], rtol=1e-6)
-    assert table["p"].between(0, 1).all()
+    assert set(table["class_a"]) == {"female"}
+    assert set(table["class_b"]) == {"male"}
+    assert "age" in table["confounds"].iloc[0]
+    unadjusted = maps.compare_regions(labels_img, lut, confounds=[], n_perm=50)
+    np.testing.assert_allclose(
+        unadjusted["mean_b"] - unadjusted["mean_a"], unadjusted["difference"], rtol=1e-6
+    )
+    with pytest.raises(ConfigError, match="no column 'agee'"):
+        maps.compare_regions(labels_img, lut, confounds=["agee"])
+    assert table["p"].between(1 / 51, 1).all()
     predicted = xb.open_study(small_run.path).maps
     with pytest.raises(ConfigError, match="GradCAM: "):
         predicted.compare_regions(labels_img, lut)
@@ -364,8 +372,8 @@ def test_networks_are_evaluated_on_masked_images(study, maps):
         (lambda s, m: s.explain(["Gradcam"]), "method 'Gradcam'; there are .*GradCAM, .*Saliency"),
         (lambda s, m: s.explain(["GradCAM"], target="man"), "target 'man'; there are .*female, male"),
         (lambda s, m: s.explain(["GradCAM"], seeds=[7]), "seed 7; there are 0, 1"),
-        (lambda s, m: s.network(2), "fold 2; there are 0, 1"),
-        (lambda s, m: s.history(0, seed=3), "seed 3; there are 0, 1"),
+        (lambda s, m: s.network(3), "fold 3; there are 1, 2"),
+        (lambda s, m: s.history(1, seed=3), "seed 3; there are 0, 1"),
         (lambda s, m: s.inputs(["sub-1"]), "participant 'sub-1'; there are sub-0001, "),
         (lambda s, m: xb.load_cohort("bidz"), "layout 'bidz'; there are bids, .*synthetic, table"),
         (lambda s, m: xb.load_cohort("synthetic", n=3), "'n'; there are n_subjects, "),

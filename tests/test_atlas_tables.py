@@ -20,7 +20,8 @@ from xai_brain.io.nifti import ImageError, get_grid
 from xai_brain.reporting.html_report import write_report
 from xai_brain.runs.directory import read_json, read_tsv, sidecar, write_json
 from xai_brain.stages.evaluate import evaluate
-from xai_brain.statistics.region_permutation import permutation_p
+from xai_brain.statistics.group_design import make_design
+from xai_brain.statistics.region_regression import bootstrap_differences, permutation_test
 from xai_brain.statistics.regions import compare_classes, region_values, top_regions
 
 SHAPE = (5, 6, 7)
@@ -89,6 +90,12 @@ def tidy(values: np.ndarray, classes: list[str], **columns: object) -> pd.DataFr
     )  # fmt: skip
 
 
+def design_of(second, **confounds):
+    """Design of two classes; `second` says who belongs to the second class."""
+    table = pd.DataFrame({"participant_id": [f"s{i}" for i in range(len(second))], **confounds})
+    return make_design(table.assign(label=np.where(second, "b", "a")), ("a", "b"), list(confounds))
+
+
 def test_p_is_that_of_all_permutations():
     rng = np.random.default_rng(0)
     values = rng.standard_normal((9, 3)) + np.outer(np.arange(9) < 4, [0, 1.5, -2])
@@ -103,15 +110,17 @@ def test_p_is_that_of_all_permutations():
         ).pvalue
         for k in range(3)
     ]
-    np.testing.assert_allclose(permutation_p(values, first, 40_000), exact, atol=0.01)
+    np.testing.assert_allclose(permutation_test(values, design_of(~first), 40_000).p, exact, atol=0.01)
 
 
 def test_p_agrees_with_a_t_test_of_many_subjects():
     rng = np.random.default_rng(1)
     values = rng.standard_normal((120, 6)) + np.outer(np.arange(120) < 60, np.linspace(0, 0.5, 6))
     first = np.arange(120) < 60
-    expected = stats.ttest_ind(values[first], values[~first]).pvalue
-    np.testing.assert_allclose(permutation_p(values, first, 20_000), expected, atol=0.015)
+    expected = stats.ttest_ind(values[~first], values[first])
+    found = permutation_test(values, design_of(~first), 20_000)
+    np.testing.assert_allclose(found.t, expected.statistic)
+    np.testing.assert_allclose(found.p, expected.pvalue, atol=0.015)
 
 
 def test_p_is_uniform_under_the_null_within_blocks_too():
@@ -119,7 +128,7 @@ def test_p_is_uniform_under_the_null_within_blocks_too():
     first, folds = np.arange(40) % 2 == 0, np.arange(40) // 8
     scale = 10.0 ** np.arange(5)[folds]  # every fold's model has a scale and an offset of its own
     values = (rng.standard_normal((40, 400)) + 3) * scale[:, None]
-    p = permutation_p(values, first, 1000, blocks=folds)
+    p = permutation_test(values, design_of(~first, fold=folds), 1000, blocks=folds).p
     assert stats.kstest(p, "uniform").pvalue > 0.01
     assert 0.02 < (p <= 0.05).mean() < 0.09
 
@@ -128,10 +137,82 @@ def test_blocks_keep_a_difference_of_folds_out():
     first = np.array([True, True, True, False, True, False, False, False])
     folds = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     values = np.where(folds == 0, 1.0, 5.0)[:, None]  # differs between folds only
-    assert permutation_p(values, first, 2000, blocks=folds)[0] == 1
+    adjusted = permutation_test(values, design_of(~first, fold=folds), 2000, blocks=folds)
+    assert adjusted.p[0] == 1
+    assert adjusted.difference[0] == 0
     # with free labels it would look like an effect: 4 of one class, 3 of them in fold 0
     exact = stats.hypergeom(8, 4, 4).pmf([0, 1, 3, 4]).sum()
-    assert permutation_p(values, first, 20_000)[0] == pytest.approx(exact, abs=0.015)
+    assert permutation_test(values, design_of(~first), 20_000).p[0] == pytest.approx(exact, abs=0.015)
+
+
+def test_t_is_that_of_ordinary_least_squares():
+    rng = np.random.default_rng(6)
+    second, folds = rng.random(50) < 0.4, np.arange(50) % 3
+    age = rng.normal(50, 10, 50) + 5 * second
+    values = rng.standard_normal((50, 4)) + 0.05 * age[:, None] + np.outer(second, [0, 0.5, 1, -2])
+    found = permutation_test(values, design_of(second, age=age, fold=folds), 99, blocks=folds)
+    columns = np.column_stack([second, np.ones(50), age, folds == 1, folds == 2])
+    beta, size, *_ = np.linalg.lstsq(columns, values, rcond=None)
+    error = np.sqrt(size / 45 * np.linalg.inv(columns.T @ columns)[0, 0])
+    np.testing.assert_allclose(found.difference, beta[0])
+    np.testing.assert_allclose(found.t, beta[0] / error)
+    assert found.p.min() == 0.01  # 1 / (n_perm + 1) of the largest effect
+    draws = bootstrap_differences(
+        values, design_of(second, age=age, fold=folds), second + 2 * folds, 4000, np.random.default_rng(0)
+    )
+    np.testing.assert_allclose(draws.mean(0), beta[0], atol=0.05)
+    np.testing.assert_allclose(draws.std(0), error, rtol=0.2)
+
+
+def test_p_is_uniform_under_the_null_with_a_confound():
+    """Class and region both follow age, and nothing else."""
+    rng = np.random.default_rng(7)
+    age = rng.normal(0, 1, 60)
+    second = age + rng.normal(0, 1, 60) > 0
+    values = 2 * age[:, None] + rng.exponential(1, (60, 400))
+    p = permutation_test(values, design_of(second, age=age), 1000).p
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert 0.02 < (p <= 0.05).mean() < 0.09
+    assert p.min() >= 1 / 1001
+
+
+def test_a_confound_that_explains_the_difference_removes_it():
+    rng = np.random.default_rng(11)
+    size = np.r_[rng.normal(1300, 50, 40), rng.normal(1500, 50, 40)]
+    values = (size / 100 + rng.normal(0, 0.2, 80))[:, None]
+    table = tidy(values, ["female"] * 40 + ["male"] * 40, fold=0)
+    participants = table[["participant_id"]].assign(icv=size)
+    messages = []
+    options = {"n_perm": 999, "n_bootstrap": 500, "measures": ["mean"], "participants": participants}
+    [raw] = compare_classes(table, ["female", "male"], confounds=[], **options).to_dict("records")
+    assert raw["difference"] == pytest.approx(values[40:].mean() - values[:40].mean())
+    assert raw["difference"] == pytest.approx(raw["mean_b"] - raw["mean_a"])
+    assert raw["p"] == 0.001
+    [row] = compare_classes(
+        table, ["female", "male"], confounds=["icv", "fold"], report=messages.append, **options
+    ).to_dict("records")
+    assert row["ci_low"] < 0 < row["ci_high"]
+    assert abs(row["difference"]) < 0.2
+    assert row["p"] > 0.05
+    assert (row["mean_a"], row["mean_b"]) == (raw["mean_a"], raw["mean_b"])  # not adjusted
+    assert row["confounds"] == "icv"
+    assert messages == ["M, male minus female: confound fold dropped: the same for all"]
+
+
+def test_participants_without_a_confound_are_excluded_and_counted():
+    values = np.random.default_rng(9).standard_normal((12, 2))
+    table = tidy(values, list("ab") * 6, fold=0)
+    ages = np.where(np.arange(12) < 2, np.nan, 30.0 + np.arange(12))
+    participants = table.drop_duplicates("participant_id")[["participant_id"]].assign(age=ages)
+    messages = []
+    found = compare_classes(
+        table, ["a", "b"], participants=participants, confounds=["age"], n_perm=20, report=messages.append
+    )
+    assert set(found["n_a"]) == set(found["n_b"]) == {5}
+    assert messages == ["M, b minus a: 2 participants excluded: 2 with no age"]
+    nothing = compare_classes(table.replace({"class": {"b": "a"}}), ["a", "b"], report=messages.append)
+    assert nothing.empty
+    assert "M, b minus a: regions are not compared: 12 a, 0 b: at least 2" in messages[-1]
 
 
 def test_planted_difference_is_found_in_its_region_alone():
@@ -144,8 +225,8 @@ def test_planted_difference_is_found_in_its_region_alone():
     row = result.loc["region 4"]
     a, b = values[:40, 4], values[40:, 4]
     assert (row["class_a"], row["class_b"], row["n_a"], row["n_b"]) == ("men", "women", 40, 40)
-    assert row["difference"] == pytest.approx(a.mean() - b.mean())
-    assert row["ratio"] == pytest.approx(a.mean() / b.mean())
+    assert row["difference"] == pytest.approx(b.mean() - a.mean())  # later minus earlier class
+    assert row["ratio"] == pytest.approx(b.mean() / a.mean())
     half = 1.96 * np.sqrt(a.var() / 40 + b.var() / 40)  # of the normal approximation
     assert row["ci_low"] == pytest.approx(row["difference"] - half, abs=0.06)
     assert row["ci_high"] == pytest.approx(row["difference"] + half, abs=0.06)
@@ -156,7 +237,7 @@ def test_planted_difference_is_found_in_its_region_alone():
 def test_ratio_is_left_out_where_it_says_nothing():
     rng = np.random.default_rng(4)
     noise = 0.3 * rng.standard_normal((40, 3))
-    values = noise + np.where(np.arange(40)[:, None] < 20, [-1, 3, -4], [1, 0, -2])
+    values = noise + np.where(np.arange(40)[:, None] < 20, [1, 0, -2], [-1, 3, -4])
     result = compare_classes(tidy(values, ["a"] * 20 + ["b"] * 20), ["a", "b"], n_perm=50, measures=["mean"])
     assert result["ratio"].isna().tolist() == [True, True, False]  # other sign; near 0; both negative
     assert result["ratio"].iloc[2] == pytest.approx(2, abs=0.2)
@@ -263,7 +344,11 @@ def test_group_table_says_what_is_explained(atlas_run):
     assert (groups["n_a"] == 12).all()
     row = groups.query("method == 'GradCAM' and measure == 'mean' and region == 'all_R'").iloc[0]
     a, b = row["class_a"], row["class_b"]
-    path = atlas_run.group_map("GradCAM", f"difference-{a}-{b}", "regionmean")
+    path = atlas_run.group_map("GradCAM", f"{b}-minus-{a}", "regionmean")
+    assert path.name.startswith("desc-GradCAM_male-minus-female_stat-regionmean")
+    assert (a, b) == ("female", "male")
+    assert read_json(sidecar(path))["Difference"] == "male minus female"
+    assert row["confounds"].split(", ")[0] == "age"
     img = nib.load(path)
     at = np.linalg.inv(img.affine) @ [40, -20, 10, 1]
     assert img.get_fdata()[tuple(at[:3].round().astype(int))] == pytest.approx(row["difference"], rel=1e-5)
@@ -278,7 +363,7 @@ def test_report_shows_the_regions(atlas_run):
     assert "all_R" in html
     assert "not that the brains differ there" in html
     assert (atlas_run.path / "figures" / "regions_top.png").exists()
-    assert (atlas_run.path / "figures" / "regions_female-male.png").exists()
+    assert (atlas_run.path / "figures" / "regions_male-minus-female.png").exists()
     section = html.split('<section id="regions">')[1].split("</section>")[0]
     assert "Not compared" not in section
 
@@ -366,9 +451,9 @@ def test_difference_is_within_folds_whose_classes_are_of_different_number():
         }
     )  # fmt: skip
     [row] = compare_classes(
-        table, ["male", "female"], measures=["mean"], n_perm=999, n_bootstrap=500
+        table, ["female", "male"], measures=["mean"], n_perm=999, n_bootstrap=500
     ).to_dict("records")
-    assert row["mean_a"] > row["mean_b"] + 6  # by the sites alone
+    assert row["mean_b"] > row["mean_a"] + 6  # by the sites alone
     assert row["difference"] == pytest.approx(-1, abs=0.1)
     assert -1.2 < row["ci_low"] < row["difference"] < row["ci_high"] < -0.8
     assert row["p"] < 0.01

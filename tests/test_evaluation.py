@@ -171,7 +171,7 @@ def test_no_mean_over_an_incomplete_set_of_folds():
     table = predictions()
     broken = table.copy()
     broken.loc[(broken["fold"] == 2) & (broken["seed"] == 1), ["prob_a", "prob_b"]] = np.nan
-    with pytest.raises(PredictionError, match=r"24 of 120 .* NaN .*participant_id sub-004, seed 1, fold 2"):
+    with pytest.raises(PredictionError, match=r"24 of 120 .* NaN .*participant_id sub-004, seed 1, fold 3"):
         classification_metrics(broken, n_bootstrap=2)
     one_class = table.assign(target=table["target"].where(table["fold"] != 3, 1))
     found = classification_metrics(one_class, n_bootstrap=2)

@@ -263,13 +263,13 @@ def test_choosing_subjects(make_run, sent):
     viewer = SliceViewer(make_run(6))
     chooser = viewer.chooser
     texts = lambda: [text.split(" · ")[0] for text, _ in chooser.list.options]  # noqa: E731
-    assert first(viewer).text == "sub-0000 · f → f 0.80 ✓ · fold 0"
+    assert first(viewer).text == "sub-0000 · f → f 0.80 ✓ · fold 1"
     chooser.search.value = "03"
     assert texts() == ["sub-0003"]
     chooser.search.value = ""
     chooser.correct.value = "wrong"
     assert texts() == ["sub-0001", "sub-0003", "sub-0005"]
-    chooser.fold.value = "0"
+    chooser.fold.value = "1"
     assert texts() == []
     viewer.show("sub-0004")
     assert chooser.list.value == 4

@@ -30,7 +30,7 @@ def audit_split(
         family_id, the group column, sha256 (of the image file) and content (of the prepared volume,
         see `content_hashes`).
     where : str, default "folds"
-        Name of the split in messages, e.g. "fold 0".
+        Name of the split in messages, e.g. "fold 1".
     group_column : str, optional
         An additional column whose values must not be shared; family_id is always tested if it exists.
     allow_shared : sequence of str, default ()

@@ -176,7 +176,7 @@ class ReportContents(RunContents):
             label=self.class_names[int(row["target"])] if named else None,
             predicted=self.class_names[int(row["predicted"])] if "predicted" in row else None,
             probability=float(row["confidence"]) if "confidence" in row else None,
-            fold=int(row["fold"]) if "fold" in row else None,
+            fold=int(row["fold"]) + 1 if "fold" in row else None,
             maps=row["maps"],
             image=self.run.image(pid, session),
             truth=self.run.image(pid, session, "mask"),

@@ -28,7 +28,7 @@ class ShownSubject:
     label: str | None
     predicted: str | None
     probability: float | None  # of the predicted class
-    fold: int | None
+    fold: int | None  # from 1
     maps: dict[str, Path]
     image: Path
     truth: Path

@@ -1,8 +1,10 @@
-"""Seeds of random numbers and names of files for the network of a seed and fold."""
+"""Seeds of random numbers, and names and numbers of files and folds for the network of a seed and fold."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import pandas as pd
 
 STEP = 1000  # more than the number of folds
 
@@ -60,3 +62,19 @@ def checkpoint_name(seed: int, fold: int, seeds: Sequence[int]) -> str:
     ('seed-1_fold-0', 'fold-0')
     """
     return network_name(seed, fold) if len(seeds) > 1 else f"fold-{fold}"
+
+
+def counted_from_one(folds: pd.Series) -> pd.Series:
+    """Numbers of folds as people read them, from 1; in files and their names they count from 0.
+
+    Parameters
+    ----------
+    folds : pandas.Series
+        Column ``fold`` of a table of a run; -1 (never tested) stays -1.
+
+    Examples
+    --------
+    >>> counted_from_one(pd.Series([0, 2, -1])).tolist()
+    [1, 3, -1]
+    """
+    return folds.where(folds < 0, folds + 1)

@@ -21,6 +21,7 @@ from xai_brain.study.evaluation.regions import atlas_of
 from xai_brain.study.evaluation.tables import is_complete
 from xai_brain.study.explanation.missing_maps import n_maps_missing
 from xai_brain.task.build import build_task, task_of_table
+from xai_brain.task.protocol import Task
 
 
 def run(cfg: DictConfig | Config) -> RunDirectory:
@@ -86,8 +87,13 @@ def print_summary(config: Config, done: RunDirectory) -> None:
         low, high = metrics.get(f"{name}_ci_low"), metrics.get(f"{name}_ci_high")
         interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
         by_chance = chance.get(name, local)
-        table.add_row(
-            name, f"{metrics[name]:.3f}", interval, f"{by_chance:.3f}" if by_chance is not None else ""
-        )
+        shown = f"{by_chance:.3f}" if by_chance is not None else ""
+        table.add_row(title_of(name, task), f"{metrics[name]:.3f}", interval, shown)
     log(table)
     log(f"report: {done.report}")
+
+
+def title_of(name: str, task: Task) -> str:
+    """Title of a figure of metrics.json with its name: the mean over folds and the pooled AUROC differ."""
+    title = task.score_titles.get(name.rpartition("/")[2])
+    return f"{title} ({name})" if title else name

@@ -35,7 +35,9 @@ def probabilities_of(predictions: pd.DataFrame) -> np.ndarray:
     if broken.any():
         first = predictions[broken].iloc[0]
         about = ", ".join(
-            f"{name} {first[name]}" for name in ("participant_id", "seed", "fold") if name in first
+            f"{name} {first[name] + 1 if name == 'fold' else first[name]}"
+            for name in ("participant_id", "seed", "fold")
+            if name in first
         )
         raise PredictionError(
             f"{broken.sum()} of {len(values)} predictions are NaN or infinite (the first: {about}); train "

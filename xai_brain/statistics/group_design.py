@@ -103,6 +103,21 @@ def make_design(table: pd.DataFrame, classes: Sequence[str], confounds: Sequence
     return design
 
 
+def design_messages(design: Design) -> list[str]:
+    """Dropped confounds and excluded participants, a message for each reason."""
+    messages = [f"confound {column} dropped: {why}" for column, why in design.dropped.items()]
+    if design.left_out:
+        reasons = pd.Series(design.left_out).value_counts()
+        listed = ", ".join(f"{n} with {why}" for why, n in reasons.items())
+        messages.append(f"{len(design.left_out)} participants excluded: {listed}")
+    return messages
+
+
+def confound_names(columns: Iterable[str]) -> list[str]:
+    """Confounds of columns of the design, each once: ``["age", "site=Guys"]`` gives ``["age", "site"]``."""
+    return list(dict.fromkeys(str(column).partition("=")[0] for column in columns))
+
+
 def _columns(rows: pd.DataFrame, confounds: Sequence[str]) -> dict[str, np.ndarray]:
     columns: dict[str, np.ndarray] = {}
     for name in confounds:

@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
 from xai_brain.statistics.bootstrap import multinomial_counts, percentile_interval
-from xai_brain.statistics.region_permutation import permutation_p
+from xai_brain.statistics.group_design import Design, GroupError, design_messages, make_design
+from xai_brain.statistics.region_regression import bootstrap_differences, permutation_test
 
 # Density in the units of the map, and what does not depend on a map's scale: its share of the whole map.
 MEASURES = ("mean", "mass_share")
@@ -119,101 +121,110 @@ def compare_classes(
     table: pd.DataFrame,
     class_names: Sequence[str],
     *,
+    participants: pd.DataFrame | None = None,
+    confounds: Sequence[str] = ("fold",),
     n_bootstrap: int = 1000,
     n_perm: int = 10_000,
     random_state: int = 0,
     measures: Sequence[str] = MEASURES,
+    report: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
-    """Differences and ratios of class means in every region, with intervals and p-values.
+    """Differences of the later class minus the earlier class in every region, adjusted for confounds.
 
-    Labels are permuted, and participants are drawn for the intervals, within the folds of the
-    cross-validation (Winkler 2015), because the maps of different folds come from models with different
-    scales. The difference is the mean of the differences within folds, weighted as in least squares with the
-    folds as covariates. It equals the difference of the class means if all folds have the same proportions of
-    classes.
+    The difference is the coefficient of the class in a linear model with the confounds. Residuals are
+    permuted (Freedman-Lane), and participants are drawn for the intervals, within the folds of the
+    cross-validation, because the maps of different folds come from models with different scales.
 
     Parameters
     ----------
     table : DataFrame with participant_id, class, method, index, region and the measures, fold if known
         Rows of `region_values` of all maps.
     class_names : sequence of str
-        All pairs are compared in this order: first minus second, first divided by second.
+        All pairs are compared in this order, as in the voxel-wise test.
+    participants : DataFrame with participant_id and the confounds, optional
+        One row per participant; not needed if `confounds` contains no other column than ``fold``.
+    confounds : sequence of str, default ("fold",)
+        See `xai_brain.statistics.group_design.make_design`.
     n_bootstrap : int, default 1000
-        Bootstrap samples of participants within each class.
+        Bootstrap samples of participants within each class and fold.
     n_perm : int, default 10000
     random_state : int, default 0
     measures : sequence of str, default MEASURES
+    report : callable, optional
+        Receives a message for each dropped confound, for excluded participants, and for classes that cannot
+        be compared.
 
     Returns
     -------
     DataFrame with one row per method, measure, pair of classes and region
         ``method, measure, index, region, class_a, class_b, mean_a, mean_b, difference, ci_low, ci_high,
-        ratio, ratio_ci_low, ratio_ci_high, p, q, n_a, n_b``. Two-sided p; q after Benjamini & Hochberg
-        (1995) over the regions. The ratio is NaN if the means differ in sign or if the second changes its
-        sign in any bootstrap sample, because it is then not meaningful.
+        ratio, ratio_ci_low, ratio_ci_high, t, p, q, n_a, n_b, confounds``. ``class_a`` is the earlier class.
+        ``mean_a``, ``mean_b`` and the ratio b / a are not adjusted; ``difference`` (b minus a) is adjusted
+        for the confounds in the last column. Two-sided p; q after Benjamini & Hochberg (1995) over the
+        regions. The ratio is NaN if the means differ in sign or if the mean of a changes its sign in any
+        bootstrap sample, because it is then not meaningful.
 
     References
     ----------
     Benjamini & Hochberg 1995, J R Stat Soc B 57:289. Böhle et al. 2019, Front Aging Neurosci 11:194.
-    Winkler et al. 2015, NeuroImage 123:253.
+    Freedman & Lane 1983, J Bus Econ Stat 1:292. Winkler et al. 2014, NeuroImage 92:381.
     """
     found = []
     for method, rows in table.groupby("method", sort=False):
         for measure in measures:
             values, subjects, regions = subject_means(rows, measure)
+            if not len(regions):
+                continue
+            known = subjects[["participant_id", "class", "fold"]].rename(columns={"class": "label"})
+            known["label"] = known["label"].astype(str)
+            if participants is not None:
+                others = [name for name in confounds if name != "fold"]
+                known = known.merge(participants[["participant_id", *others]], "left", "participant_id")
             for a, b in combinations(map(str, class_names), 2):
-                both = subjects["class"].astype(str).isin([a, b]).to_numpy()
-                first = (subjects["class"].astype(str) == a).to_numpy()[both]
-                if first.sum() < 2 or (~first).sum() < 2 or not len(regions):
+                try:
+                    design = make_design(known, (a, b), confounds)
+                except GroupError as error:
+                    if measure == measures[0]:
+                        report(f"{method}, {b} minus {a}: regions are not compared: {error}")
                     continue
-                folds = subjects["fold"].to_numpy()[both]
-                columns = _comparison(values[both], first, folds, n_bootstrap, n_perm, random_state)
+                if measure == measures[0]:
+                    for message in design_messages(design):
+                        report(f"{method}, {b} minus {a}: {message}")
+                folds = known["fold"].to_numpy()[design.kept]
+                columns = _comparison(values[design.kept], design, folds, n_bootstrap, n_perm, random_state)
                 about = {"method": method, "measure": measure, **regions, "class_a": a, "class_b": b}
                 found.append(pd.DataFrame({**about, **columns}))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["method", "measure", "q"])
 
 
 def _comparison(
-    values: np.ndarray, first: np.ndarray, folds: np.ndarray, n_bootstrap: int, n_perm: int, random_state: int
-) -> dict[str, np.ndarray | int]:
+    values: np.ndarray, design: Design, folds: np.ndarray, n_bootstrap: int, n_perm: int, random_state: int
+) -> dict[str, Any]:
     rng = np.random.default_rng(random_state)
+    first = design.tested == 0
     mean_a, mean_b = (values[own].mean(0) for own in (first, ~first))
     draws_a, draws_b = (bootstrap_means(values[own], folds[own], n_bootstrap, rng) for own in (first, ~first))
-    difference, draws = _within_folds(values, first, folds, n_bootstrap, rng)
-    low, high = percentile_interval(draws)
-    sure = (mean_a * mean_b > 0) & ((draws_b * np.sign(mean_b)) > 0).all(0)
-    ratios = draws_a / np.where(sure, draws_b, np.nan)
-    ratio_low, ratio_high = percentile_interval(ratios)
-    p = permutation_p(values, first, n_perm, random_state, blocks=folds)
+    cells = np.unique(folds, return_inverse=True)[1] * 2 + design.tested.astype(int)
+    low, high = percentile_interval(bootstrap_differences(values, design, cells, n_bootstrap, rng))
+    sure = (mean_a * mean_b > 0) & ((draws_a * np.sign(mean_a)) > 0).all(0)
+    ratio_low, ratio_high = percentile_interval(draws_b / np.where(sure, draws_a, np.nan))
+    test = permutation_test(values, design, n_perm, random_state, blocks=folds)
     return {
         "mean_a": mean_a,
         "mean_b": mean_b,
-        "difference": difference,
+        "difference": test.difference,
         "ci_low": low,
         "ci_high": high,
-        "ratio": mean_a / np.where(sure, mean_b, np.nan),
+        "ratio": mean_b / np.where(sure, mean_a, np.nan),
         "ratio_ci_low": ratio_low,
         "ratio_ci_high": ratio_high,
-        "p": p,
-        "q": false_discovery_control(p),
+        "t": test.t,
+        "p": test.p,
+        "q": false_discovery_control(test.p),
         "n_a": int(first.sum()),
         "n_b": int((~first).sum()),
+        "confounds": ", ".join(design.names),
     }
-
-
-def _within_folds(
-    values: np.ndarray, first: np.ndarray, folds: np.ndarray, n_bootstrap: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Difference between the classes within folds, and its draws; NaN if no fold has both classes."""
-    difference, draws, total = np.zeros(values.shape[1]), np.zeros((n_bootstrap, values.shape[1])), 0.0
-    for fold in np.unique(folds):
-        own = [values[(folds == fold) & which] for which in (first, ~first)]
-        if weight := np.prod([len(part) for part in own]) / sum(map(len, own)):
-            difference += weight * (own[0].mean(0) - own[1].mean(0))
-            drawn = [bootstrap_means(part, np.zeros(len(part)), n_bootstrap, rng) for part in own]
-            draws += weight * (drawn[0] - drawn[1])
-            total += weight
-    return difference / (total or np.nan), draws / (total or np.nan)
 
 
 def bootstrap_means(

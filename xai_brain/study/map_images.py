@@ -17,6 +17,7 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import load_img
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar
+from xai_brain.runs.seeds import counted_from_one
 from xai_brain.study.run_images import map_values
 
 
@@ -56,8 +57,8 @@ class MapImages:
     def table(self) -> pd.DataFrame:
         """One row per map.
 
-        Columns: participant_id, session_id (may be empty), seed, fold, label (true class), method, path;
-        and from the sidecars: explained (class), probability (of that class), output and empty.
+        Columns: participant_id, session_id (may be empty), seed, fold (from 1), label (true class), method,
+        path; and from the sidecars: explained (class), probability (of that class), output and empty.
 
         Examples
         --------
@@ -72,7 +73,8 @@ class MapImages:
         }
         contents = [read_json(sidecar(path)) for path in self._rows["path"]]
         more = {name: [content.get(key) for content in contents] for name, key in columns.items()}
-        return self._rows.drop(columns="file_state").assign(**more)
+        fold = counted_from_one(self._rows["fold"])
+        return self._rows.drop(columns="file_state").assign(fold=fold, **more)
 
     def img(
         self, participant_id: str, method: str, *, session_id: str | None = None, seed: int | None = None

@@ -12,7 +12,9 @@ import pandas as pd
 from xai_brain.config.build import change_settings, valid_choice
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
+from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
+from xai_brain.runs.seeds import counted_from_one
 from xai_brain.study.map_images import MapImages
 from xai_brain.study.settings import open_run, stage
 
@@ -121,24 +123,26 @@ class Maps(MapImages):
         Returns
         -------
         pandas.DataFrame
-            participant_id, session_id, seed, fold, class, method, index, region, n_voxels, sum, mean,
-            positive_share and mass_share; see `xai_brain.statistics.regions.region_values`.
+            participant_id, session_id, seed, fold (from 1), class, method, index, region, n_voxels, sum,
+            mean, positive_share and mass_share; see `xai_brain.statistics.regions.region_values`.
         """
         from xai_brain.atlas.atlas import load_atlas
         from xai_brain.study.evaluation.regions import region_table
 
         atlas = load_atlas(labels_img, lut)
         where = str(labels_img) if isinstance(labels_img, str | Path) else "labels_img"
-        return region_table(self._run, self._rows.to_dict("records"), atlas, where)
+        rows = self._rows.assign(fold=counted_from_one(self._rows["fold"])).to_dict("records")
+        return region_table(self._run, rows, atlas, where)
 
     def compare_regions(
         self,
         labels_img: str | Path | nib.Nifti1Image,
         lut: pd.DataFrame | str | Path | None = None,
         *,
+        confounds: Sequence[str] | None = None,
         n_perm: int = 1000,
     ) -> pd.DataFrame:
-        """Compare the classes region by region; there are no confounds in this comparison.
+        """Compare the classes region by region, with the direction and confounds of `compare_groups`.
 
         The maps must explain one common output, as for `compare_groups`.
 
@@ -146,22 +150,25 @@ class Maps(MapImages):
         ----------
         labels_img, lut
             As in `regions`.
+        confounds : sequence of str, optional
+            As in `compare_groups`.
         n_perm : int, default 1000
 
         Returns
         -------
         pandas.DataFrame
-            method, region, measure (mean, mass_share and others), class_a, class_b, mean_a, mean_b,
-            difference (a - b, the later class minus the earlier one) with its interval, p and q
-            (Benjamini-Hochberg).
+            method, region, measure (mean, mass_share), class_a (the earlier class), class_b, mean_a, mean_b,
+            difference (b minus a, adjusted for the confounds) with its interval, ratio (mean_b / mean_a), t,
+            p, q (Benjamini-Hochberg) and others; see `xai_brain.statistics.regions.compare_classes`.
 
         Raises
         ------
         ConfigError
-            The maps explain different outputs.
+            There is no such column, or the maps explain different outputs.
         """
         from xai_brain.statistics.group_design import GroupError, common_output
         from xai_brain.statistics.regions import compare_classes
+        from xai_brain.study.evaluation.group_records import chosen_confounds
         from xai_brain.study.participants import class_names, of_one_class
 
         for method, paths in self._rows.groupby("method")["path"]:
@@ -169,10 +176,18 @@ class Maps(MapImages):
                 common_output(read_json(sidecar(path)) for path in paths)
             except GroupError as error:
                 raise ConfigError(f"{method}: {error}") from error
-        table, participants = self.regions(labels_img, lut), read_tsv(self._run.participants)
-        one_class = table["participant_id"].isin(of_one_class(participants)["participant_id"])
-        names = class_names(participants)[::-1]  # the later class minus the earlier one
-        return compare_classes(table[one_class], names, n_perm=n_perm)
+        participants = of_one_class(read_tsv(self._run.participants))
+        changes = {"evaluation.group.confounds": None if confounds is None else list(confounds)}
+        names = chosen_confounds(change_settings(self._settings(), changes), participants)
+        table = self.regions(labels_img, lut)
+        return compare_classes(
+            table[table["participant_id"].isin(participants["participant_id"])],
+            class_names(participants),
+            participants=participants,
+            confounds=names,
+            n_perm=n_perm,
+            report=log,
+        )
 
     def compare_groups(
         self, confounds: Sequence[str] | None = None, *, n_perm: int = 1000, fwhm_mm: float = 0.0

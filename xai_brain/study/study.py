@@ -12,6 +12,7 @@ import pandas as pd
 from xai_brain.config.build import change_settings, choices_of, read_baselines, valid_choice
 from xai_brain.config.setting import ConfigError
 from xai_brain.runs.directory import first_repeat, read_json, read_tsv
+from xai_brain.runs.seeds import counted_from_one
 from xai_brain.study.inline import ReportPage
 from xai_brain.study.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
@@ -66,8 +67,9 @@ class Study(TrainedNetworks):
     def predictions(self) -> pd.DataFrame:
         """Predictions out of fold: one row per image, seed and repeat of the folds.
 
-        Columns: participant_id, session_id, seed, fold, target (index of the true class), ``prob_<class>``
-        as in predictions.tsv; and label and predicted, the names of the true and the predicted class.
+        Columns: participant_id, session_id, seed, fold (from 1; predictions.tsv counts from 0), target (index
+        of the true class), ``prob_<class>``; and label and predicted, the names of the true and the
+        predicted class.
 
         Examples
         --------
@@ -76,7 +78,8 @@ class Study(TrainedNetworks):
         """
         table, task = read_tsv(self._run.predictions), self._task
         labels = task.labels_of(table["target"].to_numpy())
-        return table.assign(label=labels, predicted=task.predicted_labels(table[task.columns].to_numpy()))
+        predicted = task.predicted_labels(table[task.columns].to_numpy())
+        return table.assign(fold=counted_from_one(table["fold"]), label=labels, predicted=predicted)
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -113,6 +116,7 @@ class Study(TrainedNetworks):
         [6, 6, 6, 6]
         """
         folds = first_repeat(read_tsv(self._run.folds))[["participant_id", "fold"]]
+        folds = folds.assign(fold=counted_from_one(folds["fold"]))
         table = read_tsv(self._run.participants).drop(columns="fold", errors="ignore")
         return table.merge(folds.drop_duplicates("participant_id"), on="participant_id", how="left")
 

@@ -15,6 +15,7 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid
 from xai_brain.runs.directory import RunDirectory, read_tsv
+from xai_brain.runs.seeds import counted_from_one
 from xai_brain.study.participants import prepared_cohort, same_cohort
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class TrainedNetworks:
         Parameters
         ----------
         fold : int
-            As in `Study.predictions`.
+            From 1, as in `Study.predictions`.
         seed : int, optional
             Default: the first.
 
@@ -66,7 +67,7 @@ class TrainedNetworks:
 
         Examples
         --------
-        >>> study.network(fold=0).output_names
+        >>> study.network(fold=1).output_names
         ['female', 'male']
         """
         from xai_brain.study.training.networks import load_classifier
@@ -83,7 +84,7 @@ class TrainedNetworks:
 
         Examples
         --------
-        >>> list(study.history(fold=0).columns)
+        >>> list(study.history(fold=1).columns)
         ['epoch', 'metric', 'value']
         """
         return read_tsv(self._run.history(*self._fold_and_seed(fold, seed)))
@@ -134,15 +135,15 @@ class TrainedNetworks:
 
         Examples
         --------
-        >>> study.reference(fold=0).class_means.shape  # one mean per class
+        >>> study.reference(fold=1).class_means.shape  # one mean per class
         torch.Size([2, 1, 46, 55, 46])
         """
         from xai_brain.study.explanation.batches import build_reference
         from xai_brain.study.training.networks import load_networks, training_subjects
 
-        fold, seed = self._fold_and_seed(fold, seed)
+        index, seed = self._fold_and_seed(fold, seed)
         config = self._settings()
-        networks = load_networks(config, self._run)[seed, fold]
+        networks = load_networks(config, self._run)[seed, index]
         train = next(
             training_subjects(config, self._run, self._cohort(config).reset_index(drop=True), networks)
         )
@@ -153,8 +154,9 @@ class TrainedNetworks:
     def _fold_and_seed(self, fold: int, seed: int | None) -> tuple[int, int]:
         seed = self.seeds[0] if seed is None else seed
         valid_choice("seed", seed, self.seeds)
-        valid_choice("fold", fold, sorted(int(k) for k in read_tsv(self._run.predictions)["fold"].unique()))
-        return fold, seed
+        folds = counted_from_one(read_tsv(self._run.predictions)["fold"])
+        valid_choice("fold", fold, sorted(int(k) for k in folds.unique()))
+        return fold - 1, seed
 
     def _cohort(self, config: Config) -> pd.DataFrame:
         return same_cohort(prepared_cohort(config, self._run), self._run)

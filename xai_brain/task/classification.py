@@ -97,7 +97,7 @@ class Classification(Task):
         n_tested = []
         for fold, (train, test) in sides.items():
             if absent := sorted({*train, *test} - set(train)):
-                raise DataError(f"fold {fold}: its training side has no participant of class {absent[0]}")
+                raise DataError(f"fold {fold + 1}: its training side has no participant of class {absent[0]}")
             n_tested.append(test.nunique())
         if max(n_tested, default=0) < 2:
             raise DataError(

@@ -30,7 +30,7 @@ class Entry:
     text: str
     session_id: str = ""
     seed: int = 0
-    fold: int | None = None
+    fold: int | None = None  # from 1
     label: str | None = None
     predicted: str | None = None
     probability: float | None = None  # of the predicted class
@@ -147,7 +147,7 @@ class RunCatalogue(RunContents):
             probability = float(values.max()) if task.has_classes else None
         rule = self.setting("explain.target", "predicted")
         session, seed = str(row.get("session_id") or ""), int(row.get("seed", self.run.seeds[0]))
-        fold = int(row["fold"]) if "fold" in row else None
+        fold = int(row["fold"]) + 1 if "fold" in row else None
         parts = [str(row["participant_id"]), session]
         if predicted:
             sign = ("✓" if label == predicted else "✗") if label and task.has_classes else ""

@@ -145,7 +145,7 @@ def split_fold(
     unique = rest.assign(target=task.strata(rest["target"])).drop_duplicates("participant_id")
     if unique["target"].value_counts().min() < 2:
         raise DataError(
-            f"fold {fold}: a {task.stratum} has fewer than two training participants; use fewer folds"
+            f"fold {fold + 1}: a {task.stratum} has fewer than two training participants; use fewer folds"
         )
     seed = np.random.RandomState([random_state, fold])
     if group_column:
@@ -153,7 +153,8 @@ def split_fold(
         chosen = _draw_test_set(target, target.to_numpy(), groups, validation_fraction, seed)
         if not target[~chosen].nunique() == target[chosen].nunique() == target.nunique():
             raise DataError(
-                f"fold {fold}: too few groups of {group_column} for training and validation; use fewer folds"
+                f"fold {fold + 1}: too few groups of {group_column} for training and validation; use fewer "
+                "folds"
             )
         validation_ids = unique["participant_id"][chosen]
     else:

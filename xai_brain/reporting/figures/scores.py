@@ -141,7 +141,7 @@ def performance_figure(
             name = "_"  # one entry in the legend
     for index, class_name in list(enumerate(class_names))[1 if binary else 0 :]:
         middle, low, high = roc_band(predictions, f"prob_{class_name}", index, grid)
-        label = f"pooled {pooled_label}" if binary else f"{class_name} against the rest"
+        label = f"{pooled_label} (95 % band)".strip() if binary else f"{class_name} against the rest"
         left.fill_between(
             grid, low, high, color=class_colour(0 if binary else index), alpha=0.18, linewidth=0
         )

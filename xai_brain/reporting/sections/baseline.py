@@ -38,7 +38,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     area = "auroc" if in_folds else "auroc_pooled"
     best = max(others, key=lambda name: _cell(table, name, area).value)
     titles = {
-        area: "AUROC, mean over folds" if in_folds else "AUROC, pooled",
+        area: contents.task.score_titles[area],
         "balanced_accuracy": "Balanced accuracy",
         "brier": "Brier score",
     }
@@ -72,6 +72,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     n_matched = table.loc[table["metric"] == "auroc_size_matched", "n_subjects"].max()
     return {
         "titles": list(titles.values()),
+        "auroc_title": titles[area],
         "rows": rows,
         "figure": gallery.add("baselines", comparison_figures.interval_figure(drawn, colours)),
         "brain_size": _cell(table, "brain_size", area, chance[area]) if "brain_size" in names else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import nibabel as nib
@@ -16,6 +17,7 @@ from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
+from xai_brain.statistics.group_design import confound_names
 
 POSITION, TITLE = 60, "Differences between classes"
 IMAGE = "image"  # name of the test of the prepared images in the tables
@@ -54,6 +56,11 @@ def _words(comparison: str) -> str:
     return " minus ".join(comparison.split("-minus-"))
 
 
+def _dropped(text: str) -> str:
+    """Dropped columns of confounds; folds are numbered from 1."""
+    return re.sub(r"\bfold=(\d+)", lambda match: f"fold {int(match[1]) + 1}", text)
+
+
 def _test(contents: ReportContents, gallery: Gallery, row: dict[str, Any]) -> dict[str, Any]:
     path = contents.run.group_map(row["method"], row["comparison"], "t")
     t_img, underlay = load_img(path), underlay_of(contents, path)
@@ -81,6 +88,8 @@ def _test(contents: ReportContents, gallery: Gallery, row: dict[str, Any]) -> di
         "first": first,
         "second": second,
         "test": {**row, **{name: int(row[name]) for name in COUNTS}},
+        "confounds": confound_names(c for c in str(row["confounds"]).split(", ") if c),
+        "dropped": _dropped(str(row["dropped"])),
         "figure": gallery.add(f"group_{row['method']}_{row['comparison']}", fig, raster=True),
         "point": [round(float(mm)) for mm in point],
         "clusters": clusters,

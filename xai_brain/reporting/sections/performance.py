@@ -9,6 +9,7 @@ from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 20, "Prediction"
+AREAS = ("auroc", "auroc_pooled")  # the first that exists is the AUROC of the summary
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
@@ -23,7 +24,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     rows = {name: estimate for name, estimate in rows.items() if estimate is not None}
     if not rows and predictions is None:
         return None
-    result: dict[str, Any] = {"rows": rows, "figures": None, "n_folds": contents.setting("folds.n_folds")}
+    area = next((title for title in (task.score_titles[name] for name in AREAS) if title in rows), None)
+    result: dict[str, Any] = {"rows": rows, "auroc_title": area, "figures": None}
+    result["n_folds"] = contents.setting("folds.n_folds")
     if predictions is not None:
         result["n"] = predictions["participant_id"].nunique()
         result["n_networks"] = contents.n_networks
@@ -32,7 +35,8 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         result["known"] = known
     if predictions is not None and len(names) > 1 and predictions["target"].nunique() > 1:
         pooled = rows.get(task.score_titles["auroc_pooled"])
-        label = f"{pooled.value:.3f}, 95 % band" if pooled else "with 95 % band"
+        title = task.score_titles["auroc_pooled"]
+        label = f"{title}: {pooled.value:.3f}" if pooled else title
         drawn = (
             figures.performance_figure(predictions, names, label),
             figures.probability_figure(predictions, names),

@@ -11,6 +11,7 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import regions as region_figures
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.runs.directory import read_json, sidecar
+from xai_brain.statistics.group_design import confound_names
 
 POSITION, TITLE = 140, "Regions"
 Q = 0.05  # false discovery rate
@@ -50,7 +51,7 @@ def _repeated(top: pd.DataFrame, methods: list[str], names: list[str]) -> dict[s
 
 
 def _comparisons(contents: ReportContents, gallery: Gallery, methods: list[str]) -> list[dict[str, Any]]:
-    """One entry for each pair of classes: figures and rows of the comparable methods."""
+    """One entry for each pair of classes (b minus a): figures and rows of the comparable methods."""
     groups = contents.evaluation("region_groups")
     if groups is None:
         return []
@@ -63,7 +64,7 @@ def _comparisons(contents: ReportContents, gallery: Gallery, methods: list[str])
         ]
         images = {}
         for method in comparable:
-            path = contents.run.group_map(method, f"difference-{a}-{b}", "regionmean")
+            path = contents.run.group_map(method, f"{b}-minus-{a}", "regionmean")
             if path.exists():
                 images[method] = path
         atlas = read_json(sidecar(next(iter(images.values())))).get("Atlas") if images else None
@@ -74,9 +75,10 @@ def _comparisons(contents: ReportContents, gallery: Gallery, methods: list[str])
             {
                 "a": a,
                 "b": b,
+                "confounds": _confounds(density[density["method"].isin(comparable)]),
                 "atlas": atlas,
                 "n_regions": density["index"].nunique(),
-                "figure": gallery.add(f"regions_{a}-{b}", fig, raster=True) if fig else None,
+                "figure": gallery.add(f"regions_{b}-minus-{a}", fig, raster=True) if fig else None,
                 "rows": {method: _strongest(density[density["method"] == method]) for method in comparable},
                 "n_found": {
                     method: {
@@ -93,6 +95,12 @@ def _comparisons(contents: ReportContents, gallery: Gallery, methods: list[str])
             }
         )
     return result
+
+
+def _confounds(rows: pd.DataFrame) -> list[str]:
+    """Confounds of a comparison, each once."""
+    listed = rows["confounds"].dropna() if "confounds" in rows else []
+    return confound_names(column for text in listed for column in str(text).split(", ") if column)
 
 
 def _strongest(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_tsv, update_metrics, write_tsv
 from xai_brain.statistics.first_layer import ALPHA, FEATURES, ChannelTest, channel_features, compare_channels
 from xai_brain.statistics.group_design import Design, GroupError, make_design
-from xai_brain.study.evaluation.groups import default_confounds
+from xai_brain.study.evaluation.group_records import chosen_confounds
 from xai_brain.study.explanation.batches import load_volume
 from xai_brain.study.participants import class_names, of_one_class, prepared_cohort, same_cohort
 from xai_brain.study.training.networks import Network, load_networks
@@ -63,9 +63,8 @@ def _tests(config: Config, run: RunDirectory) -> tuple[list[pd.DataFrame], list[
     if len(names := class_names(participants)) < 2:
         log("evaluate: the first layer is not evaluated: fewer than two classes are known")
         return [], []
-    given = config.evaluation.group.confounds
-    confounds = default_confounds(config, participants) if given is None else list(given)
-    confounds = [name for name in confounds if name != "fold"]  # each network belongs to one fold
+    # each network belongs to one fold
+    confounds = [name for name in chosen_confounds(config, participants) if name != "fold"]
     channels: list[pd.DataFrame] = []
     networks: list[dict[str, Any]] = []
     work = [(key, network) for key, several in load_networks(config, run).items() for network in several]
@@ -77,14 +76,15 @@ def _tests(config: Config, run: RunDirectory) -> tuple[list[pd.DataFrame], list[
         values, layer = _features(config, network, rows, volumes)
         asked = participants.set_index("participant_id").loc[list(values["mean"].index)].reset_index()
         about = {"seed": network.seed, "fold": network.fold}
+        where = f"evaluate: first layer, seed {network.seed} fold {network.fold + 1}"
         for pair in combinations(names, 2):
             design, reason = _design(asked, pair, confounds)
             if reason:
-                log(f"evaluate: first layer, seed {network.seed} fold {network.fold}: not adjusted: {reason}")
+                log(f"{where}: not adjusted: {reason}")
             both = asked["label"].isin(pair).to_numpy()
             second = (asked["label"] == pair[1]).to_numpy()[both]
             if min(second.sum(), (~second).sum()) < 2:
-                log(f"evaluate: first layer, seed {network.seed} fold {network.fold}: fewer than 2 per class")
+                log(f"{where}: fewer than 2 per class")
                 continue
             named = {**about, "comparison": f"{pair[1]}-minus-{pair[0]}"}
             for feature in FEATURES:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from xai_brain.config.evaluation import EvaluationConfig, GroupConfig
+from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.metrics.comparison.group_overlap import group_agreement, group_overlap
 from xai_brain.runs.contents import IMAGE
 from xai_brain.statistics.group import BRAIN_SHARE, GroupTest
 from xai_brain.statistics.group_design import Design
+from xai_brain.task.labels import is_label
 
 COMPARISONS, SHARES = "desc-*-minus-*_statmap.*", "desc-*_mask-*_stat-share_statmap.*"  # files of group/
+REGION_MEAN = "regionmean"  # statistic of comparisons of regions
 
 MEANING = {
     True: "the prepared images of the classes differ at this voxel, given the confounds",
@@ -21,6 +27,48 @@ MEANING = {
     "confounds; this does not imply that the brains differ",
 }
 Results = dict[tuple[str, str], GroupTest]  # by method and comparison
+
+
+def chosen_confounds(config: Config, participants: pd.DataFrame) -> list[str]:
+    """Confounds of the maps: those of the settings, or the available ones and the fold.
+
+    Parameters
+    ----------
+    config : Config
+    participants : pandas.DataFrame
+
+    Returns
+    -------
+    list of str
+        By default the columns among age, sex, brain size and site that have values, except that of the
+        classes, and ``fold``, because maps of different folds come from different networks.
+
+    Raises
+    ------
+    ConfigError
+        There is no such column.
+    """
+    given = config.evaluation.group.confounds
+    if given is None:
+        names = ("age", "sex", config.data.brain_size_column, "site")
+        there = [name for name in names if name and name in participants and participants[name].notna().any()]
+        return [*(name for name in there if not is_label(name, config.data.label)), "fold"]
+    if unknown := [name for name in given if name not in (*participants, "fold")]:
+        raise ConfigError(
+            f"evaluation.group.confounds: participants.tsv has no column {unknown[0]!r}; "
+            f"there are {', '.join(participants)}"
+        )
+    return list(given)
+
+
+def voxelwise_files(folder: Path) -> list[Path]:
+    """Files of the voxel-wise comparisons in group/, without those of the regions."""
+    return [path for path in folder.glob(COMPARISONS) if not is_region_map(path)]
+
+
+def is_region_map(path: Path) -> bool:
+    """Whether a file of group/ shows the comparison of the regions of an atlas."""
+    return f"_stat-{REGION_MEAN}_" in path.name
 
 
 def row_of(

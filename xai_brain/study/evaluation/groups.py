@@ -32,21 +32,27 @@ from xai_brain.runs.manifest import is_up_to_date, write_manifest
 from xai_brain.runs.provenance import versions
 from xai_brain.statistics.cluster_tables import cluster_table
 from xai_brain.statistics.group import BRAIN_SHARE, GroupTest, compare_classes, scale, smooth
-from xai_brain.statistics.group_design import Design, GroupError, common_output, make_design
+from xai_brain.statistics.group_design import (
+    Design,
+    GroupError,
+    common_output,
+    design_messages,
+    make_design,
+)
 from xai_brain.statistics.map_rows import MapRows
 from xai_brain.study.evaluation.group_records import (
-    COMPARISONS,
     MEANING,
     agreements_of,
+    chosen_confounds,
     overlap_metrics,
     overlaps_of,
     record_of,
     row_of,
+    voxelwise_files,
 )
 from xai_brain.study.evaluation.regions import atlas_files, atlas_of
 from xai_brain.study.participants import is_readable, of_one_class, prepared_cohort, same_cohort, task_of
 from xai_brain.study.run_images import brain_share, made_by, map_values
-from xai_brain.task.labels import is_label
 
 TABLES = ("group_tests", "group_clusters", "group_overlap", "group_agreement")
 
@@ -71,7 +77,7 @@ def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]
     _remove_comparisons(run)
     if config.evaluation.group.n_perm:
         Comparison(config, run, pd.DataFrame(maps)).write()
-    made = [*(run.path / "group").glob(COMPARISONS), *map(run.evaluation, TABLES)]
+    made = [*voxelwise_files(run.path / "group"), *map(run.evaluation, TABLES)]
     write_manifest(run.path / "group" / "inputs.json", group_inputs(config, run, maps), made)
 
 
@@ -96,18 +102,11 @@ def group_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) 
 
 def _remove_comparisons(run: RunDirectory) -> None:
     (run.path / "group" / "inputs.json").unlink(missing_ok=True)
-    for path in (run.path / "group").glob(COMPARISONS):
+    for path in voxelwise_files(run.path / "group"):
         path.unlink()
     for name in TABLES:
         run.evaluation(name).unlink(missing_ok=True)
     update_metrics(run, {}, replace=("group/", "group_overlap/"))
-
-
-def default_confounds(config: Config, participants: pd.DataFrame) -> list[str]:
-    """Available columns among age, sex, brain size and site, except that of the label."""
-    names = ("age", "sex", config.data.brain_size_column, "site")
-    there = [name for name in names if name and name in participants and participants[name].notna().any()]
-    return [name for name in there if not is_label(name, config.data.label)]
 
 
 class Comparison:
@@ -125,13 +124,7 @@ class Comparison:
         self.config, self.run, self.maps, self.settings = config, run, maps, config.evaluation.group
         participants = of_one_class(read_tsv(run.participants), report=log)
         self.task = task_of(config, participants)
-        given = self.settings.confounds
-        self.confounds = default_confounds(config, participants) if given is None else list(given)
-        if unknown := [name for name in self.confounds if name not in (*participants, "fold")]:
-            raise ConfigError(
-                f"evaluation.group.confounds: {run.participants} has no column {unknown[0]!r}; "
-                f"there are {', '.join(participants)}"
-            )
+        self.confounds = chosen_confounds(config, participants)
         folds = maps.drop_duplicates("participant_id")[["participant_id", "fold"]]
         self.subjects = participants.drop(columns="fold", errors="ignore").merge(folds, on="participant_id")
         self.atlas = atlas_of(config)
@@ -178,8 +171,6 @@ class Comparison:
         def read(participant_id: str) -> list[np.ndarray]:
             return [map_values(path) for path in paths.get(participant_id, [])]
 
-        # maps of different folds come from different networks
-        confounds = self.confounds if self.settings.confounds is not None else [*self.confounds, "fold"]
         about = {
             "Method": method,
             "TargetName": target,
@@ -187,7 +178,7 @@ class Comparison:
             "SubjectScaling": self.settings.scaling,
             **made_by(rows["path"]),
         }
-        self._compare(method, read, confounds, self.settings.scaling, about)
+        self._compare(method, read, self.confounds, self.settings.scaling, about)
 
     def _compare_images(self) -> None:
         try:
@@ -282,12 +273,8 @@ class Comparison:
 
     def _log(self, row: dict[str, Any], design: Design) -> None:
         about = f"evaluate: {row['method']}, {row['comparison']}: "
-        for column, why in design.dropped.items():
-            log(f"{about}confound {column} dropped: {why}")
-        if row["n_left_out"]:
-            reasons = pd.Series(design.left_out).value_counts()
-            listed = ", ".join(f"{n} with {why}" for why, n in reasons.items())
-            log(f"{about}{row['n_left_out']} participants excluded: {listed}")
+        for message in design_messages(design):
+            log(f"{about}{message}")
         if row["n_empty"]:
             log(f"{about}{row['n_empty']} participants excluded: their maps are empty")
         log(

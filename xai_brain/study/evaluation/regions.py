@@ -15,6 +15,7 @@ from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import SPACE, RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.statistics.group_design import GroupError, common_output
 from xai_brain.statistics.regions import compare_classes, region_values, top_regions
+from xai_brain.study.evaluation.group_records import REGION_MEAN, chosen_confounds
 from xai_brain.study.participants import of_one_class
 from xai_brain.study.run_images import brain_share, map_values
 
@@ -42,6 +43,8 @@ def atlas_files(config: Config) -> list[str]:
 def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any]], names: list[str]) -> None:
     """Write the tables and, for every method and pair of classes, a map of the differences of the regions.
 
+    Differences have the direction and the confounds of the voxel-wise test.
+
     Parameters
     ----------
     maps : rows of `xai_brain.study.evaluation.found_maps.find_maps`
@@ -49,7 +52,7 @@ def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any
     """
     for name in TABLES:
         run.evaluation(name).unlink(missing_ok=True)
-    for path in (run.path / "group").glob("*_stat-regionmean_statmap.*"):
+    for path in (run.path / "group").glob(f"*_stat-{REGION_MEAN}_statmap.*"):
         path.unlink()
     if (atlas := atlas_of(config)) is None:
         return
@@ -63,13 +66,16 @@ def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any
     explained = {
         method: explained_output(rows) for method, rows in pd.DataFrame(maps).groupby("method", sort=False)
     }
-    compared = of_one_class(read_tsv(run.participants))["participant_id"]
+    participants = of_one_class(read_tsv(run.participants))
     groups = compare_classes(
-        table[table["participant_id"].isin(compared)],
+        table[table["participant_id"].isin(participants["participant_id"])],
         names,
+        participants=participants,
+        confounds=chosen_confounds(config, participants),
         n_bootstrap=settings.n_bootstrap,
         n_perm=settings.n_perm,
         random_state=settings.random_state,
+        report=lambda text: log(f"evaluate: {text}"),
     )
     groups["explained"] = groups["method"].map(lambda method: explained[method][0])
     groups["common_output"] = groups["method"].map(lambda method: explained[method][1])
@@ -153,11 +159,19 @@ def _log_incomparable_methods(explained: dict[str, tuple[str, bool]]) -> None:
 def write_difference_maps(
     run: RunDirectory, groups: pd.DataFrame, labels: np.ndarray, affine: np.ndarray, atlas: str
 ) -> None:
-    """Save the difference of each region at all of its voxels, 0 elsewhere."""
+    """Save the difference (later minus earlier class) of each region at all of its voxels, 0 elsewhere."""
     for (method, a, b), rows in groups.groupby(["method", "class_a", "class_b"], sort=False):
         codes, place = np.unique(labels, return_inverse=True)
         differences = rows.set_index("index")["difference"].reindex(codes).fillna(0).to_numpy()
-        path = run.group_map(str(method), f"difference-{a}-{b}", "regionmean")
+        path = run.group_map(str(method), f"{b}-minus-{a}", REGION_MEAN)
         save_img(differences[place].reshape(labels.shape).astype(np.float32), affine, path, space=SPACE)
-        about = {"Method": method, "Classes": [a, b], "Statistic": "difference of the means in each region"}
-        write_json({**about, "Atlas": atlas, "Table": "evaluation/region_groups.tsv"}, sidecar(path))
+        about = {
+            "Method": method,
+            "Difference": f"{b} minus {a}",
+            "Statistic": "adjusted difference of the means in each region",
+            "Confounds": str(rows["confounds"].iloc[0]).split(", "),
+            "NumberOfSubjects": {a: int(rows["n_a"].iloc[0]), b: int(rows["n_b"].iloc[0])},
+            "Atlas": atlas,
+            "Table": "evaluation/region_groups.tsv",
+        }
+        write_json(about, sidecar(path))

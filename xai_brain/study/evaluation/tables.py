@@ -27,7 +27,7 @@ from xai_brain.study.evaluation.class_maps import write_class_maps, write_mean_t
 from xai_brain.study.evaluation.first_layer import TABLES as FIRST_LAYER
 from xai_brain.study.evaluation.first_layer import evaluate_first_layer
 from xai_brain.study.evaluation.found_maps import find_maps, metrics_of_tables
-from xai_brain.study.evaluation.group_records import COMPARISONS, SHARES
+from xai_brain.study.evaluation.group_records import SHARES, voxelwise_files
 from xai_brain.study.evaluation.groups import evaluate_groups, groups_are_compared
 from xai_brain.study.evaluation.map_scores import agreements_of, score_participant
 from xai_brain.study.evaluation.metrics import compute_metrics
@@ -142,7 +142,9 @@ def tables_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]])
             {key: v for key, v in asdict(config.evaluation).items() if key not in ("group", "masks")}
         ),
         "atlas": atlas_files(config),
-        "confounds": list(config.evaluation.group.confounds or []) if config.evaluation.first_layer else [],
+        "confounds": config.evaluation.group.confounds
+        if config.evaluation.first_layer or config.evaluation.atlas
+        else [],
         "cohort": is_readable(config) if config.evaluation.first_layer else None,
         "calibration": calibration_hash(config),
         "brain_size_column": config.data.brain_size_column,
@@ -186,8 +188,9 @@ def write_tables(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) 
     evaluate_variance(config, run, table)
     evaluate_first_layer(config, run)
     made = [*map(run.evaluation, TABLES), *(run.path / "images").glob("[!.]*")]
+    others = voxelwise_files(run.path / "group")
     maps_of_group = (run.path / "group").glob("*_statmap.*")
-    made += [path for path in maps_of_group if not (path.match(COMPARISONS) or path.match(SHARES))]
+    made += [path for path in maps_of_group if path not in others and not path.match(SHARES)]
     write_manifest(manifest, tables_inputs(config, run, maps), made)
 
 

@@ -51,7 +51,7 @@ def one_fold(folds: pd.DataFrame, fold: int) -> pd.DataFrame:
         There is no such fold.
     """
     if fold not in (known := fold_numbers(folds)):
-        raise ConfigError(f"folds.only={fold}: folds are {known[0]} to {known[-1]}")
+        raise ConfigError(f"folds.only={fold}: folds are {known[0]} to {known[-1]}, as in folds.tsv")
     if "repeat" in folds:
         repeat = folds.loc[folds["fold"] == fold, "repeat"].iloc[0]
         folds = folds[folds["repeat"] == repeat].drop(columns="repeat").reset_index(drop=True)
@@ -86,7 +86,7 @@ def audit(config: Config, cohort: pd.DataFrame, folds: pd.DataFrame) -> None:
     for fold, seed in product(fold_numbers(folds), seeds):
         audit_split(
             split_prepared_fold(config, hashed, folds, fold, seed),
-            where=f"fold {fold}",
+            where=f"fold {fold + 1}",
             group_column=group_column,
             allow_shared=allow_shared,
         )
