@@ -22,15 +22,24 @@ class Gallery:
     folder: Path
     taken: list[str] = field(default_factory=list)
 
-    def add(self, name: str, fig: Figure, *, raster: bool = False) -> dict[str, Any]:
+    def add(
+        self, name: str, fig: Figure, *, raster: bool = False, narrow: Figure | None = None
+    ) -> dict[str, Any]:
+        """Save and embed a figure, and a version for narrow screens if there is one."""
         name = re.sub(r"[^\w.-]+", "-", name)
         png = _rendered(fig, "png", dpi=150)
         fig.set_layout_engine("none")  # the layout is made; making it again would double the time
         write_atomic(self.folder / f"{name}.png", lambda temporary: temporary.write_bytes(png))
         kind, data = ("png", _palette(png)) if raster else ("svg+xml", _rendered(fig, "svg"))
         self.taken.append(name)
-        src = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-        return {"src": src, "number": len(self.taken), "width": round(fig.get_figwidth() * 96)}
+        shown = {"src": _embedded(kind, data), "number": len(self.taken)}
+        shown["width"] = round(fig.get_figwidth() * 96)
+        shown["narrow"] = _embedded("svg+xml", _rendered(narrow, "svg")) if narrow is not None else None
+        return shown
+
+
+def _embedded(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _palette(png: bytes) -> bytes:

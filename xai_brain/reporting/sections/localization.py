@@ -12,7 +12,7 @@ from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import number
 
 POSITION, TITLE = 80, "Localisation"
-LOCALIZATION = ("rma", "rra", "pointing")  # shown in this order
+LOCALIZATION = ("rra", "rma", "pointing")  # shown in this order; methods are sorted by the first
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
@@ -20,7 +20,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     if table.empty:
         return None
     table = table[table["metric"].isin(LOCALIZATION)]
-    first = table[table["metric"] == "rma"].sort_values("mean", ascending=False)
+    first = table[table["metric"] == LOCALIZATION[0]].sort_values("mean", ascending=False)
     order = list(dict.fromkeys([*first["method"], *table["method"]]))
     rows: dict[str, dict[str, Any]] = {method: {} for method in order}
     panels: dict[str, list[dict[str, Any]]] = {}

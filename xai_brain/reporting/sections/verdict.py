@@ -1,0 +1,57 @@
+"""First section of the report: verdict and one figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xai_brain.reporting.contents import ReportContents
+from xai_brain.reporting.figures import verdict as verdict_figures
+from xai_brain.reporting.figures.scores import SOFT, method_colours
+from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.values import Estimate
+from xai_brain.reporting.verdict import Verdict, verdict_of
+
+POSITION, TITLE = 0, "Verdict"
+SIZE, AGREEMENT = "brain size only", "Rank correlation ρ"
+
+
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
+    """The verdict of `xai_brain.reporting.verdict`, and its figure."""
+    verdict = verdict_of(contents)
+    panels, dots = _panels(contents, verdict)
+    figure = None
+    if panels:
+        colours = {**method_colours(contents.methods), SIZE: SOFT}
+        wide, narrow = (
+            verdict_figures.verdict_figure(panels, colours, dots, narrow=each) for each in (False, True)
+        )
+        figure = gallery.add("verdict", wide, narrow=narrow)
+    return {"verdict": verdict, "figure": figure}
+
+
+def _panels(
+    contents: ReportContents, verdict: Verdict
+) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[str, list[float]]]]:
+    panels: dict[str, dict[str, Estimate]] = {}
+    kind = verdict.auroc_title.partition(", ")[2]
+    learned = {
+        f"AUROC ({kind})": verdict.auroc,
+        SIZE: verdict.brain_size,
+        "balanced accuracy": verdict.balanced,
+    }
+    if known := {name: estimate for name, estimate in learned.items() if estimate is not None}:
+        panels["Network against chance"] = known
+    if verdict.ranking:
+        panels["Relevance rank accuracy"] = verdict.ranking
+    dots: dict[str, dict[str, list[float]]] = {}
+    pairs = contents.summary("agreement", "spearman")
+    if verdict.agreement is not None:
+        names = pairs["method"].str.split(" × ", n=1, expand=True, regex=False)
+        agreement, single = {}, {}
+        for method in contents.methods:
+            own = pairs.loc[(names[0] == method) | (names[1] == method), "mean"].dropna()
+            if len(own):
+                agreement[method] = Estimate(float(own.mean()), chance=verdict.agreement.chance)
+                single[method] = own.tolist()
+        panels[AGREEMENT], dots[AGREEMENT] = agreement, single
+    return panels, dots
