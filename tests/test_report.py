@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from xai_brain import attribution, compose, run
+from xai_brain.config.saved import stage_settings
 from xai_brain.data.layouts.synthetic import make_synthetic_cohort
 from xai_brain.data.planted.synthetic_subject import SyntheticSettings
 from xai_brain.io.nifti import bids_name, load_img, save_img
@@ -29,7 +30,9 @@ from xai_brain.reporting.figures import slices
 from xai_brain.reporting.html_report import fixed, write_report
 from xai_brain.reporting.references import short_citation
 from xai_brain.reporting.study_design import image_preparation
+from xai_brain.reporting.verdict import brain_size_column
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
+from xai_brain.stages.evaluate import evaluate
 
 METHODS = ["GradCAM", "GuidedGradCAM", "LRP", "InputXGradient", "GradientShap"]
 SMALL = [
@@ -199,7 +202,7 @@ def test_words_about_baselines_follow_from_the_numbers(changed, undrawn, interva
     table.loc[best, columns] = [0.9123, np.mean(interval), *interval, 0.163]
     write_tsv(table, changed.evaluation("baselines"))
     text = text_of(write_report(changed).read_text())
-    assert "The best baseline by AUROC is RBF SVM on voxels with 0.912" in text
+    assert "The best baseline by AUROC, mean over folds, is RBF SVM on voxels with 0.912" in text
     assert f"the network is {word} it (difference {fixed(np.mean(interval))}" in text
     assert "p = 0.163" in text
 
@@ -467,3 +470,229 @@ def test_a_section_is_a_module_and_a_template(changed, undrawn, tmp_path, monkey
         sys.modules.pop("xai_brain.reporting.sections.laterality", None)
     assert 'href="#laterality">Laterality</a>' in page
     assert "<p>Methods: " + " and ".join(", ".join(METHODS).rsplit(", ", 1)) + ".</p>" in page
+
+
+# -- the first screen, and one report that does not contradict itself ------------------------------
+
+
+def set_scores(run, **scores):
+    """Change scores of metrics.json: name to (value, low, high)."""
+    metrics = json.loads(run.metrics.read_text())
+    for name, values in scores.items():
+        for end, value in zip(("", "_ci_low", "_ci_high"), values, strict=True):
+            metrics[f"test/{name}{end}"] = value
+    write_json(metrics, run.metrics)
+
+
+def set_size_difference(run, low, high):
+    """Interval of the AUROC of the network minus that of brain size."""
+    table = read_tsv(run.evaluation("baselines"))
+    size = (table["name"] == "brain_size") & (table["metric"] == "auroc")
+    columns = ["difference", "difference_ci_low", "difference_ci_high"]
+    table.loc[size, columns] = [(low + high) / 2, low, high]
+    table.loc[table["metric"] == "auroc_size_matched", "ci_low"] = 0.3
+    write_tsv(table, run.evaluation("baselines"))
+
+
+GOOD = {"auroc": (0.9, 0.8, 0.95), "balanced_accuracy": (0.85, 0.75, 0.9)}
+MAP_SECTIONS = ("maps", "subjects", "localization", "agreement")
+
+
+@pytest.mark.parametrize(
+    ("scores", "size", "answer", "warning"),
+    [
+        (GOOD, (0.1, 0.3), "Yes", None),
+        (GOOD | {"auroc": (0.6, 0.45, 0.7)}, (0.1, 0.3), "No evidence", "These maps should not be interpr"),
+        (
+            GOOD | {"balanced_accuracy": (0.61, 0.52, 0.7)},
+            (0.1, 0.3),
+            "Barely",
+            "The network is close to chance: the balanced accuracy is 0.61 (95 % CI 0.52 to 0.70",
+        ),
+        (GOOD, (-0.1, 0.2), "Yes", "Brain size may explain the performance: brain size only reaches"),
+    ],
+)
+def test_verdict_and_its_warning_in_every_section_of_maps(changed, undrawn, scores, size, answer, warning):
+    set_scores(changed, **scores)
+    set_size_difference(changed, *size)
+    html = write_report(changed).read_text()
+    text = text_of(html)
+    assert f"Has the network learned? {answer} " in text
+    assert "May the maps be interpreted?" in text
+    assert "Do the methods agree?" in text
+    for name in MAP_SECTIONS:
+        section = html.split(f'<section id="{name}">')[1].split("</section>")[0]
+        assert ("callout warn" in section) == (warning is not None)
+        assert warning is None or warning in section
+
+
+def test_verdict_and_figure_come_first(complete):
+    html = complete.report.read_text()
+    assert html.index('<section id="verdict"') < html.index("<figure>") < html.index('<p class="lead">')
+    assert html.index("Figure 1.") < html.index('<p class="lead">')
+    summary = read_tsv(complete.evaluation("summary"))
+    rho = summary.loc[summary["metric"] == "spearman", "mean"]
+    assert f"Mean rank correlation of the maps of two methods: {fixed(rho.mean(), 2)} (" in text_of(html)
+    rra = summary[(summary["table"] == "localization") & (summary["metric"] == "rra")]
+    best = rra.sort_values("mean").iloc[-1]
+    lead = text_of(html.replace("<main>", "</style><main>").split("</style>", 1)[1])
+    start = f"(relevance rank accuracy): {best['method']} {fixed(best['mean'])} ("
+    assert start in lead
+    assert lead.index(start) < lead.index("A network was trained")
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        ({}, "Cohort with a planted effect: the location"),
+        (
+            {"data": {"layout": "synthetic", "cohort": {"effect_volume_change": 0.2}}},
+            "Synthetic cohort with a",
+        ),
+        ({"data": {"layout": "synthetic", "cohort": {}}}, "Synthetic cohort without a planted effect"),
+        ({"planted": {"kind": "atrophy"}}, "Planted effect (atrophy) in the images of a cohort"),
+    ],
+)
+def test_report_and_methods_paragraph_begin_with_the_origin_of_the_effect(changed, undrawn, settings, first):
+    config = yaml.safe_load(changed.config.read_text())
+    for group, values in settings.items():
+        config[group] = {**(config.get(group) or {}), **values}
+    changed.config.write_text(yaml.safe_dump(config))
+    html = write_report(changed).read_text()
+    header = text_of("</style>" + html.split('<header id="summary">')[1]).strip()
+    assert re.sub(r" :", ":", header).startswith(first)
+    paragraph = text_of("</style>" + html.split('<section id="methods">')[1].split("</h2>")[1]).strip()
+    assert paragraph.startswith(first)
+    assert ("synthetic participants" in paragraph) == ("layout" in settings.get("data", {}))
+
+
+def test_a_study_of_people_has_no_such_line(changed, undrawn):
+    without_truth(changed)
+    html = write_report(changed).read_text()
+    assert 'class="origin"' not in html
+    assert "planted effect" not in html.split('<section id="methods">')[1].split("</section>")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        *((name, True) for name in ("icv", "TIV", "eTIV", "brain_size", "brain_volume", "icv_ml")),
+        *((name, True) for name in ("EstimatedTotalIntraCranialVol", "BrainSegVol", "tiv_mm3", "TBV")),
+        *((name, False) for name in ("age", "civil_status", "brain", "activity", "hippocampus_volume")),
+    ],
+)
+def test_columns_that_look_like_brain_size(name, found):
+    table = pd.DataFrame({"participant_id": ["a", "b"], name: [1300.0, 1500.0]})
+    assert brain_size_column(table) == (name if found else None)
+    assert brain_size_column(table.assign(**{name: "n/a"})) is None
+
+
+def test_report_says_how_to_set_a_column_that_looks_like_brain_size(changed, undrawn):
+    assert "looks like brain size" not in write_report(changed).read_text()
+    config = yaml.safe_load(changed.config.read_text())
+    config["data"]["brain_size_column"] = None
+    changed.config.write_text(yaml.safe_dump(config))
+    assert "data.brain_size_column=brain_volume_ml" in text_of(write_report(changed).read_text())
+
+
+@pytest.fixture(scope="module")
+def compared(complete, tmp_path_factory):
+    """A copy of the run: by their sidecars all maps explain one output; with groups, regions, channels."""
+    folder = tmp_path_factory.mktemp("compared")
+    shutil.copytree(complete.path, folder / "run", ignore=shutil.ignore_patterns("report.html", "figures"))
+    done = RunDirectory(folder / "run")
+    for file in (done.path / "attributions").rglob("*_attribution.json"):
+        output = {"TargetRule": "male", "TargetName": "male", "Output": "logit_difference"}
+        write_json({**read_json(file), **output}, file)
+    grid = load_img(next((done.path / "images").glob("*_T1w.nii.gz")))
+    x_mm, y_mm, z_mm = np.moveaxis(
+        nib.affines.apply_affine(grid.affine, np.stack(np.indices(grid.shape), -1)), -1, 0
+    )
+    box = (np.abs(x_mm) < 50) & (y_mm > -60) & (y_mm < 25) & (z_mm > -10) & (z_mm < 45)
+    save_img(
+        np.where(box, np.where(x_mm < 0, 1, 2), 0).astype(np.int16),
+        grid.affine,
+        folder / "halves_dseg.nii.gz",
+    )
+    (folder / "halves_dseg.tsv").write_text("index\tname\n1\thalf_L\n2\thalf_R\n")
+    changes = [
+        f"run_dir={done.path}",
+        f"evaluation.atlas={folder / 'halves_dseg.nii.gz'}",
+        "evaluation.n_perm=50",
+        "evaluation.group.n_perm=20",
+        "evaluation.first_layer=true",
+    ]
+    evaluate(stage_settings("evaluate", changes))
+    write_report(done)
+    return done, folder / "halves_dseg.nii.gz"
+
+
+def test_differences_have_one_direction_in_all_sections(compared):
+    done, atlas = compared
+    html = done.report.read_text()
+    text = text_of(html)
+    assert "female minus male" not in re.sub(r"\([^)]*\)", "", text)
+    sections_of = {part.split('"')[0]: text_of("</style>" + part) for part in html.split('<section id="')[1:]}
+    assert "t for male minus female" in sections_of["groups"]
+    assert "Red: higher in male; blue: higher in female" in sections_of["groups"]
+    assert "male minus female, adjusted: the ten regions" in sections_of["regions"]
+    assert "red: higher in male; blue: higher in female" in sections_of["regions"]
+    assert "male minus female; filled" in sections_of["first-layer"]
+    assert "(male minus female)" in sections_of["cohort"]
+    names = {path.name for path in (done.path / "group").glob("*female*") if "minus" in path.name}
+    assert names
+    assert all("_male-minus-female_" in name for name in names)
+    labels = np.asanyarray(load_img(atlas).dataobj)
+    table = read_tsv(done.evaluation("region_groups")).query("measure == 'mean'")
+    for row in table.to_dict("records"):
+        voxels = load_img(done.group_map(row["method"], "male-minus-female", "difference")).get_fdata()
+        means = [
+            load_img(done.group_map(row["method"], f"class-{name}", "mean")).get_fdata()
+            for name in ("male", "female")
+        ]
+        here = (labels == row["index"]) & (voxels != 0)
+        expected = (means[0] - means[1])[here].mean()
+        assert voxels[here].mean() == pytest.approx(expected, rel=1e-4, abs=1e-12)
+        assert row["mean_b"] - row["mean_a"] == pytest.approx(
+            expected, rel=0.1, abs=1e-3 * abs(row["mean_a"])
+        )
+
+
+def test_regions_and_voxels_have_the_same_confounds(compared):
+    done, _ = compared
+    text = text_of(done.report.read_text())
+    confounds = re.search(r"Confounds: (age[^.]*)\.", text)[1]
+    assert confounds.endswith(" and fold")
+    assert "brain_volume_ml" in confounds
+    assert f"as in the voxel-wise tests, and adjusted for {confounds}." in text
+    tests = read_tsv(done.evaluation("group_tests")).query("method != 'image'")
+    assert set(tests["confounds"]) == set(read_tsv(done.evaluation("region_groups"))["confounds"])
+
+
+def test_every_auroc_has_its_name(compared):
+    done, _ = compared
+    text = text_of(done.report.read_text().split('<section id="settings"')[0])
+    names = r", mean over folds|, pooled| \((mean over folds|pooled)\)|, matched for brain size| within pairs"
+    others = [
+        text[match.start() : match.start() + 60]
+        for match in re.finditer(rf"AUROC(?!{names})", text)
+        if not re.match(r"AUROC by DeLong|AUROC in pairs", text[match.start() :])
+    ]
+    assert others == []
+    metrics = read_json(done.metrics)
+    assert f"AUROC (mean over folds) of {fixed(metrics['test/auroc'])}" in text
+    assert f"AUROC, pooled {fixed(metrics['test/auroc_pooled'])}" in text
+
+
+def test_folds_are_numbered_from_one(compared):
+    done, _ = compared
+    html = done.report.read_text().split('<section id="settings"')[0]
+    text = text_of(html)
+    numbers = {int(number) for number in re.findall(r"\bfold[ =](\d+)", text)}
+    assert numbers <= {1, 2, 3}
+    assert numbers
+    table = html.split("<h3>Folds</h3>")[1].split("</table>")[0]
+    assert re.findall(r"<tr><td>(\d+)</td>", table) == ["1", "2", "3"]
+    shown = ReportContents(done).shown_subjects()
+    folds = read_tsv(done.predictions).set_index("participant_id")["fold"]
+    assert [s.fold for s in shown] == [folds[s.participant_id] + 1 for s in shown]

@@ -23,7 +23,7 @@ from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.references import PUBLISHED_RMA
-from xai_brain.reporting.study_design import fold_design, image_preparation, standardisation
+from xai_brain.reporting.study_design import fold_design, image_preparation, origin, standardisation
 from xai_brain.reporting.values import number
 from xai_brain.runs.directory import RunDirectory
 
@@ -133,6 +133,7 @@ def _context(contents: ReportContents) -> dict[str, Any]:
         "title": contents.setting("name", contents.run.path.resolve().name),
         "sections": shown,
         **{section.name: section.content for section in shown},
+        "origin": origin(contents),
         "image_preparation": image_preparation(contents),
         "standardisation": standardisation(contents),
         "fold_design": fold_design(contents),

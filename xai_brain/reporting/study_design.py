@@ -11,6 +11,31 @@ STANDARDISED = {
 }
 
 
+def origin(contents: ReportContents) -> str | None:
+    """First line of the report and of its methods paragraph; None for a study without a planted effect."""
+    kind = contents.setting("planted.kind")
+    if contents.setting("data.layout") == "synthetic":
+        settings = contents.setting("data.cohort", {}) or {}
+        changes = [settings.get(f"effect_{what}_change") or 0 for what in ("volume", "intensity")]
+        if kind is None and not any(changes):
+            return "Synthetic cohort without a planted effect: simulated images, not images of people."
+        return (
+            "Synthetic cohort with a planted effect: simulated images, not images of people. The results "
+            "show how well the methods find a known effect."
+        )
+    if kind is not None:
+        return (
+            f"Planted effect ({kind}) in the images of a cohort: the classes are assigned at random. The "
+            "results show how well the methods find a known effect, and nothing about the participants."
+        )
+    if contents.group_truth is not None or not contents.summary("localization").empty:
+        return (
+            "Cohort with a planted effect: the location of the difference between the classes is known. The "
+            "results show how well the methods find it."
+        )
+    return None
+
+
 def image_preparation(contents: ReportContents) -> str:
     """How the images were prepared, as the end of the sentence "The images were ..."."""
     name = contents.setting("preprocessing.grid")
