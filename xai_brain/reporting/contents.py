@@ -118,6 +118,13 @@ class ReportContents(RunContents):
         return Estimate(value, low, high, chance)
 
     @property
+    def auroc(self) -> str:
+        """Name of the AUROC of the summary: the mean over folds, or pooled where it does not exist."""
+        # without folds, for new participants, both are equal
+        known = self.n_networks is None and self.estimate("test/auroc") is not None
+        return "auroc" if known else "auroc_pooled"
+
+    @property
     def stage_seconds(self) -> dict[str, float]:
         return {k.removeprefix("seconds/"): v for k, v in self.metrics.items() if k.startswith("seconds/")}
 

@@ -106,7 +106,7 @@ def verdict_of(contents: ReportContents) -> Verdict:
     task, targets = contents.task, contents.predictions
     chance = task.chance_levels(None if targets is None else targets["target"])
     found = {name: contents.estimate(f"test/{name}", chance.get(name)) for name in task.score_titles}
-    area = "auroc" if found.get("auroc") else "auroc_pooled"
+    area = contents.auroc
     auroc, balanced = found.get(area), found.get("balanced_accuracy")
     title = task.score_titles.get(area, "AUROC")
     brain_size, explained = _brain_size(contents, area)

@@ -182,8 +182,7 @@ def _checkpoints(config: Config, run: RunDirectory, findings: Findings) -> dict[
         if not beside.exists():
             findings.problems.append(f"{beside}: is missing; run `xai-brain train` again")
         elif not _same_rows(rows.drop(columns="repeat", errors="ignore"), read_tsv(beside)):
-            where = f"differs from {beside.name} in fold {fold + 1}"
-            findings.problems.append(f"{run.predictions}: {where}; {again}")
+            findings.problems.append(f"{run.predictions}: differs from {beside.name}; {again}")
     return found
 
 

@@ -9,7 +9,6 @@ from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 20, "Prediction"
-AREAS = ("auroc", "auroc_pooled")  # the first that exists is the AUROC of the summary
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
@@ -20,11 +19,13 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     rows = {
         title: contents.estimate(f"test/{score}", chance.get(score))
         for score, title in task.score_titles.items()
+        if contents.n_networks is None or score != "auroc"  # without folds it equals the pooled one
     }
     rows = {name: estimate for name, estimate in rows.items() if estimate is not None}
     if not rows and predictions is None:
         return None
-    area = next((title for title in (task.score_titles[name] for name in AREAS) if title in rows), None)
+    area = task.score_titles.get(contents.auroc)
+    area = area if area in rows else None
     result: dict[str, Any] = {"rows": rows, "auroc_title": area, "figures": None}
     result["n_folds"] = contents.setting("folds.n_folds")
     if predictions is not None:
