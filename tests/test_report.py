@@ -33,6 +33,7 @@ from xai_brain.reporting.study_design import image_preparation
 from xai_brain.reporting.verdict import brain_size_column
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.stages.evaluate import evaluate
+from xai_brain.stages.run import print_summary
 
 METHODS = ["GradCAM", "GuidedGradCAM", "LRP", "InputXGradient", "GradientShap"]
 SMALL = [
@@ -667,6 +668,7 @@ def test_regions_and_voxels_have_the_same_confounds(compared):
     assert f"as in the voxel-wise tests, and adjusted for {confounds}." in text
     tests = read_tsv(done.evaluation("group_tests")).query("method != 'image'")
     assert set(tests["confounds"]) == set(read_tsv(done.evaluation("region_groups"))["confounds"])
+    assert "Freedman" in text[text.rindex("References") :]
 
 
 def test_every_auroc_has_its_name(compared):
@@ -696,3 +698,13 @@ def test_folds_are_numbered_from_one(compared):
     shown = ReportContents(done).shown_subjects()
     folds = read_tsv(done.predictions).set_index("participant_id")["fold"]
     assert [s.fold for s in shown] == [folds[s.participant_id] + 1 for s in shown]
+
+
+def test_summary_of_a_run_names_both_auroc(complete, capsys):
+    print_summary(stage_settings("report", [f"run_dir={complete.path}"]), complete)
+    lines = capsys.readouterr().out.splitlines()
+    metrics = read_json(complete.metrics)
+    for name, title in (("auroc", "AUROC, mean over folds"), ("auroc_pooled", "AUROC, pooled")):
+        [line] = [line for line in lines if f"(test/{name})" in line]
+        assert title in line
+        assert f"{metrics[f'test/{name}']:.3f}" in line

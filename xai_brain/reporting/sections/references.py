@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.method_descriptions import describe_methods
@@ -26,7 +28,9 @@ def _cited(contents: ReportContents) -> list[str]:
         "Zhang 2018",
     )
     tests = contents.evaluation("group_tests")
+    regions = contents.evaluation("region_groups")
     is_tested = tests is not None and tests["reason"].isna().any()
+    is_tested |= regions is not None and bool(regions.get("common_output", pd.Series(dtype=bool)).any())
     tested = ("Freedman & Lane 1983", "Winkler 2014") if is_tested else ()
     overlap = ("Wang 2023",) if contents.evaluation("group_overlap") is not None else ()
     masked = ("Hooker 2019",) if contents.evaluation("mask_validation") is not None else ()
