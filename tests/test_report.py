@@ -28,9 +28,10 @@ from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.html_report import fixed, write_report
+from xai_brain.reporting.method_descriptions import BASELINE_MAPS
 from xai_brain.reporting.references import short_citation
 from xai_brain.reporting.study_design import image_preparation
-from xai_brain.reporting.verdict import brain_size_column
+from xai_brain.reporting.verdict import brain_size_column, verdict_of
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.stages.evaluate import evaluate
 from xai_brain.stages.run import print_summary
@@ -708,3 +709,15 @@ def test_summary_of_a_run_names_both_auroc(complete, capsys):
         [line] = [line for line in lines if f"(test/{name})" in line]
         assert title in line
         assert f"{metrics[f'test/{name}']:.3f}" in line
+
+
+def test_maps_that_do_not_depend_on_the_network_are_not_part_of_the_verdict(changed, undrawn):
+    classes = [getattr(attribution, name) for name in attribution.__all__]
+    known = [each.__name__ for each in classes if getattr(getattr(each, "info", None), "is_baseline", False)]
+    assert sorted(known) == sorted(BASELINE_MAPS)
+    config = yaml.safe_load(changed.config.read_text())
+    config["attribution"]["LRP"]["_target_"] = "xai_brain.attribution.TMap"
+    changed.config.write_text(yaml.safe_dump(config))
+    verdict = verdict_of(ReportContents(changed))
+    assert sorted(verdict.ranking) == sorted(set(METHODS) - {"LRP"})
+    assert verdict.n_pairs == 6

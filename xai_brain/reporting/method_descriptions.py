@@ -9,6 +9,15 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.references import short_citation
 from xai_brain.runs.directory import read_json
 
+# maps for comparison that do not depend on the network
+BASELINE_MAPS = ("RandomMap", "Intensity", "Edges", "MeanDifference", "TMap")
+
+
+def explains_network(contents: ReportContents, method: str) -> bool:
+    """Whether the maps of a method depend on the network."""
+    target = str((contents.setting(f"attribution.{method}", {}) or {}).get("_target_", method))
+    return target.rpartition(".")[2] not in BASELINE_MAPS
+
 
 @lru_cache(maxsize=1)
 def describe_methods(contents: ReportContents) -> list[dict[str, Any]]:

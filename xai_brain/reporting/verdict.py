@@ -9,6 +9,7 @@ from functools import lru_cache
 import pandas as pd
 
 from xai_brain.reporting.contents import ReportContents
+from xai_brain.reporting.method_descriptions import explains_network
 from xai_brain.reporting.values import Estimate, number
 
 MOST = 0.5  # relevance rank accuracy of a method whose maps show mainly the effect
@@ -42,7 +43,8 @@ class Verdict:
     size_column : str, optional
         Column of participants.tsv that looks like brain size, although none is set.
     ranking : dict of method to Estimate
-        Relevance rank accuracy, the highest first; empty without a known location.
+        Relevance rank accuracy of the methods that depend on the network, the highest first; empty without a
+        known location.
     agreement : Estimate, optional
         Mean over pairs of methods of the rank correlation of their maps; `low` and `high` are the range.
     n_pairs : int
@@ -111,7 +113,7 @@ def verdict_of(contents: ReportContents) -> Verdict:
     title = task.score_titles.get(area, "AUROC")
     brain_size, explained = _brain_size(contents, area)
     at_chance = _at_chance(title, auroc)
-    pairs = contents.summary("agreement", "spearman")
+    pairs = method_pairs(contents)
     values = pairs["mean"].dropna() if len(pairs) else pd.Series(dtype=float)
     agreement = None
     if len(values):
@@ -143,8 +145,19 @@ def _ranking(contents: ReportContents) -> dict[str, Estimate]:
             float(row["mean"]), number(row["ci_low"]), number(row["ci_high"]), number(row["chance"])
         )
         for row in rows.sort_values("mean", ascending=False, kind="stable").to_dict("records")
-        if number(row["mean"]) is not None
+        if number(row["mean"]) is not None and explains_network(contents, row["method"])
     }
+
+
+def method_pairs(contents: ReportContents) -> pd.DataFrame:
+    """Rank correlations of pairs of methods that depend on the network: method_a, method_b, mean, chance."""
+    pairs = contents.summary("agreement", "spearman")
+    if pairs.empty:
+        return pairs
+    names = pairs["method"].str.split(" × ", n=1, expand=True, regex=False)
+    pairs = pairs.assign(method_a=names[0], method_b=names[1])
+    known = [name for name in contents.methods if explains_network(contents, name)]
+    return pairs[pairs["method_a"].isin(known) & pairs["method_b"].isin(known)]
 
 
 def _at_chance(title: str, auroc: Estimate | None) -> str:

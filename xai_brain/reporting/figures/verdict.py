@@ -53,7 +53,7 @@ def verdict_figure(
                 ax.plot(
                     [estimate.chance] * 2, [y - 0.42, y + 0.42], color=CHANCE, linewidth=1.3, linestyle="--"
                 )
-        ax.set_title(title, pad=5)
+        ax.set_title(title, pad=5, x=1, ha="right")  # above the names of rows, too
         ax.set(ylim=(max(len(panel), 1 if narrow else max(rows)) - 0.45, -0.55))
         ax.set_yticks(range(len(panel)), [shortened(name, 24) for name in panel], fontsize=9)
         ax.tick_params(axis="y", length=0)

@@ -9,9 +9,10 @@ from xai_brain.reporting.figures import verdict as verdict_figures
 from xai_brain.reporting.figures.scores import SOFT, method_colours
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import Estimate
-from xai_brain.reporting.verdict import Verdict, verdict_of
+from xai_brain.reporting.verdict import Verdict, method_pairs, verdict_of
 
 POSITION, TITLE = 0, "Verdict"
+SHOWN = 6  # methods in the figure, so that it is on the first screen
 SIZE, AGREEMENT = "brain size only", "Rank correlation ρ"
 
 
@@ -26,7 +27,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
             verdict_figures.verdict_figure(panels, colours, dots, narrow=each) for each in (False, True)
         )
         figure = gallery.add("verdict", wide, narrow=narrow)
-    return {"verdict": verdict, "figure": figure}
+    return {"verdict": verdict, "figure": figure, "shown": SHOWN}
 
 
 def _panels(
@@ -42,14 +43,13 @@ def _panels(
     if known := {name: estimate for name, estimate in learned.items() if estimate is not None}:
         panels["Network against chance"] = known
     if verdict.ranking:
-        panels["Relevance rank accuracy"] = verdict.ranking
+        panels["Relevance rank accuracy"] = dict(list(verdict.ranking.items())[:SHOWN])
     dots: dict[str, dict[str, list[float]]] = {}
-    pairs = contents.summary("agreement", "spearman")
+    pairs = method_pairs(contents)
     if verdict.agreement is not None:
-        names = pairs["method"].str.split(" × ", n=1, expand=True, regex=False)
         agreement, single = {}, {}
-        for method in contents.methods:
-            own = pairs.loc[(names[0] == method) | (names[1] == method), "mean"].dropna()
+        for method in [*(verdict.ranking or contents.methods)][:SHOWN]:
+            own = pairs.loc[(pairs["method_a"] == method) | (pairs["method_b"] == method), "mean"].dropna()
             if len(own):
                 agreement[method] = Estimate(float(own.mean()), chance=verdict.agreement.chance)
                 single[method] = own.tolist()
