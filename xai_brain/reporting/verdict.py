@@ -186,7 +186,7 @@ def _brain_size(contents: ReportContents, area: str) -> tuple[Estimate | None, s
     if table is None:
         return None, ""
     rows = table.set_index(["name", "metric"])
-    if ("brain_size", area) not in rows.index:
+    if ("brain_size", area) not in rows.index or number(rows.loc[("brain_size", area), "value"]) is None:
         return None, ""
     row = rows.loc["brain_size", area]
     size = Estimate(float(row["value"]), number(row["ci_low"]), number(row["ci_high"]), 0.5)
