@@ -184,3 +184,10 @@ def test_python_examples_import_what_exists():
         for block in code_blocks(page, "python"):
             imports = [line for line in block.splitlines() if line.startswith(("from ", "import "))]
             exec("\n".join(imports), {})
+
+
+def test_the_readme_activates_the_environment_before_it_uses_the_command():
+    lines = [line for block in code_blocks(ROOT / "README.md", "") for line in block.splitlines()]
+    first = next(i for i, line in enumerate(lines) if line.startswith("xai-brain "))
+    before = [line.partition("#")[0].strip() for line in lines[:first]]
+    assert before == ["make install", "make demo", "source .venv/bin/activate"]
