@@ -144,7 +144,7 @@ def test_repeats_test_everybody_anew_and_explain_the_first(cohort, tmp_path):
     sizes = read_tsv(done.evaluation("brain_size_predictions"))
     assert sizes.groupby("repeat")["participant_id"].nunique().tolist() == [16, 16]
     entries = [entry for entry in RunCatalogue(done).entries if not entry.group]
-    assert [entry.fold for entry in entries] == [fold_of[entry.name] for entry in entries]
+    assert [entry.fold for entry in entries] == [fold_of[entry.name] + 1 for entry in entries]
     assert "repeated 2 times" in done.report.read_text()
     # the folds of one run serve another
     other = settings(cohort, tmp_path / "other", f"folds.path={done.folds}", ACCEPTED)
