@@ -35,7 +35,7 @@ test-all: install
 	XAI_BRAIN_KILLS=10 $(PYTEST) $(PARALLEL) -m "not (browser or slurm)"
 	$(PYTEST) -m slurm
 	$(PYTEST) -m network tests/test_package.py
-	$(PYTEST) $(PARALLEL) --nbmake --nbmake-timeout=1200 --timeout=2400 notebooks/*.ipynb
+	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) --nbmake --nbmake-timeout=1200 --timeout=2400 notebooks/*.ipynb
 	$(MAKE) test-browser test-raw
 
 # In JupyterLab, with Debian's chromium; its last line is what it measured, as JSON.
