@@ -66,7 +66,9 @@ def untrained_run(
     names = class_names(cohort)
     for fold in fold_numbers(folds):
         _save_network(cfg, names, run.checkpoint(fold, 0))
-    probabilities = {f"prob_{name}": 1 / len(names) for name in names}  # nobody was predicted
+    probabilities = {
+        f"prob_{name}": 1 / len(names) for name in names
+    }  # chance: these networks are not trained
     rows = cohort[["participant_id", "session_id", "target"]].assign(seed=0, **probabilities)
     write_tsv(rows.merge(folds[["participant_id", "fold"]]), run.predictions)
     return run

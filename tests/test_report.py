@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -721,3 +722,9 @@ def test_maps_that_do_not_depend_on_the_network_are_not_part_of_the_verdict(chan
     verdict = verdict_of(ReportContents(changed))
     assert sorted(verdict.ranking) == sorted(set(METHODS) - {"LRP"})
     assert verdict.n_pairs == 6
+
+
+def test_no_style_rule_is_written_twice():
+    lines = (Path(html_report.__file__).parent / "report.css").read_text().splitlines()
+    rules = [line.strip() for line in lines if "{" in line and "}" in line]
+    assert len(rules) == len(set(rules))

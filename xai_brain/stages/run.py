@@ -39,9 +39,7 @@ def run(cfg: DictConfig | Config) -> RunDirectory:
     RunDirectory
     """
     config = read_config(cfg)
-    if global_rank(
-        asdict(config.trainer)
-    ):  # if several processes train one network, only rank zero continues
+    if global_rank(asdict(config.trainer)):  # of several processes, only the first continues after training
         return train(config)
     atlas_of(config)  # raises an error before training
     if config.evaluation.masks.in_run:
