@@ -42,6 +42,12 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in downloads]
 
 
+def pytest_runtest_setup(item):
+    """Random numbers of a test do not depend on the tests before it. Before fixtures are made."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):
     """With XAI_BRAIN_REQUIRE_ALL=1, as in CI, a test that would be skipped fails: it would never run."""

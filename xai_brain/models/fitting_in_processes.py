@@ -199,6 +199,8 @@ def _fit_in_process(
     report_epoch: Callable[[int, dict[str, float]], None] = ignore_epoch,
 ) -> None:
     """Train in one of the connected processes of `fit_in_processes`."""
+    if fabric is not None:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     rank, accelerator = torch.distributed.get_rank(), accelerator_name(settings)
     made = (classifier_settings["network"], classifier_settings.get("task") or {})
     import_trusted([one["_target_"] for one in made if "_target_" in one])  # trusted by the user in rank zero
@@ -231,6 +233,14 @@ def _fit_in_process(
         raise
     if rank == 0:
         (work_dir / HISTORY).write_text(json.dumps(history.to_numpy().tolist()))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it was killed, also if that happened before it was ready."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _name(rank: int, settings: Mapping[str, Any]) -> str:
