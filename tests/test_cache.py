@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -90,6 +91,18 @@ def test_an_image_that_changes_just_now_is_not_trusted_by_its_time(participants,
     path.write_bytes(content)
     os.utime(path, ns=(now, now))
     assert prepared(participants, folder)["sha256"][0] != before
+
+
+def test_a_file_that_is_not_what_its_name_says_is_refused_although_its_content_is_known(participants, folder):
+    path = Path(participants["t1w_path"][0])
+    uncompressed = path.with_suffix("")
+    uncompressed.write_bytes(gzip.decompress(path.read_bytes()))
+    first = participants.copy()
+    first.loc[0, "t1w_path"] = str(uncompressed)
+    prepared(first, folder)
+    shutil.copy(uncompressed, path)
+    with pytest.raises((DataError, ImageError), match="rename it to .nii"):
+        prepared(participants, folder)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "record cut", "record of other things"])

@@ -89,8 +89,13 @@ def entry_of(key: str, folder: Path) -> Entry:
 
 
 def entry_key(content: str, mask_content: str | None, source: Source, settings: PreprocessingConfig) -> str:
-    """Name of an entry: content of the image, its space, settings and version of the algorithm."""
+    """Name of an entry: content of the image, its space, settings and version of the algorithm.
+
+    The endings of the file names are part of it, because a file that is not what its name says is refused,
+    also if the same content was prepared from a file with the right name.
+    """
     said = source.space, source.orientation, source.space_check
+    said += Path(source.path).suffix, Path(source.mask_path or "").suffix
     recipe = [ALGORITHM, content, mask_content, *said, asdict(settings)]
     return sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
 
