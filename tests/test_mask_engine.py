@@ -157,8 +157,10 @@ def test_gradients_are_those_of_autograd(awkward_net, inputs, chunk_size):
     targets = torch.tensor([0, 1, 1])
     shifts = torch.tensor([[0, 0, 0], [1, -2, 0], [0, 1, 1]])
     engine = BatchedScorer(ClassScore(awkward_net, "probability"), chunk_size)
-    with engine.prepared(inputs):
-        scores, gradients = engine.gradients(inputs, fills, replaced, targets, shifts, floor=0.2)
+    with engine.prepared(inputs, targets):
+        scores, gradients = engine.gradients(
+            inputs, fills, replaced, targets, shifts.expand(3, -1, -1), floor=0.2
+        )
     leaf = replaced.clone().requires_grad_()
     perturbed = inputs * (1 - leaf)
     expected = 0

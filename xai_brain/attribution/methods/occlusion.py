@@ -30,8 +30,8 @@ class Occlusion:
         Returns (N, n_classes).
     reference : Reference, optional
     fill : str, optional
-        What takes the place of the brain in a box, see `Fills`. Default: ``counterfactual_mean`` with a
-        reference, else ``zero``.
+        What takes the place of the brain in a box, see `ReplacementVolumes`. Default:
+        ``counterfactual_mean`` with a reference, else ``zero``.
     window_mm : float, default 40
         Largest edge of the boxes of the first level, which tile the brain's bounding box.
     n_levels : int, default 3
@@ -136,7 +136,7 @@ def score_drops(
 
     Parameters
     ----------
-    engine : MaskEngine
+    engine : BatchedScorer
         Prepared.
     volume, fill : Tensor of shape (1, X, Y, Z)
     inside : function of k that gives a bool Tensor of shape (1, X, Y, Z)

@@ -40,7 +40,7 @@ class RegionAblation:
     table : str, Path or DataFrame, optional
         Names of its labels; default: the table beside the image.
     fill : str, default "counterfactual_mean"
-        See `Fills`.
+        See `ReplacementVolumes`.
     blur_sigma_mm : float, default 12
         Of ``fill="blur"``.
     chunk_size : int, optional
