@@ -89,35 +89,57 @@ class Occlusion:
         inputs = inputs.detach()
         targets = as_targets(target, inputs)
         fills = baseline_volumes(self.fill, self.reference, inputs, targets)
-        brain = brain_of(inputs, self.reference).bool().expand_as(inputs)
+        brain = brain_of(inputs, self.reference).bool().expand(len(inputs), 1, *inputs.shape[2:])
+        on_host = brain[:, 0].cpu()
+        boxes = [tiles(one, self.window_voxels) for one in on_host]
         maps = torch.zeros_like(inputs)
         with self.engine.prepared(inputs):
-            for i in range(len(inputs)):
-                self._explain(inputs[i], fills[i], brain[i], targets[i], maps[i])
+            before = self.engine.scores(inputs, targets)
+            for _ in range(self.n_levels):
+                boxes = [
+                    [box for box in those if one[box].any()]
+                    for those, one in zip(boxes, on_host, strict=True)
+                ]
+                drops = self._explain_level(inputs, fills, brain, targets, before, boxes, maps)
+                boxes = [
+                    [part for k in largest(of_boxes, self.n_refined) for part in split_octants(those[k])]
+                    for those, of_boxes in zip(boxes, drops, strict=True)
+                ]
         return maps
 
-    def _explain(
+    def _explain_level(
         self,
-        volume: torch.Tensor,
-        fill: torch.Tensor,
+        inputs: torch.Tensor,
+        fills: torch.Tensor,
         brain: torch.Tensor,
-        target: torch.Tensor,
-        evidence: torch.Tensor,
-    ) -> None:
-        boxes = tiles(brain[0], self.window_voxels)
-        for _ in range(self.n_levels):
-            boxes = [box for box in boxes if brain[:, *box].any()]
+        targets: torch.Tensor,
+        before: torch.Tensor,
+        boxes: list[list[Box]],
+        maps: torch.Tensor,
+    ) -> list[list[float]]:
+        """Write the boxes of all volumes into the maps, and return the decrease of the output for each."""
+        every = [(i, box) for i, those in enumerate(boxes) for box in those]
+        edges = [[i, *(getattr(edge, end) for end in ("start", "stop") for edge in box)] for i, box in every]
+        table = torch.tensor(edges, dtype=torch.long, device=inputs.device).view(-1, 7)
+        of, lows, highs = table[:, 0], table[:, 1:4], table[:, 4:]
+        sizes = torch.zeros(len(every), device=inputs.device)
 
-            def inside(k: int, boxes: list[Box] = boxes) -> torch.Tensor:
-                place = torch.zeros_like(brain)
-                place[:, *boxes[k]] = brain[:, *boxes[k]]
-                return place
+        def inside(rows: slice) -> torch.Tensor:
+            places = in_box(lows[rows], highs[rows], inputs.shape[2:]) & brain[of[rows]]
+            sizes[rows] = places.sum((1, 2, 3, 4)).float()
+            return places
 
-            falls = score_drops(self.engine, volume, fill, inside, len(boxes), target)
-            for box, fall in zip(boxes, falls, strict=True):
-                evidence[:, *box] = brain[:, *box] * fall / brain[:, *box].sum()
-            most = falls.abs().argsort(descending=True, stable=True)[: self.n_refined]
-            boxes = [part for k in most.tolist() for part in split_octants(boxes[k])]
+        drops = score_drops(self.engine, inputs, fills, of, inside, targets, before)
+        per_value = drops / (sizes * inputs.shape[1])
+        for (i, box), value in zip(every, per_value, strict=True):
+            maps[i][:, *box] = brain[i][:, *box] * value
+        found = iter(drops.tolist())
+        return [[next(found) for _ in those] for those in boxes]
+
+
+def largest(values: list[float], n: int) -> list[int]:
+    """Numbers of the values with the largest magnitude, the first of equal ones first."""
+    return sorted(range(len(values)), key=lambda k: -abs(values[k]))[:n]
 
 
 def default_fill(reference: Reference | None) -> str:
@@ -126,32 +148,45 @@ def default_fill(reference: Reference | None) -> str:
 
 def score_drops(
     engine: BatchedScorer,
-    volume: torch.Tensor,
-    fill: torch.Tensor,
-    inside: Callable[[int], torch.Tensor],
-    n: int,
-    target: torch.Tensor,
+    inputs: torch.Tensor,
+    fills: torch.Tensor,
+    of: torch.Tensor,
+    inside: Callable[[slice], torch.Tensor],
+    targets: torch.Tensor,
+    before: torch.Tensor,
 ) -> torch.Tensor:
-    """Output of a volume minus that with the k-th place replaced, (n,).
+    """Output of volumes minus that with a place replaced, (M,); the places of all volumes fill the passes.
 
     Parameters
     ----------
     engine : BatchedScorer
         Prepared.
-    volume, fill : Tensor of shape (1, X, Y, Z)
-    inside : function of k that gives a bool Tensor of shape (1, X, Y, Z)
-    n : int
-    target : Tensor of shape ()
+    inputs, fills : Tensor of shape (N, C, X, Y, Z)
+    of : int Tensor of shape (M,)
+        Volume of each place.
+    inside : function of a slice of the places that gives them, bool, (rows, 1, X, Y, Z)
+    targets, before : Tensor of shape (N,)
+        `before` is the output of the volumes themselves.
     """
-    before = engine.scores(volume[None], target[None])
-    falls = torch.empty(n, device=volume.device)
+    drops = torch.empty(len(of), device=inputs.device)
 
     def run(rows: slice) -> None:
-        volumes = torch.stack([torch.where(inside(k), fill, volume) for k in range(rows.start, rows.stop)])
-        falls[rows] = before - engine.scores(volumes, target.expand(len(volumes)))
+        those = of[rows]
+        volumes = torch.where(inside(rows), fills[those], inputs[those])
+        drops[rows] = before[those] - engine.scores(volumes, targets[those])
 
-    engine.chunks.run(n, run)
-    return falls
+    engine.chunks.run(len(of), run)
+    return drops
+
+
+def in_box(lows: torch.Tensor, highs: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Voxels of boxes, bool, (M, 1, X, Y, Z), from their first voxels and those after the last, (M, 3)."""
+    along = []
+    for axis, size in enumerate(shape):
+        places = torch.arange(size, device=lows.device)
+        along.append((places >= lows[:, axis, None]) & (places < highs[:, axis, None]))  # (M, size)
+    x, y, z = along
+    return (x[:, :, None, None] & y[:, None, :, None] & z[:, None, None, :])[:, None]
 
 
 def tiles(brain: torch.Tensor, window_voxels: Sequence[float]) -> list[Box]:

@@ -93,19 +93,19 @@ class RegionAblation:
         targets = as_targets(target, inputs, one_channel="RegionAblation")
         self.reference.check(inputs)
         fills = baseline_volumes(self.fill, self.reference, inputs, targets)
-        labels = self.labels.to(inputs.device)[None]
-        maps = torch.zeros_like(inputs)
+        labels, indices = self.labels.to(inputs.device), torch.tensor(self.indices, device=inputs.device)
+        n, n_regions = len(inputs), len(self.indices)
+        of = torch.arange(n, device=inputs.device).repeat_interleave(n_regions)
+
+        def inside(rows: slice) -> torch.Tensor:
+            region = torch.arange(rows.start, rows.stop, device=inputs.device) % n_regions
+            return labels[None, None] == indices[region].view(-1, 1, 1, 1, 1)
+
         with self.engine.prepared(inputs):
-            for volume, fill, one_target, evidence in zip(inputs, fills, targets, maps, strict=True):
-                falls = score_drops(
-                    self.engine,
-                    volume,
-                    fill,
-                    lambda k: labels == self.indices[k],
-                    len(self.indices),
-                    one_target,
-                )
-                for index, fall in zip(self.indices, falls, strict=True):
-                    region = labels == index
-                    evidence[region] = fall / region.sum()
+            before = self.engine.scores(inputs, targets)
+            drops = score_drops(self.engine, inputs, fills, of, inside, targets, before).view(n, n_regions)
+        maps = torch.zeros_like(inputs)
+        for k, index in enumerate(self.indices):
+            region = labels == index
+            maps[:, 0] += region * (drops[:, k] / region.sum()).view(-1, 1, 1, 1)
         return maps

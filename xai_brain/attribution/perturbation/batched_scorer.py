@@ -12,8 +12,11 @@ from xai_brain.attribution.memory import Chunks, volumes_that_fit
 from xai_brain.attribution.model_state import AttributionError, preserved
 from xai_brain.attribution.outputs import check_outputs, check_targets, select_outputs
 from xai_brain.attribution.perturbation.eval_copy import eval_copy
+from xai_brain.attribution.perturbation.memory_layout import use_faster_layout
 from xai_brain.attribution.perturbation.replacement import kan2020_blur
 from xai_brain.attribution.reduced_precision import reliable_precision
+
+MAX_TIMED = 32  # volumes with which the layout is chosen
 
 
 class BatchedScorer:
@@ -53,6 +56,7 @@ class BatchedScorer:
             self.network = eval_copy(self.model, inputs)
             self.chunks = Chunks(self.chunk_size or volumes_that_fit(self.network, inputs[:1]))
             size = self.chunks.size
+            use_faster_layout(self.model, self.network, inputs[: min(size, MAX_TIMED)])
             with reliable_precision(self.model, self.network, inputs[:1], size, self.precision) as autocast:
                 self._autocast = autocast
                 if targets is not None:
