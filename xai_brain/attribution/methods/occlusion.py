@@ -94,47 +94,44 @@ class Occlusion:
         boxes = [tiles(one, self.window_voxels) for one in on_host]
         maps = torch.zeros_like(inputs)
         with self.engine.prepared(inputs):
-            before = self.engine.scores(inputs, targets)
             for _ in range(self.n_levels):
                 boxes = [
                     [box for box in those if one[box].any()]
                     for those, one in zip(boxes, on_host, strict=True)
                 ]
-                drops = self._explain_level(inputs, fills, brain, targets, before, boxes, maps)
+                drops = [
+                    self._explain_level(inputs[i], fills[i], brain[i], targets[i], those, maps[i])
+                    for i, those in enumerate(boxes)
+                ]
+                values = iter(torch.cat(drops).tolist())  # the only transfer of a level
                 boxes = [
-                    [part for k in largest(of_boxes, self.n_refined) for part in split_octants(those[k])]
-                    for those, of_boxes in zip(boxes, drops, strict=True)
+                    [
+                        part
+                        for k in largest([next(values) for _ in those], self.n_refined)
+                        for part in split_octants(those[k])
+                    ]
+                    for those in boxes
                 ]
         return maps
 
     def _explain_level(
         self,
-        inputs: torch.Tensor,
-        fills: torch.Tensor,
+        volume: torch.Tensor,
+        fill: torch.Tensor,
         brain: torch.Tensor,
-        targets: torch.Tensor,
-        before: torch.Tensor,
-        boxes: list[list[Box]],
-        maps: torch.Tensor,
-    ) -> list[list[float]]:
-        """Write the boxes of all volumes into the maps, and return the decrease of the output for each."""
-        every = [(i, box) for i, those in enumerate(boxes) for box in those]
-        edges = [[i, *(getattr(edge, end) for end in ("start", "stop") for edge in box)] for i, box in every]
-        table = torch.tensor(edges, dtype=torch.long, device=inputs.device).view(-1, 7)
-        of, lows, highs = table[:, 0], table[:, 1:4], table[:, 4:]
-        sizes = torch.zeros(len(every), device=inputs.device)
-
-        def inside(rows: slice) -> torch.Tensor:
-            places = in_box(lows[rows], highs[rows], inputs.shape[2:]) & brain[of[rows]]
-            sizes[rows] = places.sum((1, 2, 3, 4)).float()
-            return places
-
-        drops = score_drops(self.engine, inputs, fills, of, inside, targets, before)
-        per_value = drops / (sizes * inputs.shape[1])
-        for (i, box), value in zip(every, per_value, strict=True):
-            maps[i][:, *box] = brain[i][:, *box] * value
-        found = iter(drops.tolist())
-        return [[next(found) for _ in those] for those in boxes]
+        target: torch.Tensor,
+        boxes: list[Box],
+        evidence: torch.Tensor,
+    ) -> torch.Tensor:
+        """Write the boxes of a volume into its map, and return the decrease of the output for each."""
+        edges = [[getattr(edge, end) for end in ("start", "stop") for edge in box] for box in boxes]
+        table = torch.tensor(edges, dtype=torch.long, device=volume.device).view(-1, 6)
+        places = in_box(table[:, :3], table[:, 3:], volume.shape[1:]) & brain  # (n_boxes, 1, X, Y, Z)
+        drops = score_drops(self.engine, volume, fill, lambda rows: places[rows], len(boxes), target)
+        per_value = drops / (places.sum((1, 2, 3, 4)) * len(volume))
+        for box, value in zip(boxes, per_value, strict=True):
+            evidence[:, *box] = brain[:, *box] * value
+        return drops
 
 
 def largest(values: list[float], n: int) -> list[int]:
@@ -148,34 +145,34 @@ def default_fill(reference: Reference | None) -> str:
 
 def score_drops(
     engine: BatchedScorer,
-    inputs: torch.Tensor,
-    fills: torch.Tensor,
-    of: torch.Tensor,
+    volume: torch.Tensor,
+    fill: torch.Tensor,
     inside: Callable[[slice], torch.Tensor],
-    targets: torch.Tensor,
-    before: torch.Tensor,
+    n: int,
+    target: torch.Tensor,
 ) -> torch.Tensor:
-    """Output of volumes minus that with a place replaced, (M,); the places of all volumes fill the passes.
+    """Output of a volume minus that with the k-th place replaced, (n,).
+
+    The places of one volume are processed together, so that rounding, to which differences of outputs are
+    sensitive, does not depend on the other volumes.
 
     Parameters
     ----------
     engine : BatchedScorer
         Prepared.
-    inputs, fills : Tensor of shape (N, C, X, Y, Z)
-    of : int Tensor of shape (M,)
-        Volume of each place.
+    volume, fill : Tensor of shape (C, X, Y, Z)
     inside : function of a slice of the places that gives them, bool, (rows, 1, X, Y, Z)
-    targets, before : Tensor of shape (N,)
-        `before` is the output of the volumes themselves.
+    n : int
+    target : Tensor of shape ()
     """
-    drops = torch.empty(len(of), device=inputs.device)
+    before = engine.scores(volume[None], target[None])
+    drops = torch.empty(n, device=volume.device)
 
     def run(rows: slice) -> None:
-        those = of[rows]
-        volumes = torch.where(inside(rows), fills[those], inputs[those])
-        drops[rows] = before[those] - engine.scores(volumes, targets[those])
+        volumes = torch.where(inside(rows), fill, volume)
+        drops[rows] = before - engine.scores(volumes, target.expand(len(volumes)))
 
-    engine.chunks.run(len(of), run)
+    engine.chunks.run(n, run)
     return drops
 
 

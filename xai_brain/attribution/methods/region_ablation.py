@@ -94,18 +94,15 @@ class RegionAblation:
         self.reference.check(inputs)
         fills = baseline_volumes(self.fill, self.reference, inputs, targets)
         labels, indices = self.labels.to(inputs.device), torch.tensor(self.indices, device=inputs.device)
-        n, n_regions = len(inputs), len(self.indices)
-        of = torch.arange(n, device=inputs.device).repeat_interleave(n_regions)
 
         def inside(rows: slice) -> torch.Tensor:
-            region = torch.arange(rows.start, rows.stop, device=inputs.device) % n_regions
-            return labels[None, None] == indices[region].view(-1, 1, 1, 1, 1)
+            return (labels == indices[rows].view(-1, 1, 1, 1))[:, None]
 
-        with self.engine.prepared(inputs):
-            before = self.engine.scores(inputs, targets)
-            drops = score_drops(self.engine, inputs, fills, of, inside, targets, before).view(n, n_regions)
         maps = torch.zeros_like(inputs)
-        for k, index in enumerate(self.indices):
-            region = labels == index
-            maps[:, 0] += region * (drops[:, k] / region.sum()).view(-1, 1, 1, 1)
+        with self.engine.prepared(inputs):
+            for k, evidence in enumerate(maps):
+                drops = score_drops(self.engine, inputs[k], fills[k], inside, len(indices), targets[k])
+                for drop, index in zip(drops, self.indices, strict=True):
+                    region = labels == index
+                    evidence[0] += region * (drop / region.sum())
         return maps
