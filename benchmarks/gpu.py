@@ -48,8 +48,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from untrained import cohort_root, untrained_run
 
-from xai_brain import compose
-from xai_brain.attribution import MeaningfulPerturbation
+from xai_brain.attribution import MeaningfulPerturbation, preserved
+from xai_brain.config.saved import stage_settings
 from xai_brain.models.module import BrainClassifier
 from xai_brain.models.networks.kan2020 import Kan2020
 from xai_brain.parallel.memory import keep_freed_memory
@@ -90,8 +90,8 @@ def volumes_of(fold: TrainedFold, n: int, device: torch.device) -> torch.Tensor:
 def operations_per_mask(method: MeaningfulPerturbation, volumes: torch.Tensor, iterations: float) -> float:
     """Floating-point operations of the network's passes for one mask."""
     leaf = volumes[:1].clone().requires_grad_()
-    with FlopCounterMode(display=False) as counter:
-        torch.autograd.grad(method.model(leaf).sum(), leaf)
+    with preserved(method.model), FlopCounterMode(display=False) as counter:
+        method.model(leaf).sum().backward()
     return counter.get_total_flops() * iterations * method.n_shifts
 
 
@@ -225,7 +225,7 @@ def explain_stage(fold: TrainedFold, args: argparse.Namespace) -> dict[str, Any]
         more += ["attribution.MeaningfulPerturbation.n_iter=4"] if args.smoke else []
         root = cohort_root(Path("none"))
         run = untrained_run(root, Path(folder) / "run", range(n), more=more)
-        explain(compose("explain", [f"run_dir={run.path}", f"trainer.accelerator={args.accelerator}"]))
+        explain(stage_settings("explain", [f"run_dir={run.path}", f"trainer.accelerator={args.accelerator}"]))
         spent = read_json(run.metrics)["seconds/explain"]
         n_maps = len(list((run.path / "attributions").rglob("*_attribution.nii.gz")))
         classifier = BrainClassifier.load_from_checkpoint(run.checkpoint(0, 0), weights_only=True)
@@ -278,10 +278,9 @@ def main() -> None:
     keep_freed_memory()
     start = time.perf_counter()
     figures: dict[str, Any] = {"device": name, "smoke": args.smoke, **gpu_tests(args.device)}
-    epochs = 1 if args.smoke else 5
-    fold = trained_fold(
-        f"gpu_{epochs}", ["data=synthetic", "data.cohort.grid=t1w_58x70x58", f"trainer.max_epochs={epochs}"]
-    )
+    n_subjects, epochs = (20, 1) if args.smoke else (120, 5)
+    cohort = ["data=synthetic", "data.cohort.grid=t1w_58x70x58", f"data.cohort.n_subjects={n_subjects}"]
+    fold = trained_fold(f"gpu_{n_subjects}", [*cohort, f"trainer.max_epochs={epochs}"])
     figures |= masks(fold, args)
     figures |= gradients(fold, args) | training(fold, args)
     figures |= explain_stage(fold, args)
