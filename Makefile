@@ -1,4 +1,4 @@
-# make demo | test | test-all | test-browser | test-raw | lint | lab | exercises | lock
+# make demo | test | test-all | test-browser | test-raw | gpu | lint | lab | exercises | lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 # one process per core, each with one thread: more than four need much memory for little time
 PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
-.PHONY: install demo test test-all test-browser test-raw lint format lab exercises lock clean
+.PHONY: install demo test test-all test-browser test-raw gpu lint format lab exercises lock clean
 
 install: $(INSTALLED)
 
@@ -42,6 +42,11 @@ test-all: install
 test-browser: install
 	$(PYTEST) tests/browser
 	@cat tests/browser/measured.json
+
+# On a machine with a GPU: what the CPU cannot test, then figures, as JSON in the last line.
+gpu: install
+	$(PYTEST) -m gpu tests
+	$(BIN)/python benchmarks/gpu.py
 
 # Raw heads: antspyx wants an older numpy than the lock has, so that its tests have an environment of their own.
 test-raw: $(RAW)/.installed

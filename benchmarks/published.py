@@ -27,7 +27,7 @@ def published_layers(network: nn.Module) -> nn.Sequential:
     plain = nn.Sequential(OrderedDict(layers))
     for parameter in plain.parameters():
         # `contiguous` would leave the first one its strides, which say channels last to all that follow
-        parameter.data = torch.empty(parameter.shape).copy_(parameter.data)
+        parameter.data = torch.empty(parameter.shape, device=parameter.device).copy_(parameter.data)
     return plain
 
 
@@ -132,7 +132,7 @@ def published_guided_backprop(layers: nn.Sequential, x: torch.Tensor) -> torch.T
 
 def box_blur(x: torch.Tensor) -> torch.Tensor:
     """The kernel of 5x5x5 equal weights that the published code calls a Gaussian; zeros outside."""
-    return F.conv3d(x, torch.full((1, 1, 5, 5, 5), 1 / 125, dtype=x.dtype), padding=2)
+    return F.conv3d(x, torch.full((1, 1, 5, 5, 5), 1 / 125, dtype=x.dtype, device=x.device), padding=2)
 
 
 def shifted(x: torch.Tensor, shift: Sequence[int]) -> torch.Tensor:
@@ -161,7 +161,7 @@ def published_perturbation(
     """One subject, (1, 1, X, Y, Z): the map, and the mask that was applied. `stop` ends early, for timing."""
     n_iter, n_shifts = len(shifts), len(shifts[0])
     size = x.shape[2:]
-    mask = torch.ones(1, 1, *(n // 4 for n in size), requires_grad=True)
+    mask = torch.ones(1, 1, *(n // 4 for n in size), device=x.device, requires_grad=True)
     optimizer = torch.optim.Adam([mask], lr=0.3, betas=(0.9, 0.99), amsgrad=True)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=30, gamma=0.1)
     best, best_mask = float("inf"), mask.detach().clone()

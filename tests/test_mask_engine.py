@@ -13,6 +13,7 @@ from xai_brain.attribution.first_convolution import FirstConvolution
 from xai_brain.attribution.memory import volumes_that_fit
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer, moved
 from xai_brain.attribution.perturbation.eval_copy import _same_function, eval_copy
+from xai_brain.attribution.perturbation.memory_layout import use_faster_layout
 from xai_brain.models.calibrated import channels_last
 from xai_brain.models.networks.kan2020 import Kan2020
 
@@ -157,8 +158,10 @@ def test_gradients_are_those_of_autograd(awkward_net, inputs, chunk_size):
     targets = torch.tensor([0, 1, 1])
     shifts = torch.tensor([[0, 0, 0], [1, -2, 0], [0, 1, 1]])
     engine = BatchedScorer(ClassScore(awkward_net, "probability"), chunk_size)
-    with engine.prepared(inputs):
-        scores, gradients = engine.gradients(inputs, fills, replaced, targets, shifts, floor=0.2)
+    with engine.prepared(inputs, targets):
+        scores, gradients = engine.gradients(
+            inputs, fills, replaced, targets, shifts.expand(3, -1, -1), floor=0.2
+        )
     leaf = replaced.clone().requires_grad_()
     perturbed = inputs * (1 - leaf)
     expected = 0
@@ -227,3 +230,25 @@ def test_bfloat16_goes_through_the_fast_copy(awkward_net, inputs):
             gradients.append(engine.gradients(inputs, 0 * inputs, evidence, torch.tensor([0, 1, 1]))[1])
     assert gradients[1].dtype == torch.float32
     assert np.corrcoef(gradients[0].ravel(), gradients[1].ravel())[0, 1] > 0.95
+
+
+def test_the_layout_that_was_faster_is_used_and_timed_once(awkward_net, inputs, monkeypatch):
+    timed, module = [], "xai_brain.attribution.perturbation.memory_layout"
+
+    def seconds(network, volumes, layout):
+        timed.append(layout)
+        return {torch.channels_last_3d: 2.0, torch.contiguous_format: 1.0}[layout]
+
+    monkeypatch.setattr(f"{module}._seconds", seconds)
+    network = eval_copy(awkward_net, inputs)
+    use_faster_layout(awkward_net, network, inputs)
+    assert timed == []  # nothing to choose on CPUs
+    on_device = inputs.to("meta")
+    for _ in range(2):
+        use_faster_layout(awkward_net, network, on_device)
+    assert len(timed) == 2
+    weight = next(w for w in network.parameters() if w.ndim == 5 and w.shape[1] > 1)
+    assert weight.is_contiguous()
+    assert not weight.is_contiguous(memory_format=torch.channels_last_3d)
+    use_faster_layout(awkward_net, awkward_net, on_device)
+    assert len(timed) == 2  # the model itself is not touched

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from xai_brain.io import atomic
 from xai_brain.io.atomic import is_gone, this_process
 from xai_brain.parallel import locks
 from xai_brain.parallel.locks import is_locked, lock, run_exclusive, run_shared
+from xai_brain.parallel.threads import ReadAhead
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and reads /proc")
 
@@ -122,6 +124,56 @@ def test_units_are_shared_those_of_others_waited_for_and_failures_given_up(tmp_p
     with pytest.raises(ZeroDivisionError):
         run_exclusive(tmp_path / "c", "fails", lambda: 1 / 0)
     assert not (tmp_path / "c").exists()
+
+
+def test_a_unit_is_finished_and_unlocked_after_the_next_one_is_computed(tmp_path):
+    log, finished = [], set()
+
+    def do(unit):
+        log.append(f"do {unit}")
+
+        def finish():
+            assert is_locked_by_this_process(unit)
+            finished.add(unit)
+            log.append(f"finish {unit}")
+
+        return finish
+
+    def is_locked_by_this_process(unit):
+        return any(path.name.startswith(f"{unit}.") for path in locks._held)
+
+    run_shared(tmp_path, {"a": "a", "b": "b", "c": "c"}, done=finished.__contains__, do=do)
+    assert log == ["do a", "do b", "finish a", "do c", "finish b", "finish c"]
+    assert not any(map(is_locked_by_this_process, "abc"))
+
+    def fail(unit):
+        if unit == "b":
+            raise ZeroDivisionError
+        return do(unit)
+
+    finished.clear()
+    with pytest.raises(ZeroDivisionError):
+        run_shared(tmp_path, {"a": "a", "b": "b"}, done=finished.__contains__, do=fail)
+    assert finished == {"a"}  # what was computed is kept
+    assert not any(map(is_locked_by_this_process, "ab"))
+
+
+def test_the_next_item_is_read_meanwhile():
+    began, may_end = [], threading.Event()
+
+    def read(item):
+        began.append(item)
+        if item == "b":
+            assert may_end.wait(20)
+        return item.upper()
+
+    with ReadAhead(read, ["a", "b", "c", "d"]) as ahead:
+        assert ahead.get("a") == "A"
+        may_end.set()
+        assert ahead.get("b") == "B"
+        assert ahead.get("d") == "D"  # c was left out
+    assert began[:2] == ["a", "b"]
+    assert "d" in began
 
 
 def test_only_unfinished_files_of_ended_processes_are_removed(tmp_path):

@@ -118,6 +118,22 @@ def volumes_that_fit(network: nn.Module, volume: torch.Tensor) -> int:
     return max(1, min(int(usable / max(known[size], 1)), MAX_VOLUMES.get(device, 8)))
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin to measure the peak memory of a CUDA device."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> dict[str, object]:
+    """For sidecars: name of a CUDA device and its peak memory since the reset; nothing for other devices."""
+    if device.type != "cuda":
+        return {}
+    return {
+        "Device": torch.cuda.get_device_name(device),
+        "PeakMemoryBytes": torch.cuda.max_memory_allocated(device),
+    }
+
+
 def _bytes_of(network: nn.Module, volume: torch.Tensor) -> int:
     """What one volume needs, its gradients too."""
     kept: dict[int, int] = {}

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,7 +34,7 @@ def run_shared(
     units: dict[str, T],
     *,
     done: Callable[[T], bool],
-    do: Callable[[T], object],
+    do: Callable[[T], Callable[[], object] | None],
     progress: Callable[[list[str]], Iterable[str]] = iter,
     wait: Callable[[int], None] = lambda n: None,
     stay: bool = True,
@@ -50,7 +50,9 @@ def run_shared(
     done : function of a unit
         Whether its results are there.
     do : function of a unit
-        Computes its results. If it fails, the lock is released and the error is raised.
+        Computes its results. If it fails, the lock is released and the error is raised. If it returns a
+        function, that one finishes the unit, for example waits for files that are being written; it is called
+        when the next unit has been computed, and then the lock is released.
     progress : function that wraps the list of names
     wait : function of the number of units that others do, called once before waiting for them
     stay : bool, default True
@@ -60,13 +62,18 @@ def run_shared(
     pause, waiting = POLL_SECONDS[0], False
     while left:
         locked: dict[str, T] = {}
-        for name in list(left) if waiting else progress(list(left)):
-            unit = left[name]
-            with lock(folder, name) as acquired:
-                if not acquired:
-                    locked[name] = unit
-                elif not done(unit):
-                    do(unit)
+        with ExitStack() as previous:
+            for name in list(left) if waiting else progress(list(left)):
+                unit = left[name]
+                with ExitStack() as current:
+                    if not current.enter_context(lock(folder, name)):
+                        locked[name] = unit
+                    elif not done(unit):
+                        finish = do(unit)
+                        previous.close()
+                        if finish is not None:
+                            current.callback(finish)  # before the lock is released
+                            previous.push(current.pop_all())
         if not stay:
             return
         if len(locked) == len(left):

@@ -19,7 +19,7 @@ from xai_brain.attribution.perturbation.masks import (
     total_variation,
     upsampled,
 )
-from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes, mixed
 from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 
@@ -169,12 +169,13 @@ class AmortizedMasker(PerturbationAttribution):
             for _ in range(self.n_steps):
                 rows = torch.randperm(len(volumes), generator=generator)[: self.batch_size]
                 images, targets = volumes[rows], predicted[rows]
-                fills = self.fills.make(images, targets, brain, generator)
+                fills = self.fills.make(images, targets, brain, generator).transpose(0, 1)
+                of_fills = self.fills.mixtures(1, generator).to(images).expand(len(images), -1)
                 optimizer.zero_grad()
                 coarse = network(images, targets)
                 evidence = upsampled(coarse, images.shape) * brain
                 _, gradient = self.engine.gradients(
-                    images, self.fills.mixed(fills, generator), evidence.detach(), targets
+                    images, mixed(fills, of_fills), evidence.detach(), targets
                 )
                 regulariser = self.area_weight * mean_in(evidence, brain)
                 regulariser = regulariser + self.tv_weight * total_variation(coarse, SPACING, self.tv_beta)

@@ -14,8 +14,10 @@ from tqdm.auto import tqdm
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
+from xai_brain.attribution.perturbation.mask_descent import MaskDescent, cosine_rates
 from xai_brain.attribution.perturbation.masks import brain_of, coarse_shape, mean_in, upsampled
-from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
+from xai_brain.attribution.perturbation.repeated_step import RepeatedStep
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes, mixed
 from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 
@@ -58,7 +60,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         Returns (N, n_classes).
     reference : Reference, optional
     fill : str or list of str, optional
-        See `Fills`. Default: ``counterfactual_mean`` with a reference, else ``blur``.
+        See `ReplacementVolumes`. Default: ``counterfactual_mean`` with a reference, else ``blur``.
     areas : sequence of float, default (0.01, 0.03, 0.1, 0.3)
         Shares of the brain.
     n_iter : int, default 40
@@ -147,7 +149,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         targets = as_targets(target, inputs, one_channel="AreaConstrainedPerturbation")
         brain = brain_of(inputs, self.reference)
         curves: list[AreaScoreCurve] = []
-        with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:
+        with self.engine.prepared(inputs, targets), tqdm(total=len(inputs), disable=not show_progress) as bar:
             for rows in torch.arange(len(inputs)).split(max(1, self.engine.chunks.size // len(self.areas))):
                 its_brain = brain if len(brain) == 1 else brain[rows]
                 curves += self._optimize_together(inputs[rows], targets[rows], its_brain)
@@ -158,31 +160,43 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
         self, images: torch.Tensor, targets: torch.Tensor, brain: torch.Tensor
     ) -> list[AreaScoreCurve]:
         generator = torch.Generator().manual_seed(self.random_state)
-        n, k = len(images), len(self.areas)
-        fills = self.fills.make(images, targets, brain, generator)
-        rows = torch.arange(n).repeat_interleave(k)  # subject of each mask
-        areas = torch.tensor(self.areas, device=images.device).repeat(n)
-        brain = brain.expand_as(images)[rows]
+        n, k, device = len(images), len(self.areas), images.device
+        fills = self.fills.make(images, targets, brain, generator).transpose(0, 1)
+        rows = torch.arange(n, device=device).repeat_interleave(k)  # participant of each mask
+        areas = torch.tensor(self.areas, device=device).repeat(n)
+        images_of, fills_of, targets_of, brain = (
+            images[rows],
+            fills[rows],
+            targets[rows],
+            brain.expand_as(images)[rows],
+        )
         shape = coarse_shape(images.shape, self.mask_spacing_voxels)
-        coarse = torch.zeros(n * k, 1, *shape, device=images.device, requires_grad=True)
-        optimizer = torch.optim.Adam([coarse], lr=self.lr, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.n_iter)
+        start = torch.zeros(n * k, 1, *shape, device=device)
+        descent = MaskDescent(start, cosine_rates(self.lr, self.n_iter), bounded=False)
+        weights = self.fills.mixtures(self.n_iter, generator).to(images)
         low, high = self.shift_voxels
-        for _ in range(self.n_iter):
-            optimizer.zero_grad()
+        shifts: torch.Tensor | None = None
+        if (low, high) != (0, 0):
+            shifts = torch.randint(low, high + 1, (self.n_iter, 1, 3), generator=generator).to(device)
+        always = torch.ones(n * k, dtype=torch.bool, device=device)
+
+        def iterate() -> None:
+            position, coarse = descent.position, descent.values.clone().requires_grad_()
             evidence = area_constrained_mask(upsampled(coarse, images.shape), areas, brain)
-            fill = self.fills.mixed(fills, generator)
-            shifts = torch.randint(low, high + 1, (1, 3), generator=generator)
             _, gradient = self.engine.gradients(
-                images[rows], fill[rows], evidence.detach(), targets[rows], shifts
+                *(images_of, mixed(fills_of, weights[position]), evidence.detach(), targets_of),
+                None if shifts is None else shifts[position],
             )
-            (evidence * gradient).sum().backward()
-            optimizer.step()
-            schedule.step()
+            (coarse_gradient,) = torch.autograd.grad((evidence * gradient).sum(), coarse)
+            descent.step(coarse_gradient, always)
+
+        step = RepeatedStep(iterate, device)
+        for _ in range(self.n_iter):
+            step()
         with torch.no_grad():
-            evidence = area_constrained_mask(upsampled(coarse, images.shape), areas, brain)
+            evidence = area_constrained_mask(upsampled(descent.values, images.shape), areas, brain)
         before = self.engine.scores(images, targets).tolist()
-        after = self.engine.scores(torch.lerp(images[rows], fills[0][rows], evidence), targets[rows])
+        after = self.engine.scores(torch.lerp(images_of, fills_of[:, 0], evidence), targets_of)
         return [
             AreaScoreCurve(
                 self.areas, after.view(n, k)[i].tolist(), before[i], evidence.view(n, k, *images.shape[2:])[i]

@@ -49,7 +49,8 @@ class DeepLift:
         Returns (N, n_classes). Functional, in-place and reused activations are explained as well.
     reference : Reference, optional
     baseline : str, optional
-        A fill that is not random, see `Fills`. Default: ``training_mean`` with a reference, else ``zero``.
+        A fill that is not random, see `ReplacementVolumes`. Default: ``training_mean`` with a reference,
+        else ``zero``.
     blur_sigma_mm : float, default 12
         Of ``baseline="blur"``.
 

@@ -32,8 +32,8 @@ class IntegratedGradients:
         Returns (N, n_classes).
     reference : Reference, optional
     baseline : str, optional
-        Where the path starts: a fill that is not random, see `Fills`. Default: ``training_mean`` with a
-        reference, else ``zero``.
+        Where the path starts: a fill that is not random, see `ReplacementVolumes`. Default:
+        ``training_mean`` with a reference, else ``zero``.
     n_steps : int, default 32
         Points of the Gauss-Legendre quadrature, doubled where they are too few.
     blur_sigma_mm : float, default 12
@@ -76,55 +76,57 @@ class IntegratedGradients:
         inputs = inputs.detach()
         targets = as_targets(target, inputs)
         starts = baseline_volumes(self.baseline, self.reference, inputs, targets)
-        maps = torch.empty_like(inputs)
-        with self.engine.prepared(inputs):
+        with self.engine.prepared(inputs, targets):
             after, before = (self.engine.scores(each, targets).double() for each in (inputs, starts))
-            for i in range(len(inputs)):  # the points of one volume fill the passes
-                maps[i] = self._explain(inputs[i], starts[i], targets[i], after[[i]], before[[i]], i)
-        return maps
+            return self._complete(inputs, starts, targets, after, before)
 
-    def _explain(
+    def _complete(
         self,
-        volume: torch.Tensor,
-        start: torch.Tensor,
-        target: torch.Tensor,
+        inputs: torch.Tensor,
+        starts: torch.Tensor,
+        targets: torch.Tensor,
         after: torch.Tensor,
         before: torch.Tensor,
-        number: int,
     ) -> torch.Tensor:
-        """Attributions of one volume (C, X, Y, Z), with as many points as necessary."""
-        n_steps, size = self.n_steps, torch.maximum(after.abs(), before.abs())
+        """Attributions (N, C, X, Y, Z), of each volume with as many points as necessary."""
+        maps, n_steps, sizes = (
+            torch.empty_like(inputs),
+            self.n_steps,
+            torch.maximum(after.abs(), before.abs()),
+        )
+        rows = torch.arange(len(inputs), device=inputs.device)  # volumes that are not complete yet
         while True:
-            attributions = self._integrate(volume, start, target, n_steps)
-            total, absolute = sums(attributions[None])
-            complete = bool(completeness_error(total, after - before, absolute, size) <= TOLERANCE)
-            if complete or 2 * n_steps > MAX_STEPS:
+            maps[rows] = self._integrate(inputs[rows], starts[rows], targets[rows], n_steps)
+            total, absolute = sums(maps[rows])
+            error = completeness_error(total, (after - before)[rows], absolute, sizes[rows])
+            rows = rows[~(error <= TOLERANCE)]
+            if not len(rows) or 2 * n_steps > MAX_STEPS:
                 break
             n_steps *= 2
-        check_completeness(
-            f"IntegratedGradients with {n_steps} steps",
-            *(total, after - before, absolute, size),
-            meaning="the change of the output from the baseline",
-            advice="the output changes too abruptly near the baseline; choose another one "
-            "(baseline=training_mean, blur) or another method (Saliency, SmoothGrad, Occlusion)",
-            volumes=[number],
-        )
-        return attributions
+        if len(rows):
+            total, absolute = sums(maps[rows])
+            check_completeness(
+                f"IntegratedGradients with {n_steps} steps",
+                *(total, (after - before)[rows], absolute, sizes[rows]),
+                meaning="the change of the output from the baseline",
+                advice="the output changes too abruptly near the baseline; choose another one "
+                "(baseline=training_mean, blur) or another method (Saliency, SmoothGrad, Occlusion)",
+                volumes=rows.tolist(),
+            )
+        return maps
 
     def _integrate(
-        self, volume: torch.Tensor, start: torch.Tensor, target: torch.Tensor, n_steps: int
+        self, inputs: torch.Tensor, starts: torch.Tensor, targets: torch.Tensor, n_steps: int
     ) -> torch.Tensor:
-        places, weights = (torch.from_numpy(a).to(volume) for a in np.polynomial.legendre.leggauss(n_steps))
-        path, mean_gradient = volume - start, torch.zeros_like(volume)
-
-        def add(rows: slice) -> None:
-            # from [-1, 1] to [0, 1]
-            points = start + ((places[rows] + 1) / 2).view(-1, 1, 1, 1, 1) * path
-            gradient = self.engine.gradient(points, target)
-            mean_gradient.add_(torch.einsum("p,p...->...", weights[rows] / 2, gradient))
-
-        self.engine.chunks.run(n_steps, add)
-        return mean_gradient * path
+        places, weights = (torch.from_numpy(a).to(inputs) for a in np.polynomial.legendre.leggauss(n_steps))
+        # from [-1, 1] to [0, 1]
+        places, weights = ((places + 1) / 2).view(-1, 1, 1, 1, 1), (weights / 2).view(-1, 1, 1, 1, 1)
+        path = inputs - starts
+        return path * self.engine.sum_over_points(
+            *(inputs, targets, n_steps),
+            lambda of, k: starts[of] + places[k] * path[of],
+            lambda gradients, of, k: weights[k] * gradients,
+        )
 
 
 def default_baseline(reference: Reference | None) -> str:

@@ -13,13 +13,16 @@ from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
+from xai_brain.attribution.perturbation.mask_descent import MaskDescent
 from xai_brain.attribution.perturbation.masks import total_variation, upsampled
+from xai_brain.attribution.perturbation.repeated_step import RepeatedStep
 from xai_brain.attribution.perturbation.replacement import kan2020_blur
 from xai_brain.attribution.protocol import MethodInfo
 
 SPACING = 4  # voxels of one node of the coarse mask
 FLOOR, AREA_WEIGHT, TV_BETA = 0.05, 3.0, 7.0
 LARGEST_SHIFT = 4  # voxels per axis
+LR, LR_STEP = 0.3, 30  # the rate is divided by 10 after every 30 iterations
 
 
 class Kan2020Perturbation(PerturbationAttribution):
@@ -46,7 +49,7 @@ class Kan2020Perturbation(PerturbationAttribution):
     first_kept_iteration : int, default 51
         Masks of earlier iterations, counted from 0, are not candidates for the best one.
     chunk_size : int, optional
-        See `MaskEngine`.
+        See `BatchedScorer`.
 
     References
     ----------
@@ -94,36 +97,41 @@ class Kan2020Perturbation(PerturbationAttribution):
         inputs = inputs.detach()
         targets = as_targets(target, inputs, one_channel="Kan2020Perturbation")
         maps = []
-        with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:
+        with self.engine.prepared(inputs, targets), tqdm(total=len(inputs), disable=not show_progress) as bar:
             for rows in torch.arange(len(inputs)).split(self.engine.chunks.size):
                 maps.append(1 - self._optimize_together(inputs[rows], targets[rows]))
                 bar.update(len(rows))
         return torch.cat(maps)
 
     def _optimize_together(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        shape = [n // SPACING for n in images.shape[2:]]
-        coarse = torch.ones(len(images), 1, *shape, device=images.device, requires_grad=True)
-        optimizer = torch.optim.Adam([coarse], lr=0.3, betas=(0.9, 0.99), amsgrad=True)
-        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 30, 0.1)
-        kept, lowest = coarse.detach().clone(), torch.full((len(images),), torch.inf, device=images.device)
-        for iteration, shifts in enumerate(self.shifts):
-            weight = min(1.0, iteration / max(self.n_iter // 5, 1))
-            optimizer.zero_grad()
+        shape, device = [n // SPACING for n in images.shape[2:]], images.device
+        rates = LR * 0.1 ** (torch.arange(self.n_iter, dtype=torch.float64) // LR_STEP)
+        descent = MaskDescent(torch.ones(len(images), 1, *shape, device=device), rates, amsgrad=True)
+        kept, lowest = descent.values.clone(), torch.full((len(images),), torch.inf, device=device)
+        all_weights = (torch.arange(self.n_iter) / max(self.n_iter // 5, 1)).clamp_max(1).to(device)
+        all_shifts, always = -self.shifts.to(device), torch.ones_like(targets, dtype=torch.bool)
+
+        def iterate() -> None:
+            position = descent.position
+            weight, shifts = all_weights[position], all_shifts[position]
+            coarse = descent.values.clone().requires_grad_()
             applied = kan2020_blur(upsampled(coarse, images.shape))
             score, gradient = self.engine.gradients(
-                images, images, 1 - applied.detach(), targets, -shifts, FLOOR, moving="image"
+                images, images, 1 - applied.detach(), targets, shifts, FLOOR, moving="image"
             )
             area = (1 - coarse).abs().mean((1, 2, 3, 4))
-            regulariser = AREA_WEIGHT * area + total_variation(applied, 1, TV_BETA)
-            ((1 - applied) * gradient).sum().add((weight * regulariser).sum()).backward()
-            loss = (score + weight * regulariser).detach()
-            if iteration >= self.first_kept_iteration:
-                better = loss <= lowest  # the later of equal losses
-                lowest = torch.where(better, loss, lowest)
-                kept[better] = coarse.detach()[better]
-            optimizer.step()
-            schedule.step()
-            coarse.data.clamp_(0, 1)
+            penalty = weight * (AREA_WEIGHT * area + total_variation(applied, 1, TV_BETA))
+            total = ((1 - applied) * gradient).sum() + penalty.sum()
+            (coarse_gradient,) = torch.autograd.grad(total, coarse)
+            loss = (score + penalty).detach()
+            better = (position >= self.first_kept_iteration) & (loss <= lowest)  # the later of equal losses
+            lowest.copy_(torch.where(better, loss, lowest))
+            kept.copy_(torch.where(better.view(-1, 1, 1, 1, 1), descent.values, kept))
+            descent.step(coarse_gradient, always)
+
+        step = RepeatedStep(iterate, device)
+        for _ in range(self.n_iter):
+            step()
         return upsampled(kept, images.shape)
 
 

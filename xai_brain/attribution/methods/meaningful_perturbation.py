@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,14 @@ from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
+from xai_brain.attribution.perturbation.mask_descent import MaskDescent, cosine_rates
+from xai_brain.attribution.perturbation.mask_optimization import (
+    MaskBatch,
+    MaskState,
+    Objective,
+    optimize_masks,
+    optimize_shared_mask,
+)
 from xai_brain.attribution.perturbation.masks import (
     brain_of,
     coarse_shape,
@@ -22,8 +30,8 @@ from xai_brain.attribution.perturbation.masks import (
     total_variation,
     upsampled,
 )
-from xai_brain.attribution.perturbation.perturbation_result import PerturbationResult, check_masks
-from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
+from xai_brain.attribution.perturbation.perturbation_result import MEASURED, PerturbationResult, check_masks
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes, mixed
 from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 
@@ -33,7 +41,6 @@ MODES = {
     "both": "in [0, 1]: how much of the voxel loses the class when replaced and keeps it when kept alone",
 }
 START_SD = 0.02  # of the coarse nodes at the start, around 1/2
-PATIENCE = 3  # iterations without change before a subject is done
 
 
 class MeaningfulPerturbation(PerturbationAttribution):
@@ -54,7 +61,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         Training subjects of the model's fold: for fills that are made of them, for the brain and the voxel
         size.
     fill : str or list of str, optional
-        What replaces tissue, see `Fills`; of several, a random mixture at every step. Default:
+        What replaces tissue, see `ReplacementVolumes`; of several, a random mixture at every step. Default:
         ``counterfactual_mean`` with a reference, else ``blur``.
     mode : {"deletion", "preservation", "both"}, default "deletion"
         Deletion: e is the least tissue whose replacement takes the class away. Preservation: the least
@@ -75,7 +82,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         Smallest and largest move along each axis. Moves blur differences of shape: give
         them where the images are not aligned.
     moving : {"volume", "image"}, default "volume"
-        See `MaskEngine.gradients`; ``image`` needs ``fill="kan2020_blur"`` and ``mode="deletion"``.
+        See `BatchedScorer.gradients`; ``image`` needs ``fill="kan2020_blur"`` and ``mode="deletion"``.
     mask_spacing_voxels : int, default 4
         Distance of the coarse grid's nodes.
     restrict_to_brain : bool, default True
@@ -89,7 +96,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
     random_state : int, default 0
         Of the moves, the mixtures, noise and the start.
     chunk_size, precision
-        See `MaskEngine`.
+        See `BatchedScorer`.
 
     References
     ----------
@@ -201,11 +208,42 @@ class MeaningfulPerturbation(PerturbationAttribution):
         inputs = inputs.detach()
         targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference, self.restrict_to_brain)
-        with self.engine.prepared(inputs), tqdm(total=len(inputs), disable=not show_progress) as bar:
+        with self.engine.prepared(inputs, targets), tqdm(total=len(inputs), disable=not show_progress) as bar:
+            units, shared = self._units_of(targets), len(brain) == 1
+
+            def load(rows: torch.Tensor) -> MaskBatch:
+                its_brain, generator = brain if shared else brain[rows], self._generator()
+                fills = self.fills.make(inputs[rows], targets[rows], its_brain, generator).transpose(0, 1)
+                return MaskBatch(inputs[rows], fills, targets[rows], units[rows], its_brain, shared)
+
+            objective, start = self._objective(inputs, self.n_iter)
+            found = optimize_masks(
+                len(inputs),
+                self.engine.chunks.size,
+                load,
+                lambda n: MaskDescent(start.expand(n, -1, -1, -1, -1), cosine_rates(self.lr, self.n_iter)),
+                objective,
+                self.tolerance,
+                bar.update,
+            )
+            histories = found.histories()
             for rows in torch.arange(len(inputs)).split(self.engine.chunks.size):
-                its_brain = brain if len(brain) == 1 else brain[rows]
-                yield from self._optimize_together(inputs[rows], targets[rows], its_brain)
-                bar.update(len(rows))
+                batch = load(rows)
+                with torch.no_grad():
+                    evidence = upsampled(found.coarse[rows], inputs.shape) * batch.brain
+                yield from self._measured(batch, evidence, [histories[k] for k in rows.tolist()])
+
+    def _measured(
+        self, batch: MaskBatch, evidence: torch.Tensor, histories: list[tuple[list[float], str]]
+    ) -> list[PerturbationResult]:
+        scores = check_masks(
+            *(self.engine, batch.images, batch.fills[:, 0], evidence, batch.targets, batch.brain),
+            self._generator(),
+        )
+        return [
+            PerturbationResult(1 - mask, objective=objective, stop_reason=reason, **of_mask)
+            for mask, (objective, reason), of_mask in zip(evidence, histories, scores, strict=True)
+        ]
 
     @in_float32
     def optimize_group(
@@ -242,122 +280,60 @@ class MeaningfulPerturbation(PerturbationAttribution):
         inputs = inputs.detach()
         targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference, self.restrict_to_brain).amax(0, keepdim=True)
-        generator = torch.Generator().manual_seed(self.random_state)
-        order = torch.randperm(len(inputs), generator=generator)
-
-        def rows_of(iteration: int, active: list[int]) -> torch.Tensor:
-            return order[(iteration * subjects_per_step + torch.arange(subjects_per_step)) % len(order)]
-
-        with self.engine.prepared(inputs):
-            fills = self.fills.make(inputs, targets, brain, generator)
-            evidence, history = self._descend(1, n_iter, rows_of, inputs, fills, targets, brain, generator)
-            some = order[:n_checked]
-            applied = evidence.expand_as(inputs[some])
-            measured = check_masks(
-                self.engine, inputs[some], fills[0][some], applied, targets[some], brain, generator
+        order = torch.randperm(len(inputs), generator=self._generator())
+        turns = torch.arange(n_iter * subjects_per_step).view(n_iter, subjects_per_step) % len(order)
+        with self.engine.prepared(inputs, targets):
+            fills = self.fills.make(inputs, targets, brain, self._generator()).transpose(0, 1)
+            group = MaskBatch(inputs, fills, targets, self._units_of(targets), brain, shared_brain=True)
+            objective, start = self._objective(inputs, n_iter)
+            descent = MaskDescent(start, cosine_rates(self.lr, n_iter))
+            subjects = order[turns].to(inputs.device)
+            found = optimize_shared_mask(MaskState(group, descent, objective, self.tolerance, subjects))
+            with torch.no_grad():
+                evidence = upsampled(found.coarse, inputs.shape) * brain
+            some = group.select(order[:n_checked].to(inputs.device))
+            n_some = len(some.images)
+            measured = self._measured(
+                some, evidence.expand(n_some, -1, -1, -1, -1), found.histories() * n_some
             )
-        means = {name: sum(m[name] for m in measured) / len(measured) for name in measured[0]}
-        return PerturbationResult(
-            1 - evidence[0], objective=history[0][0], stop_reason=history[0][1], **means
-        )
+        means = {name: sum(getattr(one, name) for one in measured) / n_some for name in MEASURED}
+        return replace(measured[0], **means)
 
-    def _optimize_together(
-        self, images: torch.Tensor, targets: torch.Tensor, brain: torch.Tensor
-    ) -> list[PerturbationResult]:
-        generator = torch.Generator().manual_seed(self.random_state)  # the same for every group of subjects
-        fills = self.fills.make(images, targets, brain, generator)
-        evidence, history = self._descend(
-            len(images),
-            self.n_iter,
-            lambda _, active: torch.tensor(active),
-            images,
-            fills,
-            targets,
-            brain,
-            generator,
-        )
-        measured = check_masks(self.engine, images, fills[0], evidence, targets, brain, generator)
-        return [
-            PerturbationResult(1 - mask, objective=objective, stop_reason=reason, **scores)
-            for mask, (objective, reason), scores in zip(evidence, history, measured, strict=True)
-        ]
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.random_state)  # the same for all participants
 
-    def _descend(
-        self,
-        n_masks: int,
-        n_iter: int,
-        rows_of: Callable[[int, list[int]], torch.Tensor],
-        images: torch.Tensor,
-        fills: torch.Tensor,
-        targets: torch.Tensor,
-        brain: torch.Tensor,
-        generator: torch.Generator,
-    ) -> tuple[torch.Tensor, list[tuple[list[float], str]]]:
-        """Optimise masks until each has come to rest.
-
-        `rows_of(iteration, active masks)` are the subjects of an iteration: one per active mask, or several
-        that share the only mask.
-
-        Returns
-        -------
-        evidence : Tensor of shape (n_masks, 1, X, Y, Z)
-        history : list of (objective of every iteration, stop reason)
-        """
-        coarse = self._start(n_masks, images, generator)
-        optimizer = torch.optim.Adam(coarse, lr=self.lr, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_iter)
-        active, quiet = list(range(n_masks)), [0] * n_masks
-        objectives: list[list[float]] = [[] for _ in range(n_masks)]
-        for iteration in range(n_iter):
-            rows = rows_of(iteration, active)
-            current = torch.stack([coarse[k] for k in active])
-            its_brain = brain if len(brain) == 1 else brain[rows]
-            optimizer.zero_grad()
-            objective = self._backward(
-                current,
-                images[rows],
-                self.fills.mixed(fills[:, rows], generator),
-                targets[rows],
-                its_brain,
-                generator,
-            )
-            optimizer.step()
-            schedule.step()
-            for k, value, before in zip(list(active), objective.tolist(), current.detach(), strict=True):
-                coarse[k].data.clamp_(0, 1)
-                objectives[k].append(value)
-                change = float((coarse[k].detach() - before).abs().max())
-                quiet[k] = quiet[k] + 1 if change < self.tolerance else 0
-                if quiet[k] == PATIENCE:
-                    active.remove(k)
-            if not active:
-                break
-        with torch.no_grad():
-            evidence = upsampled(torch.stack(coarse), images.shape) * brain
-        reasons = ["n_iter" if k in active else "converged" for k in range(n_masks)]
-        return evidence.detach(), list(zip(objectives, reasons, strict=True))
-
-    def _start(self, n_masks: int, images: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
-        shape = coarse_shape(images.shape, self.mask_spacing_voxels)
-        start = 0.5 + START_SD * torch.randn(1, *shape, generator=generator)  # the same for all subjects
-        return [start.to(images).clone().requires_grad_() for _ in range(n_masks)]
-
-    def _backward(
-        self,
-        coarse: torch.Tensor,
-        images: torch.Tensor,
-        fills: torch.Tensor,
-        targets: torch.Tensor,
-        brain: torch.Tensor,
-        generator: torch.Generator,
-    ) -> torch.Tensor:
-        """Objective of every mask, (K,), after its gradient has gone to where `coarse` comes from."""
+    def _objective(self, inputs: torch.Tensor, n_iter: int) -> tuple[Objective, torch.Tensor]:
+        """Objective with the random numbers of all iterations, and the coarse mask of its first one."""
+        generator = self._generator()
+        shape = coarse_shape(inputs.shape, self.mask_spacing_voxels)
+        start = (0.5 + START_SD * torch.randn(1, 1, *shape, generator=generator)).to(inputs)
+        weights = self.fills.mixtures(n_iter, generator).to(inputs)
         low, high = self.shift_voxels
-        shifts = torch.randint(low, high + 1, (self.n_shifts, 3), generator=generator)
-        evidence = upsampled(coarse, images.shape) * brain  # (K, 1, X, Y, Z)
-        applied = evidence.detach().expand_as(images)
-        score = torch.zeros(len(images), device=images.device)
-        gradient = torch.zeros_like(images)
+        shifts: torch.Tensor | None = None
+        if self.n_shifts > 1 or (low, high) != (0, 0):
+            shifts = torch.randint(low, high + 1, (n_iter, self.n_shifts, 3), generator=generator)
+            shifts = shifts.to(inputs.device)
+
+        def objective(
+            coarse: torch.Tensor, batch: MaskBatch, position: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            position = position.expand(len(batch.images))  # several participants may share a mask
+            fills = mixed(batch.fills, weights[position])
+            return self._value_and_gradient(
+                coarse, batch, fills, None if shifts is None else shifts[position]
+            )
+
+        return objective, start
+
+    def _value_and_gradient(
+        self, coarse: torch.Tensor, batch: MaskBatch, fills: torch.Tensor, shifts: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Objective (K,) and its gradient (K, 1, X', Y', Z') for coarse masks, which share participants."""
+        images, targets, n_masks = batch.images, batch.targets, len(coarse)
+        coarse = coarse.detach().requires_grad_()
+        evidence = upsampled(coarse, images.shape) * batch.brain  # (K, 1, X, Y, Z)
+        applied = evidence.detach().expand(len(images), -1, -1, -1, -1)
+        score, gradient = torch.zeros_like(batch.units), torch.zeros_like(applied)
         if self.mode != "preservation":
             lost = self.engine.gradients(
                 images, fills, applied, targets, shifts, self.score_floor, self.moving
@@ -366,14 +342,14 @@ class MeaningfulPerturbation(PerturbationAttribution):
         if self.mode != "deletion":
             kept = self.engine.gradients(fills, images, applied, targets, shifts, None, self.moving)
             score, gradient = score - kept[0], gradient - kept[1]
-        units = self._units_of(targets)
-        score, gradient = score / units, gradient / units.view(-1, 1, 1, 1, 1)
-        regulariser = self.area_weight * mean_in(evidence, brain) + self.tv_weight * total_variation(
+        score, gradient = score / batch.units, gradient / batch.units.view(-1, 1, 1, 1, 1)
+        regulariser = self.area_weight * mean_in(evidence, batch.brain) + self.tv_weight * total_variation(
             coarse, self.mask_spacing_voxels, self.tv_beta
         )
-        share = len(coarse) / len(images)  # of a mask that several subjects share, the mean over them
-        (share * (evidence * gradient).sum() + regulariser.sum()).backward()
-        return (score.view(len(coarse), -1).mean(1) + regulariser).detach()
+        share = n_masks / len(images)  # the mean over the participants that share a mask
+        total = share * (evidence * gradient).sum() + regulariser.sum()
+        (coarse_gradient,) = torch.autograd.grad(total, coarse)
+        return (score.view(n_masks, -1).mean(1) + regulariser).detach(), coarse_gradient
 
     @torch.no_grad()
     def _units_of(self, targets: torch.Tensor) -> torch.Tensor:

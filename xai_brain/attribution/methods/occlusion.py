@@ -30,8 +30,8 @@ class Occlusion:
         Returns (N, n_classes).
     reference : Reference, optional
     fill : str, optional
-        What takes the place of the brain in a box, see `Fills`. Default: ``counterfactual_mean`` with a
-        reference, else ``zero``.
+        What takes the place of the brain in a box, see `ReplacementVolumes`. Default:
+        ``counterfactual_mean`` with a reference, else ``zero``.
     window_mm : float, default 40
         Largest edge of the boxes of the first level, which tile the brain's bounding box.
     n_levels : int, default 3
@@ -89,35 +89,54 @@ class Occlusion:
         inputs = inputs.detach()
         targets = as_targets(target, inputs)
         fills = baseline_volumes(self.fill, self.reference, inputs, targets)
-        brain = brain_of(inputs, self.reference).bool().expand_as(inputs)
+        brain = brain_of(inputs, self.reference).bool().expand(len(inputs), 1, *inputs.shape[2:])
+        on_host = brain[:, 0].cpu()
+        boxes = [tiles(one, self.window_voxels) for one in on_host]
         maps = torch.zeros_like(inputs)
         with self.engine.prepared(inputs):
-            for i in range(len(inputs)):
-                self._explain(inputs[i], fills[i], brain[i], targets[i], maps[i])
+            for _ in range(self.n_levels):
+                boxes = [
+                    [box for box in those if one[box].any()]
+                    for those, one in zip(boxes, on_host, strict=True)
+                ]
+                drops = [
+                    self._explain_level(inputs[i], fills[i], brain[i], targets[i], those, maps[i])
+                    for i, those in enumerate(boxes)
+                ]
+                values = iter(torch.cat(drops).tolist())  # the only transfer of a level
+                boxes = [
+                    [
+                        part
+                        for k in largest([next(values) for _ in those], self.n_refined)
+                        for part in split_octants(those[k])
+                    ]
+                    for those in boxes
+                ]
         return maps
 
-    def _explain(
+    def _explain_level(
         self,
         volume: torch.Tensor,
         fill: torch.Tensor,
         brain: torch.Tensor,
         target: torch.Tensor,
+        boxes: list[Box],
         evidence: torch.Tensor,
-    ) -> None:
-        boxes = tiles(brain[0], self.window_voxels)
-        for _ in range(self.n_levels):
-            boxes = [box for box in boxes if brain[:, *box].any()]
+    ) -> torch.Tensor:
+        """Write the boxes of a volume into its map, and return the decrease of the output for each."""
+        edges = [[getattr(edge, end) for end in ("start", "stop") for edge in box] for box in boxes]
+        table = torch.tensor(edges, dtype=torch.long, device=volume.device).view(-1, 6)
+        places = in_box(table[:, :3], table[:, 3:], volume.shape[1:]) & brain  # (n_boxes, 1, X, Y, Z)
+        drops = score_drops(self.engine, volume, fill, lambda rows: places[rows], len(boxes), target)
+        per_value = drops / (places.sum((1, 2, 3, 4)) * len(volume))
+        for box, value in zip(boxes, per_value, strict=True):
+            evidence[:, *box] = brain[:, *box] * value
+        return drops
 
-            def inside(k: int, boxes: list[Box] = boxes) -> torch.Tensor:
-                place = torch.zeros_like(brain)
-                place[:, *boxes[k]] = brain[:, *boxes[k]]
-                return place
 
-            falls = score_drops(self.engine, volume, fill, inside, len(boxes), target)
-            for box, fall in zip(boxes, falls, strict=True):
-                evidence[:, *box] = brain[:, *box] * fall / brain[:, *box].sum()
-            most = falls.abs().argsort(descending=True, stable=True)[: self.n_refined]
-            boxes = [part for k in most.tolist() for part in split_octants(boxes[k])]
+def largest(values: list[float], n: int) -> list[int]:
+    """Numbers of the values with the largest magnitude, the first of equal ones first."""
+    return sorted(range(len(values)), key=lambda k: -abs(values[k]))[:n]
 
 
 def default_fill(reference: Reference | None) -> str:
@@ -128,30 +147,43 @@ def score_drops(
     engine: BatchedScorer,
     volume: torch.Tensor,
     fill: torch.Tensor,
-    inside: Callable[[int], torch.Tensor],
+    inside: Callable[[slice], torch.Tensor],
     n: int,
     target: torch.Tensor,
 ) -> torch.Tensor:
     """Output of a volume minus that with the k-th place replaced, (n,).
 
+    The places of one volume are processed together, so that rounding, to which differences of outputs are
+    sensitive, does not depend on the other volumes.
+
     Parameters
     ----------
-    engine : MaskEngine
+    engine : BatchedScorer
         Prepared.
-    volume, fill : Tensor of shape (1, X, Y, Z)
-    inside : function of k that gives a bool Tensor of shape (1, X, Y, Z)
+    volume, fill : Tensor of shape (C, X, Y, Z)
+    inside : function of a slice of the places that gives them, bool, (rows, 1, X, Y, Z)
     n : int
     target : Tensor of shape ()
     """
     before = engine.scores(volume[None], target[None])
-    falls = torch.empty(n, device=volume.device)
+    drops = torch.empty(n, device=volume.device)
 
     def run(rows: slice) -> None:
-        volumes = torch.stack([torch.where(inside(k), fill, volume) for k in range(rows.start, rows.stop)])
-        falls[rows] = before - engine.scores(volumes, target.expand(len(volumes)))
+        volumes = torch.where(inside(rows), fill, volume)
+        drops[rows] = before - engine.scores(volumes, target.expand(len(volumes)))
 
     engine.chunks.run(n, run)
-    return falls
+    return drops
+
+
+def in_box(lows: torch.Tensor, highs: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Voxels of boxes, bool, (M, 1, X, Y, Z), from their first voxels and those after the last, (M, 3)."""
+    along = []
+    for axis, size in enumerate(shape):
+        places = torch.arange(size, device=lows.device)
+        along.append((places >= lows[:, axis, None]) & (places < highs[:, axis, None]))  # (M, size)
+    x, y, z = along
+    return (x[:, :, None, None] & y[:, None, :, None] & z[:, None, None, :])[:, None]
 
 
 def tiles(brain: torch.Tensor, window_voxels: Sequence[float]) -> list[Box]:

@@ -40,7 +40,7 @@ class RegionAblation:
     table : str, Path or DataFrame, optional
         Names of its labels; default: the table beside the image.
     fill : str, default "counterfactual_mean"
-        See `Fills`.
+        See `ReplacementVolumes`.
     blur_sigma_mm : float, default 12
         Of ``fill="blur"``.
     chunk_size : int, optional
@@ -93,19 +93,16 @@ class RegionAblation:
         targets = as_targets(target, inputs, one_channel="RegionAblation")
         self.reference.check(inputs)
         fills = baseline_volumes(self.fill, self.reference, inputs, targets)
-        labels = self.labels.to(inputs.device)[None]
+        labels, indices = self.labels.to(inputs.device), torch.tensor(self.indices, device=inputs.device)
+
+        def inside(rows: slice) -> torch.Tensor:
+            return (labels == indices[rows].view(-1, 1, 1, 1))[:, None]
+
         maps = torch.zeros_like(inputs)
         with self.engine.prepared(inputs):
-            for volume, fill, one_target, evidence in zip(inputs, fills, targets, maps, strict=True):
-                falls = score_drops(
-                    self.engine,
-                    volume,
-                    fill,
-                    lambda k: labels == self.indices[k],
-                    len(self.indices),
-                    one_target,
-                )
-                for index, fall in zip(self.indices, falls, strict=True):
+            for k, evidence in enumerate(maps):
+                drops = score_drops(self.engine, inputs[k], fills[k], inside, len(indices), targets[k])
+                for drop, index in zip(drops, self.indices, strict=True):
                     region = labels == index
-                    evidence[region] = fall / region.sum()
+                    evidence[0] += region * (drop / region.sum())
         return maps

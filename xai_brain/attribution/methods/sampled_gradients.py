@@ -71,19 +71,20 @@ class SmoothGrad:
         brain = brain_of(inputs, self.reference)
         mean = mean_in(inputs, brain).view(-1, 1, 1, 1, 1)
         sd = self.noise * mean_in((inputs - mean).square(), brain).sqrt()
-        maps = torch.zeros_like(inputs)
-        with self.engine.prepared(inputs):
-            for i, volume in enumerate(inputs):
-                seed = seed_of(volume, self.random_state)
+        seeds = [seed_of(volume, self.random_state) for volume in inputs]
 
-                def add(rows: slice, i: int = i, seed: int = seed) -> None:
-                    noisy = torch.stack(
-                        [inputs[i] + sd[i] * normal_noise(inputs[i], seed + k) for k in span(rows)]
-                    )
-                    maps[i] += self.engine.gradient(noisy, targets[i]).sum(0) / self.n_samples
+        def noisy(of: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+            drawn = [
+                normal_noise(inputs[0], seeds[i] + sample)
+                for i, sample in zip(of.tolist(), k.tolist(), strict=True)
+            ]
+            return inputs[of] + sd[of].view(-1, 1, 1, 1, 1) * torch.stack(drawn)
 
-                self.engine.chunks.run(self.n_samples, add)
-        return maps
+        with self.engine.prepared(inputs, targets):
+            return self.engine.sum_over_points(
+                *(inputs, targets, self.n_samples, noisy),
+                lambda gradients, of, k: gradients / self.n_samples,
+            )
 
 
 class GradientShap:
@@ -143,22 +144,24 @@ class GradientShap:
         inputs = inputs.detach()
         targets = as_targets(target, inputs)
         self.reference.check(inputs)
-        maps = torch.zeros_like(inputs)
-        with self.engine.prepared(inputs):
-            for i, volume in enumerate(inputs):
-                subjects, places = self._draw(seed_of(volume, self.random_state))
+        drawn = [self._draw(seed_of(volume, self.random_state)) for volume in inputs]
+        participants = torch.stack([each[0] for each in drawn])  # of the reference, (N, n_samples)
+        places = torch.stack([each[1] for each in drawn]).to(inputs)
 
-                def add(
-                    rows: slice, i: int = i, subjects: torch.Tensor = subjects, places: torch.Tensor = places
-                ) -> None:
-                    starts = self.reference.volumes[subjects[rows]].to(inputs)
-                    way = inputs[i] - starts  # (rows, 1, X, Y, Z)
-                    points = starts + places[rows].view(-1, 1, 1, 1, 1).to(inputs) * way
-                    gradient = self.engine.gradient(points, targets[i])
-                    maps[i] += (gradient * way).sum(0) / self.n_samples
+        def way(of: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            """Starts, and what leads from them to the volumes."""
+            starts = self.reference.volumes[participants[of.cpu(), k.cpu()]].to(inputs)
+            return starts, inputs[of] - starts
 
-                self.engine.chunks.run(self.n_samples, add)
-        return maps
+        def point(of: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+            starts, difference = way(of, k)
+            return starts + places[of, k].view(-1, 1, 1, 1, 1) * difference
+
+        with self.engine.prepared(inputs, targets):
+            return self.engine.sum_over_points(
+                *(inputs, targets, self.n_samples, point),
+                lambda gradients, of, k: gradients * way(of, k)[1] / self.n_samples,
+            )
 
     def _draw(self, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Training subjects and places on the way from them, both (n_samples,)."""
@@ -172,7 +175,3 @@ def normal_noise(volume: torch.Tensor, seed: int) -> torch.Tensor:
     """Standard normal numbers of the shape of a volume."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(volume.shape, generator=generator, dtype=volume.dtype).to(volume.device)
-
-
-def span(rows: slice) -> range:
-    return range(rows.start, rows.stop)

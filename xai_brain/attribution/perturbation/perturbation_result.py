@@ -11,6 +11,7 @@ from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import mean_in
 
 NOISE = 0.1  # of the check, in standard deviations of the brain
+MEASURED = ("score_before", "score_after", "score_preserved", "score_after_other_fill", "area", "saturation")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def check_masks(
 
     Parameters
     ----------
-    engine : MaskEngine
+    engine : BatchedScorer
         Prepared.
     images, fills, evidence : Tensor of shape (N, 1, X, Y, Z)
         `evidence` is 1 - mask.
@@ -108,4 +109,5 @@ def check_masks(
         "area": mean_in(evidence, brain),
         "saturation": mean_in(extreme, brain),
     }
-    return [{name: float(values[i]) for name, values in measured.items()} for i in range(len(images))]
+    columns = {name: values.tolist() for name, values in measured.items()}
+    return [{name: columns[name][i] for name in MEASURED} for i in range(len(images))]

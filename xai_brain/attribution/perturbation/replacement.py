@@ -19,7 +19,7 @@ N_NEAREST = 5
 
 
 class ReplacementVolumes:
-    """Replacement volumes for a batch: of one kind, or a mixture that is drawn anew for every step.
+    """Replacement volumes for a batch: of one kind, or several, which are mixed anew in every iteration.
 
     Parameters
     ----------
@@ -81,13 +81,10 @@ class ReplacementVolumes:
             self.reference.check(inputs, targets)
         return torch.stack([self._make(name, inputs, targets, brain, generator) for name in self.names])
 
-    @staticmethod
-    def mixed(fills: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """A random convex mixture of them, the same for all subjects, (N, 1, X, Y, Z)."""
-        if len(fills) == 1:
-            return fills[0]
-        weights = torch.rand(len(fills), generator=generator).log().neg()  # Dirichlet(1, ..., 1)
-        return torch.einsum("f,f...->...", (weights / weights.sum()).to(fills), fills)
+    def mixtures(self, n_iter: int, generator: torch.Generator) -> torch.Tensor:
+        """Random weights of the fills in every iteration, (n_iter, n_fills), which sum to 1."""
+        weights = torch.rand(n_iter, len(self.names), generator=generator).log().neg()  # Dirichlet(1, ..., 1)
+        return weights / weights.sum(1, keepdim=True)
 
     def _make(
         self,
@@ -120,6 +117,11 @@ class ReplacementVolumes:
         if name == "counterfactual_mean":
             return self.reference.counterfactual_mean(targets).to(inputs)
         return self.reference.nearest_counterfactual(inputs, targets, brain, N_NEAREST)
+
+
+def mixed(fills: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted sums (N, C, X, Y, Z) of fills (N, n_fills, C, X, Y, Z), with weights (N, n_fills)."""
+    return fills[:, 0] if fills.shape[1] == 1 else torch.einsum("nf,nf...->n...", weights, fills)
 
 
 def gaussian_blur(inputs: torch.Tensor, sigma_voxels: float | Sequence[float]) -> torch.Tensor:

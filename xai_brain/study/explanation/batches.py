@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from xai_brain.attribution.memory import peak_memory, reset_peak_memory
 from xai_brain.attribution.model_state import AttributionError, preserved
 from xai_brain.attribution.protocol import method_info
 from xai_brain.attribution.reference import Reference
@@ -18,14 +20,14 @@ from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import Grid, get_grid, save_img
 from xai_brain.io.problems import DataError, named
 from xai_brain.models.calibrated import CalibratedNetwork
-from xai_brain.parallel.threads import write_all
+from xai_brain.parallel.threads import ReadAhead, start_writing
 from xai_brain.runs.directory import SPACE, RunDirectory, read_json, sidecar, write_json
 from xai_brain.runs.provenance import git_commit, versions
 from xai_brain.study.explanation.configured_methods import parameters_of
 from xai_brain.task.protocol import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Test participants of one fold and seed that are explained together.
 
@@ -108,6 +110,19 @@ class Explainer:
     output: str  # one of the outputs of the task, e.g. logit
 
 
+def rows_of(cohort: pd.DataFrame, batch: Batch) -> list[Any]:
+    """Rows of the cohort's table of the participants of a batch."""
+    keys = cohort.set_index(["participant_id", "session_id"])
+    return [keys.loc[(row.participant_id, row.session_id)] for row in batch.rows.itertuples()]
+
+
+def load_inputs(cohort: pd.DataFrame, device: torch.device, batch: Batch) -> torch.Tensor:
+    """Prepared volumes of a batch in the memory of the host, (N, 1, X, Y, Z)."""
+    volumes = np.stack([load_volume(row["volume_path"]) for row in rows_of(cohort, batch)])
+    inputs = torch.from_numpy(volumes)[:, None]
+    return inputs.pin_memory() if device.type == "cuda" else inputs
+
+
 def explain_batch(
     config: Config,
     run: RunDirectory,
@@ -116,21 +131,28 @@ def explain_batch(
     label: str,
     explainers: list[Explainer],
     about: dict[str, Any],
-) -> None:
-    """Save the maps of a batch; for several networks the mean map, for the class of their mean prediction.
+    volumes: ReadAhead[Batch, torch.Tensor],
+) -> Callable[[], None]:
+    """Compute the maps of a batch and begin to save them; for several networks the mean map.
 
-    The explained class is taken from predictions.tsv and not predicted again, because rounding may differ
-    between batch sizes.
+    Of several networks the class of their mean prediction is explained. The explained class is taken from
+    predictions.tsv and not predicted again, because rounding may differ between batch sizes.
+
+    Returns
+    -------
+    function
+        Waits until all maps are written.
     """
-    keys = cohort.set_index(["participant_id", "session_id"])
-    rows = [keys.loc[(row.participant_id, row.session_id)] for row in batch.rows.itertuples()]
-    inputs = torch.from_numpy(np.stack([load_volume(row["volume_path"]) for row in rows]))[:, None]
-    inputs = inputs.to(next(explainers[0].classifier.parameters()).device)
+    rows = rows_of(cohort, batch)
+    device = next(explainers[0].classifier.parameters()).device
+    inputs = volumes.get(batch).to(device, non_blocking=True)
+    reset_peak_memory(device)
     task = explainers[0].classifier.task
     predicted = batch.rows[task.columns].to_numpy(float)
     explained = task.explained_targets(config.explain.target, predicted, batch.rows["target"].to_numpy())
     targets = torch.from_numpy(explained).to(inputs.device)
     maps, details = _mean_maps(explainers, inputs, targets, label, _seed_of(batch))
+    about = {**about, **peak_memory(device)}
     _refuse_non_finite(maps, batch, label, len(explainers))
     affine, parameters = get_grid(config.preprocessing.grid).affine, parameters_of(config, label)
     info = method_info(explainers[0].method)
@@ -164,7 +186,7 @@ def explain_batch(
         write_json(about_map, sidecar(path))
 
     of_each = (batch.rows.itertuples(), rows, maps, explained, predicted, details)
-    write_all(save, zip(*of_each, strict=True))
+    return start_writing(save, zip(*of_each, strict=True))
 
 
 def _refuse_non_finite(maps: torch.Tensor, batch: Batch, label: str, n_networks: int) -> None:

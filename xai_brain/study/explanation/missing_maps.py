@@ -18,6 +18,7 @@ from xai_brain.parallel.locks import run_exclusive, run_shared
 from xai_brain.parallel.memory import keep_freed_memory
 from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.shards import select_shard
+from xai_brain.parallel.threads import ReadAhead
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
@@ -25,7 +26,14 @@ from xai_brain.runs.directory import (
     read_tsv,
 )
 from xai_brain.runs.seeds import network_name
-from xai_brain.study.explanation.batches import Batch, Explainer, build_reference, explain_batch, is_current
+from xai_brain.study.explanation.batches import (
+    Batch,
+    Explainer,
+    build_reference,
+    explain_batch,
+    is_current,
+    load_inputs,
+)
 from xai_brain.study.explanation.configured_methods import build_method, check_references, takes_reference
 from xai_brain.study.participants import prepared_cohort, same_cohort
 from xai_brain.study.run_images import (
@@ -197,15 +205,18 @@ def _explain_with(
             Explainer(classifier, *build_method(config, label, classifier, reference))
             for classifier, reference in zip(classifiers, references, strict=True)
         ]
-        run_shared(
-            run.locks,
-            {_unit_name(label, b): b for b in batches},
-            done=partial(done, label),
-            do=partial(explain_batch, config, run, cohort, label=label, explainers=explainers, about=about),
-            progress=partial(track, description=f"explain {which}, {label}"),
-            wait=partial(_log_waiting, which, label),
-            stay=config.shard is None,
-        )
+        device = next(classifiers[0].parameters()).device
+        with ReadAhead(partial(load_inputs, cohort, device), batches) as volumes:
+            explain = partial(explain_batch, label=label, explainers=explainers, about=about, volumes=volumes)
+            run_shared(
+                run.locks,
+                {_unit_name(label, b): b for b in batches},
+                done=partial(done, label),
+                do=partial(explain, config, run, cohort),
+                progress=partial(track, description=f"explain {which}, {label}"),
+                wait=partial(_log_waiting, which, label),
+                stay=config.shard is None,
+            )
 
 
 def _log_waiting(which: str, label: str, n: int) -> None:
