@@ -19,13 +19,13 @@ from xai_brain.io.atomic import write_atomic
 from xai_brain.parallel.progress import log_seconds
 from xai_brain.reporting import sections
 from xai_brain.reporting.contents import ReportContents
-from xai_brain.reporting.figures import scores as figures
-from xai_brain.reporting.figures import slices
+from xai_brain.reporting.figures.style import style
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.references import PUBLISHED_RMA
 from xai_brain.reporting.study_design import fold_design, image_preparation, origin, standardisation
 from xai_brain.reporting.values import number
 from xai_brain.runs.directory import RunDirectory
+from xai_brain.statistics.colour_scale import PERCENTILE
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -54,7 +54,7 @@ def write_report(run: RunDirectory) -> Path:
             f"task._target_={target}: the report describes classes only; see {run.predictions} and "
             f"{run.metrics}"
         )
-    with figures.style():
+    with style():
         html = _environment().get_template("report.html.j2").render(_context(contents))
     return write_atomic(run.report, lambda temporary: temporary.write_text(html, encoding="utf-8"))
 
@@ -138,5 +138,5 @@ def _context(contents: ReportContents) -> dict[str, Any]:
         "standardisation": standardisation(contents),
         "fold_design": fold_design(contents),
         "published_rma": PUBLISHED_RMA,
-        "percentile": slices.PERCENTILE,
+        "percentile": PERCENTILE,
     }

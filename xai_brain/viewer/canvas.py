@@ -8,10 +8,12 @@ import anywidget
 import numpy as np
 import traitlets
 
+from xai_brain.statistics.colour_scale import NEGATIVE, POSITIVE
+
 HERE = Path(__file__).parent
 # from -limit to 0 and from 0 to limit; signed maps use both on a symmetric scale
 COLOURS = {
-    "red–blue": ("#1454b8 #2b83ca #6baed6 #d1e5f0", "#fddbc7 #f4774f #d7191c #a50f15"),
+    "red–blue": (" ".join(reversed(NEGATIVE)), " ".join(POSITIVE)),  # as in the report
     "hot–cool": ("#b3ffff #22c8ff #1e78ff #1a1aa8", "#a80000 #ff4d00 #ffb300 #ffff99"),
     "viridis": ("#a02c9a #6a2a86 #443983 #31688e", "#21918c #5ec962 #c8e020 #fde725"),
 }

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from xai_brain.reporting.figures.scores import INK, SOFT, WIDTH, class_colour, shortened
+from xai_brain.reporting.figures.style import INK, SOFT, WIDTH, class_colour, shortened
 
 TITLES = {"mean": "Mean of the feature map", "entropy": "Entropy of the feature map (bits)"}
 ALPHA = 0.05
@@ -26,7 +26,7 @@ def first_layer_figure(channels: pd.DataFrame, class_names: Sequence[str]) -> Fi
         a and b; a difference is b minus a.
     """
     features = list(dict.fromkeys(channels["feature"]))
-    fig = Figure(figsize=(WIDTH, 2.9 * len(features)), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 3.1 * len(features)), layout="constrained")
     axes = fig.subplots(2 * len(features), 1, sharex=True)
     for number, feature in enumerate(features):
         rows = channels[channels["feature"] == feature].sort_values("channel")

@@ -9,11 +9,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from xai_brain.reporting.figures.scores import CHANCE, CLASS_COLOURS, INK, SOFT, WIDTH
+from xai_brain.reporting.figures.style import (
+    CHANCE,
+    CLASS_COLOURS,
+    INK,
+    NETWORK,
+    SMALLEST,
+    SOFT,
+    WIDTH,
+)
 
 MOST = 20  # settings that are drawn, the best
 COLUMNS = 4  # of small panels
 MARKERS = "osD^vP"
+BASELINE = "#5f6b73"
 
 
 def ranking_figure(ranks: pd.DataFrame) -> Figure:
@@ -33,8 +42,8 @@ def ranking_figure(ranks: pd.DataFrame) -> Figure:
     figure = Figure((WIDTH, 1.0 + 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots()
     y = np.arange(len(rows))
-    axes.hlines(y, rows["ci_low"], rows["ci_high"], color=CLASS_COLOURS[0], linewidth=2.4, alpha=0.45)
-    axes.plot(rows["value"], y, "o", color=CLASS_COLOURS[0])
+    axes.hlines(y, rows["ci_low"], rows["ci_high"], color=NETWORK, linewidth=2.4, alpha=0.45)
+    axes.plot(rows["value"], y, "o", color=NETWORK)
     axes.set_yticks(y, [f"{name}  (n = {n})" for name, n in zip(names, rows["n_jobs"], strict=True)])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", color=SOFT, alpha=0.25)
@@ -77,9 +86,9 @@ def curves_figure(curve: pd.DataFrame, smallest: pd.DataFrame) -> Figure:
             if network
             else method + (" (baseline)" * (kinds[method] == "baseline")),
             fontsize=8.5,
-            color=CLASS_COLOURS[5] if kinds[method] == "baseline" else INK,
+            color=BASELINE if kinds[method] == "baseline" else INK,
         )
-        axes.tick_params(labelsize=7.5)
+        axes.tick_params(labelsize=SMALLEST)
     for axes in list(grid.flat)[len(methods) :]:
         axes.set_axis_off()
     figure.supxlabel(f"size of the planted effect ({'; '.join(curve['unit'].unique())})", fontsize=9)
@@ -145,7 +154,7 @@ def smallest_figure(curve: pd.DataFrame, smallest: pd.DataFrame) -> Figure:
     labels = ["The network itself" if kinds[m] == "network" else m for m in methods]
     panels[0].set_yticks(range(len(methods)), labels)
     for tick, method in zip(panels[0].get_yticklabels(), methods, strict=True):
-        tick.set_color(CLASS_COLOURS[5] if kinds[method] == "baseline" else INK)
+        tick.set_color(BASELINE if kinds[method] == "baseline" else INK)
         tick.set_fontweight("bold" if kinds[method] == "network" else "normal")
         tick.set_fontstyle("italic" if kinds[method] == "baseline" else "normal")
     panels[0].set_ylim(len(methods) - 0.4, -0.6)
