@@ -1,220 +1,269 @@
-"""Figures of the report, for few and many methods, classes and seeds: all texts can be read, legends hide nothing.
+"""Figures of the report: texts can be read, legends hide nothing, colours have one meaning.
 
-Overlays are transparent at 0 and outside the brain.
+Overlays of maps are transparent at 0 and outside the brain.
 """
 
 from __future__ import annotations
 
 from itertools import combinations
+from types import SimpleNamespace
 
-import matplotlib as mpl
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import pytest
-from conftest import AWKWARD_SHAPE, awkward_affine, fake_brain
 from drawn_text import cut_off, drawn, legends, legends_over_axes, overlapping, smallest_font, texts
+from figure_examples import CHARTS, CLASSES, METHODS
 
-from xai_brain import attribution
-from xai_brain.metrics.comparison.method_clusters import cluster_methods
-from xai_brain.metrics.report_card import Verdict
-from xai_brain.metrics.table import METRICS
-from xai_brain.reporting.anatomy import underlay_of
-from xai_brain.reporting.contents import ReportContents
-from xai_brain.reporting.figures import brain, card, clusters, comparison, first_layer, masks, regions, scores
-from xai_brain.reporting.figures import slices, sweeps, verdict
-from xai_brain.reporting.figures.style import CLASS_COLOURS, METHOD_COLOURS, SMALLEST, method_styles, style
-from xai_brain.reporting.values import Estimate
-from xai_brain.runs.directory import RunDirectory
-from xai_brain.statistics.colour_scale import NEGATIVE, POSITIVE, ColourScale
-
-ALL = [
-    name for name in attribution.__all__ if hasattr(getattr(attribution, name, None), "info")
-]
-METHODS = {3: ALL[:3], 14: [*ALL[:12], "CounterfactualPerturbationWithAnAtlas", "method of my own, version 2"]}
-CLASSES = {2: ["female", "male"], 3: ["Alzheimer's disease, late", "mild cognitive impairment", "control"]}
-REGIONS = ["Left parahippocampal gyrus, posterior division (PHG)", "Precuneus", "III ventricle"]
-RNG = np.random.default_rng(0)
+from xai_brain.reporting import anatomy
+from xai_brain.reporting.figures import brain, regions, slices
+from xai_brain.reporting.figures.style import (
+    CLASS_COLOURS,
+    METHOD_COLOURS,
+    SMALLEST,
+    method_styles,
+    style,
+)
+from xai_brain.statistics.colour_scale import PERCENTILE, ColourScale
+from xai_brain.viewer.canvas import colour_tables
+from xai_brain.viewer.layers import Layer
 
 
-def estimates(names, chance=0.1):
-    return [
-        {"name": name, "value": 0.1 + 0.05 * i, "low": 0.05 + 0.04 * i, "high": 0.2 + 0.05 * i, "chance": chance}
-        for i, name in enumerate(names)
-    ]
-
-
-def predictions(classes, n=60, seeds=(0,)):
-    rows = []
-    for seed in seeds:
-        prob = RNG.dirichlet(np.ones(len(classes)), n)
-        table = pd.DataFrame(prob, columns=[f"prob_{name}" for name in classes])
-        rows.append(table.assign(participant_id=[f"sub-{i}" for i in range(n)], seed=seed, fold=np.arange(n) % 5,
-                                 target=np.arange(n) % len(classes)))  # fmt: skip
-    return pd.concat(rows, ignore_index=True)
-
-
-def performance(methods, classes, seeds):
-    return scores.performance_figure(predictions(classes, seeds=range(seeds)), classes, "AUROC, pooled: 0.612")
-
-
-def probabilities(methods, classes, seeds):
-    return scores.probability_figure(predictions(classes, seeds=range(seeds)), classes)
-
-
-def cohort(methods, classes, seeds):
-    n = 40
-    table = pd.DataFrame({"label": [classes[i % len(classes)] for i in range(n)], "age": RNG.uniform(20, 80, n),
-                          "icv": RNG.uniform(1100, 1700, n), "education": RNG.uniform(8, 20, n)})  # fmt: skip
-    labels = {"age": "age (years)", "icv": "estimated_total_intracranial_volume", "education": "education"}
-    return scores.cohort_figure(table, labels, classes)
-
-
-def training(methods, classes, seeds):
-    rows = [
-        {"run": f"seed-{seed}_fold-{fold}", "epoch": epoch, "metric": metric, "value": RNG.uniform(0.4, 1)}
-        for seed in range(seeds) for fold in range(5) for epoch in range(30)
-        for metric in ("train/loss", "val/loss", "val/balanced_accuracy", "val/auroc")
-    ]  # fmt: skip
-    return scores.training_figure(pd.DataFrame(rows), len(classes))
-
-
-def pairs_of(methods):
-    return pd.DataFrame(
-        {"method_a": a, "method_b": b, "top_percent": percent, "mean": percent / 100 + 0.1, "ci_low": percent / 100,
-         "ci_high": percent / 100 + 0.2}
-        for a, b in combinations(methods, 2) for percent in (1, 2, 5, 10, 20, 50)
-    )  # fmt: skip
-
-
-def dice(methods, classes, seeds):
-    return comparison.dice_figure(pairs_of(methods), methods)
-
-
-def overlap(methods, classes, seeds):
-    percents = np.arange(1, 51)
-    lines = {name: (percents, percents / 100 + 0.01 * i) for i, name in enumerate(methods)}
-    return comparison.curve_figure(lines, method_styles(methods))
-
-
-def localization(methods, classes, seeds):
-    titles = ("Relevance rank", "Relevance mass", "Pointing game")
-    return comparison.interval_figure({title: estimates(methods) for title in titles}, method_styles(methods))
-
-
-def first_screen(methods, classes, seeds, narrow=False):
-    rows = {row["name"]: Estimate(**{k: v for k, v in row.items() if k != "name"}) for row in estimates(methods[:6])}
-    network = {"AUROC (mean over folds)": Estimate(0.8, 0.7, 0.9, 0.5), "brain size only": Estimate(0.6)}
-    panels = {"Network against chance": network, "Relevance rank accuracy": rows, "Rank correlation ρ": rows}
-    return verdict.verdict_figure(panels, method_styles(methods), {}, narrow=narrow)
-
-
-def first_screen_of_a_phone(methods, classes, seeds):
-    return first_screen(methods, classes, seeds, narrow=True)
-
-
-def clusters_of_methods(methods, classes, seeds):
-    rows = [
-        {"level": "subject", "name": f"sub-{i}", "session_id": "", "seed": 0, "method_a": a, "method_b": b,
-         "metric": "spearman", "value": RNG.uniform(-0.6, 0.9)}
-        for a, b in combinations(methods, 2) for i in range(4)
-    ]  # fmt: skip
-    merges, _ = cluster_methods(pd.DataFrame(rows), 5)
-    similarity = pd.DataFrame(RNG.uniform(-0.99, -0.5, (len(methods),) * 2), methods, methods)
-    return clusters.cluster_figure(merges, similarity)
-
-
-def report_card(methods, classes, seeds):
-    rows = [{"method": method, "metric": name, "value": -0.25, "chance": 0.1} for method in methods for name in METRICS]
-    rated = [Verdict(name, "baseline" if i > 8 else "method", [], "yes") for i, name in enumerate(methods)]
-    return card.card_figure(pd.DataFrame(rows), rated)
-
-
-def random_weights(methods, classes, seeds):
-    rows = [
-        {"method": method, "step": step, "layer": f"network.features.block{step}.conv", "spearman": 0.9 / step}
-        for method in methods for step in range(1, 9)
-    ]  # fmt: skip
-    return card.cascade_figure(pd.DataFrame(rows), method_styles(methods))
-
-
-def top_regions(methods, classes, seeds):
-    rows = [
-        {"method": method, "class": name, "rank": rank, "region": REGIONS[rank % 3], "mean": -1e-6 * rank,
-         "ci_low": -2e-6 * rank, "ci_high": 1e-6}
-        for method in methods for name in classes for rank in range(1, 6)
-    ]  # fmt: skip
-    return regions.top_regions_figure(pd.DataFrame(rows), methods, classes)
-
-
-def channels(methods, classes, seeds):
-    rows = [
-        {"feature": feature, "channel": i, "mean_a": 1.0, "mean_b": 1.2, "d": 0.3 * (-1) ** i, "q": 0.01 * i,
-         "q_adjusted": 0.02 * i}
-        for feature in first_layer.TITLES for i in range(32)
-    ]  # fmt: skip
-    return first_layer.first_layer_figure(pd.DataFrame(rows), classes[:2])
-
-
-def masked(methods, classes, seeds):
-    about = {"metric": "balanced_accuracy", "chance": 0.5, "ci_low": 0.6, "ci_high": 0.8}
-    rows = [{**about, "control": "none", "value": 0.9}]
-    for method, area, kept in [(m, a, k) for m in methods for a in (5, 10, 20) for k in masks.SIDES]:
-        here = {**about, "method": method, "area_percent": area, "kept": kept, "value": 0.5 + area / 100}
-        rows += [{**here, "control": control, "mask": "joint"} for control in ("map", "random", "regions")]
-        rows += [{**here, "control": "map", "mask": name} for name in classes]
-    return masks.mask_figure(pd.DataFrame(rows), methods, classes)
-
-
-PLACES = ["Left hippocampus", "(12, −40, 8) mm", "Right middle frontal gyrus"]
-
-
-def detection(methods):
-    kinds = {"(the network)": "network"} | dict.fromkeys(methods, "method") | {methods[-1]: "baseline"}
-    rows = [
-        {"method": method, "kind": kind, "place": place, "unit": unit, "size": size, "value": 0.6, "ci_low": 0.5,
-         "ci_high": 0.7, "null": 0.1, "blind": 0.2, "found": size > 2}
-        for method, kind in kinds.items() for place in PLACES for unit in ("Cohen's d", "atrophy, % of volume")
-        for size in (0.5, 1.0, 2.0, 5.0, 12.5)
-    ]  # fmt: skip
-    curve = pd.DataFrame(rows)
-    smallest = curve.drop_duplicates(["method", "place", "unit"]).assign(smallest=2.0)
-    smallest.loc[smallest["place"] == PLACES[1], "smallest"] = np.nan
-    return curve, smallest
-
-
-def detection_curves(methods, classes, seeds):
-    return sweeps.curves_figure(*detection(methods))
-
-
-def smallest_effects(methods, classes, seeds):
-    return sweeps.smallest_figure(*detection(methods))
-
-
-def ranking(methods, classes, seeds):
-    rows = [
-        {"metric": "test/balanced_accuracy", "rank": i, "model.learning_rate": 1e-4 * i, "model": "resnet18_pretrained",
-         "augmentation": "intensity_and_flips", "value": 0.7, "ci_low": 0.6, "ci_high": 0.8, "n_jobs": 12,
-         "n_planned": 12}
-        for i in range(30)
-    ]  # fmt: skip
-    return sweeps.ranking_figure(pd.DataFrame(rows))
-
-
-CHARTS = (
-    performance, probabilities, cohort, training, dice, overlap, localization, first_screen, first_screen_of_a_phone,
-    clusters_of_methods, report_card, random_weights, top_regions, channels, masked, detection_curves,
-    smallest_effects, ranking,
-)  # fmt: skip
+def assert_legible(fig):
+    assert overlapping(fig) == []
+    assert cut_off(fig) == []
+    assert legends_over_axes(fig) == []
+    assert smallest_font(fig) >= SMALLEST
+    assert all(legend.get_texts() for legend in legends(fig))
 
 
 @pytest.mark.parametrize(("n_methods", "n_classes", "n_seeds"), [(3, 2, 1), (14, 3, 5)])
 @pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.__name__)
 def test_texts_can_be_read_and_legends_hide_nothing(chart, n_methods, n_classes, n_seeds):
     with style():
-        fig = drawn(chart(METHODS[n_methods], CLASSES[n_classes], n_seeds))
-    assert overlapping(fig) == []
-    assert cut_off(fig) == []
-    assert legends_over_axes(fig) == []
-    assert smallest_font(fig) >= SMALLEST
-    assert all(legend.get_texts() for legend in legends(fig))
+        assert_legible(drawn(chart(METHODS[n_methods], CLASSES[n_classes], n_seeds)))
+
+
+# -- colours of methods and classes ----------------------------------------------------------------
+
+SEEN = {  # linear RGB as seen without one kind of cones (Machado 2009)
+    "normal": np.eye(3),
+    "protanopia": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+    "deuteranopia": [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
+    "tritanopia": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
+}
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def lab(colour, seen):
+    """CIELAB of a colour (#rrggbb or RGB) as somebody with a kind of cones sees it."""
+    rgb = np.array(list(bytes.fromhex(colour[1:]))) / 255 if isinstance(colour, str) else np.asarray(colour)
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    white = XYZ.sum(1)
+    x, y, z = np.cbrt(XYZ @ np.clip(np.asarray(seen) @ linear, 1e-4, 1) / white)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("palette", [CLASS_COLOURS, METHOD_COLOURS])
+def test_colours_can_be_distinguished_by_everyone(palette, seen):
+    for a, b in combinations(palette, 2):
+        assert np.linalg.norm(lab(a, SEEN[seen]) - lab(b, SEEN[seen])) > 15
+
+
+@pytest.mark.parametrize("seen", SEEN)
+def test_signs_of_a_map_can_be_distinguished_by_everyone(seen):
+    scale = ColourScale(1.0, True)
+    for share in (0.1, 0.3, 0.6, 1.0):
+        positive, negative = (lab(c, SEEN[seen]) for c in scale.rgba(np.array([share, -share]))[:, :3])
+        assert np.linalg.norm(positive - negative) > 25
+
+
+def test_every_method_has_its_own_colour_and_marker():
+    styles = method_styles(METHODS[14])
+    assert len({(own["color"], own["marker"]) for own in styles.values()}) == 14
+    assert len({(own["color"], own["linestyle"]) for own in styles.values()}) == 14
+
+
+@pytest.mark.parametrize("name", ["dice", "overlap", "random_weights"])
+def test_a_method_looks_the_same_in_all_figures(name):
+    [chart] = [chart for chart in CHARTS if chart.__name__ == name]
+    styles = method_styles(METHODS[3])
+    lines = {
+        (line.get_color(), line.get_marker(), line.get_linestyle())
+        for ax in drawn(chart(METHODS[3], CLASSES[2], 1)).axes
+        for line in ax.lines
+    }
+    for own in styles.values():
+        assert (own["color"], own["marker"], own["linestyle"]) in lines
+
+
+def test_two_methods_are_one_pair():
+    [chart] = [chart for chart in CHARTS if chart.__name__ == "dice"]
+    fig = drawn(chart(METHODS[2], CLASSES[2], 1))
+    assert [ax.get_title(loc="left") for ax in fig.axes] == [" × ".join(METHODS[2])]
+    assert len(fig.axes[0].lines) == 2  # the pair and chance
+
+
+# -- the colour scale of maps ----------------------------------------------------------------------
+
+
+def is_blue(colours):
+    return colours[..., 2] > colours[..., 0]
+
+
+@pytest.mark.parametrize("limit", [1e-7, 1.0, 300.0])
+def test_weak_positive_values_are_not_blue(limit):
+    for signed in (False, True):
+        scale = ColourScale(limit, signed)
+        positive = scale.rgba(limit * np.geomspace(1e-6, 3, 200))
+        assert not is_blue(positive).any()
+    assert is_blue(scale.rgba(-limit * np.geomspace(1e-6, 3, 200))).all()
+
+
+def test_maps_without_negative_values_have_a_sequential_scale():
+    rng = np.random.default_rng(0)
+    mask = rng.uniform(0, 1, 5000)  # as 1 - perturbation mask
+    scale = ColourScale.of(mask)
+    assert not scale.signed
+    assert scale.lowest == 0
+    lightness = [lab(colour, np.eye(3))[0] for colour in scale.rgba(np.linspace(0, scale.limit, 50))[:, :3]]
+    assert (np.diff(lightness) < 0).all()
+    assert not ColourScale.of(mask - 1e-4).signed  # rounding errors are not a sign
+    assert ColourScale.of(rng.standard_normal(5000)).signed
+
+
+def test_signed_scales_are_symmetric():
+    values = np.random.default_rng(0).standard_normal(5000) + 1
+    scale = ColourScale.of(values)
+    assert scale.lowest == -scale.limit
+    shares = np.linspace(0, 1.5 * scale.limit, 30)
+    np.testing.assert_allclose(scale.rgba(shares)[:, 3], scale.rgba(-shares)[:, 3])
+
+
+def test_single_strong_voxels_do_not_determine_the_scale():
+    """Maps of guided backpropagation have few extreme values; all others would be next to white."""
+    values = np.random.default_rng(0).standard_normal(100_000)
+    with_peaks = np.append(values, np.full(50, 1e4))
+    assert ColourScale.of(with_peaks).limit < 1.3 * ColourScale.of(values).limit
+    few = np.zeros(1000)
+    few[3] = 2.0
+    assert ColourScale.of(few).limit == 2
+    assert ColourScale.of(np.zeros(10)).limit == ColourScale.of(np.array([np.nan])).limit == 0
+
+
+def test_zero_and_missing_values_are_transparent():
+    scale = ColourScale(2.0, True)
+    np.testing.assert_array_equal(scale.rgba(np.array([0, np.nan, np.inf]))[:, 3], 0)
+    assert scale.rgba(np.array([0.02]))[0, 3] < 0.03
+    assert scale.rgba(np.array([1.0]))[0, 3] == scale.rgba(np.array([9.0]))[0, 3] > 0.9
+    colours = scale.matplotlib()
+    assert colours["cmap"](0.5)[3] == 0
+    assert (colours["vmin"], colours["vmax"]) == (-2, 2)
+
+
+def test_report_and_viewer_have_the_same_scale():
+    shown = np.random.default_rng(0).standard_normal((12, 14, 16)).astype(np.float32)
+    layer = Layer("m", nib.Nifti1Image(shown, np.eye(4)), shown, np.sort(np.abs(shown), axis=None))
+    scale = ColourScale.of(shown)
+    assert layer.limit == scale.limit
+    assert layer.signed == scale.signed
+    table = colour_tables()[0].astype(float) / 255
+    for share in (-1, -0.4, -0.05, 0.05, 0.4, 1):
+        expected = scale.rgba(np.array([share * scale.limit]))[0, :3]
+        np.testing.assert_allclose(table[round(127.5 + 127.5 * share)], expected, atol=0.02)
+
+
+# -- maps on slices --------------------------------------------------------------------------------
+
+AFFINE = np.diag([4.0, 5.0, 3.0, 1])
+AFFINE[:3, 3] = (-82, -115, -71)
+SHAPE = (42, 40, 55)
+
+
+def blob(at, size, height=1.0):
+    world = nib.affines.apply_affine(AFFINE, np.moveaxis(np.indices(SHAPE), 0, -1))
+    return height * (np.linalg.norm((world - at) / size, axis=-1) <= 1)
+
+
+@pytest.fixture
+def head():
+    """Anatomy with a dark voxel inside the brain; 0 outside."""
+    data = 100 * blob((0, -18, 8), (65, 80, 60)).astype(np.float32)
+    data[data > 0] += np.arange(int((data > 0).sum())) % 7
+    data[20, 20, 27] = 1
+    return nib.Nifti1Image(data.astype(np.float32), AFFINE)
+
+
+@pytest.fixture
+def everywhere():
+    """A map with values in the whole field of view, but 0 in the right half."""
+    data = np.random.default_rng(0).uniform(0.5, 1, SHAPE).astype(np.float32)
+    data[SHAPE[0] // 2 :] = 0
+    return nib.Nifti1Image(data, AFFINE)
+
+
+@pytest.mark.parametrize("cut", [("x", -20.0), ("y", -18.0), ("z", 10.0)])
+def test_nothing_is_drawn_outside_the_brain_or_where_the_map_is_zero(head, everywhere, cut):
+    bounds, mask = slices.world_bounds(head), slices.brain_mask_of(head)
+    scale = ColourScale.of(slices.brain_values(everywhere, head))
+    alpha = slices.overlay_rgba(everywhere, mask, scale, *cut, bounds)[..., 3]
+    inside = slices.world_slice(mask, *cut, bounds, order=0) > 0
+    values = slices.world_slice(everywhere, *cut, bounds)
+    assert (alpha[~inside] == 0).all()
+    assert (alpha[values == 0] == 0).all()
+    assert (alpha[inside & (values > 0.6)] > 0.9).all()
+    fig = brain.slice_figure(head, {"map": everywhere}, [cut], scale, label="values")
+    picture = np.asarray(fig.axes[0].images[0].get_array())
+    far = slices.world_slice(head, *cut, bounds) == 0
+    np.testing.assert_array_equal(picture[far & ~inside], 1)
+    grey = np.ptp(picture, axis=-1) < 1e-9
+    assert grey[values == 0].all()
+    assert not grey[inside & (values > 0.6)].any()
+
+
+def test_the_template_is_zero_outside_the_brain():
+    contents = SimpleNamespace(run=SimpleNamespace(space="MNI152"))
+    template = anatomy.underlay_of(contents, None)
+    share = float((template.get_fdata() != 0).mean())
+    volume_ml = share * np.prod(template.shape) * 8 / 1000
+    assert 1500 < volume_ml < 2100  # of the brain, not of the field of view
+
+
+@pytest.mark.parametrize("n_methods", [1, 3, 14])
+def test_figures_of_a_participant_are_legible(head, everywhere, n_methods):
+    signed = nib.Nifti1Image(everywhere.get_fdata().astype(np.float32) - 0.7, AFFINE)
+    names = METHODS[14][-n_methods:]
+    maps = {name: signed if i % 2 else everywhere for i, name in enumerate(names)}
+    with style():
+        fig, _ = brain.subject_figure(head, maps)
+        assert_legible(drawn(fig))
+    found = [text.get_text() for text in texts(fig)]
+    assert found.count("L") == found.count("R") == 2 * (n_methods + 1)
+    assert any(f"{PERCENTILE:g}th percentile of |value|" in text.replace("\n", " ") for text in found)
+    assert any(text.startswith("x = ") and text.endswith(" mm") for text in found)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 14])
+def test_figures_of_slices_are_legible_and_state_their_scale(head, everywhere, n_rows):
+    cuts = [("x", -20.0), ("y", -18.0), *(("z", z) for z in (-28.0, -8.0, 10.0, 30.0, 50.0))]
+    names = METHODS[14][-n_rows:] if n_rows != 2 else CLASSES[3][:2]
+    scale = ColourScale(0.00035, True)
+    label = "Mean of the maps of each true class; values: raw and signed: positive values support the class"
+    with style():
+        rows = dict.fromkeys(names, everywhere)
+        fig = drawn(brain.slice_figure(head, rows, cuts, scale, label=label))
+    assert_legible(fig)
+    found = [text.get_text().replace("\n", " ") for text in texts(fig)]
+    assert {"−0.00035", "0", "0.00035"} <= set(found)
+    [legend] = [text for text in found if text.startswith(label)]
+    assert "99.5th percentile of |value| in the brain; 0 is transparent; no threshold" in legend
+
+
+def test_glass_brains_are_legible():
+    values = np.zeros(SHAPE, np.float32)
+    values[blob((-30, -20, 10), 15) > 0] = 1e-6
+    values[blob((30, -20, 10), 15) > 0] = -3e-6
+    with style():
+        img = nib.Nifti1Image(values, AFFINE)
+        fig = drawn(regions.glass_brain_figure(dict.fromkeys(METHODS[14][-3:], img)))
+    assert_legible(fig)

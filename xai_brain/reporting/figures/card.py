@@ -52,7 +52,7 @@ def card_figure(card: pd.DataFrame, verdicts: Sequence[Verdict]) -> Figure:
     metrics = [m for m in METRICS.values() if m.in_figure and (card["metric"] == m.name).any()]
     cells = card.set_index(["method", "metric"])
     names = [verdict.method for verdict in verdicts]
-    fig = Figure(figsize=(WIDTH, 1.1 + 0.27 * len(names)), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 1.6 + 0.27 * len(names)), layout="constrained")
     ax = fig.subplots()
     for y, verdict in enumerate(verdicts):
         for x, metric in enumerate(metrics):
@@ -72,9 +72,12 @@ def card_figure(card: pd.DataFrame, verdicts: Sequence[Verdict]) -> Figure:
         ax.axhline(n_methods, color=INK, linewidth=1.2)
     ax.set(xlim=(-0.6, len(metrics)), ylim=(len(names), 0))
     ax.set_yticks(np.arange(len(names)) + 0.5, [shortened(name, 28) for name in names])
-    headings = [metric.heading or metric.title for metric in metrics]
-    ax.set_xticks(np.arange(len(metrics)) + 0.5, headings, fontsize=SMALLEST)
+    headings = [(metric.heading or metric.title).replace("-\n", "").replace("\n", " ") for metric in metrics]
+    ax.set_xticks(np.arange(len(metrics)) + 0.5, headings, fontsize=8.5)
     ax.xaxis.tick_top()
+    ax.tick_params(axis="x", rotation=45)
+    for label in ax.get_xticklabels():
+        label.set(ha="left", va="bottom", rotation_mode="anchor")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return fig
@@ -107,7 +110,9 @@ def cascade_figure(cascade: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]
         ax.plot(range(len(line)), line, markersize=4, label=shortened(method, 28), **styles[method])
     ax.axhline(0, color=CHANCE, linewidth=1, linestyle=DASHED)
     names = [layer.removeprefix("network.") for layer in layers]
-    ax.set_xticks(range(len(layers) + 1), ["trained", *names], rotation=20, ha="right")
+    ax.set_xticks(
+        range(len(layers) + 1), ["trained", *names], rotation=20, ha="right", rotation_mode="anchor"
+    )
     ax.set(ylabel="Spearman with the original map", ylim=(-0.15, 1.03))
     ax.grid(axis="y", color=GRID, linewidth=0.8)
     ax.spines["bottom"].set_color(SOFT)

@@ -86,7 +86,8 @@ def dice_figure(pairs: pd.DataFrame, methods: Sequence[str]) -> Figure:
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.set_xticks([], minor=True)
         ax.tick_params(labelbottom=True)
-        ax.set(ylim=(0, None), title=shortened(title, 24 if len(titles) > 1 else 60))
+        ax.set_ylim(0, None)
+        ax.set_title(shortened(title, 24 if len(titles) > 1 else 60), fontsize=9)
         ax.grid(axis="y", color=GRID, linewidth=0.8)
     for ax in list(axes.flat)[len(titles) :]:
         ax.axis("off")

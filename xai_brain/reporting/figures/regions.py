@@ -52,7 +52,7 @@ def top_regions_figure(top: pd.DataFrame, methods: Sequence[str], class_names: S
             ax.tick_params(axis="x", labelsize=SMALLEST)
             ax.xaxis.set_major_locator(MaxNLocator(4 if n < 3 else 2))
             ax.xaxis.set_major_formatter(_number)
-        text = heading(method, height - 0.5)
+        text = heading(method, height - 0.75)
         row[0].set_ylabel(text.pop("s"), labelpad=8, **text)
     fig.supxlabel("mean value of the map in the region (raw, signed)", fontsize=9.5)
     return fig

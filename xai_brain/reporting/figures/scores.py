@@ -5,6 +5,7 @@ The functions take tables and return ``matplotlib.figure.Figure`` objects withou
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -127,8 +128,10 @@ def performance_figure(
         right.text(column_, row, f"{value}\n{share[row, column_]:.0%}", ha="center", va="center",
                    color="white" if dark else INK, fontsize=12 if len(class_names) < 4 else 9)  # fmt: skip
     ticks = range(len(class_names))
-    right.set_xticks(ticks, [shortened(name) for name in class_names])
-    right.set_yticks(ticks, [shortened(name) for name in class_names], rotation=90, va="center")
+    names = [textwrap.fill(shortened(name, 36), 13) for name in class_names]
+    many = len(class_names) > 3
+    right.set_xticks(ticks, names, rotation=90 if many else 0, fontsize=8.5)
+    right.set_yticks(ticks, names, fontsize=8.5)
     right.set(title="Confusion matrix", xlabel="predicted class", ylabel="true class")
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
