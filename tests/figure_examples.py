@@ -27,6 +27,7 @@ from xai_brain.reporting.values import Estimate
 
 ALL = [name for name in attribution.__all__ if hasattr(getattr(attribution, name, None), "info")]
 METHODS = {
+    2: ALL[:2],
     3: ALL[:3],
     14: [*ALL[:12], "CounterfactualPerturbationWithAnAtlas", "method of my own, version 2"],
 }

@@ -99,7 +99,8 @@ def test_a_method_looks_the_same_in_all_figures(name):
 
 def test_two_methods_are_one_pair():
     [chart] = [chart for chart in CHARTS if chart.__name__ == "dice"]
-    fig = drawn(chart(METHODS[2], CLASSES[2], 1))
+    with style():
+        fig = drawn(chart(METHODS[2], CLASSES[2], 1))
     assert [ax.get_title(loc="left") for ax in fig.axes] == [" × ".join(METHODS[2])]
     assert len(fig.axes[0].lines) == 2  # the pair and chance
 

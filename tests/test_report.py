@@ -36,6 +36,7 @@ from xai_brain.reporting.verdict import brain_size_column, verdict_of
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.stages.evaluate import evaluate
 from xai_brain.stages.run import print_summary
+from xai_brain.statistics.colour_scale import ColourScale
 
 METHODS = ["GradCAM", "GuidedGradCAM", "LRP", "InputXGradient", "GradientShap"]
 SMALL = [
@@ -402,8 +403,8 @@ def test_left_is_on_the_left_side(left_blob):
         assert abs(BOUNDS[right][0] + column - peak[0]) <= 2
         assert abs(BOUNDS[up][0] + row - peak[1]) <= 2
     head = nib.Nifti1Image(np.ones(left_blob.shape, np.float32), left_blob.affine)
-    scale = slices.Scale(1, False)
-    fig = brain_figures.slice_figure(head, {"a": left_blob}, [("z", 20.0)], scale)
+    scale = ColourScale(1, False)
+    fig = brain_figures.slice_figure(head, {"a": left_blob}, [("z", 20.0)], scale, label="a")
     (board,) = fig.axes
     x0, x1, bottom, top = board.images[0].get_extent()
     assert x0 < x1
@@ -417,18 +418,6 @@ def test_left_is_on_the_left_side(left_blob):
     (left, _), (back, _), _ = slices.world_bounds(head)
     assert abs(left + column + 30) <= 4
     assert abs(back + row + 50) <= 4
-
-
-def test_scale():
-    values = np.array([-2.0, 0.0, 1.0, np.nan])
-    scale = slices.Scale.of(values)
-    assert scale.signed
-    assert scale.limit == pytest.approx(2, rel=0.02)
-    red, blue = scale.rgba(np.array([2.0, -2.0]))
-    assert red[0] > red[2]
-    assert blue[2] > blue[0]
-    assert scale.rgba(np.array([0.0, np.nan]))[:, 3].max() == 0
-    assert not slices.Scale.of(np.array([0, 0.5, 1.0])).signed
 
 
 def test_roc_matches_scikit_learn():

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from conftest import awkward_affine
 
+from xai_brain.config.evaluation import MIN_CLUSTER_VOXELS
 from xai_brain.io.nifti import save_img
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
+from xai_brain.statistics.colour_scale import NEGATIVE, POSITIVE
 from xai_brain.tools.view import ViewError, view, write_notebook
 from xai_brain.viewer import SliceViewer, loading, slice_viewer
 from xai_brain.viewer.canvas import COLOURS, SliceCanvas, colour_tables
@@ -187,15 +189,18 @@ def test_clusters_have_their_peak_place_and_volume(sent):
         labels_img=nib.Nifti1Image(labels, affine),
         lut=pd.DataFrame({"index": [1, 2], "name": ["here", EVIL]}),
     )
-    rows = clusters_of(viewer._scene, viewer._scene.layers["m"], 0.5)
+    rows = clusters_of(viewer._scene, viewer._scene.layers["m"], 0.5, min_voxels=2)
     assert [(row["peak"], row["voxel"], row["region"]) for row in rows] == [
         (5.0, [3, 3, 2], "here"),
         (-3.0, [8, 9, 11], EVIL),
     ]
     assert [row["volume_ml"] for row in rows] == pytest.approx([6 * 0.024, 2 * 0.024])
     assert rows[1]["mm"] == [16.0, 27.0, 44.0]
+    receive(viewer, kind="clusters", method="m", threshold=0.5, sign="both", inside=True)
+    assert [row["peak"] for row in sent[-1][0]["rows"]] == [5.0]  # the other one has 2 voxels
+    assert sent[-1][0]["least"] == MIN_CLUSTER_VOXELS
     receive(viewer, kind="clusters", method="m", threshold=0.5, sign="negative", inside=True)
-    assert [row["peak"] for row in sent[-1][0]["rows"]] == [-3.0]
+    assert sent[-1][0]["rows"] == []
 
 
 def test_what_is_missing_is_said(make_run, sent):
@@ -322,8 +327,8 @@ def test_the_script_is_small_and_writes_text_only():
 def test_colours_are_symmetric_tables():
     tables = colour_tables()
     assert tables.shape == (len(COLOURS), 256, 3)
-    assert tables[0, 0].tolist() == [0x14, 0x54, 0xB8]
-    assert tables[0, 255].tolist() == [0xA5, 0x0F, 0x15]
+    assert tables[0, 0].tolist() == list(bytes.fromhex(NEGATIVE[-1][1:]))
+    assert tables[0, 255].tolist() == list(bytes.fromhex(POSITIVE[-1][1:]))
 
 
 def test_group_maps(make_run, sent):
