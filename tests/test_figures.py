@@ -5,6 +5,7 @@ Overlays of maps are transparent at 0 and outside the brain.
 
 from __future__ import annotations
 
+from io import BytesIO
 from itertools import combinations
 from types import SimpleNamespace
 
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 from drawn_text import cut_off, drawn, legends, legends_over_axes, overlapping, smallest_font, texts
 from figure_examples import CHARTS, CLASSES, METHODS
+from PIL import Image
 
-from xai_brain.reporting import anatomy
+from xai_brain.reporting import anatomy, gallery
 from xai_brain.reporting.figures import brain, regions, slices
 from xai_brain.reporting.figures.style import (
     CLASS_COLOURS,
@@ -258,6 +260,19 @@ def test_figures_of_slices_are_legible_and_state_their_scale(head, everywhere, n
     assert {"−0.00035", "0", "0.00035"} <= set(found)
     [legend] = [text for text in found if text.startswith(label)]
     assert "99.5th percentile of |value| in the brain; 0 is transparent; no threshold" in legend
+
+
+def test_the_background_of_embedded_pictures_remains_white():
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (120, 140, 3), dtype=np.uint8)
+    picture[:, 70:] = 255
+    picture[::9, ::9] = 255
+    stream = BytesIO()
+    Image.fromarray(picture).save(stream, "png")
+    embedded = np.asarray(Image.open(BytesIO(gallery._palette(stream.getvalue()))).convert("RGB")).astype(int)
+    white = (picture == 255).all(-1)
+    np.testing.assert_array_equal(embedded[white], 255)
+    assert np.abs(embedded - picture)[~white].mean() < 25
 
 
 def test_glass_brains_are_legible():

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -43,11 +44,18 @@ def _embedded(kind: str, data: bytes) -> str:
 
 
 def _palette(png: bytes) -> bytes:
-    """The picture with 256 colours, a third of the size; dithering keeps faint shades smooth."""
+    """The picture with 256 colours, a third of the size; dithering keeps faint shades smooth.
+
+    White remains white: dithering must not leave faint colours on the background.
+    """
     stream = BytesIO()
     picture = Image.open(BytesIO(png)).convert("RGB")
-    palette = picture.quantize(256, Image.Quantize.MAXCOVERAGE)
-    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(stream, "png", optimize=True)
+    palette = picture.quantize(255, Image.Quantize.MAXCOVERAGE)
+    reduced = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    white = Image.fromarray((np.asarray(picture) == 255).all(-1))
+    reduced.putpalette([*(palette.getpalette() or [])[: 3 * 255], 255, 255, 255])
+    reduced.paste(255, mask=white)
+    reduced.save(stream, "png", optimize=True)
     return stream.getvalue()
 
 
