@@ -232,9 +232,9 @@ def test_the_template_is_zero_outside_the_brain():
     assert 1500 < volume_ml < 2100  # of the brain, not of the field of view
 
 
-@pytest.mark.parametrize("n_methods", [1, 3, 14])
+@pytest.mark.parametrize("n_methods", [1, 3, 5, 6, 14])
 def test_figures_of_a_participant_are_legible(head, everywhere, n_methods):
-    signed = nib.Nifti1Image(everywhere.get_fdata().astype(np.float32) - 0.7, AFFINE)
+    signed = nib.Nifti1Image((everywhere.get_fdata().astype(np.float32) - 0.7) * 1.7e-5, AFFINE)
     names = METHODS[14][-n_methods:]
     maps = {name: signed if i % 2 else everywhere for i, name in enumerate(names)}
     with style():
@@ -243,7 +243,10 @@ def test_figures_of_a_participant_are_legible(head, everywhere, n_methods):
     found = [text.get_text() for text in texts(fig)]
     assert found.count("L") == found.count("R") == 2 * (n_methods + 1)
     assert any(f"{PERCENTILE:g}th percentile of |value|" in text.replace("\n", " ") for text in found)
-    assert any(text.startswith("x = ") and text.endswith(" mm") for text in found)
+    places = [text for text in texts(fig) if text.get_text().endswith(" mm")]
+    assert {text.get_text()[:3] for text in places} == {"x =", "y =", "z ="}
+    first = min(image.get_extent()[0] for image in fig.axes[0].images) * fig.dpi
+    assert max(text.get_window_extent().x1 for text in places) < first
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 14])

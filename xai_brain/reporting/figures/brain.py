@@ -98,7 +98,7 @@ def subject_figure(
     maps: Mapping[str, nib.Nifti1Image],
     truth: nib.Nifti1Image | None = None,
     *,
-    max_columns: int = 7,
+    max_columns: int = 6,
 ) -> tuple[Figure, np.ndarray]:
     """The T1 image of a participant with the map of each method, through one point.
 
@@ -109,8 +109,8 @@ def subject_figure(
     maps : mapping of method to image
         Each map has its own colour scale, which is shown below it.
     truth : nibabel.Nifti1Image, optional
-    max_columns : int, default 7
-        Further methods are shown in additional rows.
+    max_columns : int, default 6
+        More images are divided into rows of similar lengths.
 
     Returns
     -------
@@ -123,9 +123,10 @@ def subject_figure(
     span = [high - low for low, high in bounds]
     cuts: list[Cut] = [("z", point[2]), ("y", point[1]), ("x", point[0])]
     columns: list[tuple[str, nib.Nifti1Image | None]] = [("T1", None), *maps.items()]
-    blocks = [columns[i : i + max_columns] for i in range(0, len(columns), max_columns)]
+    n_columns = -(-len(columns) // -(-len(columns) // max_columns))
+    blocks = [columns[i : i + n_columns] for i in range(0, len(columns), n_columns)]
 
-    left, head, foot, gap = 0.68, 0.4, 0.42, 0.06
+    left, head, foot, gap = 0.8, 0.4, 0.42, 0.06
     width = float(np.clip((9.0 - left) / len(blocks[0]), 0.9, 1.75))
     inches_per_mm = (width - gap) / max(span[0], span[1])
     sizes = [[span[a] * inches_per_mm for a in IN_PLANE[axis]] for axis, _ in cuts]
@@ -146,7 +147,7 @@ def subject_figure(
                 board.text(0.04, down + tall / 2, _cut_name(cut), fontsize=8, color="#444", va="center")
             down += tall + gap
         if scale.limit > 0:
-            _colour_bar(board, (middle - 0.34 * width, down + 0.06, 0.68 * width, 0.09), scale)
+            _colour_bar(board, (middle - 0.43 * width, down + 0.06, 0.86 * width, 0.09), scale)
         elif img is not None:
             board.text(middle, down + 0.14, "empty map", fontsize=8, color="#a33b3b", **CENTRED)
     return fig, point
@@ -222,7 +223,10 @@ def _colour_bar(board: Axes, box: tuple[float, float, float, float], scale: Colo
     opaque = colours[:, :3] * colours[:, 3:] + GREY * (1 - colours[:, 3:])
     board.imshow(opaque[None], origin="lower", extent=(x, x + wide, y + tall, y), aspect="auto")
     board.add_patch(Rectangle((x, y), wide, tall, fill=False, linewidth=0.5, edgecolor="#888"))
-    for tick in sorted({scale.lowest, scale.limit} | ({0.0} if wide > 1.1 else set())):
+    ticks = {scale.lowest: "left", scale.limit: "right"}
+    if scale.signed and wide > 1.6:  # otherwise there is no room
+        ticks[0.0] = "center"
+    for tick, align in ticks.items():
         share = (tick - scale.lowest) / (scale.limit - scale.lowest)
         name = f"{tick:.2g}".replace("-", "−")
-        board.text(x + wide * share, y + tall + 0.03, name, fontsize=SMALLEST, va="top", ha="center")
+        board.text(x + wide * share, y + tall + 0.03, name, fontsize=SMALLEST, va="top", ha=align)

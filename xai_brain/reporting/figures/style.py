@@ -105,7 +105,7 @@ def heading(name: str, inches: float, size: float = 9.5) -> dict[str, Any]:
 
 
 def _two_lines(name: str) -> str:
-    """A CamelCase name, divided into two lines near its middle."""
-    starts = [m.start() for m in re.finditer(r"(?<=[a-z0-9])(?=[A-Z])", name)]
+    """A CamelCase name or several words, divided into two lines near the middle."""
+    starts = [m.start() for m in re.finditer(r"(?<=[a-z0-9])(?=[A-Z])| ", name)]
     at = min(starts, key=lambda start: abs(start - len(name) / 2), default=0)
-    return f"{name[:at]}\n{name[at:]}" if at else name
+    return f"{name[:at]}\n{name[at:].strip()}" if at else name
