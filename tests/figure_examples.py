@@ -110,6 +110,12 @@ def localization(methods, classes, seeds):
     return comparison.interval_figure({title: estimates(methods) for title in titles}, method_styles(methods))
 
 
+def baselines(methods, classes, seeds):
+    titles = ("AUROC, mean over folds", "Balanced accuracy", "AUROC, matched for brain size")
+    names = ["network", "PCA, logistic regression", "2-D network, slabs of 3, mean of seeds"][: len(methods)]
+    return comparison.interval_figure({title: estimates(names) for title in titles}, {})
+
+
 def first_screen(methods, classes, seeds, narrow=False):
     rows = {
         row["name"]: Estimate(**{k: v for k, v in row.items() if k != "name"})
@@ -220,5 +226,5 @@ def ranking(methods, classes, seeds):
 CHARTS = (
     performance, probabilities, cohort, training, dice, overlap, localization, first_screen,
     first_screen_of_a_phone, clusters_of_methods, report_card, random_weights, top_regions, channels, masked,
-    detection_curves, smallest_effects, ranking,
+    detection_curves, smallest_effects, ranking, baselines,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def interval_figure(
         Default: those of the network.
     """
     names = list(dict.fromkeys(row["name"] for rows in panels.values() for row in rows))
-    fig = Figure(figsize=(WIDTH, 0.85 + 0.34 * len(names)), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 1.0 + 0.34 * len(names)), layout="constrained")
     axes = fig.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (title, rows) in zip(axes, panels.items(), strict=True):
         ax.grid(axis="x", color=GRID, linewidth=0.8)
@@ -48,7 +49,7 @@ def interval_figure(
         chances = [row["chance"] for row in rows if row.get("chance") is not None]
         if chances:
             ax.axvline(np.mean(chances), color=CHANCE, linewidth=1, linestyle=DASHED)
-        ax.set(title=title, ylim=(len(names) - 0.5, -0.5))
+        ax.set(title=textwrap.fill(title, 66 // len(panels)), ylim=(len(names) - 0.5, -0.5))
         ax.set_yticks(range(len(names)), [shortened(name, 30) for name in names])
         ax.tick_params(axis="y", length=0)
         ax.margins(x=0.08)
