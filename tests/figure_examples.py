@@ -22,7 +22,7 @@ from xai_brain.reporting.figures import (
     sweeps,
     verdict,
 )
-from xai_brain.reporting.figures.style import method_styles
+from xai_brain.reporting.figures.style import class_colours, method_styles
 from xai_brain.reporting.values import Estimate
 
 ALL = [name for name in attribution.__all__ if hasattr(getattr(attribution, name, None), "info")]
@@ -165,7 +165,7 @@ def top_regions(methods, classes, seeds):
          "ci_low": -2e-6 * rank, "ci_high": 1e-6}
         for method in methods for name in classes for rank in range(1, 6)
     ]  # fmt: skip
-    return regions.top_regions_figure(pd.DataFrame(rows), methods, classes)
+    return regions.top_regions_figure(pd.DataFrame(rows), methods, class_colours(classes))
 
 
 def channels(methods, classes, seeds):
@@ -174,7 +174,8 @@ def channels(methods, classes, seeds):
          "q_adjusted": 0.02 * i}
         for feature in first_layer.TITLES for i in range(32)
     ]  # fmt: skip
-    return first_layer.first_layer_figure(pd.DataFrame(rows), classes[:2])
+    pair = dict(list(class_colours(classes).items())[-2:])
+    return first_layer.first_layer_figure(pd.DataFrame(rows), pair)
 
 
 def masked(methods, classes, seeds):

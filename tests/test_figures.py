@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from drawn_text import cut_off, drawn, legends, legends_over_axes, overlapping, smallest_font, texts
 from figure_examples import CHARTS, CLASSES, METHODS
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from xai_brain.reporting import anatomy, gallery
@@ -22,6 +23,7 @@ from xai_brain.reporting.figures.style import (
     CLASS_COLOURS,
     METHOD_COLOURS,
     SMALLEST,
+    class_colours,
     method_styles,
     style,
 )
@@ -97,6 +99,17 @@ def test_a_method_looks_the_same_in_all_figures(name):
     }
     for own in styles.values():
         assert (own["color"], own["marker"], own["linestyle"]) in lines
+
+
+@pytest.mark.parametrize(("name", "shown"), [("top_regions", 3), ("channels", 2)])
+def test_a_class_has_the_same_colour_in_all_figures(name, shown):
+    """Also if the figure does not show the first class."""
+    [chart] = [chart for chart in CHARTS if chart.__name__ == name]
+    expected = class_colours(CLASSES[3])
+    bars = {
+        to_hex(patch.get_facecolor()) for ax in chart(METHODS[3], CLASSES[3], 1).axes for patch in ax.patches
+    }
+    assert bars - {"#ffffff"} == set(list(expected.values())[-shown:])
 
 
 def test_two_methods_are_one_pair():

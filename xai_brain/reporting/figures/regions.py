@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from xai_brain.reporting.figures.style import GRID, SMALLEST, SOFT, WIDTH, class_colour, heading, shortened
+from xai_brain.reporting.figures.style import GRID, SMALLEST, SOFT, WIDTH, heading, shortened
 from xai_brain.statistics.colour_scale import ColourScale
 
 GLASS_VIEWS = "lyrz"  # left, from the front, right, from above
 
 
-def top_regions_figure(top: pd.DataFrame, methods: Sequence[str], class_names: Sequence[str]) -> Figure:
+def top_regions_figure(top: pd.DataFrame, methods: Sequence[str], colours: Mapping[str, str]) -> Figure:
     """Strongest regions with intervals: a row of panels for each method, a column for each class.
 
     Parameters
@@ -27,21 +27,21 @@ def top_regions_figure(top: pd.DataFrame, methods: Sequence[str], class_names: S
     top : DataFrame with method, class, rank, region, mean, ci_low, ci_high
         From `xai_brain.statistics.regions.top_regions`.
     methods : sequence of str
-    class_names : sequence of str
+    colours : mapping of class to colour
         The panels of one method have the same scale.
     """
-    n_bars, n = int(top["rank"].max()), len(class_names)
+    n_bars, n = int(top["rank"].max()), len(colours)
     height = max(0.75 + 0.24 * n_bars, 1.6)
     spaced = ConstrainedLayoutEngine(h_pad=0.07)  # titles do not touch the ticks above them
     fig = Figure(figsize=(WIDTH, len(methods) * height + 0.3), layout=spaced)
     axes = fig.subplots(len(methods), n, squeeze=False, sharex="row")
     for row, method in zip(axes, methods, strict=True):
-        for number, (ax, name) in enumerate(zip(row, class_names, strict=True)):
+        for ax, (name, colour) in zip(row, colours.items(), strict=True):
             bars = top[(top["method"] == method) & (top["class"].astype(str) == name)].sort_values("rank")
             low, high = bars["mean"] - bars["ci_low"], bars["ci_high"] - bars["mean"]
             ax.grid(axis="x", color=GRID, linewidth=0.8)
             ax.set_axisbelow(True)
-            ax.barh(bars["rank"], bars["mean"], height=0.68, color=class_colour(number), alpha=0.75,
+            ax.barh(bars["rank"], bars["mean"], height=0.68, color=colour, alpha=0.75,
                     xerr=np.clip([low, high], 0, None), error_kw={"elinewidth": 1.3})  # fmt: skip
             ax.axvline(0, color=SOFT, linewidth=0.8)
             regions = [shortened(region, 72 // max(n, 2)) for region in bars["region"]]

@@ -60,6 +60,11 @@ def class_colour(index: int) -> str:
     return CLASS_COLOURS[index % len(CLASS_COLOURS)]
 
 
+def class_colours(class_names: Sequence[str]) -> dict[str, str]:
+    """Colour of each class, given all classes of the run in their order."""
+    return {name: class_colour(index) for index, name in enumerate(class_names)}
+
+
 def method_styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour, marker and style of the line of each method, as arguments of ``Axes.plot``.
 
