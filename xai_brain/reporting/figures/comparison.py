@@ -65,8 +65,9 @@ def dice_figure(pairs: pd.DataFrame, methods: Sequence[str]) -> Figure:
     methods : sequence of str
         One panel for each, with a line for every other method; a single panel for two methods.
     """
-    styles = method_styles(methods)
-    titles = list(methods) if len(methods) > 2 else [" × ".join(methods)]
+    styles = method_styles([*methods, *pairs["method_a"], *pairs["method_b"]])
+    methods = list(styles)
+    titles = methods if len(methods) > 2 else [" × ".join(methods)]
     n_columns = min(4, len(titles))
     n_rows = -(-len(titles) // n_columns)
     size = (WIDTH if len(titles) > 1 else 5.5, 2.35 * n_rows + 0.6 + 0.16 * (len(methods) // 4))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -65,13 +65,14 @@ def class_colours(class_names: Sequence[str]) -> dict[str, str]:
     return {name: class_colour(index) for index, name in enumerate(class_names)}
 
 
-def method_styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+def method_styles(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour, marker and style of the line of each method, as arguments of ``Axes.plot``.
 
     Parameters
     ----------
-    methods : sequence of str
-        All methods of the run in their order, so that a method looks the same in all figures.
+    methods : iterable of str
+        All methods of the run in their order, so that a method looks the same in all figures; then others,
+        of which there are tables but no maps.
     """
     n = len(METHOD_COLOURS)
     return {
@@ -80,7 +81,7 @@ def method_styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
             "marker": MARKERS[i % len(MARKERS)],
             "linestyle": LINES[i // n % len(LINES)],
         }
-        for i, method in enumerate(methods)
+        for i, method in enumerate(dict.fromkeys(methods))
     }
 
 

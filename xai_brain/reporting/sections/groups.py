@@ -124,7 +124,10 @@ def _overlap(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | Non
         for (method, comparison, what), part in at_ten.groupby(["method", "comparison", "map"], sort=False)
     ]
     curves = table[(table["metric"] == "dice") & (table["map"] == "t")]
-    comparisons, own = list(table["comparison"].unique()), method_styles(contents.methods)
+    comparisons, own = (
+        list(table["comparison"].unique()),
+        method_styles([*contents.methods, *curves["method"]]),
+    )
     lines, styles = {}, {}
     for (method, comparison), part in curves.groupby(["method", "comparison"], sort=False):
         name = f"{method}, {_words(comparison)}" if len(comparisons) > 1 else method
