@@ -25,9 +25,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     table = table[[column for column in COLUMNS if column in table]]
     rated = verdicts(table)
     cascade = _cascade(contents)
-    drawn = (
-        card_figures.cascade_figure(cascade, method_styles(contents.methods)) if cascade is not None else None
-    )
+    drawn = None
+    if cascade is not None:
+        drawn = card_figures.cascade_figure(cascade, method_styles([*contents.methods, *cascade["method"]]))
     return {
         "figure": gallery.add("report-card", card_figures.card_figure(table, rated)),
         "cascade": gallery.add("random-weights", drawn) if drawn is not None else None,
