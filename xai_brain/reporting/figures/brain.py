@@ -223,10 +223,9 @@ def _colour_bar(board: Axes, box: tuple[float, float, float, float], scale: Colo
     opaque = colours[:, :3] * colours[:, 3:] + GREY * (1 - colours[:, 3:])
     board.imshow(opaque[None], origin="lower", extent=(x, x + wide, y + tall, y), aspect="auto")
     board.add_patch(Rectangle((x, y), wide, tall, fill=False, linewidth=0.5, edgecolor="#888"))
-    ticks = {scale.lowest: "left", scale.limit: "right"}
-    if scale.signed and wide > 1.6:  # otherwise there is no room
-        ticks[0.0] = "center"
-    for tick, align in ticks.items():
-        share = (tick - scale.lowest) / (scale.limit - scale.lowest)
-        name = f"{tick:.2g}".replace("-", "−")
+    low, high = (f"{tick:.2g}".replace("-", "−") for tick in (scale.lowest, scale.limit))
+    names = [(0, low, "left"), (1, high, "right")]
+    if scale.signed and wide > 2 * len(low) * CHARACTER * SMALLEST / 72 + 0.3:
+        names.append((0.5, "0", "center"))
+    for share, name, align in names:
         board.text(x + wide * share, y + tall + 0.03, name, fontsize=SMALLEST, va="top", ha=align)
