@@ -224,7 +224,7 @@ def _colour_bar(board: Axes, box: tuple[float, float, float, float], scale: Colo
     board.imshow(opaque[None], origin="lower", extent=(x, x + wide, y + tall, y), aspect="auto")
     board.add_patch(Rectangle((x, y), wide, tall, fill=False, linewidth=0.5, edgecolor="#888"))
     low, high = (f"{tick:.2g}".replace("-", "−") for tick in (scale.lowest, scale.limit))
-    names = [(0, low, "left"), (1, high, "right")]
+    names = [(0.0, low, "left"), (1.0, high, "right")]
     if scale.signed and wide > 2 * len(low) * CHARACTER * SMALLEST / 72 + 0.3:
         names.append((0.5, "0", "center"))
     for share, name, align in names:
