@@ -195,7 +195,7 @@ def cohort_figure(
                 participants.loc[participants["label"] == name, column], errors="coerce"
             ).dropna()
             height = index + rng.uniform(-0.24, 0.24, len(values))
-            ax.scatter(values, height, s=9, color=class_colour(index), alpha=0.45, linewidths=0)
+            ax.scatter(values, height, s=14, color=class_colour(index), alpha=0.65, linewidths=0)
             if len(values):
                 ax.plot(
                     np.percentile(values, [25, 75]),
