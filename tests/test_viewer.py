@@ -196,9 +196,10 @@ def test_clusters_have_their_peak_place_and_volume(sent):
     ]
     assert [row["volume_ml"] for row in rows] == pytest.approx([6 * 0.024, 2 * 0.024])
     assert rows[1]["mm"] == [16.0, 27.0, 44.0]
+    receive(viewer, kind="ready")
+    assert sent[-1][0]["least"] == MIN_CLUSTER_VOXELS  # is stated above the list
     receive(viewer, kind="clusters", method="m", threshold=0.5, sign="both", inside=True)
     assert [row["peak"] for row in sent[-1][0]["rows"]] == [5.0]  # the other one has 2 voxels
-    assert sent[-1][0]["least"] == MIN_CLUSTER_VOXELS
     receive(viewer, kind="clusters", method="m", threshold=0.5, sign="negative", inside=True)
     assert sent[-1][0]["rows"] == []
 

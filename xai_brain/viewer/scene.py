@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from xai_brain.config.evaluation import MIN_CLUSTER_VOXELS
 from xai_brain.viewer.canvas import colour_tables
 from xai_brain.viewer.layers import Layer, brain_of
 
@@ -99,6 +100,7 @@ class Scene:
             "outlines": list(there),
             "messages": self.messages,
             "methods": list(self.layers),
+            "least": MIN_CLUSTER_VOXELS,
             "panels": [
                 {
                     "name": layer.name,

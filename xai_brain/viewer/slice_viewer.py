@@ -11,7 +11,6 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from xai_brain.config.evaluation import MIN_CLUSTER_VOXELS
 from xai_brain.io.orientation import validate_orientation
 from xai_brain.runs.directory import RunDirectory
 from xai_brain.viewer.canvas import DIALS, SliceCanvas
@@ -242,9 +241,7 @@ class SliceViewer(widgets.VBox):
             rows = clusters_of(
                 scene, layer, content["threshold"], sign=content["sign"], inside=content["inside"]
             )
-            self.canvas.send(
-                {"kind": "clusters", "method": layer.name, "rows": rows, "least": MIN_CLUSTER_VOXELS}
-            )
+            self.canvas.send({"kind": "clusters", "method": layer.name, "rows": rows})
         elif kind == "save_html":
             name = "".join(c if c.isalnum() or c in "-." else "_" for c in scene.title.split(" · ")[0])
             path = self.save_html(self._folder / f"view_{name}.html")

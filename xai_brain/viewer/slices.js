@@ -209,9 +209,9 @@ function render({ model, el }) {
       threshold: thresholdOf(panel, get), sign: SIGNS[get("sign")] });
     clearTimeout(waiting), (waiting = setTimeout(() => send(scene?.panels[active]), 250));
   }
-  function showClusters({ method, rows, least }) {
+  function showClusters({ method, rows }) {
     found = rows, row = -1, clusters.replaceChildren();
-    node("div", clusters, `Clusters of ${method}, ≥ ${least} voxels${rows.length ? "" : ": none at this threshold"}`, "xai-place");
+    node("div", clusters, `Clusters of ${method}, ≥ ${scene.least} voxels${rows.length ? "" : ": none at this threshold"}`, "xai-place");
     const cells = rows.map((r, i) => [i + 1, short(r.peak), places(r.mm, 0), r.volume_ml.toFixed(2), r.region || ""]);
     table(node("div", clusters, "", "xai-scroll"), [["", "peak", "mm", "ml", ""], ...cells]).forEach((line, i) => (line.onclick = () => toCluster(i)));
   }
