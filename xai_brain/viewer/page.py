@@ -34,9 +34,9 @@ def page_of(
     settings : mapping
         Values of the traits of `SliceCanvas`.
     view : mapping
-        What the browser reported, may be empty: ``mm``, ``zoom``, ``centre``, ``turn``, ``active``, ``plane``,
-        ``row``, and ``thresholds`` (mapping of method to threshold of |value|). The page opens there; exact
-        values at this position and the clusters for these thresholds are stored in it.
+        What the browser reported, may be empty: ``mm``, ``zoom``, ``centre``, ``turn``, ``active``,
+        ``plane``, ``row``, and ``thresholds`` (mapping of method to threshold of |value|). The page opens
+        there; exact values at this position and the clusters for these thresholds are stored in it.
     """
     description, buffers = scene.message(methods, limits)
     description["view"] = {"mm": scene.start_mm(), **view}

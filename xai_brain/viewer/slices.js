@@ -105,7 +105,8 @@ function render({ model, el }) {
     if (!scene) return;
     const solid = shownPlanes().includes(SOLID), dots = window.devicePixelRatio;
     paint(live, dots, 0, solid ? COARSE_PX : 1);
-    canvas.setAttribute("aria-label", `${scene.title}, ${places(apply(scene.affine, at), 1)} mm`);
+    const maps = scene.panels.map((panel) => `${panel.name} ${captionOf(thresholdOf(panel, get), get)}`);
+    canvas.setAttribute("aria-label", [scene.title, `${places(last, 1)} mm`, ...maps].join(", "));
     clearTimeout(idle), (idle = setTimeout(sendPicture, PICTURE_MS)), clearTimeout(refining);
     if (solid) refining = setTimeout(() => refine(), REST_MS);
     measure("xai-brain-draw", begun, { at: [...at] });
