@@ -4,7 +4,7 @@ const PLANES = [
   { name: "coronal", axis: 1, right: 0, up: 2, letters: ["L", "R", "I", "S"] },
   { name: "sagittal", axis: 0, right: 1, up: 2, letters: ["P", "A", "I", "S"] },
 ];
-const OUTLINES = { atlas: { strokeStyle: "rgba(120, 220, 255, 0.7)", lineWidth: 1 }, truth: { strokeStyle: "#5dff3b", lineWidth: 2 } };
+const OUTLINES = { atlas: { strokeStyle: "rgba(120, 220, 255, 0.7)", lineWidth: 1 }, truth: { strokeStyle: "#5dff3b", lineWidth: 2, rim: { strokeStyle: "#000", lineWidth: 4 } } };
 const BY_CPU = { alpha: false, willReadFrequently: true }, CROSS = "rgba(255, 255, 255, 0.75)", CROSS_GAP = 7; // its middle is free
 
 /* Draws a plane with one pixel per voxel on a canvas of its own. */
@@ -27,7 +27,7 @@ function drawOutline(pen, { shape }, p, at, labels, style, [left, top, sx, sy]) 
   pen.beginPath();
   for (let c = 0; c < n - 1; c++) for (let r = 0; r < m; r++) if (label(c, r) !== label(c + 1, r)) line(c + 1, r, c + 1, r + 1);
   for (let c = 0; c < n; c++) for (let r = 0; r < m - 1; r++) if (label(c, r) !== label(c, r + 1)) line(c, r + 1, c + 1, r + 1);
-  Object.assign(pen, style).stroke();
+  for (const { strokeStyle, lineWidth } of [style.rim, style].filter(Boolean)) Object.assign(pen, { strokeStyle, lineWidth }).stroke();
 }
 function write(pen, text, x, y, align = "left", colour = "#fff", widest = undefined) {
   Object.assign(pen, { textAlign: align, lineWidth: 3, lineJoin: "round", strokeStyle: "#000", fillStyle: colour });
