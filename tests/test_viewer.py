@@ -513,8 +513,10 @@ def test_controls_that_change_nothing_are_hidden(sent):
 def test_a_filter_offers_what_occurs(make_run, sent):
     viewer = SliceViewer(make_run(4))
     assert viewer.chooser.correct.options == ("any", "correct", "wrong")
-    viewer = SliceViewer.from_images(*[nib.Nifti1Image(np.ones(SHAPE, np.float32), np.eye(4))], {})
+    viewer = SliceViewer.from_images(nib.Nifti1Image(np.ones(SHAPE, np.float32), np.eye(4)), {})
     assert viewer.chooser.correct.options == ("any",)
+    shown = [name for name, control in viewer.controls.items() if control.layout.display != "none"]
+    assert shown == ["planes", "smooth"]  # there is no map
 
 
 def test_the_comparison_of_images_is_no_method(make_run, sent):

@@ -313,7 +313,7 @@ def test_report_from_disk(small_run):
 
 
 @pytest.mark.parametrize(
-    ("name", "n_viewers", "n_pictures"), [("00_start_here", 0, 3), ("04_looking_at_maps", 3, 0)]
+    ("name", "n_viewers", "n_pictures"), [("00_start_here", 0, 3), ("04_looking_at_maps", 5, 0)]
 )
 def test_a_notebook_runs_in_the_browser(name, n_viewers, n_pictures, tmp_path):
     (tmp_path / "work").mkdir()
@@ -328,6 +328,8 @@ def test_a_notebook_runs_in_the_browser(name, n_viewers, n_pictures, tmp_path):
             viewers.nth(k).scroll_into_view_if_needed()
             assert viewers.nth(k).bounding_box()["width"] > 300
             assert viewers.nth(k).evaluate(DRAWN) > 0.2, "no brain is drawn"
+        if name.startswith("04"):
+            check_that_viewers_show_what_the_text_says(watched.page)
         pictures = watched.page.locator(".jp-OutputArea img:visible")
         assert pictures.count() == n_pictures
         for k in range(n_pictures):
@@ -335,3 +337,19 @@ def test_a_notebook_runs_in_the_browser(name, n_viewers, n_pictures, tmp_path):
             assert pictures.nth(k).evaluate("image => image.naturalWidth") > 100
     assert watched.external == []
     assert watched.errors == []
+
+
+def check_that_viewers_show_what_the_text_says(page):
+    """Notebook 04: the place that is read by hand, the threshold, the other participant, the peak."""
+    text = page.get_by_text("array([").inner_text()  # the output of the cell that reads by hand
+    by_hand = [float(x) for x in text.split("[")[1].split("]")[0].split(",")]
+    labels = [each.get_attribute("aria-label") for each in page.locator(".xai-slices canvas").all()]
+    for label, participant in zip(labels, ("sub-0001", "sub-0001", "sub-0002"), strict=False):
+        assert label.startswith(participant)
+        mm = [float(x.replace("−", "-")) for x in label.split(" mm")[0].split(", ")[-3:]]
+        assert np.abs(np.subtract(mm, by_hand)).max() <= 2.1  # half of a voxel of 4 mm, and rounding
+    assert labels[1].count(" v ≥ ") == labels[1].count("(top 2 %)") == 3
+    assert " v ≥ " not in labels[0]
+    peak = page.locator(".xai-readout").nth(3)
+    assert "100.0" in peak.inner_text()
+    assert "half" in peak.inner_text()

@@ -4,7 +4,10 @@ const PLANES = [
   { name: "coronal", axis: 1, right: 0, up: 2, letters: ["L", "R", "I", "S"] },
   { name: "sagittal", axis: 0, right: 1, up: 2, letters: ["P", "A", "I", "S"] },
 ];
-const OUTLINES = { atlas: { strokeStyle: "rgba(120, 220, 255, 0.7)", lineWidth: 1 }, truth: { strokeStyle: "#5dff3b", lineWidth: 2, rim: { strokeStyle: "#000", lineWidth: 4 } } };
+const OUTLINES = {
+  atlas: { strokeStyle: "rgba(120, 220, 255, 0.7)", lineWidth: 1 },
+  truth: { strokeStyle: "#5dff3b", lineWidth: 2, rim: { strokeStyle: "#000", lineWidth: 4 } }, // visible on all colours
+};
 const BY_CPU = { alpha: false, willReadFrequently: true }, CROSS = "rgba(255, 255, 255, 0.75)", CROSS_GAP = 7; // its middle is free
 
 /* Draws a plane with one pixel per voxel on a canvas of its own. */

@@ -166,6 +166,8 @@ class SliceViewer(widgets.VBox):
         layers = [] if scene is None else list(scene.layers.values())
         many = layers if isinstance(self._catalogue, GivenImages) else [e for e in entries if not e.group]
         return {
+            "threshold_kind": bool(layers),
+            "colours": bool(layers),
             "truth": scene is not None and scene.truth is not None,
             "atlas": self._labels_img is not None,
             "inside": scene is not None and not scene.brain.all(),

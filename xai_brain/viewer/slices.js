@@ -1,24 +1,27 @@
 // Three linked planes, or a 3-D view, per map on one 2-D canvas. Volumes arrive as messages with uint8 buffers and stay here, so that
 // moving, opacity and threshold never wait for Python, which adds exact values and clusters when it can.
 const RAW_MS = 8, REST_MS = 120, PICTURE_MS = 800, PICTURE_PX = 900;
-const START = [-35, 30], COARSE_PX = 3, TURN = 0.5, KEY_TURN = 10; // of the 3-D view: degrees; while it changes, pixels of the screen per ray; degrees per pixel and per key
+// of the 3-D view: azimuth and elevation; pixels of the screen per ray while it changes; degrees per pixel of a drag, and per key
+const START = [-35, 30], COARSE_PX = 3, TURN = 0.5, KEY_TURN = 10;
 
 function render({ model, el }) {
   const get = (name) => model.get(name);
-  let scene = null, at = null, centre = null, zoom = 1, scale = 1, size = [0, 0], rects = [], drag = null, turn = START, last = null; // last: mm; at, centre: voxels; turn: degrees
-  let active = 0, plane = PLANES[0], found = [], row = -1, opened = -1, asking = null, next, waiting = 0, resting = 0, idle = 0, refining = 0, lines = [];
+  let scene = null, at = null, centre = null, last = null, zoom = 1, turn = START; // at, centre: voxels; last: where at is, or was, in mm
+  let scale = 1, size = [0, 0], rects = [], drag = null, active = 0, plane = PLANES[0], found = [], row = -1, opened = -1, lines = [];
+  let asking = null, next, waiting = 0, resting = 0, idle = 0, refining = 0;
   const root = node("div", el, "", "xai-slices xai-empty"), notes = node("div", root, "", "xai-notes");
   const dials = node("div", root, "", "xai-dials"), canvas = node("canvas", root);
   const hide = node("style", el); // of the last view's picture, as soon as there is a live one; it leaves with this element
   const below = node("div", root, "", "xai-below"), bar = node("div", root, "", "xai-bar"), status = node("div", root, "", "xai-status");
   const readout = node("div", below, "", "xai-readout"), clusters = node("div", below, "", "xai-clusters");
   const place = node("div", readout, "", "xai-place"), numbers = node("div", readout);
-  notes.role = status.role = "status", canvas.role = "img", root.tabIndex = 0, (root.dataset.lmSuppressShortcuts = "true"); // JupyterLab leaves the arrow keys to us
-  const live = canvas.getContext("2d", BY_CPU);
-  const pages = () => PLANES.map((p) => [p, document.createElement("canvas")]), scratch = new Map([...pages(), [SOLID, document.createElement("canvas")]]);
-  const traced = new Map(pages().map(([p, page]) => [p, { page, key: "" }])); // outlines, and what they were drawn for
+  (notes.role = status.role = "status"), (canvas.role = "img"), (root.tabIndex = 0);
+  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab leaves the arrow keys to us
+  const live = canvas.getContext("2d", BY_CPU), pagesOf = (planes) => planes.map((p) => [p, document.createElement("canvas")]);
+  const scratch = new Map(pagesOf([...PLANES, SOLID]));
+  const traced = new Map(pagesOf(PLANES).map(([p, page]) => [p, { page, key: "" }])); // outlines, and what they were drawn for
   const perVoxel = (axis) => scene.spacing[axis] * scale * zoom; // pixels
-  const rgb = (share, signed) => { // Python sends 256 colours from -limit to limit, and 128 from 0 to the limit of maps without negative values
+  const rgb = (share, signed) => { // of each scale, Python sends 256 colours from -limit to limit, and 128 from 0 for maps without negative values
     const i = 1152 * get("colours") + 3 * Math.round(signed ? 127.5 + 127.5 * clamp(share, -1, 1) : 256 + 127 * clamp(share, 0, 1));
     return scene.volumes.at(-1).subarray(i, i + 3);
   };
@@ -112,12 +115,13 @@ function render({ model, el }) {
     measure("xai-brain-draw", begun, { at: [...at] });
   }
   function refine(begun = performance.now()) { // the 3-D view in full resolution, as soon as nothing moves
-    paint(live, window.devicePixelRatio), measure("xai-brain-solid", begun, { at: [...at], turn: [...turn] });
+    if (scene) paint(live, window.devicePixelRatio), measure("xai-brain-solid", begun, { at: [...at], turn: [...turn] });
   }
   function sendPicture() { // the notebook keeps it for the time when Python has stopped
     if (!get("view_id") || !canvas.width || !scene) return;
     const shrink = Math.min(1, PICTURE_PX / canvas.width), shown = view();
-    const small = Object.assign(document.createElement("canvas"), { width: canvas.width * shrink, height: canvas.height * shrink }), pen = small.getContext("2d", { alpha: false });
+    const small = document.createElement("canvas"), pen = small.getContext("2d", { alpha: false });
+    Object.assign(small, { width: canvas.width * shrink, height: canvas.height * shrink });
     pen.imageSmoothingQuality = "high", pen.drawImage(canvas, 0, 0, small.width, small.height);
     small.toBlob(async (blob) => blob && model.send({ kind: "picture", view: shown }, undefined, [await blob.arrayBuffer()]), "image/jpeg", 0.8);
   }
@@ -261,12 +265,14 @@ function render({ model, el }) {
   model.on("change:threshold_kind", choose), choose();
   // -- what Python says
   function showScene(content, buffers, begun) {
-    if (content.view && !last) restore(content.view);
+    const opens = content.view && !last;
+    if (opens) restore(content.view);
     notes.replaceChildren(), content.messages.forEach((text) => node("div", notes, text));
     scene = content.shape ? { ...content, volumes: buffers.map((b) => new Uint8Array(b.buffer || b, b.byteOffset, b.byteLength)) } : null;
     if ((root.classList.toggle("xai-empty", !scene), !scene)) return;
     hide.textContent = `.jp-OutputArea-child:has(.xai-view-${get("view_id")}), .xai-view-${get("view_id")} { display: none; }`;
-    if (zoom === 1 || !centre) centre = middle();
+    if (!centre || (zoom === 1 && !opens)) centre = middle();
+    root.classList.toggle("xai-no-map", !scene.panels.length);
     (active = clamp(active, 0, Math.max(scene.panels.length - 1, 0))), (drag = null);
     traced.forEach((known) => (known.key = "")), arrange();
     numbers.replaceChildren(), (lines = table(numbers, [["method", "value", "percentile"], ...scene.methods.map((name) => [name, "", ""])]));
