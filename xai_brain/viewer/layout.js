@@ -6,7 +6,7 @@ const HEAD = 54, GAP = 8, TALL_PX = 660, TALL_SHARE = 0.75; // of a canvas: pixe
 function layoutOf(planes, wide, tall, n, width) {
   const most = Math.max(TALL_PX, TALL_SHARE * window.innerHeight), [widest, tallest] = [Math.max(...wide), Math.max(...tall)];
   const each = (width - GAP * (n - 1)) / n, rowWidth = width - GAP * (planes.length - 1); // of a column, and of the planes of a row
-  const rows = Math.min(rowWidth / total(wide), (most / n - HEAD) / tallest);
+  const rows = Math.min(rowWidth / total(wide), (Math.min(most / n, TALL_PX) - HEAD) / tallest);
   const columns = Math.min(each / widest, (most - HEAD) / total(tall));
   const inRows = n === 1 || rows >= columns, scale = inRows ? rows : columns, rects = [];
   for (let panel = 0; panel < n; panel++) {
