@@ -59,6 +59,14 @@ def readout_at(scene: Scene, mm: Sequence[float] | np.ndarray) -> dict[str, Any]
     }
 
 
+def as_text(readout: dict[str, Any]) -> dict[str, Any]:
+    """A readout with its values as text, so that the browser shows the same digits as Python."""
+    values = [
+        {**row, "value": None if row["value"] is None else f"{row['value']:.6g}"} for row in readout["values"]
+    ]
+    return {**readout, "values": values}
+
+
 def finite(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
