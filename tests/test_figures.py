@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+from colour_vision import DEFICIENCIES, seen_colours
 from drawn_text import cut_off, drawn, legends, legends_over_axes, overlapping, smallest_font, texts
 from figure_examples import CHARTS, CLASSES, METHODS
 from matplotlib.colors import to_hex
@@ -49,37 +50,21 @@ def test_texts_can_be_read_and_legends_hide_nothing(chart, n_methods, n_classes,
 
 # -- colours of methods and classes ----------------------------------------------------------------
 
-SEEN = {  # linear RGB as seen without one kind of cones (Machado 2009)
-    "normal": np.eye(3),
-    "protanopia": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
-    "deuteranopia": [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
-    "tritanopia": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
-}
-XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 
-
-def lab(colour, seen):
-    """CIELAB of a colour (#rrggbb or RGB) as somebody with a kind of cones sees it."""
-    rgb = np.array(list(bytes.fromhex(colour[1:]))) / 255 if isinstance(colour, str) else np.asarray(colour)
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    white = XYZ.sum(1)
-    x, y, z = np.cbrt(XYZ @ np.clip(np.asarray(seen) @ linear, 1e-4, 1) / white)
-    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
-@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
 @pytest.mark.parametrize("palette", [CLASS_COLOURS, METHOD_COLOURS])
-def test_colours_can_be_distinguished_by_everyone(palette, seen):
-    for a, b in combinations(palette, 2):
-        assert np.linalg.norm(lab(a, SEEN[seen]) - lab(b, SEEN[seen])) > 15
+def test_colours_can_be_distinguished_with_a_colour_vision_deficiency(palette, deficiency):
+    seen = seen_colours([list(bytes.fromhex(colour[1:])) for colour in palette], deficiency)
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 15
 
 
-@pytest.mark.parametrize("seen", SEEN)
-def test_signs_of_a_map_can_be_distinguished_by_everyone(seen):
-    scale = ColourScale(1.0, True)
-    for share in (0.1, 0.3, 0.6, 1.0):
-        positive, negative = (lab(c, SEEN[seen]) for c in scale.rgba(np.array([share, -share]))[:, :3])
-        assert np.linalg.norm(positive - negative) > 25
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_signs_of_a_map_can_be_distinguished_with_a_colour_vision_deficiency(deficiency):
+    shares = np.linspace(0.05, 1, 20)
+    positive, negative = (
+        seen_colours(255 * ColourScale(1.0, True).rgba(sign * shares)[:, :3], deficiency) for sign in (1, -1)
+    )
+    assert np.linalg.norm(positive - negative, axis=1).min() > 25
 
 
 def test_every_method_has_its_own_colour_and_marker():
@@ -142,7 +127,7 @@ def test_maps_without_negative_values_have_a_sequential_scale():
     scale = ColourScale.of(mask)
     assert not scale.signed
     assert scale.lowest == 0
-    lightness = [lab(colour, np.eye(3))[0] for colour in scale.rgba(np.linspace(0, scale.limit, 50))[:, :3]]
+    lightness = seen_colours(255 * scale.rgba(np.linspace(0, scale.limit, 50))[:, :3])[:, 0]
     assert (np.diff(lightness) < 0).all()
     assert not ColourScale.of(mask - 1e-4).signed  # rounding errors are not a sign
     assert ColourScale.of(rng.standard_normal(5000)).signed
