@@ -24,7 +24,7 @@ ADDRESSES = ("data.url",)
 GENERIC_NAMES = ("root", "user", "home", "data", "admin", "localhost")  # identify nobody, occur in settings
 # an absolute path (/a/b, ~/a, C:\a, \\host\a), an address, a relative path to a file, a name of an image
 PATH = re.compile(
-    r"""\w+://[^\s'"<>]+ | (?<![\w.<)])(?:~|[A-Za-z]:)?[/\\]{1,2}\w[^\s'",;<>]*
+    r"""\w+://[^\s'"<>]+ | (?<![\w.<)])(?:~|[A-Za-z]:)?[/\\]{1,2}\w[^\s'",;:<>]*
     | [\w.-]+(?:[/\\][\w.@+-]+)+\.\w+ | [\w-]+(?:\.[\w-]+)*\.(?:nii|mgz|mgh|img|hdr)(?:\.gz)?\b""",
     re.VERBOSE,
 )
@@ -54,7 +54,7 @@ class Anonymity:
             key: name for key, name in bare.items() if re.search(r"[A-Za-z]", key) and re.search(r"\d", key)
         }
         own = {getpass.getuser(): "<user>", socket.gethostname(): "<host>"}
-        own = {name: shown for name, shown in own.items() if len(name) > 3 and name not in GENERIC_NAMES}
+        own = {name: shown for name, shown in own.items() if len(name) > 1 and name not in GENERIC_NAMES}
         return {**own, **bare, **self.pseudonyms}
 
     @cached_property

@@ -41,9 +41,8 @@ class ReportContents(ShownContents):
         if table is None:
             return []
         name = next((c for c in ("participant_id", "path", "t1w_path") if c in table), table.columns[0])
-        rows = zip(
-            table[name].astype(str), table.get("reason", pd.Series("", table.index)).astype(str), strict=True
-        )
+        reasons = table["reason"].astype(str) if "reason" in table else [""] * len(table)
+        rows = list(zip(table[name].astype(str), reasons, strict=True))
         if self.anonymity:
             shown = {what: self.anonymity.pseudonyms.get(what, HIDDEN_PATH) for what, _ in rows}
             return sorted((shown[what], why) for what, why in rows)
