@@ -15,7 +15,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from xai_brain import open_study
 from xai_brain.config.saved import stage_settings, with_hash
+from xai_brain.reporting import gallery
 from xai_brain.reporting.anonymity import Anonymity, draw_pseudonyms, path_settings
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, write_tsv
@@ -173,3 +175,12 @@ def test_settings_that_are_paths_are_hidden():
     assert (
         anonymity.clean_settings({"evaluation": {"atlas": "./mine.nii"}})["evaluation"]["atlas"] == "<path>"
     )
+
+
+def test_python_sets_the_same_setting(copied, monkeypatch):
+    monkeypatch.setattr(gallery, "_rendered", lambda fig, kind, **options: b"")
+    monkeypatch.setattr(gallery, "_palette", lambda png: b"")
+    study = open_study(copied.path)
+    assert "sub-0001" not in study.report(anonymise=True).path.read_text()
+    assert "sub-0001" not in study.report().path.read_text()  # the run keeps the setting
+    assert "sub-0001" in study.report(anonymise=False).path.read_text()

@@ -121,13 +121,13 @@ def test_left_is_left_in_the_mosaic_and_the_brain_of_the_template_is_outlined():
     head = (np.abs(world - (0, -16, 7)) < (60, 80, 60)).all(-1)
     blob = np.exp(-(((world - (-40, -20, 10)) / 12) ** 2).sum(-1)) * head
     img = nib.Nifti1Image((0.2 * head + blob).astype(np.float32), affine)
-    tile = mosaic.tile(img, FIELD)
+    [tile] = mosaic.draw_tiles([img], FIELD)
     assert tile.dtype == np.uint8
     axial = tile[:, : int(152 / mosaic.STEP_MM) + 1, 0]
     row, column = np.argwhere(axial == axial.max()).mean(0)  # the brightest values are clipped
     assert abs(FIELD[0][0] + column * mosaic.STEP_MM + 40) <= 4
     assert abs(FIELD[1][1] - row * mosaic.STEP_MM + 20) <= 4
-    outlined = mosaic.tile(img, FIELD, nib.Nifti1Image(head.astype(np.float32), affine))
+    [outlined] = mosaic.draw_tiles([img], FIELD, nib.Nifti1Image(head.astype(np.float32), affine))
     changed = (outlined != tile).any(-1)
     assert (outlined[changed][:, 0] > outlined[changed][:, 2]).all()
     assert 0.01 < changed.mean() < 0.1

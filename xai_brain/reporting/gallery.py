@@ -51,9 +51,7 @@ class Gallery:
         captions : list of str
         """
         mosaic = _mosaic(tiles, captions)
-        write_atomic(
-            self.folder / f"{name}.png", lambda temporary: mosaic.save(temporary, "png", optimize=True)
-        )
+        write_atomic(self.folder / f"{name}.png", lambda temporary: mosaic.save(temporary, "png"))
         self.taken.append(name)
         sources = [_embedded("webp", _webp(tile)) for tile in tiles]
         return {"tiles": sources, "number": len(self.taken), "file": self._file(name)}
@@ -65,7 +63,7 @@ class Gallery:
 
 def _webp(tile: np.ndarray) -> bytes:
     stream = BytesIO()
-    Image.fromarray(tile).save(stream, "webp", quality=65, method=6)
+    Image.fromarray(tile).save(stream, "webp", quality=60, method=4)
     return stream.getvalue()
 
 
@@ -82,7 +80,7 @@ def _mosaic(tiles: list[np.ndarray], captions: list[str]) -> Image.Image:
         x, y = gap + column * (width + gap), gap + row * (height + text + gap)
         mosaic.paste(Image.fromarray(tile), (x, y))
         draw.text((x + 2, y + height + 2), caption, fill="#1d232b", font=ImageFont.load_default(11))
-    return mosaic
+    return mosaic.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
 
 
 def _embedded(kind: str, data: bytes) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
@@ -13,12 +15,14 @@ CUTS = (("z", 10.0), ("y", -20.0), ("x", 4.0))  # mm in MNI152; near the middle 
 OUTLINE = np.array([230, 70, 40], np.float32)
 
 
-def tile(img: nib.Nifti1Image, bounds: Bounds, brain: nib.Nifti1Image | None = None) -> np.ndarray:
-    """An axial, a coronal and a sagittal slice of one image, side by side.
+def draw_tiles(
+    images: Iterable[nib.Nifti1Image], bounds: Bounds, brain: nib.Nifti1Image | None = None
+) -> list[np.ndarray]:
+    """An axial, a coronal and a sagittal slice of each image, side by side.
 
     Parameters
     ----------
-    img : nibabel.Nifti1Image
+    images : iterable of nibabel.Nifti1Image
         0 outside the brain.
     bounds : ((x0, x1), (y0, y1), (z0, z1)) in mm
     brain : nibabel.Nifti1Image, optional
@@ -26,16 +30,21 @@ def tile(img: nib.Nifti1Image, bounds: Bounds, brain: nib.Nifti1Image | None = N
 
     Returns
     -------
-    ndarray of shape (height, width, 3), uint8
+    list of ndarray of shape (height, width, 3), uint8
         Left is left, up is anterior or superior, and right in the sagittal slice is anterior.
     """
-    values = _row_of_slices(img, bounds)
-    brightest = np.percentile(values[values > 0], 99.5) if (values > 0).any() else 1.0
-    grey = np.clip(values / brightest * 255, 0, 255)
-    colours = np.repeat(grey[..., None], 3, axis=-1)
+    border = None
     if brain is not None:
         inside = _row_of_slices(brain, bounds) > 0.5
         border = inside & ~ndimage.binary_erosion(inside)
+    return [_tile(_row_of_slices(img, bounds), border) for img in images]
+
+
+def _tile(values: np.ndarray, border: np.ndarray | None) -> np.ndarray:
+    brightest = np.percentile(values[values > 0], 99.5) if (values > 0).any() else 1.0
+    grey = np.clip(values / brightest * 255, 0, 255)
+    colours = np.repeat(grey[..., None], 3, axis=-1)
+    if border is not None:
         colours[border] = 0.35 * colours[border] + 0.65 * OUTLINE
     return colours.round().astype(np.uint8)
 

@@ -18,8 +18,9 @@ from xai_brain.reporting.figures.slices import world_bounds
 from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 15, "Quality control"
-MOST = 200  # images in the mosaic; 200 take about 0.8 MB
+MOST = 200  # images in the mosaic; 200 take about 1 MB
 FIRST = 24  # that are visible at once
+MARGIN_MM = 6.0  # around the brain of the template
 ROBUST_SD = 3.0  # distance from the median from which images are marked
 
 
@@ -80,9 +81,9 @@ def _caption(row: dict[str, Any]) -> str:
 
 
 def _tiles(drawn: pd.DataFrame, template: nib.Nifti1Image | None) -> list[np.ndarray]:
-    images = [load_img(path) for path in drawn["path"]]
+    images = map(load_img, drawn["path"])
     if template is None:
-        return [mosaic.tile(img, world_bounds(images[0])) for img in images]
+        return mosaic.draw_tiles(images, world_bounds(load_img(drawn["path"].iloc[0])))
     data = np.asanyarray(template.dataobj)
     brain = nib.Nifti1Image((data > 0.05 * data.max()).astype(np.float32), template.affine)
-    return [mosaic.tile(img, world_bounds(template, 6.0), brain) for img in images]
+    return mosaic.draw_tiles(images, world_bounds(template, MARGIN_MM), brain)
