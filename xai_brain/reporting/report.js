@@ -73,7 +73,7 @@
   const names = every("[data-file]");
   const picture = names.find((each) => each.dataset.file.endsWith(".png"));
   const address = (file) => file.split("/").map(encodeURIComponent).join("/");
-  if (picture) {
+  if (picture && location.pathname.endsWith(".html")) { // not in a frame of a notebook
     const probe = new Image();
     probe.onload = () => {
       for (const name of names) {
