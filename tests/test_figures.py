@@ -219,6 +219,8 @@ def test_nothing_is_drawn_outside_the_brain_or_where_the_map_is_zero(head, every
     np.testing.assert_array_equal(picture[far & ~inside], 1)
     grey = np.ptp(picture, axis=-1) < 1e-9
     assert grey[values == 0].all()
+    solid = slices.world_slice(head, *cut, bounds) > 50
+    assert picture[solid].min(-1).max() < 0.9  # no part of the brain is white
     assert not grey[inside & (values > 0.6)].any()
 
 

@@ -31,7 +31,8 @@ from xai_brain.reporting.figures.style import CHARACTER, SMALLEST, heading
 from xai_brain.statistics.colour_scale import PERCENTILE, ColourScale
 
 SIDES = {"x": ("P", "A"), "y": ("L", "R"), "z": ("L", "R")}
-GREY = 0.72  # what the colour bar lies on: about the grey of the anatomy
+DARKEST, BRIGHTEST = 0.18, 0.86  # grey of the anatomy: white is outside the brain only
+GREY = 0.66  # what the colour bar lies on: about the grey of the anatomy
 HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="white")]
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 ENDS = f"ends at the {PERCENTILE:g}th percentile of |value| in the brain"
@@ -185,7 +186,7 @@ def _draw_slice(
     underlay, brain = anatomy
     brightness = world_slice(underlay, *cut, bounds)
     opacity = np.clip(brightness * 12, 0, 1)[..., None]
-    picture = 1 - opacity * (1 - (0.22 + 0.76 * np.clip(brightness, 0, 1))[..., None])
+    picture = 1 - opacity * (1 - (DARKEST + (BRIGHTEST - DARKEST) * np.clip(brightness, 0, 1))[..., None])
     if img is not None and scale.limit > 0:
         colours = overlay_rgba(img, brain, scale, *cut, bounds)
         picture = picture * (1 - colours[..., 3:]) + colours[..., :3] * colours[..., 3:]
