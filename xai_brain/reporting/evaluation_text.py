@@ -69,7 +69,7 @@ def group_test(contents: ReportContents) -> str:
     objects += ["the prepared images"] if (rows["method"] == IMAGE).any() else []
     confounds = _confounds(rows[rows["method"] != IMAGE]) + _confounds_of_images(rows)
     text = [
-        f"Classes were compared ({differences}) at each voxel in {' and '.join(objects)}. A general "
+        f"Classes were compared ({differences}) at each voxel in {' and in '.join(objects)}. A general "
         "linear model with the class as the regressor of interest and "
         f"{confounds} was fitted to one map of "
         "each participant, the mean over seeds and "
