@@ -177,7 +177,7 @@ def test_methods_text_follows_the_settings(copied):
         "images and up to 2 epochs",
         "stopped after 9 epochs",
         "subtracting the mean of the training participants",
-        "augmented (max shift mm, noise sd)",
+        "augmented (max shift mm 3, noise sd 0.1)",
         "The random seed of training was 0.",
     ):
         assert words in trained

@@ -63,16 +63,16 @@ def group_test(contents: ReportContents) -> str:
     first, settings = rows.iloc[0], contents.setting("evaluation.group", {}) or {}
     compared = [name for name in rows["method"].unique() if name != IMAGE]
     differences = listed(text.replace("-minus-", " minus ") for text in rows["comparison"].unique())
-    objects = [f"the maps of {listed(compared)}"] if compared else []
-    objects += ["the prepared images"] if (rows["method"] == IMAGE).any() else []
     explained = rows["explains"].dropna().unique() if "explains" in rows else []
-    output = (
-        f", which explain one output for all participants ({listed(explained)})" if len(explained) else ""
-    )
+    output = f", which explain one output for all participants ({listed(explained)})," * bool(len(explained))
+    objects = [f"the maps of {listed(compared)}{output}"] if compared else []
+    objects += ["the prepared images"] if (rows["method"] == IMAGE).any() else []
+    confounds = _confounds(rows[rows["method"] != IMAGE]) + _confounds_of_images(rows)
     text = [
-        f"Classes were compared ({differences}) at each voxel in {listed(objects)}{output}. A general "
-        f"linear model with the class as the regressor of interest and {_confounds(rows)} was fitted to one "
-        "map of each participant, the mean over seeds and "
+        f"Classes were compared ({differences}) at each voxel in {' and in '.join(objects)}. A general "
+        "linear model with the class as the regressor of interest and "
+        f"{confounds} was fitted to one map of "
+        "each participant, the mean over seeds and "
         f"sessions{_smoothing(settings.get('fwhm_mm') or 0, settings.get('scaling', 'none'))}. Two-sided p "
         f"values of the t statistic were obtained from {int(first['n_perm'])} permutations of the residuals "
         "of the model without the class (Freedman & Lane 1983; Winkler 2014) and corrected for all voxels "
@@ -150,6 +150,12 @@ def _confounds(rows: pd.DataFrame) -> str:
     listed_columns = rows["confounds"].dropna() if "confounds" in rows else []
     names = confound_names(name for text in listed_columns for name in str(text).split(", ") if name)
     return f"the confounds {listed(names)}" if names else "no confounds"
+
+
+def _confounds_of_images(rows: pd.DataFrame) -> str:
+    """The images do not come from the networks of folds, so that they can have fewer confounds."""
+    own, others = (_confounds(rows[(rows["method"] == IMAGE) == images]) for images in (True, False))
+    return f" ({own} for the images)" if own != others and (rows["method"] == IMAGE).any() else ""
 
 
 def _smoothing(fwhm_mm: float, scaling: str) -> str:

@@ -104,20 +104,17 @@ def network(contents: ReportContents) -> str:
             text.append(f"Training stopped after {patience} epochs without improvement.")
     if standardised := standardisation(contents):
         text.append(f"Inputs were standardised by {standardised}.")
-    changes = contents.setting("augmentation", {}) or {}
-    used = [
-        name.replace("_", " ") for name, value in changes.items() if value and name != "elastic_spacing_mm"
-    ]
-    text.append(
-        f"Training images were augmented ({', '.join(used)})." if used else "No augmentation was used."
-    )
-    seeds = contents.run.seeds
-    number = ", ".join(str(seed) for seed in seeds)
-    text.append(
-        f"The random seed of training was {number}."
-        if len(seeds) == 1
-        else f"Training was repeated with {len(seeds)} seeds ({number})."
-    )
+    if (changes := contents.setting("augmentation")) is not None:
+        used = [name for name, value in changes.items() if value and name != "elastic_spacing_mm"]
+        listed_names = ", ".join(f"{name.replace('_', ' ')} {changes[name]:g}" for name in used)
+        text.append(
+            f"Training images were augmented ({listed_names})." if used else "No augmentation was used."
+        )
+    seeds = contents.setting("seeds") or []
+    if len(seeds) > 1:
+        text.append(f"Training was repeated with {len(seeds)} seeds ({', '.join(map(str, seeds))}).")
+    elif seeds:
+        text.append(f"The random seed of training was {seeds[0]}.")
     return " ".join(text)
 
 

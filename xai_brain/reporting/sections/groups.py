@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -92,11 +93,20 @@ def _test(contents: ReportContents, gallery: Gallery, row: dict[str, Any]) -> di
         "confounds": confound_names(c for c in str(row["confounds"]).split(", ") if c),
         "dropped": _dropped(str(row["dropped"])),
         "figure": gallery.add(f"group_{row['method']}_{row['comparison']}", fig, raster=True),
+        "files": contents.files(*(str(each.relative_to(contents.run.path)) for each in _maps(contents, row))),
         "point": [round(float(mm)) for mm in point],
         "outlined": outline is not None,
         "clusters": clusters,
         "has_regions": any(cluster.get("region") for cluster in clusters),
     }
+
+
+def _maps(contents: ReportContents, row: dict[str, Any]) -> list[Path]:
+    """Statistical maps of a test; the maps of regions belong to another section."""
+    return [
+        contents.run.group_map(row["method"], row["comparison"], stat)
+        for stat in ("t", "difference", "logpfwe")
+    ]
 
 
 def _clusters(contents: ReportContents, row: dict[str, Any]) -> list[dict[str, Any]]:
