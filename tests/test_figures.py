@@ -5,6 +5,7 @@ Overlays of maps are transparent at 0 and outside the brain.
 
 from __future__ import annotations
 
+import doctest
 from io import BytesIO
 from itertools import combinations
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ from xai_brain.reporting.figures.style import (
     method_styles,
     style,
 )
+from xai_brain.statistics import colour_scale
 from xai_brain.statistics.colour_scale import PERCENTILE, ColourScale
 from xai_brain.viewer.canvas import colour_tables
 from xai_brain.viewer.layers import Layer
@@ -160,6 +162,11 @@ def test_zero_and_missing_values_are_transparent():
     colours = scale.matplotlib()
     assert colours["cmap"](0.5)[3] == 0
     assert (colours["vmin"], colours["vmax"]) == (-2, 2)
+
+
+def test_examples_of_the_colour_scale():
+    found = doctest.testmod(colour_scale)
+    assert (found.failed, found.attempted) == (0, 2)
 
 
 def test_report_and_viewer_have_the_same_scale():
