@@ -684,7 +684,8 @@ def test_methods_text_describes_the_tests_that_were_made(compared):
     text = dict(methods_text(ReportContents(done)))
     tests = read_tsv(done.evaluation("group_tests")).query("reason.isna()").iloc[0]
     group = text["Group comparison"]
-    assert "the confounds age, brain_volume_ml and fold was fitted" in group
+    images = "(the confounds age and brain_volume_ml for the images)"
+    assert f"the confounds age, brain_volume_ml and fold {images} was fitted to one map" in group
     assert "from 20 permutations of the residuals" in group
     assert "maximum of |t| (family-wise error rate 0.05)" in group
     assert f"({int(tests['n_voxels'])} voxels)" in group

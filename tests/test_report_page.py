@@ -17,6 +17,7 @@ from xai_brain.reporting.figures import mosaic
 from xai_brain.reporting.html_report import write_report
 from xai_brain.reporting.methods_text import methods_text
 from xai_brain.reporting.sections import quality
+from xai_brain.reporting.wording import listed
 from xai_brain.runs.directory import read_tsv
 
 FIELD = ((-76.0, 76.0), (-108.0, 76.0), (-70.0, 84.0))
@@ -139,6 +140,14 @@ def test_images_in_another_space_are_ordered_by_name(copied):
     found = quality.section(ReportContents(copied), gallery.Gallery(copied.path / "figures"))
     assert found["limit"] is None
     assert captions(found) == sorted(read_tsv(copied.participants)["participant_id"])
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b, c", "d, e"], "a, b, c and d, e")],
+)
+def test_lists_of_names(names, text):
+    assert listed(iter(names)) == text
 
 
 # -- the methods section ---------------------------------------------------------------------------

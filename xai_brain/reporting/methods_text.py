@@ -155,14 +155,13 @@ def performance(contents: ReportContents) -> str:
     if verdict.auroc is None:
         return " ".join(text)
     titles = contents.task.score_titles
-    if contents.auroc == "auroc":
-        text.append(
-            f"Performance was measured by the AUROC, as the mean over folds (“{titles['auroc']}”) and "
-            f"pooled over the participants of all folds (“{titles['auroc_pooled']}”), by balanced accuracy "
-            "(mean of the accuracies of the classes) and by accuracy."
-        )
-    else:
-        text.append("Performance was measured by the pooled AUROC, balanced accuracy and accuracy.")
+    areas = (
+        [titles["auroc"], titles["auroc_pooled"]] if contents.auroc == "auroc" else [titles["auroc_pooled"]]
+    )
+    text.append(
+        f"Performance was measured by {listed(f'“{title}”' for title in areas)}, by balanced accuracy (mean "
+        "of the accuracies of the classes) and by accuracy."
+    )
     where = "For these participants" if contents.n_networks else "Out of fold"
     balanced = (
         f" and the balanced accuracy {with_interval(verdict.balanced)}"
@@ -192,8 +191,9 @@ def baselines(contents: ReportContents) -> str:
         text.append(f"Brain size only reached {with_interval(size)} ({kind}).")
     if table["difference"].notna().any():
         text.append(
-            "AUROCs were compared by DeLong’s test within folds, accuracies over folds by the corrected "
-            "resampled t-test of Nadeau and Bengio, without correction for the number of baselines."
+            "Differences from the network were tested for the AUROC by DeLong’s test within folds and for "
+            "the accuracy over folds by the corrected resampled t-test of Nadeau and Bengio, without "
+            "correction for the number of baselines."
         )
     if (table["metric"] == "auroc_size_matched").any():
         text.append(

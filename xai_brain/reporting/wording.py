@@ -30,5 +30,6 @@ def with_interval(estimate: Estimate, digits: int = 3) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """``a``, ``a and b`` or ``a, b and c``."""
-    return " and ".join(", ".join(names).rsplit(", ", 1))
+    """``a``, ``a and b`` or ``a, b and c``; names may contain commas."""
+    *first, last = [*names] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
