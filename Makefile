@@ -79,7 +79,7 @@ exercises: install
 # Versions for everybody: no build labels of one machine, no index.
 lock: install
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --extra dev --extra lab --extra render --extra sweeps --extra models --no-header --no-annotate \
+	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --extra dev --extra lab --extra sweeps --extra models --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	  --output-file requirements.lock pyproject.toml
 	sed -i -E -e 's/^(torch==[0-9.]+)\+cpu/\1/' -e '/^(#|$$)/d' requirements.lock

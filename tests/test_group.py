@@ -11,7 +11,7 @@ from scipy import stats
 
 from xai_brain.atlas.atlas import Atlas
 from xai_brain.metrics.comparison.group_overlap import group_overlap
-from xai_brain.statistics.cluster_tables import cluster_table
+from xai_brain.statistics.cluster_tables import cluster_table, significant_clusters
 from xai_brain.statistics.group import compare_classes, scale, smooth
 from xai_brain.statistics.group_design import GroupError, common_output, make_design
 from xai_brain.statistics.map_rows import MapRows, describe
@@ -128,7 +128,8 @@ def test_a_planted_difference_is_found_at_its_place_and_nowhere_else(more):
     found[brain] = np.abs(test.t) > test.threshold(0.05)
     assert not (found & ~truth).any()
     assert (found & truth).sum() > 0.8 * truth.sum()
-    table = cluster_table(nib.Nifti1Image(t, affine), test.threshold(0.05), nib.Nifti1Image(logp, affine))
+    images = [nib.Nifti1Image(values, affine) for values in (t, logp)]
+    table = cluster_table(images[0], test.threshold(0.05), 1, images[1])
     main = table.iloc[0]
     assert main["peak_t"] == pytest.approx(t.min())
     assert np.linalg.norm(main[["x_mm", "y_mm", "z_mm"]].to_numpy(float) - centre) <= 5.0
@@ -145,7 +146,7 @@ def test_the_cluster_table_knows_both_signs_and_millimetres():
     affine = awkward_affine()
     t = np.zeros((12, 14, 16))
     t[3, 4, 5], t[3, 4, 6], t[8, 9, 10] = 6.0, 5.0, -7.0
-    table = cluster_table(nib.Nifti1Image(t, affine), 4.0)
+    table = cluster_table(nib.Nifti1Image(t, affine), 4.0, 1)
     assert list(table["cluster"]) == ["1", "2"]
     assert list(table["peak_t"]) == [6.0, -7.0]
     assert list(table["size_mm3"]) == [15, 7]  # voxels of 7.5 mm3, rounded down by nilearn
@@ -155,12 +156,26 @@ def test_the_cluster_table_knows_both_signs_and_millimetres():
     labels[8, 9, 10], labels[3, 4, 6] = 300, 7
     names = pd.DataFrame({"index": [7, 300], "name": ["beside", "Hippocampus"]})
     atlas = Atlas(nib.Nifti1Image(labels, affine), names)
-    named = cluster_table(nib.Nifti1Image(t, affine), 4.0, atlas=atlas)
+    named = cluster_table(nib.Nifti1Image(t, affine), 4.0, 1, atlas=atlas)
     assert named["region"].isna().tolist() == [True, False]
     assert named["region"][1] == "Hippocampus"
-    assert len(cluster_table(nib.Nifti1Image(t, affine), np.inf)) == 0
+    assert len(cluster_table(nib.Nifti1Image(t, affine), np.inf, 1)) == 0
     t[8, 9, 10] = 0
-    assert list(cluster_table(nib.Nifti1Image(t, affine), 5.0)["peak_t"]) == [6.0]
+    assert list(cluster_table(nib.Nifti1Image(t, affine), 5.0, 1)["peak_t"]) == [6.0]
+
+
+def test_small_clusters_are_neither_listed_nor_outlined():
+    t = np.zeros((12, 14, 16))
+    t[1:3, 2:4, 5], t[6, 6, 6:9], t[9, 9, 9], t[10, 10, 10] = 5.0, -7.0, 8.0, 8.0  # 4 voxels, 3, 1 and 1
+    t[3, 2, 5] = -6.0  # beside the first cluster, but of the other sign
+    img = nib.Nifti1Image(t, awkward_affine())
+    for least, sizes, n_smaller in [(1, [1, 1, 4, 3, 1], 0), (2, [4, 3], 3), (4, [4], 4), (5, [], 5)]:
+        listed, n = significant_clusters(t, 4.0, least)
+        assert (int(listed.sum()), n) == (sum(sizes), n_smaller)
+        assert not listed[t == 0].any()
+        peaks = cluster_table(img, 4.0, least)["peak_t"].tolist()
+        assert len(peaks) == len(sizes)
+    assert significant_clusters(t, 5.0, 4)[0].sum() == 0  # values at the threshold are not above it
 
 
 def test_confounds_that_say_nothing_are_dropped_and_told():

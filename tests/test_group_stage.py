@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import awkward_affine
+from scipy import ndimage
 
 from xai_brain.config.checks import read_config
 from xai_brain.config.compose import compose
@@ -95,6 +96,24 @@ def test_the_planted_difference_is_written_with_its_place_and_every_setting(run)
     peak = clusters.iloc[0][["x_mm", "y_mm", "z_mm"]].to_numpy(float)
     assert np.linalg.norm(peak - centre[:3]) < 4.5
     assert read_json(run.metrics)["group/GradCAM/male-minus-female/n_significant"] == row["n_significant"]
+
+
+@pytest.mark.parametrize("least", [1, 5, 10_000])
+def test_the_minimum_extent_of_clusters_is_stated_and_applied(run, least):
+    rows = evaluated(run, f"evaluation.group.min_cluster_voxels={least}", "evaluation.group.alpha=0.3")
+    t = load_img(run.group_map("GradCAM", "male-minus-female", "t"))
+    row = rows.loc["GradCAM"]
+    _, n_all = ndimage.label(t.get_fdata() > row["threshold_t"])
+    n_all += ndimage.label(t.get_fdata() < -row["threshold_t"])[1]
+    table = run.evaluation("group_clusters")
+    voxel_mm3 = abs(np.linalg.det(awkward_affine()[:3, :3]))
+    clusters = read_tsv(table).query("method == 'GradCAM'") if table.exists() else pd.DataFrame()
+    sizes = clusters["size_mm3"].dropna() if len(clusters) else []
+    assert all(size >= least * voxel_mm3 - 1 for size in sizes)
+    assert len(sizes) + row["n_small_clusters"] == n_all
+    assert row["min_cluster_voxels"] == least
+    about = read_json(sidecar(run.group_map("GradCAM", "male-minus-female", "t")))
+    assert about["MinimumClusterVoxels"] == least
 
 
 def test_maps_of_the_predicted_class_are_refused_with_the_remedy(run, capsys):
@@ -247,6 +266,7 @@ def test_mean_spread_and_median_of_a_class(run):
         ),
         ("alpha=5", r"evaluation\.group\.alpha=5\.0: a number between 0 and 1"),
         ("cluster_p=3.1", r"evaluation\.group\.cluster_p=3\.1: a number between 0 and 1"),
+        ("min_cluster_voxels=0", r"evaluation\.group\.min_cluster_voxels=0: at least 1"),
         ("fwhm_mm=-1", r"evaluation\.group\.fwhm_mm=-1\.0: at least 0"),
     ],
 )

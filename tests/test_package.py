@@ -43,7 +43,7 @@ def test_torchvision_stays_out():
     assert importlib.util.find_spec("torchvision") is None
 
 
-@pytest.mark.parametrize("extra", ["lab", "models", "raw", "render", "sweeps"])
+@pytest.mark.parametrize("extra", ["lab", "models", "raw", "sweeps"])
 def test_an_extra_is_installed_by_the_names_of_its_packages(extra):
     command = install_command(extra)
     assert shlex.split(command)[:2] == ["pip", "install"]

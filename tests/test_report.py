@@ -23,19 +23,23 @@ from xai_brain.config.saved import stage_settings
 from xai_brain.data.layouts.synthetic import make_synthetic_cohort
 from xai_brain.data.planted.synthetic_subject import SyntheticSettings
 from xai_brain.io.nifti import bids_name, load_img, save_img
+from xai_brain.metrics.table import METRICS
 from xai_brain.reporting import gallery, html_report, sections
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
-from xai_brain.reporting.html_report import fixed, write_report
+from xai_brain.reporting.html_report import write_report
 from xai_brain.reporting.method_descriptions import BASELINE_MAPS
+from xai_brain.reporting.methods_text import methods_text
 from xai_brain.reporting.references import short_citation
 from xai_brain.reporting.study_design import image_preparation
 from xai_brain.reporting.verdict import brain_size_column, verdict_of
+from xai_brain.reporting.wording import fixed
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.stages.evaluate import evaluate
 from xai_brain.stages.run import print_summary
+from xai_brain.statistics.colour_scale import ColourScale
 
 METHODS = ["GradCAM", "GuidedGradCAM", "LRP", "InputXGradient", "GradientShap"]
 SMALL = [
@@ -96,15 +100,19 @@ def undrawn(monkeypatch):
 
 
 def text_of(html):
+    html = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
     text = re.sub(r"<[^>]+>", " ", html.split("</style>")[1]).replace("&nbsp;", " ").replace("&#39;", "'")
     return re.sub(r"\s+", " ", text)
 
 
 def assert_self_contained(run, html):
-    for outside in ('src="http', "<link", "@import", "url(http", "<script", 'href="http', "file://"):
+    for outside in ('src="http', "<link", "@import", "url(http", "<script ", 'href="http', "file://"):
         assert outside not in html
+    assert html.count("<script") == 1  # of the page itself
     assert str(run.path) not in html
-    assert set(re.findall(r'src="([^,"]+)', html)) <= {"data:image/png;base64", "data:image/svg+xml;base64"}
+    assert set(re.findall(r'src="([^,"]+)', html)) <= {
+        f"data:image/{kind};base64" for kind in ("png", "svg+xml", "webp")
+    }
     anchors = re.findall(r'href="#([^"]+)"', html)
     assert anchors
     assert all(f'id="{anchor}"' in html for anchor in anchors)
@@ -130,7 +138,7 @@ def test_complete_run(complete):
     commit = read_json(complete.provenance)["git_commit"]
     assert commit is None or commit in text
     assert len(html) < 6e6
-    n_figures = html.count("<figure>")
+    n_figures = len(re.findall("<figure[ >]", html))
     assert n_figures == len(list((complete.path / "figures").glob("*.png")))
     order = [text.index(f"Figure {i}.") for i in range(1, n_figures + 1)]
     assert order == sorted(order)
@@ -146,7 +154,11 @@ def test_training_curves_count_each_network_once(complete):
 def test_methods_paragraph_describes_the_preparation(complete):
     text = text_of(complete.report.read_text())
     assert "Images of 12 participants".lower() in text.lower()
-    assert " mm in MNI152 space and z-scored inside the brain. A 3-D convolutional network" in text
+    assert " mm in MNI152 space and z-scored inside the brain. Values outside the brain" in text
+    assert (
+        "A 3-D convolutional network (xai_brain.models.networks.kan2020.Kan2020, after Kan 2020) was trained"
+        in text
+    )
     assert "in 3-fold cross-validation, stratified and split by participant" in text
 
 
@@ -294,7 +306,7 @@ def test_data_are_escaped(changed, undrawn):
     for path in (changed.path / "group").glob("*_class-*male_*"):
         path.rename(path.with_name(re.sub("female|male", lambda match: names[match[0]], path.name)))
     html = write_report(changed).read_text()
-    assert "<script" not in html
+    assert html.count("<script") == 1
     assert "&lt;script&gt;" in html
     assert "$x_{1" in html
 
@@ -402,8 +414,8 @@ def test_left_is_on_the_left_side(left_blob):
         assert abs(BOUNDS[right][0] + column - peak[0]) <= 2
         assert abs(BOUNDS[up][0] + row - peak[1]) <= 2
     head = nib.Nifti1Image(np.ones(left_blob.shape, np.float32), left_blob.affine)
-    scale = slices.Scale(1, False)
-    fig = brain_figures.slice_figure(head, {"a": left_blob}, [("z", 20.0)], scale)
+    scale = ColourScale(1, False)
+    fig = brain_figures.slice_figure(head, {"a": left_blob}, [("z", 20.0)], scale, label="a")
     (board,) = fig.axes
     x0, x1, bottom, top = board.images[0].get_extent()
     assert x0 < x1
@@ -417,18 +429,6 @@ def test_left_is_on_the_left_side(left_blob):
     (left, _), (back, _), _ = slices.world_bounds(head)
     assert abs(left + column + 30) <= 4
     assert abs(back + row + 50) <= 4
-
-
-def test_scale():
-    values = np.array([-2.0, 0.0, 1.0, np.nan])
-    scale = slices.Scale.of(values)
-    assert scale.signed
-    assert scale.limit == pytest.approx(2, rel=0.02)
-    red, blue = scale.rgba(np.array([2.0, -2.0]))
-    assert red[0] > red[2]
-    assert blue[2] > blue[0]
-    assert scale.rgba(np.array([0.0, np.nan]))[:, 3].max() == 0
-    assert not slices.Scale.of(np.array([0, 0.5, 1.0])).signed
 
 
 def test_roc_matches_scikit_learn():
@@ -564,8 +564,8 @@ def test_report_and_methods_paragraph_begin_with_the_origin_of_the_effect(change
     html = write_report(changed).read_text()
     header = text_of("</style>" + html.split('<header id="summary">')[1]).strip()
     assert re.sub(r" :", ":", header).startswith(first)
-    paragraph = text_of("</style>" + html.split('<section id="methods">')[1].split("</h2>")[1]).strip()
-    assert paragraph.startswith(first)
+    paragraph = text_of("</style>" + html.split('id="methods-text">')[1].split("</section>")[0]).strip()
+    assert paragraph.removeprefix("Participants and images. ").startswith(first)
     assert ("synthetic participants" in paragraph) == ("layout" in settings.get("data", {}))
 
 
@@ -642,6 +642,12 @@ def test_differences_have_one_direction_in_all_sections(compared):
     assert "red: higher in male; blue: higher in female" in sections_of["regions"]
     assert "male minus female; filled" in sections_of["first-layer"]
     assert "(male minus female)" in sections_of["cohort"]
+    assert "male minus female" in sections_of["agreement"]  # of the differences of two methods
+    assert "Classes were compared (male minus female) at each voxel" in sections_of["methods"]
+    assert "compared between the classes (male minus female) by a linear model" in sections_of["methods"]
+    pictures = [path.name for path in (done.path / "figures").glob("*minus*")]
+    assert len(pictures) > len(METHODS)
+    assert all("male-minus-female" in name.replace("female-minus", "") for name in pictures)
     names = {path.name for path in (done.path / "group").glob("*female*") if "minus" in path.name}
     assert names
     assert all("_male-minus-female_" in name for name in names)
@@ -673,6 +679,45 @@ def test_regions_and_voxels_have_the_same_confounds(compared):
     assert "Freedman" in text[text.rindex("References") :]
 
 
+def test_methods_text_describes_the_tests_that_were_made(compared):
+    done, _ = compared
+    text = dict(methods_text(ReportContents(done)))
+    tests = read_tsv(done.evaluation("group_tests")).query("reason.isna()").iloc[0]
+    group = text["Group comparison"]
+    images = "(the confounds age and brain_volume_ml for the images)"
+    assert f"the confounds age, brain_volume_ml and fold {images} was fitted to one map" in group
+    assert "from 20 permutations of the residuals" in group
+    assert "maximum of |t| (family-wise error rate 0.05)" in group
+    assert f"({int(tests['n_voxels'])} voxels)" in group
+    assert "the prepared images" in group
+    assert "one output for all participants" in group
+    assert "in 2 regions of the atlas halves" in text["Regions"]
+    assert "50 permutations of residuals within folds" in text["Regions"]
+    assert "false discovery rate" in text["Regions"]
+    assert "the confounds age, brain_volume_ml and fold" in text["Regions"]
+    assert "first layer" in text["Further analyses"]
+    assert (
+        "Baselines were fitted on the same folds: brain size only and RBF SVM on voxels." in text["Baselines"]
+    )
+    cited = done.report.read_text().split('<section id="references">')[1]
+    for author in ("Freedman D", "Winkler AM", "Guo C", "Arras L", "Zhang J", "Kokhlikyan N", "Adebayo J"):
+        assert author in cited
+
+
+def test_measures_have_one_name_in_all_sections(compared):
+    done, _ = compared
+    html = done.report.read_text().split('<section id="settings"')[0]
+    text = text_of(html)
+    for short, full in (("relevance rank", " accuracy"), ("relevance mass", " accuracy"), ("Dice", "")):
+        ends = {text[match.end() :][: len(full)] for match in re.finditer(short, text, re.IGNORECASE)}
+        assert ends == {full}
+    assert not re.search(r"\b(RRA|RMA|rra|rma|DSC|balanced_accuracy|roc_auc|AUC)\b", text)
+    titles = {METRICS[name].title for name in ("rra", "rma", "pointing")}
+    header = html.split('<section id="localization">')[1].split("</thead>")[0]
+    assert titles == set(re.findall(r'<th class="num">([^×<]+)</th>', header))
+    assert METRICS["rra"].title in html.split('<section id="verdict"')[1].split("</section>")[0]
+
+
 def test_every_auroc_has_its_name(compared):
     done, _ = compared
     text = text_of(done.report.read_text().split('<section id="settings"')[0])
@@ -695,6 +740,14 @@ def test_folds_are_numbered_from_one(compared):
     numbers = {int(number) for number in re.findall(r"\bfold[ =](\d+)", text)}
     assert numbers <= {1, 2, 3}
     assert numbers
+    assert re.findall(r"seed 0, fold (\d)", text_of("</style>" + html.split('id="first-layer"')[1]))[-3:] == [
+        "1",
+        "2",
+        "3",
+    ]
+    tests = read_tsv(done.evaluation("group_tests")).query("method != 'image'")
+    assert tests["confounds"].str.endswith("fold=1, fold=2").all()  # files count from 0, the page does not
+    assert "fold=" not in text
     table = html.split("<h3>Folds</h3>")[1].split("</table>")[0]
     assert re.findall(r"<tr><td>(\d+)</td>", table) == ["1", "2", "3"]
     shown = ReportContents(done).shown_subjects()

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from conftest import awkward_affine
 
+from xai_brain.config.evaluation import MIN_CLUSTER_VOXELS
 from xai_brain.io.nifti import save_img
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
 from xai_brain.tools.view import ViewError, view, write_notebook
 from xai_brain.viewer import SliceViewer, loading, slice_viewer
-from xai_brain.viewer.canvas import COLOURS, SliceCanvas, colour_tables
+from xai_brain.viewer.canvas import COLOURS, HERE, SCRIPTS, SliceCanvas
 from xai_brain.viewer.layers import Layer
 from xai_brain.viewer.readout import clusters_of
 
@@ -85,7 +86,7 @@ def test_volumes_are_messages_not_state(make_run, sent):
     viewer = SliceViewer(make_run())
     content, buffers = sent[-1]
     n = int(np.prod(SHAPE))
-    assert [len(buffer) for buffer in buffers] == [n] * 4 + [256 * 3 * len(COLOURS)]
+    assert [len(buffer) for buffer in buffers] == [n] * 4 + [384 * 3 * len(COLOURS)]
     assert [panel["name"] for panel in content["panels"]] == list(METHODS)
     assert [panel["signed"] for panel in content["panels"]] == [True, True, False]
     # the background: x fastest, axes RAS
@@ -187,15 +188,19 @@ def test_clusters_have_their_peak_place_and_volume(sent):
         labels_img=nib.Nifti1Image(labels, affine),
         lut=pd.DataFrame({"index": [1, 2], "name": ["here", EVIL]}),
     )
-    rows = clusters_of(viewer._scene, viewer._scene.layers["m"], 0.5)
+    rows = clusters_of(viewer._scene, viewer._scene.layers["m"], 0.5, min_voxels=2)
     assert [(row["peak"], row["voxel"], row["region"]) for row in rows] == [
         (5.0, [3, 3, 2], "here"),
         (-3.0, [8, 9, 11], EVIL),
     ]
     assert [row["volume_ml"] for row in rows] == pytest.approx([6 * 0.024, 2 * 0.024])
     assert rows[1]["mm"] == [16.0, 27.0, 44.0]
+    receive(viewer, kind="ready")
+    assert sent[-1][0]["least"] == MIN_CLUSTER_VOXELS  # is stated above the list
+    receive(viewer, kind="clusters", method="m", threshold=0.5, sign="both", inside=True)
+    assert [row["peak"] for row in sent[-1][0]["rows"]] == [5.0]  # the other one has 2 voxels
     receive(viewer, kind="clusters", method="m", threshold=0.5, sign="negative", inside=True)
-    assert [row["peak"] for row in sent[-1][0]["rows"]] == [-3.0]
+    assert sent[-1][0]["rows"] == []
 
 
 def test_what_is_missing_is_said(make_run, sent):
@@ -302,28 +307,70 @@ def test_page_is_self_contained_and_names_are_text(tmp_path, sent):
     image = nib.Nifti1Image(np.ones(SHAPE, np.float32), affine)
     viewer = SliceViewer.from_images(image, {EVIL: image, "</script>": image}, title=EVIL)
     viewer.controls["sign"].value = "positive"
+    viewer.go_to((3, 4, 5))
     text = viewer.save_html(tmp_path / "view.html").read_text(encoding="utf-8")
     assert EVIL not in text
     assert text.count("</script>") == 2
     assert "http" not in text.replace("http-equiv", "")
-    start = text.index('type="application/json">') + len('type="application/json">')
-    content = json.loads(text[start : text.index("</script>")])
+    content = content_of(text)
     assert content["settings"]["sign"] == 1
     assert content["scene"]["panels"][0]["name"] == EVIL
+    assert content["scene"]["view"]["mm"] == [3, 4, 5]
 
 
-def test_the_script_is_small_and_writes_text_only():
-    source = SliceCanvas._esm if isinstance(SliceCanvas._esm, str) else str(SliceCanvas._esm)
-    assert len(source.splitlines()) <= 310
-    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "http"):
-        assert word not in source
+def content_of(page):
+    start = page.index('type="application/json">') + len('type="application/json">')
+    return json.loads(page[start : page.index("</script>")])
 
 
-def test_colours_are_symmetric_tables():
-    tables = colour_tables()
-    assert tables.shape == (len(COLOURS), 256, 3)
-    assert tables[0, 0].tolist() == [0x14, 0x54, 0xB8]
-    assert tables[0, 255].tolist() == [0xA5, 0x0F, 0x15]
+def test_a_saved_page_is_a_download_of_the_view_of_the_browser(make_run, sent):
+    run = make_run()
+    before = sorted(run.path.rglob("*"))
+    viewer = SliceViewer(run)
+    scene, _ = sent[-1]
+    settings = {"sign": 2, "inside": False, "threshold": 1.0, "planes": 4}
+    mm = nib.affines.apply_affine(scene["affine"], [3, 9, 5]).tolist()
+    view = {"mm": mm, "zoom": 2, "centre": [4, 5, 6], "turn": [10, 20], "active": 1, "row": 0}
+    view |= {"settings": settings, "thresholds": {"GradCAM": 1.0, "Mask": 0.5}}
+    receive(viewer, kind="save_html", view=view)
+    answer, (page,) = sent[-1]
+    assert answer == {"kind": "page"}
+    assert sorted(run.path.rglob("*")) == before  # nothing is written
+    content = content_of(page.decode())
+    assert content["scene"]["view"] == view
+    assert settings.items() <= content["settings"].items()
+    assert content["checks"].keys() == {"inside", "smooth"}  # this run has neither truth nor atlas
+    assert content["readout"]["at"] == [3, 9, 5]
+    receive(viewer, kind="point", voxel=[3, 9, 5])
+    assert sent[-1][0]["values"] == content["readout"]["values"]
+    for method, kept in zip(("GradCAM", "Mask"), content["clusters"], strict=True):
+        asked = {"method": method, "threshold": view["thresholds"][method], "sign": "negative"}
+        receive(viewer, kind="clusters", inside=False, **asked)
+        assert kept == {**asked, "inside": False, "rows": sent[-1][0]["rows"]}
+    assert len(content["clusters"][0]["rows"]) > 1
+    assert content["clusters"][1]["rows"] == []  # a map without negative values
+
+
+def test_a_viewer_is_displayed_where_it_was_sent_before(make_run, sent):
+    viewer = SliceViewer(make_run())
+    receive(viewer, kind="ready")
+    assert sent[-1][0]["view"] is None  # the browser begins at the start of the scene
+    viewer.go_to((1, 2, 3))
+    receive(viewer, kind="ready")
+    assert sent[-1][0]["view"] == {"mm": [1.0, 2.0, 3.0]}
+    moved = {"mm": [5.0, 6.0, 7.0], "zoom": 2, "settings": {}}
+    viewer.canvas._handle_custom_msg({"kind": "picture", "view": moved}, [b""])
+    receive(viewer, kind="ready")  # a second output of the same viewer
+    assert sent[-1][0]["view"] == moved
+
+
+def test_scripts_are_short_and_write_text_only():
+    for name in SCRIPTS:
+        source = (HERE / name).read_text(encoding="utf-8")
+        assert source in SliceCanvas._esm
+        assert len(source.splitlines()) <= 300
+        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "http"):
+            assert word not in source
 
 
 def test_group_maps(make_run, sent):
@@ -450,6 +497,31 @@ def test_controls_of_things_that_do_not_exist_are_hidden(make_run, sent):
     assert viewer.controls["truth"].layout.display == "none"  # of the first participant
     viewer.show("sub-0001")
     assert viewer.controls["truth"].layout.display == ""
+
+
+def test_controls_that_change_nothing_are_hidden(sent):
+    affine = np.eye(4)
+    everywhere = nib.Nifti1Image(np.ones(SHAPE, np.float32), affine)
+    viewer = SliceViewer.from_images(everywhere, {"m": everywhere})
+    hidden = [name for name, control in viewer.controls.items() if control.layout.display == "none"]
+    assert hidden == ["sign", "scale", "truth", "atlas", "inside"]  # one map, without negative values
+    assert viewer.methods.layout.display == "none"
+    brain = np.ones(SHAPE, np.float32)
+    brain[0] = 0
+    maps = {"m": everywhere, "n": nib.Nifti1Image(-brain, affine)}
+    viewer = SliceViewer.from_images(nib.Nifti1Image(brain, affine), maps)
+    hidden = [name for name, control in viewer.controls.items() if control.layout.display == "none"]
+    assert hidden == ["truth", "atlas"]
+    assert viewer.methods.layout.display == ""
+
+
+def test_a_filter_offers_what_occurs(make_run, sent):
+    viewer = SliceViewer(make_run(4))
+    assert viewer.chooser.correct.options == ("any", "correct", "wrong")
+    viewer = SliceViewer.from_images(nib.Nifti1Image(np.ones(SHAPE, np.float32), np.eye(4)), {})
+    assert viewer.chooser.correct.options == ("any",)
+    shown = [name for name, control in viewer.controls.items() if control.layout.display != "none"]
+    assert shown == ["planes", "smooth"]  # there is no map
 
 
 def test_the_comparison_of_images_is_no_method(make_run, sent):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from xai_brain.stages.run import run as run
     from xai_brain.stages.train import train as train
     from xai_brain.stages.validate import validate as validate
+    from xai_brain.statistics.colour_scale import ColourScale as ColourScale
     from xai_brain.study.card import ReportCard as ReportCard
     from xai_brain.study.card import report_card as report_card
     from xai_brain.study.cohort import Cohort as Cohort
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BrainClassifier": "models.module",
     "Cohort": "study.cohort",
+    "ColourScale": "statistics.colour_scale",
     "GradCAM": "attribution",
     "GuidedBackprop": "attribution",
     "Kan2020": "models.networks.kan2020",

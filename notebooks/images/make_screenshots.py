@@ -17,7 +17,7 @@ import lab
 
 
 def main(run_dir: str) -> None:
-    subject = min(Path(run_dir, "figures").glob("subject_*.png"))
+    subject = max(Path(run_dir, "figures").glob("subject_*.png"))  # in the demo: of the class with the effect
     shutil.copy(subject, ROOT / "notebooks" / "images" / "demo_maps.png")
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)

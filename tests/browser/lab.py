@@ -25,6 +25,13 @@ FLAGS = [
     "--disable-background-networking",
 ]
 TOKEN = "loopback"
+# an option of the list whose label contains a text
+CHOOSE = """([text, option]) => {
+  const select = [...document.querySelectorAll("select")].find((each) =>
+    each.parentElement.textContent.includes(text));
+  select.selectedIndex = [...select.options].findIndex((each) => each.value === option);
+  select.dispatchEvent(new Event("change", { bubbles: true }));
+}"""
 
 
 def missing() -> str:

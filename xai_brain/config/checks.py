@@ -25,7 +25,7 @@ from xai_brain.config.data import (
 )
 from xai_brain.config.evaluation import EvaluationConfig
 from xai_brain.config.planted_effect import PlantedEffect
-from xai_brain.config.schema import Config, ExplainConfig
+from xai_brain.config.schema import Config, ExplainConfig, ReportConfig
 from xai_brain.config.setting import ConfigError
 from xai_brain.config.training import AugmentationConfig, TrainerConfig
 from xai_brain.config.trust import KINDS, KNOWN_PACKAGES, import_trusted, is_known_kind
@@ -45,6 +45,7 @@ SECTIONS: dict[str, type] = {
     "trainer": TrainerConfig,
     "explain": ExplainConfig,
     "evaluation": EvaluationConfig,
+    "report": ReportConfig,
 }
 
 

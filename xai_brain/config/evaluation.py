@@ -11,6 +11,7 @@ from xai_brain.config.setting import ConfigError, check_values, setting
 
 METRICS_TABLE = "xai_brain.metrics.table"  # belongs to a higher layer, so it is named like a _target_
 REMOVALS = ("zero", "blur", "training_mean")
+MIN_CLUSTER_VOXELS = 5  # also of the list of the viewer
 
 
 @dataclass
@@ -49,6 +50,9 @@ class GroupConfig:
     tfce: bool = setting(False, "threshold-free cluster enhancement")
     cluster_p: float | None = setting(None, "uncorrected p that forms clusters, e.g. 0.001", above=0, below=1)
     alpha: float = setting(0.05, "family-wise error rate of thresholds and tables", above=0, below=1)
+    min_cluster_voxels: int = setting(
+        MIN_CLUSTER_VOXELS, "smaller clusters are neither listed nor outlined", at_least=1
+    )
     images: bool = setting(True, "the same test on the prepared images, and the overlap of maps with it")
 
     def __post_init__(self) -> None:

@@ -23,7 +23,9 @@ OF_ONE_START = ("run_dir", "overwrite", "shard")  # a run directory does not con
 TRAINING = ("seeds", "task", "data", "preprocessing", "planted", "folds", "augmentation", "model", "trainer")
 EXPLAINING = ("explain.target", "explain.output", "explain.n_reference_volumes")
 # Settings that a stage may change.
-AFTER_TRAINING = ("explain", "attribution", "baselines", "morphometry", "evaluation", "trusted_modules")
+AFTER_TRAINING = (
+    *("explain", "attribution", "baselines", "morphometry", "evaluation", "report", "trusted_modules"),
+)
 # Settings that do not change results, or whose content is compared instead.
 INDIFFERENT = (
     "shard",

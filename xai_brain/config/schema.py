@@ -45,6 +45,15 @@ class ExplainConfig:
 
 
 @dataclass
+class ReportConfig:
+    """The page with all results."""
+
+    anonymise: bool = setting(
+        False, "replace participant identifiers by random numbers, and remove file paths and links"
+    )
+
+
+@dataclass
 class Config:
     """All settings of a run."""
 
@@ -77,6 +86,7 @@ class Config:
     )
     imported_methods: list[str] = setting([], "methods whose maps were imported (xai-brain import-maps)")
     evaluation: EvaluationConfig = MISSING
+    report: ReportConfig = field(default_factory=ReportConfig)
 
     @property
     def networks_path(self) -> Path:

@@ -13,8 +13,8 @@ def install_command(extra: str) -> str:
 
     Examples
     --------
-    >>> install_command("render")  # doctest: +SKIP
-    "pip install 'ipyniivue>=2.3'"
+    >>> install_command("models")  # doctest: +SKIP
+    "pip install 'monai>=1.4'"
     """
     marker = re.compile(rf"""extra == ['"]{extra}['"]""")
     requirements = [text.partition(";") for text in metadata.requires("xai-brain") or []]

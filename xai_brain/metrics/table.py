@@ -118,10 +118,10 @@ def _localization(
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        _localization("rra", "Relevance rank", "share of the N highest voxels that are true, where N is the "
-                      "number of true voxels", "rank\ninside", "low"),
-        _localization("rma", "Relevance mass", "share of the map's sum that lies in the true location",
-                      "mass\ninside", "low"),
+        _localization("rra", "Relevance rank accuracy", "share of the N highest voxels that are true, where "
+                      "N is the number of true voxels", "rank\ninside", "low"),
+        _localization("rma", "Relevance mass accuracy", "share of the map's sum that lies in the true "
+                      "location", "mass\ninside", "low"),
         _localization("pointing", "Pointing game", "whether the highest voxel is true",
                       "peak\ninside", "low"),
         _localization("auprc", "AUPRC", "area under the precision-recall curve of the true voxels"),
@@ -135,8 +135,9 @@ METRICS: dict[str, Metric] = {
                       "of the three regions with the highest means", requirements=_ATLAS, optional=True),
         _localization("false_positive", "False positive", "whether a voxel far from the true location is "
                       "higher than 99 % of the voxels in it", direction="lower", optional=True),
-        Metric("permutation_null", "Permutation null", "relevance rank of the maps of a network that was "
-               "trained on permuted labels: the null level of the method", None, float("nan"), _RANDOM_MAP,
+        Metric("permutation_null", "Permutation null", "relevance rank accuracy of the maps of a "
+               "network that was trained on permuted labels: the null level of the method", None,
+               float("nan"), _RANDOM_MAP,
                f"{_NETWORK}.label_randomization_scores", _NULL, "n_sanity",
                in_figure=False),
         Metric("deletion", "Deletion", "mean probability of the class while the highest voxels are removed",

@@ -29,9 +29,12 @@ def underlay_of(contents: ReportContents, like: Path) -> nib.Nifti1Image | None:
 
 @lru_cache(maxsize=1)
 def _template() -> nib.Nifti1Image:
-    from nilearn.datasets import load_mni152_template
+    """The template at 2 mm, 0 outside the brain."""
+    from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 
-    return load_mni152_template(resolution=2)
+    template = load_mni152_template(resolution=2)
+    inside = np.asanyarray(load_mni152_brain_mask(resolution=2).dataobj) > 0
+    return nib.Nifti1Image(np.where(inside, template.get_fdata(), 0).astype(np.float32), template.affine)
 
 
 def cuts_through(point: np.ndarray, underlay: nib.Nifti1Image) -> list[brain_figures.Cut]:

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xai_brain.reporting.anonymity import HIDDEN_PATH
+from xai_brain.reporting.shown_contents import ShownContents
 from xai_brain.reporting.values import Estimate, ShownSubject, number
-from xai_brain.runs.contents import RunContents
 from xai_brain.runs.directory import read_json, sidecar
 from xai_brain.task.build import task_of_table
 from xai_brain.task.protocol import Task
 
 
-class ReportContents(RunContents):
+class ReportContents(ShownContents):
     """Contents of a run for the report; results that have not been computed are None or empty.
 
     Parameters
@@ -33,18 +34,6 @@ class ReportContents(RunContents):
         """The seed whose maps are shown: the first explained seed."""
         return int((self.setting("explain.seeds") or self.run.seeds)[0])
 
-    def clean(self, text: object) -> str:
-        """Text in which the paths of the run and of the home folder are replaced."""
-        text = str(text)
-        for folder, name in (
-            (self.run.path.resolve(), "<run_dir>"),
-            (self.run.path, "<run_dir>"),
-            (Path.home(), "~"),
-        ):
-            if len(str(folder)) > 2:
-                text = text.replace(str(folder), name)
-        return text
-
     # -- tables --------------------------------------------------------------------------------
     @cached_property
     def quarantine(self) -> list[tuple[str, str]]:
@@ -52,10 +41,12 @@ class ReportContents(RunContents):
         if table is None:
             return []
         name = next((c for c in ("participant_id", "path", "t1w_path") if c in table), table.columns[0])
-        rows = zip(
-            table[name].astype(str), table.get("reason", pd.Series("", table.index)).astype(str), strict=True
-        )
-        return [(Path(self.clean(what)).name, self.clean(why)) for what, why in rows]
+        reasons = table["reason"].astype(str) if "reason" in table else [""] * len(table)
+        rows = list(zip(table[name].astype(str), reasons, strict=True))
+        if self.anonymity:
+            shown = {what: self.anonymity.pseudonyms.get(what, HIDDEN_PATH) for what, _ in rows}
+            return sorted((shown[what], why) for what, why in rows)
+        return [(Path(self.clean(what)).name, why) for what, why in rows]
 
     @cached_property
     def task(self) -> Task:
@@ -179,7 +170,7 @@ class ReportContents(RunContents):
         pid, session = row["participant_id"], row["session_id"]
         named = "target" in row and row["target"] >= 0 and self.class_names
         return ShownSubject(
-            pid, session,
+            pid, session, self.shown_name(pid), self.shown_session(pid, session),
             label=self.class_names[int(row["target"])] if named else None,
             predicted=self.class_names[int(row["predicted"])] if "predicted" in row else None,
             probability=float(row["confidence"]) if "confidence" in row else None,

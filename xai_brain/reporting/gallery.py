@@ -9,10 +9,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from xai_brain.io.atomic import write_atomic
+
+COLUMNS = 6  # of the PNG file with many small pictures
 
 
 @dataclass
@@ -32,10 +35,52 @@ class Gallery:
         write_atomic(self.folder / f"{name}.png", lambda temporary: temporary.write_bytes(png))
         kind, data = ("png", _palette(png)) if raster else ("svg+xml", _rendered(fig, "svg"))
         self.taken.append(name)
-        shown = {"src": _embedded(kind, data), "number": len(self.taken)}
+        shown = {"src": _embedded(kind, data), "number": len(self.taken), "file": self._file(name)}
         shown["width"] = round(fig.get_figwidth() * 96)
         shown["narrow"] = _embedded("svg+xml", _rendered(narrow, "svg")) if narrow is not None else None
         return shown
+
+    def add_tiles(self, name: str, tiles: list[np.ndarray], captions: list[str]) -> dict[str, Any]:
+        """Embed many small pictures as one figure, and save them as one PNG with their captions.
+
+        Parameters
+        ----------
+        name : str
+        tiles : list of ndarray of shape (height, width, 3), uint8
+            All of one shape.
+        captions : list of str
+        """
+        mosaic = _mosaic(tiles, captions)
+        write_atomic(self.folder / f"{name}.png", lambda temporary: mosaic.save(temporary, "png"))
+        self.taken.append(name)
+        sources = [_embedded("webp", _webp(tile)) for tile in tiles]
+        return {"tiles": sources, "number": len(self.taken), "file": self._file(name)}
+
+    def _file(self, name: str) -> str:
+        """The PNG file, relative to the page."""
+        return f"{self.folder.name}/{name}.png"
+
+
+def _webp(tile: np.ndarray) -> bytes:
+    stream = BytesIO()
+    Image.fromarray(tile).save(stream, "webp", quality=60, method=4)
+    return stream.getvalue()
+
+
+def _mosaic(tiles: list[np.ndarray], captions: list[str]) -> Image.Image:
+    """All tiles in rows of `COLUMNS`, each above its caption."""
+    height, width = tiles[0].shape[:2]
+    text, gap = 16, 6
+    rows = -(-len(tiles) // COLUMNS)
+    shape = COLUMNS * (width + gap) + gap, rows * (height + text + gap) + gap
+    mosaic = Image.new("RGB", shape, "white")
+    draw = ImageDraw.Draw(mosaic)
+    for i, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+        row, column = divmod(i, COLUMNS)
+        x, y = gap + column * (width + gap), gap + row * (height + text + gap)
+        mosaic.paste(Image.fromarray(tile), (x, y))
+        draw.text((x + 2, y + height + 2), caption, fill="#1d232b", font=ImageFont.load_default(11))
+    return mosaic.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
 
 
 def _embedded(kind: str, data: bytes) -> str:
@@ -43,11 +88,18 @@ def _embedded(kind: str, data: bytes) -> str:
 
 
 def _palette(png: bytes) -> bytes:
-    """The picture with 256 colours, a third of the size; dithering keeps faint shades smooth."""
+    """The picture with 256 colours, a third of the size; dithering keeps faint shades smooth.
+
+    White remains white: dithering must not leave faint colours on the background.
+    """
     stream = BytesIO()
     picture = Image.open(BytesIO(png)).convert("RGB")
-    palette = picture.quantize(256, Image.Quantize.MAXCOVERAGE)
-    picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(stream, "png", optimize=True)
+    palette = picture.quantize(255, Image.Quantize.MAXCOVERAGE)
+    reduced = picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    white = Image.fromarray((np.asarray(picture) == 255).all(-1))
+    reduced.putpalette([*(palette.getpalette() or [])[: 3 * 255], 255, 255, 255])
+    reduced.paste(255, mask=white)
+    reduced.save(stream, "png", optimize=True)
     return stream.getvalue()
 
 

@@ -19,13 +19,14 @@ from xai_brain.io.atomic import write_atomic
 from xai_brain.parallel.progress import log_seconds
 from xai_brain.reporting import sections
 from xai_brain.reporting.contents import ReportContents
-from xai_brain.reporting.figures import scores as figures
-from xai_brain.reporting.figures import slices
+from xai_brain.reporting.figures.style import style
 from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.methods_text import methods_text
 from xai_brain.reporting.references import PUBLISHED_RMA
-from xai_brain.reporting.study_design import fold_design, image_preparation, origin, standardisation
-from xai_brain.reporting.values import number
+from xai_brain.reporting.study_design import origin
+from xai_brain.reporting.wording import fixed, interval, listed, significant
 from xai_brain.runs.directory import RunDirectory
+from xai_brain.statistics.colour_scale import PERCENTILE
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -54,9 +55,18 @@ def write_report(run: RunDirectory) -> Path:
             f"task._target_={target}: the report describes classes only; see {run.predictions} and "
             f"{run.metrics}"
         )
-    with figures.style():
-        html = _environment().get_template("report.html.j2").render(_context(contents))
+    environment = _environment()
+    environment.globals["linked"] = contents.anonymity is None  # links to files of the run
+    # all values that templates show, without paths of this computer
+    environment.finalize = lambda value: _shown(contents, value)
+    with style():
+        html = environment.get_template("report.html.j2").render(_context(contents))
     return write_atomic(run.report, lambda temporary: temporary.write_text(html, encoding="utf-8"))
+
+
+def _shown(contents: ReportContents, value: Any) -> Any:
+    """A value of a template; texts that are not HTML or embedded pictures are cleaned."""
+    return contents.clean(value) if type(value) is str and not value.startswith("data:image/") else value
 
 
 def _environment() -> jinja2.Environment:
@@ -70,23 +80,8 @@ def _environment() -> jinja2.Environment:
     environment.filters["fixed"] = fixed
     environment.filters["significant"] = significant
     environment.globals["interval"] = interval
-    environment.filters["named"] = lambda names: " and ".join(", ".join(names).rsplit(", ", 1))
+    environment.filters["named"] = listed
     return environment
-
-
-def fixed(value: float | None, digits: int = 3) -> str:
-    """Number with a true minus sign; a dash if it is missing."""
-    return "–" if number(value) is None else f"{value:.{digits}f}".replace("-", "−")
-
-
-def significant(value: float | None, digits: int = 2) -> str:
-    """Number of any magnitude, such as values of a map, with a true minus sign."""
-    return "–" if number(value) is None else f"{value:.{digits}g}".replace("-", "−")
-
-
-def interval(low: float | None, high: float | None, digits: int = 3) -> str:
-    known = number(low) is not None and number(high) is not None
-    return f"{fixed(low, digits)} to {fixed(high, digits)}" if known else "–"
 
 
 @dataclass(frozen=True)
@@ -130,13 +125,11 @@ def _context(contents: ReportContents) -> dict[str, Any]:
     return {
         "c": contents,
         "label": f"planted {planted}" if planted else contents.setting("data.label", "the label"),
-        "title": contents.setting("name", contents.run.path.resolve().name),
+        "title": contents.setting("name", "run" if contents.anonymity else contents.run.path.resolve().name),
         "sections": shown,
         **{section.name: section.content for section in shown},
         "origin": origin(contents),
-        "image_preparation": image_preparation(contents),
-        "standardisation": standardisation(contents),
-        "fold_design": fold_design(contents),
+        "methods_text": methods_text(contents),
         "published_rma": PUBLISHED_RMA,
-        "percentile": slices.PERCENTILE,
+        "percentile": PERCENTILE,
     }

@@ -25,6 +25,8 @@ class ShownSubject:
 
     participant_id: str
     session_id: str | None
+    name: str  # identifier or pseudonym, for people
+    session: str  # as shown; empty without sessions
     label: str | None
     predicted: str | None
     probability: float | None  # of the predicted class

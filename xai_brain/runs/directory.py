@@ -77,6 +77,11 @@ class RunDirectory:
         return self.path / "predictions.tsv"
 
     @property
+    def pseudonyms(self) -> Path:
+        """Key of anonymised reports: participant_id, pseudonym; not to be passed on with them."""
+        return self.path / "pseudonyms.tsv"
+
+    @property
     def locks(self) -> Path:
         """Locks of running processes; the folder does not exist without any."""
         return self.path / ".locks"

@@ -172,7 +172,7 @@ class ReportCard:
         matplotlib.figure.Figure
         """
         from xai_brain.reporting.figures.card import card_figure
-        from xai_brain.reporting.figures.scores import style
+        from xai_brain.reporting.figures.style import style
         from xai_brain.study.inline import show_inline
 
         table = self.table

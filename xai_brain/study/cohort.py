@@ -253,7 +253,8 @@ class Cohort:
         -------
         matplotlib.figure.Figure
         """
-        from xai_brain.reporting.figures.scores import cohort_figure, style
+        from xai_brain.reporting.figures.scores import cohort_figure
+        from xai_brain.reporting.figures.style import style
         from xai_brain.study.inline import show_inline
 
         for column in columns:

@@ -60,7 +60,7 @@ def report_inputs_hash(run: RunDirectory) -> str:
 
 def _sources() -> Iterator[Path]:
     folder = Path(__file__).parents[1] / "reporting"
-    for pattern in ("*.py", "*.j2", "*.css"):
+    for pattern in ("*.py", "*.j2", "*.css", "*.js"):
         yield from folder.rglob(pattern)
 
 

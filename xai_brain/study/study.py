@@ -236,8 +236,13 @@ class Study(TrainedNetworks):
         """All maps of the study."""
         return Maps(self.run_dir, trusted_modules=self._trusted)
 
-    def report(self) -> ReportPage:
+    def report(self, *, anonymise: bool | None = None) -> ReportPage:
         """Evaluate the maps, unless this has been done, and write ``report.html``.
+
+        Parameters
+        ----------
+        anonymise : bool, optional
+            Replace participant identifiers and remove file paths; default: ``report.anonymise`` of the run.
 
         Returns
         -------
@@ -248,6 +253,8 @@ class Study(TrainedNetworks):
         from xai_brain.study.report_page import report_run
 
         config = self._settings()
+        if anonymise is not None:
+            config = change_settings(config, {"report.anonymise": anonymise})
         if any((self.run_dir / "attributions").rglob("*_attribution.json")):
             stage(evaluate_run)(config)
         stage(report_run)(config)

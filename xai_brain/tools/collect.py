@@ -10,7 +10,7 @@ from xai_brain.io.atomic import write_atomic
 from xai_brain.metrics.detection import detection_curve, found_effects, mask_name, smallest_effects
 from xai_brain.metrics.ranking import ranking
 from xai_brain.parallel.progress import log
-from xai_brain.reporting.figures.scores import style
+from xai_brain.reporting.figures.style import style
 from xai_brain.reporting.figures.sweeps import curves_figure, ranking_figure, smallest_figure
 from xai_brain.runs.directory import read_json, write_tsv
 from xai_brain.statistics.sweeps import COMPLETE, PLAN, REPLICATES, SweepError, is_whole, read_sweep

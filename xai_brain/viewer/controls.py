@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import ipywidgets as widgets
 
@@ -13,6 +14,13 @@ ANY = "any"
 MAX_PANELS = 4
 SCALES = ("this subject", "common")
 CHECKS = {"truth": "truth", "atlas": "atlas", "inside": "only in the brain", "smooth": "smooth"}
+CHOICES = {
+    "threshold_kind": (KINDS, "Threshold by"),
+    "sign": (SIGNS, "Sign"),
+    "colours": (tuple(COLOURS), "Colours"),
+    "scale": (SCALES, "Scale"),
+    "planes": (PLANES, "Show"),
+}
 
 
 def display_controls(canvas: SliceCanvas) -> tuple[widgets.Box, dict[str, widgets.Widget]]:
@@ -21,21 +29,13 @@ def display_controls(canvas: SliceCanvas) -> tuple[widgets.Box, dict[str, widget
     Opacity and threshold are sliders of the canvas. Only ``scale`` is not linked, because Python computes the
     limits.
     """
-    style, auto = {"description_width": "auto"}, widgets.Layout(width="auto")
+    style, auto = {"description_width": "auto"}, partial(widgets.Layout, width="auto")  # some are hidden
     controls: dict[str, widgets.Widget] = {}
-    choices = {
-        "threshold_kind": (KINDS, "Threshold by"),
-        "sign": (SIGNS, "Sign"),
-        "colours": (tuple(COLOURS), "Colours"),
-        "scale": (SCALES, "Scale"),
-        "planes": (PLANES, "Show"),
-    }
-    for name, (options, text) in choices.items():
-        controls[name] = widgets.Dropdown(options=options, description=text, style=style, layout=auto)
+    for name, (options, text) in CHOICES.items():
+        controls[name] = widgets.Dropdown(options=options, description=text, style=style, layout=auto())
     for name, text in CHECKS.items():
-        own_layout = widgets.Layout(width="auto")  # some are hidden
         controls[name] = widgets.Checkbox(
-            getattr(canvas, name), description=text, indent=False, layout=own_layout
+            getattr(canvas, name), description=text, indent=False, layout=auto()
         )
     for name, control in controls.items():
         if name != "scale":
@@ -74,9 +74,8 @@ class EntryChooser(widgets.VBox):
         self.label = filtered([entry.label for entry in entries], "Label")
         self.explained = filtered([entry.explained for entry in entries], "Explained")
         self.fold = filtered([entry.fold for entry in entries], "Fold")
-        self.correct = widgets.Dropdown(
-            options=[ANY, "correct", "wrong"], description="Prediction", style=style, layout=layout
-        )
+        judged = [None if e.correct is None else "correct" if e.correct else "wrong" for e in entries]
+        self.correct = filtered(judged, "Prediction")
         filters = [self.label, self.explained, self.fold, self.correct]
         self.list = widgets.Select(
             options=[(entry.text, i) for i, entry in enumerate(self._all)],
@@ -144,4 +143,7 @@ def method_buttons(methods: Sequence[str], changed: Callable[[list[str]], None])
 
     for button in buttons:
         button.observe(press, "value")
-    return widgets.Box(buttons, layout=widgets.Layout(flex_flow="row wrap", grid_gap="2px 4px"))
+    shown = "" if len(buttons) > 1 else "none"  # there is no choice among one
+    return widgets.Box(
+        buttons, layout=widgets.Layout(flex_flow="row wrap", grid_gap="2px 4px", display=shown)
+    )

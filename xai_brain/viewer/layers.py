@@ -8,7 +8,8 @@ from functools import cached_property
 import nibabel as nib
 import numpy as np
 
-LIMIT_PERCENTILE = 99.5  # of |value| in the brain: limit of the colour scale
+from xai_brain.statistics.colour_scale import colour_limit, is_signed
+
 PERCENTILES = np.linspace(0, 100, 1001)
 N_CODES = 127  # of each sign; 128 is zero
 
@@ -40,12 +41,11 @@ class Layer:
     @cached_property
     def limit(self) -> float:
         """Limit of the colour scale."""
-        limit = float(np.percentile(self.ranked, LIMIT_PERCENTILE)) if self.ranked.size else 0.0
-        return limit or self.maximum  # fewer than one voxel in 200 is not zero
+        return colour_limit(self.ranked) or self.maximum  # of a map that is 0 in the brain
 
     @property
     def signed(self) -> bool:
-        return bool(self.shown.min(initial=0) < -1e-6 * self.maximum)
+        return is_signed(self.shown, self.limit)
 
     def percentile(self, value: float) -> float:
         """Percentage of the brain voxels whose |value| is not greater."""

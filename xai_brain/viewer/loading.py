@@ -12,9 +12,11 @@ import pandas as pd
 
 from xai_brain.io.nifti import Grid, ImageError, load_img, resample_to_grid, same_grid
 from xai_brain.io.nifti_header import refuse_unknown_orientation
-from xai_brain.viewer.catalogue import Image, Images
+from xai_brain.viewer.catalogue import Image, Images, RunCatalogue
 from xai_brain.viewer.layers import Layer, brain_of
 from xai_brain.viewer.scene import Scene
+
+N_FOR_COMMON = 12  # participants whose limits determine the common scale
 
 
 def load_scene(
@@ -69,6 +71,18 @@ def load_scene(
     regions = {} if lut is None else {int(i): str(n) for i, n in zip(lut["index"], lut["name"], strict=True)}
     layers = {layer.name: layer for layer, _ in made}
     return Scene(images.title, background, original, layers, truth, labels, regions, messages)
+
+
+def common_limits(catalogue: RunCatalogue) -> dict[str, float]:
+    """Median over some participants of the limit of the colour scale, by method."""
+    subjects = [entry for entry in catalogue.entries if not entry.group]
+    step = max(len(subjects) // N_FOR_COMMON, 1)
+    found: dict[str, list[float]] = {}
+    for entry in subjects[::step][:N_FOR_COMMON]:
+        scene = load_scene(catalogue.images_of(entry))
+        for layer in scene.layers.values() if isinstance(scene, Scene) else ():
+            found.setdefault(layer.name, []).append(layer.limit)
+    return {name: float(np.median(limits)) for name, limits in found.items()}
 
 
 def _read(image: Image, name: str, orientation: str | None = None) -> nib.Nifti1Image | str:

@@ -6,34 +6,69 @@ import html
 import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from string import Template
 from typing import Any
 
-from xai_brain.io.atomic import write_atomic
-from xai_brain.viewer.canvas import HERE
+from xai_brain.viewer.canvas import HERE, SIGNS, script
+from xai_brain.viewer.controls import CHECKS, CHOICES
+from xai_brain.viewer.readout import as_text, clusters_of, readout_at
+from xai_brain.viewer.scene import Scene
 
 
-def write_page(
-    path: Path, description: Mapping[str, Any], buffers: Sequence[bytes], settings: Mapping[str, Any]
-) -> Path:
-    """Write a scene as an HTML page.
+def page_of(
+    scene: Scene,
+    methods: Sequence[str],
+    limits: Mapping[str, float],
+    settings: Mapping[str, Any],
+    view: Mapping[str, Any],
+) -> str:
+    """HTML page of a scene, which requires neither Python nor a network connection.
 
     Parameters
     ----------
-    path : Path
-    description, buffers : as from `xai_brain.viewer.scene.Scene.message`
+    scene : Scene
+    methods : sequence of str
+        Maps that are shown.
+    limits : mapping of method to float
+        Limits of the colour scales; default for each map: its own.
     settings : mapping
         Values of the traits of `SliceCanvas`.
+    view : mapping
+        What the browser reported, may be empty: ``mm``, ``zoom``, ``centre``, ``turn``, ``active``,
+        ``plane``, ``row``, and ``thresholds`` (mapping of method to threshold of |value|). The page opens
+        there; exact values at this position and the clusters for these thresholds are stored in it.
     """
-    volumes = [b64encode(buffer).decode() for buffer in buffers]
-    content = json.dumps({"settings": dict(settings), "scene": dict(description), "volumes": volumes})
-    source = (HERE / "slices.js").read_text(encoding="utf-8")
-    text = Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(str(description["title"])),
+    description, buffers = scene.message(methods, limits)
+    description["view"] = {"mm": scene.start_mm(), **view}
+    readout = readout_at(scene, description["view"]["mm"])
+    content = {
+        "settings": dict(settings),
+        "choices": {name: choice for name, choice in CHOICES.items() if name != "scale"},
+        "checks": {
+            name: text
+            for name, text in CHECKS.items()
+            if name not in ("truth", "atlas") or name in description["outlines"]
+        },
+        "scene": description,
+        "readout": {"at": scene.voxel_at(description["view"]["mm"]), **as_text(readout)},
+        "clusters": _clusters(scene, view.get("thresholds", {}), settings),
+        "volumes": [b64encode(buffer).decode() for buffer in buffers],
+    }
+    return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(scene.title),
         css=(HERE / "slices.css").read_text(encoding="utf-8"),
-        javascript=source.replace("export default { render };", ""),
+        javascript=script().replace("export default { render };", ""),
         # the text must not contain the end tag of a script element
-        content=content.replace("<", "\\u003c"),
+        content=json.dumps(content).replace("<", "\\u003c"),
     )
-    return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _clusters(
+    scene: Scene, thresholds: Mapping[str, float], settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Requests that the page makes for clusters, with their answers."""
+    sign, inside, found = SIGNS[settings["sign"]], bool(settings["inside"]), []
+    for method, threshold in thresholds.items():
+        rows = clusters_of(scene, scene.layers[method], threshold, sign=sign, inside=inside)
+        found.append({"method": method, "threshold": threshold, "sign": sign, "inside": inside, "rows": rows})
+    return found

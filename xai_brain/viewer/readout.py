@@ -9,6 +9,8 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from xai_brain.config.evaluation import MIN_CLUSTER_VOXELS
+from xai_brain.statistics.cluster_tables import cluster_labels
 from xai_brain.viewer.layers import Layer
 from xai_brain.viewer.scene import Scene
 
@@ -57,6 +59,14 @@ def readout_at(scene: Scene, mm: Sequence[float] | np.ndarray) -> dict[str, Any]
     }
 
 
+def as_text(readout: dict[str, Any]) -> dict[str, Any]:
+    """A readout with its values as text, so that the browser shows the same digits as Python."""
+    values = [
+        {**row, "value": None if row["value"] is None else f"{row['value']:.6g}"} for row in readout["values"]
+    ]
+    return {**readout, "values": values}
+
+
 def finite(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
@@ -68,6 +78,7 @@ def clusters_of(
     *,
     sign: str = "both",
     inside: bool = True,
+    min_voxels: int = MIN_CLUSTER_VOXELS,
     at_most: int = 20,
 ) -> list[dict[str, Any]]:
     """Clusters of voxels (connected by faces) beyond a threshold, sorted by |peak|.
@@ -82,6 +93,8 @@ def clusters_of(
         Positive and negative voxels are never in one cluster.
     inside : bool, default True
         Only in the brain.
+    min_voxels : int, default 5
+        Smaller clusters are not listed.
     at_most : int, default 20
 
     Returns
@@ -96,7 +109,8 @@ def clusters_of(
         if sign not in ("both", name):
             continue
         height = direction * values
-        marks, n = ndimage.label((height > 0) & (height >= np.float32(threshold)))
+        marks, _ = cluster_labels(height, float(np.float32(threshold)), min_voxels)
+        n = int(marks.max())
         if not n:
             continue
         sizes = np.bincount(marks.ravel())[1:]

@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from xai_brain.config.evaluation import MIN_CLUSTER_VOXELS
 from xai_brain.viewer.canvas import colour_tables
 from xai_brain.viewer.layers import Layer, brain_of
 
@@ -63,6 +64,15 @@ class Scene:
                 return [int(i) for i in np.unravel_index(peak, self.brain.shape)]
         return [n // 2 for n in self.background.shape]
 
+    def start_mm(self) -> list[float]:
+        """Initial position, (x, y, z) in RAS+ mm."""
+        return [float(x) for x in nib.affines.apply_affine(self.background.affine, self.start())]
+
+    def voxel_at(self, mm: Sequence[float]) -> list[int]:
+        """Nearest displayed voxel."""
+        voxel = np.rint(nib.affines.apply_affine(np.linalg.inv(self.background.affine), mm)).astype(int)
+        return [int(i) for i in np.clip(voxel, 0, np.array(self.brain.shape) - 1)]
+
     def box(self, margin: int = 3) -> list[list[int]]:
         """Bounding box of the displayed region: first and last voxel (exclusive) along each axis."""
         sides = []
@@ -99,6 +109,7 @@ class Scene:
             "outlines": list(there),
             "messages": self.messages,
             "methods": list(self.layers),
+            "least": MIN_CLUSTER_VOXELS,
             "panels": [
                 {
                     "name": layer.name,

@@ -8,27 +8,24 @@ from typing import Any
 
 import ipywidgets as widgets
 import nibabel as nib
-import numpy as np
 import pandas as pd
 
+from xai_brain.io.atomic import write_atomic
 from xai_brain.io.orientation import validate_orientation
 from xai_brain.runs.directory import RunDirectory
 from xai_brain.viewer.canvas import DIALS, SliceCanvas
 from xai_brain.viewer.catalogue import Entry, GivenImages, Image, Images, RunCatalogue
 from xai_brain.viewer.controls import MAX_PANELS, EntryChooser, display_controls, method_buttons
 from xai_brain.viewer.last_view import LastView
-from xai_brain.viewer.loading import load_scene
-from xai_brain.viewer.page import write_page
-from xai_brain.viewer.readout import clusters_of, readout_at
+from xai_brain.viewer.loading import common_limits, load_scene
+from xai_brain.viewer.page import page_of
+from xai_brain.viewer.readout import as_text, clusters_of, readout_at
 from xai_brain.viewer.regions import given_regions, regions_of_run
-from xai_brain.viewer.render3d import RenderTab
 from xai_brain.viewer.scene import Scene
-
-N_FOR_COMMON = 12  # participants whose limits determine the common scale
 
 
 class SliceViewer(widgets.VBox):
-    """Interactive viewer of the maps of a run: three linked planes, up to four methods side by side.
+    """Interactive viewer of the maps of a run: linked planes and 3-D, up to four methods side by side.
 
     Only tables are read at first; images are read for one participant at a time. All controls change the
     display and not the maps.
@@ -55,10 +52,9 @@ class SliceViewer(widgets.VBox):
     ):
         if isinstance(run_dir, GivenImages):
             self._catalogue: GivenImages | RunCatalogue = run_dir
-            self._folder = Path()
         else:
             run = run_dir if isinstance(run_dir, RunDirectory) else RunDirectory(Path(run_dir))
-            self._catalogue, self._folder = RunCatalogue(run), run.path / "figures"
+            self._catalogue = RunCatalogue(run)
         self._labels_img, self._lut, messages = given_regions(labels_img, lut)
         if labels_img is None and isinstance(self._catalogue, RunCatalogue):
             atlas = (self._catalogue.setting(f"evaluation.{name}") for name in ("atlas", "atlas_table"))
@@ -67,6 +63,7 @@ class SliceViewer(widgets.VBox):
         self._methods = list(self._catalogue.methods[:MAX_PANELS])
         self._common: dict[str, float] | None = None
         self._scene: Scene | None = None
+        self._view: dict[str, Any] = {}  # as the browser reported it: position, zoom, settings
         self._last_view = LastView()
         self.canvas = SliceCanvas(view_id=self._last_view.view_id)
         self.canvas.on_msg(self._received)
@@ -74,11 +71,7 @@ class SliceViewer(widgets.VBox):
         self.controls["scale"].observe(lambda change: self._send_limits(), "value")
         self.chooser = EntryChooser(self._catalogue.entries, self._show)
         self.methods = method_buttons(self._catalogue.methods, self._choose_methods)
-        slices = widgets.VBox([self.methods, display, self.canvas])
-        self._render = RenderTab(lambda: self._scene, lambda: self._methods)
-        tabs = widgets.Tab([slices, self._render.box], titles=["Slices", "3-D"])
-        tabs.observe(lambda change: self._render.opened(change["new"] == 1), "selected_index")
-        super().__init__([self.chooser, tabs])
+        super().__init__([self.chooser, self.methods, display, self.canvas])
         if self._catalogue.entries:
             self._show(self._catalogue.entries[0])
 
@@ -131,7 +124,8 @@ class SliceViewer(widgets.VBox):
 
     def go_to(self, mm: Sequence[float]) -> None:
         """Move the crosshair to a position, (x, y, z) in RAS+ mm."""
-        self.canvas.send({"kind": "go", "mm": [float(x) for x in mm]})
+        self._view["mm"] = [float(x) for x in mm]  # for a viewer that is not displayed yet
+        self.canvas.send({"kind": "go", "mm": self._view["mm"]})
 
     def readout(self, mm: Sequence[float]) -> dict[str, Any]:
         """Voxel, region, intensity, and value and percentile of every method at (x, y, z) mm.
@@ -143,16 +137,12 @@ class SliceViewer(widgets.VBox):
         return readout_at(self._scene, mm)
 
     def save_html(self, path: str | Path) -> Path:
-        """Write the current view as an HTML page that requires neither Python nor a network connection."""
-        if self._scene is None:
-            raise ValueError("nothing is shown")
-        chosen = {
-            name: control.index if isinstance(control, widgets.Dropdown) else control.value
-            for name, control in self.controls.items()
-        }
-        chosen |= {name: getattr(self.canvas, name) for name in DIALS}
-        description, buffers = self._scene.message(self._methods, self._limits())
-        return write_page(Path(path), description, buffers, chosen)
+        """Write the current view as an HTML page that requires neither Python nor a network connection.
+
+        Position, zoom and clusters are those of the browser if the viewer is displayed.
+        """
+        text = self._page(self._view)
+        return write_atomic(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def _ipython_display_(self) -> None:
         """Show the viewer and the picture of the last view, which is hidden while the viewer is active."""
@@ -166,17 +156,40 @@ class SliceViewer(widgets.VBox):
         loaded = load_scene(self._catalogue.images_of(entry), self._labels_img, self._lut)
         self._scene = loaded if isinstance(loaded, Scene) else None
         self._problems = loaded.messages if isinstance(loaded, Scene) else loaded
-        there = {"truth": self._scene is not None and self._scene.truth is not None}
-        there["atlas"] = self._labels_img is not None
-        for name, exists in there.items():  # controls only for what can be shown
-            self.controls[name].layout.display = "" if exists else "none"
+        for name, useful in self._useful().items():  # controls only for what can be shown
+            self.controls[name].layout.display = "" if useful else "none"
         self._send_scene()
-        self._render.changed()
+
+    def _useful(self) -> dict[str, bool]:
+        """Which controls change something in this scene."""
+        scene, entries = self._scene, self._catalogue.entries
+        layers = [] if scene is None else list(scene.layers.values())
+        many = layers if isinstance(self._catalogue, GivenImages) else [e for e in entries if not e.group]
+        return {
+            "threshold_kind": bool(layers),
+            "colours": bool(layers),
+            "truth": scene is not None and scene.truth is not None,
+            "atlas": self._labels_img is not None,
+            "inside": scene is not None and not scene.brain.all(),
+            "scale": len(many) > 1,
+            "sign": any(layer.signed for layer in layers) or self.controls["sign"].index > 0,
+        }
+
+    def _page(self, view: Mapping[str, Any]) -> str:
+        if self._scene is None:
+            raise ValueError("nothing is shown")
+        chosen = {
+            name: control.index if isinstance(control, widgets.Dropdown) else control.value
+            for name, control in self.controls.items()
+        }
+        chosen |= {name: getattr(self.canvas, name) for name in DIALS} | view.get("settings", {})
+        thresholds = view.get("thresholds", {}).items()
+        kept = {method: value for method, value in thresholds if method in self._scene.layers}
+        return page_of(self._scene, self._methods, self._limits(), chosen, {**view, "thresholds": kept})
 
     def _choose_methods(self, methods: list[str]) -> None:
         self._methods = methods
         self._send_scene()
-        self._render.changed()
 
     def _send_scene(self) -> None:
         messages = [*self._messages, *(self._problems if self._catalogue.entries else [])]
@@ -184,7 +197,7 @@ class SliceViewer(widgets.VBox):
             self.canvas.send({"kind": "scene", "messages": messages})
             return
         description, buffers = self._scene.message(self._methods, self._limits())
-        self.canvas.send({**description, "messages": messages}, buffers)
+        self.canvas.send({**description, "messages": messages, "view": self._view or None}, buffers)
 
     def _limits(self) -> dict[str, float]:
         """Limit of the colour scale of each method; empty: each map has its own limit."""
@@ -195,19 +208,8 @@ class SliceViewer(widgets.VBox):
                 self._scene.layers, max((m.limit for m in self._scene.layers.values()), default=0.0)
             )
         if self._common is None:
-            self._common = self._common_limits()
+            self._common = common_limits(self._catalogue)
         return self._common
-
-    def _common_limits(self) -> dict[str, float]:
-        """Median over some participants of the limit of each method."""
-        subjects = [entry for entry in self._catalogue.entries if not entry.group]
-        step = max(len(subjects) // N_FOR_COMMON, 1)
-        found: dict[str, list[float]] = {}
-        for entry in subjects[::step][:N_FOR_COMMON]:
-            scene = load_scene(self._catalogue.images_of(entry))
-            for layer in scene.layers.values() if isinstance(scene, Scene) else ():
-                found.setdefault(layer.name, []).append(layer.limit)
-        return {name: float(np.median(limits)) for name, limits in found.items()}
 
     def _send_limits(self) -> None:
         if self._scene is not None:
@@ -229,6 +231,7 @@ class SliceViewer(widgets.VBox):
         if kind == "ready":
             self._send_scene()
         elif kind == "picture":
+            self._view = content.get("view", {})
             self._last_view.update(bytes(buffers[0]))
         elif scene is None:
             if kind == "point":
@@ -243,14 +246,5 @@ class SliceViewer(widgets.VBox):
             )
             self.canvas.send({"kind": "clusters", "method": layer.name, "rows": rows})
         elif kind == "save_html":
-            name = "".join(c if c.isalnum() or c in "-." else "_" for c in scene.title.split(" · ")[0])
-            path = self.save_html(self._folder / f"view_{name}.html")
-            self.canvas.send({"kind": "note", "text": f"saved {path}"})
-
-
-def as_text(readout: dict[str, Any]) -> dict[str, Any]:
-    """A readout with its values as text, so that the browser shows the same digits as Python."""
-    values = [
-        {**row, "value": None if row["value"] is None else f"{row['value']:.6g}"} for row in readout["values"]
-    ]
-    return {**readout, "values": values}
+            self._view = content["view"]
+            self.canvas.send({"kind": "page"}, [self._page(self._view).encode()])

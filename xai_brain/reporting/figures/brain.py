@@ -5,7 +5,7 @@ The functions return ``matplotlib.figure.Figure`` objects without pyplot.
 
 from __future__ import annotations
 
-import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,18 +19,24 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from xai_brain.reporting.figures.slices import (
     IN_PLANE,
     Bounds,
-    Scale,
+    brain_mask_of,
     brain_values,
     centre_mm,
+    overlay_rgba,
     strongest_mm,
     world_bounds,
     world_slice,
 )
+from xai_brain.reporting.figures.style import CHARACTER, SMALLEST, heading
+from xai_brain.statistics.colour_scale import PERCENTILE, ColourScale
 
 SIDES = {"x": ("P", "A"), "y": ("L", "R"), "z": ("L", "R")}
-GREY = 0.72  # what the colour bar lies on: about the grey of the anatomy
+DARKEST, BRIGHTEST = 0.18, 0.86  # grey of the anatomy: white is outside the brain only
+GREY = 0.66  # what the colour bar lies on: about the grey of the anatomy
 HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="white")]
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
+ENDS = f"ends at the {PERCENTILE:g}th percentile of |value| in the brain"
+TRANSPARENT = "0 is transparent; no threshold"
 
 Cut = tuple[str, float]
 
@@ -39,9 +45,11 @@ def slice_figure(
     underlay: nib.Nifti1Image,
     maps: Mapping[str, nib.Nifti1Image],
     cuts: Sequence[Cut],
-    scale: Scale,
+    scale: ColourScale,
     truth: nib.Nifti1Image | None = None,
     *,
+    label: str,
+    ends: str = ENDS,
     width_inches: float = 9.0,
 ) -> Figure:
     """One row of slices for every map, all on one colour scale.
@@ -52,29 +60,37 @@ def slice_figure(
         Anatomy, 0 outside the brain.
     maps : mapping of row label to image
     cuts : sequence of (axis, mm)
-    scale : Scale
+    scale : ColourScale
     truth : nibabel.Nifti1Image, optional
         Outlined at half of its maximum.
+    label : str
+        What the colours show, with the unit.
+    ends : str, optional
+        Where the colour scale ends.
     width_inches : float, default 9.0
     """
-    bounds, underlay = world_bounds(underlay), _brightened(underlay)
+    bounds, brain, underlay = world_bounds(underlay), brain_mask_of(underlay), _brightened(underlay)
     extents = [[bounds[a][1] - bounds[a][0] for a in IN_PLANE[axis]] for axis, _ in cuts]
-    left, right, gap, head = 0.3, 0.95, 0.09, 0.24
-    inches_per_mm = (width_inches - left - right - gap * len(cuts)) / sum(wide for wide, _ in extents)
+    left, gap, head = 0.3, 0.09, 0.24
+    inches_per_mm = (width_inches - left - gap * len(cuts)) / sum(wide for wide, _ in extents)
     row_height = max(tall for _, tall in extents) * inches_per_mm + 0.06
-    height = row_height * len(maps)
-    fig, board = _board(width_inches, head + height)
-    for row, (label, img) in enumerate(maps.items()):
+    down = head + row_height * len(maps) + 0.1
+    bar = left + 0.25, down, 2.1, 0.12
+    from_bar = bar[0] + bar[2] + 0.35
+    text = _wrapped(f"{label}. The scale {ends}; {TRANSPARENT}.", width_inches - from_bar)
+    fig, board = _board(width_inches, down + max(0.4, 0.16 * len(text.split("\n"))))
+    for row, (name, img) in enumerate(maps.items()):
         middle, at = head + (row + 0.5) * row_height, left
-        board.text(0.15, middle, rotation=90, **_heading(label, row_height), **CENTRED)
+        board.text(0.15, middle, rotation=90, **heading(name, row_height), **CENTRED)
         for cut, (wide, tall) in zip(cuts, extents, strict=True):
             box = at, middle - tall * inches_per_mm / 2, wide * inches_per_mm, tall * inches_per_mm
-            _draw_slice(board, box, underlay, img, scale, truth, cut, bounds)
+            _draw_slice(board, box, (underlay, brain), img, scale, truth, cut, bounds)
             if row == 0:
                 board.text(at + box[2] / 2, 0.09, _cut_name(cut), fontsize=8.5, color="#444", **CENTRED)
             at += box[2] + gap
-    bar = min(1.3, 0.8 * height)
-    _colour_bar(board, (at + 0.06, head + (height - bar) / 2, 0.12, bar), scale, vertical=True)
+    if scale.limit > 0:
+        _colour_bar(board, bar, scale)
+        board.text(from_bar, down - 0.04, text, fontsize=8.5, va="top", linespacing=1.2)
     return fig
 
 
@@ -83,7 +99,7 @@ def subject_figure(
     maps: Mapping[str, nib.Nifti1Image],
     truth: nib.Nifti1Image | None = None,
     *,
-    max_columns: int = 7,
+    max_columns: int = 6,
 ) -> tuple[Figure, np.ndarray]:
     """The T1 image of a participant with the map of each method, through one point.
 
@@ -94,8 +110,8 @@ def subject_figure(
     maps : mapping of method to image
         Each map has its own colour scale, which is shown below it.
     truth : nibabel.Nifti1Image, optional
-    max_columns : int, default 7
-        Further methods are shown in additional rows.
+    max_columns : int, default 6
+        More images are divided into rows of similar lengths.
 
     Returns
     -------
@@ -104,23 +120,27 @@ def subject_figure(
     point = centre_mm(truth) if truth is not None else None
     if point is None:
         point = strongest_mm(list(maps.values()) or [t1w_img], t1w_img)
-    bounds, anatomy = world_bounds(t1w_img), _brightened(t1w_img)
+    bounds, anatomy = world_bounds(t1w_img), (_brightened(t1w_img), brain_mask_of(t1w_img))
     span = [high - low for low, high in bounds]
     cuts: list[Cut] = [("z", point[2]), ("y", point[1]), ("x", point[0])]
     columns: list[tuple[str, nib.Nifti1Image | None]] = [("T1", None), *maps.items()]
-    blocks = [columns[i : i + max_columns] for i in range(0, len(columns), max_columns)]
+    n_columns = -(-len(columns) // -(-len(columns) // max_columns))
+    blocks = [columns[i : i + n_columns] for i in range(0, len(columns), n_columns)]
 
-    left, head, foot, gap = 0.68, 0.4, 0.42, 0.06
+    left, head, foot, gap = 0.8, 0.4, 0.42, 0.06
     width = float(np.clip((9.0 - left) / len(blocks[0]), 0.9, 1.75))
     inches_per_mm = (width - gap) / max(span[0], span[1])
     sizes = [[span[a] * inches_per_mm for a in IN_PLANE[axis]] for axis, _ in cuts]
     block_height = head + sum(tall + gap for _, tall in sizes) + foot
-    fig, board = _board(left + width * len(blocks[0]), block_height * len(blocks))
+    total = left + width * len(blocks[0])
+    note = _wrapped(f"Colours: raw values; each scale {ENDS}; {TRANSPARENT}.", total - 0.1) if maps else ""
+    fig, board = _board(total, block_height * len(blocks) + 0.16 * len(note.split("\n")))
+    board.text(0.04, block_height * len(blocks), note, fontsize=8.5, va="top", linespacing=1.2)
     for number, column in ((n, c) for n, block in enumerate(blocks) for c in range(len(block))):
         name, img = blocks[number][column]
         middle, down = left + (column + 0.5) * width, number * block_height + head
-        board.text(middle, down - 0.2, **_heading(name, width), **CENTRED)
-        scale = Scale(0, False) if img is None else Scale.of(brain_values(img, t1w_img))
+        board.text(middle, down - 0.2, **heading(name, width), **CENTRED)
+        scale = ColourScale(0, False) if img is None else ColourScale.of(brain_values(img, t1w_img))
         for cut, (wide, tall) in zip(cuts, sizes, strict=True):
             box = middle - wide / 2, down, wide, tall
             _draw_slice(board, box, anatomy, img, scale, truth, cut, bounds)
@@ -128,24 +148,15 @@ def subject_figure(
                 board.text(0.04, down + tall / 2, _cut_name(cut), fontsize=8, color="#444", va="center")
             down += tall + gap
         if scale.limit > 0:
-            _colour_bar(board, (middle - 0.34 * width, down + 0.06, 0.68 * width, 0.09), scale)
+            _colour_bar(board, (middle - 0.43 * width, down + 0.06, 0.86 * width, 0.09), scale)
         elif img is not None:
             board.text(middle, down + 0.14, "empty map", fontsize=8, color="#a33b3b", **CENTRED)
     return fig, point
 
 
-def _heading(name: str, inches: float) -> dict[str, Any]:
-    """Name of a row or column, fitted into the available space."""
-    lines = _two_lines(name) if len(name) > 11 * inches else name
-    fits = min(9.5, 106 * inches / max(map(len, lines.split("\n"))))
-    return {"s": lines, "fontsize": fits, "fontweight": "bold", "linespacing": 1.1}
-
-
-def _two_lines(name: str) -> str:
-    """A CamelCase name, divided into two lines near its middle."""
-    starts = [m.start() for m in re.finditer(r"(?<=[a-z0-9])(?=[A-Z])", name)]
-    at = min(starts, key=lambda start: abs(start - len(name) / 2), default=0)
-    return f"{name[:at]}\n{name[at:]}" if at else name
+def _wrapped(text: str, inches: float) -> str:
+    """Text in lines of a width, for a font of 8.5 points."""
+    return textwrap.fill(text, max(20, int(72 * inches / (CHARACTER * 8.5))))
 
 
 def _board(width: float, height: float) -> tuple[Figure, Axes]:
@@ -160,20 +171,24 @@ def _board(width: float, height: float) -> tuple[Figure, Axes]:
 def _draw_slice(
     board: Axes,
     box: tuple[float, float, float, float],
-    anatomy: nib.Nifti1Image,
+    anatomy: tuple[nib.Nifti1Image, nib.Nifti1Image],
     img: nib.Nifti1Image | None,
-    scale: Scale,
+    scale: ColourScale,
     truth: nib.Nifti1Image | None,
     cut: Cut,
     bounds: Bounds,
 ) -> None:
-    """A slice in a box (x, y, width, height): anatomy, map, outline of the truth, letters of the sides."""
+    """A slice in a box (x, y, width, height): anatomy, map, outline of the truth, letters of the sides.
+
+    The anatomy consists of the brightened image and the brain mask.
+    """
     x, y, wide, tall = box
-    brightness = world_slice(anatomy, *cut, bounds)
+    underlay, brain = anatomy
+    brightness = world_slice(underlay, *cut, bounds)
     opacity = np.clip(brightness * 12, 0, 1)[..., None]
-    picture = 1 - opacity * (1 - (0.22 + 0.76 * np.clip(brightness, 0, 1))[..., None])
+    picture = 1 - opacity * (1 - (DARKEST + (BRIGHTEST - DARKEST) * np.clip(brightness, 0, 1))[..., None])
     if img is not None and scale.limit > 0:
-        colours = scale.rgba(world_slice(img, *cut, bounds))
+        colours = overlay_rgba(img, brain, scale, *cut, bounds)
         picture = picture * (1 - colours[..., 3:]) + colours[..., :3] * colours[..., 3:]
     picture = np.broadcast_to(picture, (*brightness.shape, 3))
     board.imshow(picture, origin="lower", extent=(x, x + wide, y + tall, y), aspect="auto")
@@ -187,7 +202,7 @@ def _draw_slice(
             outline = board.contour(across, upwards, inside, levels=[level], colors="black", linewidths=0.9)
             outline.set_path_effects(HALO)
     for at, letter, align in zip((x, x + wide), SIDES[cut[0]], ("left", "right"), strict=True):
-        board.text(at, y, letter, fontsize=7.5, color="#333", va="top", ha=align, path_effects=HALO)
+        board.text(at, y, letter, fontsize=SMALLEST, color="#333", va="top", ha=align, path_effects=HALO)
 
 
 def _brightened(underlay: nib.Nifti1Image) -> nib.Nifti1Image:
@@ -201,22 +216,17 @@ def _cut_name(cut: Cut) -> str:
     return f"{cut[0]} = {round(float(cut[1])):d} mm".replace("-", "−")
 
 
-def _colour_bar(
-    board: Axes, box: tuple[float, float, float, float], scale: Scale, *, vertical: bool = False
-) -> None:
-    if scale.limit == 0:
-        return
+def _colour_bar(board: Axes, box: tuple[float, float, float, float], scale: ColourScale) -> None:
+    """A horizontal bar in a box (x, y, width, height), on grey as on the anatomy."""
     x, y, wide, tall = box
-    values = np.linspace(-scale.limit if scale.signed else 0, scale.limit, 128)
+    values = np.linspace(scale.lowest, scale.limit, 255)
     colours = scale.rgba(values)
     opaque = colours[:, :3] * colours[:, 3:] + GREY * (1 - colours[:, 3:])
-    image = opaque[:, None] if vertical else opaque[None]
-    board.imshow(image, origin="lower", extent=(x, x + wide, y + tall, y), aspect="auto")
+    board.imshow(opaque[None], origin="lower", extent=(x, x + wide, y + tall, y), aspect="auto")
     board.add_patch(Rectangle((x, y), wide, tall, fill=False, linewidth=0.5, edgecolor="#888"))
-    for tick in sorted({values[0], values[-1]} | ({0.0} if vertical or wide > 1.1 else set())):
-        share = (tick - values[0]) / (values[-1] - values[0])
-        name = f"{tick:.2g}".replace("-", "−")
-        if vertical:
-            board.text(x + wide + 0.05, y + tall * (1 - share), name, fontsize=8, va="center")
-        else:
-            board.text(x + wide * share, y + tall + 0.03, name, fontsize=7, va="top", ha="center")
+    low, high = (f"{tick:.2g}".replace("-", "−") for tick in (scale.lowest, scale.limit))
+    names = [(0.0, low, "left"), (1.0, high, "right")]
+    if scale.signed and wide > 2 * len(low) * CHARACTER * SMALLEST / 72 + 0.3:
+        names.append((0.5, "0", "center"))
+    for share, name, align in names:
+        board.text(x + wide * share, y + tall + 0.03, name, fontsize=SMALLEST, va="top", ha=align)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from xai_brain.metrics.report_card import Verdict
 from xai_brain.metrics.table import METRICS
-from xai_brain.reporting.figures.scores import CHANCE, INK, SOFT, WIDTH, method_colours, shortened
+from xai_brain.reporting.figures.style import CHANCE, DASHED, GRID, INK, SMALLEST, SOFT, WIDTH, shortened
 
 MARKS = {"yes": "●", "with care": "◐", "no": "○", "not rated": ""}
 GOOD = LinearSegmentedColormap.from_list("card", ["#e9b8a6", "#f7f4ee", "#9dc3a4", "#3f8f5f"])
@@ -51,7 +52,7 @@ def card_figure(card: pd.DataFrame, verdicts: Sequence[Verdict]) -> Figure:
     metrics = [m for m in METRICS.values() if m.in_figure and (card["metric"] == m.name).any()]
     cells = card.set_index(["method", "metric"])
     names = [verdict.method for verdict in verdicts]
-    fig = Figure(figsize=(WIDTH, 1.1 + 0.27 * len(names)), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 1.6 + 0.27 * len(names)), layout="constrained")
     ax = fig.subplots()
     for y, verdict in enumerate(verdicts):
         for x, metric in enumerate(metrics):
@@ -64,16 +65,19 @@ def card_figure(card: pd.DataFrame, verdicts: Sequence[Verdict]) -> Figure:
                 ax.fill([x, x + 1, x + 1, x], [y, y, y + 1, y + 1], color=GOOD(shade), linewidth=0)
             if np.isfinite(row["value"]):
                 text = _format(row["value"], metric.decimals)
-                ax.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7.5)
+                ax.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=SMALLEST)
         ax.text(-0.15, y + 0.5, MARKS[verdict.believe], ha="right", va="center", fontsize=9, color=INK)
     n_methods = sum(verdict.kind != "baseline" for verdict in verdicts)
     if 0 < n_methods < len(names):
         ax.axhline(n_methods, color=INK, linewidth=1.2)
     ax.set(xlim=(-0.6, len(metrics)), ylim=(len(names), 0))
     ax.set_yticks(np.arange(len(names)) + 0.5, [shortened(name, 28) for name in names])
-    headings = [metric.heading or metric.title for metric in metrics]
-    ax.set_xticks(np.arange(len(metrics)) + 0.5, headings, fontsize=7.5)
+    headings = [(metric.heading or metric.title).replace("-\n", "").replace("\n", " ") for metric in metrics]
+    ax.set_xticks(np.arange(len(metrics)) + 0.5, headings, fontsize=8.5)
     ax.xaxis.tick_top()
+    ax.tick_params(axis="x", rotation=45)
+    for label in ax.get_xticklabels():
+        label.set(ha="left", va="bottom", rotation_mode="anchor")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     return fig
@@ -86,32 +90,31 @@ def _format(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}".replace("-", "−").replace("0.", ".", 1)
 
 
-def cascade_figure(cascade: pd.DataFrame, methods: Sequence[str]) -> Figure:
+def cascade_figure(cascade: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Similarity to the original map while layers are randomised from the output to the input.
 
     Parameters
     ----------
     cascade : pandas.DataFrame
         method, step (from 1), layer, spearman; one row per participant.
-    methods : sequence of str
-        Methods in the order of their colours; one line for each.
+    styles : mapping of method to color, marker and linestyle
+        Methods in the order of the legend; those without values have no line.
     """
     layers = cascade.sort_values("step").drop_duplicates("step")["layer"].tolist()
-    fig = Figure(figsize=(WIDTH * 0.8, 3.6), layout="constrained")
+    present = [method for method in styles if (cascade["method"] == method).any()]
+    fig = Figure(figsize=(WIDTH, max(3.6, 0.9 + 0.19 * len(present))), layout="constrained")
     ax = fig.subplots()
-    colours = method_colours(methods)
-    for i, method in enumerate(methods):
+    for method in present:
         steps = cascade[cascade["method"] == method].groupby("step")["spearman"].mean()
-        if steps.empty:
-            continue
         line = [1.0, *steps]
-        style = "-" if i < 10 else "--"
-        ax.plot(range(len(line)), line, style, color=colours[method], marker="o", markersize=3, label=method)
-    ax.axhline(0, color=CHANCE, linewidth=1, linestyle=(0, (4, 3)))
+        ax.plot(range(len(line)), line, markersize=4, label=shortened(method, 28), **styles[method])
+    ax.axhline(0, color=CHANCE, linewidth=1, linestyle=DASHED)
     names = [layer.removeprefix("network.") for layer in layers]
-    ax.set_xticks(range(len(layers) + 1), ["trained", *names], rotation=20, ha="right")
+    ax.set_xticks(
+        range(len(layers) + 1), ["trained", *names], rotation=20, ha="right", rotation_mode="anchor"
+    )
     ax.set(ylabel="Spearman with the original map", ylim=(-0.15, 1.03))
-    ax.grid(axis="y", color="#e6e9ec", linewidth=0.8)
+    ax.grid(axis="y", color=GRID, linewidth=0.8)
     ax.spines["bottom"].set_color(SOFT)
     fig.legend(loc="outside right center")
     return fig

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram
 
 from xai_brain.metrics.comparison.method_clusters import AND
-from xai_brain.reporting.figures.scores import INK, WIDTH, shortened
+from xai_brain.reporting.figures.style import INK, SMALLEST, WIDTH, shortened
 
 
 def linkage_of(merges: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
@@ -44,8 +44,8 @@ def cluster_figure(merges: pd.DataFrame, similarity: pd.DataFrame) -> Figure:
     tree = dendrogram(links, no_plot=True)
     order = [methods[i] for i in tree["leaves"]]
     n = len(order)
-    fig = Figure(figsize=(WIDTH, 1.5 + 0.36 * n), layout="constrained")
-    left, right = fig.subplots(1, 2, gridspec_kw={"width_ratios": [1, 1.9]})
+    fig = Figure(figsize=(WIDTH, 1.9 + 0.33 * n), layout="constrained")
+    left, right = fig.subplots(1, 2, gridspec_kw={"width_ratios": [1, 1.9 if n < 9 else 3]})
     for across, along in zip(tree["icoord"], tree["dcoord"], strict=True):
         left.plot(along, (np.array(across) - 5) / 10, color=INK, linewidth=1.4)  # leaves lie at 5, 15, ...
     left.set(xlim=(1.05 * max(links[:, 2].max(), 1e-6), 0), ylim=(n - 0.5, -0.5), xlabel="1 − mean ρ")
@@ -55,11 +55,11 @@ def cluster_figure(merges: pd.DataFrame, similarity: pd.DataFrame) -> Figure:
     values = similarity.loc[order, order].to_numpy(float, copy=True)
     np.fill_diagonal(values, np.nan)  # of a method with itself: left white
     right.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-    written = np.ndenumerate(values) if n <= 16 else ()
+    written = np.ndenumerate(values) if n <= 15 else ()
     for (row, column), value in written:
         if row != column:
-            colour, size = "white" if abs(value) > 0.6 else INK, 8.5 if n < 9 else 6.5
-            text = f"{value:.2f}".replace("-", "−")
+            colour, size = "white" if abs(value) > 0.6 else INK, 8.5 if n < 9 else SMALLEST
+            text = f"{value:.2f}".replace("-", "−").replace("0.", ".", 1)
             right.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
     names = [shortened(name) for name in order]
     right.set_yticks(range(n), names)

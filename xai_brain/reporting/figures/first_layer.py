@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from xai_brain.reporting.figures.scores import INK, SOFT, WIDTH, class_colour, shortened
+from xai_brain.reporting.figures.style import INK, SOFT, WIDTH, shortened
 
 TITLES = {"mean": "Mean of the feature map", "entropy": "Entropy of the feature map (bits)"}
 ALPHA = 0.05
 
 
-def first_layer_figure(channels: pd.DataFrame, class_names: Sequence[str]) -> Figure:
+def first_layer_figure(channels: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
     """Class means and standardised differences for all channels of one network.
 
     Parameters
     ----------
     channels : pandas.DataFrame
         Rows of evaluation/first_layer.tsv of one network and two classes.
-    class_names : sequence of 2 str
-        a and b; a difference is b minus a.
+    colours : mapping of class to colour
+        Of a and b, in this order; a difference is b minus a.
     """
     features = list(dict.fromkeys(channels["feature"]))
-    fig = Figure(figsize=(WIDTH, 2.9 * len(features)), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 3.1 * len(features)), layout="constrained")
     axes = fig.subplots(2 * len(features), 1, sharex=True)
     for number, feature in enumerate(features):
         rows = channels[channels["feature"] == feature].sort_values("channel")
         at, (means, sizes) = rows["channel"].to_numpy(), axes[2 * number : 2 * number + 2]
-        for index, (column, name) in enumerate(zip(("mean_a", "mean_b"), class_names, strict=True)):
-            means.bar(at + (index - 0.5) * 0.4, rows[column], 0.4, color=class_colour(index), alpha=0.8,
-                      label=shortened(name))  # fmt: skip
+        bars = zip((-0.2, 0.2), ("mean_a", "mean_b"), colours.items(), strict=True)
+        for shift, column, (name, colour) in bars:
+            means.bar(at + shift, rows[column], 0.4, color=colour, alpha=0.8, label=shortened(name))
         means.set_title(TITLES[feature])
         means.margins(y=0.12)
         found = (rows["q"] <= ALPHA).to_numpy()
         d = rows["d"].fillna(0).to_numpy()
-        colours = np.array([class_colour(0), class_colour(1)])[(d > 0).astype(int)]
+        higher = np.array([*colours.values()])[(d > 0).astype(int)]
         sizes.bar(at[~found], d[~found], 0.7, color="white", edgecolor=SOFT, linewidth=0.8)
-        sizes.bar(at[found], d[found], 0.7, color=colours[found])
+        sizes.bar(at[found], d[found], 0.7, color=higher[found])
         still = (rows["q_adjusted"] <= ALPHA).to_numpy()
         sizes.plot(at[still], d[still], "o", color=INK, markersize=3.5)
         sizes.axhline(0, color=SOFT, linewidth=0.8)

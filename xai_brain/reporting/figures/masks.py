@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from xai_brain.reporting.figures.scores import CHANCE, INK, SOFT, WIDTH, class_colour, shortened
+from xai_brain.reporting.figures.style import CHANCE, DASHED, GRID, INK, SOFT, WIDTH, class_colour, shortened
 
 SIDES = {"mask": "the mask alone", "complement": "all but the mask"}
-JOINT, REGIONS = "#7b3294", "#5d4037"
+JOINT, REGIONS = INK, "#6b4f3a"
 
 
 def mask_figure(
@@ -41,8 +41,8 @@ def mask_figure(
         for ax, (kept, title) in zip(row, SIDES.items(), strict=True):
             rows = masked[(masked["method"] == method) & (masked["kept"] == kept)]
             ax.axhspan(whole["ci_low"], whole["ci_high"], color=INK, alpha=0.08, linewidth=0)
-            ax.axhline(whole["value"], color=INK, linewidth=1, label="whole image")
-            ax.axhline(whole["chance"], color=CHANCE, linewidth=1, linestyle=(0, (4, 3)), label="chance")
+            ax.axhline(whole["value"], color=INK, linewidth=1, linestyle=":", label="whole image")
+            ax.axhline(whole["chance"], color=CHANCE, linewidth=1, linestyle=DASHED, label="chance")
             _line(ax, rows[rows["control"] == "random"], "random masks", SOFT, -1)
             for number, name in enumerate(class_names):
                 of_class = rows[(rows["control"] == "map") & (rows["mask"].astype(str) == name)]
@@ -50,10 +50,10 @@ def mask_figure(
             _line(ax, rows[rows["control"] == "regions"], "regions", REGIONS, None, "--")
             joint = rows[(rows["control"] == "map") & (rows["mask"] == "joint")]
             _line(ax, joint, "joint mask", JOINT, 1)
-            ax.set(title=f"{method}: {title}", ylim=(lowest, 1.02))
+            ax.set(title=f"{shortened(method, 26)}: {title}", ylim=(lowest, 1.02))
             ax.set_xticks(areas, [f"{area:g}" for area in areas])
             ax.tick_params(labelbottom=True)
-            ax.grid(axis="y", color="#e6e9ec", linewidth=0.8)
+            ax.grid(axis="y", color=GRID, linewidth=0.8)
     fig.supxlabel("voxels of the mask, % of the brain", fontsize=9.5)
     fig.supylabel(metric.replace("_", " "), fontsize=9.5)
     found: dict[str, Any] = {}

@@ -1,65 +1,30 @@
 """Figures of a run: cohort, performance, training.
 
-The functions take tables and return ``matplotlib.figure.Figure`` objects without pyplot. ``with style():``
-around building and saving applies the style of the report.
+The functions take tables and return ``matplotlib.figure.Figure`` objects without pyplot.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from xai_brain.statistics.bootstrap import multinomial_counts
-
-CLASS_COLOURS = ("#35618f", "#c9792b", "#5b8c5a", "#8d6bb0", "#a94a4a", "#5f6b73")
-METHOD_COLOURS = (
-    *("#7b3294", "#00838f", "#c2185b", "#558b2f", "#5d4037"),
-    *("#3949ab", "#e08e0b", "#607d8b", "#d81b60", "#2e7d32"),
+from xai_brain.reporting.figures.style import (
+    CHANCE,
+    DASHED,
+    INK,
+    NETWORK,
+    SOFT,
+    WIDTH,
+    class_colour,
+    legend_below,
+    shortened,
 )
-INK, SOFT, CHANCE = "#22272e", "#8b949e", "#a33b3b"
-WIDTH = 9.0  # inches, 864 px in a browser: the text column of the report
-
-
-def style():
-    """Style of the report; text from data is not parsed as formulas."""
-    return mpl.rc_context(
-        {
-            "font.size": 9.5,
-            "font.family": "DejaVu Sans",
-            "axes.titlesize": 10,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": SOFT,
-            "axes.labelcolor": INK,
-            "axes.grid": False,
-            "text.color": INK,
-            "text.parse_math": False,
-            "xtick.color": SOFT,
-            "ytick.color": SOFT,
-            "xtick.labelcolor": INK,
-            "ytick.labelcolor": INK,
-            "legend.frameon": False,
-            "legend.fontsize": 8.5,
-            "lines.linewidth": 1.6,
-            "svg.fonttype": "path",
-            "svg.hashsalt": "xai_brain",
-        }
-    )
-
-
-def class_colour(index: int) -> str:
-    return CLASS_COLOURS[index % len(CLASS_COLOURS)]
-
-
-def method_colours(methods: Sequence[str]) -> dict[str, str]:
-    return {method: METHOD_COLOURS[i % len(METHOD_COLOURS)] for i, method in enumerate(methods)}
+from xai_brain.statistics.bootstrap import multinomial_counts
 
 
 def roc(target: np.ndarray, score: np.ndarray, weights: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -128,7 +93,7 @@ def performance_figure(
     pooled_label : str, default ""
         Label of the pooled curve in the legend.
     """
-    fig = Figure(figsize=(WIDTH, 3.9), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     left, right = fig.subplots(1, 2, gridspec_kw={"width_ratios": [1, 1.02]})
     grid = np.linspace(0, 1, 201)
     binary = len(class_names) == 2
@@ -141,29 +106,32 @@ def performance_figure(
             name = "_"  # one entry in the legend
     for index, class_name in list(enumerate(class_names))[1 if binary else 0 :]:
         middle, low, high = roc_band(predictions, f"prob_{class_name}", index, grid)
-        label = f"{pooled_label} (95 % band)".strip() if binary else f"{class_name} against the rest"
-        left.fill_between(
-            grid, low, high, color=class_colour(0 if binary else index), alpha=0.18, linewidth=0
+        label = (
+            f"{pooled_label} (95 % band)".strip() if binary else f"{shortened(class_name)} against the rest"
         )
-        left.plot(grid, middle, color=class_colour(0 if binary else index), linewidth=2.2, label=label)
-    left.plot([0, 1], [0, 1], color=CHANCE, linestyle=(0, (4, 3)), linewidth=1, label="chance")
-    rate = f" ({class_names[1]})" if binary else ""
+        colour = NETWORK if binary else class_colour(index)
+        left.fill_between(grid, low, high, color=colour, alpha=0.15, linewidth=0)
+        left.plot(grid, middle, color=colour, linewidth=2.2, label=label)
+    left.plot([0, 1], [0, 1], color=CHANCE, linestyle=DASHED, linewidth=1, label="chance")
+    rate = f" ({shortened(class_names[1])})" if binary else ""
     left.set(title="ROC", xlabel="false-positive rate", ylabel=f"true-positive rate{rate}")
     left.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
-    left.legend(loc="lower right")
+    legend_below(left, ncols=1)
 
     probabilities = predictions[[f"prob_{name}" for name in class_names]].to_numpy(float)
     counts = np.zeros((len(class_names), len(class_names)), int)
     np.add.at(counts, (predictions["target"].to_numpy(int), probabilities.argmax(1)), 1)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    right.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    right.imshow(share, cmap="Greys", vmin=0, vmax=1.25)
     for (row, column_), value in np.ndenumerate(counts):
         dark = share[row, column_] > 0.55
         right.text(column_, row, f"{value}\n{share[row, column_]:.0%}", ha="center", va="center",
                    color="white" if dark else INK, fontsize=12 if len(class_names) < 4 else 9)  # fmt: skip
     ticks = range(len(class_names))
-    right.set_xticks(ticks, [shortened(name) for name in class_names])
-    right.set_yticks(ticks, [shortened(name) for name in class_names], rotation=90, va="center")
+    names = [textwrap.fill(shortened(name, 36), 13) for name in class_names]
+    many = len(class_names) > 3
+    right.set_xticks(ticks, names, rotation=90 if many else 0, fontsize=8.5)
+    right.set_yticks(ticks, names, fontsize=8.5)
     right.set(title="Confusion matrix", xlabel="predicted class", ylabel="true class")
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
@@ -172,7 +140,7 @@ def performance_figure(
 
 def probability_figure(predictions: pd.DataFrame, class_names: Sequence[str]) -> Figure:
     """Histograms of the calibrated probabilities by true class, and calibration curve."""
-    fig = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     left, right = fig.subplots(1, 2, gridspec_kw={"width_ratios": [1.35, 1]})
     values = predictions[[f"prob_{name}" for name in class_names]].to_numpy(float)
     target = predictions["target"].to_numpy(int)
@@ -185,26 +153,26 @@ def probability_figure(predictions: pd.DataFrame, class_names: Sequence[str]) ->
             left.hist(some, bins, histtype="stepfilled", alpha=0.32, color=colour)
         left.hist(some, bins, histtype="step", color=colour, linewidth=1.4, label=shortened(name))
     if binary:
-        left.axvline(0.5, color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
+        left.axvline(0.5, color=SOFT, linewidth=0.8, linestyle=DASHED)
     what = f"probability of {shortened(class_names[1])}" if binary else "probability of the true class"
     left.set(title="Probabilities by true class", xlabel=what, ylabel="predictions", xlim=(0, 1))
     left.yaxis.set_major_locator(MaxNLocator(integer=True))
-    left.legend(title="true class", loc="upper center", frameon=True, edgecolor="white", framealpha=1)
+    legend_below(left, ncols=min(len(class_names), 3))
 
     said = values[:, 1] if binary else values.max(1)
     came = target == 1 if binary else values.argmax(1) == target
     order = np.argsort(said, kind="stable")
     groups = np.array_split(order, max(1, min(8, len(order) // 10)))
-    right.plot([0, 1], [0, 1], color=CHANCE, linestyle=(0, (4, 3)), linewidth=1, label="perfect calibration")
+    right.plot([0, 1], [0, 1], color=CHANCE, linestyle=DASHED, linewidth=1, label="perfect calibration")
     points = np.array(
         [(said[g].mean(), came[g].mean(), *_wilson(came[g].sum(), len(g))) for g in groups if len(g)]
     )
     bars = np.abs(points[:, 2:].T - points[:, 1])
-    right.errorbar(points[:, 0], points[:, 1], yerr=bars, fmt="o", color=CLASS_COLOURS[0], markersize=4.5,
+    right.errorbar(points[:, 0], points[:, 1], yerr=bars, fmt="o", color=NETWORK, markersize=4.5,
                    elinewidth=1, label="equal groups, 95 % CI")  # fmt: skip
     right.set(title="Calibration", xlabel="mean probability", ylabel="observed frequency")
     right.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    right.legend(loc="upper left")
+    legend_below(right)
     return fig
 
 
@@ -220,15 +188,14 @@ def cohort_figure(
     """Distribution of numeric columns (`columns` maps column to axis label) in each class."""
     fig = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(class_names)), layout="constrained")
     rng = np.random.default_rng(0)
-    for ax, (column, label) in zip(
-        fig.subplots(1, len(columns), squeeze=False)[0], columns.items(), strict=True
-    ):
+    axes = fig.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+    for ax, (column, label) in zip(axes, columns.items(), strict=True):
         for index, name in enumerate(class_names):
             values = pd.to_numeric(
                 participants.loc[participants["label"] == name, column], errors="coerce"
             ).dropna()
             height = index + rng.uniform(-0.24, 0.24, len(values))
-            ax.scatter(values, height, s=9, color=class_colour(index), alpha=0.45, linewidths=0)
+            ax.scatter(values, height, s=14, color=class_colour(index), alpha=0.65, linewidths=0)
             if len(values):
                 ax.plot(
                     np.percentile(values, [25, 75]),
@@ -239,7 +206,7 @@ def cohort_figure(
                 )
                 ax.plot(np.median(values), index, "o", color="white", markeredgecolor=INK, markersize=6)
         ax.set_yticks(range(len(class_names)), [shortened(name) for name in class_names])
-        ax.set(xlabel=label, ylim=(len(class_names) - 0.5, -0.5))
+        ax.set(xlabel=shortened(label, int(75 / len(columns))), ylim=(len(class_names) - 0.5, -0.5))
         ax.tick_params(axis="y", length=0)
     return fig
 
@@ -264,10 +231,10 @@ def training_figure(curves: pd.DataFrame, n_classes: int = 2) -> Figure:
         for name in titles
         if name in present or (name == "loss" and {"train/loss", "val/loss"} & present)
     ]
-    fig = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     for ax, panel in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         lines = ("train/loss", "val/loss") if panel == "loss" else (panel,)
-        for metric, colour in zip(lines, (SOFT, CLASS_COLOURS[0])[-len(lines) :], strict=True):
+        for metric, colour in zip(lines, (SOFT, NETWORK)[-len(lines) :], strict=True):
             wide = curves[curves["metric"] == metric].pivot_table(
                 index="epoch", columns="run", values="value"
             )
@@ -275,17 +242,13 @@ def training_figure(curves: pd.DataFrame, n_classes: int = 2) -> Figure:
                 continue
             ax.plot(wide.index, wide.to_numpy(), color=colour, linewidth=0.7, alpha=0.45)
             mean = wide.dropna().mean(axis=1)
-            name = metric.split("/")[0] if panel == "loss" else None
+            name = {"train/loss": "training part", "val/loss": "validation part"}.get(metric)
             ax.plot(mean.index, mean, color=colour, linewidth=2.2, label=name, marker="o", markersize=2.5)
         if panel == "loss":
-            ax.legend()
+            legend_below(ax)
         else:
             chance = 1 / n_classes if panel == "val/balanced_accuracy" else 0.5
-            ax.axhline(chance, color=CHANCE, linewidth=1, linestyle=(0, (4, 3)))
+            ax.axhline(chance, color=CHANCE, linewidth=1, linestyle=DASHED)
         ax.set(title=titles[panel], xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return fig
-
-
-def shortened(name: str, length: int = 22) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"

@@ -1,62 +1,18 @@
-"""Planes of images in world millimetres, and colour scales of maps."""
+"""Planes of images in world millimetres, the overlay of a map, and places in maps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 from scipy import ndimage
 
 from xai_brain.io.nifti import Grid, resample_to_grid
-
-PERCENTILE = 99.5  # of |value| inside the brain: where the colour scale ends
-
+from xai_brain.statistics.colour_scale import ColourScale
 
 IN_PLANE = {"x": (1, 2), "y": (0, 2), "z": (0, 1)}  # world axes to the right and upwards
-
-
-SIGNED = LinearSegmentedColormap.from_list(
-    "signed", ["#08306b", "#2171b5", "#6baed6", "#fb8a5c", "#d7301f", "#7f0000"]
-)
-
-
-POSITIVE = LinearSegmentedColormap.from_list("positive", ["#fed976", "#fd8d3c", "#e31a1c", "#800026"])
-
-
 Bounds = tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Colour scale of raw values: diverging and symmetric for signed values, otherwise from zero.
-
-    Parameters
-    ----------
-    limit : float
-        Value of the strongest colour; 0 for an empty map, which is not drawn.
-    signed : bool
-    """
-
-    limit: float
-    signed: bool
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> Scale:
-        values = values[np.isfinite(values)]
-        limit = float(np.percentile(np.abs(values), PERCENTILE)) if values.size else 0.0
-        if limit == 0 and values.size:  # fewer than one voxel in 200 is not zero
-            limit = float(np.abs(values).max())
-        return cls(limit, bool((values < -1e-6 * limit).any()))
-
-    def rgba(self, values: np.ndarray) -> np.ndarray:
-        """Colour and opacity; opacity grows with |value| and is full from half of the limit on."""
-        relative = np.clip(np.nan_to_num(values) / (self.limit or np.inf), -1 if self.signed else 0, 1)
-        colours = SIGNED(0.5 + relative / 2) if self.signed else POSITIVE(relative)
-        colours[..., 3] = 0.92 * np.clip(2 * np.abs(relative), 0, 1)
-        return colours
 
 
 def world_bounds(img: nib.Nifti1Image, margin_mm: float = 4.0) -> Bounds:
@@ -99,12 +55,43 @@ def world_slice(
     return ndimage.map_coordinates(data, np.moveaxis(voxels, -1, 0), order=order, mode="grid-constant")
 
 
+def brain_mask_of(underlay: nib.Nifti1Image) -> nib.Nifti1Image:
+    """Voxels of the brain (1, otherwise 0): those of the anatomy that are not 0."""
+    inside = np.nan_to_num(np.asanyarray(underlay.dataobj)) != 0
+    return nib.Nifti1Image(inside.astype(np.float32), underlay.affine)
+
+
+def overlay_rgba(
+    map_img: nib.Nifti1Image,
+    brain: nib.Nifti1Image,
+    scale: ColourScale,
+    axis: str,
+    at_mm: float,
+    bounds: Bounds,
+) -> np.ndarray:
+    """Colours and opacity of a map in a plane; transparent at the value 0 and outside the brain.
+
+    Parameters
+    ----------
+    map_img : nibabel.Nifti1Image
+    brain : nibabel.Nifti1Image
+        Brain mask of the displayed anatomy, on any grid.
+    scale : ColourScale
+    axis, at_mm, bounds
+        As in `world_slice`.
+
+    Returns
+    -------
+    ndarray of shape (rows, columns, 4), in [0, 1]
+    """
+    colours = scale.rgba(world_slice(map_img, axis, at_mm, bounds))
+    colours[..., 3] *= world_slice(brain, axis, at_mm, bounds, order=0) > 0
+    return colours
+
+
 def brain_values(map_img: nib.Nifti1Image, underlay: nib.Nifti1Image) -> np.ndarray:
     """Values of a map at the brain voxels of the underlay."""
-    x, y, z = map_img.shape
-    grid = Grid("map", (x, y, z), map_img.affine)
-    anatomy = resample_to_grid(underlay, grid, antialias=False)
-    return np.asanyarray(map_img.dataobj)[anatomy > 0.05 * anatomy.max()]
+    return np.asanyarray(map_img.dataobj)[_brain_on_grid(map_img, underlay)]
 
 
 def centre_mm(img: nib.Nifti1Image) -> np.ndarray | None:
@@ -119,11 +106,19 @@ def centre_mm(img: nib.Nifti1Image) -> np.ndarray | None:
 
 
 def strongest_mm(maps: Sequence[nib.Nifti1Image], underlay: nib.Nifti1Image) -> np.ndarray:
-    """World mm of the maximum of the combined maps, each divided by its own scale."""
+    """World mm of the maximum in the brain of the combined maps, each divided by its own scale."""
+    inside = _brain_on_grid(maps[0], underlay)
     total = np.zeros(maps[0].shape)
     for img in maps:
-        limit = Scale.of(brain_values(img, underlay)).limit
+        limit = ColourScale.of(brain_values(img, underlay)).limit
         if img.shape == total.shape and limit > 0:
             total += np.clip(np.abs(np.nan_to_num(np.asanyarray(img.dataobj))) / limit, 0, 1)
-    peak = np.unravel_index(ndimage.gaussian_filter(total, 1.5).argmax(), total.shape)
-    return nib.affines.apply_affine(maps[0].affine, peak)
+    total = np.where(inside, ndimage.gaussian_filter(total, 1.5), 0)
+    return nib.affines.apply_affine(maps[0].affine, np.unravel_index(total.argmax(), total.shape))
+
+
+def _brain_on_grid(map_img: nib.Nifti1Image, underlay: nib.Nifti1Image) -> np.ndarray:
+    """Brain mask of the underlay on the grid of a map, bool."""
+    x, y, z = map_img.shape
+    grid = Grid("map", (x, y, z), map_img.affine)
+    return resample_to_grid(brain_mask_of(underlay), grid, antialias=False) >= 0.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,11 +11,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from xai_brain.reporting.figures.scores import CHANCE, CLASS_COLOURS, INK, SOFT, WIDTH
+from xai_brain.reporting.figures.style import (
+    CHANCE,
+    CLASS_COLOURS,
+    INK,
+    NETWORK,
+    SMALLEST,
+    SOFT,
+    WIDTH,
+    shortened,
+)
 
 MOST = 20  # settings that are drawn, the best
 COLUMNS = 4  # of small panels
 MARKERS = "osD^vP"
+BASELINE = "#5f6b73"
 
 
 def ranking_figure(ranks: pd.DataFrame) -> Figure:
@@ -27,27 +39,30 @@ def ranking_figure(ranks: pd.DataFrame) -> Figure:
     metric = ranks["metric"].iloc[0]
     rows = ranks[ranks["metric"] == metric].head(MOST)
     keys = list(ranks.columns[2 : ranks.columns.get_loc("value")])
-    names = [
-        ", ".join(f"{_short(key)} {row[key]}" for key in keys) or "all jobs" for _, row in rows.iterrows()
-    ]
-    figure = Figure((WIDTH, 1.0 + 0.32 * len(rows)), layout="constrained")
+    names = [", ".join(_setting(key, row[key]) for key in keys) or "all jobs" for _, row in rows.iterrows()]
+    lines = sum(len(textwrap.wrap(name, 44)) for name in names)
+    figure = Figure((WIDTH, 1.0 + 0.12 * len(rows) + 0.2 * lines), layout="constrained")
     axes = figure.subplots()
     y = np.arange(len(rows))
-    axes.hlines(y, rows["ci_low"], rows["ci_high"], color=CLASS_COLOURS[0], linewidth=2.4, alpha=0.45)
-    axes.plot(rows["value"], y, "o", color=CLASS_COLOURS[0])
-    axes.set_yticks(y, [f"{name}  (n = {n})" for name, n in zip(names, rows["n_jobs"], strict=True)])
+    axes.hlines(y, rows["ci_low"], rows["ci_high"], color=NETWORK, linewidth=2.4, alpha=0.45)
+    axes.plot(rows["value"], y, "o", color=NETWORK)
+    axes.set_yticks(
+        y, [f"{textwrap.fill(name, 44)}  (n = {n})" for name, n in zip(names, rows["n_jobs"], strict=True)]
+    )
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", color=SOFT, alpha=0.25)
     if "auroc" in metric:
         axes.axvline(0.5, color=CHANCE, linestyle="--", linewidth=1)
     n = len(ranks[ranks["metric"] == metric])
-    axes.set_title(f"{metric} of {n} settings" + (f", the best {MOST}" if n > MOST else ""))
-    axes.set_xlabel(f"{metric}; mean and 95 % interval over the jobs of a setting")
+    axes.set_title(f"{metric} of {n} settings" + (f", the best {MOST}" if n > MOST else ""), x=1, ha="right")
+    axes.set_xlabel(f"{metric}\nmean and 95 % interval over the jobs of a setting")
     return figure
 
 
-def _short(key: str) -> str:
-    return key.rpartition(".")[2]
+def _setting(key: str, value: object) -> str:
+    """A setting and its value; lines are not broken between them."""
+    shown = f"{value:g}" if isinstance(value, float) else value
+    return f"{key.rpartition('.')[2]} {shown}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def curves_figure(curve: pd.DataFrame, smallest: pd.DataFrame) -> Figure:
@@ -75,11 +90,11 @@ def curves_figure(curve: pd.DataFrame, smallest: pd.DataFrame) -> Figure:
         axes.set_title(
             "The network: test AUROC"
             if network
-            else method + (" (baseline)" * (kinds[method] == "baseline")),
+            else shortened(method + (" (baseline)" * (kinds[method] == "baseline")), 28),
             fontsize=8.5,
-            color=CLASS_COLOURS[5] if kinds[method] == "baseline" else INK,
+            color=BASELINE if kinds[method] == "baseline" else INK,
         )
-        axes.tick_params(labelsize=7.5)
+        axes.tick_params(labelsize=SMALLEST)
     for axes in list(grid.flat)[len(methods) :]:
         axes.set_axis_off()
     figure.supxlabel(f"size of the planted effect ({'; '.join(curve['unit'].unique())})", fontsize=9)
@@ -141,11 +156,11 @@ def smallest_figure(curve: pd.DataFrame, smallest: pd.DataFrame) -> Figure:
                 )
         axes.set_xticks(range(none + 1), [*(f"{size:g}" for size in sizes), "none\nfound"])
         axes.set_xlim(-0.5, none + 0.5)
-        axes.set_xlabel(f"smallest size found ({unit}); further left is better")
+        axes.set_xlabel(f"smallest size found, {unit}\n(further left is better)")
     labels = ["The network itself" if kinds[m] == "network" else m for m in methods]
     panels[0].set_yticks(range(len(methods)), labels)
     for tick, method in zip(panels[0].get_yticklabels(), methods, strict=True):
-        tick.set_color(CLASS_COLOURS[5] if kinds[method] == "baseline" else INK)
+        tick.set_color(BASELINE if kinds[method] == "baseline" else INK)
         tick.set_fontweight("bold" if kinds[method] == "network" else "normal")
         tick.set_fontstyle("italic" if kinds[method] == "baseline" else "normal")
     panels[0].set_ylim(len(methods) - 0.4, -0.6)

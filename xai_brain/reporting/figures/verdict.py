@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
-from xai_brain.reporting.figures.scores import CHANCE, CLASS_COLOURS, WIDTH, shortened
+from xai_brain.reporting.figures.style import CHANCE, DASHED, GRID, NETWORK, WIDTH, shortened
 from xai_brain.reporting.values import Estimate
 
 NARROW = 3.7  # inches, the text column of a phone
@@ -14,7 +15,7 @@ NARROW = 3.7  # inches, the text column of a phone
 
 def verdict_figure(
     panels: Mapping[str, Mapping[str, Estimate]],
-    colours: Mapping[str, str],
+    styles: Mapping[str, Mapping[str, Any]],
     dots: Mapping[str, Mapping[str, Sequence[float]]],
     *,
     narrow: bool = False,
@@ -24,8 +25,8 @@ def verdict_figure(
     Parameters
     ----------
     panels : mapping of title to mapping of row to Estimate
-    colours : mapping of row to colour
-        Default: blue.
+    styles : mapping of row to color and marker
+        Default: those of the network.
     dots : mapping of title to mapping of row to values
         Single values that are drawn as small dots in place of an interval.
     narrow : bool, default False
@@ -40,19 +41,19 @@ def verdict_figure(
         fig = Figure(figsize=(WIDTH, 0.72 + 0.27 * max(rows)), layout="constrained")
         axes = fig.subplots(1, len(rows), squeeze=False)[0]
     for ax, (title, panel) in zip(axes, panels.items(), strict=True):
-        ax.grid(axis="x", color="#e6e9ec", linewidth=0.8)
+        ax.grid(axis="x", color=GRID, linewidth=0.8)
         ax.set_axisbelow(True)
         for y, (name, estimate) in enumerate(panel.items()):
-            colour = colours.get(name, CLASS_COLOURS[0])
+            own = styles.get(name, {})
+            colour, marker = own.get("color", NETWORK), own.get("marker", "o")
             if single := dots.get(title, {}).get(name):
-                ax.plot(single, [y] * len(single), "o", color=colour, markersize=4, alpha=0.35)
+                ax.plot(single, [y] * len(single), marker, color=colour, markersize=4, alpha=0.35)
             elif estimate.low is not None and estimate.high is not None:
                 ax.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=2.6, alpha=0.55)
-            ax.plot(estimate.value, y, "o", color=colour, markersize=6.5)
+            ax.plot(estimate.value, y, marker, color=colour, markersize=6.5)
             if estimate.chance is not None:
-                ax.plot(
-                    [estimate.chance] * 2, [y - 0.42, y + 0.42], color=CHANCE, linewidth=1.3, linestyle="--"
-                )
+                ends = [y - 0.42, y + 0.42]
+                ax.plot([estimate.chance] * 2, ends, color=CHANCE, linewidth=1.3, linestyle=DASHED)
         ax.set_title(title, pad=5, x=1, ha="right")  # above the names of rows, too
         ax.set(ylim=(max(len(panel), 1 if narrow else max(rows)) - 0.45, -0.55))
         ax.set_yticks(range(len(panel)), [shortened(name, 24) for name in panel], fontsize=9)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import comparison as comparison_figures
-from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.figures.style import SOFT
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import Estimate, number
 
@@ -68,13 +68,13 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         for name in there
     ]
     drawn = dict(list(panels.items())[:2] + list(panels.items())[3:])  # the Brier score has no common chance
-    colours = {shown[name]: figures.SOFT for name in names}
+    styles = {shown[name]: {"color": SOFT} for name in names}
     n_matched = table.loc[table["metric"] == "auroc_size_matched", "n_subjects"].max()
     return {
         "titles": list(titles.values()),
         "auroc_title": titles[area],
         "rows": rows,
-        "figure": gallery.add("baselines", comparison_figures.interval_figure(drawn, colours)),
+        "figure": gallery.add("baselines", comparison_figures.interval_figure(drawn, styles)),
         "brain_size": _cell(table, "brain_size", area, chance[area]) if "brain_size" in names else None,
         "size_test": _difference(table, "brain_size", area) if "brain_size" in names else None,
         "best": {"name": shown[best], "is_brain_size": best == "brain_size",

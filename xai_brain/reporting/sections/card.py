@@ -10,6 +10,7 @@ from xai_brain.metrics.report_card import COLUMNS, verdicts
 from xai_brain.metrics.table import METRICS
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import card as card_figures
+from xai_brain.reporting.figures.style import method_styles
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.runs.directory import read_tsv
 
@@ -23,9 +24,10 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         return None
     table = table[[column for column in COLUMNS if column in table]]
     rated = verdicts(table)
-    methods = [verdict.method for verdict in rated if verdict.kind != "baseline"]
     cascade = _cascade(contents)
-    drawn = card_figures.cascade_figure(cascade, methods) if cascade is not None else None
+    drawn = None
+    if cascade is not None:
+        drawn = card_figures.cascade_figure(cascade, method_styles([*contents.methods, *cascade["method"]]))
     return {
         "figure": gallery.add("report-card", card_figures.card_figure(table, rated)),
         "cascade": gallery.add("random-weights", drawn) if drawn is not None else None,

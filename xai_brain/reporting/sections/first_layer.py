@@ -8,6 +8,7 @@ import pandas as pd
 
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import first_layer as first_layer_figures
+from xai_brain.reporting.figures.style import class_colours
 from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 130, "First layer"
@@ -24,7 +25,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     ]
     second, _, reference = str(first["comparison"]).partition("-minus-")
     confounds = sorted({c for text in networks["confounds"].dropna() for c in str(text).split(", ")})
-    fig = first_layer_figures.first_layer_figure(compared, (reference, second))
+    colours = class_colours(contents.class_names)
+    colours = {name: colours[name] for name in (reference, second)}
+    fig = first_layer_figures.first_layer_figure(compared, colours)
     return {
         "features": [
             _feature(str(comparison), str(feature), rows)

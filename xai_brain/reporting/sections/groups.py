@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -14,15 +15,19 @@ from xai_brain.reporting.anatomy import cuts_through, underlay_of
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
-from xai_brain.reporting.figures import scores as figures
-from xai_brain.reporting.figures import slices
+from xai_brain.reporting.figures.style import LINES, method_styles
 from xai_brain.reporting.gallery import Gallery
+from xai_brain.statistics.cluster_tables import significant_clusters
+from xai_brain.statistics.colour_scale import ColourScale
 from xai_brain.statistics.group_design import confound_names
 
 POSITION, TITLE = 60, "Differences between classes"
 IMAGE = "image"  # name of the test of the prepared images in the tables
 IMAGES = "Prepared images"
-COUNTS = ("n_first", "n_second", "n_empty", "n_left_out", "dof", "n_voxels", "n_perm", "n_significant")
+COUNTS = (
+    *("n_first", "n_second", "n_empty", "n_left_out", "dof", "n_voxels", "n_perm", "n_significant"),
+    *("min_cluster_voxels", "n_small_clusters"),
+)
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
@@ -68,19 +73,16 @@ def _test(contents: ReportContents, gallery: Gallery, row: dict[str, Any]) -> di
         underlay = t_img
     t = np.asanyarray(t_img.dataobj)
     threshold = float(row["threshold_t"]) if row["threshold_t"] != "" else np.inf
-    above = nib.Nifti1Image((np.abs(t) > threshold).astype(np.float32), t_img.affine)
-    scale = slices.Scale.of(t[t != 0])
-    if np.isfinite(threshold):  # the strongest colour is used for significant voxels only
-        scale = slices.Scale(max(scale.limit, threshold), True)
+    listed, _ = significant_clusters(t, threshold, int(row["min_cluster_voxels"]))
+    scale, ends = ColourScale(ColourScale.of(t[t != 0]).limit, signed=True), brain_figures.ENDS
+    if np.isfinite(threshold) and threshold > scale.limit:  # only significant voxels have the last colour
+        scale, ends = ColourScale(threshold, signed=True), f"ends at family-wise p = {row['alpha']:g}"
     point = nib.affines.apply_affine(t_img.affine, np.unravel_index(np.abs(t).argmax(), t.shape))
-    fig = brain_figures.slice_figure(
-        underlay,
-        {"t": t_img},
-        cuts_through(point, underlay),
-        scale,
-        above if row["n_significant"] else None,
-    )
     second, _, first = str(row["comparison"]).partition("-minus-")
+    label = f"t, {_words(row['comparison'])}, {int(row['dof'])} degrees of freedom"
+    outline = nib.Nifti1Image(listed.astype(np.float32), t_img.affine) if listed.any() else None
+    cuts = cuts_through(point, underlay)
+    fig = brain_figures.slice_figure(underlay, {"t": t_img}, cuts, scale, outline, label=label, ends=ends)
     clusters = _clusters(contents, row)
     return {
         "name": _name(row["method"]),
@@ -91,10 +93,20 @@ def _test(contents: ReportContents, gallery: Gallery, row: dict[str, Any]) -> di
         "confounds": confound_names(c for c in str(row["confounds"]).split(", ") if c),
         "dropped": _dropped(str(row["dropped"])),
         "figure": gallery.add(f"group_{row['method']}_{row['comparison']}", fig, raster=True),
+        "files": contents.files(*(str(each.relative_to(contents.run.path)) for each in _maps(contents, row))),
         "point": [round(float(mm)) for mm in point],
+        "outlined": outline is not None,
         "clusters": clusters,
         "has_regions": any(cluster.get("region") for cluster in clusters),
     }
+
+
+def _maps(contents: ReportContents, row: dict[str, Any]) -> list[Path]:
+    """Statistical maps of a test; the maps of regions belong to another section."""
+    return [
+        contents.run.group_map(row["method"], row["comparison"], stat)
+        for stat in ("t", "difference", "logpfwe")
+    ]
 
 
 def _clusters(contents: ReportContents, row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -122,13 +134,16 @@ def _overlap(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | Non
         for (method, comparison, what), part in at_ten.groupby(["method", "comparison", "map"], sort=False)
     ]
     curves = table[(table["metric"] == "dice") & (table["map"] == "t")]
-    lines = {
-        f"{method}, {_words(comparison)}" if table["comparison"].nunique() > 1 else method: part
-        for (method, comparison), part in curves.groupby(["method", "comparison"], sort=False)
-    }
-    fig = comparison_figures.curve_figure(
-        {name: (part["top_percent"], part["value"]) for name, part in lines.items()},
-        figures.method_colours(list(lines)),
+    comparisons, own = (
+        list(table["comparison"].unique()),
+        method_styles([*contents.methods, *curves["method"]]),
     )
+    lines, styles = {}, {}
+    for (method, comparison), part in curves.groupby(["method", "comparison"], sort=False):
+        name = f"{method}, {_words(comparison)}" if len(comparisons) > 1 else method
+        lines[name] = part["top_percent"], part["value"]
+        different = {"linestyle": LINES[comparisons.index(comparison) % len(LINES)]}
+        styles[name] = own[method] | (different if len(comparisons) > 1 else {})
+    fig = comparison_figures.curve_figure(lines, styles)
     chance: pd.Series = at_ten.groupby("metric")["chance"].mean()
     return {"rows": rows, "chance": chance.to_dict(), "figure": gallery.add("group_overlap", fig)}

@@ -12,6 +12,8 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import slices
 from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.method_descriptions import describe_methods
+from xai_brain.statistics.colour_scale import ColourScale
 
 POSITION, TITLE = 50, "Mean maps"
 
@@ -33,12 +35,14 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
     every = [img for classes in loaded.values() for img in classes.values()]
     point = centre if centre is not None else slices.strongest_mm(every, underlay)
     cuts = cuts_through(point, underlay)
+    meanings = {about["name"]: about["meaning"] for about in describe_methods(contents)}
     shown = []
     for method, classes in loaded.items():
-        scale = slices.Scale.of(
+        scale = ColourScale.of(
             np.concatenate([slices.brain_values(img, underlay) for img in classes.values()])
         )
-        fig = brain_figures.slice_figure(underlay, classes, cuts, scale, truth)
+        label = f"Mean of the maps of each true class; values: {meanings[method]}"
+        fig = brain_figures.slice_figure(underlay, classes, cuts, scale, truth, label=label)
         shown.append(
             {
                 "method": method,

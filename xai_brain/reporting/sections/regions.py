@@ -9,6 +9,7 @@ import pandas as pd
 from xai_brain.io.nifti import is_mni152, load_img
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import regions as region_figures
+from xai_brain.reporting.figures.style import class_colours
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.runs.directory import read_json, sidecar
 from xai_brain.statistics.group_design import confound_names
@@ -28,11 +29,12 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     names = [name for name in contents.class_names if (top["class"] == name).any()]
     if not methods or not names:
         return None
+    colours = {name: class_colours(contents.class_names)[name] for name in names}
     return {
         "k": int(top["rank"].max()),
         "n": top.groupby("class")["n"].max().to_dict(),
         "names": names,
-        "figure": gallery.add("regions_top", region_figures.top_regions_figure(top, methods, names)),
+        "figure": gallery.add("regions_top", region_figures.top_regions_figure(top, methods, colours)),
         "repeated": _repeated(top, methods, names),
         "comparisons": _comparisons(contents, gallery, methods),
     }

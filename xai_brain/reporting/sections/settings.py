@@ -7,7 +7,7 @@ from typing import Any
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.gallery import Gallery
 
-POSITION, TITLE = 160, "Settings and provenance"
+POSITION, TITLE = 200, "Settings and provenance"
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:

@@ -17,26 +17,30 @@ POSITION, TITLE = 70, "Single participants"
 
 def section(contents: ReportContents, gallery: Gallery) -> list[dict[str, Any]] | None:
     return [
-        _subject(subject, gallery) for subject in contents.shown_subjects() if subject.image.exists()
+        _subject(contents, subject, gallery)
+        for subject in contents.shown_subjects()
+        if subject.image.exists()
     ] or None
 
 
-def _subject(subject: ShownSubject, gallery: Gallery) -> dict[str, Any]:
+def _subject(contents: ReportContents, subject: ShownSubject, gallery: Gallery) -> dict[str, Any]:
     truth = load_img(subject.truth) if subject.truth.exists() else None
     truth = truth if truth is not None and np.max(truth.dataobj) > 0 else None
     maps = {method: load_img(path) for method, path in subject.maps.items()}
     fig, point = brain_figures.subject_figure(load_img(subject.image), maps, truth)
+    folder = next(iter(subject.maps.values())).parent
     # methods that explain the same output of the same class are grouped
     explains: dict[tuple[str, str, float | None], list[str]] = {}
     for method, sidecar in subject.sidecars.items():
         key = (str(sidecar.get("TargetName")), str(sidecar.get("Output", "")).replace("_", " "),
                number(sidecar.get("TargetProbability")))  # fmt: skip
         explains.setdefault(key, []).append(method)
-    name = "_".join(part for part in ("subject", subject.participant_id, subject.session_id) if part)
+    name = "_".join(part for part in ("subject", subject.name, subject.session) if part)
     return {
         "subject": subject,
         "figure": gallery.add(name, fig, raster=True),
         "point": [round(float(mm)) for mm in point],
+        "files": contents.files(folder.relative_to(contents.run.path).as_posix()),
         "truth": truth is not None,
         "explains": [
             {"class": k[0], "output": k[1], "probability": k[2], "methods": m} for k, m in explains.items()

@@ -11,10 +11,11 @@ from xai_brain.reporting.anatomy import cuts_through, underlay_of
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
-from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures import slices
+from xai_brain.reporting.figures.style import method_styles
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import number
+from xai_brain.statistics.colour_scale import ColourScale
 
 POSITION, TITLE = 120, "Participant or network"
 COMPONENTS = {"subject": "Participant", "model": "Model", "residual": "Residual"}
@@ -43,7 +44,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     }  # fmt: skip
     known = [method for method in methods if number(rows[method]["subject"]["share"]) is not None]
     first = rows[known[0]] if known else None
-    chart = comparison_figures.interval_figure(panels, figures.method_colours(contents.methods))
+    chart = comparison_figures.interval_figure(panels, method_styles(contents.methods))
     for ax in chart.axes:
         ax.set_xlim(-0.03, 1.03)  # shares of one whole
     shown = gallery.add("variance", chart) if known else None
@@ -69,6 +70,7 @@ def _model_shares(contents: ReportContents, gallery: Gallery, methods: list[str]
         return None
     point = slices.strongest_mm(list(images.values()), underlay)
     values = [slices.brain_values(img, underlay) for img in images.values()]
-    scale = slices.Scale(slices.Scale.of(np.concatenate(values)).limit, signed=False)
-    fig = brain_figures.slice_figure(underlay, images, cuts_through(point, underlay), scale)
+    scale = ColourScale.of(np.concatenate(values))
+    label = "Share of the variance of the maps that is due to the model, 0 to 1"
+    fig = brain_figures.slice_figure(underlay, images, cuts_through(point, underlay), scale, label=label)
     return {"figure": gallery.add("variance-model", fig, raster=True), "limit": scale.limit}

@@ -6,7 +6,7 @@ from typing import Any
 
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import verdict as verdict_figures
-from xai_brain.reporting.figures.scores import SOFT, method_colours
+from xai_brain.reporting.figures.style import SOFT, method_styles
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import Estimate
 from xai_brain.reporting.verdict import Verdict, method_pairs, verdict_of
@@ -22,9 +22,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
     panels, dots = _panels(contents, verdict)
     figure = None
     if panels:
-        colours = {**method_colours(contents.methods), SIZE: SOFT}
+        styles = {**method_styles(contents.methods), SIZE: {"color": SOFT}}
         wide, narrow = (
-            verdict_figures.verdict_figure(panels, colours, dots, narrow=each) for each in (False, True)
+            verdict_figures.verdict_figure(panels, styles, dots, narrow=each) for each in (False, True)
         )
         figure = gallery.add("verdict", wide, narrow=narrow)
     return {"verdict": verdict, "figure": figure, "shown": SHOWN}

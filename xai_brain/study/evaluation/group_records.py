@@ -93,6 +93,7 @@ def row_of(
         "n_constant": test.n_constant,
         "n_perm": settings.n_perm,
         "alpha": settings.alpha,
+        "min_cluster_voxels": settings.min_cluster_voxels,
         "threshold_t": threshold,
         "largest_t": float(np.abs(test.t).max()),
         "smallest_p": float(10 ** -test.logp_fwe.max()),
@@ -123,6 +124,7 @@ def record_of(
         "Alpha": settings.alpha,
         "ThresholdT": threshold if np.isfinite(threshold) else None,
         "ClusterFormingP": settings.cluster_p,
+        "MinimumClusterVoxels": settings.min_cluster_voxels,
         "Exchangeability": "participants are permuted across folds and sites; differences in mean between "
         "these are confounds, differences in variance are not modelled; family members count as independent",
     }

@@ -30,7 +30,7 @@ from xai_brain.runs.directory import (
 )
 from xai_brain.runs.manifest import is_up_to_date, write_manifest
 from xai_brain.runs.provenance import versions
-from xai_brain.statistics.cluster_tables import cluster_table
+from xai_brain.statistics.cluster_tables import cluster_table, significant_clusters
 from xai_brain.statistics.group import BRAIN_SHARE, GroupTest, compare_classes, scale, smooth
 from xai_brain.statistics.group_design import (
     Design,
@@ -249,6 +249,8 @@ class Comparison:
         threshold = test.threshold(self.settings.alpha)
         row = row_of(name, comparison, design, test, n_empty, self.settings)
         row["explains"] = about.get("TargetName", "")
+        least = self.settings.min_cluster_voxels
+        row["n_small_clusters"] = significant_clusters(self._volume(test.t), threshold, least)[1]
         self.tests.append(row)
         self._log(row, design)
         sidecar_of = {
@@ -261,15 +263,20 @@ class Comparison:
         images = {}
         found = {"difference": test.difference, "t": test.t, "logpfwe": test.logp_fwe, **test.more}
         for stat, values in found.items():
-            volume = np.zeros(self.brain_mask.shape)
-            volume[self.brain_mask] = values
+            volume = self._volume(values)
             images[stat] = nib.Nifti1Image(volume, self.affine)
             path = self.run.group_map(name, comparison, stat)
             save_img(volume.astype(np.float32), self.affine, path, space=SPACE)
             write_json({**sidecar_of, "Statistic": stat}, sidecar(path))
-        table = cluster_table(images["t"], threshold, images["logpfwe"], self.atlas)
+        table = cluster_table(images["t"], threshold, least, images["logpfwe"], self.atlas)
         if len(table):
             self.clusters.append(table.assign(method=name, comparison=comparison))
+
+    def _volume(self, values: np.ndarray) -> np.ndarray:
+        """Values of the voxels of the brain as (X, Y, Z), 0 outside."""
+        volume = np.zeros(self.brain_mask.shape)
+        volume[self.brain_mask] = values
+        return volume
 
     def _log(self, row: dict[str, Any], design: Design) -> None:
         about = f"evaluate: {row['method']}, {row['comparison']}: "

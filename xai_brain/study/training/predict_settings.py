@@ -21,7 +21,7 @@ from xai_brain.task.build import build_task
 
 FREE = (
     *("run_dir", "name", "networks", "overwrite", "trusted_modules"),
-    *("data", "explain", "attribution", "evaluation"),
+    *("data", "explain", "attribution", "evaluation", "report"),
 )
 LABELS = ("label", "class_names", "threshold", "bins")  # those of training unless given
 RAW = ("raw", "skull_stripped", "alignment")  # alignment of new images to MNI152
@@ -56,7 +56,7 @@ def predict_settings(overrides: list[str]) -> Config:
         _settings_of_weights(overrides, given) if weights else _settings_of_run(composed, given, overrides)
     )
     changed = {name.split(".")[0] for name in given}
-    for key in {"explain", "evaluation", "attribution"} & changed:
+    for key in {"explain", "evaluation", "attribution", "report"} & changed:
         setattr(config, key, getattr(composed, key))
     method = config.attribution.get("MeaningfulPerturbation")
     if weights and method and "attribution.MeaningfulPerturbation.fill" not in given:

@@ -1,0 +1,35 @@
+"""Numbers and lists as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from xai_brain.reporting.values import Estimate, number
+
+
+def fixed(value: float | None, digits: int = 3) -> str:
+    """Number with a true minus sign; a dash if it is missing."""
+    return "–" if number(value) is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def significant(value: float | None, digits: int = 2) -> str:
+    """Number of any magnitude, such as values of a map, with a true minus sign."""
+    return "–" if number(value) is None else f"{value:.{digits}g}".replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    known = number(low) is not None and number(high) is not None
+    return f"{fixed(low, digits)} to {fixed(high, digits)}" if known else "–"
+
+
+def with_interval(estimate: Estimate, digits: int = 3) -> str:
+    """An estimate with its 95 % interval, if it is known."""
+    known = estimate.low is not None and estimate.high is not None
+    limits = f" (95 % CI {interval(estimate.low, estimate.high, digits)})" if known else ""
+    return f"{fixed(estimate.value, digits)}{limits}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """``a``, ``a and b`` or ``a, b and c``; names may contain commas."""
+    *first, last = [*names] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
