@@ -101,7 +101,7 @@ def test_a_file_that_is_not_what_its_name_says_is_refused_although_its_content_i
     first.loc[0, "t1w_path"] = str(uncompressed)
     prepared(first, folder)
     shutil.copy(uncompressed, path)
-    with pytest.raises((DataError, ImageError), match="rename it to .nii"):
+    with pytest.raises((DataError, ImageError), match=r"rename it to \.nii"):
         prepared(participants, folder)
 
 
