@@ -95,8 +95,8 @@ def entry_key(content: str, mask_content: str | None, source: Source, settings: 
     also if the same content was prepared from a file with the right name.
     """
     said = source.space, source.orientation, source.space_check
-    said += Path(source.path).suffix, Path(source.mask_path or "").suffix
-    recipe = [ALGORITHM, content, mask_content, *said, asdict(settings)]
+    endings = Path(source.path).suffix, Path(source.mask_path or "").suffix
+    recipe = [ALGORITHM, content, mask_content, *said, *endings, asdict(settings)]
     return sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
 
 
