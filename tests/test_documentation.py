@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 
 from xai_brain.cli import COMMANDS, TOOLS
 from xai_brain.config.compose import compose
-from xai_brain.config.overrides import literal
-from xai_brain.tools.sweep import first_value
+from xai_brain.config.overrides import first_value, literal
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -16,12 +16,13 @@ from hydra.errors import MissingConfigException
 from xai_brain import compose
 from xai_brain.cli import main
 from xai_brain.config.compose import format_config_error
+from xai_brain.config.overrides import first_value
 from xai_brain.config.setting import ConfigError
 from xai_brain.metrics.ranking import lower_is_better, ranking, t_interval
 from xai_brain.runs.directory import read_json, read_tsv, write_json
 from xai_brain.statistics.sweeps import SweepError, read_sweep, settings_of, swept_keys
 from xai_brain.study.training.folds import one_fold
-from xai_brain.tools.sweep import first_value, plan_sweep
+from xai_brain.tools.sweep import plan_sweep
 
 JOBS = [
     (["trainer.lr=0.001", "seeds=[0]"], "complete", {"test/auroc": 0.6}),

@@ -76,13 +76,6 @@ def test_a_run_directory_may_be_positional(command, tmp_path, capsys):
     assert error_of(capsys, command, f"run_dir={folder}").startswith(expected)
 
 
-def test_a_missing_folder_is_reported_before_settings_are_read(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("xai_brain.config.compose.compose", lambda *_, **__: pytest.fail("was read"))
-    folder = tmp_path / "nowhere"
-    message = error_of(capsys, "run", "data=bids", f"data.root={folder}")
-    assert message == f"xai-brain: data.root={folder}: there is no such folder"
-
-
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 @pytest.mark.parametrize(
     ("typed", "expected"),

@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xai_brain.config.command_help import COMMANDS, STAGES, TOOLS, command_help, general_help
+from xai_brain.config.command_help import COMMANDS, PRINTING, STAGES, TOOLS, command_help, general_help
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 VERBOSITY_FLAGS = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
 # of Hydra: several jobs, and showing settings
 FLAGS = ("-m", "--multirun", "-c", "--cfg", "-p", "--package", "--resolve", "-i", "--info")
+
+VALUE_FLAGS = ("-c", "--cfg", "-p", "--package", "-i", "--info")  # the next argument belongs to the flag
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,9 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         with temporary_verbosity(chosen[0] if chosen else None), log_seconds(f"xai-brain {command}"):
-            if command not in TOOLS and _is_first_process():
+            if command not in PRINTING and _is_first_process():
                 log(f"xai-brain {command}: starting")
-            return _function("tools", command)(rest) if command in TOOLS else _start(command, rest)
+            return _start_tool(command, rest) if command in TOOLS else _start(command, rest)
     except KeyboardInterrupt:
         return _fail("stopped; what is finished is kept, start again to go on", 130)
     except Exception as error:
@@ -70,10 +73,25 @@ def _is_first_process() -> bool:
     return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
+def _start_tool(command: str, rest: list[str]) -> int:
+    """Run a tool; folders that do not exist are refused before its module is imported."""
+    from xai_brain.config.inputs import require_folder, require_run, require_sweep
+
+    required = {"verify": require_run, "collect": require_sweep}
+    for text in rest:
+        key, equals, value = text.partition("=")
+        if key in ("maps", "data.root") and value:
+            require_folder(key, value)
+        elif command in required and (not equals or key == "run_dir"):
+            required[command](Path(value or text).expanduser())
+    status: int = _function("tools", command)(rest)
+    return status
+
+
 def _start(command: str, rest: list[str]) -> int:
-    from xai_brain.config.compose import compose
     from xai_brain.config.setting import ConfigError
     from xai_brain.parallel.progress import log_seconds
+    from xai_brain.study.command_settings import command_settings
 
     if "TORCHELASTIC_RUN_ID" in os.environ and (command not in ("train", "run") or "-m" in rest):
         raise ConfigError(
@@ -81,15 +99,14 @@ def _start(command: str, rest: list[str]) -> int:
             "run` without -m; other stages are divided with shard=1/8"
         )
     _check_flags(rest)
+    rest = _with_run_dir(command, rest)
     if any(argument.startswith("-") for argument in rest):
         return _start_hydra(command, rest)
     if alone := [text for text in rest if text.startswith(("sweep=", "launcher="))]:
         raise ConfigError(f"{alone[0]} is for several jobs: add -m")
-    rest = _with_run_dir(command, rest)
-    _check_folders(command, rest)
     with log_seconds("settings"):
-        cfg = _settings_of_a_run(command, rest) or compose(command, rest)
-    _execute(command, cfg)
+        config = command_settings(command, rest)
+    _execute(command, config)
     return 0
 
 
@@ -97,7 +114,9 @@ def _with_run_dir(command: str, rest: list[str]) -> list[str]:
     """Arguments in which the run directory has its name: ``xai-brain evaluate outputs/demo``."""
     from xai_brain.config.setting import ConfigError
 
+    of_flags = [following for flag, following in pairwise(rest) if flag in VALUE_FLAGS]
     plain = [text for text in rest if "=" not in text and not text.startswith(("-", "~"))]
+    plain = [text for text in plain if text not in of_flags]
     if not plain:
         return rest
     if command not in STAGES:
@@ -105,21 +124,6 @@ def _with_run_dir(command: str, rest: list[str]) -> list[str]:
     if len(plain) > 1 or any(text.startswith("run_dir=") for text in rest):
         raise ConfigError(f"{' '.join(plain)}: xai-brain {command} takes one run directory")
     return [f"run_dir={text}" if text == plain[0] else text for text in rest]
-
-
-def _check_folders(command: str, rest: list[str]) -> None:
-    """Refuse folders that do not exist before anything heavy is imported."""
-    from xai_brain.config.setting import ConfigError
-
-    for text in rest:
-        key, _, value = text.partition("=")
-        path = Path(value.strip("'\"")).expanduser()
-        if key == "data.root" and not path.exists() and "${" not in value:
-            raise ConfigError(f"{text}: there is no such folder")
-        if key == "run_dir" and command in STAGES and not (path / "config.yaml").exists():
-            raise ConfigError(
-                f"{path / 'config.yaml'}: there is no run; start with `xai-brain train` or `xai-brain run`"
-            )
 
 
 def _check_flags(rest: list[str]) -> None:
@@ -132,19 +136,6 @@ def _check_flags(rest: list[str]) -> None:
             following = rest[n + 1] if n + 1 < len(rest) and not equals else value
             written = f"{name}={following or '<value>'}"
             raise ConfigError(f"{text}: there is no such flag; a setting is written {written}")
-
-
-def _settings_of_a_run(command: str, overrides: list[str]) -> object | None:
-    """Settings that begin with those of an existing run; None of commands that begin anew."""
-    if command == "predict":
-        from xai_brain.study.training.predict_settings import predict_settings
-
-        return predict_settings(overrides)
-    if command in STAGES:
-        from xai_brain.config.saved import stage_settings
-
-        return stage_settings(command, overrides)
-    return None
 
 
 def _execute(command: str, cfg: object) -> None:
@@ -172,7 +163,8 @@ def _start_hydra(command: str, rest: list[str]) -> int:
     from xai_brain.config.overrides import literal, quoted, split_commas, unquoted
     from xai_brain.config.setting import ConfigError
     from xai_brain.parallel.verbosity import LOGGER
-    from xai_brain.tools.sweep import first_value, plan_sweep, summarize_jobs, tolerate_failed_jobs
+    from xai_brain.study.command_settings import check_jobs
+    from xai_brain.tools.sweep import plan_sweep, summarize_jobs, tolerate_failed_jobs
 
     multirun = bool({"-m", "--multirun"} & set(rest))
     rest = [literal(text, multirun) for text in rest]
@@ -183,8 +175,10 @@ def _start_hydra(command: str, rest: list[str]) -> int:
     alone = [text for text in given if text.startswith(("sweep=", "launcher="))]
     if alone and not multirun and not shown:
         raise ConfigError(f"{alone[0]} is for several jobs: add -m")
-    if command not in STAGES:
-        compose(command, [first_value(text) for text in given], checked=False)
+    if multirun:
+        check_jobs(command, given)
+    elif command not in STAGES:
+        compose(command, given, checked=False)
     more: list[str] = []
     start = time.time()
     if multirun:
@@ -221,8 +215,7 @@ def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from xai_brain.config.checks import read_config
-    from xai_brain.config.compose import complete
+    from xai_brain.study.command_settings import command_settings, settings_of_job
     from xai_brain.tools.sweep import run_recorded
 
     command = HydraConfig.get().job.config_name
@@ -231,21 +224,12 @@ def _job(cfg: DictConfig) -> float | None:
         text for text in HydraConfig.get().overrides.task if text.split("=")[0] not in ("sweep", "launcher")
     ]
     if HydraConfig.get().mode != RunMode.MULTIRUN:
-        if settings := _settings_of_a_run(command, given):
-            _execute(command, settings)
-            return None
-        complete(cfg, given)
-        read_config(cfg)
-        _execute(command, cfg)
+        _execute(command, command_settings(command, given))
         return None
 
     def work() -> None:
         own = [*given, f"run_dir={cfg.run_dir}"] if command == "predict" else given
-        settings = _settings_of_a_run(command, own)
-        if settings is None:
-            complete(cfg, given)
-            read_config(cfg)
-        _execute(command, settings or cfg)
+        _execute(command, settings_of_job(command, own, cfg))
 
     if command not in STAGES:
         cfg.run_dir = HydraConfig.get().runtime.output_dir

@@ -21,6 +21,8 @@ COMMANDS = {
 }
 # commands with their own arguments instead of settings
 TOOLS = ("view", "import-maps", "cache", "collect", "verify", "settings", "completion")
+# commands whose output is read by other programs, so that nothing else is printed
+PRINTING = ("settings", "completion")
 # commands that use the settings of an existing run
 STAGES = ("baselines", "explain", "evaluate", "validate", "report")
 

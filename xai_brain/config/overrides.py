@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import QuotedString
+from hydra.core.override_parser.types import IntervalSweep, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -133,6 +133,25 @@ def split_commas(value: str) -> list[str]:
     text = r"\s*(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")\s*"
     many = rf"\[(?:{text}|[^\],]*)(?:,(?:{text}|[^\],]*))*\]"
     return [found[0] for found in re.finditer(rf"(?<![^,])(?:{text}|{many}|[^,]*)(?=,|$)", value)]
+
+
+def all_values(override: str) -> list[str]:
+    """The overrides of the jobs that one override of a sweep asks for; of an interval only its start."""
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except Exception:  # compose reports the error
+        return [override]
+    if not parsed.is_sweep_override():
+        return [override]
+    key = override.split("=")[0]
+    if isinstance(value := parsed.value(), IntervalSweep):
+        return [f"{key}={value.start}"]
+    return [f"{key}={each}" for each in parsed.sweep_string_iterator()]
+
+
+def first_value(override: str) -> str:
+    """An override of a sweep with its first value, to be checked before any job starts."""
+    return all_values(override)[0]
 
 
 def finish(cfg: DictConfig) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from xai_brain.config.checks import check_code, editable, read_config, structured, typed
+from xai_brain.config.checks import check_code, editable, structured, typed
 from xai_brain.config.compose import compose
+from xai_brain.config.inputs import check_paths, require_run
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.text_tables import read_text
@@ -124,14 +125,22 @@ def stage_settings(command: str, overrides: list[str]) -> Config:
     Raises
     ------
     ConfigError
-        The run directory contains no run, or a setting belongs to training.
+        The run directory contains no run, a setting belongs to training, or names a file that does not exist.
     """
+    config = merged_settings(command, overrides)
+    check_code(config)
+    return config
+
+
+def merged_settings(command: str, overrides: list[str]) -> Config:
+    """`stage_settings` without the check of the code that they name, which imports it."""
     removed = [text.removeprefix("~attribution.") for text in overrides if text.startswith("~attribution.")]
     overrides = [text for text in overrides if not text.startswith("~attribution.")]
     given = [override.lstrip("+~").split("=")[0].split("@")[0] for override in overrides]
     # values are read from here, the rest from the run; some cohort must be there for data.* to be settings
     cohort = [] if {"data", "experiment"} & set(given) else ["data=synthetic"]
     composed = compose(command, [*cohort, *overrides], checked=False)
+    check_paths(composed, given)
     run_dir = Path(composed.run_dir)
     cfg = editable(_read(run_dir))
     saved_trust = list(cfg.trusted_modules)
@@ -150,14 +159,12 @@ def stage_settings(command: str, overrides: list[str]) -> Config:
         _remove_method(cfg, run_dir, label)
     cfg.run_dir, cfg.overwrite = composed.run_dir, composed.overwrite
     require_trust(run_dir, saved_trust, composed.trusted_modules)
-    return read_config(cfg)
+    return typed(cfg)
 
 
 def _read(run_dir: Path) -> Config:
-    path = run_dir / "config.yaml"
-    if not path.exists():
-        raise ConfigError(f"{path}: there is no run; start with `xai-brain train` or `xai-brain run`")
-    return saved_settings(path)
+    require_run(run_dir)
+    return saved_settings(run_dir / "config.yaml")
 
 
 def require_trust(run_dir: Path, saved: Sequence[str], given: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 from xai_brain.data.layouts import bids, caps, hcp, ixi, oasis, table
 from xai_brain.data.layouts.found import Found, join
 from xai_brain.io.problems import DataError, Problems
-from xai_brain.io.tables import numbers
+from xai_brain.io.tables import numbers, read_participants
 from xai_brain.task.build import build_task
 from xai_brain.task.labels import LabelRule, find_column, sex_spelling
 from xai_brain.task.protocol import Task
@@ -26,6 +26,12 @@ SOURCES: dict[str, Callable[..., Found]] = {
     "table": table.find,
 }
 LATER = ("volume_path", "volume_mask_path", "sha256")  # columns of the prepared cohort
+# layouts whose tables can be read without looking for images
+LINES: dict[str, Callable[[Path, list[str] | None, str], pd.DataFrame]] = {
+    **dict.fromkeys(("bids", "caps", "table"), lambda root, tables, _: read_participants(root, tables)),
+    "hcp": hcp.read_lines,
+    "ixi": lambda root, tables, _: ixi.read_lines(root, tables),
+}
 UNKNOWN = "unknown"  # label of participants without a label
 CONFOUNDS = ("age", "sex", "site", "family_id")
 
@@ -108,6 +114,25 @@ def load_participants(
     participants["label"] = participants["label"].astype(str)
     participants["target"] = targets.values[kept].tolist()
     return participants
+
+
+def read_lines(
+    layout: str, root: str | Path, tables: list[str] | None, rule: LabelRule, task: Task
+) -> pd.DataFrame:
+    """Lines of the tables of a cohort with label and target, whether or not there are images.
+
+    Columns that only file names or tables of sessions contain are missing.
+
+    Raises
+    ------
+    DataError
+        A table is missing or not valid, or has no column of the label.
+    """
+    root = Path(root).expanduser()
+    lines = LINES[layout](root, tables, rule.column)
+    targets = task.read_targets(lines[find_column(lines, rule.column, str(root))], rule, str(root))
+    kept = (targets.reasons == "").to_numpy()
+    return _with_confounds(lines).assign(label=targets.labels, target=targets.values)[kept]
 
 
 def _accepted(layout: str, label: str, source: dict[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xai_brain.config.inputs import PLAN, RECORD, require_sweep
 from xai_brain.config.overrides import unquoted
 from xai_brain.runs.directory import RunDirectory, read_json
 
-PLAN, RECORD = "sweep.json", "job.json"
 COMPLETE, FAILED, MISSING = "complete", "failed", "missing"
 REPLICATES = ("seeds", "folds.only", "data.cohort.seed", "folds.random_state")  # the same asked again
 UNFINISHED = "begun, not finished: it is running, or was killed"
@@ -24,7 +24,7 @@ WHERE = ("sweep", "launcher", "overwrite", "run_dir")  # of how jobs are started
 
 
 class SweepError(ValueError):
-    """A directory without a sweep, or a metric that no job has."""
+    """A metric that no job has, or arguments that name no sweep."""
 
 
 def settings_of(overrides: list[str]) -> dict[str, str]:
@@ -57,13 +57,12 @@ def read_sweep(folder: Path) -> pd.DataFrame:
 
     Raises
     ------
-    SweepError
+    ConfigError
         The directory contains no sweep.
     """
+    require_sweep(folder)
     plan = read_json(folder / PLAN) if (folder / PLAN).exists() else {}
-    there = {path.parent.name for path in folder.glob(f"*/{RECORD}")} if folder.is_dir() else set()
-    if not plan and not there:
-        raise SweepError(f"{folder}: there is no sweep; the folder of its jobs is needed, as outputs/<name>")
+    there = {path.parent.name for path in folder.glob(f"*/{RECORD}")}
     planned: dict[str, list[str]] = plan.get("jobs") or {}
     names = sorted(planned or there, key=_natural)
     rows, asked = [], []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from xai_brain.config.inputs import PLAN
 from xai_brain.io.atomic import write_atomic
 from xai_brain.metrics.detection import detection_curve, found_effects, mask_name, smallest_effects
 from xai_brain.metrics.ranking import ranking
@@ -13,7 +14,7 @@ from xai_brain.parallel.progress import log
 from xai_brain.reporting.figures.style import style
 from xai_brain.reporting.figures.sweeps import curves_figure, ranking_figure, smallest_figure
 from xai_brain.runs.directory import read_json, write_tsv
-from xai_brain.statistics.sweeps import COMPLETE, PLAN, REPLICATES, SweepError, is_whole, read_sweep
+from xai_brain.statistics.sweeps import COMPLETE, REPLICATES, SweepError, is_whole, read_sweep
 
 DPI = 130
 PLACE_AND_SIZE = (  # of a planted effect; other random states are replicates

@@ -13,6 +13,7 @@ import pandas as pd
 
 from xai_brain.config.checks import read_config
 from xai_brain.config.compose import compose
+from xai_brain.config.inputs import require_folder
 from xai_brain.config.saved import stage_settings
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
@@ -77,9 +78,8 @@ def import_maps(arguments: list[str]) -> int:
     overrides = [text for text in arguments if not text.startswith(("maps=", "method="))]
     if not given.get("maps"):
         raise ConfigError("no value for maps; give the folder of the maps, maps=/path/to/folder")
+    require_folder("maps", given["maps"])
     folder = Path(given["maps"]).expanduser()
-    if not folder.is_dir():
-        raise ConfigError(f"maps={folder}: there is no such folder")
     found = list(find_external_maps(folder, given.get("method")))
     config, run, participants = _open_run(overrides)
     maps, unknown_ids = _match_cohort(found, participants, folder)

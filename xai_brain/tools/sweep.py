@@ -22,33 +22,20 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.config.compose import conf_dir, format_config_error, register_schemas
+from xai_brain.config.inputs import PLAN, RECORD
+from xai_brain.config.overrides import first_value
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.progress import format_error, log, log_error
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, write_json
-from xai_brain.statistics.sweeps import COMPLETE, FAILED, MISSING, PLAN, RECORD, settings_of, swept_keys
+from xai_brain.statistics.sweeps import COMPLETE, FAILED, MISSING, settings_of, swept_keys
 
 FIXED = ("name", "run_dir")  # all jobs of a sweep are in one folder
-
-
-def first_value(override: str) -> str:
-    """An override of a sweep with its first value, to be checked before any job starts."""
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except Exception:  # compose reports the error
-        return override
-    if not parsed.is_sweep_override():
-        return override
-    key = override.split("=")[0]
-    if isinstance(value := parsed.value(), IntervalSweep):
-        return f"{key}={value.start}"
-    return f"{key}={next(iter(parsed.sweep_string_iterator()))}"
 
 
 def plan_sweep(command: str, overrides: list[str]) -> tuple[Path, list[str]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xai_brain.config.inputs import require_run
 from xai_brain.config.overrides import expanded
 from xai_brain.config.saved import is_unaltered, saved_settings
 from xai_brain.config.schema import Config
@@ -79,8 +80,7 @@ def verify(arguments: list[str]) -> int:
     if len(folders) != 1 or len(roots) > 1:
         raise ConfigError("usage: xai-brain verify <run_dir> [data.root=<folder>]")
     run = RunDirectory(Path(folders[0]).expanduser())
-    if not run.config.exists():
-        raise ConfigError(f"{run.config}: there is no run; give the folder of a run")
+    require_run(run.path)
     config = saved_settings(run.config)
     if roots:
         config.data.root = expanded(roots[0])

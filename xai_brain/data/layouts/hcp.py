@@ -50,13 +50,7 @@ def find(
         Participants without an image are excluded without a message, because the tables list the whole study.
     """
     require_folder(root, "the folder that contains the six-digit ids")
-    paths = table_paths(root, tables or []) or sorted(
-        path for path in root.glob("*.csv") if re.match(r"(un)?restricted", path.name, re.IGNORECASE)
-    )
-    if not paths:
-        raise DataError(
-            f"{root}: contains no unrestricted*.csv; give it with data.tables=[/path/to/unrestricted.csv]"
-        )
+    paths = _tables(root, tables)
     images = _images(root, image, problems)
     if not images:
         raise DataError(
@@ -65,6 +59,22 @@ def find(
         )
     where = " + ".join(map(str, paths))
     return Found(_participants(paths, label), images, where, require_images=False)
+
+
+def read_lines(root: Path, tables: list[str] | None, label: str) -> pd.DataFrame:
+    """Lines of the tables with age, sex and family, also of participants without an image."""
+    return _participants(_tables(root, tables), label)
+
+
+def _tables(root: Path, tables: list[str] | None) -> list[Path]:
+    paths = table_paths(root, tables or []) or sorted(
+        path for path in root.glob("*.csv") if re.match(r"(un)?restricted", path.name, re.IGNORECASE)
+    )
+    if not paths:
+        raise DataError(
+            f"{root}: contains no unrestricted*.csv; give it with data.tables=[/path/to/unrestricted.csv]"
+        )
+    return paths
 
 
 def _images(root: Path, image: str | None, problems: Problems) -> list[dict[str, Any]]:

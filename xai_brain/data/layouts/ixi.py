@@ -45,12 +45,7 @@ def find(
         contains 581.
     """
     require_folder(root, "the folder that contains T1 and IXI.xls")
-    names = tables or [name for name in TABLES if (root / name).is_file()][:1]
-    if not names:
-        raise DataError(
-            f"{root}: contains no IXI.xls or IXI.csv; name the table with data.tables=[/path/to/it]"
-        )
-    (path,) = table_paths(root, names[:1])
+    path = _table(root, tables)
     patterns = [image] if image else FOLDERS
     files = next((found for pattern in patterns if (found := _files(root, pattern))), [])
     if not files:
@@ -58,6 +53,20 @@ def find(
             f"{root}: no image {' or '.join(patterns)}; set data.root, or data.image to a pattern"
         )
     return Found(_participants(path, problems), _images(files, problems), str(path), require_images=False)
+
+
+def read_lines(root: Path, tables: list[str] | None) -> pd.DataFrame:
+    """Lines of the table with sex and age, also of participants without an image."""
+    return _participants(_table(root, tables), Problems("skip"))
+
+
+def _table(root: Path, tables: list[str] | None) -> Path:
+    names = tables or [name for name in TABLES if (root / name).is_file()][:1]
+    if not names:
+        raise DataError(
+            f"{root}: contains no IXI.xls or IXI.csv; name the table with data.tables=[/path/to/it]"
+        )
+    return table_paths(root, names[:1])[0]
 
 
 def _files(root: Path, pattern: str) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xai_brain.config.inputs import require_report_card
 from xai_brain.config.saved import saved_settings
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
@@ -92,8 +93,7 @@ def write_calibration(config: Config, run: RunDirectory) -> None:
         return
     other = RunDirectory(Path(config.evaluation.calibration).expanduser())
     where = f"evaluation.calibration={other.path}"
-    if not other.config.exists() or not other.evaluation("report_card").exists():
-        raise ConfigError(f"{where}: has no report card; make one with xai-brain run experiment=report_card")
+    require_report_card(str(other.path))
     theirs = saved_settings(other.config)
     if not theirs.planted.kind:
         raise ConfigError(f"{where}: no effect was planted there, so the true location is not known")

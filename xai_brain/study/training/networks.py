@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from xai_brain.config.inputs import require_networks
 from xai_brain.config.saved import saved_settings
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
@@ -130,11 +131,8 @@ def trained_run(config: Config) -> tuple[Config, RunDirectory]:
     ConfigError
         It is not a run, or its training is not complete.
     """
+    require_networks(str(config.networks))
     run = RunDirectory(config.networks_path)
-    if not run.config.exists():
-        raise ConfigError(
-            f"networks={config.networks}: {run.config} does not exist; name the folder of a run"
-        )
     settings = saved_settings(run.config)
     if settings.networks:
         raise ConfigError(f"networks={config.networks}: has no networks of its own, name {settings.networks}")
