@@ -107,7 +107,8 @@ def test_what_is_in_the_way_is_named(cohort, tmp_path):
 
 
 def test_nothing_is_left_behind_when_it_fails(tmp_path):
-    def stop(done, n_subjects):
+    def stop(numbers):
+        yield numbers[0]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

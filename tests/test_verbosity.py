@@ -84,11 +84,24 @@ def test_flags_are_accepted_before_and_after_the_command(flag, capsys, tmp_path)
         assert main(arguments) == 0
         assert capsys.readouterr() == ("", "")
     assert main(["cache", "info", folder]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'none'}: nothing is cached yet\n"
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "xai-brain cache: starting"
+    assert second == f"{tmp_path / 'none'}: nothing is cached yet"
     assert main(["cache", "info", folder, "--verbose"]) == 0
     out = capsys.readouterr().out
     assert "nothing is cached yet" in out
     assert re.search(r"xai-brain cache: \d+\.\d\d s", out)
+
+
+def test_short_work_is_reported_only_if_it_takes_long(capsys, monkeypatch):
+    seconds = iter([0.0, 0.1, 0.2, 0.3])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    assert list(track([1], "short", brief=True)) == [1]
+    assert capsys.readouterr().out == ""
+    seconds = iter([0.0, 0.0, 0.1, 20.0, 40.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    assert list(track("ab", "long", brief=True)) == ["a", "b"]
+    assert capsys.readouterr().out.splitlines() == ["long: 1/2, 0.1/s, 20 s left", "long: 2/2, 40.0 s"]
 
 
 def test_errors_appear_when_quiet(small_run, capsys):

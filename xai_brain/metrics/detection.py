@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from xai_brain.io.text_tables import read_text
 from xai_brain.metrics.report_card import T_MAP
+from xai_brain.parallel.progress import ShowProgress
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.statistics.bootstrap import bootstrap_mean
 from xai_brain.statistics.classification import classification_metrics
@@ -127,7 +128,12 @@ def _predicted(run: RunDirectory) -> pd.DataFrame:
     )
 
 
-def detection_curve(found: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0) -> pd.DataFrame:
+def detection_curve(
+    found: pd.DataFrame,
+    n_bootstrap: int = 1000,
+    random_state: int = 0,
+    progress: ShowProgress = iter,
+) -> pd.DataFrame:
     """Relevance rank of every method by place and size, with intervals over participants.
 
     Parameters
@@ -135,6 +141,7 @@ def detection_curve(found: pd.DataFrame, n_bootstrap: int = 1000, random_state: 
     found : pandas.DataFrame
         Rows of `found_effects` of all jobs; those of one participant (seeds, jobs) are averaged first.
     n_bootstrap, random_state : int
+    progress : function that wraps the list of places and sizes
 
     Returns
     -------
@@ -145,7 +152,7 @@ def detection_curve(found: pd.DataFrame, n_bootstrap: int = 1000, random_state: 
         kind ``network`` contain the test AUROC, because maps cannot show an effect that the network ignores.
     """
     rows: list[dict[str, Any]] = []
-    for where, part in found.groupby(WHERE, sort=True):
+    for where, part in progress(list(found.groupby(WHERE, sort=True))):
         about = dict(zip(WHERE, where, strict=True))
         here = []
         maps = part[part["kind"] != "network"]

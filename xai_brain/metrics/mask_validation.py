@@ -30,6 +30,7 @@ from torch import nn
 from xai_brain.attribution.model_state import preserved
 from xai_brain.attribution.perturbation.eval_copy import eval_copy
 from xai_brain.attribution.reduced_precision import reliable_precision
+from xai_brain.parallel.progress import ShowProgress
 from xai_brain.statistics.bootstrap import draw_counts, multinomial_counts, percentile_interval
 from xai_brain.statistics.classification import figures_of_draws, probabilities_of
 from xai_brain.task.build import task_of_table
@@ -80,7 +81,10 @@ def masked_probabilities(
 
 
 def validation_table(
-    predictions: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0
+    predictions: pd.DataFrame,
+    n_bootstrap: int = 1000,
+    random_state: int = 0,
+    progress: ShowProgress = iter,
 ) -> pd.DataFrame:
     """Metrics of all masks with intervals over participants, and their differences from random masks.
 
@@ -93,6 +97,7 @@ def validation_table(
         Participants are drawn within class and fold, the same for all masks; random masks are also drawn;
         seeds are averaged. ``auroc`` is the mean over folds.
     random_state : int, default 0
+    progress : function that wraps the list of masks
 
     Returns
     -------
@@ -106,7 +111,8 @@ def validation_table(
     images = images.set_index(["participant_id", "session_id"])[["target", "fold"]]
     draws = _draws(images, n_bootstrap, random_state)
     found = {}
-    for condition, rows in predictions.groupby(CONDITION, sort=False, dropna=False):
+    conditions = list(predictions.groupby(CONDITION, sort=False, dropna=False))
+    for condition, rows in progress(conditions):
         replicates, numbers, there = _replicates(rows, images.index)
         targets, folds = (images[name].to_numpy()[there] for name in ("target", "fold"))
         n_subjects = images.index[there].get_level_values("participant_id").nunique()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.metrics.table import METRICS
+from xai_brain.parallel.progress import ShowProgress
 from xai_brain.statistics.bootstrap import over_subjects
 
 COLUMNS = ["method", "kind", "metric", "title", "value", "ci_low", "ci_high", "chance", "n_subjects"]
@@ -20,7 +21,12 @@ UNCHANGED, SIMILAR = 0.8, 0.5  # thresholds of Spearman similarities in the verd
 WEAK = 0.5  # of the t-map's relevance rank; below it most of the highest voxels are outside the effect
 
 
-def report_card(rows: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0) -> pd.DataFrame:
+def report_card(
+    rows: pd.DataFrame,
+    n_bootstrap: int = 1000,
+    random_state: int = 0,
+    progress: ShowProgress = iter,
+) -> pd.DataFrame:
     """Means over participants with bootstrap intervals.
 
     Parameters
@@ -29,6 +35,7 @@ def report_card(rows: pd.DataFrame, n_bootstrap: int = 1000, random_state: int =
         method, kind (method or baseline), metric, participant_id, value, chance; rows of one participant
         (sessions, seeds) are averaged first.
     n_bootstrap, random_state : int
+    progress : function that wraps the list of methods and metrics
 
     Returns
     -------
@@ -36,7 +43,8 @@ def report_card(rows: pd.DataFrame, n_bootstrap: int = 1000, random_state: int =
         The columns of `COLUMNS`.
     """
     table = []
-    for (method, kind, metric), part in rows.groupby(["method", "kind", "metric"], sort=False):
+    parts = list(rows.groupby(["method", "kind", "metric"], sort=False))
+    for (method, kind, metric), part in progress(parts):
         subjects = part.groupby("participant_id")[["value", "chance"]].mean()
         figures = over_subjects(
             subjects["value"].to_numpy(), subjects["chance"].to_numpy(), n_bootstrap, random_state

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xai_brain.parallel.verbosity import LOGGER
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 T = TypeVar("T")
+ShowProgress = Callable[[Any], Iterable[Any]]  # wraps what is iterated over, as `track` does
 PLAIN_EVERY_SECONDS = 15
+BRIEF_SECONDS = 1  # work that usually takes less is not reported
 
 
 def log(message: RenderableType, level: int = logging.INFO) -> None:
@@ -67,7 +69,7 @@ def format_error(error: Exception) -> str:
     return text if known and text else f"{type(error).__name__}: {text} (XAI_BRAIN_DEBUG=1 shows where)"
 
 
-def track(items: Iterable[T], description: str) -> Iterator[T]:
+def track(items: Iterable[T], description: str, *, brief: bool = False) -> Iterator[T]:
     """Iterate with progress, which is not shown with the verbosity "quiet".
 
     Parameters
@@ -75,13 +77,15 @@ def track(items: Iterable[T], description: str) -> Iterator[T]:
     items : sized iterable
     description : str
         The work, e.g. ``"explain fold 1, GradCAM"``.
+    brief : bool, default False
+        The work is usually short: its last line is left out if it took less than a second.
     """
     items = items if isinstance(items, Sized) else list(items)
     total, start = len(items), time.monotonic()
     if not LOGGER.isEnabledFor(logging.INFO):
         yield from items
     elif not sys.stdout.isatty():
-        yield from _plain(items, description, total)
+        yield from _plain(items, description, total, BRIEF_SECONDS if brief else 0)
     else:
         with _bar() as progress:
             yield from progress.track(items, total=total, description=description)
@@ -112,7 +116,7 @@ def _bar() -> Progress:
     )
 
 
-def _plain(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+def _plain(items: Iterable[T], description: str, total: int, least_seconds: float) -> Iterator[T]:
     start = logged = time.monotonic()
     for done, item in enumerate(items):
         if time.monotonic() - logged > PLAIN_EVERY_SECONDS:
@@ -123,7 +127,8 @@ def _plain(items: Iterable[T], description: str, total: int) -> Iterator[T]:
             )
             log(f"{description}: {done}/{total}, {rate}")
         yield item
-    log(f"{description}: {total}/{total}, {time.monotonic() - start:.1f} s")
+    if (seconds := time.monotonic() - start) >= least_seconds:
+        log(f"{description}: {total}/{total}, {seconds:.1f} s")
 
 
 class EpochLines:

@@ -19,15 +19,18 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def write_all(write: Callable[[T], None], items: Iterable[T]) -> None:
+def write_all(write: Callable[[T], None], items: Iterable[T], description: str | None = None) -> None:
     """Call ``write(item)`` for all of them, in one thread per core: compressing releases the lock of Python.
 
-    What the first one raises is raised; those that were begun are finished.
+    What the first one raises is raised; those that were begun are finished. With a description, progress is
+    shown.
     """
-    start_writing(write, items)()
+    start_writing(write, items, description)()
 
 
-def start_writing(write: Callable[[T], None], items: Iterable[T]) -> Callable[[], None]:
+def start_writing(
+    write: Callable[[T], None], items: Iterable[T], description: str | None = None
+) -> Callable[[], None]:
     """As `write_all`, but return at once, with a function that waits for the end of the writing."""
     pool = ThreadPoolExecutor(available_cores())
     futures = [pool.submit(write, item) for item in items]
@@ -35,7 +38,7 @@ def start_writing(write: Callable[[T], None], items: Iterable[T]) -> Callable[[]
     def wait() -> None:
         with pool:
             try:
-                for future in futures:
+                for future in futures if description is None else track(futures, description, brief=True):
                     future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from joblib import Parallel, delayed
 
+from xai_brain.parallel.progress import ShowProgress
 from xai_brain.statistics.group_design import Design, GroupError
 from xai_brain.statistics.map_rows import MapRows
 
@@ -113,6 +114,7 @@ def compare_classes(
     brain_img: nib.Nifti1Image | None = None,
     tfce: bool = False,
     cluster_p: float | None = None,
+    progress: ShowProgress = iter,
 ) -> GroupTest:
     """Two-sided permutation test of a difference of two classes, given confounds, corrected over voxels.
 
@@ -134,6 +136,7 @@ def compare_classes(
         Also threshold-free cluster enhancement; takes many times as long.
     cluster_p : float, optional
         Uncorrected p that forms clusters, e.g. 0.001; sizes and masses are tested then too.
+    progress : function that wraps the list of blocks of voxels, without clusters
 
     Returns
     -------
@@ -176,7 +179,9 @@ def compare_classes(
         if n_perm * len(rows) * len(where) < PARALLEL_FROM:
             n_jobs = 1
         ordered = (columns[np.ix_(rows, block)] for block in blocks)
-        parts = Parallel(n_jobs=n_jobs)(delayed(_block)(b, design, n_perm, random_state) for b in ordered)
+        work = Parallel(n_jobs=n_jobs, return_as="generator")
+        found_in = work(delayed(_block)(b, design, n_perm, random_state) for b in ordered)
+        parts = [part for _, part in zip(progress(blocks), found_in, strict=True)]
         t = np.concatenate([part[0] for part in parts])
         null = np.max([part[1] for part in parts], axis=0)
     reached = len(null) - np.searchsorted(np.sort(null), np.abs(t), side="left")

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
+from xai_brain.parallel.progress import ShowProgress
 from xai_brain.statistics.bootstrap import multinomial_counts, percentile_interval
 from xai_brain.statistics.group_design import Design, GroupError, design_messages, make_design
 from xai_brain.statistics.region_regression import bootstrap_differences, permutation_test
@@ -128,6 +129,7 @@ def compare_classes(
     random_state: int = 0,
     measures: Sequence[str] = MEASURES,
     report: Callable[[str], None] = lambda text: None,
+    progress: ShowProgress = iter,
 ) -> pd.DataFrame:
     """Differences of the later class minus the earlier class in every region, adjusted for confounds.
 
@@ -153,6 +155,7 @@ def compare_classes(
     report : callable, optional
         Receives a message for each dropped confound, for excluded participants, and for classes that cannot
         be compared.
+    progress : function that wraps the list of methods
 
     Returns
     -------
@@ -170,7 +173,7 @@ def compare_classes(
     Freedman & Lane 1983, J Bus Econ Stat 1:292. Winkler et al. 2014, NeuroImage 92:381.
     """
     found = []
-    for method, rows in table.groupby("method", sort=False):
+    for method, rows in progress(list(table.groupby("method", sort=False))):
         for measure in measures:
             values, subjects, regions = subject_means(rows, measure)
             if not len(regions):

@@ -197,7 +197,10 @@ def synthetic_root(config: Config) -> Path:
     if not root.exists():
         remove_partial_files(root.parent)
         run_exclusive(
-            locks(cache), f"synthetic-{key}", lambda: make_synthetic_cohort(root, settings), root.exists
+            locks(cache),
+            f"synthetic-{key}",
+            lambda: make_synthetic_cohort(root, settings, lambda numbers: track(numbers, "make the cohort")),
+            root.exists,
         )
     return make_synthetic_cohort(root, settings)  # checks the existing files
 

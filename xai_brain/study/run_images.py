@@ -85,7 +85,7 @@ def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid, orientatio
             save_img(data, grid.affine, truth, space=run.space)
         save_img(scale_to_uint8(volume, mask), grid.affine, path, space=run.space)
 
-    write_all(write, cohort.to_dict("records"))
+    write_all(write, cohort.to_dict("records"), "write images")
 
 
 def image_paths(run: RunDirectory, row: dict[Hashable, Any]) -> tuple[Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from xai_brain.config.inputs import PLAN
 from xai_brain.io.atomic import write_atomic
 from xai_brain.metrics.detection import detection_curve, found_effects, mask_name, smallest_effects
 from xai_brain.metrics.ranking import ranking
-from xai_brain.parallel.progress import log
+from xai_brain.parallel.progress import log, track
 from xai_brain.reporting.figures.style import style
 from xai_brain.reporting.figures.sweeps import curves_figure, ranking_figure, smallest_figure
 from xai_brain.runs.directory import read_json, write_tsv
@@ -106,14 +107,16 @@ def collect_detection(folder: Path, jobs: dict[str, str]) -> None:
     jobs : dict
         By job, for settings whose jobs are all complete: the swept settings other than effect and seed.
     """
-    read = (found_effects(folder / job, about) for job, about in jobs.items())
+    tracked = track(list(jobs.items()), "read maps of jobs", brief=True)
+    read = (found_effects(folder / job, about) for job, about in tracked)
     rows = [found for found in read if found is not None]
     if not rows:
         return
     found = pd.concat(rows, ignore_index=True)
     if len(found.drop_duplicates(["place", "size"])) < 2:
         return
-    curve = detection_curve(found)
+    bootstrap = partial(track, description="detection curve, bootstrap", brief=True)
+    curve = detection_curve(found, progress=bootstrap)
     smallest = smallest_effects(curve)
     write_tsv(curve, folder / "detection.tsv")
     write_tsv(smallest, folder / "detection_smallest.tsv")

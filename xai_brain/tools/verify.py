@@ -161,16 +161,16 @@ def _checkpoints(config: Config, run: RunDirectory, findings: Findings) -> dict[
     if not run.folds.exists():
         return {}
     found, seeds = {}, list(config.seeds)
-    for seed in seeds:
-        for fold in fold_numbers(read_tsv(run.folds)):
-            path, beside = run.checkpoint(fold, seed), run.checkpoint_about(fold, seed)
-            about = findings.read(beside, again)
-            expected = about.get("CheckpointSHA256")
-            findings.compare("networks", path, expected, again)
-            for name, content in about.get("TablesSHA256", {}).items():
-                findings.compare("tables", path.with_name(name), content, again)
-            if expected or path.is_file():
-                found[seed, fold] = expected or file_hash(path)
+    networks = [(seed, fold) for seed in seeds for fold in fold_numbers(read_tsv(run.folds))]
+    for seed, fold in track(networks, "check networks", brief=True):
+        path, beside = run.checkpoint(fold, seed), run.checkpoint_about(fold, seed)
+        about = findings.read(beside, again)
+        expected = about.get("CheckpointSHA256")
+        findings.compare("networks", path, expected, again)
+        for name, content in about.get("TablesSHA256", {}).items():
+            findings.compare("tables", path.with_name(name), content, again)
+        if expected or path.is_file():
+            found[seed, fold] = expected or file_hash(path)
     if not run.predictions.exists():
         findings.problems.append(f"{run.predictions}: is missing; run `xai-brain train` again")
         return found
@@ -260,14 +260,14 @@ MANIFESTS = {
 
 def _results(run: RunDirectory, findings: Findings) -> None:
     """Check tables, group maps, figures and the report by the manifests of their stages."""
-    for pattern, command in MANIFESTS.items():
-        for manifest in sorted(run.path.glob(pattern)):
-            content = findings.read(manifest, f"remove it and run `xai-brain {command}` again")
-            if content and "Files" not in content:  # written by an older version
-                findings.unknown["results"] = findings.unknown.get("results", 0) + 1
-                continue
-            for path, expected in manifest_files(manifest).items() if content else ():
-                findings.compare("results", path, expected, _repair_result(run, path, manifest, command))
+    commands = {path: command for name, command in MANIFESTS.items() for path in sorted(run.path.glob(name))}
+    for manifest, command in track(list(commands.items()), "check results", brief=True):
+        content = findings.read(manifest, f"remove it and run `xai-brain {command}` again")
+        if content and "Files" not in content:  # written by an older version
+            findings.unknown["results"] = findings.unknown.get("results", 0) + 1
+            continue
+        for path, expected in manifest_files(manifest).items() if content else ():
+            findings.compare("results", path, expected, _repair_result(run, path, manifest, command))
 
 
 def _repair_result(run: RunDirectory, path: Path, manifest: Path, command: str) -> str:

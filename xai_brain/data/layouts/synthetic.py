@@ -9,7 +9,6 @@ cohort is written as a BIDS derivative and read like real data.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -28,6 +27,7 @@ from xai_brain.data.planted.synthetic_subject import (
 )
 from xai_brain.io.atomic import partial_prefix
 from xai_brain.io.nifti import bids_name, get_grid, save_img
+from xai_brain.parallel.progress import ShowProgress
 from xai_brain.runs.directory import read_json, write_json, write_tsv
 
 RECIPE = 1  # to be increased when the same settings give other images
@@ -35,7 +35,7 @@ SPACE = "MNI152"
 
 
 def make_synthetic_cohort(
-    root: str | Path, settings: SyntheticSettings, progress: Callable[[int, int], Any] | None = None
+    root: str | Path, settings: SyntheticSettings, progress: ShowProgress = iter
 ) -> Path:
     """Write the cohort as a BIDS derivative; an existing cohort with the same settings is kept.
 
@@ -47,7 +47,7 @@ def make_synthetic_cohort(
     root : str or Path
         Folder of the cohort, which becomes visible when the cohort is complete.
     settings : SyntheticSettings
-    progress : callable of (n_done, n_subjects), optional
+    progress : function that wraps an iterable, optional
 
     Returns
     -------
@@ -70,11 +70,11 @@ def make_synthetic_cohort(
         make = partial(make_synthetic_subject, settings=settings)
         pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         try:
-            for t1w, truth, participant in pool.map(make, range(settings.n_subjects)):
+            numbers = range(settings.n_subjects)
+            made = pool.map(make, numbers)
+            for _, (t1w, truth, participant) in zip(progress(numbers), made, strict=True):
                 _write_subject(cohort, t1w, truth, participant["participant_id"], settings)
                 participants.append(participant)
-                if progress is not None:
-                    progress(len(participants), settings.n_subjects)
         finally:
             pool.shutdown(cancel_futures=True)  # after an interrupt, remaining images are not computed
         write_tsv(pd.DataFrame(participants), cohort / "participants.tsv")

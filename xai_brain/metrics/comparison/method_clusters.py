@@ -7,6 +7,7 @@ import pandas as pd
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
+from xai_brain.parallel.progress import ShowProgress
 from xai_brain.statistics.bootstrap import multinomial_counts
 
 COLUMNS = ["step", "cluster_a", "cluster_b", "distance", "n_methods", "support", "n_subjects"]
@@ -14,7 +15,7 @@ AND = " + "  # between the methods of a cluster
 
 
 def cluster_methods(
-    agreements: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0
+    agreements: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0, progress: ShowProgress = iter
 ) -> tuple[pd.DataFrame, list[str]]:
     """Cluster methods hierarchically by the agreement of their maps.
 
@@ -25,6 +26,7 @@ def cluster_methods(
         and sessions of a participant are averaged first.
     n_bootstrap : int, default 1000
     random_state : int, default 0
+    progress : function that wraps the list of draws
 
     Returns
     -------
@@ -65,7 +67,7 @@ def cluster_methods(
     n_known = times @ np.isfinite(values)
     drawn = (times @ np.nan_to_num(values))[n_known.all(1)] / n_known[n_known.all(1)]
     again = [
-        {a | b for a, b, _ in _merges(_distances(means, pairs, len(methods)))} for means in drawn
+        {a | b for a, b, _ in _merges(_distances(means, pairs, len(methods)))} for means in progress(drawn)
     ]  # clusters of each draw
 
     def named(cluster: frozenset[int]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.io.nifti import load_img, save_img
+from xai_brain.parallel.progress import track
 from xai_brain.runs.directory import SPACE, RunDirectory, sidecar, write_json
 from xai_brain.statistics.map_rows import MapRows, describe
 from xai_brain.study.run_images import brain_share, made_by, map_values, truth_of
@@ -40,7 +41,8 @@ def write_class_maps(
     for label, of_class in table.groupby("label", sort=True):
         share, affine = brain_share(run, of_class)
         brain_masks[str(label)], means[str(label)] = share > 0.5, {}
-        for method, of_method in of_class.groupby("method", sort=False):
+        methods = list(of_class.groupby("method", sort=False))
+        for method, of_method in track(methods, f"class maps, {label}", brief=True):
             subjects = of_method.groupby("participant_id", sort=False)["path"].agg(list)
             rows = MapRows(len(subjects), share.size, run.path / "group")
             n_rows = n_left_out = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import nibabel as nib
@@ -220,6 +221,8 @@ class Comparison:
         there = np.flatnonzero(~empty)
         for classes in self.task.contrasts():
             comparison = f"{classes[1]}-minus-{classes[0]}"
+            if self.settings.tfce or self.settings.cluster_p is not None:
+                log(f"evaluate: {name}, {comparison}: {self.settings.n_perm} permutations of clusters")
             n_empty = int((empty & self.subjects["label"].isin(classes).to_numpy()).sum())
             try:
                 design = make_design(self.subjects.iloc[there], classes, confounds)
@@ -228,6 +231,7 @@ class Comparison:
                     random_state=self.config.evaluation.random_state, n_jobs=available_cores(),
                     brain_img=nib.Nifti1Image(self.brain_mask.astype(np.uint8), self.affine),
                     tfce=self.settings.tfce, cluster_p=self.settings.cluster_p,
+                    progress=partial(track, description=f"permutations, {name}, {comparison}", brief=True),
                 )  # fmt: skip
             except GroupError as error:
                 log(f"evaluate: {name}, {comparison}: not compared: {error}")

@@ -198,7 +198,7 @@ def gather(config: Config, run: RunDirectory, units: list[MaskUnit]) -> None:
     seeds = {unit.network.seed for unit in units}
     whole = predictions[predictions["seed"].isin(seeds)].drop(columns="repeat", errors="ignore")
     tables = [whole.assign(**WHOLE, retrained=False, draw=0)]
-    for unit in units:
+    for unit in track(units, "read masks", brief=True):
         if unit.path.read_text().strip():
             tables.append(read_tsv(unit.path).assign(method=unit.label))
         if config.evaluation.masks.retrain:
@@ -218,7 +218,10 @@ def gather(config: Config, run: RunDirectory, units: list[MaskUnit]) -> None:
     write_tsv(predictions_of_masks, run.evaluation("mask_predictions"))
     write_shares(config, run, units)
     table = validation_table(
-        predictions_of_masks, config.evaluation.n_bootstrap, config.evaluation.random_state
+        predictions_of_masks,
+        config.evaluation.n_bootstrap,
+        config.evaluation.random_state,
+        progress=partial(track, description="metrics of masks, bootstrap", brief=True),
     )
     update_metrics(run, dict(figures_of_joint_masks(table)), replace=("masks/",))
     write_tsv(table, run.evaluation("mask_validation"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any
         n_perm=settings.n_perm,
         random_state=settings.random_state,
         report=lambda text: log(f"evaluate: {text}"),
+        progress=partial(track, description="compare regions, methods", brief=True),
     )
     groups["explained"] = groups["method"].map(lambda method: explained[method][0])
     groups["common_output"] = groups["method"].map(lambda method: explained[method][1])

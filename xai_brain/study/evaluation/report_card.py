@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from xai_brain.io.atomic import file_hash
 from xai_brain.metrics.comparison.stability import reseed_stability
 from xai_brain.metrics.report_card import report_card
 from xai_brain.metrics.table import METRICS, missing_requirements, select_metrics
-from xai_brain.parallel.progress import log
+from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.threads import in_threads
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_tsv
 from xai_brain.study.evaluation.metrics import compute_metrics
@@ -64,7 +65,12 @@ def write_card(
         return
     rows = pd.concat(tables, ignore_index=True)
     rows["kind"] = rows["method"].map(kinds)
-    card = report_card(rows, config.evaluation.n_bootstrap, config.evaluation.random_state)
+    card = report_card(
+        rows,
+        config.evaluation.n_bootstrap,
+        config.evaluation.random_state,
+        progress=partial(track, description="report card, bootstrap", brief=True),
+    )
     write_tsv(rows, run.evaluation("metrics"))
     write_tsv(card, run.evaluation("report_card"))
     if absent := [name for name in selected if name not in set(card["metric"])]:

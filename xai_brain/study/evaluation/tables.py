@@ -17,7 +17,7 @@ from xai_brain.io.nifti import load_img
 from xai_brain.metrics.comparison.method_clusters import cluster_methods
 from xai_brain.metrics.table import select_metrics
 from xai_brain.parallel.locks import run_exclusive
-from xai_brain.parallel.progress import log
+from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.threads import in_threads
 from xai_brain.runs.directory import RunDirectory, add_seconds, read_tsv, update_metrics, write_tsv
 from xai_brain.runs.manifest import is_up_to_date, write_manifest
@@ -214,7 +214,8 @@ def summarise(
         return pd.DataFrame(columns=columns)
     result, table = [], pd.concat(rows)
     n_sessions = table.groupby("participant_id")["session_id"].nunique()
-    for key, group in table.groupby(columns[:4], dropna=False, sort=False):
+    groups = list(table.groupby(columns[:4], dropna=False, sort=False))
+    for key, group in track(groups, "summarise metrics", brief=True):
         known = group.dropna(subset=["value"])
         n_known = known.groupby("participant_id").size()
         whole = n_known.index[n_known == n_sessions[n_known.index] * group["seed"].nunique()]
@@ -230,7 +231,12 @@ def write_method_clusters(config: Config, run: RunDirectory, agreements: pd.Data
     """Write evaluation/method_clusters.tsv; three methods or more are needed."""
     run.evaluation("method_clusters").unlink(missing_ok=True)
     settings = config.evaluation
-    merges, left_out = cluster_methods(agreements, settings.n_bootstrap, settings.random_state)
+    merges, left_out = cluster_methods(
+        agreements,
+        settings.n_bootstrap,
+        settings.random_state,
+        progress=partial(track, description="cluster methods, bootstrap", brief=True),
+    )
     if left_out:
         log(f"evaluate: excluded from the clusters of methods for lack of maps: {', '.join(left_out)}")
     if len(merges):

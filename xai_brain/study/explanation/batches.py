@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import Grid, get_grid, save_img
 from xai_brain.io.problems import DataError, named
 from xai_brain.models.calibrated import CalibratedNetwork
+from xai_brain.parallel.progress import track
 from xai_brain.parallel.threads import ReadAhead, start_writing
 from xai_brain.runs.directory import SPACE, RunDirectory, read_json, sidecar, write_json
 from xai_brain.runs.provenance import git_commit, versions
@@ -69,7 +70,10 @@ def build_reference(train: pd.DataFrame, task: Task, n_volumes: int, grid: Grid)
     train = train.assign(group=task.reference_groups(train["target"]))
     n_groups = int(train["group"].max()) + 1
     of_class = [train[train["group"] == k]["volume_path"] for k in range(n_groups)]
-    moments = [mean_and_variance(paths) for paths in of_class]
+    moments = [
+        mean_and_variance(track(paths.tolist(), f"reference volumes, class {k}/{n_groups}", brief=True))
+        for k, paths in enumerate(of_class, 1)
+    ]
     sample = train.groupby("group", group_keys=False).head(max(n_volumes // n_groups, 1))
     brain_mask = np.any([np.load(path, mmap_mode="r") for path in train["volume_mask_path"]], axis=0)
     x, y, z = grid.spacing_mm.tolist()
@@ -85,15 +89,16 @@ def build_reference(train: pd.DataFrame, task: Task, n_volumes: int, grid: Grid)
     )
 
 
-def mean_and_variance(paths: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_variance(paths: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
     """Voxel-wise mean and unbiased variance (0 for a single volume), float32, by Welford's recurrence."""
     mean = squares = np.zeros(())  # takes the shape of a volume
+    n = 0
     for n, path in enumerate(paths, 1):
         volume = load_volume(path).astype(np.float64)
         change = volume - mean
         mean = mean + change / n
         squares = squares + change * (volume - mean)
-    return mean.astype(np.float32), (squares / max(len(paths) - 1, 1)).astype(np.float32)
+    return mean.astype(np.float32), (squares / max(n - 1, 1)).astype(np.float32)
 
 
 def load_volume(path: str) -> np.ndarray:

@@ -18,7 +18,7 @@ from xai_brain.io.nifti import get_grid
 from xai_brain.metrics.maps import seeded
 from xai_brain.metrics.table import select_metrics
 from xai_brain.models.module import BrainClassifier
-from xai_brain.parallel.progress import format_error
+from xai_brain.parallel.progress import format_error, track
 from xai_brain.study.explanation.batches import build_reference, load_volume
 from xai_brain.study.explanation.configured_methods import build_method, multiplies_by_inputs, takes_reference
 from xai_brain.study.participants import task_of
@@ -56,7 +56,7 @@ def try_methods(config: Config, cohort: pd.DataFrame) -> None:
             reference = build_reference(few, task, N_OF_CLASS * task.n_outputs, grid)
         volume = torch.from_numpy(np.array(load_volume(cohort.iloc[0]["volume_path"])))[None, None]
         failures = {}
-        for label in config.attribution:
+        for label in track(list(config.attribution), "try methods", brief=True):
             try:
                 _try_method(config, label, classifier, reference, volume)
             except Exception as error:  # classes of methods may raise any exception

@@ -13,7 +13,7 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash
 from xai_brain.parallel.locks import run_exclusive
-from xai_brain.parallel.progress import log
+from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import (
     RunDirectory,
     first_repeat,
@@ -120,7 +120,7 @@ def comparison_table(
         difference_ci_high, p, test.
     """
     rows = []
-    for name, table in predictions.items():
+    for name, table in track(list(predictions.items()), "compare classifiers", brief=True):
         metrics = classification_metrics(table, "", n_bootstrap, random_state)
         tests = {}
         if name != NETWORK and NETWORK in predictions:

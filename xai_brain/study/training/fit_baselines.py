@@ -27,7 +27,7 @@ from xai_brain.data.folds.tables import fold_numbers, with_repeat
 from xai_brain.io.atomic import file_hash
 from xai_brain.models.calibrated import missing_package
 from xai_brain.parallel.locks import run_shared
-from xai_brain.parallel.progress import log
+from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, add_seconds, read_json, read_tsv, write_json, write_tsv
 from xai_brain.runs.seeds import network_name, network_seed
 from xai_brain.study.participants import prepared_cohort, same_cohort, task_of
@@ -93,7 +93,8 @@ def fit_baselines(config: Config, run: RunDirectory) -> bool:
 
     @cache
     def voxels(block_voxels: int) -> np.ndarray:
-        return voxel_features(cohort["volume_path"], block_voxels)
+        paths = track(cohort["volume_path"].tolist(), "read voxels", brief=True)
+        return voxel_features(paths, block_voxels)
 
     for name in missing:
         settings = read_baseline(name, config.baselines[name])

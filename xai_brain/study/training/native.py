@@ -10,7 +10,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.data.raw.heads import in_native
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import Grid, load_img, save_img
-from xai_brain.parallel.progress import log
+from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar, write_json
 from xai_brain.study.explanation.batches import map_path
 
@@ -33,7 +33,7 @@ def write_native_maps(config: Config, run: RunDirectory, predictions: pd.DataFra
         No image of the run was aligned.
     """
     n_written = n_there = 0
-    for row in predictions.itertuples():
+    for row in track(list(predictions.itertuples()), "resample to native space"):
         alignment = run.alignment(row.participant_id, row.session_id)
         if not alignment.exists():
             continue

@@ -16,7 +16,7 @@ from xai_brain.io.atomic import partial_prefix, write_atomic
 from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.models.fitting import fit_fold, naming_network
 from xai_brain.parallel.locks import run_exclusive
-from xai_brain.parallel.progress import log
+from xai_brain.parallel.progress import EpochLines
 from xai_brain.runs.directory import RunDirectory, read_tsv
 from xai_brain.runs.seeds import network_seed
 from xai_brain.study.participants import task_of
@@ -49,11 +49,10 @@ def permuted_network(
     path = network.checkpoint.with_name(f"{network.checkpoint.stem}_permuted.ckpt")
 
     def fit() -> None:
-        log(f"train fold {network.fold + 1} with permuted labels")
         parts = split_prepared_fold(config, cohort, read_tsv(run.folds), network.fold, network.seed)
         parts |= {name: permute_labels(parts[name]) for name in ("train", "validation")}
         fold_seed = network_seed(network.seed, network.fold)
-        name = f"training with permuted labels, seed {network.seed} fold {network.fold + 1}"
+        name = f"train with permuted labels, seed {network.seed} fold {network.fold + 1}"
         with (
             tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir,
             naming_network(name),
@@ -64,6 +63,7 @@ def permuted_network(
                 {**asdict(config.trainer), "tensorboard": False},
                 seed=fold_seed,
                 work_dir=Path(work_dir),
+                report_epoch=EpochLines(name, config.trainer.max_epochs),
             )
             write_atomic(path, partial(shutil.copyfile, network_file))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -169,12 +168,14 @@ def ensemble_predictions(
         A prediction is NaN or infinite.
     """
     predictions = []
-    for network in track(networks, "predict, networks"):
+    paths, size = cohort["volume_path"].tolist(), config.explain.batch_size
+    batches = [paths[i : i + size] for i in range(0, len(paths), size)]
+    for number, network in enumerate(networks, 1):
         classifier = network.load(config)
         device = next(classifier.parameters()).device
-        batches = _batches(cohort["volume_path"].tolist(), config.explain.batch_size)
         task = classifier.task
-        predictions.append(torch.cat([task.predict(classifier(batch.to(device))).cpu() for batch in batches]))
+        volumes = map(_volumes, track(batches, f"predict, network {number}/{len(networks)}, batches"))
+        predictions.append(torch.cat([task.predict(classifier(batch.to(device))).cpu() for batch in volumes]))
         if broken := cohort["participant_id"][(~predictions[-1].isfinite()).any(1).numpy()].tolist():
             raise DataError(
                 f"{named(broken)}: the output of the network {network.checkpoint} is NaN or infinite; look "
@@ -183,6 +184,5 @@ def ensemble_predictions(
     return torch.stack(predictions).numpy(), task
 
 
-def _batches(paths: list[str], size: int) -> Iterator[torch.Tensor]:
-    for i in range(0, len(paths), size):
-        yield torch.from_numpy(np.stack([load_volume(path) for path in paths[i : i + size]]))[:, None]
+def _volumes(paths: list[str]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([load_volume(path) for path in paths]))[:, None]
