@@ -98,7 +98,7 @@ def test_short_work_is_reported_only_if_it_takes_long(capsys, monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
     assert list(track([1], "short", brief=True)) == [1]
     assert capsys.readouterr().out == ""
-    seconds = iter([0.0, 0.0, 0.1, 20.0, 40.0])
+    seconds = iter([0.0, 0.0, 0.1, 20.0, 20.0, 40.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
     assert list(track("ab", "long", brief=True)) == ["a", "b"]
     assert capsys.readouterr().out.splitlines() == ["long: 1/2, 0.1/s, 20 s left", "long: 2/2, 40.0 s"]

@@ -178,8 +178,7 @@ def compare_classes(
             values, subjects, regions = subject_means(rows, measure)
             if not len(regions):
                 continue
-            known = subjects[["participant_id", "class", "fold"]].rename(columns={"class": "label"})
-            known["label"] = known["label"].astype(str)
+            known = subjects[["participant_id", "fold"]].assign(label=subjects["class"].astype(str))
             if participants is not None:
                 others = [name for name in confounds if name != "fold"]
                 known = known.merge(participants[["participant_id", *others]], "left", "participant_id")
