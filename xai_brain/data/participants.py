@@ -12,7 +12,7 @@ import pandas as pd
 from xai_brain.data.layouts import bids, caps, hcp, ixi, oasis, table
 from xai_brain.data.layouts.found import Found, join
 from xai_brain.io.problems import DataError, Problems
-from xai_brain.io.tables import numbers, read_participants
+from xai_brain.io.tables import numbers, read_participants, table_names
 from xai_brain.task.build import build_task
 from xai_brain.task.labels import LabelRule, find_column, sex_spelling
 from xai_brain.task.protocol import Task
@@ -117,22 +117,20 @@ def load_participants(
 
 
 def read_lines(
-    layout: str, root: str | Path, tables: list[str] | None, rule: LabelRule, task: Task
-) -> pd.DataFrame:
-    """Lines of the tables of a cohort with label and target, whether or not there are images.
+    layout: str, root: str | Path, tables: list[str] | None, label: str
+) -> tuple[pd.DataFrame, str]:
+    """Lines of the tables of a cohort, whether or not there are images, and the names of the tables.
 
-    Columns that only file names or tables of sessions contain are missing.
+    Columns that only tables of sessions contain are missing.
 
     Raises
     ------
     DataError
-        A table is missing or not valid, or has no column of the label.
+        A table is missing or not valid.
     """
     root = Path(root).expanduser()
-    lines = LINES[layout](root, tables, rule.column)
-    targets = task.read_targets(lines[find_column(lines, rule.column, str(root))], rule, str(root))
-    kept = (targets.reasons == "").to_numpy()
-    return _with_confounds(lines).assign(label=targets.labels, target=targets.values)[kept]
+    lines = LINES[layout](root, tables, label)
+    return _with_confounds(lines), str(root) if layout in ("hcp", "ixi") else table_names(root, tables)
 
 
 def _accepted(layout: str, label: str, source: dict[str, Any]) -> dict[str, Any]:

@@ -5,21 +5,23 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from xai_brain.config.data import DataConfig
 from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.config.trust import KNOWN_PACKAGES
 from xai_brain.data.participants import LINES, read_lines
-from xai_brain.io.problems import Problems
+from xai_brain.io.problems import DataError, Problems
 from xai_brain.runs.directory import RunDirectory, read_tsv
 from xai_brain.study.participants import check_table_settings, find_participants
 from xai_brain.task.build import build_task
-from xai_brain.task.labels import LabelRule
+from xai_brain.task.labels import LabelRule, find_column
 
 
 def check_names(config: Config) -> None:
     """Raise an error if a setting names a column, class or target that the tables of the cohort do not have.
 
-    Only the tables are read. If a name is not in them, it may be in file names or tables of sessions, so that
-    the images are looked for, too.
+    Only the tables are read. If a name is not in them and there are tables of sessions, the images are looked
+    for, too.
 
     Parameters
     ----------
@@ -30,15 +32,32 @@ def check_names(config: Config) -> None:
     ------
     ConfigError, DataError
     """
-    data = config.data
+    data, label = config.data, str(config.data.label)
     if data.layout not in LINES or config.networks or not _is_known_task(config):
         return
-    rule = LabelRule(str(data.label), data.class_names, data.threshold, data.bins)
-    with suppress(ValueError):  # ConfigError and DataError
-        lines = read_lines(data.layout, data.folder, data.tables, rule, build_task(config.task))
-        check_table_settings(config, lines)
-        return
+    lines, where = read_lines(data.layout, data.folder, data.tables, label)
+    complete = _are_complete(data)
+    if complete:
+        find_column(lines, label, where)
+    rule = LabelRule(label, data.class_names, data.threshold, data.bins)
+    with suppress(DataError):  # participants without an image may have labels that cannot be used
+        targets = build_task(config.task).read_targets(lines[find_column(lines, label, where)], rule, where)
+        known = lines.assign(label=targets.labels, target=targets.values)[targets.reasons == ""]
+        try:
+            check_table_settings(config, known)
+        except ConfigError:
+            if complete:
+                raise
+        else:
+            return
     check_table_settings(config, find_participants(config, Problems(data.on_error)))
+
+
+def _are_complete(data: DataConfig) -> bool:
+    """Whether the tables contain all columns, and neither file names nor tables of sessions add any."""
+    if data.layout == "ixi":
+        return str(data.label).lower() != "site"
+    return data.layout != "bids" or not any(data.folder.glob("sub-*/sub-*_sessions.tsv"))
 
 
 def check_names_of_run(config: Config) -> None:

@@ -46,7 +46,8 @@ def completion(arguments: list[str]) -> int:
         The shell is not supported.
     """
     if arguments != ["bash"]:
-        raise ConfigError(f"xai-brain completion {' '.join(arguments)}: only bash is supported")
+        shell = " ".join(arguments) or "no shell"
+        raise ConfigError(f"{shell}: only bash is supported, as in xai-brain completion bash")
     names = [f"{each.name}=" for each in all_settings()]
     files = [text for text, _ in choices("")]
     print(

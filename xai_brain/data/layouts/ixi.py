@@ -57,7 +57,8 @@ def find(
 
 def read_lines(root: Path, tables: list[str] | None) -> pd.DataFrame:
     """Lines of the table with sex and age, also of participants without an image."""
-    return _participants(_table(root, tables), Problems("skip"))
+    lines = _participants(_table(root, tables), Problems("skip"))
+    return lines.assign(site="of the file name")
 
 
 def _table(root: Path, tables: list[str] | None) -> Path:

@@ -11,7 +11,7 @@ from hashlib import sha256
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import ndtri
 
 from xai_brain.config.planted_effect import PlantedEffect, PlantedError
 
@@ -78,5 +78,5 @@ def _normal_scores(n: int) -> np.ndarray:
     """Quantiles of the normal distribution with mean 0 and standard deviation 1."""
     if n < 2:
         return np.zeros(n)
-    scores = stats.norm.ppf((np.arange(n) + 0.5) / n)
+    scores = ndtri((np.arange(n) + 0.5) / n)
     return scores / scores.std()
