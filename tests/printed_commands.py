@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,8 +20,13 @@ TOOL_WORDS = ("bash", "info", "verify", "clear", "info|verify|clear")
 WORD = re.compile(r"""(?:'[^'\n]*'|"[^"\n]*"|<[^>\n]*>|[^\s'"`\\])+""")
 
 
-def texts() -> Iterator[tuple[str, str]]:
+@cache
+def texts() -> tuple[tuple[str, str], ...]:
     """Source and text of everything that prints commands to a user."""
+    return tuple(_texts())
+
+
+def _texts() -> Iterator[tuple[str, str]]:
     yield "help", general_help()
     for command in COMMANDS:
         yield f"help of {command}", command_help(command)
@@ -71,9 +77,9 @@ def arguments(words: list[str]) -> Iterator[str]:
             return
         optional = word.startswith("[") or (word.endswith("]") and "[" not in word)
         plain = (word.strip("[]") if optional else word).rstrip(",;:)")
-        if plain == "...":
+        if word == "...":
             yield DEMO
-        elif not plain.endswith("...") and plain not in ("setting=value", "key=value"):
+        elif not plain.endswith("...") and plain not in ("setting=value", "key=value", ""):
             yield plain.replace("info|verify|clear", "info").rstrip(".")
         if word.endswith((";", ",", ".", ":", ")")) and not word.endswith("..."):
             return

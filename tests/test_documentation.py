@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from xai_brain.cli import COMMANDS, TOOLS
 from xai_brain.config.compose import compose
-from xai_brain.config.overrides import first_value, literal
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,17 +44,6 @@ def inline_code(page: Path) -> list[str]:
     return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S))
 
 
-def commands(program: str) -> list[str]:
-    """Commands of a program in code blocks and in inline code, without comments, each once."""
-    found = {}
-    for page in ALL:
-        lines = [line for block in code_blocks(page, "") for line in block.splitlines()]
-        for text in [*lines, *inline_code(page)]:
-            if text.startswith(f"{program} "):
-                found[text.partition("  #")[0].strip()] = page
-    return list(found)
-
-
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 170
 
@@ -68,25 +54,6 @@ def test_the_readme_and_the_index_link_every_page():
         assert {path.name for path in PAGES[1:]} - {"index.md"} <= linked, page
 
 
-@pytest.mark.parametrize("command", commands("xai-brain"))
-def test_commands_compose(command):
-    name, *words = shlex.split(command)[1:]
-    if name in ("--help", "<command>"):
-        return
-    assert name in COMMANDS
-    if name in TOOLS or not any("=" in word or word.startswith("~") for word in words):
-        return
-    multirun = "-m" in words
-    settings = [word for word in words if not word.startswith("-") and word != "..." and word != "--cfg"]
-    settings = [word for word in settings if "=" in word or word.startswith("~")]
-    if multirun:
-        settings = [first_value(literal(word, multirun=True)) for word in settings]
-    if not any(word.startswith(("data=", "experiment=", "sweep=")) for word in settings):
-        settings = ["data=synthetic", *settings]
-    cfg = compose(name, settings, checked=False)
-    assert all(word[1:].partition(".")[2] not in cfg.attribution for word in settings if word[0] == "~")
-
-
 def test_settings_exist():
     known = {key for name in ("synthetic", "bids", "hcp", "oasis") for key in known_keys_of(name)}
     untyped = ("attribution.", "model.", "baselines.", "hydra.", "trainer.extra.")
@@ -95,19 +62,6 @@ def test_settings_exist():
             for key in re.findall(r"(?:^|(?<= )'?)([a-z_]+(?:\.[A-Za-z_]+)*)=", text):
                 if not text.startswith(("sbatch", "srun", "in a job")):
                     assert key in known or key.startswith(untyped) or key in NO_SETTINGS, (page.name, text)
-
-
-@pytest.mark.parametrize("command", commands("make"))
-def test_make_targets_exist(command):
-    targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
-    assert command.split()[1] in targets
-
-
-@pytest.mark.parametrize("command", commands("python"))
-def test_benchmarks_and_their_options_exist(command):
-    script, *options = command.split()[1:]
-    text = (ROOT / script).read_text()
-    assert all(f'"{option}"' in text for option in options if option.startswith("--"))
 
 
 @each_page

@@ -14,7 +14,7 @@ from xai_brain.config.command_help import COMMANDS, PRINTING, STAGES
 from xai_brain.config.inputs import RESULTS
 from xai_brain.config.overrides import UNTYPED_PATHS, text_settings
 from xai_brain.config.setting import ConfigError
-from xai_brain.study.command_settings import check_inexpensively, check_jobs
+from xai_brain.study.commands.settings import check_inexpensively, check_jobs
 
 SLOW = ["torch", "pytorch_lightning", "captum", "nilearn", "sklearn", "matplotlib"]
 MISSING_FOLDER = {

@@ -40,6 +40,14 @@ def compared(values, table, confounds=(), **settings):
     return compare_classes(rows_of(values), np.flatnonzero(design.kept), design, **settings)
 
 
+def test_progress_covers_all_voxels():
+    values = np.random.default_rng(1).normal(3, 2, (40, 5000)).astype(np.float32)
+    blocks = []
+    compared(values, people(), n_perm=19, progress=lambda found: blocks.extend(found) or found)
+    assert np.array_equal(np.concatenate(blocks), np.arange(5000))
+    assert len(blocks) > 1
+
+
 def test_t_without_confounds_is_that_of_scipy():
     table = people()
     values = np.random.default_rng(1).normal(3, 2, (40, 5000)).astype(np.float32)

@@ -25,7 +25,7 @@ from xai_brain.config.command_help import TOOLS
 from xai_brain.config.compose import compose, known_keys
 from xai_brain.config.saved import saved_settings
 from xai_brain.runs.directory import write_json
-from xai_brain.study.command_settings import check_inexpensively
+from xai_brain.study.commands.settings import check_inexpensively
 from xai_brain.study.participants import synthetic_root
 from xai_brain.tools.settings import all_settings
 
@@ -188,30 +188,28 @@ def test_a_printed_tool_is_run(command, at_home, tmp_path, monkeypatch, capsys):
     assert len(opened) == (command[0] == "view")
 
 
-ORDER = ("explain", "baselines", "validate", "predict", "import-maps", "evaluate", "report")
-OF_A_RUN = sorted(
-    (command for command in COMMANDS if command[0] in ORDER and not reason(command, NOT_STARTED | NOT_RUN)),
-    key=lambda command: ORDER.index(command[0]),
-)
+OF_A_RUN = {
+    re.sub(r"(run_dir=)?outputs/\w+", "<run>", " ".join(words_of(command))): command
+    for command in COMMANDS
+    if command[0] in (*STAGES, "predict", "import-maps") and not reason(command, NOT_STARTED | NOT_RUN)
+}
 
 
-@pytest.fixture(scope="module")
-def used(home, tmp_path_factory):
-    """A copy of the directory, whose run is changed by one command after another."""
-    folder = tmp_path_factory.mktemp("used") / "home"
-    shutil.copytree(home, folder, symlinks=True)
+@pytest.fixture
+def used(home, tmp_path):
+    """A copy of the directory, in which a command may change the run."""
+    folder = tmp_path / "home"
+    shutil.copytree(home / "outputs" / "demo", folder / "outputs" / "demo")
     for name in (*RUNS[1:], *SWEEPS):
-        (folder / "outputs" / name).unlink()
         (folder / "outputs" / name).symlink_to(folder / "outputs" / "demo")
-    shutil.rmtree(folder / "path" / "to")
-    maps = folder / "path" / "to" / "maps"
     run = RunDirectory(folder / "outputs" / "demo")
-    source = map_of(run)
+    maps, source = folder / "path" / "to" / "maps", map_of(run)
     maps.mkdir(parents=True)
     shutil.copy(source, maps / source.name.replace("_desc-GradCAM", ""))
-    cohort = synthetic_root(saved_settings(run.config))
-    for name in ("new", "bids"):
-        add_cohort(cohort, folder / "path" / "to" / name)
+    (folder / "path" / "to" / "bids").symlink_to(maps)  # a folder of maps, too
+    for manifest in ("evaluation/inputs.json", "group/inputs.json", "figures/inputs.json"):
+        (run.path / manifest).unlink(missing_ok=True)  # so that nothing is up to date
+    (run.path / "evaluation" / "report_card.tsv").unlink()
     return folder
 
 
@@ -232,27 +230,29 @@ def add_cohort(source, target):
             nib.Nifti1Image(data + (data > 0).astype(data.dtype), img.affine).to_filename(copy)
 
 
-def quick_settings(words):
+def quick_settings(words, run):
     """One iteration of the methods that a command adds."""
+    there = saved_settings(run.config).attribution
     chosen = [word for word in words if word.startswith("attribution=")]
-    for label, method in compose("explain", ["data=synthetic", *chosen], checked=False).attribution.items():
-        quick = method_info(instantiate(method)).trial_settings if chosen else {}
+    composed = compose("explain", ["data=synthetic", *chosen], checked=False) if chosen else None
+    for label, method in composed.attribution.items() if chosen else ():
+        quick = method_info(instantiate(method)).trial_settings if label not in there else {}
         yield from (f"attribution.{label}.{name}={value}" for name, value in quick.items())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", OF_A_RUN, ids=" ".join)
+@pytest.mark.parametrize("command", OF_A_RUN.values(), ids=OF_A_RUN)
 def test_a_printed_command_of_a_run_is_run(command, used, monkeypatch, capsys):
     monkeypatch.chdir(used)
+    run = RunDirectory(Path("outputs/demo"))
     words = [word.replace("/path/to", f"{used}/path/to") for word in words_of(command)]
     if command[0] == "explain":
-        words += quick_settings(words)
+        words += [*quick_settings(words, run), "shard=1/4"]
     if command[0] == "validate":
-        words += ["evaluation.masks.n_subjects=1", "evaluation.masks.n_random=1"]
+        words += [f"evaluation.masks.{text}" for text in ("methods=[GradCAM]", "n_subjects=1", "n_random=1")]
     if command[0] == "predict":
-        words.append(f"run_dir={used}/predicted_{len(words)}")
-    if command[0] in ("evaluate", "validate"):
-        words += ["evaluation.group.n_perm=20", "evaluation.n_bootstrap=20"]
+        add_cohort(synthetic_root(saved_settings(run.config)), used / "path" / "to" / "new")
+        words.append("run_dir=outputs/predictions")
     assert cli.main(words) == 0, capsys.readouterr().err
 
 

@@ -212,3 +212,15 @@ def test_jobs_of_a_sweep_are_silent_when_quiet(tmp_path, monkeypatch, capfd):
     out, err = capfd.readouterr()
     assert out == ""
     assert err == ""
+
+
+def test_all_long_work_of_a_stage_is_reported_with_counts_and_seconds(copied, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "BRIEF_SECONDS", 0)
+    for manifest in ("evaluation/inputs.json", "group/inputs.json"):
+        (copied.path / manifest).unlink()
+    assert main(["evaluate", str(copied.path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(set(lines))
+    done = {found[1] for line in lines if (found := re.fullmatch(r"(.+): (\d+)/\2, \d+\.\d s", line))}
+    works = {"compare maps", "class maps, female", "class maps, male", "summarise metrics"}
+    assert works | {"cluster methods, bootstrap"} <= done

@@ -91,7 +91,7 @@ def _start_tool(command: str, rest: list[str]) -> int:
 def _start(command: str, rest: list[str]) -> int:
     from xai_brain.config.setting import ConfigError
     from xai_brain.parallel.progress import log_seconds
-    from xai_brain.study.command_settings import command_settings
+    from xai_brain.study.commands.settings import command_settings
 
     if "TORCHELASTIC_RUN_ID" in os.environ and (command not in ("train", "run") or "-m" in rest):
         raise ConfigError(
@@ -163,7 +163,7 @@ def _start_hydra(command: str, rest: list[str]) -> int:
     from xai_brain.config.overrides import literal, quoted, split_commas, unquoted
     from xai_brain.config.setting import ConfigError
     from xai_brain.parallel.verbosity import LOGGER
-    from xai_brain.study.command_settings import check_jobs
+    from xai_brain.study.commands.settings import check_jobs
     from xai_brain.tools.sweep import plan_sweep, summarize_jobs, tolerate_failed_jobs
 
     multirun = bool({"-m", "--multirun"} & set(rest))
@@ -215,7 +215,9 @@ def _job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from xai_brain.study.command_settings import command_settings, settings_of_job
+    from xai_brain.config.checks import read_config
+    from xai_brain.config.compose import complete
+    from xai_brain.study.commands.settings import command_settings, settings_of_job
     from xai_brain.tools.sweep import run_recorded
 
     command = HydraConfig.get().job.config_name
@@ -229,7 +231,11 @@ def _job(cfg: DictConfig) -> float | None:
 
     def work() -> None:
         own = [*given, f"run_dir={cfg.run_dir}"] if command == "predict" else given
-        _execute(command, settings_of_job(command, own, cfg))
+        settings = settings_of_job(command, own)
+        if settings is None:
+            complete(cfg, given)
+            settings = read_config(cfg)
+        _execute(command, settings)
 
     if command not in STAGES:
         cfg.run_dir = HydraConfig.get().runtime.output_dir

@@ -65,7 +65,7 @@ def run(cfg: DictConfig | Config) -> RunDirectory:
 
 
 def print_summary(config: Config, done: RunDirectory) -> None:
-    """Log a short table of the main metrics and the path of the report."""
+    """Log a short table of the main metrics."""
     from rich.table import Table
 
     metrics = read_json(done.metrics)
@@ -88,7 +88,6 @@ def print_summary(config: Config, done: RunDirectory) -> None:
         shown = f"{by_chance:.3f}" if by_chance is not None else ""
         table.add_row(title_of(name, task), f"{metrics[name]:.3f}", interval, shown)
     log(table)
-    log(f"report: {done.report}")
 
 
 def title_of(name: str, task: Task) -> str:

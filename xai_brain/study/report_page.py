@@ -29,6 +29,7 @@ def report_run(config: Config) -> RunDirectory:
     start = time.monotonic()
     run_exclusive(run.locks, "report", lambda: _write(run), lambda: is_current(run))
     add_seconds(run, "report", time.monotonic() - start)
+    log(f"report: {run.report}")
     return run
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xai_brain.config.baseline import BaselineConfig
 from xai_brain.config.schema import Config
+from xai_brain.config.training import BaselineConfig
 from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.data.slabs import SlabDataModule
 from xai_brain.io.nifti import get_grid

@@ -20,9 +20,9 @@ from xai_brain.baselines.classifiers import (
 )
 from xai_brain.baselines.morphometry import morphometry_features
 from xai_brain.baselines.voxel_features import voxel_features
-from xai_brain.config.baseline import read_baseline
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
+from xai_brain.config.training import read_baseline
 from xai_brain.data.folds.tables import fold_numbers, with_repeat
 from xai_brain.io.atomic import file_hash
 from xai_brain.models.calibrated import missing_package

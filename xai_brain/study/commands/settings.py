@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
-
-from xai_brain.config.checks import check_code, read_config, typed
+from xai_brain.config.checks import check_code, typed
 from xai_brain.config.command_help import STAGES
-from xai_brain.config.compose import complete, compose
+from xai_brain.config.compose import compose
 from xai_brain.config.inputs import check_paths
 from xai_brain.config.overrides import all_values, text_setting
 from xai_brain.config.saved import merged_settings, stage_settings
@@ -53,7 +51,7 @@ def check_inexpensively(command: str, overrides: list[str]) -> Config:
         config = typed(composed)
     if command == "predict":  # the columns that it needs are those of training
         return config
-    from xai_brain.study.early_checks import check_names, check_names_of_run
+    from xai_brain.study.commands.names import check_names, check_names_of_run
 
     (check_names_of_run if command in STAGES else check_names)(config)
     return config
@@ -79,13 +77,10 @@ def check_jobs(command: str, overrides: list[str]) -> None:
                 check_inexpensively(command, [*first[:n], value, *first[n + 1 :]])
 
 
-def settings_of_job(command: str, overrides: list[str], cfg: DictConfig) -> Config:
-    """Settings of one job of a sweep, which Hydra has composed."""
+def settings_of_job(command: str, overrides: list[str]) -> Config | None:
+    """Settings of one job of a sweep that begin with those of a run; None if the command starts a run."""
     if command == "predict":
         from xai_brain.study.training.predict_settings import predict_settings
 
         return predict_settings(overrides)
-    if command in STAGES:
-        return stage_settings(command, overrides)
-    complete(cfg, overrides)
-    return read_config(cfg)
+    return stage_settings(command, overrides) if command in STAGES else None
