@@ -21,7 +21,7 @@ from printed_commands import DEMO, ROOT, printed, printed_scripts, printed_targe
 
 from xai_brain import RunDirectory, cli
 from xai_brain.attribution.protocol import method_info
-from xai_brain.config.command_help import TOOLS
+from xai_brain.config.command_help import STAGES, TOOLS
 from xai_brain.config.compose import compose, known_keys
 from xai_brain.config.saved import saved_settings
 from xai_brain.runs.directory import write_json
