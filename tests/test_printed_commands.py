@@ -24,9 +24,10 @@ from xai_brain.attribution.protocol import method_info
 from xai_brain.config.command_help import STAGES, TOOLS
 from xai_brain.config.compose import compose, known_keys
 from xai_brain.config.saved import saved_settings
+from xai_brain.data.layouts.synthetic import make_synthetic_cohort
+from xai_brain.data.planted.synthetic_subject import SyntheticSettings
 from xai_brain.runs.directory import write_json
 from xai_brain.study.commands.settings import check_inexpensively
-from xai_brain.study.participants import synthetic_root
 from xai_brain.tools.settings import all_settings
 
 # what stands for a name in angle brackets, and for what a message inserts
@@ -213,23 +214,6 @@ def used(home, tmp_path):
     return folder
 
 
-def add_cohort(source, target):
-    """Eight participants of the embedded cohort under other ids, with other images."""
-    table = pd.read_csv(source / "participants.tsv", sep="\t").head(8)
-    target.mkdir()
-    table.assign(participant_id=table["participant_id"] + "new").to_csv(
-        target / "participants.tsv", sep="\t", index=False
-    )
-    for participant_id in table["participant_id"]:
-        for path in (source / participant_id).rglob("*_T1w.nii.gz"):
-            name = path.name.replace(participant_id, f"{participant_id}new")
-            copy = target / f"{participant_id}new" / "anat" / name
-            copy.parent.mkdir(parents=True)
-            img = nib.load(path)
-            data = np.asanyarray(img.dataobj)
-            nib.Nifti1Image(data + (data > 0).astype(data.dtype), img.affine).to_filename(copy)
-
-
 def quick_settings(words, run):
     """One iteration of the methods that a command adds."""
     there = saved_settings(run.config).attribution
@@ -251,7 +235,8 @@ def test_a_printed_command_of_a_run_is_run(command, used, monkeypatch, capsys):
     if command[0] == "validate":
         words += [f"evaluation.masks.{text}" for text in ("methods=[GradCAM]", "n_subjects=1", "n_random=1")]
     if command[0] == "predict":
-        add_cohort(synthetic_root(saved_settings(run.config)), used / "path" / "to" / "new")
+        others = SyntheticSettings(n_subjects=6, seed=1)
+        make_synthetic_cohort(used / "path" / "to" / "new", others)
         words.append("run_dir=outputs/predictions")
     assert cli.main(words) == 0, capsys.readouterr().err
 
