@@ -221,6 +221,7 @@ def quick_settings(words, run):
     composed = compose("explain", ["data=synthetic", *chosen], checked=False) if chosen else None
     for label, method in composed.attribution.items() if chosen else ():
         quick = method_info(instantiate(method)).trial_settings if label not in there else {}
+        quick = {"n_levels": 1} if label == "Occlusion" else quick
         yield from (f"attribution.{label}.{name}={value}" for name, value in quick.items())
 
 
