@@ -55,7 +55,7 @@ NOT_TRAINED = {
     "devices=4": "four processes; test_several_processes.py trains with several",
     "model=resnet18": "minutes on a CPU; test_models.py",
     "model=densenet121": "minutes on a CPU; test_models.py",
-    "best_model_all": "the published weights cannot be distributed; test_published_weights.py",
+    "<published state dict>": "the published weights cannot be distributed; test_published_weights.py",
     "preprocessing=t1w_2mm": "minutes on a CPU; test_preprocessing.py prepares volumes of this grid",
     "preprocessing=t1w_58x70x58": "minutes on a CPU; test_preprocessing.py prepares volumes of this grid",
 }
