@@ -10,8 +10,7 @@ from scipy.stats import t as student
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from xai_brain.statistics.classification import brier_score, classification_metrics
-from xai_brain.statistics.corrected_t import corrected_t_test
-from xai_brain.statistics.delong import auroc_influence, delong_test
+from xai_brain.statistics.classifier_comparison import auroc_influence, corrected_t_test, delong_test
 from xai_brain.statistics.matching import matched_auroc, matched_pairs, size_matched_pairs
 from xai_brain.study.training.compare_baselines import comparison_table
 

@@ -16,7 +16,7 @@ import jinja2
 
 from xai_brain.config.schema import ConfigError
 from xai_brain.io.atomic import write_atomic
-from xai_brain.parallel.progress import log_seconds
+from xai_brain.parallel.progress import log_seconds, track
 from xai_brain.reporting import sections
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures.style import style
@@ -112,7 +112,7 @@ def _sections(contents: ReportContents, gallery: Gallery) -> list[Section]:
     names = [module.name for module in iter_modules(sections.__path__)]
     modules = [import_module(f"{sections.__name__}.{name}") for name in names]
     found = []
-    for module in sorted(modules, key=lambda module: module.POSITION):
+    for module in track(sorted(modules, key=lambda module: module.POSITION), "report, sections"):
         name = module.__name__.rpartition(".")[2]
         with log_seconds(f"report section {name}"):
             found.append(Section(name, module.TITLE, module.section(contents, gallery)))

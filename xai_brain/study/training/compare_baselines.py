@@ -24,8 +24,7 @@ from xai_brain.runs.directory import (
 )
 from xai_brain.runs.manifest import is_up_to_date, write_manifest
 from xai_brain.statistics.classification import classification_metrics, defined_figures
-from xai_brain.statistics.corrected_t import corrected_t_test
-from xai_brain.statistics.delong import delong_test
+from xai_brain.statistics.classifier_comparison import corrected_t_test, delong_test
 from xai_brain.statistics.matching import TOLERANCE, matched_auroc, size_matched_pairs
 from xai_brain.study.participants import class_names
 from xai_brain.study.training.ensembles import NETWORK, with_ensembles
