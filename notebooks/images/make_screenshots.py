@@ -32,9 +32,11 @@ def main(run_dir: str) -> None:
                 raise RuntimeError(errors)
             page.wait_for_selector(".xai-readout.exact")
             page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+            page.evaluate(lab.CHOOSE, ["Show", "planes and 3-D"])
             page.wait_for_function("() => document.querySelectorAll('.xai-clusters td').length > 0")
             page.wait_for_timeout(1500)
-            page.screenshot(path=ROOT / "notebooks" / "images" / "viewer.png")
+            output = page.locator(".jp-OutputArea-output:has(.xai-slices)")
+            output.screenshot(path=ROOT / "notebooks" / "images" / "viewer.png")
 
 
 if __name__ == "__main__":
