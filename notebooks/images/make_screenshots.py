@@ -25,7 +25,7 @@ def main(run_dir: str) -> None:
         shutil.copytree(run_dir, folder / "work" / "run", ignore=ignore)
         cell = "from xai_brain import SliceViewer\n\nSliceViewer('run')"
         lab.write_notebook(folder / "work" / "maps.ipynb", cell)
-        with lab.jupyterlab(folder / "work", folder) as address, lab.chromium(1240, 1500) as watched:
+        with lab.jupyterlab(folder / "work", folder) as address, lab.chromium(1240, 1900) as watched:
             page = watched.page
             lab.open_notebook(watched, address, "maps.ipynb")
             if errors := lab.run_all(watched):

@@ -341,8 +341,9 @@ def test_a_notebook_runs_in_the_browser(name, n_viewers, n_pictures, tmp_path):
 
 def check_that_viewers_show_what_the_text_says(page):
     """Notebook 04: the place that is read by hand, the threshold, the other participant, the peak."""
-    text = page.get_by_text("array([").inner_text()  # the output of the cell that reads by hand
-    by_hand = [float(x) for x in text.split("[")[1].split("]")[0].split(",")]
+    output = page.locator(".jp-OutputArea-output pre").filter(has_text="array([")
+    text = output.text_content()  # of the cell that reads by hand, which may be out of sight
+    by_hand = [float(x) for x in text.split("array([")[1].split("]")[0].split(",")]
     labels = [each.get_attribute("aria-label") for each in page.locator(".xai-slices canvas").all()]
     for label, participant in zip(labels, ("sub-0001", "sub-0001", "sub-0002"), strict=False):
         assert label.startswith(participant)
@@ -351,5 +352,5 @@ def check_that_viewers_show_what_the_text_says(page):
     assert labels[1].count(" v ≥ ") == labels[1].count("(top 2 %)") == 3
     assert " v ≥ " not in labels[0]
     peak = page.locator(".xai-readout").nth(3)
-    assert "100.0" in peak.inner_text()
-    assert "half" in peak.inner_text()
+    assert "100.0" in peak.text_content()
+    assert "half" in peak.text_content()

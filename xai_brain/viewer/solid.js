@@ -1,6 +1,8 @@
 // The 3-D view: one ray per pixel. The corner between the viewer and the crosshair is cut away, so that the three cut faces are the slices
 // and their common corner is the crosshair. Voxels have the colours of the slices; only the outer surface is shaded.
-const SOLID = { name: "3-D" }, SOLID_MARGIN = 1.1, DARKEST = 0.4, LETTERS = [["L", "R"], ["P", "A"], ["I", "S"]];
+const SOLID = { name: "3-D" }, LETTERS = [["L", "R"], ["P", "A"], ["I", "S"]];
+// SURFACE is the grey of the outer surface, whose voxels are dark because parts of them lie outside; DARKEST is its share where it faces away
+const SOLID_MARGIN = 1.1, SURFACE = 170, DARKEST = 0.25;
 function cameraOf([azimuth, elevation]) { // unit vectors in mm; azimuth 0 looks from behind, so that left is left
   const [sa, ca, se, ce] = [azimuth, elevation].flatMap((angle) => [Math.sin((angle * Math.PI) / 180), Math.cos((angle * Math.PI) / 180)]);
   return { right: [ca, sa, 0], up: [-sa * se, ca * se, ce], out: [sa * ce, -ca * ce, se] };
@@ -77,7 +79,7 @@ function cast(scene, map, { colour: [red, green, blue], keep }, { at, centre, ca
         const grey = back[i], code = inside && grey === 0 ? 128 : map[i], left = keep[code];
         const gone = (ax - vx) * sx > 0 && (ay - vy) * sy > 0 && (az - vz) * sz > 0;
         if (!gone && (grey > 0 || left < 1)) {
-          const light = cut ? 1 : lightAt(scene, i, step, camera.out), tint = (1 + light) / 2, rest = left * grey * light;
+          const light = cut ? 1 : lightAt(scene, i, step, camera.out), tint = (1 + light) / 2, rest = left * (cut ? grey : SURFACE) * light;
           out[pixel] = 0xff000000 | ((blue[code] * tint + rest) << 16) | ((green[code] * tint + rest) << 8) | (red[code] * tint + rest);
           hits[pixel] = i;
           break;
