@@ -143,8 +143,8 @@ class Comparison:
         if self.settings.images and self.results:
             self._compare_images()
         write_tsv(pd.DataFrame(self.tests), self.run.evaluation("group_tests"))
-        if self.clusters:
-            write_tsv(pd.concat(self.clusters), self.run.evaluation("group_clusters"))
+        found = [table for table in self.clusters if len(table)] or self.clusters[:1]  # without any: no rows
+        write_tsv(pd.concat(found), self.run.evaluation("group_clusters"))
         metrics = {
             f"group/{row['method']}/{row['comparison']}/{name}": float(row[name])
             for row in self.tests
@@ -273,8 +273,7 @@ class Comparison:
             save_img(volume.astype(np.float32), self.affine, path, space=SPACE)
             write_json({**sidecar_of, "Statistic": stat}, sidecar(path))
         table = cluster_table(images["t"], threshold, least, images["logpfwe"], self.atlas)
-        if len(table):
-            self.clusters.append(table.assign(method=name, comparison=comparison))
+        self.clusters.append(table.assign(method=name, comparison=comparison))
 
     def _volume(self, values: np.ndarray) -> np.ndarray:
         """Values of the voxels of the brain as (X, Y, Z), 0 outside."""
