@@ -143,8 +143,9 @@ class Comparison:
         if self.settings.images and self.results:
             self._compare_images()
         write_tsv(pd.DataFrame(self.tests), self.run.evaluation("group_tests"))
-        found = [table for table in self.clusters if len(table)] or self.clusters[:1]  # without any: no rows
-        write_tsv(pd.concat(found), self.run.evaluation("group_clusters"))
+        if self.clusters:
+            listed = [table for table in self.clusters if len(table)] or self.clusters[:1]
+            write_tsv(pd.concat(listed), self.run.evaluation("group_clusters"))
         metrics = {
             f"group/{row['method']}/{row['comparison']}/{name}": float(row[name])
             for row in self.tests
