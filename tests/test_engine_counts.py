@@ -127,8 +127,8 @@ def test_an_iteration_reads_no_value_of_a_tensor(name, monkeypatch):
     inputs = torch.rand(3, 1, *SHAPE)
     objective, start = method._objective(inputs.to("meta"), 20)
     fills = torch.zeros(3, len(method.fills.names), 1, *SHAPE, device="meta")
-    targets, units = torch.zeros(3, dtype=torch.long, device="meta"), torch.ones(3, device="meta")
-    batch = MaskBatch(inputs.to("meta"), fills, targets, units, inputs[:1].to("meta"), shared_brain=True)
+    targets, scale = torch.zeros(3, dtype=torch.long, device="meta"), torch.ones(3, 2, device="meta")
+    batch = MaskBatch(inputs.to("meta"), fills, targets, scale, inputs[:1].to("meta"), shared_brain=True)
     state = MaskState(
         batch, MaskDescent(start.expand(3, -1, -1, -1, -1), cosine_rates(0.1, 20)), objective, 0
     )
@@ -159,7 +159,7 @@ def quadratic(n, targets, record=None):
 
     def load(rows):
         some = places[rows].clone()
-        return MaskBatch(some, some[:, None], rows.clone(), torch.ones(len(rows)), torch.ones(1), True)
+        return MaskBatch(some, some[:, None], rows.clone(), torch.ones(len(rows), 2), torch.ones(1), True)
 
     def objective(coarse, batch, position):
         if record is not None:

@@ -82,7 +82,8 @@ def test_masks_of_logits_do_not_depend_on_the_scale_of_a_network():
         maps[factor], details[factor] = method.attribute_with_details(subjects(), target=1)
     torch.testing.assert_close(maps[1], maps[20], atol=1e-3, rtol=0)
     assert min(share_in_box(maps[20])) > 0.6
-    assert details[20][0]["ScoreUnit"] == pytest.approx(20 * details[1][0]["ScoreUnit"], rel=1e-3)
+    for name in ("ScoreCentre", "ScoreWidth"):
+        assert details[20][0][name] == pytest.approx(20 * details[1][0][name], rel=1e-3)
     assert 0.02 < details[20][0]["Area"] < 0.3  # neither nothing nor everything
 
 

@@ -32,6 +32,7 @@ from xai_brain.attribution.perturbation.masks import (
 )
 from xai_brain.attribution.perturbation.perturbation_result import MEASURED, PerturbationResult, check_masks
 from xai_brain.attribution.perturbation.replacement import ReplacementVolumes, mixed
+from xai_brain.attribution.perturbation.score_scale import ScoreScale, on_scale
 from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 
@@ -50,8 +51,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
     score(x + e (fill - x)) + area_weight mean(e) + tv_weight TV(e). It starts at e = 1/2, where
     the score has a gradient even if the network is certain.
 
-    Scores that are not probabilities are divided by twice their standard deviation over the volumes of the
-    reference, so that the classes differ by about 1, as for probabilities, for any scale of the network.
+    Scores that are not probabilities are converted to a logistic scale, see `ScoreScale`.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         self.n_shifts, self.shift_voxels, self.moving = n_shifts, shift_voxels, moving
         self.restrict_to_brain, self.random_state = restrict_to_brain, random_state
         self.is_probability = getattr(model, "output", "probability") == "probability"
-        self._units: dict[int, float] = {}
+        self.scale = ScoreScale(self.engine, reference)
 
     @in_float32
     def attribute(
@@ -180,8 +180,10 @@ class MeaningfulPerturbation(PerturbationAttribution):
         for evidence, result in zip(maps, self._results(inputs, target), strict=True):
             evidence.copy_(result.evidence)
             details.append(result.details())
-        for detail, unit in zip(details, self._units_of(as_targets(target, inputs)).tolist(), strict=True):
-            detail["ScoreUnit"] = unit
+        if not self.is_probability:
+            scale = self.scale.of(as_targets(target, inputs)).tolist()
+            for detail, (centre, width) in zip(details, scale, strict=True):
+                detail |= {"ScoreCentre": centre, "ScoreWidth": width}
         return maps, details
 
     @in_float32
@@ -209,12 +211,12 @@ class MeaningfulPerturbation(PerturbationAttribution):
         targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference, self.restrict_to_brain)
         with self.engine.prepared(inputs, targets), tqdm(total=len(inputs), disable=not show_progress) as bar:
-            units, shared = self._units_of(targets), len(brain) == 1
+            scale, shared = self._scale_of(targets), len(brain) == 1
 
             def load(rows: torch.Tensor) -> MaskBatch:
                 its_brain, generator = brain if shared else brain[rows], self._generator()
                 fills = self.fills.make(inputs[rows], targets[rows], its_brain, generator).transpose(0, 1)
-                return MaskBatch(inputs[rows], fills, targets[rows], units[rows], its_brain, shared)
+                return MaskBatch(inputs[rows], fills, targets[rows], scale[rows], its_brain, shared)
 
             objective, start = self._objective(inputs, self.n_iter)
             found = optimize_masks(
@@ -284,7 +286,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         turns = torch.arange(n_iter * subjects_per_step).view(n_iter, subjects_per_step) % len(order)
         with self.engine.prepared(inputs, targets):
             fills = self.fills.make(inputs, targets, brain, self._generator()).transpose(0, 1)
-            group = MaskBatch(inputs, fills, targets, self._units_of(targets), brain, shared_brain=True)
+            group = MaskBatch(inputs, fills, targets, self._scale_of(targets), brain, shared_brain=True)
             objective, start = self._objective(inputs, n_iter)
             descent = MaskDescent(start, cosine_rates(self.lr, n_iter))
             subjects = order[turns].to(inputs.device)
@@ -333,16 +335,17 @@ class MeaningfulPerturbation(PerturbationAttribution):
         coarse = coarse.detach().requires_grad_()
         evidence = upsampled(coarse, images.shape) * batch.brain  # (K, 1, X, Y, Z)
         applied = evidence.detach().expand(len(images), -1, -1, -1, -1)
-        score, gradient = torch.zeros_like(batch.units), torch.zeros_like(applied)
+        score, gradient = applied.new_zeros(len(images)), torch.zeros_like(applied)
         if self.mode != "preservation":
             lost = self.engine.gradients(
                 images, fills, applied, targets, shifts, self.score_floor, self.moving
             )
+            lost = lost if self.is_probability else on_scale(*lost, batch.scale)
             score, gradient = score + lost[0], gradient + lost[1]
         if self.mode != "deletion":
             kept = self.engine.gradients(fills, images, applied, targets, shifts, None, self.moving)
+            kept = kept if self.is_probability else on_scale(*kept, batch.scale)
             score, gradient = score - kept[0], gradient - kept[1]
-        score, gradient = score / batch.units, gradient / batch.units.view(-1, 1, 1, 1, 1)
         regulariser = self.area_weight * mean_in(evidence, batch.brain) + self.tv_weight * total_variation(
             coarse, self.mask_spacing_voxels, self.tv_beta
         )
@@ -351,13 +354,10 @@ class MeaningfulPerturbation(PerturbationAttribution):
         (coarse_gradient,) = torch.autograd.grad(total, coarse)
         return (score.view(n_masks, -1).mean(1) + regulariser).detach(), coarse_gradient
 
-    @torch.no_grad()
-    def _units_of(self, targets: torch.Tensor) -> torch.Tensor:
-        """What counts as a score of 1 for the class of each subject, (N,)."""
-        if self.is_probability or self.reference is None:
-            return torch.ones(len(targets), device=targets.device)
-        volumes = self.reference.volumes.to(targets.device)
-        for k in set(targets.tolist()) - set(self._units):
-            scores = self.engine.scores(volumes, torch.full((len(volumes),), k, device=targets.device))
-            self._units[k] = max(2 * float(scores.std()), 1e-6)
-        return torch.tensor([self._units[k] for k in targets.tolist()], device=targets.device)
+    def _scale_of(self, targets: torch.Tensor) -> torch.Tensor:
+        """Scale of the scores of each participant, (N, 2); not used for probabilities."""
+        return (
+            torch.zeros(len(targets), 2, device=targets.device)
+            if self.is_probability
+            else self.scale.of(targets)
+        )

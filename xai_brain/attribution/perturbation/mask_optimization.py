@@ -33,8 +33,9 @@ class MaskBatch:
     ----------
     images : Tensor of shape (K, C, X, Y, Z)
     fills : Tensor of shape (K, n_fills, C, X, Y, Z)
-    targets, units : Tensor of shape (K,)
-        Class, and what counts as a score of 1.
+    targets : Tensor of shape (K,)
+    scale : Tensor of shape (K, 2)
+        Centre and width of the scores of the target, see `ScoreScale`.
     brain : Tensor of shape (1 or K, 1, X, Y, Z)
         Where the mask acts.
     """
@@ -42,22 +43,22 @@ class MaskBatch:
     images: torch.Tensor
     fills: torch.Tensor
     targets: torch.Tensor
-    units: torch.Tensor
+    scale: torch.Tensor
     brain: torch.Tensor
     shared_brain: bool
 
     def select(self, rows: torch.Tensor) -> MaskBatch:
         """The rows in tensors of their own."""
         brain = self.brain if self.shared_brain else self.brain[rows]
-        images, fills, targets, units = (
-            each[rows] for each in (self.images, self.fills, self.targets, self.units)
+        images, fills, targets, scale = (
+            each[rows] for each in (self.images, self.fills, self.targets, self.scale)
         )
-        return MaskBatch(images, fills, targets, units, brain, self.shared_brain)
+        return MaskBatch(images, fills, targets, scale, brain, self.shared_brain)
 
     def replace(self, rows: torch.Tensor, other: MaskBatch) -> None:
         """Copy another batch into some of the rows."""
         self.images[rows], self.fills[rows] = other.images, other.fills
-        self.targets[rows], self.units[rows] = other.targets, other.units
+        self.targets[rows], self.scale[rows] = other.targets, other.scale
         if not self.shared_brain:
             self.brain[rows] = other.brain
 
