@@ -22,6 +22,7 @@ from xai_brain.attribution.methods.area_constrained import area_constrained_mask
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import total_variation, upsampled
+from xai_brain.attribution.perturbation.score_scale import ScoreScale, on_scale
 
 
 def subjects(n=2, seed=0):
@@ -85,6 +86,51 @@ def test_masks_of_logits_do_not_depend_on_the_scale_of_a_network():
     for name in ("ScoreCentre", "ScoreWidth"):
         assert details[20][0][name] == pytest.approx(20 * details[1][0][name], rel=1e-3)
     assert 0.02 < details[20][0]["Area"] < 0.3  # neither nothing nor everything
+
+
+@pytest.mark.parametrize("output", ["logit", "logit_difference"])
+def test_masks_of_logits_are_as_small_as_those_of_probabilities(output):
+    """A logit falls without limit when more is replaced; on its scale this does not pay."""
+    areas = {}
+    for each in ("probability", output):
+        method = MeaningfulPerturbation(
+            ClassScore(BoxDetector(), each), boxed_reference(), tv_weight=0.8, **BOX_SETTINGS
+        )
+        results = method.optimize(subjects(), target=1)
+        areas[each] = np.mean([result.area for result in results])
+        assert min(share_in_box([result.evidence for result in results])) > 0.6
+    assert areas[output] < 1.5 * areas["probability"]
+
+
+def test_typical_scores_of_the_classes_are_near_the_ends_of_the_scale():
+    reference = boxed_reference(n=24)
+    engine = BatchedScorer(ClassScore(BoxDetector(), "logit"))
+    scale = ScoreScale(engine, reference).of(torch.tensor([1, 1, 0]))
+    assert torch.equal(scale[0], scale[1])
+    for k in (0, 1):
+        target = torch.full((24,), k)
+        scores = engine.scores(reference.volumes, target)
+        value, slope = on_scale(scores, torch.ones(24, 1, 1, 1, 1), scale[[1 if k else 2]].expand(24, 2))
+        own = reference.targets == k
+        assert value[own].mean() == pytest.approx(0.95, abs=0.03)
+        assert value[~own].mean() == pytest.approx(0.05, abs=0.03)
+        leaf = scores.clone().requires_grad_()
+        expected = torch.autograd.grad(
+            ((leaf - scale[2 - 2 * k, 0]) / scale[2 - 2 * k, 1]).sigmoid().sum(), leaf
+        )
+        torch.testing.assert_close(slope.ravel(), expected[0])
+    without = ScoreScale(engine, None).of(torch.tensor([0]))
+    assert on_scale(torch.tensor([0.7]), torch.ones(1, 1, 1, 1, 1), without)[0] == torch.tensor(0.7).sigmoid()
+
+
+def test_a_network_that_separates_no_classes_has_a_scale():
+    class Constant(nn.Module):
+        def forward(self, x):
+            return torch.zeros(len(x), 2)
+
+    scale = ScoreScale(BatchedScorer(Constant()), boxed_reference()).of(torch.tensor([0]))
+    assert scale.isfinite().all()
+    assert scale[0, 1] > 0
 
 
 def test_finished_subjects_leave_the_batch():

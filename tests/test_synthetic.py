@@ -240,3 +240,23 @@ def test_size_brightness_and_outline_know_no_class(subjects):
     for measure in (size, brightness):
         assert stats.ttest_ind(measure[is_m], measure[~is_m]).pvalue > 0.01
         assert 0.01 < measure.std() / measure.mean() < 0.2
+
+
+def test_an_effect_at_three_places_has_all_of_them_in_the_images_and_in_the_truth():
+    centers = [[36.0, -50.0, 40.0], [4.0, 46.0, 12.0]]
+    bright = replace(BARE, effect_volume_change=0.0)
+    three = replace(bright, further_centers_mm=centers)
+    t1w, truth, _ = first("M", three)
+    without, *_ = first("M", replace(bright, effect_intensity_change=0.0))
+    n_places = ndimage.label(truth)[1]
+    assert n_places == 3
+    assert not (t1w != without)[~truth].any()
+    strengths = []
+    for center in (three.effect_center_mm, *centers):
+        inner = (distance_mm(replace(three, effect_center_mm=center)) < 5) & (without > 200)
+        strengths.append(np.median(t1w[inner] / without[inner]) - 1)
+    assert all(0.1 < strength < 0.6 for strength in strengths)
+    assert len({round(strength, 3) for strength in strengths}) == 3  # each place has a strength of its own
+    woman, *_ = first("F", three)
+    assert np.array_equal(woman, first("F", bright)[0])
+    assert np.array_equal(first("M", bright)[0], first("M", replace(bright, further_centers_mm=[]))[0])

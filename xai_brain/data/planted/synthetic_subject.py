@@ -39,6 +39,8 @@ class SyntheticSettings:
         Relative change; negative: darker, 0: none.
     effect_variation : float, default 0.2
         Relative variation of the strength of both changes in class M; the strength is in [0.5, 1.5].
+    further_centers_mm : list of (list of 3 float), default []
+        Further locations of the effect in class M, with strengths of their own; the truth contains all.
     distractor_center_mm : list of 3 float, optional
         Location of a second, equal effect in half of the participants, independent of the class.
     distractor_follows_class : bool, default False
@@ -60,6 +62,7 @@ class SyntheticSettings:
     effect_volume_change: float = 0.28
     effect_intensity_change: float = 0.35
     effect_variation: float = 0.2
+    further_centers_mm: list[list[float]] = field(default_factory=list)
     distractor_center_mm: list[float] | None = None
     distractor_follows_class: bool = False
     deformation_mm: float = 1.5
@@ -70,6 +73,7 @@ class SyntheticSettings:
 
     def __post_init__(self) -> None:
         self.effect_center_mm = [float(x) for x in self.effect_center_mm]  # also from a tuple or a ListConfig
+        self.further_centers_mm = [[float(x) for x in center] for center in self.further_centers_mm]
         if self.distractor_center_mm is not None:
             self.distractor_center_mm = [float(x) for x in self.distractor_center_mm]
 
@@ -125,7 +129,8 @@ def make_synthetic_subject(
     t1w = np.zeros(grid.shape, np.int16)
     t1w[brain] = np.clip(np.rint(1000 * magnitude), 1, np.iinfo(np.int16).max)
     truth = np.zeros(grid.shape, bool)
-    truth[brain] = _radius(places, settings) < 1
+    for center_mm in (settings.effect_center_mm, *settings.further_centers_mm):
+        truth[brain] |= _radius(places, replace(settings, effect_center_mm=center_mm)) < 1
     volume_ml = float(brain.sum() * abs(np.linalg.det(grid.affine[:3, :3])) / 1000)
     participant = {
         "participant_id": f"sub-{index + 1:04d}",
@@ -139,8 +144,12 @@ def make_synthetic_subject(
 def _effects(
     index: int, sex: str, strength: float, settings: SyntheticSettings
 ) -> list[tuple[SyntheticSettings, float]]:
-    """Effects of a participant with their strengths: the class effect and the distractor."""
+    """Effects of a participant with their strengths: those of the class and the distractor."""
     effects = [(settings, strength if sex == "M" else 0.0)]
+    rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(3, index)))
+    for center_mm in settings.further_centers_mm:
+        own = float(np.clip(rng.normal(1, settings.effect_variation), 0.5, 1.5))
+        effects.append((replace(settings, effect_center_mm=center_mm), own * (sex == "M")))
     if settings.distractor_center_mm is not None:
         rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(2, index)))
         present = sex == "M" if settings.distractor_follows_class else bool(rng.integers(2))
