@@ -15,27 +15,42 @@ from torch.utils.data.distributed import DistributedSampler
 from xai_brain.data.augmentation import Augmentation
 
 SEED_STEP = 1_000_003  # difference between the augmentation seeds of two processes
+RESIDENT_SHARE = 0.2  # of a GPU's free memory that the volumes of one part of a fold may take
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a CUDA device; 0 for other devices, which have no memory of their own."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 class VolumeDataset(Dataset):
-    """Memory-mapped prepared volumes.
+    """Prepared volumes, memory-mapped or in the memory of a device.
 
     Parameters
     ----------
     table : pandas.DataFrame
         volume_path, target, participant_id.
+    device : torch.device, optional
+        All volumes are copied to it at once; default: each one is read from its file.
     """
 
-    def __init__(self, table: pd.DataFrame):
+    def __init__(self, table: pd.DataFrame, device: torch.device | None = None):
         self.paths = table["volume_path"].tolist()
         self.targets = table["target"].tolist()
         self.participant_ids = table["participant_id"].tolist()
+        self.on_device = None
+        if device is not None:
+            self.on_device = torch.stack([self._read(path).to(device) for path in self.paths])
+
+    @staticmethod
+    def _read(path: str) -> torch.Tensor:
+        return torch.from_numpy(np.array(np.load(path, mmap_mode="r")))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        volume = torch.from_numpy(np.array(np.load(self.paths[index], mmap_mode="r")))
+        volume = self._read(self.paths[index]) if self.on_device is None else self.on_device[index]
         return {
             "volume": volume[None],  # (1, X, Y, Z)
             "target": self.targets[index],
@@ -77,7 +92,7 @@ class BrainDataModule(pl.LightningDataModule):
             self.augmentation.seed += SEED_STEP * self.trainer.global_rank
 
     def train_dataloader(self) -> DataLoader:
-        dataset = VolumeDataset(self.parts["train"])
+        dataset = VolumeDataset(self.parts["train"], self._resident_device(self.parts["train"]))
         if self.trainer is None or self.trainer.world_size == 1:
             # a last batch of one volume has no batch statistics
             uneven = len(dataset) % self.batch_size == 1 and len(dataset) > 1
@@ -90,7 +105,8 @@ class BrainDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """All validation participants, in each of several processes, so that none is counted twice."""
-        return self._loader(VolumeDataset(self.parts["validation"]), batch_size=self.batch_size)
+        part = self.parts["validation"]
+        return self._loader(VolumeDataset(part, self._resident_device(part)), batch_size=self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
         return self._loader(VolumeDataset(self.parts["test"]), batch_size=self.batch_size)
@@ -100,6 +116,17 @@ class BrainDataModule(pl.LightningDataModule):
             return batch
         changed = batch["volume"] if self.augmentation is None else self.augmentation(batch["volume"])
         return {**batch, "volume": changed}
+
+    def _resident_device(self, part: pd.DataFrame) -> torch.device | None:
+        """GPU of the training if all volumes of a part fit easily into its memory.
+
+        A step of a small 3-D network takes a GPU less time than reading its volumes takes the host.
+        """
+        if self.trainer is None or self.num_workers:
+            return None
+        device = self.trainer.strategy.root_device
+        n_bytes = sum(np.load(path, mmap_mode="r").nbytes for path in part["volume_path"])
+        return device if n_bytes <= RESIDENT_SHARE * free_bytes(device) else None
 
     def _loader(self, dataset: VolumeDataset, **kwargs: Any) -> DataLoader:
         # persistent workers draw other random numbers, which would change the result

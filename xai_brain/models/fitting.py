@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from xai_brain.models.batch_statistics import exact_batch_statistics
 from xai_brain.models.module import BrainClassifier
 from xai_brain.models.trainer_setup import determinism_kept, quiet_lightning
 from xai_brain.parallel.memory import keep_freed_memory, return_freed_memory
+from xai_brain.parallel.progress import log_debug
 
 CHECKPOINT = "network.ckpt"  # in the working directory of a training
 
@@ -62,6 +64,30 @@ class StopAtNonFinite(Callback):
                     f"{trainer.current_epoch + 1} of {self.settings['max_epochs']}; {remedies}, or look for "
                     "images with extreme intensities"
                 )
+
+
+class DataWaiting(Callback):
+    """Reports, with the verbosity "verbose", which share of every epoch passes before a batch is available.
+
+    A GPU is kept busy if this share is small; otherwise ``trainer.num_workers`` may help.
+    """
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.start = self.ready = time.monotonic()
+        self.waiting = 0.0
+
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        self.waiting += time.monotonic() - self.ready
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        self.ready = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seconds = time.monotonic() - self.start
+        log_debug(
+            f"epoch {trainer.current_epoch + 1}: {seconds:.2f} s, of these {self.waiting / seconds:.0%} "
+            "waiting for batches"
+        )
 
 
 @contextmanager
@@ -201,6 +227,7 @@ def fit_epochs(
     best = ModelCheckpoint(work_dir, "best", monitor=settings["monitor"], mode=mode)
     history = History()
     callbacks: list[Callback] = [history, EpochReport(report_epoch), StopAtNonFinite(settings), best]
+    callbacks.append(DataWaiting())
     callbacks += arguments.get("callbacks", [])
     if settings["patience"] is not None:
         callbacks.append(EarlyStopping(settings["monitor"], mode=mode, patience=settings["patience"]))
