@@ -12,7 +12,7 @@ import torch
 
 from xai_brain.data import datamodule
 from xai_brain.data.datamodule import BrainDataModule, VolumeDataset
-from xai_brain.models import fitting
+from xai_brain.models import training_callbacks
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def test_on_cpus_volumes_are_read_from_their_files(table):
 
 def test_the_time_that_training_waits_for_batches_is_reported(monkeypatch, caplog):
     now = iter([0.0, 1.0, 3.0, 5.0, 6.0, 10.0])
-    monkeypatch.setattr(fitting.time, "monotonic", lambda: next(now))
-    waiting, trainer = fitting.DataWaiting(), SimpleNamespace(current_epoch=1)
+    monkeypatch.setattr(training_callbacks.time, "monotonic", lambda: next(now))
+    waiting, trainer = training_callbacks.DataWaiting(), SimpleNamespace(current_epoch=1)
     with caplog.at_level(logging.DEBUG, "xai_brain"):
         waiting.on_train_epoch_start(trainer, None)  # 0
         for _ in range(2):
