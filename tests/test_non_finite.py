@@ -15,7 +15,8 @@ from torch import nn
 from xai_brain.baselines.classifiers import BaselineError, brain_size_predictions
 from xai_brain.cli import main
 from xai_brain.metrics.mask_validation import COLUMNS, validation_table
-from xai_brain.models.fitting import StopAtNonFinite, TrainingError, fit_fold, naming_network, predict_outputs
+from xai_brain.models.fitting import fit_fold, naming_network, predict_outputs
+from xai_brain.models.training_callbacks import StopAtNonFinite, TrainingError
 from xai_brain.reporting.sections.baseline import section as baseline_section
 from xai_brain.runs.directory import RunDirectory, read_json
 from xai_brain.study.evaluation.tables import summarise

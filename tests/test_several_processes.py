@@ -22,10 +22,11 @@ from xai_brain.cli import main
 from xai_brain.config.setting import ConfigError
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.datamodule import BrainDataModule
-from xai_brain.models.fitting import TrainingError, fit_fold, predict_outputs
+from xai_brain.models.fitting import fit_fold, predict_outputs
 from xai_brain.models.fitting_in_processes import fit_in_processes, start_method
 from xai_brain.models.process_group import check_processes
 from xai_brain.models.trainer_setup import check_trainer_arguments
+from xai_brain.models.training_callbacks import TrainingError
 from xai_brain.runs.directory import RunDirectory, read_tsv
 
 

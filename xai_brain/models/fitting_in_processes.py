@@ -31,7 +31,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from xai_brain.config.trust import import_trusted
 from xai_brain.io.text_tables import read_text
-from xai_brain.models.fitting import CHECKPOINT, TrainingError, fit_network, ignore_epoch
+from xai_brain.models.fitting import CHECKPOINT, fit_network, ignore_epoch
 from xai_brain.models.module import BrainClassifier
 from xai_brain.models.process_group import (
     accelerator_name,
@@ -44,6 +44,7 @@ from xai_brain.models.process_group import (
     send_training,
 )
 from xai_brain.models.trainer_setup import quiet_lightning
+from xai_brain.models.training_callbacks import TrainingError
 from xai_brain.parallel.progress import format_error
 
 UNUSED = "_find_unused_parameters_true"  # suffix of Lightning's strategy names
