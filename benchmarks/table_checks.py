@@ -317,7 +317,8 @@ def kan2020(case: Case) -> float:
     targets = torch.full((len(leaf),), case.target)
     with method.engine.prepared(case.inputs):
         found, gradient = method.engine.gradients(
-            *(case.inputs, case.inputs, 1 - applied, targets, -shifts[0]), moving="image"
+            *(case.inputs, case.inputs, 1 - applied, targets, -shifts.expand(len(leaf), -1, -1)),
+            moving="image",
         )
     score_error = (found.double() - scores.detach()).abs() / scores.detach().abs()
     return max(relative(-gradient, expected), float(score_error.max()))

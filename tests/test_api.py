@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import logging
 import re
 from functools import partial
 
@@ -17,6 +18,7 @@ import xai_brain as xb
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid
 from xai_brain.io.problems import DataError
+from xai_brain.parallel.verbosity import LOGGER
 from xai_brain.runs.directory import read_json, read_tsv, sidecar
 
 SMALL_NETWORK = {"channels": [2, 3, 4]}
@@ -455,7 +457,8 @@ def test_public_names_are_listed():
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_examples_of_the_docstrings(module, small_run, cohort):
+def test_examples_of_the_docstrings(module, small_run, cohort, monkeypatch):
     names = {"run_dir": small_run.path, "cohort": cohort}
     names |= {"study": xb.open_study(small_run.path), "maps": xb.open_maps(small_run.path)}
+    monkeypatch.setattr(LOGGER, "level", logging.WARNING)  # how long work takes is not part of an example
     assert doctest.testmod(importlib.import_module(f"xai_brain.{module}"), extraglobs=names).failed == 0

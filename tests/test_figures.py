@@ -10,6 +10,7 @@ from io import BytesIO
 from itertools import combinations
 from types import SimpleNamespace
 
+import matplotlib as mpl
 import nibabel as nib
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from colour_vision import DEFICIENCIES, seen_colours
 from drawn_text import cut_off, drawn, legends, legends_over_axes, overlapping, smallest_font, texts
 from figure_examples import CHARTS, CLASSES, METHODS
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 
 from xai_brain.reporting import anatomy, gallery
@@ -48,6 +50,23 @@ def assert_legible(fig):
 def test_texts_can_be_read_and_legends_hide_nothing(chart, n_methods, n_classes, n_seeds):
     with style():
         assert_legible(drawn(chart(METHODS[n_methods], CLASSES[n_classes], n_seeds)))
+
+
+def test_figures_do_not_depend_on_the_settings_of_the_user():
+    def picture():
+        with style():
+            fig = Figure(layout="constrained")
+            axes = fig.subplots()
+            axes.plot([0, 1, 4], marker="o", label="a line")
+            axes.set_title("title")
+            axes.legend()
+            buffer = BytesIO()
+            fig.savefig(buffer, format="svg", metadata={"Date": None})
+        return buffer.getvalue()
+
+    plain = picture()
+    with mpl.rc_context({"axes.facecolor": "black", "axes.xmargin": 0.4, "xtick.minor.visible": True}):
+        assert picture() == plain
 
 
 # -- colours of methods and classes ----------------------------------------------------------------

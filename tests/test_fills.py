@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from conftest import BOX, SHAPE, boxed_reference
@@ -12,7 +11,7 @@ from xai_brain.attribution import (
     MeaningfulPerturbation,
 )
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.perturbation.replacement import FILLS, ReplacementVolumes, kan2020_blur
+from xai_brain.attribution.perturbation.replacement import FILLS, ReplacementVolumes, kan2020_blur, mixed
 
 
 @pytest.mark.parametrize("name", FILLS)
@@ -64,11 +63,14 @@ def test_nearest_counterfactual_is_of_the_other_class_and_near():
 
 
 def test_mixture_is_convex_and_new_at_every_step():
-    fills = torch.stack([torch.zeros(2, 1, *SHAPE), torch.ones(2, 1, *SHAPE)])
     generator = torch.Generator().manual_seed(0)
-    values = [float(ReplacementVolumes.mixed(fills, generator).mean()) for _ in range(20)]
-    assert all(0 <= value <= 1 for value in values)
-    assert np.std(values) > 0.1
+    weights = ReplacementVolumes(["zero", "noise"], None, 1.0).mixtures(20, generator)
+    assert weights.min() >= 0
+    torch.testing.assert_close(weights.sum(1), torch.ones(20))
+    assert weights[:, 0].std() > 0.1
+    fills = torch.stack([torch.zeros(20, 1, *SHAPE), torch.ones(20, 1, *SHAPE)], 1)
+    torch.testing.assert_close(mixed(fills, weights).mean((1, 2, 3, 4)), weights[:, 1])
+    assert torch.equal(mixed(fills[:, :1], weights[:, :1]), fills[:, 0])  # of one kind: as it is
 
 
 def test_fill_that_cannot_be_made_is_refused(toy_net):

@@ -10,6 +10,7 @@ from conftest import SMALL, ToyNet
 from torch import nn
 
 from xai_brain import cli, compose
+from xai_brain.attribution.perturbation.mask_descent import MaskDescent
 from xai_brain.config.checks import read_config
 from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
@@ -74,8 +75,9 @@ def test_methods_that_cannot_explain_the_network_are_named_with_what_removes_the
 
 def test_methods_that_can_explain_the_network_pass_and_iterate_once(cohort, monkeypatch):
     steps = []
-    step = torch.optim.Adam.step
+    step, descend = torch.optim.Adam.step, MaskDescent.step
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self: steps.append(1) or step(self))
+    monkeypatch.setattr(MaskDescent, "step", lambda self, *given: steps.append(1) or descend(self, *given))
     methods = [
         "grad_cam",
         "t_map",

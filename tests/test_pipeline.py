@@ -276,14 +276,15 @@ def test_folds_that_are_trained_stay_true_when_the_cohort_changes(bids_tree, tmp
         train(compose("run", [*settings, f"data.root={tmp_path / 'other'}"]))
 
 
-def test_stages_take_what_they_may_and_keep_what_is_there(copied):
+def test_stages_take_what_they_may_and_keep_what_is_there(copied, tmp_path):
     from xai_brain.config.saved import stage_settings
 
     given = f"run_dir={copied.path}"
     kept = stage_settings("explain", [given]).attribution["MeaningfulPerturbation"]
     again_chosen = stage_settings("explain", [given, "attribution=[meaningful_perturbation,grad_cam]"])
     assert again_chosen.attribution["MeaningfulPerturbation"] == kept
-    assert stage_settings("explain", [given, "data.root=/elsewhere"]).data.root == "/elsewhere"
+    elsewhere = str(tmp_path)
+    assert stage_settings("explain", [given, f"data.root={elsewhere}"]).data.root == elsewhere
     trusted = ["+attribution.Mine={_target_: conftest.ToyNet}", "trusted_modules=[conftest]"]
     assert "Mine" in stage_settings("explain", [given, *trusted]).attribution
     with pytest.raises(ConfigError, match=r"explain\.target: predicted before, male now"):

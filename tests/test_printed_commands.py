@@ -147,7 +147,6 @@ COMMANDS = printed()
 each_command = pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 
 
-@pytest.mark.filterwarnings("ignore:Deprecated API features detected")  # of optuna
 @each_command
 def test_a_printed_command_is_accepted(command, at_home, monkeypatch, capsys):
     """Everything before the work: flags, settings, files, columns, trust, and the plan of a sweep."""

@@ -179,7 +179,9 @@ def test_processes_have_different_participants_and_change_images_differently(tmp
     for rank in (0, 1):
         datamodule = toy(tmp_path, n_train=15)[0]()
         datamodule.augmentation = Augmentation(noise_sd=1.0, seed=2)
-        datamodule.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        datamodule.trainer = SimpleNamespace(
+            world_size=2, global_rank=rank, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+        )
         datamodule.setup("fit")
         datamodules.append(datamodule)
     first, second = (list(datamodule.train_dataloader().sampler) for datamodule in datamodules)

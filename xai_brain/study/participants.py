@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,12 +195,13 @@ def synthetic_root(config: Config) -> Path:
     key = sha256(repr((RECIPE, sorted(asdict(settings).items()))).encode()).hexdigest()[:12]
     cache = Path(config.data.cache_dir).expanduser() if config.data.cache_dir else default_cache_dir()
     root = cache / "synthetic" / key
+    progress = partial(track, description="make the cohort", brief=True)
     if not root.exists():
         remove_partial_files(root.parent)
         run_exclusive(
             locks(cache),
             f"synthetic-{key}",
-            lambda: make_synthetic_cohort(root, settings, lambda numbers: track(numbers, "make the cohort")),
+            lambda: make_synthetic_cohort(root, settings, progress),
             root.exists,
         )
     return make_synthetic_cohort(root, settings)  # checks the existing files

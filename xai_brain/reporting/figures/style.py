@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
@@ -27,33 +28,32 @@ CHARACTER = 0.62  # width of a character, as a share of the size of the font
 
 
 def style():
-    """Style of the report; text from data is not parsed as formulas."""
-    return mpl.rc_context(
-        {
-            "font.size": 9.5,
-            "font.family": "DejaVu Sans",
-            "axes.titlesize": 10,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.titlepad": 7,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": SOFT,
-            "axes.labelcolor": INK,
-            "axes.grid": False,
-            "text.color": INK,
-            "text.parse_math": False,
-            "xtick.color": SOFT,
-            "ytick.color": SOFT,
-            "xtick.labelcolor": INK,
-            "ytick.labelcolor": INK,
-            "legend.frameon": False,
-            "legend.fontsize": 8.5,
-            "lines.linewidth": 1.6,
-            "svg.fonttype": "path",
-            "svg.hashsalt": "xai_brain",
-        }
-    )
+    """Style of the report, independent of the user's settings; text from data is not parsed as formulas."""
+    own = {
+        "font.size": 9.5,
+        "font.family": "DejaVu Sans",
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": SOFT,
+        "axes.labelcolor": INK,
+        "axes.grid": False,
+        "text.color": INK,
+        "text.parse_math": False,
+        "xtick.color": SOFT,
+        "ytick.color": SOFT,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "lines.linewidth": 1.6,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "xai_brain",
+    }
+    return mpl.style.context(["default", own])
 
 
 def class_colour(index: int) -> str:
