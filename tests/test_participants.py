@@ -27,7 +27,7 @@ def t1w(root, participant_id):
 
 @pytest.mark.parametrize("spelling", [("M", "F"), ("m", "f"), ("male", "female"), ("Male", "Female")])
 @pytest.mark.parametrize("column", ["sex", "gender"])
-def test_spellings_of_sex(bids_tree, spelling, column):
+def test_spellings_of_sex(bids_tree, spelling, column, capsys):
     rewrite(
         bids_tree,
         lambda t: t.rename(columns={"sex": column}).replace({column: dict(zip("MF", spelling, strict=True))}),
@@ -35,6 +35,9 @@ def test_spellings_of_sex(bids_tree, spelling, column):
     table = load_participants("bids", bids_tree, label="sex")
     assert table["label"].tolist() == ["male", "female"] * 3
     assert table["target"].tolist() == [1, 0] * 3  # class 1 is male, as in the paper
+    assert ("has no column 'sex'; its column 'gender' is used" in capsys.readouterr().out) is (
+        column != "sex"
+    )
 
 
 def test_rows_hold_the_image_and_all_columns(bids_tree):

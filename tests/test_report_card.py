@@ -313,7 +313,10 @@ def test_a_real_run_shows_the_card_of_planted_effects(carded, small_run, tmp_pat
     shutil.copy(carded.evaluation("report_card"), real.evaluation("report_card"))
     shutil.copytree(small_run.path, tmp_path / "other")
     other = [f"run_dir={tmp_path / 'other'}", f"evaluation.calibration={real.path}"]
+    settings = (tmp_path / "other" / "config.yaml").read_bytes()
     with pytest.raises(ConfigError, match="no effect was planted there"):
         evaluate(stage_settings("evaluate", other))
+    assert (tmp_path / "other" / "config.yaml").read_bytes() == settings  # a refused value is not kept
+    evaluate(stage_settings("evaluate", other[:1]))
     with pytest.raises(ConfigError, match="has no report card"):
         evaluate(stage_settings("evaluate", [f"run_dir={real.path}", "evaluation.calibration=nowhere"]))

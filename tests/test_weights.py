@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from xai_brain.cli import main
+from xai_brain.config.setting import ConfigError
 from xai_brain.models.calibrated import build_network, read_checkpoint
 from xai_brain.models.networks.kan2020 import Kan2020, is_published
 from xai_brain.models.weights import WeightsError, is_calibrated, load_weights, read_state_dict
@@ -270,3 +271,12 @@ def test_training_stops_before_any_work_on_a_useless_file(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"xai-brain: {path}: is a web page")
     assert not (tmp_path / "run" / "participants.tsv").exists()
+
+
+def test_a_network_that_cannot_be_created_is_named_with_its_settings():
+    with pytest.raises(
+        ConfigError, match=r"model: ShallowNet cannot be created with channels=\[8, 16, 32\]: "
+    ):
+        build_network(
+            "xai_brain.models.networks.shallow.ShallowNet", {"channels": [8, 16, 32]}, [12, 14, 16], 2
+        )

@@ -13,6 +13,7 @@ from xai_brain.data.layouts import bids, caps, hcp, ixi, oasis, table
 from xai_brain.data.layouts.found import Found, join
 from xai_brain.io.problems import DataError, Problems
 from xai_brain.io.tables import numbers, read_participants, table_names
+from xai_brain.parallel.progress import log
 from xai_brain.task.build import build_task
 from xai_brain.task.labels import LabelRule, find_column, sex_spelling
 from xai_brain.task.protocol import Task
@@ -101,6 +102,8 @@ def load_participants(
         return _with_confounds(participants).assign(label=UNKNOWN, target=task.unknown_target)
     rule = LabelRule(label, class_names, threshold, bins)
     column = find_column(participants, label, found.where)
+    if column != label:
+        log(f"{found.where}: has no column {label!r}; its column {column!r} is used")
     targets = task.read_targets(participants[column], rule, found.where)
     reasons = targets.reasons
     for index in participants.index[reasons != ""]:

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import fx, nn
 
+from xai_brain.config.setting import ConfigError
 from xai_brain.config.trust import KNOWN_PACKAGES
 from xai_brain.models.weights import load_weights, read_weights_file
 from xai_brain.task.build import build_task
@@ -144,6 +145,8 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
     ValueError
         The target is neither a subclass of ``torch.nn.Module`` nor a function that is annotated to return
         one, or its package is neither known nor imported. The latter protects against untrusted checkpoints.
+    ConfigError
+        The network cannot be created with these arguments.
     """
     module, _, name = target.rpartition(".")
     package = module.split(".")[0]
@@ -162,7 +165,14 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
     known |= dict.fromkeys(("n_classes", "num_classes", "out_channels"), n_classes)
     kwargs = {**{key: value for key, value in known.items() if key in accepted}, **kwargs}
     weights = None if "weights" in accepted else kwargs.pop("weights", None)
-    network = factory(**kwargs)
+    try:
+        network = factory(**kwargs)
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{key}={value}" for key, value in kwargs.items() if key not in known)
+        raise ConfigError(
+            f"model: {name} cannot be created with {given or 'these settings'}: {str(error).splitlines()[0]}; "
+            "an experiment may set values for another network (`--cfg job` shows all settings)"
+        ) from error
     if weights is not None:
         load_weights(network, weights)
     return network

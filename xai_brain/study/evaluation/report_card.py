@@ -86,8 +86,8 @@ def calibration_hash(config: Config) -> str | None:
     return file_hash(path) if path.exists() else None
 
 
-def write_calibration(config: Config, run: RunDirectory) -> None:
-    """Copy the report card of planted effects in the same cohort to evaluation/calibration.tsv.
+def check_calibration(config: Config, run: RunDirectory) -> None:
+    """Refuse a report card that does not apply to this run, before its settings are changed.
 
     Raises
     ------
@@ -95,7 +95,6 @@ def write_calibration(config: Config, run: RunDirectory) -> None:
         There is no card, no effect was planted, or the images, the preprocessing or the network differ.
     """
     if not config.evaluation.calibration:
-        run.evaluation("calibration").unlink(missing_ok=True)
         return
     other = RunDirectory(Path(config.evaluation.calibration).expanduser())
     where = f"evaluation.calibration={other.path}"
@@ -108,21 +107,33 @@ def write_calibration(config: Config, run: RunDirectory) -> None:
         ("model", theirs.model, config.model),
     ):
         if there != here:
-            raise ConfigError(f"{where}: has another {group}, so its report card does not apply to this run")
+            raise ConfigError(
+                f"{where}: has another {group}, so its report card does not apply to this run; make a report "
+                f"card with the {group} settings of this run"
+            )
     images = set(read_tsv(other.participants)["sha256"].str.partition("+")[0])
     ours = read_tsv(run.participants)["sha256"].str.partition("+")[0]
     if (share := float(ours.isin(images).mean())) < MIN_SHARED:
         raise ConfigError(
             f"{where}: contains {share:.0%} of the images of this run; plant into the same cohort"
         )
+
+
+def write_calibration(config: Config, run: RunDirectory) -> None:
+    """Copy the report card of planted effects in the same cohort to evaluation/calibration.tsv."""
+    if not config.evaluation.calibration:
+        run.evaluation("calibration").unlink(missing_ok=True)
+        return
+    other = RunDirectory(Path(config.evaluation.calibration).expanduser())
+    theirs = saved_settings(other.config)
     planted = theirs.planted
     text = f"{planted.kind}, size {planted.size:g}"
     card = read_tsv(other.evaluation("report_card"))
     shared = set(card["method"]) & set(config.attribution) & set(theirs.attribution)
     if differ := sorted(name for name in shared if theirs.attribution[name] != config.attribution[name]):
         log(
-            f"evaluate: {where} used other settings of {', '.join(differ)}, which are excluded; "
-            f"give both runs the same attribution.{differ[0]}"
+            f"evaluate: evaluation.calibration={other.path} used other settings of {', '.join(differ)}; these "
+            f"methods are not calibrated; give both runs the same attribution.{differ[0]}"
         )
     write_tsv(card[~card["method"].isin(differ)].assign(planted=text), run.evaluation("calibration"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,12 @@ from xai_brain.study.evaluation.map_scores import agreements_of, score_participa
 from xai_brain.study.evaluation.metrics import compute_metrics
 from xai_brain.study.evaluation.regions import TABLES as REGIONS
 from xai_brain.study.evaluation.regions import atlas_files, atlas_of, evaluate_regions
-from xai_brain.study.evaluation.report_card import calibration_hash, write_calibration, write_card
+from xai_brain.study.evaluation.report_card import (
+    calibration_hash,
+    check_calibration,
+    write_calibration,
+    write_card,
+)
 from xai_brain.study.evaluation.variance import evaluate_variance
 from xai_brain.study.explanation.missing_maps import n_maps_missing
 from xai_brain.study.participants import class_names, is_readable, require_classes
@@ -58,6 +64,7 @@ def evaluate_run(config: Config) -> RunDirectory:
         first_layer.tsv, group/ and the metrics in metrics.json.
     """
     require_classes(config, "evaluate")
+    check_calibration(config, RunDirectory(Path(config.run_dir)))
     run = open_run(config)
     maps = find_maps(config, run)
     start = time.monotonic()
