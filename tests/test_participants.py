@@ -35,9 +35,8 @@ def test_spellings_of_sex(bids_tree, spelling, column, capsys):
     table = load_participants("bids", bids_tree, label="sex")
     assert table["label"].tolist() == ["male", "female"] * 3
     assert table["target"].tolist() == [1, 0] * 3  # class 1 is male, as in the paper
-    assert ("has no column 'sex'; its column 'gender' is used" in capsys.readouterr().out) is (
-        column != "sex"
-    )
+    said = "has no column 'sex'; its column 'gender' is used" in capsys.readouterr().out
+    assert said is (column != "sex")
 
 
 def test_rows_hold_the_image_and_all_columns(bids_tree):

@@ -169,9 +169,10 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
         network = factory(**kwargs)
     except (TypeError, ValueError) as error:
         given = ", ".join(f"{key}={value}" for key, value in kwargs.items() if key not in known)
+        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"model: {name} cannot be created with {given or 'these settings'}: {str(error).splitlines()[0]}; "
-            "an experiment may set values for another network (`--cfg job` shows all settings)"
+            f"model: {name} cannot be created with {given or 'these settings'}: {reason}; an "
+            "experiment may set values for another network (`--cfg job` shows all settings)"
         ) from error
     if weights is not None:
         load_weights(network, weights)

@@ -132,8 +132,8 @@ def write_calibration(config: Config, run: RunDirectory) -> None:
     shared = set(card["method"]) & set(config.attribution) & set(theirs.attribution)
     if differ := sorted(name for name in shared if theirs.attribution[name] != config.attribution[name]):
         log(
-            f"evaluate: evaluation.calibration={other.path} used other settings of {', '.join(differ)}; these "
-            f"methods are not calibrated; give both runs the same attribution.{differ[0]}"
+            f"evaluate: evaluation.calibration={other.path} used other settings of {', '.join(differ)}; "
+            f"these methods are not calibrated; give both runs the same attribution.{differ[0]}"
         )
     write_tsv(card[~card["method"].isin(differ)].assign(planted=text), run.evaluation("calibration"))
 
