@@ -166,11 +166,31 @@ def test_what_knows_size_only_is_at_chance_in_matched_pairs():
     difference = sizes.loc[pairs["participant_id"]].to_numpy().reshape(-1, 2)
     assert (np.abs(np.diff(difference, axis=1)[:, 0]) / difference.mean(1) <= 0.02).all()
     assert roc_auc_score(of_size["target"], of_size["prob_b"]) > 0.78
-    value, low, high, n_pairs = matched_auroc(of_size, pairs, 200)
+    value, low, high, n_pairs = matched_auroc(of_size, pairs)
     assert n_pairs == len(pairs) / 2 > 80
     assert value == pytest.approx(0.5, abs=0.06)  # up to 2 % of size remain
-    value, low, high, _ = matched_auroc(of_class, pairs, 200)
+    value, low, high, _ = matched_auroc(of_class, pairs)
     assert 0.8 < low < value < high
+
+
+def test_the_interval_of_matched_pairs_contains_its_estimate_and_has_its_level():
+    """Three pairs in each of four folds, as in small cohorts."""
+    covered, n = 0, 300
+    for seed in range(n):
+        rng = np.random.default_rng(seed)
+        targets, folds = np.arange(24) % 2, np.repeat(np.arange(4), 6)
+        pairs = pd.DataFrame(
+            {"pair": np.arange(24) // 2, "fold": folds, "participant_id": [f"sub-{i:03d}" for i in range(24)]}
+        )
+        common = np.repeat(rng.normal(size=12), 2)  # what the two of a pair share
+        scores = norm.cdf(common + 0.05 * targets)
+        value, low, high, n_pairs = matched_auroc(table(targets, scores, folds), pairs)
+        assert n_pairs == 12
+        assert low <= value <= high
+        scores = norm.cdf(common + rng.normal(size=24))
+        _, low, high, _ = matched_auroc(table(targets, scores, folds), pairs)
+        covered += low <= 0.5 <= high
+    assert 0.9 < covered / n <= 1
 
 
 def test_matched_auroc_weighs_folds_by_their_pairs():
@@ -183,10 +203,10 @@ def test_matched_auroc_weighs_folds_by_their_pairs():
     )
     # fold 0: 0.9, 0.8 over 0.1, 0.2: AUROC 1; fold 1: 0.3 below 0.7: 0
     found = table([0, 1, 0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8, 0.7, 0.3], [0, 0, 0, 0, 1, 1])
-    value, _, _, n_pairs = matched_auroc(found, pairs, 10)
+    value, _, _, n_pairs = matched_auroc(found, pairs)
     assert (value, n_pairs) == (pytest.approx(2 / 3), 3)
-    assert matched_auroc(found.iloc[1:], pairs, 10)[3] == 2  # a pair of whom one was not predicted
-    assert matched_auroc(found.iloc[:1], pairs, 10)[3] == 0
+    assert matched_auroc(found.iloc[1:], pairs)[3] == 2  # a pair of whom one was not predicted
+    assert matched_auroc(found.iloc[:1], pairs)[3] == 0
 
 
 def test_the_table_tells_the_network_from_a_baseline():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import t as student
 
-from xai_brain.statistics.bootstrap import draw_counts, percentile_interval
-from xai_brain.statistics.classification import auroc_of_draws
+from xai_brain.statistics.classifier_comparison import auroc_influence
 
 TOLERANCE = 0.02  # of the mean brain size of a pair
 
@@ -66,13 +66,13 @@ def size_matched_pairs(
     return pd.DataFrame(rows, columns=["pair", "fold", "participant_id"])
 
 
-def matched_auroc(
-    predictions: pd.DataFrame, pairs: pd.DataFrame, n_bootstrap: int = 1000, random_state: int = 0
-) -> tuple[float, float, float, int]:
+def matched_auroc(predictions: pd.DataFrame, pairs: pd.DataFrame) -> tuple[float, float, float, int]:
     """AUROC in matched pairs: mean over folds, weighted by their number of pairs, and over seeds.
 
-    The bootstrap draws pairs within folds, the same for all seeds. Pairs with a participant without
-    prediction are excluded.
+    The 95 % interval is that of DeLong with the pair as the unit of observation and Student's t with one
+    degree of freedom less than pairs, because folds contain few pairs: a bootstrap of pairs compares copies
+    of a pair with itself, so that its draws are biased towards the comparison within pairs. Pairs with a
+    participant without prediction are excluded.
 
     Parameters
     ----------
@@ -80,37 +80,26 @@ def matched_auroc(
         participant_id, seed, fold, target, prob_<class> of two classes; of several images the first.
     pairs : pandas.DataFrame
         From `size_matched_pairs`.
-    n_bootstrap : int, default 1000
-    random_state : int, default 0
 
     Returns
     -------
     auroc, ci_low, ci_high : float
-        NaN without pairs.
+        NaN without pairs; the interval also with a single pair.
     n_pairs : int
     """
-    columns = [column for column in predictions if str(column).startswith("prob_")]
-    table = predictions.drop_duplicates(["participant_id", "fold", "seed"])
-    table = pairs.merge(table[["participant_id", "fold", "seed", "target", columns[1]]])
+    table = pairs.merge(predictions.drop_duplicates(["participant_id", "fold", "seed"]))
     complete = table.groupby("pair")["participant_id"].nunique()
     table = table[table["pair"].isin(complete.index[complete == 2])]
     if table.empty:
         return np.nan, np.nan, np.nan, 0
-    # scores (n_seeds, n_pairs, 2) of each fold; class 0 first
-    wide = [part.pivot_table(index="seed", columns=["pair", "target"], values=columns[1])
-            for _, part in table.groupby("fold")]  # fmt: skip
-    scores = [part.to_numpy().reshape(len(part), -1, 2) for part in wide]
-    sizes = np.array([part.shape[1] for part in scores])
-
-    strata = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
-    counts = draw_counts(strata, n_bootstrap, np.random.default_rng(random_state))
-    counts = np.concatenate([np.ones((1, sizes.sum()), np.int64), counts])
-    areas = []  # (1 + n_bootstrap,) of each fold
-    for part, stratum in zip(scores, strata, strict=True):
-        target, both = np.tile([0, 1], len(stratum)), np.repeat(counts[:, stratum], 2, axis=1)
-        flat = part.reshape(len(part), -1)
-        of_seeds = [auroc_of_draws(target, np.stack([1 - row, row], 1), both) for row in flat]
-        areas.append(np.mean(of_seeds, axis=0))
-    draws = np.average(areas, axis=0, weights=sizes)
-    low, high = percentile_interval(draws[1:])
-    return float(draws[0]), float(low), float(high), int(sizes.sum())
+    n_pairs, value, squares = int(table["pair"].nunique()), 0.0, 0.0
+    for _, part in table.groupby("fold"):
+        weight = part["pair"].nunique() / n_pairs
+        area, contributions = auroc_influence(part)
+        pair_of = part.drop_duplicates("participant_id").set_index("participant_id")["pair"]
+        of_pairs = contributions.groupby(pair_of.loc[contributions.index].to_numpy()).sum()
+        value, squares = value + weight * area, squares + weight**2 * float(of_pairs.pow(2).sum())
+    if n_pairs == 1:
+        return value, np.nan, np.nan, 1
+    half = float(student.ppf(0.975, n_pairs - 1)) * np.sqrt(squares)
+    return value, max(value - half, 0.0), min(value + half, 1.0), n_pairs

@@ -137,7 +137,7 @@ def comparison_table(
                 row |= {f"difference_{key}": compared[key] for key in ("ci_low", "ci_high")}
             rows.append(row)
         if pairs is not None:
-            value, low, high, n_pairs = matched_auroc(table, pairs, n_bootstrap, random_state)
+            value, low, high, n_pairs = matched_auroc(table, pairs)
             if n_pairs:
                 rows.append({"name": name, "metric": MATCHED, "value": value, "ci_low": low,
                              "ci_high": high, "n_subjects": 2 * n_pairs})  # fmt: skip
