@@ -6,6 +6,7 @@ Overlays of maps are transparent at 0 and outside the brain.
 from __future__ import annotations
 
 import doctest
+import re
 from io import BytesIO
 from itertools import combinations
 from types import SimpleNamespace
@@ -67,6 +68,23 @@ def test_figures_do_not_depend_on_the_settings_of_the_user():
     plain = picture()
     with mpl.rc_context({"axes.facecolor": "black", "axes.xmargin": 0.4, "xtick.minor.visible": True}):
         assert picture() == plain
+
+
+def test_figures_have_the_same_bytes_although_the_last_digits_of_a_position_differ():
+    def picture(shift):
+        with style():
+            fig = Figure()
+            for left in (0.1, 0.6):
+                axes = fig.add_axes((left + shift, 0.1, 0.3, 0.8))
+                axes.plot([0, 1, 4])
+            return gallery._rendered(fig, "svg")
+
+    first = picture(0.0)
+    assert picture(1e-12) == first
+    assert picture(1e-3) != first
+    used = set(re.findall(rb"url\(#(\w+)\)", first))
+    assert len(used) == 2  # an area for each of the axes
+    assert used == set(re.findall(rb'<clipPath id="(\w+)">', first))
 
 
 # -- colours of methods and classes ----------------------------------------------------------------

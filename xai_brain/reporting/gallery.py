@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -107,4 +108,22 @@ def _rendered(fig: Figure, kind: str, **options: Any) -> bytes:
     stream = BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     fig.savefig(stream, format=kind, metadata=metadata, facecolor="white", **options)
-    return stream.getvalue()
+    return reproducible_ids(stream.getvalue()) if kind == "svg" else stream.getvalue()
+
+
+def reproducible_ids(svg: bytes) -> bytes:
+    """Name clip paths by what is written of them.
+
+    matplotlib names them by the unrounded position of the axes, whose last digits the layout does not
+    reproduce, so that the same figure would not have the same bytes.
+    """
+    names: dict[bytes, bytes] = {}
+
+    def renamed(found: re.Match[bytes]) -> bytes:
+        name = b"p" + hashlib.sha256(found[2]).hexdigest()[:10].encode()
+        known = name in names.values()
+        names[found[1]] = name
+        return b"" if known else found[0].replace(found[1], name)
+
+    svg = re.sub(rb'\s*<clipPath id="(\w+)">(.*?)</clipPath>', renamed, svg, flags=re.DOTALL)
+    return re.sub(rb"url\(#(\w+)\)", lambda found: b"url(#%b)" % names.get(found[1], found[1]), svg)
