@@ -74,8 +74,8 @@ def test_figures_have_the_same_bytes_although_the_last_digits_of_a_position_diff
     def picture(shift):
         with style():
             fig = Figure()
-            for left in (0.1, 0.6):
-                axes = fig.add_axes((left + shift, 0.1, 0.3, 0.8))
+            for left in (0.1234, 0.6171):
+                axes = fig.add_axes((left + shift, 0.1311, 0.3077, 0.8013))
                 axes.plot([0, 1, 4])
             return gallery._rendered(fig, "svg")
 
