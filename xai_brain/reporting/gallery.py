@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -32,7 +31,6 @@ class Gallery:
         """Save and embed a figure, and a version for narrow screens if there is one."""
         name = re.sub(r"[^\w.-]+", "-", name)
         png = _rendered(fig, "png", dpi=150)
-        fig.set_layout_engine("none")  # the layout is made; making it again would double the time
         write_atomic(self.folder / f"{name}.png", lambda temporary: temporary.write_bytes(png))
         kind, data = ("png", _palette(png)) if raster else ("svg+xml", _rendered(fig, "svg"))
         self.taken.append(name)
@@ -105,25 +103,21 @@ def _palette(png: bytes) -> bytes:
 
 
 def _rendered(fig: Figure, kind: str, **options: Any) -> bytes:
+    _settle(fig)
     stream = BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     fig.savefig(stream, format=kind, metadata=metadata, facecolor="white", **options)
-    return reproducible_ids(stream.getvalue()) if kind == "svg" else stream.getvalue()
+    return stream.getvalue()
 
 
-def reproducible_ids(svg: bytes) -> bytes:
-    """Name clip paths by what is written of them.
+def _settle(fig: Figure) -> None:
+    """Round the positions of all axes, whose last digits the layout does not reproduce.
 
-    matplotlib names them by the unrounded position of the axes, whose last digits the layout does not
-    reproduce, so that the same figure would not have the same bytes.
+    Otherwise the same figure would not have the same bytes.
     """
-    names: dict[bytes, bytes] = {}
-
-    def renamed(found: re.Match[bytes]) -> bytes:
-        name = b"p" + hashlib.sha256(found[2]).hexdigest()[:10].encode()
-        known = name in names.values()
-        names[found[1]] = name
-        return b"" if known else found[0].replace(found[1], name)
-
-    svg = re.sub(rb'\s*<clipPath id="(\w+)">(.*?)</clipPath>', renamed, svg, flags=re.DOTALL)
-    return re.sub(rb"url\(#(\w+)\)", lambda found: b"url(#%b)" % names.get(found[1], found[1]), svg)
+    if fig.get_layout_engine() is not None:
+        fig.draw_without_rendering()
+        fig.set_layout_engine("none")
+    for axes in fig.axes:
+        x, y, width, height = np.round(axes.get_position().bounds, 6).tolist()
+        axes.set_position((x, y, width, height))
