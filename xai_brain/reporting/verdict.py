@@ -120,9 +120,7 @@ def verdict_of(contents: ReportContents) -> Verdict:
         agreement = Estimate(
             float(values.mean()), float(values.min()), float(values.max()), number(pairs["chance"].mean())
         )
-    # nothing to advise where the images or the effect are artificial
-    simulated = contents.setting("planted.kind") or contents.setting("data.layout") == "synthetic"
-    size_known = simulated or contents.setting("data.brain_size_column")
+    size_known = contents.setting("data.brain_size_column")
     return Verdict(
         title,
         auroc,
