@@ -123,7 +123,7 @@ def first_weights() -> Kan2020:
 
 def side(args: argparse.Namespace) -> None:
     """In a process of its own: all maps at every turn; those of the first are kept."""
-    warnings.filterwarnings("ignore")  # what Captum tells of its hooks
+    warnings.filterwarnings("ignore")  # Captum warns that it registers hooks
     size, explain = SIDES[args.side](first_weights())
     volumes = torch.load(args.folder / "volumes.pt")
     kept = args.folder / f"{args.side}.pt"

@@ -150,7 +150,7 @@ def gradients(fold: TrainedFold, args: argparse.Namespace) -> dict[str, Any]:
         if name == "MONAI" and importlib.util.find_spec("monai") is None:
             continue
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Captum tells of its hooks
+            warnings.simplefilter("ignore")  # Captum warns that it registers hooks
             size, explain_batch = SIDES[name](network)
             size = len(volumes) if name == "Captum" else size if name == "MONAI" else len(volumes)
             spent[name] = seconds(

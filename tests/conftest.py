@@ -43,9 +43,14 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_runtest_setup(item):
-    """Random numbers of a test do not depend on the tests before it. Before fixtures are made."""
+    """Before the fixtures of a test: random numbers that do not depend on other tests; is there a browser?"""
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
+    if item.get_closest_marker("browser"):
+        import lab
+
+        if reason := lab.missing():
+            pytest.skip(reason)
 
 
 @pytest.hookimpl(wrapper=True)

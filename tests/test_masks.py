@@ -20,6 +20,7 @@ from xai_brain.attribution import (
 )
 from xai_brain.attribution.methods.area_constrained import area_constrained_mask
 from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.outputs import gives_probabilities
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import total_variation, upsampled
 from xai_brain.attribution.perturbation.score_scale import ScoreScale, on_scale
@@ -121,6 +122,20 @@ def test_typical_scores_of_the_classes_are_near_the_ends_of_the_scale():
         torch.testing.assert_close(slope.ravel(), expected[0])
     without = ScoreScale(engine, None).of(torch.tensor([0]))
     assert on_scale(torch.tensor([0.7]), torch.ones(1, 1, 1, 1, 1), without)[0] == torch.tensor(0.7).sigmoid()
+
+
+def test_whether_a_network_gives_probabilities_is_found_from_its_outputs():
+    """A plain network of logits has the masks of its logits, one with a softmax those of probabilities."""
+    logits, probabilities = BoxDetector(), nn.Sequential(BoxDetector(), nn.Softmax(1))
+    assert not gives_probabilities(logits, subjects())
+    assert gives_probabilities(probabilities, subjects())
+    settings = {"reference": boxed_reference(), "tv_weight": 0.8, **BOX_SETTINGS}
+    for plain, output in ((logits, "logit"), (probabilities, "probability")):
+        stated = MeaningfulPerturbation(ClassScore(BoxDetector(), output), **settings).attribute(
+            subjects(), 1
+        )
+        found = MeaningfulPerturbation(plain, **settings).attribute(subjects(), 1)
+        torch.testing.assert_close(found, stated, rtol=0, atol=1e-4)
 
 
 def test_a_network_that_separates_no_classes_has_a_scale():

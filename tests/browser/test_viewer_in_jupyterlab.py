@@ -40,12 +40,6 @@ COLLECT = """() => {
 }"""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _browser_there():
-    if reason := lab.missing():
-        pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")

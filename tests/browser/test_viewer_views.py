@@ -47,12 +47,6 @@ SET_THRESHOLD = """value => {
 }"""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _browser_there():
-    if reason := lab.missing():
-        pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def codes():
     """A brain without corners, and a map: positive on the left, negative on the right, weak elsewhere."""

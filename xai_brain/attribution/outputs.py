@@ -81,6 +81,27 @@ def check_outputs_of(outputs: Any, output: str) -> torch.Tensor:
 fx.wrap("check_outputs_of")  # a value decides: kept as one call in a traced copy of the network
 
 
+@torch.no_grad()
+def gives_probabilities(model: nn.Module, volumes: torch.Tensor) -> bool:
+    """Whether the outputs of a model are probabilities.
+
+    A `ClassScore` states it. The outputs of other models are probabilities if they lie in [0, 1] and, for
+    several classes, sum to 1 for every volume.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In eval mode; returns (N, n_classes).
+    volumes : Tensor of shape (N, C, X, Y, Z)
+    """
+    if isinstance(model, ClassScore):
+        return model.output == "probability"
+    outputs = check_outputs(model(volumes)).float()
+    inside = bool(((outputs >= 0) & (outputs <= 1)).all())
+    one = outputs.new_ones(len(outputs))
+    return inside and (outputs.shape[1] == 1 or torch.allclose(outputs.sum(1), one, rtol=0, atol=1e-3))
+
+
 def check_targets(targets: torch.Tensor, n_classes: int, what: str = "the network") -> None:
     """Refuse class indices that something does not have.
 

@@ -21,7 +21,14 @@ from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
 
 HIDDEN_PATH = "<path>"
 ADDRESSES = ("data.url",)
-GENERIC_NAMES = ("root", "user", "home", "data", "admin", "localhost")  # identify nobody, occur in settings
+GENERIC_NAMES = (
+    "root",
+    "user",
+    "home",
+    "data",
+    "admin",
+    "localhost",
+)  # common words of settings
 # an absolute path (/a/b, ~/a, C:\a, \\host\a), an address, a relative path to a file, a name of an image
 PATH = re.compile(
     r"""\w+://[^\s'"<>]+ | (?<![\w.<)])(?:~|[A-Za-z]:)?[/\\]{1,2}\w[^\s'",;:<>]*
@@ -121,7 +128,7 @@ def draw_pseudonyms(run: RunDirectory, participant_ids: Sequence[str]) -> dict[s
     numbers = range(len(known) + 1, len(known) + len(new) + 1)
     drawn = [f"sub-{number:03d}" for number in numbers]
     everyone = {*known, *new}
-    if everyone & {*drawn, *known.values()}:  # a pseudonym must not be the identifier of somebody else
+    if everyone & {*drawn, *known.values()}:  # a pseudonym must not be another participant's identifier
         drawn = [f"sub-anon{number:03d}" for number in numbers]
     pseudonyms = {**known, **dict(zip(new, drawn, strict=True))}
     table = pd.DataFrame({"participant_id": list(pseudonyms), "pseudonym": list(pseudonyms.values())})

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.outputs import gives_probabilities
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.mask_descent import MaskDescent, cosine_rates
 from xai_brain.attribution.perturbation.mask_optimization import (
@@ -158,7 +159,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         self.score_floor, self.mask_spacing_voxels = score_floor, mask_spacing_voxels
         self.n_shifts, self.shift_voxels, self.moving = n_shifts, shift_voxels, moving
         self.restrict_to_brain, self.random_state = restrict_to_brain, random_state
-        self.is_probability = getattr(model, "output", "probability") == "probability"
+        self.is_probability = True  # set for the model and inputs of every call
         self.scale = ScoreScale(self.engine, reference)
 
     @in_float32
@@ -211,6 +212,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference, self.restrict_to_brain)
         with self.engine.prepared(inputs, targets), tqdm(total=len(inputs), disable=not show_progress) as bar:
+            self.is_probability = gives_probabilities(self.model, inputs[:1])
             scale, shared = self._scale_of(targets), len(brain) == 1
 
             def load(rows: torch.Tensor) -> MaskBatch:
@@ -285,6 +287,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         order = torch.randperm(len(inputs), generator=self._generator())
         turns = torch.arange(n_iter * subjects_per_step).view(n_iter, subjects_per_step) % len(order)
         with self.engine.prepared(inputs, targets):
+            self.is_probability = gives_probabilities(self.model, inputs[:1])
             fills = self.fills.make(inputs, targets, brain, self._generator()).transpose(0, 1)
             group = MaskBatch(inputs, fills, targets, self._scale_of(targets), brain, shared_brain=True)
             objective, start = self._objective(inputs, n_iter)

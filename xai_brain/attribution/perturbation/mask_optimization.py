@@ -22,7 +22,7 @@ DEFAULT_LOOK_INTERVAL = 5
 # largest share of slots in use at which the others are given up: on other devices this costs a new graph
 SHRINK_AT = {"cpu": 1.0}
 DEFAULT_SHRINK_AT = 0.5
-FREE = -1  # owner of a slot that nobody waits for
+FREE = -1  # owner of a slot without a participant
 
 
 @dataclass(frozen=True)
