@@ -15,6 +15,7 @@ import torch
 import yaml
 from conftest import SHAPE, ToyNet
 from hydra.utils import instantiate
+from transformer_networks import SmallViT
 
 from xai_brain.attribution import ClassScore, Reference
 from xai_brain.attribution.model_state import HOOKS, preserved
@@ -22,6 +23,7 @@ from xai_brain.attribution.protocol import method_info
 from xai_brain.config.compose import conf_dir
 
 FILES = sorted(path.stem for path in (conf_dir() / "attribution").glob("*.yaml"))
+FOR_ATTENTION = ("attention_rollout", "attention_relevance", "token_grad_cam", "attn_lrp")
 N_CALLS, N_FIRST = 200, 15  # memory is counted after the first calls, which fill what is kept once
 FEW = {
     "n_iter": 2,
@@ -88,7 +90,7 @@ def n_hooks(model):
 @pytest.mark.parametrize("name", FILES)
 def test_two_hundred_calls_leave_nothing(name, tmp_path):
     torch.manual_seed(0)
-    model = ToyNet().eval()
+    model = (SmallViT() if name in FOR_ATTENTION else ToyNet()).eval()
     method = method_of(name, model, tmp_path)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     known = {module: set(vars(module)) for module in model.modules()}

@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from xai_brain.attribution.methods.area_constrained import (
         AreaConstrainedPerturbation as AreaConstrainedPerturbation,
     )
+    from xai_brain.attribution.methods.attention_relevance import AttentionRelevance as AttentionRelevance
+    from xai_brain.attribution.methods.attention_rollout import AttentionRollout as AttentionRollout
+    from xai_brain.attribution.methods.attn_lrp import AttnLRP as AttnLRP
     from xai_brain.attribution.methods.baselines import Edges as Edges
     from xai_brain.attribution.methods.baselines import Intensity as Intensity
     from xai_brain.attribution.methods.baselines import MeanDifference as MeanDifference
@@ -29,11 +32,15 @@ if TYPE_CHECKING:
     from xai_brain.attribution.methods.region_ablation import RegionAblation as RegionAblation
     from xai_brain.attribution.methods.sampled_gradients import GradientShap as GradientShap
     from xai_brain.attribution.methods.sampled_gradients import SmoothGrad as SmoothGrad
+    from xai_brain.attribution.methods.token_grad_cam import TokenGradCAM as TokenGradCAM
     from xai_brain.attribution.model_state import preserved as preserved
     from xai_brain.attribution.outputs import ClassScore as ClassScore
     from xai_brain.attribution.reference import Reference as Reference
 
 _HOMES = {
+    "AttentionRelevance": "methods.attention_relevance",
+    "AttentionRollout": "methods.attention_rollout",
+    "AttnLRP": "methods.attn_lrp",
     "DeepLift": "methods.deep_lift",
     "Edges": "methods.baselines",
     "GradientShap": "methods.sampled_gradients",
@@ -49,6 +56,7 @@ _HOMES = {
     "Saliency": "methods.gradients",
     "SmoothGrad": "methods.sampled_gradients",
     "TMap": "methods.baselines",
+    "TokenGradCAM": "methods.token_grad_cam",
     "AmortizedMasker": "methods.amortized_masker",
     "AreaConstrainedPerturbation": "methods.area_constrained",
     "Kan2020Perturbation": "methods.kan2020_perturbation",

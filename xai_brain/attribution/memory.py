@@ -8,9 +8,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import CheckpointError
 
 from xai_brain.attribution.inputs import as_targets
-from xai_brain.attribution.model_state import preserved
+from xai_brain.attribution.model_state import AttributionError, preserved
 from xai_brain.attribution.reduced_precision import reliable_precision
 from xai_brain.parallel.memory import return_freed_memory
 
@@ -96,7 +97,13 @@ def in_chunks(
             maps[rows] = explain(inputs[rows].clone().requires_grad_(), targets[rows]).detach()
 
         with reliable_precision(model, model, inputs[:1], chunks.size):
-            chunks.run(len(inputs), work)
+            try:
+                chunks.run(len(inputs), work)
+            except CheckpointError as error:
+                raise AttributionError(
+                    "the network computes activations again in the backward pass (gradient checkpointing), "
+                    "where the rules of this method do not apply: switch it off, as with use_checkpoint=False"
+                ) from error
     return maps
 
 

@@ -134,28 +134,36 @@ class Tracer(TorchDispatchMode):
             storage = value.untyped_storage()
             self._storages[storage._cdata] = storage
 
-    @contextmanager
-    def places(self, model: nn.Module) -> Iterator[None]:
-        """Keep track of the module that runs."""
 
-        def enter(place: str) -> Callable[..., None]:
-            return lambda *_: self.modules.append(place)
+@contextmanager
+def track_modules(model: nn.Module, running: list[str]) -> Iterator[None]:
+    """Keep the modules that run in a list, outermost first, as they are called in messages.
 
-        handles = []
-        for name, module in model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
-                continue
-            kind = type(module).__name__
-            place = f"module {name!r} ({kind})" if name else f"the forward method of {kind}"
-            handles += [
-                module.register_forward_pre_hook(enter(place)),
-                module.register_forward_hook(lambda *_: self.modules.pop() and None),
-            ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    Parameters
+    ----------
+    model : torch.nn.Module
+    running : list of str
+        Changed while the model runs.
+    """
+
+    def enter(place: str) -> Callable[..., None]:
+        return lambda *_: running.append(place)
+
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+            continue
+        kind = type(module).__name__
+        place = f"module {name!r} ({kind})" if name else f"the forward method of {kind}"
+        handles += [
+            module.register_forward_pre_hook(enter(place)),
+            module.register_forward_hook(lambda *_: running.pop() and None),
+        ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _name(func: Any) -> str:
@@ -208,7 +216,7 @@ def trace(model: nn.Module, volume: torch.Tensor, rules: Rules | None = None) ->
     """
     volume = volume.detach().clone().requires_grad_()  # as in the pass that is explained
     tracer = Tracer(volume, rules)
-    with torch.enable_grad(), tracer.places(model), tracer, rules or nullcontext():
+    with torch.enable_grad(), track_modules(model, tracer.modules), tracer, rules or nullcontext():
         check_outputs(model(volume))
     return tracer.operations
 

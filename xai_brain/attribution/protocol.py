@@ -73,7 +73,7 @@ class Method(Protocol):
             Volumes as the network receives them, on the device of the network. Some methods require C = 1.
         target : int or Tensor of shape (N,)
             Index of the class or output that is explained, one for all volumes or one for each. Only methods
-            that do not depend on the network (``info.is_baseline``) may ignore it.
+            that do not depend on the network (``info.is_baseline``) and attention rollout may ignore it.
 
         Returns
         -------

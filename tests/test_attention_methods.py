@@ -1,0 +1,523 @@
+"""Attention rollout, attention relevance and Grad-CAM on tokens: cases computed by hand, and places."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import SHAPE, ToyNet
+from torch import nn
+from torch.nn import functional as F
+from transformer_networks import GRID, NETWORKS, PATCH, SmallViT, network, swin
+
+from xai_brain.attribution import AttentionRelevance, AttentionRollout, AttnLRP, ClassScore, TokenGradCAM
+from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.protocol import Method, method_info
+from xai_brain.attribution.transformers.attention_weights import read_attention
+from xai_brain.attribution.transformers.explicit_attention import ExplicitAttention
+from xai_brain.attribution.transformers.patches import find_patches
+from xai_brain.attribution.transformers.tokens import find_tokens
+
+METHODS = {
+    "AttentionRollout": AttentionRollout,
+    "AttentionRelevance": AttentionRelevance,
+    "TokenGradCAM": TokenGradCAM,
+    "AttnLRP": AttnLRP,
+}
+OF_TOKENS = ["AttentionRollout", "AttentionRelevance"]  # all tokens attend to each other
+
+
+# -- two tokens --------------------------------------------------------------------------------------
+
+
+class TwoTokens(nn.Module):
+    """Tokens are voxels, queries, keys and values the tokens; a second attention is uniform.
+
+    The output is a multiple of the first token, with or without residual connections.
+    """
+
+    def __init__(self, weights=(1.0, -1.0), residual=True, depth=1):
+        super().__init__()
+        self.weights, self.residual, self.depth = torch.tensor(weights), residual, depth
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)  # (N, 2, 1)
+        mixed = F.scaled_dot_product_attention(tokens, tokens, tokens)
+        tokens = tokens + mixed if self.residual else mixed
+        if self.depth == 2:
+            tokens = tokens + F.scaled_dot_product_attention(0 * tokens, tokens, tokens)
+        return tokens[:, 0] * self.weights
+
+
+def two_voxels(first, second):
+    return torch.tensor([first, second]).view(1, 1, 1, 2, 1)
+
+
+def softmax(*logits):
+    values = [math.exp(logit) for logit in logits]
+    return [value / sum(values) for value in values]
+
+
+def test_rollout_of_two_tokens_and_one_layer():
+    # logits of the second token: (0, 3 ln 3 / 3); the first token attends to both alike
+    x = two_voxels(0.0, math.sqrt(math.log(3)))
+    expected = torch.tensor([0.75, 0.25]).view(1, 1, 1, 2, 1)  # (I + A) / 2, first row, A = (1/2, 1/2)
+    torch.testing.assert_close(AttentionRollout(TwoTokens()).attribute(x, 0), expected)
+
+
+def test_rollout_multiplies_the_last_layer_from_the_left():
+    # A1 = [[1/2, 1/2], [1/4, 3/4]], A2 = 1/2 everywhere;
+    # first row of (I + A2) / 2 (I + A1) / 2 = (3/4, 1/4) [[3/4, 1/4], [1/8, 7/8]]
+    x = two_voxels(0.0, math.sqrt(math.log(3)))
+    expected = torch.tensor([0.59375, 0.40625]).view(1, 1, 1, 2, 1)
+    torch.testing.assert_close(AttentionRollout(TwoTokens(depth=2)).attribute(x, 0), expected)
+    torch.testing.assert_close(AttentionRollout(TwoTokens(depth=2)).attribute(x, 1), expected)
+
+
+def test_relevance_of_two_tokens_and_one_layer():
+    # d out / d A_0j = w x_j with x = (1, 2), w = 3; logits of the first token: (1, 2)
+    a, b = softmax(1.0, 2.0)
+    expected = torch.tensor([3 * a, 6 * b]).view(1, 1, 1, 2, 1)
+    method = AttentionRelevance(TwoTokens((3.0, -3.0)))
+    torch.testing.assert_close(method.attribute(two_voxels(1.0, 2.0), 0), expected)
+    assert not method.attribute(two_voxels(1.0, 2.0), 1).any()  # only positive gradients count
+
+
+def test_relevance_accumulates_over_layers():
+    # after the first layer the tokens are t; the second attention is 1/2 everywhere:
+    # out = t_0 + (t_0 + t_1) / 2, d out / d A2 = (t_0, t_1) in the first row,
+    # d out / d A1 = (3/2 x_0, 3/2 x_1) and (x_0 / 2, x_1 / 2); R - I = M2 + M1 + M2 M1
+    x = torch.tensor([1.0, 2.0])
+    attention = torch.tensor([softmax(1.0, 2.0), softmax(2.0, 4.0)])
+    tokens = x + attention @ x
+    first = torch.stack([1.5 * x, 0.5 * x]) * attention
+    second = torch.stack([0.5 * tokens, torch.zeros(2)])
+    expected = (second + first + second @ first)[0].view(1, 1, 1, 2, 1)
+    maps = AttentionRelevance(TwoTokens(depth=2)).attribute(two_voxels(1.0, 2.0), 0)
+    torch.testing.assert_close(maps, expected)
+
+
+class TwoFeatures(nn.Module):
+    """Attention, then features (x, -x) of each token; the outputs are weighted means of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Linear(1, 2, bias=False)
+        self.features.weight.data = torch.tensor([[1.0], [-1.0]])
+        self.head = nn.Linear(2, 2, bias=False)
+        self.head.weight.data = torch.tensor([[3.0, 1.0], [0.0, 4.0]])
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(tokens, tokens, tokens)
+        return self.head(self.features(tokens).mean(1)) + 0 * mixed.mean(1)
+
+
+def test_grad_cam_of_two_tokens():
+    # gradients are w / 2 at both tokens: (3 x - x) / 2 and -4 x / 2
+    x = two_voxels(1.0, -2.0)
+    method = TokenGradCAM(TwoFeatures(), layer="features")
+    torch.testing.assert_close(method.attribute(x, 0), x)
+    torch.testing.assert_close(method.attribute(x, 1), -2 * x)
+    with pytest.raises(AttributionError, match="no layer normalisation gives tokens of several patches"):
+        TokenGradCAM(TwoFeatures()).attribute(x, 0)
+    with pytest.raises(AttributionError, match="no layer 'feature'"):
+        TokenGradCAM(TwoFeatures(), layer="feature").attribute(x, 0)
+
+
+# -- places ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_patches_are_measured(name, inputs):
+    grid = find_patches(network(name), inputs[:1], "a method")
+    has_class_token = name not in ("mean token",)
+    expected = torch.arange(math.prod(GRID)).view(GRID) + has_class_token
+    assert torch.equal(grid.order, expected)
+    assert grid.size == PATCH
+    assert grid.first == tuple((size - 1) / 2 for size in PATCH)
+    assert grid.n_tokens == math.prod(GRID) + has_class_token
+    assert bool(grid.covered.all())
+
+
+class Reversed(SmallViT):
+    """Tokens run along the first axis first, and backwards."""
+
+    def forward(self, x):
+        tokens = self.patches(x).flip(2).permute(0, 4, 3, 2, 1).flatten(1, 3) + self.positions
+        return self.head(self.encoder(tokens).mean(1))
+
+
+def test_the_order_of_tokens_is_measured(inputs):
+    model = Reversed(class_token=False).eval()
+    grid = find_patches(model, inputs[:1], "a method")
+    expected = torch.arange(math.prod(GRID)).view(GRID[::-1]).permute(2, 1, 0).flip(0)
+    assert torch.equal(grid.order, expected)
+
+
+@pytest.mark.parametrize("name", ["class token", "MONAI"])
+@pytest.mark.parametrize("place", [(0, 0, 0), (3, 1, 2), (1, 0, 1), (2, 1, 3)])
+def test_a_hot_token_lights_its_patch(name, place, inputs):
+    model = network(name)
+    tokens = find_tokens(model, inputs, "a method")
+    values = torch.zeros(1, tokens.grid.n_tokens)
+    values[0, 1 + place[0] * GRID[1] * GRID[2] + place[1] * GRID[2] + place[2]] = 1
+    volume = tokens.volume(values)[0, 0]
+    centre = torch.tensor([p * n + (n - 1) / 2 for p, n in zip(place, PATCH, strict=True)])
+    hottest = (volume == volume.max()).nonzero().float()
+    inner = [0 < p < n - 1 for p, n in zip(place, GRID, strict=True)]
+    for axis, is_inner in enumerate(inner):
+        if is_inner:  # at the border, the value continues outwards
+            assert abs(hottest[:, axis].mean() - centre[axis]) <= 0.5
+            mass = (volume.sum([a for a in range(3) if a != axis]) * torch.arange(SHAPE[axis])).sum()
+            assert abs(mass / volume.sum() - centre[axis]) <= 0.5
+        lower = place[axis] * PATCH[axis]
+        assert bool(((hottest[:, axis] >= lower) & (hottest[:, axis] < lower + PATCH[axis])).all())
+
+
+@pytest.mark.parametrize("name", ["class token", "MONAI, linear patches"])
+def test_a_token_depends_on_the_voxels_of_its_patch(name, inputs):
+    """A check of the places that uses neither gradients nor attention: a change of voxels."""
+    model = network(name)
+    layer = model.patches if name == "class token" else model.network.patch_embedding
+    changed = inputs[:1].clone()
+    changed[..., 6:9, 7:14, 8:12] += 1  # patch (2, 1, 2)
+    before, after = layer(inputs[:1]), layer(changed)
+    if before.ndim == 5:
+        before, after = (tokens.flatten(2).transpose(1, 2) for tokens in (before, after))
+    (number,) = (before != after).any(2)[0].nonzero()[:, 0].tolist()
+    assert int(find_patches(model, inputs[:1], "a method").order[2, 1, 2]) == number + 1
+
+
+def test_voxels_without_a_patch_are_zero_and_centres_stay_true():
+    shape = (13, 16, 19)  # one, two and three voxels more than whole patches
+    model = SmallViT(shape).eval()
+    inputs = torch.randn(2, 1, *shape)
+    maps = TokenGradCAM(model).attribute(inputs, 0)
+    assert not maps[:, :, 12:].any()
+    assert not maps[:, :, :, 14:].any()
+    assert not maps[..., 16:].any()
+    whole = TokenGradCAM(model).attribute(inputs[..., :12, :14, :16], 0)
+    torch.testing.assert_close(maps[..., :12, :14, :16], whole)
+
+
+def test_padded_patches_keep_their_centres(inputs):
+    model = SmallViT((15, 14, 16), class_token=False).eval()
+    model.patches = nn.Conv3d(1, 8, PATCH, stride=PATCH, padding=(1, 0, 0))
+    grid = find_patches(model, torch.randn(1, 1, 13, 14, 16), "a method")
+    assert grid.first == (0.0, 3.0, 1.5)
+    assert grid.size == PATCH
+
+
+def test_overlapping_patches_are_refused(inputs):
+    model = SmallViT(class_token=False).eval()
+    model.patches = nn.Conv3d(1, 8, (5, 7, 4), stride=PATCH, padding=(1, 0, 0))
+    for make in (AttentionRollout, AttentionRelevance, TokenGradCAM):
+        with pytest.raises(AttributionError, match=r"cannot place tokens in the volume.*AttnLRP") as error:
+            make(model).attribute(inputs, 0)
+        assert "\n" not in str(error.value)
+    assert AttnLRP(model).attribute(inputs, 0).abs().sum() > 0
+
+
+# -- reading of attention ----------------------------------------------------------------------------
+
+
+class Fused(nn.Module):
+    def __init__(self, compute):
+        super().__init__()
+        self.compute = compute
+
+    def forward(self, x):
+        return self.compute(*x)
+
+
+def masks(n, heads, length):
+    generator = torch.Generator().manual_seed(2)
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    added = torch.randn(n * heads, length, length, generator=generator)
+    padding = torch.zeros(n, length, dtype=torch.bool)
+    padding[1, -2:] = True
+    return {
+        "none": {},
+        "bool": {"attn_mask": ~causal},
+        "added": {"attn_mask": added},
+        "padding": {"key_padding_mask": padding},
+        "both": {"attn_mask": ~causal, "key_padding_mask": padding},
+    }
+
+
+@pytest.mark.parametrize("mask", ["none", "bool", "added", "padding", "both"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"batch_first": True}, {"bias": False}, {"kdim": 3, "vdim": 5, "batch_first": True}],
+    ids=str,
+)
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_multihead_attention_step_by_step_is_the_same_function(mask, settings, need_weights):
+    module = nn.MultiheadAttention(8, 2, **settings).eval()
+    generator = torch.Generator().manual_seed(1)
+    query, key, value = (
+        torch.randn(3, 5, width, generator=generator, requires_grad=True)
+        for width in (8, settings.get("kdim", 8), settings.get("vdim", 8))
+    )
+    if not settings.get("batch_first"):
+        query, key, value = (tokens.transpose(0, 1) for tokens in (query, key, value))
+    kwargs = {**masks(3, 2, 5)[mask], "need_weights": need_weights}
+    expected = module(query, key, value, **kwargs)
+    with ExplicitAttention({}):
+        output = module(query, key, value, **kwargs)
+    torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"scale": 0.7},
+        {"is_causal": True},
+        {"attn_mask": torch.randn(5, 5)},
+        {"attn_mask": torch.eye(5) > 0},
+    ],
+    ids=["plain", "scale", "causal", "added", "bool"],
+)
+def test_scaled_dot_product_attention_step_by_step_is_the_same_function(kwargs):
+    query, key, value = torch.randn(3, 2, 4, 5, 6).requires_grad_()
+    expected = F.scaled_dot_product_attention(query, key, value, **kwargs)
+    with ExplicitAttention({}):
+        output = F.scaled_dot_product_attention(query, key, value, **kwargs)
+    torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_attention_is_read_per_head_with_gradients_and_outputs_stay_the_same(name, inputs):
+    model = network(name)
+    outputs, found = read_attention(model, inputs.clone().requires_grad_())
+    torch.testing.assert_close(outputs, model(inputs))
+    length = math.prod(GRID) + (name != "mean token")
+    assert [attention.weights.shape for attention in found] == [(3, 2, length, length)] * 2
+    torch.testing.assert_close(found[0].weights.sum(-1), torch.ones(3, 2, length))
+    assert all("ttention" in attention.place or "SABlock" in attention.place for attention in found)
+    assert torch.autograd.grad(outputs[:, 0].sum(), found[0].weights)[0].abs().sum() > 0
+
+
+def test_flash_attention_of_monai_is_read(inputs):
+    model = network("MONAI")
+    from monai.networks.blocks import SABlock
+
+    flash = network("MONAI")
+    for block in flash.network.blocks:
+        attention = SABlock(8, 2, use_flash_attention=True).eval()
+        attention.load_state_dict(block.attn.state_dict())
+        block.attn = attention
+    for make in METHODS.values():
+        expected = make(model).attribute(inputs, 1)
+        torch.testing.assert_close(make(flash).attribute(inputs, 1), expected, rtol=1e-3, atol=1e-6)
+        assert expected.abs().sum() > 0
+
+
+# -- the contract of all methods ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_do_not_depend_on_the_batch(method, name, inputs):
+    explain = METHODS[method](network(name))
+    target = torch.tensor([0, 1, 1])
+    together = explain.attribute(inputs, target)
+    alone = torch.cat([explain.attribute(inputs[i : i + 1], target[i : i + 1]) for i in range(3)])
+    assert together.shape == inputs.shape
+    assert bool(together.isfinite().all())
+    assert together.abs().sum() > 0
+    assert not together.requires_grad
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5 * together.abs().max().item())
+    if method != "AttentionRollout":
+        assert not torch.allclose(explain.attribute(inputs, 0), explain.attribute(inputs, 1))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_network_is_left_unchanged(method, inputs):
+    model = network("class token").train()
+    model(inputs).sum().backward()
+    attributes = {module: set(vars(module)) for module in model.modules()}
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    grads = [parameter.grad.clone() for parameter in model.parameters()]
+    METHODS[method](model).attribute(inputs, 1)
+    for wrong in (None, 7, -1):
+        with pytest.raises(AttributionError, match="target"):
+            METHODS[method](model).attribute(inputs, wrong)
+    assert all(module.training for module in attributes)
+    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in attributes)
+    assert {module: set(vars(module)) for module in model.modules()} == attributes
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert all(torch.equal(p.grad, grad) for p, grad in zip(model.parameters(), grads, strict=True))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_it_says_about_itself(method):
+    made = METHODS[method](network("class token"))
+    assert isinstance(made, Method)
+    assert method_info(made) is made.info
+    assert made.info.name == method
+    assert made.info.multiplies_by_inputs
+    assert made.info.citation
+    assert not made.info.is_baseline
+
+
+def test_rollout_sums_to_one_and_relevance_is_not_negative(inputs):
+    model = network("mean token")
+    rollout = AttentionRollout(model).attribute(inputs, 0)
+    assert bool((rollout >= 0).all())
+    centres = rollout[:, 0, 1::3, 3::7]  # centres along odd patches; between two voxels along the third axis
+    torch.testing.assert_close(
+        centres.unflatten(-1, (4, 4)).mean(-1).sum((1, 2, 3)), torch.ones(3), atol=0.05, rtol=0
+    )
+    assert bool((AttentionRelevance(model).attribute(inputs, 0) >= 0).all())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_several_channels(method):
+    model = SmallViT(n_channels=2).eval()
+    inputs = torch.randn(2, 2, *SHAPE)
+    maps = METHODS[method](model).attribute(inputs, 1)
+    assert maps.shape == inputs.shape
+    assert torch.equal(maps[:, 0], maps[:, 1]) is (method != "AttnLRP")
+
+
+# -- refusals ----------------------------------------------------------------------------------------
+
+
+class CrossAttention(SmallViT):
+    def __init__(self):
+        super().__init__(class_token=False)
+        self.queries = nn.Parameter(torch.randn(1, 5, 8))
+        self.cross = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        tokens = self.encoder(self.patches(x).flatten(2).transpose(1, 2) + self.positions)
+        return self.head(self.cross(self.queries.expand(len(x), -1, -1), tokens, tokens)[0].mean(1))
+
+
+class Mixing(nn.Module):
+    def forward(self, tokens):
+        return (tokens @ tokens.transpose(1, 2)).softmax(-1) @ tokens
+
+
+class Scripted(SmallViT):
+    def __init__(self):
+        super().__init__()
+        self.encoder = torch.jit.script(Mixing())
+
+
+REFUSED = {
+    "no attention": (lambda: ToyNet(), r"the network has no attention .*Occlusion"),
+    "windows": (swin, r"module 'swin.layers1.0.blocks.0.attn' \(WindowAttention\) .* 48 windows.*AttnLRP"),
+    "cross-attention": (CrossAttention, r"module 'cross' \(MultiheadAttention\) has 5 queries and 32 keys"),
+}
+
+
+@pytest.mark.parametrize("method", OF_TOKENS)
+@pytest.mark.parametrize("case", REFUSED)
+def test_other_networks_are_refused_by_name(method, case, inputs):
+    make, reason = REFUSED[case]
+    with pytest.raises(AttributionError, match=reason) as error:
+        METHODS[method](make().eval()).attribute(inputs, 0)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", [*OF_TOKENS, "TokenGradCAM"])
+@pytest.mark.filterwarnings("ignore")
+def test_attention_that_is_hidden_is_refused_by_name(method, inputs):
+    with pytest.raises(AttributionError, match="cannot read the attention that is computed by"):
+        METHODS[method](Scripted().eval()).attribute(inputs, 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("setting", ["add_bias_kv", "add_zero_attn"])
+def test_additional_keys_are_refused(method, setting, inputs):
+    model = network("class token")
+    model.encoder.layers[0].self_attn = nn.MultiheadAttention(8, 2, batch_first=True, **{setting: True})
+    with pytest.raises(AttributionError, match="add_zero_attn, add_bias_kv"):
+        METHODS[method](model.eval()).attribute(inputs, 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_probabilities(method, inputs):
+    score = ClassScore(network("class token"), "probability")
+    if method == "AttnLRP":
+        with pytest.raises(AttributionError, match="decomposes a logit"):
+            AttnLRP(score)
+    else:
+        assert METHODS[method](score).attribute(inputs, 0).abs().sum() > 0
+
+
+# -- a trained transformer ---------------------------------------------------------------------------
+
+PATTERN = torch.randn(PATCH, generator=torch.Generator().manual_seed(3))
+
+
+def planted(n, seed):
+    """Volumes of noise with a pattern in one patch at random; its sign is the class."""
+    generator = torch.Generator().manual_seed(seed)
+    volumes = torch.randn(n, *SHAPE, generator=generator)
+    classes = torch.randint(2, (n,), generator=generator)
+    truth = torch.zeros(n, *SHAPE, dtype=torch.bool)
+    places = torch.stack([torch.randint(g, (n,), generator=generator) for g in GRID], 1).tolist()
+    for volume, mask, place, target in zip(volumes, truth, places, classes, strict=True):
+        box = tuple(slice(p * size, (p + 1) * size) for p, size in zip(place, PATCH, strict=True))
+        volume[box] += 1.5 * (2 * target - 1) * PATTERN
+        mask[box] = True
+    return volumes[:, None], classes, truth
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(0)
+    model = SmallViT(width=16).train()
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    for step in range(80):
+        volumes, classes, _ = planted(32, seed=step + 1)
+        optimizer.zero_grad()
+        F.cross_entropy(model(volumes), classes).backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("method", ["AttentionRollout", "AttentionRelevance", "AttnLRP"])
+def test_a_trained_transformer_is_explained_by_its_patch(method, trained):
+    volumes, classes, truth = planted(32, seed=0)
+    assert (trained(volumes).argmax(1) == classes).float().mean() > 0.9
+    maps = METHODS[method](trained).attribute(volumes, classes)[:, 0].flatten(1)
+    n_true = math.prod(PATCH)
+    rank_accuracy = truth.flatten(1).gather(1, maps.topk(n_true).indices).float().mean()
+    chance = 1 / math.prod(GRID)
+    assert rank_accuracy > 8 * chance
+
+
+# -- the calling context -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_precision_and_modes_of_the_caller(method, dtype, inputs):
+    model = network("class token").to(dtype)
+    volumes = inputs.to(dtype)
+    expected = METHODS[method](model.float()).attribute(volumes.float(), 1)
+    with torch.inference_mode():
+        maps = METHODS[method](model.to(dtype)).attribute(volumes.clone(), 1)
+    assert maps.dtype == dtype
+    rounding = max(torch.finfo(dtype).eps, 1e-5)
+    torch.testing.assert_close(
+        maps.float(), expected, rtol=rounding, atol=rounding * expected.abs().max().item()
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_other_outputs_than_a_table_of_classes(method, inputs):
+    model = network("class token")
+    model.head = nn.Identity()
+    model.forward = lambda x: (SmallViT.forward(model, x),)
+    with pytest.raises(AttributionError, match=r"^the network returns a tuple: .*wrap the network"):
+        METHODS[method](model).attribute(inputs, 1)
