@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import Saliency
-from cohorts import RIGHT_MM, TrainedFold, permuted, planted, preset, trained_fold
+from cohorts import LEFT_MM, RIGHT_MM, TrainedFold, permuted, planted, preset, trained_fold
+from nibabel.affines import apply_affine
 
 from xai_brain.attribution import (
     AmortizedMasker,
@@ -19,11 +20,14 @@ from xai_brain.attribution import (
     GuidedBackprop,
     MeaningfulPerturbation,
 )
+from xai_brain.io.nifti import get_grid
 from xai_brain.metrics.localization import localization
 from xai_brain.parallel.memory import keep_freed_memory
 from xai_brain.statistics.bootstrap import bootstrap_mean
 
 N_TEST, N_GROUP, N_PERMUTED = 16, 32, 3
+FURTHER_MM = [[36.0, -50.0, 40.0], [0.0, 45.0, 10.0]]  # two further places of the same effect
+FOUND_PERCENT = 1  # a place is found if one of the strongest voxels, this share of the brain, lies inside
 FILLS: dict[str, Any] = {
     "blur": "blur",
     "zero": "zero",
@@ -48,10 +52,12 @@ def t_map(fold: TrainedFold) -> np.ndarray:
 def methods(fold: TrainedFold) -> dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
     """Every method on what it explains by default."""
     probability, logit = ClassScore(fold.classifier, "probability"), ClassScore(fold.classifier, "logit")
+    difference = ClassScore(fold.classifier, "logit_difference")
     reference = fold.reference
     saliency = Saliency(logit)
     return {
         "default": MeaningfulPerturbation(probability, reference).attribute,
+        "logit_difference": MeaningfulPerturbation(difference, reference).attribute,
         "preset": preset("kan2020_fast", "Kan2020FastPerturbation", fold).attribute,
         "area_constrained": AreaConstrainedPerturbation(probability, reference).attribute,
         "gradient": lambda x, t: saliency.attribute(x.clone().requires_grad_(), t, abs=False),
@@ -171,6 +177,28 @@ def unlearned_effect() -> dict[str, float]:
     }
 
 
+def three_places(n: int = 8) -> dict[str, float]:
+    """Share of the places of one effect that the default finds, over the participants with the effect."""
+    radius, centers = 15.0, [LEFT_MM, *FURTHER_MM]
+    settings = planted("intensity", radius, further_centers_mm=str(FURTHER_MM).replace(" ", ""))
+    fold = trained_fold("three_places", settings).last(N_TEST)
+    inputs, brains, affine = fold.volumes(), fold.brain_masks(N_TEST), get_grid("t1w_4mm").affine
+    voxels_mm = apply_affine(affine, np.stack(np.indices(inputs.shape[2:]), -1))
+    places = [np.linalg.norm(voxels_mm - center, axis=-1) <= radius for center in centers]
+    found: dict[str, float] = {}
+    for output in ("probability", "logit_difference"):
+        method = MeaningfulPerturbation(ClassScore(fold.classifier, output), fold.reference)
+        maps = method.attribute(inputs, predicted(fold, inputs))
+        inside = []
+        for m, brain in list(zip(maps, brains, strict=True))[:n]:
+            values = np.where(brain, m[0].detach().numpy(), -np.inf)
+            strongest = values >= np.quantile(values[brain], 1 - FOUND_PERCENT / 100)
+            inside.append([bool((strongest & place).any()) for place in places])
+        found[f"three_places_found_{output}"] = float(np.mean(inside))
+        found[f"three_places_all_found_{output}"] = float(np.all(inside, 1).mean())
+    return found
+
+
 def group_and_masker(fold: TrainedFold) -> dict[str, float]:
     """One mask for a group, and masks written by a network, against one mask per subject."""
     fold = fold.last(N_GROUP)
@@ -226,6 +254,7 @@ def planted_part() -> dict[str, Any]:
     keys["rra_learned_effect"], keys["rra_unlearned_effect"] = control["learned"], control["unlearned"]
     keys["rra_unlearned_effect_difference_image"] = control["unlearned, |x - other mean|"]
     keys["rra_unlearned_effect_chance"] = control["chance"]
+    keys |= three_places()
     keys |= group_and_masker(folds["intensity, 30 mm"])
     return keys
 
