@@ -58,15 +58,17 @@ def run(kind: Kind, shape: tuple[int, int, int]) -> list[Cell]:
 def markdown(rows: list[list[Cell]], small: bool) -> str:
     """The table, the reasons of refusals and what every method was compared with."""
     shape = " x ".join(map(str, SHAPES[small]))
+    for_any = [cell.check.name for cell in rows[0] if cell.check.for_any]
     lines = [
         "# Networks and methods",
         "",
-        "Errors of 16 methods on 16 networks with random weights. The table is made by",
+        f"Errors of {len(rows[0])} methods on {len(rows)} networks with random weights. The table is made by",
         "`python benchmarks/network_method_table.py --write`, which compares every map with an independent",
         f"calculation in double precision (volumes of {shape} voxels). A number is the largest relative",
         "error of two volumes; *refused* means that the method stops with one line that names the reason.",
-        "Saliency, InputXGradient, SmoothGrad, IntegratedGradients, GradCAM (where there is a convolution),",
-        "Occlusion and MeaningfulPerturbation explain every network with one channel and two outputs.",
+        f"{', '.join(for_any[:-1])} and {for_any[-1]}",
+        "explain every network with one channel and two outputs; the methods that end with CAM need a",
+        "convolution.",
         "",
         "| network | " + " | ".join(cell.check.name for cell in rows[0]) + " |",
         "|---|" + "---|" * len(rows[0]),

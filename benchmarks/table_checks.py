@@ -6,82 +6,18 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import captum.attr
-import nibabel as nib
+import layer_checks
+import mask_checks
 import numpy as np
-import pandas as pd
 import published
 import torch
-from table_networks import Kind
-from torch import nn
+from table_case import Case, relative, scale
 
 from xai_brain import attribution as xa
 from xai_brain.attribution.inputs import seed_of
-from xai_brain.attribution.methods.occlusion import tiles
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
-
-
-class Case:
-    """A network with volumes to explain, and what is true of it, in double precision."""
-
-    def __init__(self, kind: Kind, shape: tuple[int, int, int]):
-        generator = torch.Generator().manual_seed(7)
-        self.kind, self.shape = kind, shape
-        self.target = min(1, kind.n_outputs - 1)
-        sizes = (kind.n_channels, *shape)
-        self.inputs = 0.3 + torch.randn(2, *sizes, generator=generator)
-        volumes = torch.randn(4, *sizes, generator=generator)
-        self.reference = self.around(torch.stack([volumes[::2].mean(0), volumes[1::2].mean(0)]), volumes)
-        self.exact = copy.deepcopy(kind.network).double().requires_grad_(False)
-        self.fill = self.reference.class_means[1 - self.target].double()
-
-    def around(self, class_means: torch.Tensor, volumes: torch.Tensor) -> xa.Reference:
-        return xa.Reference(
-            class_means=class_means,
-            volumes=volumes,
-            targets=torch.tensor([0, 1, 0, 1]),
-            brain_mask=torch.ones(self.shape, dtype=torch.bool),
-            voxel_size_mm=(2.0, 2.0, 2.0),
-            affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=torch.float64)),
-        )
-
-    def score(self, output: str = "logit") -> xa.ClassScore:
-        return xa.ClassScore(self.kind.network, output)
-
-    def maps(self, method) -> torch.Tensor:
-        return method.attribute(self.inputs, self.target)
-
-    @torch.no_grad()
-    def exact_score(self, volumes: torch.Tensor, output: str = "logit") -> torch.Tensor:
-        return xa.ClassScore(self.exact, output)(volumes.double())[:, self.target]
-
-    def exact_gradient(self, volumes: torch.Tensor, output: str = "logit") -> torch.Tensor:
-        leaf = volumes.double().requires_grad_()
-        scores = xa.ClassScore(self.exact, output)(leaf)[:, self.target]
-        return torch.autograd.grad(scores.sum(), leaf)[0]
-
-    @cached_property
-    def gradient(self) -> torch.Tensor:
-        """Checked against differences of the output along random directions."""
-        gradient, step = self.exact_gradient(self.inputs), 1e-8
-        for seed in range(3):
-            way = torch.randn(self.inputs.shape, generator=torch.Generator().manual_seed(seed)).double()
-            ends = [self.exact_score(self.inputs.double() + sign * step * way) for sign in (1, -1)]
-            slope = (gradient * way).sum((1, 2, 3, 4))
-            assert torch.allclose((ends[0] - ends[1]) / (2 * step), slope, rtol=1e-2, atol=1e-6), (
-                self.kind.name
-            )
-        return gradient
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Norm of the difference over the norm of what is right, the larger of the volumes."""
-    a, b = a.double().flatten(1), b.double().flatten(1)
-    scale = torch.where(b.any(1), b.norm(dim=1), 1.0)  # a map that has to be 0
-    return float(((a - b).norm(dim=1) / scale).max())
-
 
 # -- one check per method: the error, to be compared with its tolerance ------------------------------------
 
@@ -104,11 +40,6 @@ def smooth_grad(case: Case) -> float:
             noisy = volume + 0.15 * volume.std(correction=0) * noise
             total += case.exact_gradient(noisy[None])[0] / 4
     return relative(maps, expected)
-
-
-def scale(change: float, map_: torch.Tensor) -> float:
-    """What an error of a sum is compared with."""
-    return max(abs(change), 0.05 * float(map_.abs().sum()))
 
 
 def integrated_gradients(case: Case) -> float:
@@ -145,6 +76,26 @@ def gradient_shap(case: Case) -> float:
     return relative(case.maps(method), expected)
 
 
+def expected_gradients(case: Case) -> float:
+    """The same quadrature in double precision; the mean change of the output."""
+    maps = case.maps(xa.ExpectedGradients(case.score(), case.reference))
+    starts, errors = case.reference.volumes.double(), []
+    for map_, volume in zip(maps, case.inputs.double(), strict=True):
+        change = float(case.exact_score(volume[None]) - case.exact_score(starts).mean())
+        n_steps, expected = 2, torch.zeros(())
+        while abs(float(expected.sum()) - change) > 0.05 * scale(change, expected):
+            n_steps *= 2
+            expected = torch.zeros_like(volume)
+            for place, weight in zip(*np.polynomial.legendre.leggauss(n_steps), strict=True):
+                points = starts + (place + 1) / 2 * (volume - starts)
+                expected += weight / 2 * (case.exact_gradient(points) * (volume - starts)).mean(0)
+        errors += [
+            relative(map_[None], expected[None]),
+            abs(float(map_.sum()) - change) / scale(change, map_),
+        ]
+    return max(errors)
+
+
 def exact_guided_gradient(case: Case) -> torch.Tensor:
     assert case.kind.twin is not None, "a network without ReLU modules at every place has no guided gradient"
     twin = copy.deepcopy(case.kind.twin).double()
@@ -154,32 +105,13 @@ def exact_guided_gradient(case: Case) -> torch.Tensor:
         return captum.attr.GuidedBackprop(twin).attribute(leaf, case.target)
 
 
-def exact_grad_cam(case: Case) -> torch.Tensor:
-    kept = []
-    layer = case.exact.get_submodule(case.kind.layer)
-    handle = layer.register_forward_hook(
-        lambda module, args, output: (kept.append(output), output.clone())[1]
-    )
-    leaf = case.inputs.double().requires_grad_()
-    scores = case.exact(leaf)[:, case.target]
-    handle.remove()
-    gradient = torch.autograd.grad(scores.sum(), kept[-1])[0]
-    coarse = torch.einsum("nk,nk...->n...", gradient.mean((2, 3, 4)), kept[-1])[:, None]
-    map_ = nn.functional.interpolate(coarse, case.shape, mode="trilinear", align_corners=False)
-    return map_.expand_as(case.inputs).detach()
-
-
 def guided_backprop(case: Case) -> float:
     return relative(case.maps(xa.GuidedBackprop(case.score())), exact_guided_gradient(case))
 
 
-def grad_cam(case: Case) -> float:
-    return relative(case.maps(xa.GradCAM(case.score())), exact_grad_cam(case))
-
-
 def guided_grad_cam(case: Case) -> float:
     maps = case.maps(xa.GuidedGradCAM(case.score()))
-    return relative(maps, exact_guided_gradient(case) * exact_grad_cam(case).clamp_min(0))
+    return relative(maps, exact_guided_gradient(case) * layer_checks.exact_grad_cam(case).clamp_min(0))
 
 
 def deep_lift(case: Case) -> float:
@@ -201,32 +133,6 @@ def lrp(case: Case) -> float:
     assert torch.isfinite(maps).all()
     plain = case.maps(xa.LRP(case.score(), gamma=0, epsilon=0))
     return relative(plain, case.inputs * case.gradient)
-
-
-def occlusion(case: Case) -> float:
-    method = xa.Occlusion(case.score(), case.reference, window_mm=24, n_levels=1)
-    maps, sums, falls = case.maps(method).double(), [], []
-    for box in tiles(case.reference.brain_mask, [12.0] * 3):
-        changed = case.inputs.double().clone()
-        changed[:, :, *box] = case.fill[:, *box]
-        sums.append(maps[:, :, *box].sum((1, 2, 3, 4)))
-        falls.append(case.exact_score(case.inputs) - case.exact_score(changed))
-    return relative(torch.stack(sums, 1), torch.stack(falls, 1))
-
-
-def region_ablation(case: Case) -> float:
-    x, y = np.indices(case.shape)[:2]
-    labels = 1 + (x >= case.shape[0] // 2) + 2 * (y >= case.shape[1] // 2)
-    image = nib.Nifti1Image(labels.astype(np.int16), case.reference.affine.numpy())
-    names = pd.DataFrame({"index": [1, 2, 3, 4], "name": list("abcd")})
-    maps = case.maps(xa.RegionAblation(case.score(), case.reference, image, names)).double()
-    sums, falls = [], []
-    for label in range(1, 5):
-        region = torch.from_numpy(labels == label)
-        changed = torch.where(region, case.fill, case.inputs.double())
-        sums.append((maps * region).sum((1, 2, 3, 4)))
-        falls.append(case.exact_score(case.inputs) - case.exact_score(changed))
-    return relative(torch.stack(sums, 1), torch.stack(falls, 1))
 
 
 def mask_gradient_error(case: Case) -> float:
@@ -358,13 +264,31 @@ CHECKS = [
         True,
     ),
     Check("GradientShap", gradient_shap, 0.01, "mean over the same training volumes and points"),
-    Check("GradCAM", grad_cam, 0.01, "weighted sum of the features of the last ReLU or convolution", True),
+    Check(
+        "ExpectedGradients",
+        expected_gradients,
+        0.05,
+        "the same quadrature from all training volumes; mean change of the output",
+    ),
+    Check(
+        "GradCAM",
+        layer_checks.grad_cam,
+        0.01,
+        "weighted sum of the features of the last ReLU or convolution",
+        True,
+    ),
+    Check("GradCAMPlusPlus", layer_checks.grad_cam_plus_plus, 0.01, "published formula"),
+    Check("HiResCAM", layer_checks.hires_cam, 0.01, "sum of features times gradient", True),
+    Check("LayerCAM", layer_checks.layer_cam, 0.01, "sum of features times positive gradient", True),
+    Check("ScoreCAM", layer_checks.score_cam, 0.01, "one volume after the other", True),
     Check("GuidedBackprop", guided_backprop, 0.01, "Captum, on the same function with ReLU modules"),
     Check("GuidedGradCAM", guided_grad_cam, 0.01, "product of the two"),
     Check("DeepLift", deep_lift, 0.02, "difference of the output; gradient if the baseline is near"),
     Check("LRP", lrp, 0.02, "sum of the relevance; input times gradient without gamma and epsilon"),
-    Check("Occlusion", occlusion, 0.01, "fall of the output of every box", True),
-    Check("RegionAblation", region_ablation, 0.01, "fall of the output of every region"),
+    Check("Occlusion", mask_checks.occlusion, 0.01, "fall of the output of every box", True),
+    Check("RISE", mask_checks.rise, 0.01, "published sum over the same masks, minus its mean", True),
+    Check("RegionAblation", mask_checks.region_ablation, 0.01, "fall of the output of every region"),
+    Check("KernelShap", mask_checks.kernel_shap, 0.01, "mean over all orders of the regions", True),
     Check(
         "MeaningfulPerturbation",
         meaningful_perturbation,

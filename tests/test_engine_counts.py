@@ -10,11 +10,14 @@ from conftest import SHAPE, ToyNet, boxed_reference
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from xai_brain.attribution import (
+    RISE,
     AreaConstrainedPerturbation,
     ClassScore,
+    ExpectedGradients,
     GradientShap,
     IntegratedGradients,
     Kan2020Perturbation,
+    KernelShap,
     MeaningfulPerturbation,
 )
 from xai_brain.attribution.perturbation import mask_optimization
@@ -143,11 +146,26 @@ def test_an_iteration_reads_no_value_of_a_tensor(name, monkeypatch):
     [
         lambda: IntegratedGradients(probability(), boxed_reference(), **ALL_AT_ONCE, n_steps=4),
         lambda: GradientShap(probability(), boxed_reference(), n_samples=4, **ALL_AT_ONCE),
+        lambda: ExpectedGradients(probability(), boxed_reference(), n_steps=8, chunk_size=10**4),
     ],
 )
 def test_points_of_all_volumes_fill_the_passes_together(make):
     passes = [counted(make(), n).counts["convolution_backward"] for n in (1, MANY)]
     assert passes[0] == passes[1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: RISE(probability(), boxed_reference(), n_masks=n, **ALL_AT_ONCE),
+        lambda n: KernelShap(probability(), boxed_reference(), n_samples=n, size_mm=12, **ALL_AT_ONCE),
+    ],
+)
+def test_random_masks_of_a_volume_are_made_and_scored_together(make):
+    few, many = (counted(make(n), 1) for n in (20, 200))
+    assert few.counts["convolution"] == many.counts["convolution"]
+    assert few.counts.total() == many.counts.total()
+    assert few.transfers() == many.transfers()
 
 
 # -- slots -------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ FEW = {
     "n_iter": 2,
     "n_steps": 2,
     "n_samples": 2,
+    "n_masks": 2,
     "n_shifts": 1,
     "n_levels": 1,
     "areas": [0.1],

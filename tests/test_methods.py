@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import replace
 
+import captum.attr
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -16,18 +18,22 @@ from torch import nn
 from xai_brain import attribution
 from xai_brain.attribution import (
     LRP,
+    RISE,
     ClassScore,
     DeepLift,
+    ExpectedGradients,
     GradCAM,
     GradientShap,
     GuidedBackprop,
     GuidedGradCAM,
     InputXGradient,
     IntegratedGradients,
+    KernelShap,
     Occlusion,
     Reference,
     RegionAblation,
     Saliency,
+    ScoreCAM,
     SmoothGrad,
 )
 from xai_brain.attribution.methods.lrp import folded
@@ -86,7 +92,10 @@ def test_gradient_methods_are_autograds(toy_net, inputs):
 
 @pytest.mark.parametrize(
     "make",
-    [Saliency, InputXGradient, SmoothGrad, IntegratedGradients, GradientShap, GuidedBackprop, DeepLift, LRP],
+    [
+        *(Saliency, InputXGradient, SmoothGrad, IntegratedGradients, GradientShap, ExpectedGradients),
+        *(GuidedBackprop, DeepLift, LRP),
+    ],
 )
 def test_where_a_standardized_network_sees_nothing_there_is_nothing(make, inputs, training):
     torch.manual_seed(0)  # of the first layer: with few active units most gradients would be 0
@@ -95,9 +104,8 @@ def test_where_a_standardized_network_sees_nothing_there_is_nothing(make, inputs
     torch.nn.init.normal_(classifier.network.linear.weight, generator=torch.Generator().manual_seed(1))
     classifier.mean_volume.normal_(generator=torch.Generator().manual_seed(2))
     classifier.inverse_sd[:, 3:] = 0
-    needs = (
-        {"reference": reference_of(training)} if make in (IntegratedGradients, GradientShap, DeepLift) else {}
-    )
+    of_training = (IntegratedGradients, GradientShap, ExpectedGradients, DeepLift)
+    needs = {"reference": reference_of(training)} if make in of_training else {}
     attributions = make(classifier, **needs).attribute(inputs, target=1)
     assert attributions.shape == inputs.shape
     assert (attributions[:, :, 3:] == 0).all()
@@ -142,6 +150,52 @@ def test_gradient_shap_of_a_linear_model_is_the_mean_difference(few):
     torch.testing.assert_close(maps, WEIGHTS * (few - volumes.mean(0)), rtol=1e-4, atol=1e-5)
 
 
+def test_expected_gradients_are_captums_mean_over_the_training_volumes(toy_net, inputs, training):
+    inputs, training = inputs[:2], training[:2]
+    maps = ExpectedGradients(toy_net, reference_of(training), n_steps=64).attribute(inputs, 1)
+    captums = captum.attr.IntegratedGradients(toy_net)
+    expected = torch.stack(
+        [
+            captums.attribute(inputs, start.expand_as(inputs), 1, n_steps=64, method="gausslegendre")
+            for start in training
+        ]
+    ).mean(0)
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(maps, expected.float(), rtol=0, atol=1e-4 * scale)
+    torch.manual_seed(0)
+    sampled = captum.attr.GradientShap(toy_net).attribute(inputs, training, 600, stdevs=0.0, target=1)
+    assert float((sampled - maps).norm() / maps.norm()) < 0.15
+
+
+def test_expected_gradients_sum_to_the_output_minus_its_mean_over_the_training_volumes(
+    toy_net, inputs, training
+):
+    toy_net.linear.weight.data *= 10
+    targets = torch.tensor([1, 0, 1])
+    maps = ExpectedGradients(toy_net, reference_of(training), n_steps=1).attribute(inputs, targets)
+    after, before = toy_net(inputs).gather(1, targets[:, None])[:, 0], toy_net(training).mean(0)[targets]
+    error = (maps.sum((1, 2, 3, 4)) - (after - before)).abs()
+    assert (error <= 0.05 * torch.maximum((after - before).abs(), 0.05 * maps.abs().sum((1, 2, 3, 4)))).all()
+    exact = ExpectedGradients(toy_net, reference_of(training), n_steps=50).attribute(inputs, targets)
+    torch.testing.assert_close(exact.sum((1, 2, 3, 4)), (after - before).detach(), rtol=0.01, atol=1e-3)
+
+
+def test_expected_gradients_of_a_polynomial(few):
+    class Cube(nn.Module):
+        def forward(self, x):
+            return (x**3).sum((1, 2, 3, 4))[:, None]
+
+    volumes = torch.randn(5, 1, 4, 6, 8, generator=torch.Generator().manual_seed(4))
+    maps = ExpectedGradients(Cube(), reference_of(volumes), n_steps=2).attribute(few, 0)
+    torch.testing.assert_close(maps, few**3 - (volumes**3).mean(0), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [GradientShap, ExpectedGradients])
+def test_a_reference_without_volumes_is_refused(make, few):
+    with pytest.raises(AttributionError, match=r"the reference holds no volumes .*n_reference_volumes"):
+        make(Linear(), replace(reference_of(few), volumes=few[:0]))
+
+
 @pytest.mark.parametrize("make", [SmoothGrad, GradientShap])
 def test_random_methods_follow_the_seed_and_not_the_memory(make, toy_net, inputs, training):
     def maps(**settings):
@@ -161,7 +215,11 @@ def test_random_methods_follow_the_seed_and_not_the_memory(make, toy_net, inputs
         lambda model, reference: IntegratedGradients(model, reference, n_steps=6, chunk_size=6),
         lambda model, reference: SmoothGrad(model, n_samples=6, chunk_size=6),
         lambda model, reference: GradientShap(model, reference, n_samples=6, chunk_size=6),
+        lambda model, reference: ExpectedGradients(model, reference, n_steps=3, chunk_size=6),
         lambda model, reference: Occlusion(model, reference, window_mm=7, n_levels=1, chunk_size=6),
+        lambda model, reference: RISE(model, reference, n_masks=9, cell_mm=7, chunk_size=6),
+        lambda model, reference: KernelShap(model, reference, size_mm=7, n_samples=80, chunk_size=6),
+        lambda model, reference: ScoreCAM(model, reference, layer="relu2", chunk_size=6),
         lambda model, reference: Saliency(model),
     ],
 )
@@ -436,7 +494,7 @@ METHOD_CLASSES = [
 
 @pytest.mark.parametrize("method", METHOD_CLASSES)
 def test_attribute_is_documented_once_in_the_protocol(method):
-    assert len(METHOD_CLASSES) > 20
+    assert len(METHOD_CLASSES) > 25
     (line,) = inspect.getdoc(method.attribute).splitlines()
     assert "`Method.attribute`" in line
     contract = inspect.getdoc(Method.attribute)

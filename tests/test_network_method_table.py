@@ -18,7 +18,12 @@ USUAL = {
     "SmoothGrad",
     "IntegratedGradients",
     "GradCAM",
+    "HiResCAM",
+    "LayerCAM",
+    "ScoreCAM",
     "Occlusion",
+    "RISE",
+    "KernelShap",
     "MeaningfulPerturbation",
 }
 

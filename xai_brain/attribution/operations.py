@@ -22,8 +22,8 @@ from xai_brain.attribution.outputs import check_outputs
 from xai_brain.attribution.rules import Rules
 
 GENERAL_METHODS = (
-    "Saliency, InputXGradient, SmoothGrad, IntegratedGradients, GradientShap, Occlusion, "
-    "MeaningfulPerturbation, and GradCAM where there is a convolution"
+    "Saliency, InputXGradient, SmoothGrad, IntegratedGradients, GradientShap, ExpectedGradients, Occlusion, "
+    "RISE, KernelShap, MeaningfulPerturbation, and GradCAM where there is a convolution"
 )
 
 # Copies and rearrangements of values.

@@ -79,6 +79,18 @@ class Reference:
         if targets is not None:
             check_targets(targets, len(self.class_means), "the reference")
 
+    def require_volumes(self) -> None:
+        """Refuse a reference without volumes.
+
+        Raises
+        ------
+        AttributionError
+        """
+        if not len(self.volumes):
+            raise AttributionError(
+                "the reference holds no volumes to start from; set explain.n_reference_volumes to 1 or more"
+            )
+
     def welch_t(self, target: int) -> torch.Tensor:
         """Welch's t of a class against all others together, (1, X, Y, Z).
 

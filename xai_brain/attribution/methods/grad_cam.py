@@ -1,7 +1,8 @@
-"""Grad-CAM on volumes."""
+"""Maps from one layer of a network and its gradient: the common part, and Grad-CAM."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -17,11 +18,11 @@ from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.rules import Rules
 
 
-class GradCAM:
-    """Channels of one layer, weighted by their mean gradient and interpolated to the input grid.
+class LayerMap(ABC):
+    """Combination of the channels of one layer and of their gradient, interpolated to the input grid.
 
-    The map is signed: negative values are evidence against the class. The paper clips them to 0.
-    Values are resized trilinearly, voxel centre to voxel centre of the two fields of view.
+    Values are resized trilinearly, voxel centre to voxel centre of the two fields of view; all channels of
+    an input get the same map.
 
     Parameters
     ----------
@@ -31,6 +32,48 @@ class GradCAM:
         Dotted name of a module. Default: the last ReLU whose output is a volume; if that is a function or
         there is none, the last convolution; found by a forward pass. Of a module that runs several times, the
         last volume counts.
+    """
+
+    info: MethodInfo
+
+    def __init__(self, model: nn.Module, layer: str | None = None):
+        self.model, self.layer = model, layer
+        self._found = CachedCheck(find_layer)
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """See `Method.attribute`."""
+        check_volumes(inputs)
+        with preserved(self.model):
+            layer = self._found.result_for(self.model, inputs, self.layer)
+
+            def explain(volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+                features, scores = features_and_scores(self.model, layer, volumes, targets)
+                gradient = torch.autograd.grad(scores.sum(), features)[0]
+                return upsampled(self.combine(features.detach(), gradient), volumes.shape)
+
+            return in_chunks(self.model, inputs, target, explain)
+
+    @abstractmethod
+    def combine(self, features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """Map on the grid of the layer, (N, 1, X', Y', Z').
+
+        Parameters
+        ----------
+        features, gradient : Tensor of shape (N, K, X', Y', Z')
+            Output of the layer, and gradient of the explained output with respect to it.
+        """
+
+
+class GradCAM(LayerMap):
+    """Channels of one layer, weighted by their mean gradient and interpolated to the input grid.
+
+    The map is signed: negative values are evidence against the class. The paper clips them to 0.
+
+    Parameters
+    ----------
+    model, layer
+        See `LayerMap`.
 
     References
     ----------
@@ -48,27 +91,13 @@ class GradCAM:
         ),
     )
 
-    def __init__(self, model: nn.Module, layer: str | None = None):
-        self.model, self.layer = model, layer
-        self._found = CachedCheck(find_layer)
-
-    @in_float32
-    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
-        """See `Method.attribute`."""
-        check_volumes(inputs)
-        with preserved(self.model):
-            layer = self._found.result_for(self.model, inputs, self.layer)
-
-            def explain(volumes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-                features, scores = _features_and_scores(self.model, layer, volumes, targets)
-                gradient = torch.autograd.grad(scores.sum(), features)[0]
-                weights = gradient.mean((2, 3, 4), keepdim=True)  # (N, K, 1, 1, 1)
-                return upsampled((weights * features).sum(1, keepdim=True), volumes.shape)
-
-            return in_chunks(self.model, inputs, target, explain)
+    def combine(self, features: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """See `LayerMap.combine`."""
+        weights = gradient.mean((2, 3, 4), keepdim=True)  # (N, K, 1, 1, 1)
+        return (weights * features).sum(1, keepdim=True)
 
 
-def _features_and_scores(
+def features_and_scores(
     model: nn.Module, layer: nn.Module, volumes: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output of the layer, (N, K, X', Y', Z'), with its graph, and output for the targets, (N,)."""
@@ -87,13 +116,13 @@ def _features_and_scores(
     if not features:
         shapes = ", ".join(str(tuple(output.shape)) for output in outputs) or "nothing"
         raise AttributionError(
-            f"the layer of Grad-CAM gives {shapes}: a volume (N, K, X, Y, Z) is needed; choose another layer="
+            f"the layer gives {shapes}: a volume (N, K, X, Y, Z) is needed; choose another layer="
         )
     return features[-1], scores
 
 
 def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) -> nn.Module:
-    """The layer by name, or the default layer of Grad-CAM.
+    """The layer by name, or the default layer (see `LayerMap`).
 
     Raises
     ------
@@ -145,5 +174,5 @@ def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) 
     if relus and relus[-1] is not None:
         return relus[-1]
     if not convolutions:
-        raise AttributionError("no convolution of the model gives a volume: Grad-CAM has no layer to work on")
+        raise AttributionError("no convolution of the model gives a volume: there is no layer to work on")
     return convolutions[-1]

@@ -77,56 +77,98 @@ class IntegratedGradients:
         targets = as_targets(target, inputs)
         starts = baseline_volumes(self.baseline, self.reference, inputs, targets)
         with self.engine.prepared(inputs, targets):
-            after, before = (self.engine.scores(each, targets).double() for each in (inputs, starts))
-            return self._complete(inputs, starts, targets, after, before)
-
-    def _complete(
-        self,
-        inputs: torch.Tensor,
-        starts: torch.Tensor,
-        targets: torch.Tensor,
-        after: torch.Tensor,
-        before: torch.Tensor,
-    ) -> torch.Tensor:
-        """Attributions (N, C, X, Y, Z), of each volume with as many points as necessary."""
-        maps, n_steps, sizes = (
-            torch.empty_like(inputs),
-            self.n_steps,
-            torch.maximum(after.abs(), before.abs()),
-        )
-        rows = torch.arange(len(inputs), device=inputs.device)  # volumes that are not complete yet
-        while True:
-            maps[rows] = self._integrate(inputs[rows], starts[rows], targets[rows], n_steps)
-            total, absolute = sums(maps[rows])
-            error = completeness_error(total, (after - before)[rows], absolute, sizes[rows])
-            rows = rows[~(error <= TOLERANCE)]
-            if not len(rows) or 2 * n_steps > MAX_STEPS:
-                break
-            n_steps *= 2
-        if len(rows):
-            total, absolute = sums(maps[rows])
-            check_completeness(
-                f"IntegratedGradients with {n_steps} steps",
-                *(total, (after - before)[rows], absolute, sizes[rows]),
-                meaning="the change of the output from the baseline",
+            after, before = (self.engine.scores(each, targets) for each in (inputs, starts))
+            return complete_integral(
+                *("IntegratedGradients", self.engine, inputs, targets, starts[:, None]),
+                *(after, before, self.n_steps),
                 advice="the output changes too abruptly near the baseline; choose another one "
                 "(baseline=training_mean, blur) or another method (Saliency, SmoothGrad, Occlusion)",
-                volumes=rows.tolist(),
             )
-        return maps
 
-    def _integrate(
-        self, inputs: torch.Tensor, starts: torch.Tensor, targets: torch.Tensor, n_steps: int
-    ) -> torch.Tensor:
-        places, weights = (torch.from_numpy(a).to(inputs) for a in np.polynomial.legendre.leggauss(n_steps))
-        # from [-1, 1] to [0, 1]
-        places, weights = ((places + 1) / 2).view(-1, 1, 1, 1, 1), (weights / 2).view(-1, 1, 1, 1, 1)
-        path = inputs - starts
-        return path * self.engine.sum_over_points(
-            *(inputs, targets, n_steps),
-            lambda of, k: starts[of] + places[k] * path[of],
-            lambda gradients, of, k: weights[k] * gradients,
+
+def complete_integral(
+    method: str,
+    engine: BatchedScorer,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    starts: torch.Tensor,
+    after: torch.Tensor,
+    before: torch.Tensor,
+    n_steps: int,
+    advice: str,
+) -> torch.Tensor:
+    """Mean of the path integrals of the gradients from several starts to each volume, (N, C, X, Y, Z).
+
+    The number of points is doubled for volumes whose attributions are not complete.
+
+    Parameters
+    ----------
+    method : str
+    engine : BatchedScorer
+        Prepared, with the targets.
+    inputs : Tensor of shape (N, C, X, Y, Z)
+    targets : Tensor of shape (N,)
+    starts : Tensor of shape (N, S, C, X, Y, Z)
+    after, before : Tensor of shape (N,)
+        Outputs of the volumes, and mean outputs of their starts.
+    n_steps : int
+        Points of the quadrature from each start.
+    advice : str
+        What to do if the attributions are not complete with the largest number of points.
+
+    Raises
+    ------
+    AttributionError
+        The attributions are not complete.
+    """
+    maps, after, before = torch.empty_like(inputs), after.double(), before.double()
+    change, sizes = after - before, torch.maximum(after.abs(), before.abs())
+    rows = torch.arange(len(inputs), device=inputs.device)  # volumes that are not complete yet
+    while True:
+        maps[rows] = _integrate(engine, inputs, targets, starts, rows, n_steps)
+        total, absolute = sums(maps[rows])
+        rows = rows[~(completeness_error(total, change[rows], absolute, sizes[rows]) <= TOLERANCE)]
+        if not len(rows) or 2 * n_steps * starts.shape[1] > MAX_STEPS:
+            break
+        n_steps *= 2
+    if len(rows):
+        total, absolute = sums(maps[rows])
+        check_completeness(
+            f"{method} with {n_steps} steps",
+            *(total, change[rows], absolute, sizes[rows]),
+            meaning="the change of the output from the baseline",
+            advice=advice,
+            volumes=rows.tolist(),
         )
+    return maps
+
+
+def _integrate(
+    engine: BatchedScorer,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    starts: torch.Tensor,
+    rows: torch.Tensor,
+    n_steps: int,
+) -> torch.Tensor:
+    """Attributions of some of the volumes."""
+    places, weights = (torch.from_numpy(a).to(inputs) for a in np.polynomial.legendre.leggauss(n_steps))
+    # from [-1, 1] to [0, 1], and the mean over the starts
+    places, weights = (places + 1) / 2, weights / 2 / starts.shape[1]
+
+    def path(of: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Starts, and what leads from them to the volumes."""
+        start = starts[rows[of], k // n_steps]
+        return start, inputs[rows[of]] - start
+
+    def point(of: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        start, difference = path(of, k)
+        return start + places[k % n_steps].view(-1, 1, 1, 1, 1) * difference
+
+    return engine.sum_over_points(
+        *(inputs[rows], targets[rows], starts.shape[1] * n_steps, point),
+        lambda gradients, of, k: weights[k % n_steps].view(-1, 1, 1, 1, 1) * gradients * path(of, k)[1],
+    )
 
 
 def default_baseline(reference: Reference | None) -> str:

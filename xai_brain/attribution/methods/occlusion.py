@@ -14,7 +14,7 @@ from xai_brain.attribution.methods.integrated_gradients import baseline_volumes
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of
-from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes, edge_in_voxels
 from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
 
@@ -72,15 +72,14 @@ class Occlusion:
         blur_sigma_mm: float = 12.0,
         chunk_size: int | None = None,
     ):
-        sizes = voxel_size_mm or (reference.voxel_size_mm if reference else None)
-        if sizes is None:
-            raise AttributionError(f"window_mm={window_mm:g} is in mm: give voxel_size_mm or a reference")
-        if min(n_levels, n_refined) < 1 or window_mm <= 0:
-            raise AttributionError("n_levels and n_refined of Occlusion are at least 1, window_mm above 0")
+        self.window_voxels = edge_in_voxels("window_mm", window_mm, reference, voxel_size_mm)
+        if min(n_levels, n_refined) < 1:
+            raise AttributionError("n_levels and n_refined of Occlusion are at least 1")
         self.model = model
         self.engine, self.reference = BatchedScorer(model, chunk_size), reference
-        self.fill = ReplacementVolumes(fill or default_fill(reference), reference, blur_sigma_mm, sizes)
-        self.window_voxels = [max(window_mm / size, 1.0) for size in sizes]
+        self.fill = ReplacementVolumes(
+            fill or default_fill(reference), reference, blur_sigma_mm, voxel_size_mm
+        )
         self.n_levels, self.n_refined = n_levels, n_refined
 
     @in_float32
@@ -147,13 +146,13 @@ def score_drops(
     engine: BatchedScorer,
     volume: torch.Tensor,
     fill: torch.Tensor,
-    inside: Callable[[slice], torch.Tensor],
+    replaced: Callable[[slice], torch.Tensor],
     n: int,
     target: torch.Tensor,
 ) -> torch.Tensor:
-    """Output of a volume minus that with the k-th place replaced, (n,).
+    """Output of a volume minus that with the k-th mask applied, (n,).
 
-    The places of one volume are processed together, so that rounding, to which differences of outputs are
+    The masks of one volume are processed together, so that rounding, to which differences of outputs are
     sensitive, does not depend on the other volumes.
 
     Parameters
@@ -161,7 +160,8 @@ def score_drops(
     engine : BatchedScorer
         Prepared.
     volume, fill : Tensor of shape (C, X, Y, Z)
-    inside : function of a slice of the places that gives them, bool, (rows, 1, X, Y, Z)
+    replaced : function of a slice of the masks that gives them, (rows, 1, X, Y, Z)
+        Share of the fill in every voxel, from 0 to 1, or bool.
     n : int
     target : Tensor of shape ()
     """
@@ -169,7 +169,7 @@ def score_drops(
     drops = torch.empty(n, device=volume.device)
 
     def run(rows: slice) -> None:
-        volumes = torch.where(inside(rows), fill, volume)
+        volumes = torch.lerp(volume, fill, replaced(rows).to(volume))
         drops[rows] = before - engine.scores(volumes, target.expand(len(volumes)))
 
     engine.chunks.run(n, run)

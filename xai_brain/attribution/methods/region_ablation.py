@@ -9,17 +9,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from xai_brain.atlas.atlas import load_atlas
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets
 from xai_brain.attribution.methods.integrated_gradients import baseline_volumes
 from xai_brain.attribution.methods.occlusion import default_fill, score_drops
-from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
+from xai_brain.attribution.perturbation.regions import atlas_regions, spread_evenly
 from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
 from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
-from xai_brain.io.nifti import Grid
 
 
 class RegionAblation:
@@ -70,21 +68,10 @@ class RegionAblation:
         blur_sigma_mm: float = 12.0,
         chunk_size: int | None = None,
     ):
-        if reference.affine is None:
-            raise AttributionError("RegionAblation needs Reference(..., affine=...) to place the atlas")
         self.model = model
         self.engine, self.reference = BatchedScorer(model, chunk_size), reference
         self.fill = ReplacementVolumes(fill or default_fill(reference), reference, blur_sigma_mm)
-        x, y, z = reference.brain_mask.shape
-        atlas = load_atlas(labels_img, table)
-        labels = atlas.on_grid(Grid("inputs", (x, y, z), reference.affine.numpy()))
-        self.labels = torch.tensor(labels)  # a copy
-        self.labels[~reference.brain_mask.cpu()] = 0
-        self.indices = [k for k in self.labels.unique().tolist() if k != 0]
-        if not self.indices:
-            raise AttributionError(
-                f"atlas {atlas.name}: no region lies in the brain of the volumes; is it in their space?"
-            )
+        self.regions = atlas_regions(labels_img, table, reference)
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -93,16 +80,14 @@ class RegionAblation:
         targets = as_targets(target, inputs, one_channel="RegionAblation")
         self.reference.check(inputs)
         fills = baseline_volumes(self.fill, self.reference, inputs, targets)
-        labels, indices = self.labels.to(inputs.device), torch.tensor(self.indices, device=inputs.device)
-
-        def inside(rows: slice) -> torch.Tensor:
-            return (labels == indices[rows].view(-1, 1, 1, 1))[:, None]
-
-        maps = torch.zeros_like(inputs)
+        regions = self.regions.to(inputs.device)
+        numbers = torch.arange(1, int(self.regions.max()) + 1, device=inputs.device).view(-1, 1, 1, 1)
+        maps = torch.empty_like(inputs)
         with self.engine.prepared(inputs):
-            for k, evidence in enumerate(maps):
-                drops = score_drops(self.engine, inputs[k], fills[k], inside, len(indices), targets[k])
-                for drop, index in zip(drops, self.indices, strict=True):
-                    region = labels == index
-                    evidence[0] += region * (drop / region.sum())
+            for i, volume in enumerate(inputs):
+                drops = score_drops(
+                    *(self.engine, volume, fills[i], lambda rows: (regions == numbers[rows])[:, None]),
+                    *(len(numbers), targets[i]),
+                )
+                maps[i] = spread_evenly(drops, regions)
         return maps

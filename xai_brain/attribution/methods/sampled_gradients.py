@@ -11,7 +11,6 @@ from torch import nn
 
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets, seed_of
-from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.masks import brain_of, mean_in
 from xai_brain.attribution.protocol import MethodInfo
@@ -103,7 +102,8 @@ class GradientShap:
 
     Notes
     -----
-    The training subjects are taken in a random order, each once before any comes again.
+    The training subjects are taken in a random order, each once before any comes again. `ExpectedGradients`
+    computes the same expectation without random numbers, from all volumes of the reference.
 
     References
     ----------
@@ -130,10 +130,7 @@ class GradientShap:
         random_state: int = 0,
         chunk_size: int | None = None,
     ):
-        if not len(reference.volumes):
-            raise AttributionError(
-                "the reference holds no volumes to draw from; set explain.n_reference_volumes to 1 or more"
-            )
+        reference.require_volumes()
         self.model = model
         self.engine = BatchedScorer(model, chunk_size)
         self.reference, self.n_samples, self.random_state = reference, n_samples, random_state

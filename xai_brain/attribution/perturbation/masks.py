@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -31,6 +32,30 @@ def coarse_shape(shape: torch.Size, spacing_voxels: int) -> list[int]:
 def upsampled(coarse: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """Trilinear, from (N, 1, X', Y', Z') to the last three axes of `shape`."""
     return nn.functional.interpolate(coarse, shape[-3:], mode="trilinear", align_corners=False)
+
+
+def smooth_masks(
+    cells: torch.Tensor, shifts: torch.Tensor, cell_voxels: Sequence[float], shape: Sequence[int]
+) -> torch.Tensor:
+    """Trilinear interpolation of coarse masks (M, x, y, z) to voxels, (M, 1, X, Y, Z).
+
+    Parameters
+    ----------
+    cells : Tensor of shape (M, x, y, z)
+    shifts : Tensor of shape (M, 3)
+        Move along each axis, in cells, from 0 to 1.
+    cell_voxels : sequence of 3 float
+        Edges of a cell.
+    shape : sequence of 3 int
+    """
+    weights = []
+    for axis, (size, cell) in enumerate(zip(shape, cell_voxels, strict=True)):
+        n_cells = cells.shape[1 + axis]
+        voxels = (torch.arange(size, device=cells.device) + 0.5) / cell - 0.5
+        places = (voxels + shifts[:, axis, None]).clamp(0, n_cells - 1)  # (M, X), in cells
+        distances = (places[..., None] - torch.arange(n_cells, device=cells.device)).abs()
+        weights.append((1 - distances).clamp_min(0))  # (M, X, x)
+    return torch.einsum("mijk,mxi,myj,mzk->mxyz", cells, *weights)[:, None]
 
 
 def mean_in(values: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:

@@ -119,6 +119,33 @@ class ReplacementVolumes:
         return self.reference.nearest_counterfactual(inputs, targets, brain, N_NEAREST)
 
 
+def edge_in_voxels(
+    setting: str, edge_mm: float, reference: Reference | None, voxel_size_mm: Sequence[float] | None
+) -> list[float]:
+    """Edge of a box along each axis in voxels, at least 1.
+
+    Parameters
+    ----------
+    setting : str
+        Its name, for messages.
+    edge_mm : float
+    reference : Reference, optional
+    voxel_size_mm : sequence of 3 float, optional
+        Default: that of the reference.
+
+    Raises
+    ------
+    AttributionError
+        The edge is not above 0, or the voxel size is not known.
+    """
+    sizes = voxel_size_mm or (reference.voxel_size_mm if reference else None)
+    if sizes is None:
+        raise AttributionError(f"{setting}={edge_mm:g} is in mm: give voxel_size_mm or a reference")
+    if not edge_mm > 0:
+        raise AttributionError(f"{setting}={edge_mm:g}: a length above 0 mm is needed")
+    return [max(edge_mm / size, 1.0) for size in sizes]
+
+
 def mixed(fills: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Weighted sums (N, C, X, Y, Z) of fills (N, n_fills, C, X, Y, Z), with weights (N, n_fills)."""
     return fills[:, 0] if fills.shape[1] == 1 else torch.einsum("nf,nf...->n...", weights, fills)

@@ -1,0 +1,74 @@
+"""Checks of methods that combine the channels of one layer."""
+
+from __future__ import annotations
+
+import torch
+from table_case import Case, relative
+from torch import nn
+
+from xai_brain import attribution as xa
+
+
+def features_and_gradient(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output of the layer and gradient of the score with respect to it, both (N, K, x, y, z)."""
+    kept = []
+    layer = case.exact.get_submodule(case.kind.layer)
+    handle = layer.register_forward_hook(
+        lambda module, args, output: (kept.append(output), output.clone())[1]
+    )
+    leaf = case.inputs.double().requires_grad_()
+    scores = case.exact(leaf)[:, case.target]
+    handle.remove()
+    return kept[-1].detach(), torch.autograd.grad(scores.sum(), kept[-1])[0]
+
+
+def resized(case: Case, coarse: torch.Tensor) -> torch.Tensor:
+    """Map on the grid of the inputs, from the grid of the layer (N, x, y, z)."""
+    map_ = nn.functional.interpolate(coarse[:, None], case.shape, mode="trilinear", align_corners=False)
+    return map_.expand_as(case.inputs)
+
+
+def exact_grad_cam(case: Case) -> torch.Tensor:
+    features, gradient = features_and_gradient(case)
+    return resized(case, torch.einsum("nk,nk...->n...", gradient.mean((2, 3, 4)), features))
+
+
+def grad_cam(case: Case) -> float:
+    return relative(case.maps(xa.GradCAM(case.score())), exact_grad_cam(case))
+
+
+def grad_cam_plus_plus(case: Case) -> float:
+    maps = case.maps(xa.GradCAMPlusPlus(case.score()))
+    features, gradient = features_and_gradient(case)
+    total = features.sum((2, 3, 4), keepdim=True)
+    below = 2 * gradient**2 + total * gradient**3
+    alpha = torch.where(below != 0, gradient**2 / below, 0.0)
+    weights = (alpha * gradient.clamp_min(0)).sum((2, 3, 4))
+    return relative(maps, resized(case, torch.einsum("nk,nk...->n...", weights, features)))
+
+
+def hires_cam(case: Case) -> float:
+    features, gradient = features_and_gradient(case)
+    return relative(case.maps(xa.HiResCAM(case.score())), resized(case, (features * gradient).sum(1)))
+
+
+def layer_cam(case: Case) -> float:
+    features, gradient = features_and_gradient(case)
+    expected = resized(case, (features * gradient.clamp_min(0)).sum(1))
+    return relative(case.maps(xa.LayerCAM(case.score())), expected)
+
+
+def score_cam(case: Case) -> float:
+    """Every channel of the first volume, one after the other."""
+    volume = case.inputs[:1].double()
+    maps = xa.ScoreCAM(case.score(), case.reference).attribute(case.inputs[:1], case.target)
+    features, scores = features_and_gradient(case)[0][0], []
+    for channel in features:
+        mask = resized(case, channel[None])[0]
+        if channel.amax() == channel.amin():
+            scores.append(torch.full((1,), -torch.inf, dtype=torch.float64))
+            continue
+        mask = (mask - mask.amin()) / (mask.amax() - mask.amin())
+        scores.append(case.exact_score(mask * volume + (1 - mask) * case.fill))
+    weights = torch.cat(scores).softmax(0)
+    return relative(maps, resized(case, torch.einsum("k,k...->...", weights, features)[None])[:1])
