@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -177,25 +178,37 @@ def unlearned_effect() -> dict[str, float]:
     }
 
 
-def three_places(n: int = 8) -> dict[str, float]:
-    """Share of the places of one effect that the default finds, over the participants with the effect."""
-    radius, centers = 15.0, [LEFT_MM, *FURTHER_MM]
-    settings = planted("intensity", radius, further_centers_mm=str(FURTHER_MM).replace(" ", ""))
-    fold = trained_fold("three_places", settings).last(N_TEST)
-    inputs, brains, affine = fold.volumes(), fold.brain_masks(N_TEST), get_grid("t1w_4mm").affine
-    voxels_mm = apply_affine(affine, np.stack(np.indices(inputs.shape[2:]), -1))
-    places = [np.linalg.norm(voxels_mm - center, axis=-1) <= radius for center in centers]
-    found: dict[str, float] = {}
+def three_places(n: int = 16, radius_mm: float = 15.0) -> dict[str, float]:
+    """Share of participants with one effect at three places in whom a place, and all of them, are found.
+
+    Also the mean decrease of the logit difference when the place is replaced by the mean of the other class:
+    a network need not use a place where the classes differ.
+    """
+    centers = [LEFT_MM, *FURTHER_MM]
+    settings = planted("intensity", radius_mm, further_centers_mm=str(FURTHER_MM).replace(" ", ""))
+    fold = trained_fold("three_places", settings)
+    fold = replace(fold, test=fold.test[fold.test["target"] == 1].iloc[-n:])  # those who have the effect
+    inputs, brains, affine = fold.volumes(), fold.brain_masks(n), get_grid("t1w_4mm").affine
+    voxels_mm = apply_affine(affine, np.moveaxis(np.indices(inputs.shape[2:]), 0, -1))
+    places = [np.linalg.norm(voxels_mm - center, axis=-1) <= radius_mm for center in centers]
+    targets, found = predicted(fold, inputs), {}
     for output in ("probability", "logit_difference"):
-        method = MeaningfulPerturbation(ClassScore(fold.classifier, output), fold.reference)
-        maps = method.attribute(inputs, predicted(fold, inputs))
+        score = ClassScore(fold.classifier, output)
+        maps = MeaningfulPerturbation(score, fold.reference).attribute(inputs, targets)
         inside = []
-        for m, brain in list(zip(maps, brains, strict=True))[:n]:
+        for m, brain in zip(maps, brains, strict=True):
             values = np.where(brain, m[0].detach().numpy(), -np.inf)
             strongest = values >= np.quantile(values[brain], 1 - FOUND_PERCENT / 100)
             inside.append([bool((strongest & place).any()) for place in places])
-        found[f"three_places_found_{output}"] = float(np.mean(inside))
-        found[f"three_places_all_found_{output}"] = float(np.all(inside, 1).mean())
+        for k, share in enumerate(np.mean(inside, 0), 1):
+            found[f"place_{k}_found_{output}"] = float(share)
+        found[f"three_places_found_{output}"] = float(np.all(inside, 1).mean())
+    other = fold.reference.counterfactual_mean(targets)
+    with torch.no_grad():
+        before = score(inputs).gather(1, targets[:, None])
+        for k, place in enumerate(places, 1):
+            after = score(torch.where(torch.from_numpy(place), other, inputs)).gather(1, targets[:, None])
+            found[f"place_{k}_used"] = float((before - after).mean())
     return found
 
 
