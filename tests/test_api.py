@@ -77,6 +77,33 @@ def test_predictions_with_labels_as_a_table(study):
     assert (table["predicted"] == likely).all()
 
 
+def test_the_file_of_predictions_names_the_classes_too(study):
+    table = read_tsv(study.run_dir / "predictions.tsv")
+
+    columns = ["participant_id", "session_id", "seed", "fold", "target", "label", "predicted"]
+    assert list(table) == list(study.predictions) == [*columns, "prob_female", "prob_male"]
+    assert (table["fold"] + 1 == study.predictions["fold"]).all()  # files count from 0
+    for name in ("label", "predicted"):
+        assert table[name].tolist() == study.predictions[name].tolist()
+    assert (table["label"] == np.array(["female", "male"])[table["target"]]).all()
+
+
+def test_every_score_has_its_chance_level(study):
+    scores = study.scores.set_index("metric")
+
+    assert scores.loc[["auroc", "auroc_pooled", "balanced_accuracy"], "chance"].tolist() == [0.5] * 3
+    assert scores.loc["accuracy", "chance"] == 0.5  # the share of the larger of two equal classes
+    assert scores.loc["brier", "chance"] == 0.25
+    assert scores["chance"].notna().all()
+
+
+def test_a_target_as_the_table_spells_it(study, maps):
+    again = study.explain(["GradCAM"], target="M", output="logit_difference")  # the existing maps are kept
+    assert set(again.table["explained"]) == {"male"}
+    assert len(again.table) == len(maps.table) / 2
+    assert read_json(sidecar(again.table["path"].iloc[0]))["TargetRule"] == "male"
+
+
 def test_mean_map_of_a_class(maps):
     mean_img = maps.mean_img("GradCAM", label="male")
 
@@ -121,6 +148,30 @@ def test_a_cohort_can_be_prepared_again_on_another_grid(cohort):
     assert other.grid == "t1w_58x70x58"
     assert np.load(other.table["volume_path"].iloc[0]).shape == (58, 70, 58)
     assert list(other.table.columns) == list(cohort.table.columns)
+
+
+def test_columns_of_numbers_are_numeric(bids_tree):
+    path = bids_tree / "participants.tsv"
+    table = pd.read_csv(path, sep="\t")
+    table = table.assign(icv=["1450.5", "n/a", *["1500"] * 4], mmse=30, code="007", site=1, score="12-14")
+    table.assign(family_id=3).to_csv(path, sep="\t", index=False)
+    cohort = xb.load_cohort("bids", bids_tree)
+    kinds = cohort.table.dtypes
+    assert kinds[["age", "icv", "mmse"]].map(pd.api.types.is_numeric_dtype).all()
+    assert cohort.table["icv"].sum() == 1450.5 + 4 * 1500
+    assert cohort.table["icv"].isna().sum() == 1
+    for name in ("participant_id", "label", "sex", "code", "site", "family_id", "score"):
+        assert cohort.table[name].map(type).eq(str).all(), name
+    assert set(cohort.table["code"]) == {"007"}
+
+
+def test_a_label_of_numbers_stays_text(bids_tree):
+    path = bids_tree / "participants.tsv"
+    table = pd.read_csv(path, sep="\t")
+    table.assign(group=[1, 2] * 3).to_csv(path, sep="\t", index=False)
+    cohort = xb.load_cohort("bids", bids_tree, label="group")
+    assert cohort.class_names == ["1", "2"]
+    assert cohort.table["group"].tolist() == cohort.table["label"].tolist() == ["1", "2"] * 3
 
 
 def test_excluded_participants_are_listed(bids_tree):

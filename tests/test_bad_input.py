@@ -274,7 +274,7 @@ BAD = {
     ),
     "mask that is a broken link": Bad(lambda r: mask(r).symlink_to("nowhere"), "is a link to nowhere", mask),
     "broken link": Bad(broken_link, r"is a link to \S+annex\S+, which does not exist; fetch the file"),
-    "directory": Bad(directory, "is a folder, not an image"),
+    "directory": Bad(directory, "is a folder, and a file is needed"),
     "no image": Bad(lambda r: image(r).unlink(), "no T1w image", lambda r: image(r).parent),
     "two images": Bad(
         lambda r: shutil.copy(image(r), image(r).with_name(f"{VICTIM}_T1w.nii.gz")),
@@ -422,7 +422,7 @@ HOPELESS = {
         lambda r: shutil.copy(image(r), table(r)), r"participants\.tsv: (is not a text table|has)"
     ),
     "table that is a folder": Hopeless(
-        lambda r: (table(r).unlink(), table(r).mkdir()), r"participants\.tsv: is a folder; the file"
+        lambda r: (table(r).unlink(), table(r).mkdir()), r"participants\.tsv: is a folder, and a file"
     ),
     "line with too many values": Hopeless(
         lambda r: table(r).write_text(table(r).read_text() + "sub-07\tM\t20\tx\n"),

@@ -132,6 +132,19 @@ def test_a_network_is_explained_as_documented(page):
     assert names["masks"].isfinite().all()
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/your_network.md"])
+def test_a_run_is_opened_in_python_as_documented(page, small_run):
+    (code,) = [block for block in code_blocks(ROOT / page, "python") if "open_study" in block]
+    names: dict = {}
+    exec(code.replace("outputs/demo", str(small_run.path)), names)
+    assert {"auroc", "balanced_accuracy"} <= set(names["scores"]["metric"])
+    assert names["scores"]["chance"].notna().all()
+    assert len(names["predictions"]) == 24
+    assert names["predictions"]["predicted"].isin(["female", "male"]).all()
+    assert names["mean_img"].shape == (46, 55, 46)
+    assert type(names["viewer"]).__name__ == "SliceViewer"
+
+
 def test_python_examples_import_what_exists():
     for page in PAGES:
         for block in code_blocks(page, "python"):

@@ -9,6 +9,7 @@ from scipy.special import expit, logit
 
 from xai_brain.baselines.ensembles import chosen_within_folds, log_loss, mean_over_seeds
 from xai_brain.statistics.classification import classification_metrics
+from xai_brain.task.classification import Classification
 
 
 def predictions_of(probabilities, seed=0, fold=0, targets=None, first=0):
@@ -31,6 +32,17 @@ def test_the_mean_of_seeds_is_that_of_their_logits():
     np.testing.assert_allclose(together["prob_a"] + together["prob_b"], 1)
     assert 0 < together["prob_b"][2] < 1e-5  # one is certain; no logit is infinite
     assert log_loss(together.iloc[:1]) == pytest.approx(-np.log(together["prob_a"][0]))
+
+
+def test_the_class_of_an_ensemble_is_that_of_its_own_probabilities():
+    task = Classification(("a", "b"))
+    tables = [predictions_of([p], seed, targets=[1]) for seed, p in enumerate((0.4, 0.95))]
+    table = pd.concat([task.with_labels(each) for each in tables])
+    assert table["predicted"].tolist() == ["a", "b"]
+    together = mean_over_seeds(table)
+    assert len(together) == 1  # seeds that predict different classes are one row
+    assert together[["label", "predicted"]].to_numpy().tolist() == [["b", "b"]]
+    assert list(together) == list(table)
 
 
 def test_many_weak_networks_are_better_together():

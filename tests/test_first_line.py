@@ -14,6 +14,7 @@ from xai_brain.config.command_help import COMMANDS, PRINTING, STAGES
 from xai_brain.config.inputs import RESULTS
 from xai_brain.config.overrides import UNTYPED_PATHS, text_settings
 from xai_brain.config.setting import ConfigError
+from xai_brain.io.paths import why_no_file
 from xai_brain.study.commands.settings import check_inexpensively, check_jobs
 
 SLOW = ["torch", "pytorch_lightning", "captum", "nilearn", "sklearn", "matplotlib"]
@@ -132,6 +133,41 @@ def test_every_setting_that_is_a_path_is_checked(name, bids_tree, tmp_path):
         given.append("attribution.RegionAblation.labels_img=aal")
     with pytest.raises(ConfigError, match=rf"^{name}={missing}: "):
         check_inexpensively("run", given)
+
+
+FILES = [
+    name for name in [*PATHS, *UNTYPED] if name not in ("data.root", "networks", "evaluation.calibration")
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_in_place_of_a_file_is_named_with_its_files(name, bids_tree, tmp_path):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    leaf = name.rpartition(".")[2]
+    images, weights = leaf in ("atlas", "labels_img", "mask_img"), leaf == "weights"
+    suitable = "b.nii.gz" if images else "b.ckpt" if weights else "b.tsv"
+    for file in ("a.pdf", suitable, f"c{suitable}"):
+        (folder / file).touch()
+    value = f"[{folder}]" if name == "data.tables" else folder
+    given = ["data=bids", f"data.root={bids_tree}", "attribution=[region_ablation]", f"{name}={value}"]
+    if name == "evaluation.atlas_table":
+        given.append("evaluation.atlas=aal")
+    if name != "attribution.RegionAblation.labels_img":
+        given.append("attribution.RegionAblation.labels_img=aal")
+    with pytest.raises(ConfigError) as caught:
+        check_inexpensively("run", given)
+    assert str(caught.value) == (
+        f"{name}={folder}: is a folder, and a file is needed; it contains {suitable}, c{suitable}"
+    )
+
+
+def test_few_files_of_a_folder_are_listed(tmp_path):
+    assert why_no_file(tmp_path, (".tsv",)) == "is a folder, and a file is needed; it contains no file .tsv"
+    for k in range(7):
+        (tmp_path / f"{k}.tsv").touch()
+    assert why_no_file(tmp_path).endswith("it contains 0.tsv, 1.tsv, 2.tsv, 3.tsv, 4.tsv and 2 more")
+    assert why_no_file(tmp_path / "nowhere") == "there is no such file"
 
 
 def test_a_table_beside_the_images_or_in_the_working_directory_is_found(bids_tree, tmp_path, monkeypatch):

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.problems import DataError
 from xai_brain.io.tables import bounds, numbers
 from xai_brain.study.participants import of_one_class
-from xai_brain.task.labels import LabelRule, find_column, is_label, make_labels
+from xai_brain.task.classification import Classification
+from xai_brain.task.labels import LabelRule, class_named, find_column, is_label, make_labels
 
 
 def labels(values, **rule):
@@ -121,3 +123,32 @@ def test_people_whose_sessions_are_of_different_classes_are_left_out_and_named()
     assert of_one_class(table, lines.append)["participant_id"].tolist() == ["sub-2"]
     assert len(lines) == 1
     assert "sub-1: sessions of several classes" in lines[0]
+
+
+def test_spellings_of_sex_name_the_same_class():
+    names = ["female", "male"]
+    assert [class_named(text, names) for text in ("F", "f", "woman", "M", "male")] == [
+        *["female"] * 3,
+        *["male"] * 2,
+    ]
+    assert class_named("M", ["M", "W"]) == "M"  # a class of its own
+    assert class_named("AD", ["AD", "CN"]) == "AD"
+    assert class_named("mann", names) == "mann"
+    found, given, reasons = make_labels(
+        pd.Series(["F", "M", "F"], dtype=object), LabelRule("sex", class_names=["M", "F"]), "x.tsv"
+    )
+    assert given == ["male", "female"]
+    assert found.tolist() == ["female", "male", "female"]
+    assert reasons.tolist() == [""] * 3
+
+
+def test_a_target_may_be_written_as_in_the_table():
+    task = Classification(("female", "male"))
+    assert task.read_target("M") == task.read_target("male") == task.read_target("label:M") == 1
+    assert task.read_target("F") == 0
+    assert task.read_target("true") == "true"
+    assert task.in_own_names("M") == "male"
+    assert task.in_own_names("predicted") == "predicted"
+    with pytest.raises(ConfigError, match=r"one of predicted, true, female, male is needed; the classes are"):
+        task.read_target("mann")
+    assert Classification(("M", "W")).read_target("M") == 0

@@ -39,6 +39,16 @@ def test_spellings_of_sex(bids_tree, spelling, column, capsys):
     assert said is (column != "sex")
 
 
+def test_renamed_labels_are_reported_once(bids_tree, capsys, monkeypatch):
+    monkeypatch.setattr("xai_brain.parallel.progress._logged", set())
+    for _ in range(2):
+        load_participants("bids", bids_tree)
+    line = f"{bids_tree / 'participants.tsv'}: sex F is read as female, M as male"
+    assert capsys.readouterr().out.splitlines() == [line]
+    load_participants("bids", bids_tree, label="age", threshold=22)  # intervals are no other spelling
+    assert capsys.readouterr().out == ""
+
+
 def test_rows_hold_the_image_and_all_columns(bids_tree):
     rewrite(bids_tree, lambda t: t.assign(age=t["age"].replace("25", "89+")))
     table = load_participants("bids", bids_tree)

@@ -22,6 +22,7 @@ from xai_brain.io.tables import numbers
 from xai_brain.models.calibrated import read_checkpoint
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 from xai_brain.statistics.bootstrap import bootstrap_mean
+from xai_brain.statistics.classification import brier_score
 from xai_brain.task.build import build_task, task_of_table
 from xai_brain.task.classification import Classification
 from xai_brain.task.labels import LabelRule
@@ -277,6 +278,16 @@ def test_chance_is_stated_once_and_depends_on_the_classes():
     assert three.chance_levels()["auroc"] == 0.5
     assert "accuracy" not in three.chance_levels()
     assert three.chance_levels([0, 0, 0, 1])["accuracy"] == 0.75
+    assert three.chance_levels([0, 0, 1, 2])["brier"] == pytest.approx(1 - (1 / 4 + 1 / 16 + 1 / 16))
+    assert SEX.chance_levels([0, 1])["brier"] == pytest.approx(0.25)
+    assert SEX.chance_levels([0, 0, 0, 1])["brier"] == pytest.approx(0.75 * 0.25)  # of the constant 0.25
+
+
+def test_the_chance_level_of_the_brier_score_is_that_of_the_shares():
+    targets = np.array([0, 0, 0, 1, 2])
+    constant = np.tile([0.6, 0.2, 0.2], (5, 1))
+    expected = brier_score(targets, constant)
+    assert Classification(("a", "b", "c")).chance_levels(targets)["brier"] == pytest.approx(expected)
 
 
 def test_explained_outputs_have_known_values():

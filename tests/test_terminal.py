@@ -11,7 +11,8 @@ import pytest
 
 from xai_brain import cli
 from xai_brain.config.command_help import COMMANDS, STAGES, TOOLS
-from xai_brain.config.compose import SYNONYMS, known_keys
+from xai_brain.config.compose import SYNONYMS, compose, known_keys
+from xai_brain.config.setting import ConfigError
 from xai_brain.tools.settings import all_settings
 
 
@@ -41,6 +42,17 @@ def test_every_setting_has_a_meaning_and_is_a_setting():
     assert names - composed <= set(layouts)
 
 
+def test_settings_of_the_same_name_say_how_they_differ():
+    meanings: dict[str, list[str]] = {}
+    for each in all_settings():
+        meanings.setdefault(each.name.rpartition(".")[2], []).append(each.meaning)
+    assert not [name for name, texts in meanings.items() if len(set(texts)) < len(texts)]
+    of_voxels, of_regions = sorted(meanings["n_perm"], key=lambda text: "in regions" in text)
+    assert "voxel-wise" in of_voxels
+    assert "(regions: evaluation.n_perm)" in of_voxels
+    assert "(voxels: evaluation.group.n_perm)" in of_regions
+
+
 def test_groups_of_files_are_listed_without_settings_of_their_own(capsys):
     assert cli.main(["settings", "augmentation"]) == 0
     assert "augmentation=flip" in capsys.readouterr().out
@@ -66,6 +78,42 @@ def test_names_of_other_software_lead_to_the_setting(name):
 )
 def test_what_cannot_be_is_refused_with_the_correct_form(arguments, message, capsys):
     assert message in error_of(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["attribution=[grad_cam]", "attribution.Occlusion.window_mm=20"],
+            "attribution.Occlusion.window_mm: it belongs to the method Occlusion, which is not chosen; "
+            "add occlusion to attribution=[...]",
+        ),
+        (
+            ["attribution=[occlusion]", "attribution.Occlusion.windw_mm=2"],
+            "mean 'attribution.Occlusion.window_mm'?",
+        ),
+        (
+            ["baselines.linear_svm.block_voxels=3"],
+            "baselines.linear_svm.block_voxels: it belongs to the baseline linear_svm, which is not chosen; "
+            "add linear_svm to baselines=[...]",
+        ),
+        (["model=shallow", "model.channel_width=3"], "there is no setting 'model.channel_width'"),
+        (["model=custom", "model.dropout=0.1"], "model.dropout: it belongs to model=kan2020 or model="),
+        (
+            ["data=bids", "data.cohort.n_subjects=3"],
+            "data.cohort.n_subjects: it belongs to data=synthetic, which is not chosen",
+        ),
+        (
+            ["data=bids", "data.image=a.nii"],
+            "data.image: it belongs to data=hcp or data=ixi, which is not chosen",
+        ),
+        (["+trainer.lr=1e-3"], "+trainer.lr: there is such a setting; leave out the +"),
+    ],
+)
+def test_settings_of_other_choices_are_refused_with_their_choice(settings, message):
+    with pytest.raises(ConfigError) as caught:
+        compose("run", ["experiment=demo", *settings], checked=False)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("command", STAGES)
@@ -120,7 +168,8 @@ def test_every_command_has_its_help(capsys):
         ("folds.balance_on=[agee]", "folds.balance_on=agee: not in participants.tsv; did you mean age?"),
         ("data.brain_size_column=icv", "data.brain_size_column=icv: not in participants.tsv"),
         ("evaluation.group.confounds=[weight]", "evaluation.group.confounds=weight: not in participants.tsv"),
-        ("evaluation.masks.which=[man]", "which: there is no 'man'; there are joint, female"),
+        ("evaluation.masks.which=[mann]", "which: there is no 'mann'; there are joint, female"),
+        ("evaluation.group.confounds=[age,sex]", "evaluation.group.confounds=sex: is the label"),
     ],
 )
 def test_columns_and_labels_are_checked_before_images_are_prepared(

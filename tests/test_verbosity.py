@@ -104,6 +104,22 @@ def test_short_work_is_reported_only_if_it_takes_long(capsys, monkeypatch):
     assert capsys.readouterr().out.splitlines() == ["long: 1/2, 0.1/s, 20 s left", "long: 2/2, 40.0 s"]
 
 
+def test_progress_counts_the_units_in_its_items(capsys, monkeypatch):
+    batches = [["sub-01", "sub-02"], ["sub-03", "sub-04"], ["sub-05"]]
+    seconds = iter([0.0, 0.0, 0.1, 0.2, 20.0, 20.0, 40.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    assert list(track(batches, "explain", unit="participants", size=len)) == batches
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["explain: 4/5 participants, 0.2/s, 5 s left", "explain: 5/5 participants, 40.0 s"]
+
+
+def test_a_line_is_reported_once(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_logged", set())
+    for _ in range(2):
+        progress.log_once("F is read as female")
+    assert capsys.readouterr().out == "F is read as female\n"
+
+
 def test_errors_appear_when_quiet(small_run, capsys):
     assert main(["explain", "run_dir=nowhere", "--quiet"]) == 1
     out, err = capsys.readouterr()

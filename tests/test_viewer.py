@@ -13,12 +13,14 @@ from conftest import awkward_affine
 
 from xai_brain.config.evaluation import MIN_CLUSTER_VOXELS
 from xai_brain.io.nifti import save_img
-from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
+from xai_brain.runs.directory import RunDirectory, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.tools.view import ViewError, view, write_notebook
 from xai_brain.viewer import SliceViewer, loading, slice_viewer
 from xai_brain.viewer.canvas import COLOURS, HERE, SCRIPTS, SliceCanvas
 from xai_brain.viewer.layers import Layer
+from xai_brain.viewer.meaning import explained_text, explained_text_of_group, value_text
 from xai_brain.viewer.readout import clusters_of
+from xai_brain.viewer.scene import WHITE, scale_to_uint8
 
 SHAPE = (12, 14, 16)
 METHODS = ("GradCAM", "GuidedBackprop", "Mask")
@@ -92,12 +94,94 @@ def test_volumes_are_messages_not_state(make_run, sent):
     # the background: x fastest, axes RAS
     background = nib.as_closest_canonical(nib.load(viewer._catalogue.images_of(first(viewer)).background[0]))
     shown = np.frombuffer(buffers[0], np.uint8).reshape(SHAPE, order="F")
-    np.testing.assert_array_equal(shown, background.get_fdata())
+    np.testing.assert_array_equal(shown > 0, background.get_fdata() > 0)
     np.testing.assert_allclose(content["affine"], background.affine)
     state = viewer.canvas.get_state()
     size = sum(len(str(value)) for value in state.values())
     assert size < 60_000
     json.dumps(content)
+
+
+def test_the_brightest_tissue_is_light_grey_and_not_white():
+    """The window is that of percentiles in the brain; one bright voxel does not change it."""
+    rng = np.random.default_rng(0)
+    data = np.zeros((20, 22, 24), np.float32)
+    data[4:-4, 4:-4, 4:-4] = rng.uniform(200, 1000, (12, 14, 16))
+    data[5, 5, 5] = 1e6
+    shown = scale_to_uint8(data)
+    low, high = np.percentile(data[data > 0], [1, 99.5])
+    assert (shown[data == 0] == 0).all()
+    assert shown[data > 0].min() == 1
+    assert shown.max() == shown[5, 5, 5] == WHITE < 230
+    middle = np.abs(data - (low + high) / 2) < 2
+    np.testing.assert_allclose(shown[middle], (1 + WHITE) / 2, atol=1)
+    constant = scale_to_uint8(np.where(data > 0, 7, 0))
+    assert set(np.unique(constant)) == {0, round((1 + WHITE) / 2)}
+
+
+def test_the_explained_class_and_the_signs_are_stated(make_run, tmp_path, sent):
+    run = make_run()
+    about = {"TargetName": "m", "TargetProbability": 0.8, "TargetRule": "predicted", "Kind": "method"}
+    meanings = {
+        "GradCAM": {**about, "MultipliesByInputs": True, "ValueMeaning": "signed"},
+        "GuidedBackprop": {**about, "MultipliesByInputs": False, "ValueMeaning": "gradient"},
+        "Mask": {**about, "ValueMeaning": "1 - mask"},  # without negative values
+    }
+    for method, content in meanings.items():
+        write_json(content, sidecar(run.attribution("sub-0000", None, method, 0)))
+    viewer = SliceViewer(run)
+    content, _ = sent[-1]
+    assert content["explained"] == "The maps explain the class m, which the network predicts."
+    assert content["meanings"] == {
+        "positive: raises the score of m; negative: lowers it": ["GradCAM"],
+        "positive: higher intensity raises the score of m; negative: lowers it": ["GuidedBackprop"],
+        "1 - mask": ["Mask"],
+    }
+    saved = content_of(viewer.save_html(tmp_path / "view.html").read_text(encoding="utf-8"))["scene"]
+    assert {name: saved[name] for name in ("explained", "meanings")} == {
+        name: content[name] for name in ("explained", "meanings")
+    }
+    viewer.show("sub-0001")  # it has no sidecars
+    assert (sent[-1][0]["explained"], sent[-1][0]["meanings"]) == ("", {})
+
+
+def test_sentences_about_what_maps_explain():
+    male = {"TargetName": "male", "TargetProbability": 0.9, "TargetRule": "male"}
+    baseline = {"TargetName": "female", "Kind": "baseline", "ValueMeaning": "random numbers"}
+    assert explained_text({"a": male, "random": baseline}) == "The maps explain the class male."
+    true = {**male, "TargetRule": "true"}
+    assert (
+        explained_text({"a": true}) == "The maps explain the class male, the true class of the participant."
+    )
+    other = {**male, "TargetName": "female"}
+    assert explained_text({"a": male, "b": other}) == (
+        "The maps explain different outputs: male (a); female (b)."
+    )
+    assert (
+        explained_text({"a": {"TargetName": "age", "TargetRule": "age"}})
+        == "The maps explain the output age."
+    )
+    assert explained_text({"a": {}}) == explained_text({}) == ""
+    assert value_text(baseline, signed=True) == "random numbers"
+    foreign = {**male, "Adopted": True, "ValueMeaning": "as defined elsewhere"}
+    assert value_text(foreign, signed=True) == "as defined elsewhere"
+    assert explained_text_of_group("t male minus female", "male") == (
+        "The maps explain male. Positive values: higher in male than in female."
+    )
+    assert explained_text_of_group("mean class male", "predicted") == (
+        "The map of each participant explains the class that the network predicts for it."
+    )
+
+
+def test_outlines_of_an_atlas_are_off_at_first(sent):
+    image = nib.Nifti1Image(np.ones(SHAPE, np.float32), np.eye(4))
+    labels = nib.Nifti1Image(np.full(SHAPE, 3, np.int16), np.eye(4))
+    lut = pd.DataFrame({"index": [3], "name": ["insula"]})
+    viewer = SliceViewer.from_images(image, {"m": image}, labels_img=labels, lut=lut)
+    assert not viewer.canvas.atlas
+    assert not viewer.controls["atlas"].value
+    assert viewer.controls["atlas"].layout.display == ""  # they can be drawn
+    assert viewer.readout((3, 4, 5))["region"] == "insula"
 
 
 def first(viewer):
@@ -387,7 +471,8 @@ def test_view_writes_a_notebook_beside_the_run(make_run, tmp_path, monkeypatch):
     run = make_run()
     path = write_notebook(run.path)
     notebook = json.loads(path.read_text())
-    assert 'SliceViewer(".")' in notebook["cells"][1]["source"]
+    assert 'SliceViewer(".")' in notebook["cells"][0]["source"]
+    assert ".ipynb" not in path.read_text()  # the folder of a run contains no other notebook
     assert str(tmp_path) not in path.read_text()
     path.write_text("mine")
     assert write_notebook(run.path).read_text() == "mine"
@@ -400,7 +485,12 @@ def test_view_writes_a_notebook_beside_the_run(make_run, tmp_path, monkeypatch):
     monkeypatch.setattr("xai_brain.tools.view.os.execv", become)
     with pytest.raises(SystemExit):
         view([str(run.path), "--no-browser"])
-    assert started[1:] == ["-m", "jupyterlab", str(path), "--no-browser"]
+    opened = "--LabApp.default_url=/lab/tree/view.ipynb"  # also the address that is printed
+    assert started[1:] == ["-m", "jupyterlab", str(path), opened, "--no-browser"]
+    started.clear()
+    with pytest.raises(SystemExit):
+        view([str(run.path), f"--ServerApp.root_dir={run.path.parent}"])
+    assert started[4] == "--LabApp.default_url=/lab/tree/run/view.ipynb"
     with pytest.raises(ViewError, match="usage: xai-brain view"):
         view([])
     with pytest.raises(ViewError, match="contains no run"):

@@ -211,7 +211,7 @@ USELESS = {
         lambda path, network: torch.save(torch.zeros(3), path),
         r"contains no state dict \(Tensor\)",
     ),
-    "folder": (lambda path, network: path.mkdir(), "is a folder, not a file"),
+    "folder": (lambda path, network: path.mkdir(), "is a folder, and a file is needed"),
     "nothing": (lambda path, network: None, "does not exist"),
     "NaN": (save_with_nan, r"conv2\.weight holds NaN"),
 }  # fmt: skip

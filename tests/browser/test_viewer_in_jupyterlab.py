@@ -163,7 +163,7 @@ def change_subject(page, k):
     """Milliseconds from the choice in the list to the end of drawing."""
     forget(page)
     begun = page.evaluate(
-        """k => { const list = document.querySelector('.widget-select select');
+        """k => { const list = document.querySelector('.xai-entries select');
         const begun = performance.now();
         list.selectedIndex = k; list.dispatchEvent(new Event('change', {bubbles: true})); return begun; }""",
         k,
@@ -201,7 +201,7 @@ def check_controls(page):
         seen(page, "xai-brain-scene", 1)
     assert page.locator(".xai-readout tr").count() == 1 + len(cohort.METHODS)  # every method is read out
     page.get_by_placeholder("search by id").fill("0003")
-    page.wait_for_function("() => document.querySelector('.widget-select select').options.length === 1")
+    page.wait_for_function("() => document.querySelector('.xai-entries select').options.length === 1")
 
 
 def turn_solid(page):

@@ -15,6 +15,7 @@ from xml.parsers import expat
 import numpy as np
 import pandas as pd
 
+from xai_brain.io.paths import TABLES, why_no_file
 from xai_brain.io.text_tables import TextTableError, decode, read_rows
 
 INDEX_COLUMNS = (
@@ -56,7 +57,7 @@ def read_names(path: str | Path, labels: np.ndarray) -> pd.DataFrame:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise AtlasError(f"{path}: the table of the atlas does not exist; give the path of the file")
+        raise AtlasError(f"{path}: the table of the atlas: {why_no_file(path, TABLES)}")
     if path.stat().st_size > MAX_BYTES:
         raise AtlasError(f"{path}: is too large for a table of names; give the table, not an image")
     content = path.read_bytes()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.statistics.classification import probabilities_of
+from xai_brain.task.build import task_of_table
 
 
 def mean_over_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -23,14 +24,15 @@ def mean_over_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         The same columns; seed is 0.
     """
-    columns = [column for column in predictions if str(column).startswith("prob_")]
+    task = task_of_table(None, predictions.columns)
+    columns = task.columns
     probabilities_of(predictions)
-    images = [name for name in predictions if name not in (*columns, "seed")]
+    images = [name for name in predictions if name not in (*columns, "seed", "predicted")]
     # the log probability is the logit up to a constant for all classes
     logits = predictions.assign(**np.log(predictions[columns].clip(lower=1e-12)))
     mean = np.exp(logits.groupby(images, sort=False, dropna=False)[columns].mean())
     table = mean.div(mean.sum(axis=1), axis=0).reset_index().assign(seed=0)
-    return table[list(predictions)]
+    return task.with_labels(table)[list(predictions)]
 
 
 def log_loss(predictions: pd.DataFrame) -> float:

@@ -30,6 +30,7 @@ from xai_brain.config.data import (
 from xai_brain.config.overrides import finish, literal
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
+from xai_brain.config.unchosen import keys_of_files, unchosen
 from xai_brain.io.extras import install_command
 
 COMMANDS = ("train", "baselines", "predict", "explain", "evaluate", "validate", "report", "run")
@@ -146,9 +147,11 @@ def format_config_error(error: Exception, command: str, overrides: list[str]) ->
         # of trainr.lr=1 Hydra names trainr only
         given = (override.split("=")[0].lstrip("+~") for override in overrides)
         key = next((name for name in given if name.startswith(f"{key}.")), key)
-        return f"there is no setting {key!r}{_nearest(key, known_keys(command))}"
+        return _no_setting(key, command)
+    if match := re.search(r"Could not append to config. An item is already at '([^']+)'", text):
+        return f"+{match.group(1)}: there is such a setting; leave out the +"
     if match := re.search(r"Could not (?:override|append to config).*?'([^']+)'", text):
-        return f"there is no setting {match.group(1)!r}{_nearest(match.group(1), known_keys(command))}"
+        return _no_setting(match.group(1), command)
     if match := re.search(r"Could not delete from config.*?'([^']+)'", text):
         return f"~{match.group(1)}: there is no such setting{_nearest(match.group(1), known_keys(command))}"
     if match := re.search(r"Could not find 'hydra/(launcher|sweeper)/([^']+)'", text):
@@ -165,6 +168,15 @@ def format_config_error(error: Exception, command: str, overrides: list[str]) ->
     if match := re.search(r"full_key: (\S+)", text):
         return f"{match.group(1)}: {texts[-1].splitlines()[0]}"
     return texts[0].splitlines()[0]
+
+
+def _no_setting(key: str, command: str) -> str:
+    if belongs := unchosen(key, conf_dir()):
+        return f"{key}: {belongs}"
+    group = key.partition(".")[0]
+    known = known_keys(command)
+    known += [f"{group}.{name}" for _, keys in keys_of_files(conf_dir(), group) for name in sorted(keys)]
+    return f"there is no setting {key!r}{_nearest(key, list(dict.fromkeys(known)))}"
 
 
 def _nearest(key: str, known: list[str]) -> str:

@@ -24,7 +24,11 @@ class CardConfig:
     n_noise: int = setting(4, "participants for sensitivity to noise", at_least=1)
     n_cost: int = setting(1, "participants for seconds and memory", at_least=1)
     n_steps: int = setting(20, "steps of deletion and insertion", at_least=1)
-    removal: str = setting("training_mean", "replacement of removed voxels", choices=REMOVALS)
+    removal: str = setting(
+        "training_mean",
+        "replacement of removed voxels in deletion, insertion and infidelity",
+        choices=REMOVALS,
+    )
     n_blocks: int = setting(64, "blocks that are removed for infidelity", at_least=1)
     noise_sd: float = setting(0.1, "noise, in standard deviations of the image in the brain", above=0)
     n_noise_draws: int = setting(2, "draws of the noise", at_least=1)
@@ -41,7 +45,11 @@ class CardConfig:
 class GroupConfig:
     """Voxel-wise comparison of classes for maps and images (see xai_brain.statistics.group)."""
 
-    n_perm: int = setting(1000, "permutations; 0: no comparison", at_least=0)
+    n_perm: int = setting(
+        1000,
+        "permutations of the voxel-wise comparison of classes; 0: no comparison (regions: evaluation.n_perm)",
+        at_least=0,
+    )
     confounds: list[str] | None = setting(
         None, "columns; default: age, sex, brain size, site and the fold of the maps"
     )
@@ -77,7 +85,7 @@ class MaskValidationConfig:
         16, "training participants per class that are explained in each fold", at_least=1
     )
     n_random: int = setting(5, "random masks of each size and smoothness", at_least=1)
-    removal: str = setting("training_mean", "replacement of removed voxels", choices=REMOVALS)
+    removal: str = setting("training_mean", "replacement of the voxels that a mask removes", choices=REMOVALS)
     retrain: bool = setting(False, "also train networks again on the masked images")
 
     def __post_init__(self) -> None:
@@ -110,7 +118,11 @@ class EvaluationConfig:
         None, "names of the labels of the atlas; default: the table beside the image", role="path"
     )
     top_regions: int = setting(5, "regions of each class in the table and the figure", at_least=1)
-    n_perm: int = setting(10_000, "permutations of the comparison of classes in regions", at_least=1)
+    n_perm: int = setting(
+        10_000,
+        "permutations of the comparison of classes in regions of the atlas (voxels: evaluation.group.n_perm)",
+        at_least=1,
+    )
     variance_scaling: str = setting(
         "l2", "scaling of every map before variance is divided", choices=("none", "l2", "rank")
     )

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from xai_brain.config.setting import ConfigError
+from xai_brain.io.paths import IMAGES, TABLES, WEIGHTS, why_no_file
 
 PLAN, RECORD = "sweep.json", "job.json"  # files of a sweep and of each of its jobs
 RESULTS = ("run_dir", "data.cache_dir")  # folders that are created
@@ -109,7 +110,14 @@ def _check_path(cfg: DictConfig, name: str, value: str) -> None:
     elif leaf in ("atlas", "labels_img"):
         _check_atlas(name, value)
     elif not path.is_file():
-        raise ConfigError(f"{name}={value}: there is no such file")
+        raise ConfigError(f"{name}={value}: {why_no_file(path, _endings(leaf))}")
+
+
+def _endings(leaf: str) -> tuple[str, ...]:
+    """Endings of the files that a setting can name, by the last part of its name."""
+    if leaf == "weights":
+        return WEIGHTS
+    return IMAGES if leaf == "mask_img" else TABLES
 
 
 def _check_table(cfg: DictConfig, value: str) -> None:
@@ -117,6 +125,9 @@ def _check_table(cfg: DictConfig, value: str) -> None:
 
     root = Path(cfg.data.root or "").expanduser()
     (path,) = table_paths(root, [value])
+    for folder in (path, Path(value).expanduser()):
+        if folder.is_dir():
+            raise ConfigError(f"data.tables={value}: {why_no_file(folder, TABLES)}")
     if not path.is_file():
         raise ConfigError(f"data.tables={value}: there is no such file, neither in data.root={root} nor here")
 
@@ -149,11 +160,15 @@ def require_report_card(value: str) -> None:
 
 
 def _check_atlas(name: str, value: str) -> None:
-    if Path(value).expanduser().is_file():
+    path = Path(value).expanduser()
+    if path.is_file():
         return
     from xai_brain.atlas.atlas import FETCHERS
 
-    if value not in FETCHERS:
-        raise ConfigError(
-            f"{name}={value}: there is no such file; atlases that can be downloaded are {', '.join(FETCHERS)}"
-        )
+    if value in FETCHERS:
+        return
+    if path.is_dir():
+        raise ConfigError(f"{name}={value}: {why_no_file(path, IMAGES)}")
+    raise ConfigError(
+        f"{name}={value}: there is no such file; atlases that can be downloaded are {', '.join(FETCHERS)}"
+    )

@@ -116,4 +116,7 @@ class Config:
             raise ConfigError("no value for model._target_: the dotted name of a torch.nn.Module")
         for label, method in self.attribution.items():
             if not method.get("_target_"):
-                raise ConfigError(f"attribution.{label} has no _target_: it is not one of the methods chosen")
+                raise ConfigError(
+                    f"attribution.{label} has no _target_: this method is not chosen; "
+                    "add its file of conf/attribution to attribution=[...]"
+                )

@@ -13,10 +13,10 @@ from xai_brain.data.layouts import bids, caps, hcp, ixi, oasis, table
 from xai_brain.data.layouts.found import Found, join
 from xai_brain.io.problems import DataError, Problems
 from xai_brain.io.tables import numbers, read_participants, table_names
-from xai_brain.parallel.progress import log
+from xai_brain.parallel.progress import log, log_once
 from xai_brain.task.build import build_task
 from xai_brain.task.labels import LabelRule, find_column, sex_spelling
-from xai_brain.task.protocol import Task
+from xai_brain.task.protocol import Targets, Task
 
 SOURCES: dict[str, Callable[..., Found]] = {
     "bids": bids.find,
@@ -105,6 +105,8 @@ def load_participants(
     if column != label:
         log(f"{found.where}: has no column {label!r}; its column {column!r} is used")
     targets = task.read_targets(participants[column], rule, found.where)
+    if not rule.edges and (renamed := _renamed(participants[column], targets)):
+        log_once(f"{found.where}: {column} {renamed}")
     reasons = targets.reasons
     for index in participants.index[reasons != ""]:
         session_id = participants.at[index, "session_id"]
@@ -159,6 +161,16 @@ def _with_confounds(participants: pd.DataFrame) -> pd.DataFrame:
     if "sex" in found:
         found["sex"] = sex_spelling(found["sex"])
     return participants.assign(**found)
+
+
+def _renamed(written: pd.Series, targets: Targets) -> str:
+    """Classes that the column spells otherwise: ``F is read as female, M as male``; empty if none."""
+    pairs = pd.DataFrame({"written": written, "label": targets.labels}).dropna().drop_duplicates()
+    pairs = pairs[pairs["label"].isin(targets.names) & (pairs["written"] != pairs["label"])]
+    parts = [
+        f"{each.written} as {each.label}" for each in pairs.sort_values(["label", "written"]).itertuples()
+    ]
+    return ", ".join(parts).replace(" as ", " is read as ", 1)
 
 
 def _first(problems: Problems) -> str:

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 
 from xai_brain.io.orientation import lacks_orientation, stated_affine
+from xai_brain.io.paths import IMAGES, why_no_file
 
 MAX_BYTES = 2**30  # maximum memory for reading one image
 MAX_DEFLATE = 1040  # largest compression ratio of gzip
@@ -60,7 +61,7 @@ def require_file(path: str | Path) -> None:
     except FileNotFoundError:
         raise ImageError(path, "the file does not exist") from None
     except IsADirectoryError:
-        raise ImageError(path, "is a folder, not an image; name the file in it") from None
+        raise ImageError(path, why_no_file(path, IMAGES)) from None
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror}); check its permissions") from error
     if empty:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from xai_brain.io.paths import TABLES, why_no_file
 from xai_brain.io.problems import DataError
 from xai_brain.io.text_tables import TextTableError, read_rows, read_text
 
@@ -40,7 +42,7 @@ def read_table(path: Path) -> pd.DataFrame:
         The file is missing, is not a table, or has no lines.
     """
     if path.is_dir():
-        raise DataError(f"{path}: is a folder; the file of the table is needed")
+        raise DataError(f"{path}: {why_no_file(path, TABLES)}")
     if not path.is_file():
         raise DataError(f"{path}: the file does not exist; name the table with data.tables=[/path/to/it]")
     ending = path.suffix.lower()
@@ -217,3 +219,25 @@ def _number(value: Any) -> float:
         return np.nan
     finite = [bound for bound in found if np.isfinite(bound)]
     return float(np.mean(finite)) if finite else np.nan
+
+
+def with_numbers(table: pd.DataFrame, text: Collection[str] = ()) -> pd.DataFrame:
+    """The table with numeric types where all values of a column are numbers.
+
+    Codes with leading zeros such as ``007``, identifiers (``..._id``), paths and the columns `text` are text.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"icv": ["1.5", None], "code": ["007", "10"], "site_id": ["1", "2"]})
+    >>> with_numbers(table).dtypes.astype(str).to_dict()["icv"]
+    'float64'
+    """
+    plain = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+    changed = {}
+    for name in table.columns:
+        values = table[name].dropna()
+        if name in text or str(name).endswith(("_id", "_path")) or values.empty:
+            continue
+        if all(isinstance(value, str) and plain.fullmatch(value) for value in values):
+            changed[name] = pd.to_numeric(table[name])
+    return table.assign(**changed)

@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from xai_brain.io.paths import WEIGHTS, why_no_file
+
 CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "module", "weights")
 PREFIXES = ("module.", "model.", "net.", "network.")
 WRAPPERS = re.compile(r"_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")  # at any depth
@@ -130,7 +132,7 @@ def read_weights_file(path: str | Path) -> Any:
     if not path.exists():
         raise WeightsError(f"{path}: does not exist")
     if path.is_dir():
-        raise WeightsError(f"{path}: is a folder, not a file of weights")
+        raise WeightsError(f"{path}: {why_no_file(path, WEIGHTS)}")
     with path.open("rb") as file:
         head = file.read(512)
     if other := _other_kind(head):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ShowProgress = Callable[[Any], Iterable[Any]]  # wraps what is iterated over, as `track` does
 PLAIN_EVERY_SECONDS = 15
+_logged: set[str] = set()  # lines of `log_once`
 BRIEF_SECONDS = 1  # work that usually takes less is not reported
 
 
@@ -25,6 +26,13 @@ def log(message: RenderableType, level: int = logging.INFO) -> None:
     """Report to the user: a line of text, or a table of rich."""
     if LOGGER.isEnabledFor(level):
         LOGGER.log(level, "%s", message if isinstance(message, str) else _rendered(message))
+
+
+def log_once(message: str) -> None:
+    """Report a line of text, unless this process has reported the same line before."""
+    if message not in _logged:
+        _logged.add(message)
+        log(message)
 
 
 def log_warning(text: str) -> None:
@@ -69,7 +77,14 @@ def format_error(error: Exception) -> str:
     return text if known and text else f"{type(error).__name__}: {text} (XAI_BRAIN_DEBUG=1 shows where)"
 
 
-def track(items: Iterable[T], description: str, *, brief: bool = False) -> Iterator[T]:
+def track(
+    items: Iterable[T],
+    description: str,
+    *,
+    brief: bool = False,
+    unit: str = "",
+    size: Callable[[T], int] = lambda item: 1,
+) -> Iterator[T]:
     """Iterate with progress, which is not shown with the verbosity "quiet".
 
     Parameters
@@ -79,17 +94,27 @@ def track(items: Iterable[T], description: str, *, brief: bool = False) -> Itera
         The work, e.g. ``"explain fold 1, GradCAM"``.
     brief : bool, default False
         The work is usually short: its last line is left out if it took less than a second.
+    unit : str, default ""
+        What is counted, e.g. ``"participants"``.
+    size : function of an item, default 1
+        Number of units in an item, e.g. of participants in a batch.
     """
     items = items if isinstance(items, Sized) else list(items)
-    total, start = len(items), time.monotonic()
+    start = time.monotonic()
     if not LOGGER.isEnabledFor(logging.INFO):
         yield from items
-    elif not sys.stdout.isatty():
-        yield from _plain(items, description, total, BRIEF_SECONDS if brief else 0)
-    else:
-        with _bar() as progress:
-            yield from progress.track(items, total=total, description=description)
-        log_debug(f"{description}: {total}/{total}, {time.monotonic() - start:.1f} s")
+        return
+    sizes = [size(item) for item in items]
+    total, unit = sum(sizes), f" {unit}" if unit else ""
+    if not sys.stdout.isatty():
+        yield from _plain(items, sizes, description, unit, BRIEF_SECONDS if brief else 0)
+        return
+    with _bar() as progress:
+        task = progress.add_task(description, total=total, unit=unit.strip())
+        for item, n in zip(items, sizes, strict=True):
+            yield item
+            progress.advance(task, n)
+    log_debug(f"{description}: {total}/{total}{unit}, {time.monotonic() - start:.1f} s")
 
 
 def _bar() -> Progress:
@@ -108,6 +133,7 @@ def _bar() -> Progress:
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[unit]}"),
         RateColumn(),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
@@ -116,19 +142,23 @@ def _bar() -> Progress:
     )
 
 
-def _plain(items: Iterable[T], description: str, total: int, least_seconds: float) -> Iterator[T]:
+def _plain(
+    items: Iterable[T], sizes: list[int], description: str, unit: str, least_seconds: float
+) -> Iterator[T]:
     start = logged = time.monotonic()
-    for done, item in enumerate(items):
+    done, total = 0, sum(sizes)
+    for item, n in zip(items, sizes, strict=True):
         if time.monotonic() - logged > PLAIN_EVERY_SECONDS:
             logged = time.monotonic()
             seconds = logged - start
             rate = (
                 f"{done / seconds:.1f}/s, {seconds / done * (total - done):.0f} s left" if done else "begun"
             )
-            log(f"{description}: {done}/{total}, {rate}")
+            log(f"{description}: {done}/{total}{unit}, {rate}")
         yield item
+        done += n
     if (seconds := time.monotonic() - start) >= least_seconds:
-        log(f"{description}: {total}/{total}, {seconds:.1f} s")
+        log(f"{description}: {total}/{total}{unit}, {seconds:.1f} s")
 
 
 class EpochLines:

@@ -27,7 +27,11 @@ from xai_brain.runs.seeds import checkpoint_name, seed_folder
 
 SPACE = "MNI152"  # of all prepared images
 TEXTS = dict.fromkeys(  # columns of ids, labels of classes and names
-    ("participant_id", "session_id", "label", "class", "class_a", "class_b", "mask", "name", "region"), str
+    (
+        *("participant_id", "session_id", "label", "predicted", "class", "class_a", "class_b"),
+        *("mask", "name", "region"),
+    ),
+    str,
 )
 
 

@@ -15,6 +15,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.data.layouts.synthetic import SyntheticSettings
 from xai_brain.io.nifti import GRIDS, get_grid
 from xai_brain.io.problems import Problems
+from xai_brain.io.tables import with_numbers
 from xai_brain.study.methods import foreign_packages
 from xai_brain.study.participants import find_participants, prepare_volumes, task_of
 from xai_brain.task.protocol import Task
@@ -138,7 +139,8 @@ class Cohort:
     ----------
     table : pandas.DataFrame
         One row per image: participant_id, session_id, t1w_path, label, target, and further columns such as
-        age (years), sex and site.
+        age (years), sex and site. Columns whose values are all numbers are numeric; identifiers, labels,
+        sites and codes with leading zeros are text.
     choices, values : mapping
         Settings with which the cohort was found.
     excluded : pandas.DataFrame
@@ -158,13 +160,19 @@ class Cohort:
         task: Task,
         grid: str | None = None,
     ):
-        self.table, self.excluded, self.grid = table, excluded, grid
         self._choices, self._values, self._task = dict(choices), dict(values), task
+        self.table, self.excluded, self.grid = with_numbers(table, self._text_columns()), excluded, grid
 
     @property
     def class_names(self) -> list[str]:
         """Classes in the order of their index; for tasks without classes, the names of the outputs."""
         return list(self._task.names)
+
+    def _text_columns(self) -> list[str]:
+        """Columns that stay text although their values may be numbers."""
+        is_measurement = any(self._values.get(f"data.{name}") for name in ("threshold", "bins"))
+        label = [] if is_measurement else [str(self._values.get("data.label"))]
+        return ["label", "sex", "site", "space", "sha256", "space_warning", *label]
 
     def prepare(
         self,

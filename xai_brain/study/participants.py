@@ -25,6 +25,7 @@ from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log, log_warning, track
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
 from xai_brain.task.build import build_task
+from xai_brain.task.labels import class_named, is_label
 from xai_brain.task.protocol import Task
 
 
@@ -91,15 +92,35 @@ def check_table_settings(config: Config, participants: pd.DataFrame) -> None:
                 hint = f"; did you mean {near[0]}?" if near else ""
                 listed = ", ".join(column for column in participants if not str(column).endswith("_path"))
                 raise ConfigError(f"{key}={name}: not in participants.tsv{hint} (its columns: {listed})")
+    refuse_label_as_confound(config)
     task = task_of(config, participants)
     if config.planted.kind:
         task = task.with_names(CLASS_NAMES)
     task.read_target(config.explain.target)
     valid = ("joint", *task.names)
-    if unknown := [name for name in config.evaluation.masks.which or [] if name not in valid]:
+    which = [class_named(name, task.names) for name in config.evaluation.masks.which or []]
+    if unknown := [name for name in which if name not in valid]:
         raise ConfigError(
             f"evaluation.masks.which: there is no {unknown[0]!r}; there are {', '.join(map(str, valid))}"
         )
+
+
+def refuse_label_as_confound(config: Config) -> None:
+    """Raise an error if the column of the classes is also a confound: nothing would be left to compare.
+
+    Raises
+    ------
+    ConfigError
+    """
+    data = config.data
+    if config.planted.kind or data.threshold is not None or data.bins:
+        return  # the classes are not the values of the column
+    for name in config.evaluation.group.confounds or []:
+        if is_label(name, data.label):
+            raise ConfigError(
+                f"evaluation.group.confounds={name}: is the label, so that nothing would be left to compare "
+                "after its adjustment; leave it out"
+            )
 
 
 def prepare_volumes(config: Config, participants: pd.DataFrame, problems: Problems) -> pd.DataFrame:
@@ -114,12 +135,13 @@ def prepare_volumes(config: Config, participants: pd.DataFrame, problems: Proble
         space_check=data.space_check,
         problems=problems,
         num_workers=data.num_workers,
-        progress=lambda rows: track(rows, "prepare volumes"),
+        progress=lambda rows: track(rows, "prepare volumes", unit="images"),
     )
     _log_space_warnings(table)
     if not config.networks:
         task = task_of(config, participants)
-        names = (data.class_names if task.has_classes else None) or task.names
+        given = (data.class_names if task.has_classes else None) or task.names
+        names = [class_named(str(name), task.names) for name in given]
         task.check_cohort(table, names, data.label or "class", str(cohort_root(config)))
     return table
 
@@ -135,7 +157,7 @@ def with_planted_effect(config: Config, cohort: pd.DataFrame) -> pd.DataFrame:
         config.planted,
         get_grid(config.preprocessing.grid),
         cache_dir=config.data.cache_dir,
-        progress=lambda rows: track(rows, "plant effects"),
+        progress=lambda rows: track(rows, "plant effects", unit="images"),
     )
 
 

@@ -23,7 +23,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import remove_partial_files, this_process, write_atomic
 from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.locks import is_locked, lock, remove_stale_locks, run_exclusive
-from xai_brain.runs.directory import RunDirectory
+from xai_brain.runs.directory import RunDirectory, read_tsv
 from xai_brain.study.participants import prepared_cohort, same_cohort
 from xai_brain.study.settings_conflicts import (
     method_of_setting,
@@ -32,6 +32,8 @@ from xai_brain.study.settings_conflicts import (
     remove_results,
     settings_differences,
 )
+from xai_brain.task.build import task_of_table
+from xai_brain.task.protocol import Task
 
 AT_WORK = "at-work"  # locks of this name mark processes, not units of work
 
@@ -83,6 +85,12 @@ def _open(config: Config, run: RunDirectory) -> None:
     old: dict[str, Any] = {}
     if run.config.exists():
         old = settings_to_save(saved_settings(run.config))
+    if run.predictions.exists():
+        task = task_of_table(config.task, read_tsv(run.predictions).columns)
+        for settings in filter(None, (old, new)):
+            _use_own_names(settings, task)
+        config.explain.target = new["explain"]["target"]
+        config.evaluation.masks.which = new["evaluation"]["masks"]["which"]
     trained = any((run.path / "checkpoints").glob("*.ckpt"))
     if old and bool(old["networks"]) != bool(new["networks"]):
         raise ConfigError(
@@ -122,6 +130,13 @@ def _open(config: Config, run: RunDirectory) -> None:
     if not run.config.exists() or read_text(run.config) != text:
         write_atomic(run.config, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     config.attribution, config.baselines = new["attribution"], new["baselines"]
+
+
+def _use_own_names(settings: dict[str, Any], task: Task) -> None:
+    """Name classes as the task does: M and male may be the same class."""
+    settings["explain"]["target"] = task.in_own_names(settings["explain"]["target"])
+    masks = settings["evaluation"]["masks"]
+    masks["which"] = masks["which"] and [task.in_own_names(name) for name in masks["which"]]
 
 
 def _fitted_baselines(config: Config, run: RunDirectory, old: dict, new: dict) -> dict[str, Any]:

@@ -68,8 +68,8 @@ class Study(TrainedNetworks):
         """Predictions out of fold: one row per image, seed and repeat of the folds.
 
         Columns: participant_id, session_id, seed, fold (from 1; predictions.tsv counts from 0), target (index
-        of the true class), ``prob_<class>``; and label and predicted, the names of the true and the
-        predicted class.
+        of the true class), label and predicted (names of the true and the predicted class), and
+        ``prob_<class>``.
 
         Examples
         --------
@@ -85,15 +85,17 @@ class Study(TrainedNetworks):
     def scores(self) -> pd.DataFrame:
         """Scores out of fold: metric, value, 95 % interval over participants (ci_low, ci_high) and chance.
 
-        ``auroc`` is the mean over folds, ``auroc_pooled`` ranks all participants together. Chance is NaN
-        where it depends on the frequencies of the classes.
+        ``auroc`` is the mean over folds, ``auroc_pooled`` ranks all participants together. Chance of
+        ``accuracy`` is the share of the largest class, and of ``brier`` the score of the constant prediction
+        of the classes' shares; lower Brier scores are better.
 
         Examples
         --------
         >>> list(study.scores.columns)
         ['metric', 'value', 'ci_low', 'ci_high', 'chance']
         """
-        metrics, chance = read_json(self._run.metrics), self._task.chance_levels()
+        targets = read_tsv(self._run.predictions)["target"]
+        metrics, chance = read_json(self._run.metrics), self._task.chance_levels(targets)
         rows = []
         for key in metrics:
             name = key.removeprefix("test/")
@@ -217,6 +219,7 @@ class Study(TrainedNetworks):
         config = self._settings()
         chosen = method_settings(methods, config.attribution)
         if target is not None:
+            target = self._task.in_own_names(target)
             valid_choice("target", target, self._task.valid_targets)
         for seed in seeds or ():
             valid_choice("seed", seed, self.seeds)

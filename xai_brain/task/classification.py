@@ -13,7 +13,7 @@ import pandas as pd
 from xai_brain.config.schema import ConfigError
 from xai_brain.io.problems import DataError
 from xai_brain.statistics.classification import classification_metrics
-from xai_brain.task.labels import LabelRule, make_labels
+from xai_brain.task.labels import LabelRule, class_named, make_labels
 from xai_brain.task.protocol import Targets, Task
 
 if TYPE_CHECKING:
@@ -172,11 +172,17 @@ class Classification(Task):
         return classification_metrics(predictions, prefix, n_bootstrap, random_state)
 
     def chance_levels(self, targets: Sequence[Any] | None = None) -> dict[str, float]:
-        """Chance of accuracy is the share of the most frequent class, which depends on the targets."""
+        """Chance levels; those of accuracy and Brier score depend on the targets.
+
+        They are the share of the most frequent class, and the score of the constant prediction of the
+        classes' shares.
+        """
         levels = dict.fromkeys(("auroc", "auroc_pooled", "auroc_size_matched"), 0.5)
         levels["balanced_accuracy"] = 1 / max(self.n_outputs, 2)
         if targets is not None:
-            levels["accuracy"] = float(pd.Series(targets).value_counts(normalize=True).max())
+            shares = pd.Series(targets).value_counts(normalize=True)
+            levels["accuracy"] = float(shares.max())
+            levels["brier"] = float(1 - shares.pow(2).sum()) / (2 if self.n_outputs == 2 else 1)
         return levels
 
     def summary(self, predictions: pd.DataFrame) -> str:
@@ -213,14 +219,16 @@ class Classification(Task):
         Parameters
         ----------
         target : str
-            ``predicted``, ``true`` or a label. Where a label equals one of these words, ``label:true`` is the
-            label and ``rule:true`` the reserved word.
+            ``predicted``, ``true`` or a label; of sex also as the table spells it, such as M for male. Where
+            a label equals one of these words, ``label:true`` is the label and ``rule:true`` the reserved
+            word.
 
         Raises
         ------
         ConfigError
             There is no such label, or it equals a reserved word.
         """
+        target = self.in_own_names(target)
         if target in RESERVED and target in self.names:
             raise ConfigError(
                 f"explain.target={target}: is a label of this run and also a reserved word; explain.target="
@@ -232,7 +240,15 @@ class Classification(Task):
             return target.removeprefix(RULE)
         if target.startswith(LABEL) and target.removeprefix(LABEL) in self.names:
             return self.names.index(target.removeprefix(LABEL))
-        raise ConfigError(f"explain.target={target}: one of {', '.join(self.valid_targets)} is needed")
+        raise ConfigError(
+            f"explain.target={target}: one of {', '.join(self.valid_targets)} is needed; "
+            "the classes are those of data.label in participants.tsv"
+        )
+
+    def in_own_names(self, target: str) -> str:
+        """M, as the table may spell it, is male."""
+        prefix = LABEL if target.startswith(LABEL) else ""
+        return prefix + class_named(target.removeprefix(LABEL), self.names)
 
     def target_rule(self, target: str) -> str:
         """A reserved word or a label (``label:true``)."""

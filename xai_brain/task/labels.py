@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -27,8 +28,8 @@ class LabelRule:
     column : str, default "sex"
         Column of the table. Spellings of sex (M, m, male, ...) are converted to male and female.
     class_names : list of str, optional
-        Classes in the order of their index; default: sorted names. With `threshold` or `bins`, the names of
-        the intervals from low to high.
+        Classes in the order of their index; default: sorted names. Spellings of sex are converted like the
+        column. With `threshold` or `bins`, the names of the intervals from low to high.
     threshold : float, optional
         Two classes of a number: up to the threshold, and above it.
     bins : list of float, optional
@@ -96,6 +97,20 @@ def sex_spelling(values: pd.Series) -> pd.Series:
     return values.str.lower().map(SEXES).fillna(values)
 
 
+def class_named(written: str, names: Sequence[str]) -> str:
+    """The class that a name means: itself, or for a spelling of sex such as M the class male.
+
+    Names of no class are returned as they are.
+
+    Examples
+    --------
+    >>> class_named("M", ["female", "male"]), class_named("M", ["M", "W"]), class_named("AD", ["AD", "CN"])
+    ('male', 'M', 'AD')
+    """
+    meant = SEXES.get(written.lower(), written)
+    return meant if written not in names and meant in names else written
+
+
 def make_labels(values: pd.Series, rule: LabelRule, where: str) -> tuple[pd.Series, list[str], pd.Series]:
     """Class of each row.
 
@@ -128,7 +143,7 @@ def make_labels(values: pd.Series, rule: LabelRule, where: str) -> tuple[pd.Seri
         labels = _as_written(values, rule.column)
         found = {str(name) for name in labels.dropna()}
         _refuse_measurement(found, rule, where)
-        names = list(rule.class_names) if rule.class_names else sorted(found)
+        names = [class_named(str(name), sorted(found)) for name in rule.class_names or sorted(found)]
         if not rule.class_names and rule.column.lower() in SAME_MEANING and set(SEXES.values()) <= found:
             names = sorted(set(SEXES.values()))
         labels = labels.where(labels.isin(names))

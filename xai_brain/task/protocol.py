@@ -16,31 +16,10 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.task.labels import LabelRule
+from xai_brain.task.targets import Targets as Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Labels of a cohort as numbers.
-
-    Parameters
-    ----------
-    labels : pandas.Series of str
-        As participants.tsv shows them; NaN where a row has none.
-    values : pandas.Series
-        Numbers that the network learns; NaN where a row has no label.
-    names : list of str
-        Names of the outputs of the network.
-    reasons : pandas.Series of str
-        Why a row has no label; empty where it has one.
-    """
-
-    labels: pd.Series
-    values: pd.Series
-    names: list[str]
-    reasons: pd.Series
 
 
 @dataclass(frozen=True)
@@ -177,6 +156,8 @@ class Task(ABC):
     ) -> pd.DataFrame:
         """Rows of predictions.tsv: participant_id, session_id, seed, fold, target and `columns`.
 
+        Classes are also named, see `with_labels`.
+
         Parameters
         ----------
         images : pandas.DataFrame
@@ -189,7 +170,20 @@ class Task(ABC):
         table = images[ids].assign(seed=seed, fold=fold, target=images["target"].to_numpy())
         for k, column in enumerate(self.columns):
             table[column] = values[:, k]
-        return table.reset_index(drop=True)
+        return self.with_labels(table.reset_index(drop=True))
+
+    def with_labels(self, predictions: pd.DataFrame) -> pd.DataFrame:
+        """The table with columns label and predicted, the names of the true and the predicted class.
+
+        Tables of tasks without classes are returned as they are.
+        """
+        if not self.has_classes:
+            return predictions
+        rest = predictions.drop(columns=["label", "predicted"], errors="ignore")
+        place = rest.columns.get_loc("target") + 1
+        rest.insert(place, "label", self.labels_of(rest["target"].to_numpy()))
+        rest.insert(place + 1, "predicted", self.predicted_labels(rest[self.columns].to_numpy()))
+        return rest
 
     @abstractmethod
     def predicted_labels(self, values: np.ndarray) -> list[str]:
@@ -252,6 +246,10 @@ class Task(ABC):
         ConfigError
             There is no such target; the valid ones are listed.
         """
+
+    def in_own_names(self, target: str) -> str:
+        """``explain.target`` with the name of the task where the table spells it otherwise."""
+        return target
 
     def target_rule(self, target: str) -> str:
         """``explain.target`` as the sidecars of maps contain it."""

@@ -6,23 +6,23 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 from xai_brain.io.extras import install_command
 
 NOTEBOOK = "view.ipynb"
-TEXT = """\
-# Looking at a run
-
-Run the cell. Click or drag to move; the list above the maps changes the participant.
-`notebooks/04_looking_at_maps.ipynb` explains the rest.
-"""
 CODE = """\
-from xai_brain import SliceViewer
+import xai_brain as xb
 
-viewer = SliceViewer(".")
-viewer"""
+xb.SliceViewer(".")  # run this cell with Shift+Enter"""
+TEXT = """\
+Click or drag in a plane to move the crosshair. The list above the maps changes the participant or shows the
+maps of groups. `help(xb.SliceViewer)` describes atlases and your own images; `xb.open_study(".")` opens the
+scores and tables of the run.
+"""
 
 
 class ViewError(ValueError):
@@ -49,11 +49,22 @@ def view(arguments: list[str]) -> int:
     if find_spec("jupyterlab") is None:
         raise ViewError(f"JupyterLab is not installed: {install_command('lab')}")
     flags = [text for text in arguments if text.startswith("-")]
-    command = [sys.executable, "-m", "jupyterlab", str(notebook), *flags]
+    command = [sys.executable, "-m", "jupyterlab", str(notebook), *_addressed(notebook, flags), *flags]
     if os.name == "posix":
         sys.stdout.flush()
         os.execv(sys.executable, command)  # JupyterLab receives signals such as Ctrl-C directly
     return subprocess.run(command).returncode
+
+
+def _addressed(notebook: Path, flags: Sequence[str]) -> list[str]:
+    """Flag with which the address that JupyterLab prints opens the notebook, also without a browser."""
+    names = ("--ServerApp.root_dir", "--notebook-dir", "--ServerApp.notebook_dir")
+    root = next((flag.partition("=")[2] for flag in flags if flag.startswith(names)), notebook.parent)
+    try:
+        below = notebook.resolve().relative_to(Path(root).expanduser().resolve())
+    except ValueError:  # the notebook lies outside the served folder
+        return []
+    return [f"--LabApp.default_url=/lab/tree/{quote(below.as_posix())}"]
 
 
 def write_notebook(run_dir: Path) -> Path:
@@ -76,8 +87,8 @@ def write_notebook(run_dir: Path) -> Path:
     never_run: dict = {"execution_count": None, "outputs": []}
     notebook = {
         "cells": [
-            {"cell_type": "markdown", "id": "about", "metadata": {}, "source": TEXT},
             {"cell_type": "code", "id": "look", "metadata": {}, "source": CODE, **never_run},
+            {"cell_type": "markdown", "id": "about", "metadata": {}, "source": TEXT},
         ],
         "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
         "nbformat": 4,

@@ -59,7 +59,7 @@ class SliceCanvas(anywidget.AnyWidget):
     inside = traitlets.Bool(True).tag(sync=True)  # only where the background is not 0
     smooth = traitlets.Bool(False).tag(sync=True)
     truth = traitlets.Bool(True).tag(sync=True)
-    atlas = traitlets.Bool(True).tag(sync=True)
+    atlas = traitlets.Bool(False).tag(sync=True)  # many regions hide the anatomy; names are in the readout
 
 
 def colour_tables() -> np.ndarray:

@@ -14,9 +14,10 @@ import pandas as pd
 import yaml
 
 from xai_brain.runs.contents import IMAGE, RunContents
-from xai_brain.runs.directory import RunDirectory
+from xai_brain.runs.directory import RunDirectory, read_json, sidecar
 from xai_brain.task.build import task_of_table
 from xai_brain.task.protocol import Task
+from xai_brain.viewer.meaning import explained_text, explained_text_of_group
 
 Image = str | Path | nib.Nifti1Image
 N_BEHIND_GROUP = 8  # number of prepared images whose mean is the background of a group map
@@ -46,7 +47,8 @@ class Entry:
 class Images:
     """Files or images of one entry; several backgrounds are averaged.
 
-    `orientation` applies to files without orientation, see `xai_brain.io.orientation`.
+    `orientation` applies to files without orientation, see `xai_brain.io.orientation`. `explained` is a
+    sentence about what the maps explain, `sidecars` the content of their sidecars by method.
     """
 
     title: str
@@ -54,6 +56,8 @@ class Images:
     maps: Mapping[str, Image]
     truth: Image | None = None
     orientation: str | None = None
+    explained: str = ""
+    sidecars: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,14 +123,25 @@ class RunCatalogue(RunContents):
     def images_of(self, entry: Entry) -> Images:
         if entry.group:
             behind = self.prepared_images(N_BEHIND_GROUP)
-            return Images(entry.text, list(behind), dict(self.group[entry.name]), self.group_truth)
+            explained = explained_text_of_group(entry.name, str(self.setting("explain.target", "predicted")))
+            return Images(
+                entry.text,
+                list(behind),
+                dict(self.group[entry.name]),
+                self.group_truth,
+                explained=explained,
+            )
         session = entry.session_id or None
         truth = self.run.image(entry.name, session, "mask")
+        maps = {method: self._map(entry, method) for method in self.methods}
+        sidecars = {method: about for method, path in maps.items() if (about := _sidecar_of(path))}
         return Images(
             entry.text,
             [self.run.image(entry.name, session)],
-            {method: self._map(entry, method) for method in self.methods},
+            maps,
             truth if truth.exists() else None,
+            explained=explained_text(sidecars),
+            sidecars=sidecars,
         )
 
     def _map(self, entry: Entry, method: str) -> Path:
@@ -170,3 +185,12 @@ class RunCatalogue(RunContents):
 
     def _group_entries(self) -> list[Entry]:
         return [Entry(name, f"group · {name}", group=True) for name in self.group]
+
+
+def _sidecar_of(path: Path) -> dict[str, Any]:
+    """Content of the sidecar of a map; empty if it cannot be read."""
+    try:
+        content = read_json(sidecar(path))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -46,8 +46,8 @@ def display_controls(canvas: SliceCanvas) -> tuple[widgets.Box, dict[str, widget
     return widgets.Box(list(controls.values()), layout=row), controls
 
 
-class EntryChooser(widgets.VBox):
-    """Search by id, filters, and the list of participants and group maps.
+class EntryChooser(widgets.Box):
+    """The list of participants and group maps, search by id, and filters, in one row.
 
     Parameters
     ----------
@@ -77,17 +77,17 @@ class EntryChooser(widgets.VBox):
         judged = [None if e.correct is None else "correct" if e.correct else "wrong" for e in entries]
         self.correct = filtered(judged, "Prediction")
         filters = [self.label, self.explained, self.fold, self.correct]
-        self.list = widgets.Select(
+        self.list = widgets.Dropdown(
             options=[(entry.text, i) for i, entry in enumerate(self._all)],
-            rows=5,
-            layout=widgets.Layout(width="100%", max_width="460px"),
+            layout=widgets.Layout(width="100%", max_width="420px"),
         )
+        self.list.add_class("xai-entries")
         for control in [self.search, *filters]:
             control.observe(self._narrow, "value")
         self.list.observe(self._picked, "value")
         row = widgets.Layout(flex_flow="row wrap", grid_gap="2px 12px", align_items="center")
         useful = [control for control in filters if len(control.options) > 2]
-        super().__init__([widgets.Box([self.search, *useful], layout=row), self.list])
+        super().__init__([self.list, self.search, *useful], layout=row)
         self.layout.display = "none" if len(self._all) < 2 else ""
 
     def pick(self, number: int) -> None:

@@ -70,7 +70,18 @@ def load_scene(
         labels = np.rint(np.nan_to_num(_on_grid(labels_img, background))).astype(np.int32)
     regions = {} if lut is None else {int(i): str(n) for i, n in zip(lut["index"], lut["name"], strict=True)}
     layers = {layer.name: layer for layer, _ in made}
-    return Scene(images.title, background, original, layers, truth, labels, regions, messages)
+    return Scene(
+        images.title,
+        background,
+        original,
+        layers,
+        truth,
+        labels,
+        regions,
+        messages,
+        explained=images.explained,
+        sidecars=images.sidecars,
+    )
 
 
 def common_limits(catalogue: RunCatalogue) -> dict[str, float]:

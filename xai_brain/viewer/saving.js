@@ -4,7 +4,8 @@ const FONT = "13px sans-serif", BOLD = "bold 13px sans-serif";
 
 const linesOf = (element) => { // a block of text and tables: lines of cells
   const head = [...element.querySelectorAll(".xai-place")].map((line) => [line.textContent]).filter(([text]) => text);
-  return [...head, ...[...element.querySelectorAll("tr")].map((row) => [...row.cells].map((cell) => cell.textContent))];
+  const notes = [...element.querySelectorAll(".xai-meaning")].map((line) => Object.assign([line.textContent], { plain: true }));
+  return [...head, ...[...element.querySelectorAll("tr")].map((row) => [...row.cells].map((cell) => cell.textContent)), ...notes];
 };
 function sizesOf(pen, lines) { // width of each column of the lines with several cells
   const widths = [];
@@ -21,7 +22,7 @@ function writeLines(pen, lines, x, y, isLeft) { // isLeft: of a column, by its n
   const widths = sizesOf(pen, lines);
   lines.forEach((cells, i) => {
     let from = x;
-    pen.font = cells.length === 1 ? BOLD : FONT;
+    pen.font = cells.length === 1 && !cells.plain ? BOLD : FONT;
     cells.forEach((text, k) => {
       pen.textAlign = cells.length === 1 || isLeft(k) ? "left" : "right";
       pen.fillText(text, pen.textAlign === "left" ? from : from + widths[k], y + (i + 0.5) * TEXT_PX);

@@ -17,6 +17,9 @@ import numpy as np
 from xai_brain.config.evaluation import MIN_CLUSTER_VOXELS
 from xai_brain.viewer.canvas import colour_tables
 from xai_brain.viewer.layers import Layer, brain_of
+from xai_brain.viewer.meaning import value_text
+
+WHITE = 215  # grey of the brightest tissue
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class Scene:
     regions : mapping of label index to name
     messages : list of str
         Images that could not be shown, with the reason.
+    explained : str
+        A sentence about what the maps explain; may be empty.
+    sidecars : mapping of method to the content of the sidecar
     """
 
     title: str
@@ -46,6 +52,8 @@ class Scene:
     labels: np.ndarray | None = None
     regions: Mapping[int, str] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
+    explained: str = ""
+    sidecars: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def brain(self) -> np.ndarray:
@@ -82,6 +90,14 @@ class Scene:
             sides.append([max(int(there[0]) - margin, 0), min(int(there[-1]) + 1 + margin, n)])
         return sides
 
+    def meanings(self) -> dict[str, list[str]]:
+        """Meaning of positive and negative values, where it is known, and the methods that it applies to."""
+        found: dict[str, list[str]] = {}
+        for name, layer in self.layers.items():
+            if text := value_text(self.sidecars.get(name, {}), layer.signed):
+                found.setdefault(text, []).append(name)
+        return found
+
     def message(
         self, methods: Sequence[str], limits: Mapping[str, float]
     ) -> tuple[dict[str, Any], list[bytes]]:
@@ -108,6 +124,8 @@ class Scene:
             "box": self.box(),
             "outlines": list(there),
             "messages": self.messages,
+            "explained": self.explained,
+            "meanings": self.meanings(),
             "methods": list(self.layers),
             "least": MIN_CLUSTER_VOXELS,
             "panels": [
@@ -125,14 +143,15 @@ class Scene:
 
 
 def scale_to_uint8(data: np.ndarray) -> np.ndarray:
-    """Display intensities, uint8: 1 to 255 from the 0.5th to the 99.5th percentile of positive values."""
+    """Display intensities, uint8: 1 to WHITE from the 1st to the 99.5th percentile of positive values.
+
+    White matter is then light grey, so that its structure and the colours of the maps remain visible.
+    """
     data = np.nan_to_num(data)
-    if data.min() >= 0 and data.max() <= 255 and not np.mod(data, 1).any():
-        return data.astype(np.uint8)  # already prepared for display
     inside = data > 0
-    low, high = np.percentile(data[inside], [0.5, 99.5]) if inside.any() else (0.0, 1.0)
-    scaled = 1 + 254 * np.clip((data - low) / max(high - low, 1e-6), 0, 1)
-    return np.where(inside, scaled, 0).round().astype(np.uint8)
+    low, high = np.percentile(data[inside], [1, 99.5]) if inside.any() else (0.0, 1.0)
+    share = np.clip((data - low) / (high - low), 0, 1) if high > low else np.full(data.shape, 0.5)
+    return np.where(inside, 1 + (WHITE - 1) * share, 0).round().astype(np.uint8)
 
 
 def _ranks(labels: np.ndarray) -> np.ndarray:

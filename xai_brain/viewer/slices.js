@@ -11,6 +11,7 @@ function render({ model, el }) {
   let asking = null, next, waiting = 0, resting = 0, idle = 0, refining = 0;
   const root = node("div", el, "", "xai-slices xai-empty"), notes = node("div", root, "", "xai-notes");
   const dials = node("div", root, "", "xai-dials"), canvas = node("canvas", root);
+  const explained = node("div", dials, "", "xai-explained");
   const hide = node("style", el); // of the last view's picture, as soon as there is a live one; it leaves with this element
   const below = node("div", root, "", "xai-below"), bar = node("div", root, "", "xai-bar"), status = node("div", root, "", "xai-status");
   const readout = node("div", below, "", "xai-readout"), clusters = node("div", below, "", "xai-clusters");
@@ -242,7 +243,7 @@ function render({ model, el }) {
   const saved = (blob, name, more) => (download(blob, name), say(`${name} (${more}) was saved as a download of the browser.`));
   function savePicture() {
     const outlines = scene.outlines.filter(get).map((name) => ({ truth: "green: true location", atlas: "light blue: atlas" })[name]);
-    const caption = [`opacity ${get("opacity")}`, get("inside") && "maps only in the brain", ...outlines].filter(Boolean).join(" · ");
+    const caption = [scene.explained, `opacity ${get("opacity")}`, get("inside") && "maps only in the brain", ...outlines].filter(Boolean).join(" · ");
     const picture = pictureOf({ title: scene.title, caption, size, dots: window.devicePixelRatio, paint, readout, clusters });
     picture.toBlob((blob) => saved(blob, fileName("png"), `${picture.width} × ${picture.height} pixels`));
   }
@@ -276,6 +277,8 @@ function render({ model, el }) {
     (active = clamp(active, 0, Math.max(scene.panels.length - 1, 0))), (drag = null);
     traced.forEach((known) => (known.key = "")), arrange();
     numbers.replaceChildren(), (lines = table(numbers, [["method", "value", "percentile"], ...scene.methods.map((name) => [name, "", ""])]));
+    explained.textContent = scene.explained;
+    for (const [text, names] of Object.entries(scene.meanings)) node("div", numbers, `${names.join(", ")}: ${text}`, "xai-meaning");
     go(last ? apply(scene.inverse, last) : scene.start, begun), askClusters();
     measure("xai-brain-scene", begun, { title: scene.title });
   }

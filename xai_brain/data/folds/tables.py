@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from xai_brain.io.paths import TABLES, why_no_file
 from xai_brain.io.problems import DataError, named
 from xai_brain.io.tables import read_table
 from xai_brain.task.build import build_task
@@ -42,7 +43,8 @@ def read_folds(
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file; folds.path is a table with participant_id and fold")
+        reason = why_no_file(path, TABLES)
+        raise DataError(f"{path}: {reason}; folds.path is a table with participant_id and fold")
     table = read_table(path)
     if missing := [name for name in ("participant_id", "fold") if name not in table]:
         raise DataError(f"{path}: has no column {missing[0]} (its columns: {', '.join(map(str, table))})")

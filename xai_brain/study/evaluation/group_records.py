@@ -16,6 +16,7 @@ from xai_brain.metrics.comparison.group_overlap import group_agreement, group_ov
 from xai_brain.runs.contents import IMAGE
 from xai_brain.statistics.group import BRAIN_SHARE, GroupTest
 from xai_brain.statistics.group_design import Design
+from xai_brain.study.participants import refuse_label_as_confound
 from xai_brain.task.labels import is_label
 
 COMPARISONS, SHARES = "desc-*-minus-*_statmap.*", "desc-*_mask-*_stat-share_statmap.*"  # files of group/
@@ -46,8 +47,9 @@ def chosen_confounds(config: Config, participants: pd.DataFrame) -> list[str]:
     Raises
     ------
     ConfigError
-        There is no such column.
+        There is no such column, or it is that of the classes.
     """
+    refuse_label_as_confound(config)
     given = config.evaluation.group.confounds
     if given is None:
         names = ("age", "sex", config.data.brain_size_column, "site")

@@ -48,6 +48,7 @@ from xai_brain.study.participants import class_names, prepared_cohort, require_c
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.masked_training import read_retrained_predictions, retrain_masked
 from xai_brain.study.training.networks import load_networks
+from xai_brain.task.labels import class_named
 
 WHOLE = {"method": "none", "mask": "none", "area_percent": 100.0, "kept": "mask", "control": "none"}
 
@@ -125,7 +126,8 @@ def methods_of(config: Config) -> list[str]:
 
 def check_classes(config: Config, names: list[str]) -> None:
     """Raise an error for masks of a class that does not exist."""
-    if unknown := [name for name in config.evaluation.masks.which or [] if name not in (JOINT, *names)]:
+    which = [class_named(name, names) for name in config.evaluation.masks.which or []]
+    if unknown := [name for name in which if name not in (JOINT, *names)]:
         known = ", ".join((JOINT, *names))
         raise ConfigError(f"evaluation.masks.which: there is no {unknown[0]!r}; there are {known}")
     if JOINT in names:

@@ -182,6 +182,7 @@ def explain_batch(
             "Output": explainers[0].output,
             "Empty": not voxels.any(),
             "ValueMeaning": info.value_meaning,
+            "MultipliesByInputs": info.multiplies_by_inputs,
             "Citation": info.citation,
             **({"Details": detail} if detail else {}),
             **about,

@@ -16,7 +16,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid
 from xai_brain.parallel.locks import run_exclusive, run_shared
 from xai_brain.parallel.memory import keep_freed_memory
-from xai_brain.parallel.progress import log, track
+from xai_brain.parallel.progress import ShowProgress, log, track
 from xai_brain.parallel.shards import select_shard
 from xai_brain.parallel.threads import ReadAhead
 from xai_brain.runs.directory import (
@@ -206,17 +206,25 @@ def _explain_with(
             for classifier, reference in zip(classifiers, references, strict=True)
         ]
         device = next(classifiers[0].parameters()).device
+        units = {_unit_name(label, batch): batch for batch in batches}
         with ReadAhead(partial(load_inputs, cohort, device), batches) as volumes:
             explain = partial(explain_batch, label=label, explainers=explainers, about=about, volumes=volumes)
             run_shared(
                 run.locks,
-                {_unit_name(label, b): b for b in batches},
+                units,
                 done=partial(done, label),
                 do=partial(explain, config, run, cohort),
-                progress=partial(track, description=f"explain {which}, {label}"),
+                progress=_count_participants(f"explain {which}, {label}", units),
                 wait=partial(_log_waiting, which, label),
                 stay=config.shard is None,
             )
+
+
+def _count_participants(description: str, units: dict[str, Batch]) -> ShowProgress:
+    """Progress of batches, by name, in participants; in images if a participant has several."""
+    ids = pd.concat([batch.rows["participant_id"] for batch in units.values()])
+    unit = "participants" if ids.is_unique else "images"
+    return partial(track, description=description, unit=unit, size=lambda name: len(units[name].rows))
 
 
 def _log_waiting(which: str, label: str, n: int) -> None:

@@ -25,6 +25,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.config.training import read_baseline
 from xai_brain.data.folds.tables import fold_numbers, with_repeat
 from xai_brain.io.atomic import file_hash
+from xai_brain.io.paths import TABLES, why_no_file
 from xai_brain.models.calibrated import missing_package
 from xai_brain.parallel.locks import run_shared
 from xai_brain.parallel.progress import log, track
@@ -64,7 +65,7 @@ def check_baselines(config: Config) -> None:
     if on_table and not config.morphometry:
         raise ConfigError(f"no value for morphometry: the table of regional volumes that {on_table[0]} needs")
     if on_table and not config.morphometry_path.is_file():
-        raise ConfigError(f"morphometry={config.morphometry}: there is no such file")
+        raise ConfigError(f"morphometry={config.morphometry}: {why_no_file(config.morphometry_path, TABLES)}")
 
 
 def fitted_on_another_table(config: Config, run: RunDirectory) -> list[Path]:

@@ -79,6 +79,7 @@ def _predict(config: Config, run: RunDirectory) -> None:
         **task.ensemble_columns(values),
         **{column: mean[:, k] for k, column in enumerate(task.columns)},
     )
+    table = task.with_labels(table)
     if task.can_be_scored(table["target"].to_numpy()):
         metrics = task.scores(table, "test", config.evaluation.n_bootstrap)
         update_metrics(run, defined_figures(metrics), replace=("test/",))
@@ -174,7 +175,8 @@ def ensemble_predictions(
         classifier = network.load(config)
         device = next(classifier.parameters()).device
         task = classifier.task
-        volumes = map(_volumes, track(batches, f"predict, network {number}/{len(networks)}, batches"))
+        what = f"predict, network {number}/{len(networks)}"
+        volumes = map(_volumes, track(batches, what, unit="images", size=len))
         predictions.append(torch.cat([task.predict(classifier(batch.to(device))).cpu() for batch in volumes]))
         if broken := cohort["participant_id"][(~predictions[-1].isfinite()).any(1).numpy()].tolist():
             raise DataError(
