@@ -134,7 +134,7 @@ def test_a_network_is_explained_as_documented(page):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/your_network.md"])
 def test_a_run_is_opened_in_python_as_documented(page, small_run):
-    (code,) = [block for block in code_blocks(ROOT / page, "python") if "open_study" in block]
+    (code,) = [block for block in code_blocks(ROOT / page, "python") if "study.scores" in block]
     names: dict = {}
     exec(code.replace("outputs/demo", str(small_run.path)), names)
     assert {"auroc", "balanced_accuracy"} <= set(names["scores"]["metric"])

@@ -163,6 +163,8 @@ def test_sentences_about_what_maps_explain():
     )
     assert explained_text({"a": {}}) == explained_text({}) == ""
     assert value_text(baseline, signed=True) == "random numbers"
+    positive = {**male, "ValueMeaning": "raw and signed: positive values support the class"}
+    assert value_text(positive, signed=False) == "positive: raises the score of male; negative: lowers it"
     foreign = {**male, "Adopted": True, "ValueMeaning": "as defined elsewhere"}
     assert value_text(foreign, signed=True) == "as defined elsewhere"
     assert explained_text_of_group("t male minus female", "male") == (

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -20,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from xai_brain.config.checks import SECTIONS, read_config
+from xai_brain.config.checks import DATA_SCHEMAS, SECTIONS, read_config
 from xai_brain.config.data import (
     DataConfig,
     ImageDataConfig,
@@ -30,7 +32,6 @@ from xai_brain.config.data import (
 from xai_brain.config.overrides import finish, literal
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
-from xai_brain.config.unchosen import keys_of_files, unchosen
 from xai_brain.io.extras import install_command
 
 COMMANDS = ("train", "baselines", "predict", "explain", "evaluate", "validate", "report", "run")
@@ -55,6 +56,7 @@ SYNONYMS = {
     **dict.fromkeys(("class", "classes"), "data.class_names"),
     **dict.fromkeys(("parcellation",), "evaluation.atlas"),
 }
+SEVERAL = ("attribution", "baselines")  # groups of which several files are chosen
 SHARDED = ("explain", "evaluate", "validate", "run")  # commands of which a shard can be asked
 
 
@@ -171,12 +173,43 @@ def format_config_error(error: Exception, command: str, overrides: list[str]) ->
 
 
 def _no_setting(key: str, command: str) -> str:
-    if belongs := unchosen(key, conf_dir()):
+    if belongs := _unchosen(key):
         return f"{key}: {belongs}"
     group = key.partition(".")[0]
     known = known_keys(command)
-    known += [f"{group}.{name}" for _, keys in keys_of_files(conf_dir(), group) for name in sorted(keys)]
+    known += [f"{group}.{name}" for _, keys in _keys_of_files(group) for name in sorted(keys)]
     return f"there is no setting {key!r}{_nearest(key, list(dict.fromkeys(known)))}"
+
+
+def _unchosen(key: str) -> str:
+    """To which choice a setting that was not composed belongs; empty if it belongs to none."""
+    group, _, rest = key.partition(".")
+    files = [path.stem for path, keys in _keys_of_files(group) if rest in keys] if rest else []
+    if not files:
+        return ""
+    if group in SEVERAL:
+        label = rest.partition(".")[0]
+        what = "method" if group == "attribution" else "baseline"
+        name = min(files, key=len)  # the quick variants have longer names
+        return f"it belongs to the {what} {label}, which is not chosen; add {name} to {group}=[...]"
+    choices = " or ".join(f"{group}={name}" for name in files)
+    return f"it belongs to {choices}, which is not chosen"
+
+
+def _keys_of_files(group: str) -> Iterator[tuple[Path, set[str]]]:
+    """Files of a group of choices, such as ``attribution``, with the names of their settings below it."""
+    for path in sorted((conf_dir() / group).glob("*.yaml")):
+        keys = set(_dotted(yaml.safe_load(path.read_text(encoding="utf-8")) or {}))
+        if group == "data" and path.stem in DATA_SCHEMAS:
+            keys |= set(DATA_SCHEMAS[path.stem].__dataclass_fields__)
+        yield path, keys
+
+
+def _dotted(content: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if key != "defaults":
+            yield f"{prefix}{key}"
+            yield from _dotted(value, f"{prefix}{key}.")
 
 
 def _nearest(key: str, known: list[str]) -> str:

@@ -69,7 +69,7 @@ class EntryChooser(widgets.Box):
             )
 
         self.search = widgets.Text(
-            placeholder="search by id", continuous_update=True, layout=widgets.Layout(width="140px")
+            placeholder="search by id", continuous_update=True, layout=widgets.Layout(width="110px")
         )
         self.label = filtered([entry.label for entry in entries], "Label")
         self.explained = filtered([entry.explained for entry in entries], "Explained")
@@ -79,7 +79,7 @@ class EntryChooser(widgets.Box):
         filters = [self.label, self.explained, self.fold, self.correct]
         self.list = widgets.Dropdown(
             options=[(entry.text, i) for i, entry in enumerate(self._all)],
-            layout=widgets.Layout(width="100%", max_width="420px"),
+            layout=widgets.Layout(width="100%", max_width="300px"),
         )
         self.list.add_class("xai-entries")
         for control in [self.search, *filters]:

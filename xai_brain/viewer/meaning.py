@@ -9,6 +9,7 @@ from xai_brain.io.problems import named
 
 WHY = {"predicted": ", which the network predicts", "true": ", the true class of the participant"}
 OF_EACH = {"predicted": "the network predicts for it", "true": "it belongs to"}
+SIGNED = "raw and signed"  # beginning of the meaning of values that can be negative
 CONTRAST = " minus "  # in names of group maps
 
 
@@ -82,8 +83,10 @@ def value_text(sidecar: Mapping[str, Any], signed: bool) -> str:
     >>> value_text({"TargetName": "male", "MultipliesByInputs": False}, signed=True)
     'positive: higher intensity raises the score of male; negative: lowers it'
     """
-    if not _explains_network(sidecar) or not signed or sidecar.get("Adopted"):
-        return str(sidecar.get("ValueMeaning", ""))
+    meaning = str(sidecar.get("ValueMeaning", ""))
+    has_sign = signed or meaning.startswith(SIGNED)  # such maps of some participants are positive everywhere
+    if not _explains_network(sidecar) or not has_sign or sidecar.get("Adopted"):
+        return meaning
     cause = "higher intensity raises" if sidecar.get("MultipliesByInputs") is False else "raises"
     return f"positive: {cause} the score of {sidecar['TargetName']}; negative: lowers it"
 
