@@ -47,6 +47,7 @@ def load_participants(
     bins: list[float] | None = None,
     problems: Problems | None = None,
     every_class: bool = True,
+    report_spellings: bool = True,
     task: Task | None = None,
     **source: Any,
 ) -> pd.DataFrame:
@@ -70,6 +71,8 @@ def load_participants(
         Receives unusable inputs; by default the first one raises an error.
     every_class : bool, default True
         Whether the cohort must suffice for training, e.g. each class must have two members.
+    report_spellings : bool, default True
+        Whether to log that classes are spelled otherwise in the table.
     task : Task, optional
         What is learned, which determines label and target; default: classification.
     **source
@@ -105,7 +108,7 @@ def load_participants(
     if column != label:
         log(f"{found.where}: has no column {label!r}; its column {column!r} is used")
     targets = task.read_targets(participants[column], rule, found.where)
-    if not rule.edges and (renamed := _renamed(participants[column], targets)):
+    if report_spellings and not rule.edges and (renamed := _renamed(participants[column], targets)):
         log_once(f"{found.where}: {column} {renamed}")
     reasons = targets.reasons
     for index in participants.index[reasons != ""]:

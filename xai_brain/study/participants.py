@@ -60,6 +60,7 @@ def find_participants(config: Config, problems: Problems) -> pd.DataFrame:
         bins=data.bins or None,
         problems=problems,
         every_class=not config.networks,
+        report_spellings=data.layout != "synthetic",
         task=build_task(config.task),
         **source_settings(data),
     )
