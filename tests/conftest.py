@@ -235,6 +235,48 @@ def copied(small_run, tmp_path):
     return RunDirectory(tmp_path / "moved")
 
 
+@pytest.fixture(scope="session")
+def report_cohort(tmp_path_factory):
+    """BIDS folder of 12 participants with a planted effect, and one truncated image."""
+    from report_runs import make_cohort
+
+    return make_cohort(tmp_path_factory.mktemp("report_cohort") / "bids")
+
+
+@pytest.fixture(scope="session")
+def complete(report_cohort, tmp_path_factory):
+    """A finished run with baselines and a report; do not change it."""
+    from report_runs import make_run
+
+    return make_run(report_cohort, tmp_path_factory.mktemp("runs") / "complete")
+
+
+@pytest.fixture
+def changed(complete, tmp_path):
+    """A copy of `complete` without its report, to be changed."""
+    from xai_brain import RunDirectory
+
+    shutil.copytree(complete.path, tmp_path / "run", ignore=shutil.ignore_patterns("report.html", "figures"))
+    return RunDirectory(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def compared(complete, tmp_path_factory):
+    """A copy of `complete` whose maps explain one output, with all comparisons; and its atlas."""
+    from report_runs import make_compared_run
+
+    return make_compared_run(complete, tmp_path_factory.mktemp("compared"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are built but not drawn if only the text of the page is tested."""
+    from xai_brain.reporting import gallery
+
+    monkeypatch.setattr(gallery, "_rendered", lambda fig, kind, **options: b"")
+    monkeypatch.setattr(gallery, "_palette", lambda png: b"")
+
+
 def map_of(folder, method="GradCAM", number=0):
     """Path of one of the maps of a run."""
     return sorted((folder.path / "attributions").rglob(f"*desc-{method}_attribution.nii.gz"))[number]

@@ -324,5 +324,7 @@ def test_glass_brains_are_legible():
     values[blob((30, -20, 10), 15) > 0] = -3e-6
     with style():
         img = nib.Nifti1Image(values, AFFINE)
-        fig = drawn(regions.glass_brain_figure(dict.fromkeys(METHODS[14][-3:], img)))
+        names = METHODS[14][-3:]
+        shown, found = dict.fromkeys(names, [1e-6, -3e-6]), dict.fromkeys(names, [-3e-6])
+        fig = drawn(regions.glass_brain_figure(dict.fromkeys(names, img), shown, found))
     assert_legible(fig)

@@ -110,6 +110,7 @@ def test_verdicts_follow_from_the_values():
     lucky = rows_of("Lucky", rra=0.4, permutation_null=0.4, parameter_randomization=0.0)
     found = verdicts_of(blind, t_map, good, fixed, blinded, like_edges, lucky)
     assert found["Good"].believe == "yes"
+    assert found["Good"].sentences[0].startswith("Finds the planted effect (relevance rank accuracy 0.60")
     assert "better than every baseline" in " ".join(found["Good"].sentences)
     assert "training images localises the effect better (0.90)" in " ".join(found["Good"].sentences)
     assert "probability of the class falls faster" in " ".join(found["Good"].sentences)
@@ -142,7 +143,7 @@ def test_an_interval_that_touches_chance_is_no_finding():
     sure = rows_of("Sure", rra=0.2)
     found = verdicts_of(wide, sure, rows_of("RandomMap", "baseline", rra=0.05))
     assert report_card(pd.DataFrame(wide))["value"].item() == pytest.approx(0.2)
-    assert "Finds the planted effect" in found["Sure"].sentences[0]
+    assert "Is above chance at the planted effect (relevance rank accuracy 0.20" in found["Sure"].sentences[0]
     high_chance = [{**row, "chance": 0.15} for row in wide]
     assert "Does not find" in verdicts_of(high_chance)["Wide"].sentences[0]
 

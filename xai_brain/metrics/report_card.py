@@ -18,6 +18,7 @@ from xai_brain.statistics.bootstrap import over_subjects
 COLUMNS = ["method", "kind", "metric", "title", "value", "ci_low", "ci_high", "chance", "n_subjects"]
 T_MAP = "TMap"  # the baseline that uses the labels of the training participants
 UNCHANGED, SIMILAR = 0.8, 0.5  # thresholds of Spearman similarities in the verdicts
+RRA = "relevance rank accuracy"
 WEAK = 0.5  # of the t-map's relevance rank; below it most of the highest voxels are outside the effect
 
 
@@ -128,22 +129,24 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
             key=lambda other: other.value("rra"),
             default=None,
         )
+        most = row.value("rra") >= WEAK
+        finds = "Finds the planted effect" if most else "Is above chance at the planted effect"
         if low <= null:
             failed = True
             level = "chance" if null == chance else "a network that was trained on permuted labels"
             sentences.append(
                 f"Does not find the planted effect better than {level} "
-                f"(rra {row.format_value('rra')}; {null:.2f})."
+                f"({RRA} {row.format_value('rra')}; {null:.2f})."
             )
         elif best is not None and low <= best.value("rra", what="ci_high"):
             doubtful = True
             sentences.append(
-                f"Finds the planted effect (rra {row.format_value('rra')}), but not better than "
+                f"{finds} ({RRA} {row.format_value('rra')}), but not better than "
                 f"{best.method} ({best.format_value('rra')}), which does not use the network."
             )
         else:
             sentences.append(
-                f"Finds the planted effect (rra {row.format_value('rra')}; chance {chance:.2f})"
+                f"{finds} ({RRA} {row.format_value('rra')}; chance {chance:.2f})"
                 + (f", better than every baseline that ignores the labels (best: {best.method}, "
                    f"{best.value('rra'):.2f})." if best is not None else ".")
             )  # fmt: skip

@@ -36,7 +36,10 @@ class Gallery:
         self.taken.append(name)
         shown = {"src": _embedded(kind, data), "number": len(self.taken), "file": self._file(name)}
         shown["width"] = round(fig.get_figwidth() * 96)
-        shown["narrow"] = _embedded("svg+xml", _rendered(narrow, "svg")) if narrow is not None else None
+        shown["narrow"] = None
+        if narrow is not None:
+            data = _palette(_rendered(narrow, "png", dpi=200)) if raster else _rendered(narrow, "svg")
+            shown["narrow"] = _embedded(kind, data)
         return shown
 
     def add_tiles(self, name: str, tiles: list[np.ndarray], captions: list[str]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from xai_brain.reporting import sections
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures.style import style
 from xai_brain.reporting.gallery import Gallery
-from xai_brain.reporting.methods_text import methods_text
-from xai_brain.reporting.references import PUBLISHED_RMA
-from xai_brain.reporting.study_design import origin
+from xai_brain.reporting.texts.methods_text import methods_text
+from xai_brain.reporting.texts.references import PUBLISHED_RMA, cited_keys, reference_list
+from xai_brain.reporting.texts.study_design import origin
 from xai_brain.reporting.wording import fixed, interval, listed, significant
 from xai_brain.runs.directory import RunDirectory
 from xai_brain.statistics.colour_scale import PERCENTILE
@@ -60,7 +60,11 @@ def write_report(run: RunDirectory) -> Path:
     # all values that templates show, without paths of this computer
     environment.finalize = lambda value: _shown(contents, value)
     with style():
-        html = environment.get_template("report.html.j2").render(_context(contents))
+        page = environment.get_template("report.html.j2")
+        context = _context(contents)
+        # once without the list of references, to find those that the page cites
+        cited = cited_keys(page.render(context | {"references": []}))
+        html = page.render(context | {"references": reference_list(cited, context["references"])})
     return write_atomic(run.report, lambda temporary: temporary.write_text(html, encoding="utf-8"))
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 
 import pandas as pd
 
+from xai_brain.reporting.brain_size import size_baseline, unused_size_column
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.method_descriptions import explains_network
+from xai_brain.reporting.ratings import believed, not_evaluated
 from xai_brain.reporting.values import Estimate, number
+from xai_brain.reporting.wording import interval, listed
 
 MOST = 0.5  # relevance rank accuracy of a method whose maps show mainly the effect
 MARGIN = 0.05  # by which the lower bound of balanced accuracy must exceed chance
-FEW_PAIRS = 10  # below which pairs matched for brain size give no evidence
-BRAIN_SIZE = re.compile(
-    r"e?(icv|tiv)|(est|estimated)?(total)?intracranialvol(ume)?|(total)?brain(seg)?(vol|volume|size)|tbv|"
-    r"head(vol|volume|size)"
-)
-UNIT = re.compile(r"(ml|mm3|cm3|cc|l)$")
 
 
 @dataclass(frozen=True)
@@ -34,10 +30,11 @@ class Verdict:
         Of the networks, for participants that were not used for training.
     brain_size : Estimate, optional
         The same AUROC of a classifier that uses brain size only.
-    at_chance : str
-        Why there is no evidence that the network has learned the task; empty if there is.
-    near_chance : str
-        Why its performance is close to chance; empty if it is not, or if `at_chance` is not empty.
+    learned : str
+        ``yes``; ``imprecise`` (above chance, but by little or with a wide interval); ``weak`` (the AUROC is
+        above chance, the balanced accuracy is not); ``no`` (there is no evidence); or ``unknown``.
+    doubt : str
+        The intervals that decide, if `learned` is not ``yes``; otherwise empty.
     explained_by_size : str
         Why brain size may explain the performance; empty if there is no reason.
     size_column : str, optional
@@ -45,6 +42,10 @@ class Verdict:
     ranking : dict of method to Estimate
         Relevance rank accuracy of the methods that depend on the network, the highest first; empty without a
         known location.
+    believed : dict of method to str
+        What a report card says about each method (`xai_brain.reporting.ratings.believed`).
+    not_evaluated : list of str
+        Methods with maps that the evaluation does not contain.
     agreement : Estimate, optional
         Mean over pairs of methods of the rank correlation of their maps; `low` and `high` are the range.
     n_pairs : int
@@ -54,44 +55,72 @@ class Verdict:
     auroc: Estimate | None
     balanced: Estimate | None
     brain_size: Estimate | None
-    at_chance: str
-    near_chance: str
+    learned: str
+    doubt: str
     explained_by_size: str
     size_column: str | None
     ranking: dict[str, Estimate]
+    believed: dict[str, str]
+    not_evaluated: list[str]
     agreement: Estimate | None
     n_pairs: int
 
     @property
     def warning(self) -> str:
         """One line that the sections of the maps repeat; empty if there is no reason."""
-        if self.at_chance:
-            return f"{self.at_chance}. These maps should not be interpreted."
-        if self.near_chance:
-            return f"{self.near_chance}. These maps may show mostly noise."
+        if self.learned == "no":
+            return f"{self.doubt}. These maps should not be interpreted."
+        if self.doubt:
+            return f"{self.doubt}. These maps may contain much noise."
         return f"{self.explained_by_size}. These maps may show brain size." if self.explained_by_size else ""
-
-    @property
-    def learned(self) -> str:
-        """``yes``, ``barely``, ``no`` (there is no evidence) or ``unknown``."""
-        if self.auroc is None:
-            return "unknown"
-        return "no" if self.at_chance else "barely" if self.near_chance else "yes"
 
     @property
     def interpretable(self) -> str:
         """``yes``, ``care``, ``no`` or ``unknown``."""
         if self.learned in ("no", "unknown"):
             return self.learned
+        rated = [believe for believe in self.believed.values() if believe != "not rated"]
+        if rated and all(believe == "no" for believe in rated):
+            return "no"
         found = [estimate.value >= MOST for estimate in self.ranking.values()]
-        return "yes" if found and all(found) and not self.warning else "care"
+        good = bool(found) and all(found) and all(believe == "yes" for believe in rated)
+        return "yes" if good and not self.warning else "care"
 
     @property
-    def n_above(self) -> int:
-        """Methods whose relevance rank accuracy is above chance (lower bound of the interval)."""
-        return sum(
-            e.low is not None and e.chance is not None and e.low > e.chance for e in self.ranking.values()
+    def localisation(self) -> str:
+        """How well the methods find a known location, in one sentence; empty without one."""
+        if not self.ranking:
+            return ""
+        names, estimates = list(self.ranking), list(self.ranking.values())
+        n, best, worst = len(names), estimates[0], estimates[-1]
+        chance = "" if best.chance is None else f", chance {best.chance:.2g}"
+        above = sum(e.low is not None and e.chance is not None and e.low > e.chance for e in estimates)
+        if n == 1:
+            known = "above" if above else "not above"
+            size = "at least" if best.value >= MOST else "below"
+            return (
+                f"{names[0]} has a relevance rank accuracy of {best.value:.2f}{chance}: {known} chance and "
+                f"{size} {MOST:g}."
+            )
+        n_most = sum(estimate.value >= MOST for estimate in estimates)
+        reach = "reaches" if n_most == 1 else "reach"
+        return (
+            f"{above} of {n} methods are above chance at the known location, {n_most} of {n} {reach} {MOST:g} "
+            f"(relevance rank accuracy{chance}): highest {names[0]} {best.value:.2f}, lowest {names[-1]} "
+            f"{worst.value:.2f}."
         )
+
+    @property
+    def ratings(self) -> str:
+        """Methods by what the report card says about them; empty without a card."""
+        words = {
+            "yes": "can be interpreted",
+            "with care": "with caution",
+            "no": "should not be interpreted",
+            "not rated": "not rated, because not in the report card",
+        }
+        groups = {word: [m for m, b in self.believed.items() if b == kind] for kind, word in words.items()}
+        return "; ".join(f"{word}: {listed(methods)}" for word, methods in groups.items() if methods)
 
     @property
     def agreement_word(self) -> str:
@@ -111,8 +140,8 @@ def verdict_of(contents: ReportContents) -> Verdict:
     area = contents.auroc
     auroc, balanced = found.get(area), found.get("balanced_accuracy")
     title = task.score_titles.get(area, "AUROC")
-    brain_size, explained = _brain_size(contents, area)
-    at_chance = _at_chance(title, auroc)
+    brain_size, explained = size_baseline(contents, area)
+    learned, doubt = rate_performance(title, auroc, balanced)
     pairs = method_pairs(contents)
     values = pairs["mean"].dropna() if len(pairs) else pd.Series(dtype=float)
     agreement = None
@@ -120,17 +149,18 @@ def verdict_of(contents: ReportContents) -> Verdict:
         agreement = Estimate(
             float(values.mean()), float(values.min()), float(values.max()), number(pairs["chance"].mean())
         )
-    size_known = contents.setting("data.brain_size_column")
     return Verdict(
         title,
         auroc,
         balanced,
         brain_size,
-        at_chance,
-        "" if at_chance else _near_chance(balanced),
+        learned,
+        doubt,
         explained,
-        None if size_known else brain_size_column(contents.participants),
+        unused_size_column(contents),
         _ranking(contents),
+        believed(contents),
+        not_evaluated(contents),
         agreement,
         len(values),
     )
@@ -160,66 +190,40 @@ def method_pairs(contents: ReportContents) -> pd.DataFrame:
     return pairs[pairs["method_a"].isin(known) & pairs["method_b"].isin(known)]
 
 
-def _at_chance(title: str, auroc: Estimate | None) -> str:
-    if auroc is None or auroc.low is None or auroc.low > 0.5:
-        return ""
-    return (
-        f"There is no evidence that the network is better than chance: the 95 % interval of the {title} "
-        f"({auroc.low:.2f} to {auroc.high:.2f}) includes 0.5"
-    )
-
-
-def _near_chance(balanced: Estimate | None) -> str:
-    if balanced is None or balanced.low is None or balanced.chance is None:
-        return ""
-    if balanced.low > balanced.chance + MARGIN:
-        return ""
-    return (
-        f"The network is close to chance: the balanced accuracy is {balanced.value:.2f} (95 % CI "
-        f"{balanced.low:.2f} to {balanced.high:.2f}, chance {balanced.chance:.2f})"
-    )
-
-
-def _brain_size(contents: ReportContents, area: str) -> tuple[Estimate | None, str]:
-    """AUROC of brain size only, and why it may explain the performance of the network."""
-    table = contents.evaluation("baselines")
-    if table is None:
-        return None, ""
-    rows = table.set_index(["name", "metric"])
-    if ("brain_size", area) not in rows.index or number(rows.loc[("brain_size", area), "value"]) is None:
-        return None, ""
-    row = rows.loc["brain_size", area]
-    size = Estimate(float(row["value"]), number(row["ci_low"]), number(row["ci_high"]), 0.5)
-    low = number(row["difference_ci_low"])
-    if low is None or low > 0:
-        return size, ""
-    if ("network", "auroc_size_matched") in rows.index:
-        matched = rows.loc["network", "auroc_size_matched"]
-        if matched["n_subjects"] >= 2 * FEW_PAIRS and (number(matched["ci_low"]) or 0) > 0.5:
-            return size, ""
-    return size, (
-        f"Brain size may explain the performance: brain size only reaches {size.value:.2f} "
-        f"({contents.task.score_titles[area]}), and the network is not above it"
-    )
-
-
-def brain_size_column(participants: pd.DataFrame | None) -> str | None:
-    """The first numeric column whose name looks like brain or intracranial volume, such as ``eTIV``.
+def rate_performance(title: str, auroc: Estimate | None, balanced: Estimate | None) -> tuple[str, str]:
+    """Whether a network has learned, from intervals for participants that were not used for training.
 
     Parameters
     ----------
-    participants : pandas.DataFrame, optional
+    title : str
+        Of the AUROC.
+    auroc, balanced : Estimate, optional
 
     Returns
     -------
-    str, optional
+    learned, doubt : str
+        As in `Verdict`.
     """
-    if participants is None:
-        return None
-    for column in participants:
-        letters = re.sub(r"[^a-z0-9]", "", str(column).lower())
-        if not any(BRAIN_SIZE.fullmatch(name) for name in (letters, UNIT.sub("", letters))):
-            continue
-        if pd.to_numeric(participants[column], errors="coerce").notna().any():
-            return str(column)
-    return None
+    if auroc is None:
+        return "unknown", ""
+    if auroc.low is not None and auroc.low <= 0.5:
+        limits = interval(auroc.low, auroc.high, 2)
+        place = "includes 0.50" if auroc.high is None or auroc.high >= 0.5 else "is below 0.50"
+        return "no", (
+            "There is no evidence that the network is better than chance: the 95 % interval of the "
+            f"{title} ({limits}) {place}"
+        )
+    if balanced is None or balanced.low is None or balanced.chance is None:
+        return "yes", ""
+    limits = interval(balanced.low, balanced.high, 2)
+    if balanced.low <= balanced.chance:
+        return "weak", (
+            f"The evidence is weak: the 95 % interval of the {title} is above 0.50, but that of the balanced "
+            f"accuracy ({limits}) is not above chance ({balanced.chance:.2f})"
+        )
+    if balanced.low <= balanced.chance + MARGIN:
+        return "imprecise", (
+            "The network is above chance, but by little or imprecisely: the 95 % interval of the balanced "
+            f"accuracy ({limits}) begins at most {MARGIN:g} above chance ({balanced.chance:.2f})"
+        )
+    return "yes", ""

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from xai_brain.config.checks import read_config
 from xai_brain.config.schema import Config
+from xai_brain.metrics.titles import figure_title
 from xai_brain.models.process_group import global_rank
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
@@ -21,7 +22,6 @@ from xai_brain.study.evaluation.regions import atlas_of
 from xai_brain.study.evaluation.tables import is_complete
 from xai_brain.study.explanation.missing_maps import n_maps_missing
 from xai_brain.task.build import build_task, task_of_table
-from xai_brain.task.protocol import Task
 
 
 def run(cfg: DictConfig | Config) -> RunDirectory:
@@ -86,11 +86,5 @@ def print_summary(config: Config, done: RunDirectory) -> None:
         interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
         by_chance = chance.get(name, local)
         shown = f"{by_chance:.3f}" if by_chance is not None else ""
-        table.add_row(title_of(name, task), f"{metrics[name]:.3f}", interval, shown)
+        table.add_row(figure_title(name, task.score_titles), f"{metrics[name]:.3f}", interval, shown)
     log(table)
-
-
-def title_of(name: str, task: Task) -> str:
-    """Title of a figure of metrics.json with its name: the mean over folds and the pooled AUROC differ."""
-    title = task.score_titles.get(name.rpartition("/")[2])
-    return f"{title} ({name})" if title else name

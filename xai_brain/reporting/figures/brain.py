@@ -27,7 +27,7 @@ from xai_brain.reporting.figures.slices import (
     world_bounds,
     world_slice,
 )
-from xai_brain.reporting.figures.style import CHARACTER, SMALLEST, heading
+from xai_brain.reporting.figures.style import CHARACTER, NARROW, SMALLEST, WIDTH, heading
 from xai_brain.statistics.colour_scale import PERCENTILE, ColourScale
 
 SIDES = {"x": ("P", "A"), "y": ("L", "R"), "z": ("L", "R")}
@@ -37,8 +37,21 @@ HALO: list[AbstractPathEffect] = [withStroke(linewidth=2.2, foreground="white")]
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 ENDS = f"ends at the {PERCENTILE:g}th percentile of |value| in the brain"
 TRANSPARENT = "0 is transparent; no threshold"
+NARROW_COLUMNS = 3  # slices in a line on a narrow screen
 
 Cut = tuple[str, float]
+
+
+def slice_figures(
+    underlay: nib.Nifti1Image,
+    maps: Mapping[str, nib.Nifti1Image],
+    cuts: Sequence[Cut],
+    *args: Any,
+    **options: Any,
+) -> dict[str, Figure]:
+    """`slice_figure` for the page and for narrow screens, as arguments of `Gallery.add`."""
+    narrow = slice_figure(underlay, maps, cuts, *args, columns=NARROW_COLUMNS, width_inches=NARROW, **options)
+    return {"fig": slice_figure(underlay, maps, cuts, *args, **options), "narrow": narrow}
 
 
 def slice_figure(
@@ -50,7 +63,9 @@ def slice_figure(
     *,
     label: str,
     ends: str = ENDS,
-    width_inches: float = 9.0,
+    note: str = "",
+    columns: int | None = None,
+    width_inches: float = WIDTH,
 ) -> Figure:
     """One row of slices for every map, all on one colour scale.
 
@@ -67,30 +82,49 @@ def slice_figure(
         What the colours show, with the unit.
     ends : str, optional
         Where the colour scale ends.
+    note : str, default ""
+        Written in bold above the slices.
+    columns : int, optional
+        Slices in a line; default: all slices of a map.
     width_inches : float, default 9.0
     """
     bounds, brain, underlay = world_bounds(underlay), brain_mask_of(underlay), _brightened(underlay)
-    extents = [[bounds[a][1] - bounds[a][0] for a in IN_PLANE[axis]] for axis, _ in cuts]
+    per_line = columns or len(cuts)
+    lines = [cuts[i : i + per_line] for i in range(0, len(cuts), per_line)]
+    span = {axis: [bounds[a][1] - bounds[a][0] for a in plane] for axis, plane in IN_PLANE.items()}
     left, gap, head = 0.3, 0.09, 0.24
-    inches_per_mm = (width_inches - left - gap * len(cuts)) / sum(wide for wide, _ in extents)
-    row_height = max(tall for _, tall in extents) * inches_per_mm + 0.06
-    down = head + row_height * len(maps) + 0.1
+    inches_per_mm = min(
+        (width_inches - left - gap * len(line)) / sum(span[axis][0] for axis, _ in line) for line in lines
+    )
+    heights = [max(span[axis][1] for axis, _ in line) * inches_per_mm + 0.06 for line in lines]
+    map_height = sum(heights) + head * (len(lines) - 1)
+    note = textwrap.fill(note, int(72 * (width_inches - left) / (1.1 * CHARACTER * 9)))
+    top = 0.19 * len(note.split("\n")) * bool(note)
+    down = top + head + (map_height + head * (len(lines) > 1)) * len(maps) - head * (len(lines) > 1) + 0.1
     bar = left + 0.25, down, 2.1, 0.12
-    from_bar = bar[0] + bar[2] + 0.35
-    text = _wrapped(f"{label}. The scale {ends}; {TRANSPARENT}.", width_inches - from_bar)
-    fig, board = _board(width_inches, down + max(0.4, 0.16 * len(text.split("\n"))))
+    beside = width_inches - (bar[0] + bar[2] + 0.35) > 3
+    x, y = (bar[0] + bar[2] + 0.35, down - 0.04) if beside else (left, down + 0.36)
+    text = _wrapped(f"{label}. The scale {ends}; {TRANSPARENT}.", width_inches - x)
+    fig, board = _board(width_inches, max(down + 0.4, y + 0.16 * len(text.split("\n"))))
+    if note:
+        board.text(left, 0.03, note, fontsize=9, fontweight="bold", va="top", linespacing=1.2)
+    at_y = top + head
     for row, (name, img) in enumerate(maps.items()):
-        middle, at = head + (row + 0.5) * row_height, left
-        board.text(0.15, middle, rotation=90, **heading(name, row_height), **CENTRED)
-        for cut, (wide, tall) in zip(cuts, extents, strict=True):
-            box = at, middle - tall * inches_per_mm / 2, wide * inches_per_mm, tall * inches_per_mm
-            _draw_slice(board, box, (underlay, brain), img, scale, truth, cut, bounds)
-            if row == 0:
-                board.text(at + box[2] / 2, 0.09, _cut_name(cut), fontsize=8.5, color="#444", **CENTRED)
-            at += box[2] + gap
+        board.text(0.15, at_y + map_height / 2, rotation=90, **heading(name, map_height), **CENTRED)
+        for line, height in zip(lines, heights, strict=True):
+            at = left
+            for cut in line:
+                wide, tall = (length * inches_per_mm for length in span[cut[0]])
+                box = at, at_y + (height - tall) / 2, wide, tall
+                _draw_slice(board, box, (underlay, brain), img, scale, truth, cut, bounds)
+                if row == 0 or len(lines) > 1:
+                    middle, above = at + wide / 2, at_y - 0.15
+                    board.text(middle, above, _cut_name(cut), fontsize=8.5, color="#444", **CENTRED)
+                at += wide + gap
+            at_y += height + head * (len(lines) > 1)
     if scale.limit > 0:
         _colour_bar(board, bar, scale)
-        board.text(from_bar, down - 0.04, text, fontsize=8.5, va="top", linespacing=1.2)
+        board.text(x, y, text, fontsize=8.5, va="top", linespacing=1.2)
     return fig
 
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from xai_brain.metrics.report_card import Verdict
 from xai_brain.metrics.table import METRICS
 from xai_brain.reporting.figures.style import CHANCE, DASHED, GRID, INK, SMALLEST, SOFT, WIDTH, shortened
+from xai_brain.reporting.ratings import MARKS
 
-MARKS = {"yes": "●", "with care": "◐", "no": "○", "not rated": ""}
 GOOD = LinearSegmentedColormap.from_list("card", ["#e9b8a6", "#f7f4ee", "#9dc3a4", "#3f8f5f"])
 AT_CHANCE = 1 / 3  # of the colour scale
 

@@ -58,15 +58,19 @@ def top_regions_figure(top: pd.DataFrame, methods: Sequence[str], colours: Mappi
     return fig
 
 
-def glass_brain_figure(differences: Mapping[str, nib.Nifti1Image], n_regions: int = 10) -> Figure:
-    """The regions with the largest differences in a glass brain, one row per image.
+def glass_brain_figure(
+    differences: Mapping[str, nib.Nifti1Image],
+    shown: Mapping[str, Sequence[float]],
+    significant: Mapping[str, Sequence[float]],
+) -> Figure:
+    """Differences of some regions in a glass brain, one row per image.
 
     Parameters
     ----------
     differences : mapping of row label to image in MNI152
         One value per region, painted on its voxels.
-    n_regions : int, default 10
-        Number of regions with the largest |value| that are drawn.
+    shown, significant : mapping of row label to values
+        Values of the regions that are drawn, and of those that are outlined.
     """
     from nilearn.plotting import plot_glass_brain
 
@@ -75,29 +79,40 @@ def glass_brain_figure(differences: Mapping[str, nib.Nifti1Image], n_regions: in
     fig = Figure(figsize=(WIDTH, height))
     for row, (label, img) in enumerate(differences.items()):
         bottom, share = 1 - (row + 1) * tall / height, tall / height
-        values = np.unique(np.abs(np.asanyarray(img.dataobj, np.float64)))
-        limit = float(values.max()) or 1.0  # of an image without differences
-        drawn = values[values > 0][-n_regions:]
+        values = np.asanyarray(img.dataobj, np.float64)
+        drawn = values * _is_one_of(values, shown[label])
+        limit = float(np.abs(drawn).max()) or 1.0  # of an image without differences
         scale = ColourScale(limit, signed=True).matplotlib()
-        plot_glass_brain(
-            img,
+        display = plot_glass_brain(
+            nib.Nifti1Image(drawn, img.affine),
             figure=fig,
             axes=(0.03, bottom, 0.86, 0.97 * share),
             display_mode=GLASS_VIEWS,
-            threshold=drawn[0] * (1 - 1e-6) if len(drawn) else limit,
+            threshold=limit * 1e-9,
             plot_abs=False,
             colorbar=False,
             **scale,
         )
+        outlined = _is_one_of(values, significant[label])
+        if outlined.any():
+            mask = nib.Nifti1Image(outlined.astype(np.float32), img.affine)
+            display.add_contours(mask, levels=[0.5], colors="black", linewidths=1.4)
         colours = ScalarMappable(Normalize(-limit, limit), scale["cmap"])
         bar = fig.colorbar(colours, cax=fig.add_axes((0.9, bottom + 0.2 * share, 0.012, 0.6 * share)))
         bar.set_ticks([-limit, 0, limit], labels=[_number(tick) for tick in (-limit, 0, limit)])
         bar.ax.tick_params(labelsize=SMALLEST, length=0)
         bar.outline.set_visible(False)
         fig.text(0.02, bottom + 0.5 * share, rotation=90, ha="center", va="center", **heading(label, tall))
-    fig.text(0.03, 0.1 / height, f"Colour: difference of the mean values of a region (raw); shown are the "
-             f"{n_regions} regions with the largest |difference|.", fontsize=8.5)  # fmt: skip
+    n = max(map(len, shown.values()), default=0)
+    outlines = "outlined: significant" if any(map(len, significant.values())) else "none is significant"
+    fig.text(0.03, 0.1 / height, f"Colour: difference of the mean values of a region (raw); the {n} regions "
+             f"with the lowest p; {outlines}.", fontsize=8.5)  # fmt: skip
     return fig
+
+
+def _is_one_of(values: np.ndarray, wanted: Sequence[float]) -> np.ndarray:
+    """Voxels with one of the values, which the image contains in single precision; not the background."""
+    return np.isin(values.astype(np.float32), np.asarray(wanted, np.float32)) & (values != 0)
 
 
 def _number(value: float, _: int = 0) -> str:

@@ -240,6 +240,7 @@ def training_figure(curves: pd.DataFrame, n_classes: int = 2) -> Figure:
             )
             if wide.empty:
                 continue
+            wide.index += 1  # files count epochs from 0
             ax.plot(wide.index, wide.to_numpy(), color=colour, linewidth=0.7, alpha=0.45)
             mean = wide.dropna().mean(axis=1)
             name = {"train/loss": "training part", "val/loss": "validation part"}.get(metric)

@@ -23,6 +23,7 @@ INK, SOFT, GRID, CHANCE = "#22272e", "#8b949e", "#e6e9ec", "#a33b3b"
 NETWORK = INK  # scores of the network itself
 DASHED = (0, (4, 3))
 WIDTH = 9.0  # inches, 864 px in a browser: the text column of the report
+NARROW = 3.7  # inches, the text column of a phone
 SMALLEST = 8.0  # points, of all text: 10.7 px at this width
 CHARACTER = 0.62  # width of a character, as a share of the size of the font
 

@@ -7,10 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from xai_brain.reporting.figures.style import CHANCE, DASHED, GRID, NETWORK, WIDTH, shortened
+from xai_brain.reporting.figures.style import CHANCE, DASHED, GRID, NARROW, NETWORK, WIDTH, shortened
 from xai_brain.reporting.values import Estimate
-
-NARROW = 3.7  # inches, the text column of a phone
 
 
 def verdict_figure(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from xai_brain.metrics.titles import OTHERS
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures.style import SOFT
@@ -43,7 +44,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "brier": "Brier score",
     }
     if (table["metric"] == "auroc_size_matched").any():
-        titles["auroc_size_matched"] = "AUROC, matched for brain size"
+        titles["auroc_size_matched"] = OTHERS["auroc_size_matched"]
     chance = contents.task.chance_levels()
     there = [name for name in ("network", *names) if name in set(table["name"])]
     shown = {name: _in_words(name) for name in there}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from xai_brain.metrics.report_card import COLUMNS, verdicts
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.ratings import calibration_of
 
 POSITION, TITLE = 100, "How far maps can be trusted here"
 
@@ -16,16 +16,4 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     table = contents.evaluation("calibration")
     if table is None:
         return None
-    rated = {verdict.method: verdict for verdict in verdicts(table[COLUMNS])}
-    rra = table[table["metric"] == "rra"].set_index("method")
-    return {
-        "planted": str(table["planted"].iloc[0]),
-        "methods": {
-            method: {
-                "verdict": rated[method],
-                "rra": rra.loc[method].to_dict() if method in rra.index else None,
-            }
-            for method in contents.methods
-            if method in rated
-        },
-    }
+    return {"planted": str(table["planted"].iloc[0]), "methods": calibration_of(contents)}

@@ -14,6 +14,7 @@ from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import number
 from xai_brain.runs.directory import read_tsv
+from xai_brain.statistics.group_design import confound_names
 
 POSITION, TITLE = 10, "Cohort"
 
@@ -31,6 +32,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     names = [name for name in contents.class_names if name in there] or sorted(there)
     rows = [_described(cohort_table[cohort_table["label"] == name], name, columns) for name in names]
     differences = {c: _standardised_difference(cohort_table, c, names) for c in columns if len(names) == 2}
+    largest = _largest_differences(contents, differences)
     return {
         "n": cohort_table["participant_id"].nunique(),
         "columns": columns,
@@ -44,7 +46,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         else None,
         "quarantine": contents.quarantine,
         "folds": _folds(contents),
-        "largest_differences": _largest_differences(contents, differences),
+        "largest_differences": largest,
+        "adjusted": [name for name in largest if name in used_confounds(contents)],
+        "not_adjusted": [name for name in largest if name not in used_confounds(contents)],
     }
 
 
@@ -53,7 +57,19 @@ def _largest_differences(contents: ReportContents, differences: dict[str, float 
     found = {name: abs(value) for name, value in differences.items() if value is not None}
     of_training = contents.metrics.items()
     found |= {key.removeprefix("confound/"): v for key, v in of_training if key.startswith("confound/")}
-    return {name: value for name, value in found.items() if value > STRONG_DIFFERENCE}
+    label = contents.setting("data.label")
+    return {name: value for name, value in found.items() if value > STRONG_DIFFERENCE and name != label}
+
+
+def used_confounds(contents: ReportContents) -> set[str]:
+    """Variables that the comparisons of the classes are adjusted for, or would be by the settings."""
+    found: set[str] = set()
+    for table in (contents.evaluation("group_tests"), contents.evaluation("region_groups")):
+        columns = table["confounds"].dropna() if table is not None and "confounds" in table else []
+        found |= set(confound_names(name for text in columns for name in str(text).split(", ")))
+    size = contents.setting("data.brain_size_column")
+    default = ["age", "sex", "site", *([size] if size else [])]
+    return found | set(contents.setting("evaluation.group.confounds", default))
 
 
 def _folds(contents: ReportContents) -> list[dict[str, Any]]:

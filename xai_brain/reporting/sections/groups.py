@@ -9,14 +9,17 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from xai_brain.io.nifti import load_img
 from xai_brain.reporting.anatomy import cuts_through, underlay_of
+from xai_brain.reporting.brain_size import confounds_in_words
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures.style import LINES, method_styles
 from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.wording import listed
 from xai_brain.statistics.cluster_tables import significant_clusters
 from xai_brain.statistics.colour_scale import ColourScale
 from xai_brain.statistics.group_design import confound_names
@@ -24,6 +27,7 @@ from xai_brain.statistics.group_design import confound_names
 POSITION, TITLE = 60, "Differences between classes"
 IMAGE = "image"  # name of the test of the prepared images in the tables
 IMAGES = "Prepared images"
+NAMED = 10  # regions that are named in a sentence
 COUNTS = (
     *("n_first", "n_second", "n_empty", "n_left_out", "dof", "n_voxels", "n_perm", "n_significant"),
     *("min_cluster_voxels", "n_small_clusters"),
@@ -45,6 +49,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
             for row in rows
             if row["reason"]
         ],
+        "dropped": dropped_confounds(made),
         "has_maps": any(row["method"] != IMAGE for row in made),
         "has_folds": any("fold=" in str(row["confounds"]) for row in made),
         "fwhm_mm": contents.setting("evaluation.group.fwhm_mm", 0),
@@ -61,9 +66,40 @@ def _words(comparison: str) -> str:
     return " minus ".join(comparison.split("-minus-"))
 
 
-def _dropped(text: str) -> str:
-    """Dropped columns of confounds; folds are numbered from 1."""
-    return re.sub(r"\bfold=(\d+)", lambda match: f"fold {int(match[1]) + 1}", text)
+def dropped_confounds(rows: list[dict[str, Any]]) -> list[str]:
+    """Dropped columns of confounds, each text once, with the tests in brackets if it does not hold for all.
+
+    Folds are numbered from 1.
+    """
+    tests: dict[str, list[str]] = {}
+    for row in rows:
+        if text := re.sub(r"\bfold=(\d+)", lambda match: f"fold {int(match[1]) + 1}", str(row["dropped"])):
+            tests.setdefault(text, []).append(_name(row["method"]))
+    of_all = len(rows)
+    return [
+        text if len(names) == of_all else f"{text} ({listed(dict.fromkeys(names))})"
+        for text, names in tests.items()
+    ]
+
+
+def significance(row: dict[str, Any], n_clusters: int) -> str:
+    """What is significant in a test, in words.
+
+    Parameters
+    ----------
+    row : dict
+        Row of group_tests.tsv.
+    n_clusters : int
+        Significant clusters of at least ``min_cluster_voxels`` voxels.
+    """
+    n, least, level = int(row["n_significant"]), int(row["min_cluster_voxels"]), f"{row['alpha']:g}"
+    if n_clusters:
+        clusters = "1 significant cluster" if n_clusters == 1 else f"{n_clusters} significant clusters"
+        return f"{clusters} (family-wise p ≤ {level}, at least {least} voxels)"
+    if n:
+        alone = "1 scattered voxel is" if n == 1 else f"{n} scattered voxels are"
+        return f"No cluster of at least {least} voxels is significant (family-wise p ≤ {level}); {alone}"
+    return f"No voxel is significant (family-wise p ≤ {level}): no evidence of a difference"
 
 
 def _test(contents: ReportContents, gallery: Gallery, row: dict[str, Any]) -> dict[str, Any]:
@@ -73,32 +109,46 @@ def _test(contents: ReportContents, gallery: Gallery, row: dict[str, Any]) -> di
         underlay = t_img
     t = np.asanyarray(t_img.dataobj)
     threshold = float(row["threshold_t"]) if row["threshold_t"] != "" else np.inf
-    listed, _ = significant_clusters(t, threshold, int(row["min_cluster_voxels"]))
+    voxels, _ = significant_clusters(t, threshold, int(row["min_cluster_voxels"]))
     scale, ends = ColourScale(ColourScale.of(t[t != 0]).limit, signed=True), brain_figures.ENDS
     if np.isfinite(threshold) and threshold > scale.limit:  # only significant voxels have the last colour
         scale, ends = ColourScale(threshold, signed=True), f"ends at family-wise p = {row['alpha']:g}"
     point = nib.affines.apply_affine(t_img.affine, np.unravel_index(np.abs(t).argmax(), t.shape))
     second, _, first = str(row["comparison"]).partition("-minus-")
     label = f"t, {_words(row['comparison'])}, {int(row['dof'])} degrees of freedom"
-    outline = nib.Nifti1Image(listed.astype(np.float32), t_img.affine) if listed.any() else None
+    outline = nib.Nifti1Image(voxels.astype(np.float32), t_img.affine) if voxels.any() else None
     cuts = cuts_through(point, underlay)
-    fig = brain_figures.slice_figure(underlay, {"t": t_img}, cuts, scale, outline, label=label, ends=ends)
     clusters = _clusters(contents, row)
+    n_clusters = sum(ndimage.label(voxels & sign)[1] for sign in (t > 0, t < 0))
+    finding = significance(row, n_clusters)
+    figures = brain_figures.slice_figures(
+        underlay, {"t": t_img}, cuts, scale, outline, label=label, ends=ends, note=f"{finding}."
+    )
     return {
         "name": _name(row["method"]),
         "difference": _words(row["comparison"]),
         "first": first,
         "second": second,
         "test": {**row, **{name: int(row[name]) for name in COUNTS}},
-        "confounds": confound_names(c for c in str(row["confounds"]).split(", ") if c),
-        "dropped": _dropped(str(row["dropped"])),
-        "figure": gallery.add(f"group_{row['method']}_{row['comparison']}", fig, raster=True),
+        "confounds": confounds_in_words(
+            contents, confound_names(c for c in str(row["confounds"]).split(", ") if c)
+        ),
+        "finding": finding,
+        "regions": _regions(clusters),
+        "figure": gallery.add(f"group_{row['method']}_{row['comparison']}", raster=True, **figures),
         "files": contents.files(*(str(each.relative_to(contents.run.path)) for each in _maps(contents, row))),
         "point": [round(float(mm)) for mm in point],
         "outlined": outline is not None,
         "clusters": clusters,
         "has_regions": any(cluster.get("region") for cluster in clusters),
     }
+
+
+def _regions(clusters: list[dict[str, Any]]) -> str:
+    """Names of the regions of the peaks of clusters, each once."""
+    names = list(dict.fromkeys(str(cluster["region"]) for cluster in clusters if cluster.get("region")))
+    more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
+    return listed([*names[:NAMED], *more])
 
 
 def _maps(contents: ReportContents, row: dict[str, Any]) -> list[Path]:

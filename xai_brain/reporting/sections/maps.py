@@ -42,11 +42,11 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
             np.concatenate([slices.brain_values(img, underlay) for img in classes.values()])
         )
         label = f"Mean of the maps of each true class; values: {meanings[method]}"
-        fig = brain_figures.slice_figure(underlay, classes, cuts, scale, truth, label=label)
+        figures = brain_figures.slice_figures(underlay, classes, cuts, scale, truth, label=label)
         shown.append(
             {
                 "method": method,
-                "figure": gallery.add(f"mean-map_{method}", fig, raster=True),
+                "figure": gallery.add(f"mean-map_{method}", raster=True, **figures),
                 "scale": scale,
                 "n": {name: contents.n_explained(method, name) for name in classes},
                 "n_empty": contents.metrics.get(f"empty_maps/{method}", 0),

@@ -7,16 +7,20 @@ from typing import Any
 import pandas as pd
 
 from xai_brain.io.nifti import is_mni152, load_img
+from xai_brain.reporting.brain_size import confounds_in_words
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import regions as region_figures
 from xai_brain.reporting.figures.style import class_colours
 from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.wording import fixed, listed
 from xai_brain.runs.directory import read_json, sidecar
 from xai_brain.statistics.group_design import confound_names
 
 POSITION, TITLE = 140, "Regions"
 Q = 0.05  # false discovery rate
-ROWS = 10  # of the table of differences, per method
+ROWS = 10  # of the table of differences and its figure, per method
+NAMED = 10  # significant regions of a method that are named in the text
+MEASURES = {"mean": "In the mean value", "mass_share": "In the share of the whole map"}
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
@@ -58,37 +62,27 @@ def _comparisons(contents: ReportContents, gallery: Gallery, methods: list[str])
     if groups is None:
         return []
     groups = groups[groups["method"].isin(methods)].astype({"class_a": str, "class_b": str})
+    every = contents.evaluation("regions")
     result = []
     for (a, b), pair in groups.groupby(["class_a", "class_b"], sort=False):
         density = pair[pair["measure"] == "mean"]
         comparable = [
             m for m in methods if density.loc[density["method"] == m, "common_output"].eq(True).any()
         ]
-        images = {}
-        for method in comparable:
-            path = contents.run.group_map(method, f"{b}-minus-{a}", "regionmean")
-            if path.exists():
-                images[method] = path
-        atlas = read_json(sidecar(next(iter(images.values())))).get("Atlas") if images else None
-        loaded = {method: load_img(path) for method, path in images.items()}
-        drawn = loaded and is_mni152(contents.run.space)
-        fig = region_figures.glass_brain_figure(loaded, ROWS) if drawn else None
+        rows = {m: in_order(density[density["method"] == m]).head(ROWS) for m in comparable}
+        figure, atlas = _glass_brains(contents, gallery, f"{b}-minus-{a}", rows)
         result.append(
             {
                 "a": a,
                 "b": b,
-                "confounds": _confounds(density[density["method"].isin(comparable)]),
+                "confounds": _confounds(contents, density[density["method"].isin(comparable)]),
                 "atlas": atlas,
                 "n_regions": density["index"].nunique(),
-                "figure": gallery.add(f"regions_{b}-minus-{a}", fig, raster=True) if fig else None,
-                "rows": {method: _strongest(density[density["method"] == method]) for method in comparable},
-                "n_found": {
-                    method: {
-                        measure: int((rows["q"] <= Q).sum())
-                        for measure, rows in pair[pair["method"] == method].groupby("measure")
-                    }
-                    for method in comparable
-                },
+                "n_empty": 0 if every is None else every["index"].nunique() - density["index"].nunique(),
+                "figure": figure,
+                "rows": {method: shown.to_dict("records") for method, shown in rows.items()},
+                "found": {m: significant_regions(pair[pair["method"] == m], str(b)) for m in comparable},
+                "any_found": bool((density.loc[density["method"].isin(comparable), "q"] <= Q).any()),
                 "left_out": {
                     method: rows["explained"].iloc[0]
                     for method, rows in density.groupby("method", sort=False)
@@ -99,11 +93,62 @@ def _comparisons(contents: ReportContents, gallery: Gallery, methods: list[str])
     return result
 
 
-def _confounds(rows: pd.DataFrame) -> list[str]:
+def _glass_brains(
+    contents: ReportContents, gallery: Gallery, comparison: str, rows: dict[str, pd.DataFrame]
+) -> tuple[dict[str, Any] | None, str | None]:
+    """Figure of the regions of the table, and the name of the atlas."""
+    paths = {method: contents.run.group_map(method, comparison, "regionmean") for method in rows}
+    paths = {method: path for method, path in paths.items() if path.exists()}
+    if not paths:
+        return None, None
+    atlas = read_json(sidecar(next(iter(paths.values())))).get("Atlas")
+    if not is_mni152(contents.run.space):
+        return None, atlas
+    loaded = {method: load_img(path) for method, path in paths.items()}
+    found = {m: shown.loc[shown["q"] <= Q, "difference"].tolist() for m, shown in rows.items()}
+    shown = {m: table["difference"].tolist() for m, table in rows.items()}
+    fig = region_figures.glass_brain_figure(loaded, shown, found)
+    return gallery.add(f"regions_{comparison}", fig, raster=True), atlas
+
+
+def _confounds(contents: ReportContents, rows: pd.DataFrame) -> list[str]:
     """Confounds of a comparison, each once."""
-    listed = rows["confounds"].dropna() if "confounds" in rows else []
-    return confound_names(column for text in listed for column in str(text).split(", ") if column)
+    columns = rows["confounds"].dropna() if "confounds" in rows else []
+    names = confound_names(column for text in columns for column in str(text).split(", ") if column)
+    return confounds_in_words(contents, names)
 
 
-def _strongest(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return rows.sort_values(["p", "index"]).head(ROWS).to_dict("records")
+def in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Regions by p, then by the size of the difference: the order of table, figure and text."""
+    size = -rows["difference"].abs()
+    return rows.assign(size=size).sort_values(["p", "size", "index"]).drop(columns="size")
+
+
+def significant_regions(rows: pd.DataFrame, b: str) -> str:
+    """Sentences that name the regions in which two classes differ significantly.
+
+    Parameters
+    ----------
+    rows : DataFrame with measure, index, region, difference, p, q
+        Rows of one method and one pair of classes.
+    b : str
+        The second class; differences are b minus the first.
+
+    Returns
+    -------
+    str
+        For both measures the number of regions with q up to 0.05, and their names, directions and q.
+    """
+    sentences = []
+    for measure, title in MEASURES.items():
+        own = in_order(rows[rows["measure"] == measure])
+        found = own[own["q"] <= Q]
+        names = [
+            f"{row.region} ({'higher' if row.difference > 0 else 'lower'} in {b}, q = {fixed(row.q)})"
+            for row in found.head(NAMED).itertuples()
+        ]
+        names += [f"{len(found) - NAMED} more in region_groups.tsv"] if len(found) > NAMED else []
+        verb = "differs" if len(found) == 1 else "differ"
+        count = f"{len(found) or 'none'} of {len(own)} regions {verb}"
+        sentences.append(f"{title}, {count}{f': {listed(names)}' if names else ''}.")
+    return " ".join(sentences)

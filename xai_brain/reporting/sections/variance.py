@@ -72,5 +72,5 @@ def _model_shares(contents: ReportContents, gallery: Gallery, methods: list[str]
     values = [slices.brain_values(img, underlay) for img in images.values()]
     scale = ColourScale.of(np.concatenate(values))
     label = "Share of the variance of the maps that is due to the model, 0 to 1"
-    fig = brain_figures.slice_figure(underlay, images, cuts_through(point, underlay), scale, label=label)
-    return {"figure": gallery.add("variance-model", fig, raster=True), "limit": scale.limit}
+    figures = brain_figures.slice_figures(underlay, images, cuts_through(point, underlay), scale, label=label)
+    return {"figure": gallery.add("variance-model", raster=True, **figures), "limit": scale.limit}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xai_brain.reporting.brain_size import has_own_classes
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import verdict as verdict_figures
 from xai_brain.reporting.figures.style import SOFT, method_styles
@@ -27,7 +28,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
             verdict_figures.verdict_figure(panels, styles, dots, narrow=each) for each in (False, True)
         )
         figure = gallery.add("verdict", wide, narrow=narrow)
-    return {"verdict": verdict, "figure": figure, "shown": SHOWN}
+    return {"verdict": verdict, "figure": figure, "shown": SHOWN, "own_classes": has_own_classes(contents)}
 
 
 def _panels(

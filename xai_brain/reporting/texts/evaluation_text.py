@@ -8,6 +8,7 @@ import pandas as pd
 
 from xai_brain.io.nifti import parse_entities
 from xai_brain.metrics.table import METRICS
+from xai_brain.reporting.brain_size import confounds_in_words
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.wording import listed
 from xai_brain.runs.contents import IMAGE
@@ -67,7 +68,7 @@ def group_test(contents: ReportContents) -> str:
     output = f", which explain one output for all participants ({listed(explained)})," * bool(len(explained))
     objects = [f"the maps of {listed(compared)}{output}"] if compared else []
     objects += ["the prepared images"] if (rows["method"] == IMAGE).any() else []
-    confounds = _confounds(rows[rows["method"] != IMAGE]) + _confounds_of_images(rows)
+    confounds = _confounds(contents, rows[rows["method"] != IMAGE]) + _confounds_of_images(contents, rows)
     text = [
         f"Classes were compared ({differences}) at each voxel in {' and in '.join(objects)}. A general "
         "linear model with the class as the regressor of interest and "
@@ -81,7 +82,7 @@ def group_test(contents: ReportContents) -> str:
         f"({int(first['n_voxels'])} voxels)."
     ]
     if settings.get("tfce"):
-        text.append("Threshold-free cluster enhancement was computed in addition.")
+        text.append("Threshold-free cluster enhancement (Smith & Nichols 2009) was computed in addition.")
     if settings.get("cluster_p"):
         text.append(f"Clusters were formed at an uncorrected p of {settings['cluster_p']:g}.")
     return " ".join(text)
@@ -92,9 +93,13 @@ def region_test(contents: ReportContents) -> str:
     regions = contents.evaluation("regions")
     if regions is None:
         return ""
+    filled = regions.loc[regions["n_voxels"] > 0, "index"] if "n_voxels" in regions else regions["index"]
+    n_empty = regions["index"].nunique() - filled.nunique()
+    without = f"; {n_empty} further region{'s have' if n_empty > 1 else ' has'} no such voxel" * bool(n_empty)
     text = [
-        f"The mean of each map was computed in {regions['index'].nunique()} regions of the atlas "
-        f"{atlas_name(contents)}, resampled to the grid of the maps, for voxels that lie in most brains."
+        f"The mean of each map was computed in {filled.nunique()} regions of the atlas "
+        f"{atlas_name(contents)}, resampled to the grid of the maps, for voxels that lie in most "
+        f"brains{without}."
     ]
     groups = contents.evaluation("region_groups")
     tested = groups[groups["common_output"].eq(True)] if groups is not None else pd.DataFrame()
@@ -102,10 +107,10 @@ def region_test(contents: ReportContents) -> str:
         text.append(
             "Regional means and shares of the map were compared between the classes "
             f"({listed(sorted({f'{row.class_b} minus {row.class_a}' for row in tested.itertuples()}))}) by "
-            f"a linear model with {_confounds(tested)}; two-sided p values come from "
+            f"a linear model with {_confounds(contents, tested)}; two-sided p values come from "
             f"{contents.setting('evaluation.n_perm', 10_000)} permutations of residuals within folds "
             "(Freedman & Lane 1983; Winkler 2014), q values control the false discovery rate over the "
-            "regions of one method (Benjamini and Hochberg), and intervals were bootstrapped over "
+            "regions of one method (Benjamini & Hochberg 1995), and intervals were bootstrapped over "
             "participants within classes and folds."
         )
     return " ".join(text)
@@ -131,7 +136,8 @@ def other_analyses(contents: ReportContents) -> str:
     if contents.evaluation("first_layer_networks") is not None:
         text.append(
             "Mean and histogram entropy of the feature maps of the first layer were compared between "
-            "classes by Welch tests with a false discovery rate of 0.05 over channels, as in Kan 2020, and "
+            "classes by Welch tests with a false discovery rate of 0.05 over channels (Benjamini & Hochberg "
+            "1995), as in Kan 2020, and "
             "with permuted labels."
         )
     return " ".join(text)
@@ -146,15 +152,18 @@ def atlas_name(contents: ReportContents) -> str:
     return parse_entities(file).get("atlas") or file.name.split(".")[0]
 
 
-def _confounds(rows: pd.DataFrame) -> str:
+def _confounds(contents: ReportContents, rows: pd.DataFrame) -> str:
     listed_columns = rows["confounds"].dropna() if "confounds" in rows else []
     names = confound_names(name for text in listed_columns for name in str(text).split(", ") if name)
-    return f"the confounds {listed(names)}" if names else "no confounds"
+    shown = confounds_in_words(contents, names)
+    return f"the confounds {listed(shown)}" if shown else "no confounds"
 
 
-def _confounds_of_images(rows: pd.DataFrame) -> str:
+def _confounds_of_images(contents: ReportContents, rows: pd.DataFrame) -> str:
     """The images do not come from the networks of folds, so that they can have fewer confounds."""
-    own, others = (_confounds(rows[(rows["method"] == IMAGE) == images]) for images in (True, False))
+    own, others = (
+        _confounds(contents, rows[(rows["method"] == IMAGE) == images]) for images in (True, False)
+    )
     return f" ({own} for the images)" if own != others and (rows["method"] == IMAGE).any() else ""
 
 

@@ -50,7 +50,24 @@ def image_preparation(contents: ReportContents) -> str:
     if contents.setting("preprocessing.raw"):
         alignment = contents.setting("preprocessing.alignment", "affine")
         raw = f"prepared from raw images (brain extraction, bias field correction, {alignment} alignment), "
-    return f"{raw}resampled to {grid}{space} and {_scaling(contents)}"
+    how = "linear interpolation"
+    if contents.setting("preprocessing.antialias"):
+        how += ", smoothed against aliasing where the voxels become larger"
+    return f"{raw}resampled ({how}) to {grid}{space} and {_scaling(contents)}"
+
+
+def earlier_preparation(contents: ReportContents) -> str:
+    """That the images were prepared with other software before; empty if they were not."""
+    simulated = contents.setting("data.layout") == "synthetic"
+    if simulated or contents.setting("preprocessing") is None or contents.setting("preprocessing.raw"):
+        return ""
+    if not contents.run.space.startswith("MNI"):
+        return "Brain extraction had been done before, with other software [to be added]."
+    rigid = "rigid " if contents.setting("preprocessing.alignment") == "rigid" else ""
+    return (
+        f"Brain extraction and {rigid}alignment to MNI152 space had been done before, with other software "
+        "[to be added]."
+    )
 
 
 def _scaling(contents: ReportContents) -> str:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pandas as pd
+
 from xai_brain.reporting.contents import ReportContents
-from xai_brain.reporting.evaluation_text import (
+from xai_brain.reporting.method_descriptions import describe_methods
+from xai_brain.reporting.sections.baseline import BASELINE_WORDS
+from xai_brain.reporting.texts.architecture import architecture
+from xai_brain.reporting.texts.evaluation_text import (
     agreement,
     group_test,
     localisation,
     other_analyses,
     region_test,
 )
-from xai_brain.reporting.method_descriptions import describe_methods
-from xai_brain.reporting.sections.baseline import BASELINE_WORDS
-from xai_brain.reporting.study_design import fold_design, image_preparation, origin, standardisation
+from xai_brain.reporting.texts.study_design import (
+    earlier_preparation,
+    fold_design,
+    image_preparation,
+    origin,
+    standardisation,
+)
 from xai_brain.reporting.verdict import verdict_of
 from xai_brain.reporting.wording import listed, with_interval
 
@@ -22,6 +31,17 @@ SCHEDULES = {
     "one_cycle": "a one-cycle schedule of the learning rate",
     "multistep": "a learning rate that decreased in steps",
     "constant": "a constant learning rate",
+}
+AUGMENTATIONS = {
+    "max_shift_mm": "shifts of up to {:g} mm along each axis",
+    "max_rotation_degrees": "rotations of up to {:g}° about each axis",
+    "max_scaling": "changes of size of up to {:.0%}",
+    "elastic_sd_mm": "elastic displacements (SD {:g} mm)",
+    "flip_probability": "mirroring left and right (probability {:g})",
+    "intensity_sd": "changes of all intensities (SD {:.0%})",
+    "gamma_sd": "gamma correction (SD of the logarithm {:g})",
+    "bias_field_sd": "smooth bias fields (SD {:g})",
+    "noise_sd": "noise ({:g} SD of the brain)",
 }
 EXPLAINED = {"predicted": "the predicted class", "true": "the true class"}
 
@@ -56,7 +76,7 @@ def participants(contents: ReportContents) -> str:
     """Origin of the effect, participants by class, preparation and check of the images."""
     simulated = contents.setting("data.layout") == "synthetic"
     images = f"{'Simulated T1' if simulated else 'T1'}-weighted images"
-    table = contents.participants
+    table, age = contents.participants, ""
     if table is not None and "label" in table:
         table = table.drop_duplicates("participant_id")
         counts = table["label"].value_counts()
@@ -64,11 +84,13 @@ def participants(contents: ReportContents) -> str:
         kind = f"{'new ' if contents.n_networks else ''}{'synthetic ' if simulated else ''}participants"
         classes = ", ".join(f"{counts[name]} {name}" for name in shown)
         images += f" of {len(table)} {kind}{f' ({classes})' if classes else ''}"
+        age = _age(table)
     brain = {
         "image": "each image's own brain mask or non-zero voxels",
         "template": "the brain of the MNI152 template",
     }.get(contents.setting("preprocessing.brain", ""))
-    sentences = [origin(contents) or "", f"{images} were {image_preparation(contents)}."]
+    sentences = [origin(contents) or "", f"{images} were {image_preparation(contents)}.", age]
+    sentences.append(earlier_preparation(contents))
     if brain:
         sentences.append(f"Values outside the brain ({brain}) were set to 0.")
     if contents.run.space.startswith("MNI"):
@@ -80,23 +102,32 @@ def participants(contents: ReportContents) -> str:
     return " ".join(filter(None, sentences))
 
 
+def _age(table: pd.DataFrame) -> str:
+    """Mean, standard deviation and range of age; empty if it is not known."""
+    if "age" not in table:
+        return ""
+    ages = pd.to_numeric(table["age"], errors="coerce").dropna()
+    if len(ages) < 2:
+        return ""
+    known = f" (known for {len(ages)})" if len(ages) < len(table) else ""
+    return (
+        f"Their age was {ages.mean():.1f} ± {ages.std():.1f} years (mean ± SD, range {ages.min():.1f} to "
+        f"{ages.max():.1f}){known}."
+    )
+
+
 def network(contents: ReportContents) -> str:
     """Architecture and training."""
-    target, label = contents.setting("model._target_"), contents.setting("data.label", "the label")
-    name = f" ({target}{', after Kan 2020' if 'kan' in target.lower() else ''})" if target else ""
-    planted = contents.setting("planted.kind")
-    text = [
-        f"A 3-D convolutional network{name} was trained to classify "
-        f"{f'planted {planted}' if planted else label} ({listed(contents.class_names)})."
-        if contents.class_names
-        else f"A 3-D convolutional network{name} was trained to classify {label}."
-    ]
+    label, planted = contents.setting("data.label", "the label"), contents.setting("planted.kind")
+    what = f"planted {planted}" if planted else label
+    classes = f" ({listed(contents.class_names)})" if contents.class_names else ""
+    text = [f"{architecture(contents)} was trained to classify {what}{classes}."]
     trainer = contents.setting("trainer")
     if trainer:
         schedule = SCHEDULES.get(trainer.get("scheduler", ""), "")
         decay = f" and a weight decay of {trainer['weight_decay']:g}" if trainer.get("weight_decay") else ""
         text.append(
-            "Training minimised the cross entropy with AdamW, a learning rate of "
+            "Training minimised the cross entropy with AdamW (Loshchilov & Hutter 2019), a learning rate of "
             f"{trainer.get('lr')}{decay}, {f'{schedule}, ' if schedule else ''}batches of "
             f"{trainer.get('batch_size')} images and up to {trainer.get('max_epochs')} epochs."
         )
@@ -105,10 +136,9 @@ def network(contents: ReportContents) -> str:
     if standardised := standardisation(contents):
         text.append(f"Inputs were standardised by {standardised}.")
     if (changes := contents.setting("augmentation")) is not None:
-        used = [name for name, value in changes.items() if value and name != "elastic_spacing_mm"]
-        listed_names = ", ".join(f"{name.replace('_', ' ')} {changes[name]:g}" for name in used)
+        used = [words.format(changes[name]) for name, words in AUGMENTATIONS.items() if changes.get(name)]
         text.append(
-            f"Training images were augmented ({listed_names})." if used else "No augmentation was used."
+            f"Training images were augmented by {listed(used)}." if used else "No augmentation was used."
         )
     seeds = contents.setting("seeds") or []
     if len(seeds) > 1:
@@ -191,9 +221,9 @@ def baselines(contents: ReportContents) -> str:
         text.append(f"Brain size only reached {with_interval(size)} ({kind}).")
     if table["difference"].notna().any():
         text.append(
-            "Differences from the network were tested for the AUROC by DeLong’s test within folds and for "
-            "the accuracy over folds by the corrected resampled t-test of Nadeau and Bengio, without "
-            "correction for the number of baselines."
+            "Differences from the network were tested for the AUROC by the test of DeLong 1988 within "
+            "folds and for the accuracy over folds by the corrected resampled t-test (Nadeau & Bengio "
+            "2003), without correction for the number of baselines."
         )
     if (table["metric"] == "auroc_size_matched").any():
         text.append(

@@ -1,0 +1,188 @@
+"""Differences between classes in a report: one direction, the same confounds, significant regions."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import nibabel as nib
+import nilearn.plotting
+import numpy as np
+import pandas as pd
+import pytest
+from report_runs import (
+    METHODS,
+    text_of,
+)
+
+from xai_brain.io.nifti import load_img
+from xai_brain.reporting import gallery
+from xai_brain.reporting.contents import ReportContents
+from xai_brain.reporting.figures import brain as brain_figures
+from xai_brain.reporting.figures.regions import glass_brain_figure
+from xai_brain.reporting.html_report import write_report
+from xai_brain.reporting.sections import groups, regions
+from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
+
+
+def test_differences_have_one_direction_in_all_sections(compared):
+    done, atlas = compared
+    html = done.report.read_text()
+    text = text_of(html)
+    assert "female minus male" not in re.sub(r"\([^)]*\)", "", text)
+    sections_of = {part.split('"')[0]: text_of("</style>" + part) for part in html.split('<section id="')[1:]}
+    assert "t for male minus female" in sections_of["groups"]
+    assert "Red: higher in male; blue: higher in female" in sections_of["groups"]
+    assert (
+        "male minus female, adjusted: the ten regions of halves with the lowest p" in sections_of["regions"]
+    )
+    assert "red: higher in male; blue: higher in female" in sections_of["regions"]
+    assert "male minus female; filled" in sections_of["first-layer"]
+    assert "(male minus female)" in sections_of["cohort"]
+    assert "male minus female" in sections_of["agreement"]  # of the differences of two methods
+    assert "Classes were compared (male minus female) at each voxel" in sections_of["methods"]
+    assert "compared between the classes (male minus female) by a linear model" in sections_of["methods"]
+    pictures = [path.name for path in (done.path / "figures").glob("*minus*")]
+    assert len(pictures) > len(METHODS)
+    assert all("male-minus-female" in name.replace("female-minus", "") for name in pictures)
+    names = {path.name for path in (done.path / "group").glob("*female*") if "minus" in path.name}
+    assert names
+    assert all("_male-minus-female_" in name for name in names)
+    labels = np.asanyarray(load_img(atlas).dataobj)
+    table = read_tsv(done.evaluation("region_groups")).query("measure == 'mean'")
+    for row in table.to_dict("records"):
+        voxels = load_img(done.group_map(row["method"], "male-minus-female", "difference")).get_fdata()
+        means = [
+            load_img(done.group_map(row["method"], f"class-{name}", "mean")).get_fdata()
+            for name in ("male", "female")
+        ]
+        here = (labels == row["index"]) & (voxels != 0)
+        expected = (means[0] - means[1])[here].mean()
+        assert voxels[here].mean() == pytest.approx(expected, rel=1e-4, abs=1e-12)
+        assert row["mean_b"] - row["mean_a"] == pytest.approx(
+            expected, rel=0.1, abs=1e-3 * abs(row["mean_a"])
+        )
+
+
+def test_regions_and_voxels_have_the_same_confounds(compared):
+    done, _ = compared
+    text = text_of(done.report.read_text())
+    confounds = re.search(r"Confounds: (age[^.]*)\.", text)[1]
+    assert confounds.endswith(" and fold")
+    assert "brain size (brain_volume_ml)" in confounds
+    assert f"as in the voxel-wise tests, and adjusted for {confounds}." in text
+    tests = read_tsv(done.evaluation("group_tests")).query("method != 'image'")
+    assert set(tests["confounds"]) == set(read_tsv(done.evaluation("region_groups"))["confounds"])
+    assert "Freedman" in text[text.rindex("References") :]
+
+
+@pytest.fixture
+def tested(compared, tmp_path):
+    """A copy of the compared run, to be changed."""
+    done, _ = compared
+    shutil.copytree(done.path, tmp_path / "run", ignore=shutil.ignore_patterns("report.html", "figures"))
+    return RunDirectory(tmp_path / "run")
+
+
+def regions_of(method, **columns):
+    """Rows of region_groups.tsv of both measures and four regions."""
+    names = ["amygdala", "cuneus", "insula", "pons"]
+    rows = [pd.DataFrame({"index": range(4), "region": names, **columns}).assign(measure="mean")]
+    rows.append(rows[0].assign(measure="mass_share", q=1.0))
+    return pd.concat(rows).assign(method=method)
+
+
+def test_significant_regions_are_named_in_the_order_of_the_table():
+    rows = regions_of(
+        "LRP", p=[0.5, 0.001, 0.001, 0.04], q=[0.5, 0.002, 0.002, 0.06], difference=[9.0, -1.0, 2.0, 1.0]
+    )
+    assert regions.in_order(rows[rows["measure"] == "mean"])["region"].tolist() == [
+        "insula", "cuneus", "pons", "amygdala"
+    ]  # fmt: skip
+    assert regions.significant_regions(rows, "male") == (
+        "In the mean value, 2 of 4 regions differ: insula (higher in male, q = 0.002) and cuneus (lower in "
+        "male, q = 0.002). In the share of the whole map, none of 4 regions differ."
+    )
+
+
+def test_the_figure_of_regions_shows_those_of_the_table_and_outlines_significant_ones(monkeypatch):
+    data = np.zeros((20, 24, 18), np.float32)
+    data[4:8, 8:12, 6:10], data[12:16, 8:12, 6:10], data[8:10, 2:5, 3:6] = 0.1, -0.5, 0.7
+    affine = np.diag([8.0, 8.0, 8.0, 1.0])
+    affine[:3, 3] = (-80, -110, -70)
+    drawn = []
+    draw = nilearn.plotting.plot_glass_brain
+    monkeypatch.setattr(
+        nilearn.plotting, "plot_glass_brain", lambda img, **options: drawn.append(img) or draw(img, **options)
+    )
+    fig = glass_brain_figure(
+        {"LRP": nib.Nifti1Image(data, affine)}, {"LRP": [0.1, -0.5]}, {"LRP": [float(np.float32(-0.5))]}
+    )
+    assert set(np.unique(drawn[0].get_fdata().round(3))) == {-0.5, 0.0, 0.1}
+    texts = [text.get_text() for text in fig.texts]
+    assert any("the 2 regions with the lowest p; outlined: significant" in text for text in texts)
+
+
+def test_regions_that_differ_are_named_in_the_report(tested, undrawn):
+    table = read_tsv(tested.evaluation("region_groups"))
+    one = (table["method"] == "LRP") & (table["region"] == "half_L") & (table["measure"] == "mean")
+    table["q"] = np.where(one, 0.004, 0.8)
+    table.loc[one, ["p", "difference"]] = [0.002, -0.3]
+    write_tsv(table, tested.evaluation("region_groups"))
+    html = write_report(tested).read_text()
+    section = text_of("</style>" + html.split('<section id="regions"')[1].split("</section>")[0])
+    assert (
+        "LRP (q ≤ 0.05). In the mean value, 1 of 2 regions differs: half_L (lower in male, q = 0.004)."
+        in section
+    )
+    assert "GradCAM (q ≤ 0.05). In the mean value, none of 2 regions differ." in section
+    assert "half_L *" in section
+    assert "half_R *" not in section
+
+
+@pytest.mark.parametrize(
+    ("n", "n_clusters", "words"),
+    [
+        (0, 0, "No voxel is significant (family-wise p ≤ 0.05): no evidence of a difference"),
+        (1, 0, "No cluster of at least 5 voxels is significant (family-wise p ≤ 0.05); 1 scattered voxel is"),
+        (
+            3,
+            0,
+            "No cluster of at least 5 voxels is significant (family-wise p ≤ 0.05); 3 scattered voxels are",
+        ),
+        (9, 1, "1 significant cluster (family-wise p ≤ 0.05, at least 5 voxels)"),
+        (20, 2, "2 significant clusters (family-wise p ≤ 0.05, at least 5 voxels)"),
+    ],
+)
+def test_significance_in_words(n, n_clusters, words):
+    row = {"n_significant": n, "min_cluster_voxels": 5, "alpha": 0.05}
+    assert groups.significance(row, n_clusters) == words
+
+
+def test_maps_that_are_not_significant_say_so_in_text_and_figure(compared, monkeypatch):
+    done, _ = compared
+    table = read_tsv(done.evaluation("group_tests")).query("reason.isna()")
+    assert (table["n_significant"] == 0).all()
+    notes = []
+    draw = brain_figures.slice_figure
+    monkeypatch.setattr(
+        brain_figures,
+        "slice_figure",
+        lambda *args, **options: notes.append(options["note"]) or draw(*args, **options),
+    )
+    found = groups.section(ReportContents(done), gallery.Gallery(done.path / "figures"))
+    assert set(notes) == {"No voxel is significant (family-wise p ≤ 0.05): no evidence of a difference."}
+    assert len(notes) == 2 * len(table)  # for the page and for narrow screens
+    assert all(item["figure"]["narrow"] for item in found["shown"])
+    section = done.report.read_text().split('<section id="groups"')[1].split("</section>")[0]
+    assert section.count("The colours show where |t| is largest, not a significant difference.") == len(table)
+
+
+def test_dropped_confounds_are_listed_once():
+    rows = [{"method": name, "dropped": "site: the same for all"} for name in ("LRP", "GradCAM", "image")]
+    assert groups.dropped_confounds(rows) == ["site: the same for all"]
+    rows[0]["dropped"] = "fold=1: follows from age"
+    assert groups.dropped_confounds(rows) == [
+        "fold 2: follows from age (LRP)",
+        "site: the same for all (GradCAM and Prepared images)",
+    ]
