@@ -325,6 +325,6 @@ def test_glass_brains_are_legible():
     with style():
         img = nib.Nifti1Image(values, AFFINE)
         names = METHODS[14][-3:]
-        shown, found = dict.fromkeys(names, [1e-6, -3e-6]), dict.fromkeys(names, [-3e-6])
+        shown, found = {name: [1e-6, -3e-6] for name in names}, {name: [-3e-6] for name in names}
         fig = drawn(regions.glass_brain_figure(dict.fromkeys(names, img), shown, found))
     assert_legible(fig)

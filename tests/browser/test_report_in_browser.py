@@ -7,6 +7,9 @@ import shutil
 
 import lab
 import pytest
+from report_runs import set_scores, set_size_difference
+
+from xai_brain.reporting.html_report import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 PHONE, DESKTOP = (390, 844), (1280, 800)
@@ -40,6 +43,37 @@ def test_verdict_and_figure_are_on_the_first_screen_and_nothing_is_clipped(opene
         assert page.evaluate(CLIPPED) == []
         assert watched.errors == []
         assert watched.external == []
+
+
+@pytest.mark.parametrize(
+    ("balanced", "warning"),
+    [((0.61, 0.52, 0.7), "The network is above chance, but"), ((0.6, 0.4, 0.7), "The evidence is weak")],
+)
+def test_verdict_of_five_methods_with_warnings_is_on_the_first_screen_of_a_phone(
+    opened, changed, balanced, warning
+):
+    set_scores(changed, auroc=(0.66, 0.55, 0.77), balanced_accuracy=balanced)
+    set_size_difference(changed, -0.2, 0.1)
+    path = write_report(changed)
+    with lab.chromium(*PHONE) as watched:
+        page = opened(watched, path)
+        text = page.locator(".verdict dl").inner_text()
+        assert warning in text
+        assert "Brain size may explain the performance" in text
+        assert "5 methods are above chance" in text
+        assert page.evaluate(BOTTOM, ".verdict figure img") <= PHONE[1]
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+        assert page.evaluate(CLIPPED) == []
+
+
+def test_t_maps_are_large_on_a_phone(opened, compared):
+    done, _ = compared
+    with lab.chromium(*PHONE) as watched:
+        page = opened(watched, done.report)
+        img = page.locator("#groups figure img").first
+        assert img.evaluate("img => img.currentSrc === img.parentElement.querySelector('source').srcset")
+        box = img.bounding_box()
+        assert box["height"] > box["width"]  # three slices in a line instead of seven
 
 
 @pytest.mark.parametrize("key", ["Enter", "Space", None])

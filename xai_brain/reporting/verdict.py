@@ -105,9 +105,9 @@ class Verdict:
         n_most = sum(estimate.value >= MOST for estimate in estimates)
         reach = "reaches" if n_most == 1 else "reach"
         return (
-            f"{above} of {n} methods are above chance at the known location, {n_most} of {n} {reach} {MOST:g} "
-            f"(relevance rank accuracy{chance}): highest {names[0]} {best.value:.2f}, lowest {names[-1]} "
-            f"{worst.value:.2f}."
+            f"{above} of {n} methods are above chance at the known location, {n_most} of {n} {reach} "
+            f"{MOST:g} (relevance rank accuracy{chance}): highest {names[0]} {best.value:.2f}, lowest "
+            f"{names[-1]} {worst.value:.2f}."
         )
 
     @property

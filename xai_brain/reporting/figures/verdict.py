@@ -32,7 +32,7 @@ def verdict_figure(
     """
     rows = [len(panel) for panel in panels.values()]
     if narrow:
-        heights = [0.62 + 0.25 * n for n in rows]
+        heights = [0.5 + 0.21 * n for n in rows]
         fig = Figure(figsize=(NARROW, sum(heights)), layout="constrained")
         axes = fig.subplots(len(rows), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     else:

@@ -24,9 +24,10 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
     figure = None
     if panels:
         styles = {**method_styles(contents.methods), SIZE: {"color": SOFT}}
-        wide, narrow = (
-            verdict_figures.verdict_figure(panels, styles, dots, narrow=each) for each in (False, True)
-        )
+        wide = verdict_figures.verdict_figure(panels, styles, dots)
+        # on a phone there is room for two panels, and the text contains the agreement
+        first = dict(list(panels.items())[:2])
+        narrow = verdict_figures.verdict_figure(first, styles, dots, narrow=True)
         figure = gallery.add("verdict", wide, narrow=narrow)
     return {"verdict": verdict, "figure": figure, "shown": SHOWN, "own_classes": has_own_classes(contents)}
 
