@@ -196,7 +196,12 @@ def test_a_confound_that_explains_the_difference_removes_it():
     assert row["p"] > 0.05
     assert (row["mean_a"], row["mean_b"]) == (raw["mean_a"], raw["mean_b"])  # not adjusted
     assert row["confounds"] == "icv"
-    assert messages == ["M, male minus female: confound fold dropped: the same for all"]
+    dropped = ["male minus female: confound fold dropped: the same for all"]
+    assert messages == dropped
+    messages.clear()
+    both = pd.concat([table, table.assign(method="N")])
+    compare_classes(both, ["female", "male"], confounds=["icv", "fold"], report=messages.append, **options)
+    assert messages == dropped  # once, not for each method
 
 
 def test_participants_without_a_confound_are_excluded_and_counted():

@@ -173,6 +173,7 @@ def compare_classes(
     Freedman & Lane 1983, J Bus Econ Stat 1:292. Winkler et al. 2014, NeuroImage 92:381.
     """
     found = []
+    messages: dict[str, None] = {}  # each once, although every method has the same confounds
     for method, rows in progress(list(table.groupby("method", sort=False))):
         for measure in measures:
             values, subjects, regions = subject_means(rows, measure)
@@ -189,13 +190,14 @@ def compare_classes(
                     if measure == measures[0]:
                         report(f"{method}, {b} minus {a}: regions are not compared: {error}")
                     continue
-                if measure == measures[0]:
-                    for message in design_messages(design):
-                        report(f"{method}, {b} minus {a}: {message}")
+                for message in design_messages(design):
+                    messages[f"{b} minus {a}: {message}"] = None
                 folds = known["fold"].to_numpy()[design.kept]
                 columns = _comparison(values[design.kept], design, folds, n_bootstrap, n_perm, random_state)
                 about = {"method": method, "measure": measure, **regions, "class_a": a, "class_b": b}
                 found.append(pd.DataFrame({**about, **columns}))
+    for message in messages:
+        report(message)
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["method", "measure", "q"])
 
 

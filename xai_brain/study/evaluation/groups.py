@@ -136,6 +136,7 @@ class Comparison:
         self.tests: list[dict[str, Any]] = []
         self.clusters: list[pd.DataFrame] = []
         self.results: dict[tuple[str, str], GroupTest] = {}
+        self.messages: set[str] = set()  # about confounds, that were logged
 
     def write(self) -> None:
         for method, rows in self.maps.groupby("method", sort=False):
@@ -284,8 +285,10 @@ class Comparison:
 
     def _log(self, row: dict[str, Any], design: Design) -> None:
         about = f"evaluate: {row['method']}, {row['comparison']}: "
-        for message in design_messages(design):
-            log(f"{about}{message}")
+        for message in design_messages(design):  # each once, although every method has the same confounds
+            if (text := f"{row['comparison']}: {message}") not in self.messages:
+                self.messages.add(text)
+                log(f"evaluate: {text}")
         if row["n_empty"]:
             log(f"{about}{row['n_empty']} participants excluded: their maps are empty")
         log(
