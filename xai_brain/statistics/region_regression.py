@@ -128,3 +128,29 @@ def bootstrap_differences(
     estimate = (np.linalg.pinv(columns)[0] @ values)[None]
     m = max(len(names), columns.shape[1])
     return estimate + (draws - estimate) * np.sqrt(n / max(n - m, 1))
+
+
+def bootstrap_means(
+    values: np.ndarray, blocks: np.ndarray, n_bootstrap: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Means over participants that are drawn with replacement within blocks.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_subjects, n_regions)
+    blocks : ndarray of shape (n_subjects,)
+    n_bootstrap : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of shape (n_bootstrap, n_regions)
+    """
+    counts = np.empty((n_bootstrap, len(values)))
+    for block in np.unique(blocks):
+        own = np.flatnonzero(blocks == block)
+        n = len(own)
+        drawn = multinomial_counts(n, n_bootstrap, rng)
+        # bootstrap samples underestimate the variance by (n - 1) / n
+        counts[:, own] = 1 + (drawn - 1) * np.sqrt(n / max(n - 1, 1))
+    return counts @ values / len(values)

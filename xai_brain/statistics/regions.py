@@ -15,9 +15,9 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from xai_brain.parallel.progress import ShowProgress
-from xai_brain.statistics.bootstrap import multinomial_counts, percentile_interval
+from xai_brain.statistics.bootstrap import percentile_interval
 from xai_brain.statistics.group_design import Design, GroupError, design_messages, make_design
-from xai_brain.statistics.region_regression import bootstrap_differences, permutation_test
+from xai_brain.statistics.region_regression import bootstrap_differences, bootstrap_means, permutation_test
 
 # Density in the units of the map, and what does not depend on a map's scale: its share of the whole map.
 MEASURES = ("mean", "mass_share")
@@ -229,32 +229,6 @@ def _comparison(
         "n_b": int((~first).sum()),
         "confounds": ", ".join(design.names),
     }
-
-
-def bootstrap_means(
-    values: np.ndarray, blocks: np.ndarray, n_bootstrap: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Means over participants that are drawn with replacement within blocks.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_subjects, n_regions)
-    blocks : ndarray of shape (n_subjects,)
-    n_bootstrap : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray of shape (n_bootstrap, n_regions)
-    """
-    counts = np.empty((n_bootstrap, len(values)))
-    for block in np.unique(blocks):
-        own = np.flatnonzero(blocks == block)
-        n = len(own)
-        drawn = multinomial_counts(n, n_bootstrap, rng)
-        # bootstrap samples underestimate the variance by (n - 1) / n
-        counts[:, own] = 1 + (drawn - 1) * np.sqrt(n / max(n - 1, 1))
-    return counts @ values / len(values)
 
 
 def top_regions(
