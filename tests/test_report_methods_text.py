@@ -206,7 +206,7 @@ def test_regions_without_voxels_are_counted_separately(compared, tmp_path):
     empty = table[table["index"] == 1].assign(index=9, region="elsewhere", n_voxels=0, mean=np.nan)
     write_tsv(pd.concat([table, empty]), run.evaluation("regions"))
     text = dict(methods_text(ReportContents(run)))["Regions"]
-    assert "computed in 2 regions of the atlas halves" in text
+    assert "computed in 2 regions of the atlas halves_dseg" in text
     assert "1 further region has no such voxel" in text
 
 

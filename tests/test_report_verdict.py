@@ -42,7 +42,7 @@ MAP_SECTIONS = ("maps", "subjects", "localization", "agreement")
             GOOD | {"balanced_accuracy": (0.61, 0.52, 0.7)},
             (0.1, 0.3),
             "Above chance, imprecisely",
-            "95 % interval of the balanced accuracy (0.52 to 0.70) begins at most 0.05 above chance (0.50)",
+            "95 % interval of the balanced accuracy, 0.52 to 0.70, begins at most 0.05 above chance (0.50)",
         ),
         (GOOD, (-0.1, 0.2), "Yes", "Brain size may explain the performance: brain size only reaches"),
     ],
@@ -64,14 +64,14 @@ def test_verdict_and_its_warning_in_every_section_of_maps(changed, undrawn, scor
 @pytest.mark.parametrize(
     ("auroc", "balanced", "learned", "words"),
     [
-        ((0.6, 0.45, 0.7), (0.55, 0.52, 0.6), "no", "AUROC, pooled (0.45 to 0.70) includes 0.50"),
-        ((0.3, 0.2, 0.41), (0.4, 0.3, 0.45), "no", "AUROC, pooled (0.20 to 0.41) is below 0.50"),
-        ((0.68, 0.55, 0.8), (0.6, 0.48, 0.7), "weak", "(0.48 to 0.70) is not above chance (0.50)"),
+        ((0.6, 0.45, 0.7), (0.55, 0.52, 0.6), "no", "AUROC (pooled), 0.45 to 0.70, includes 0.50"),
+        ((0.3, 0.2, 0.41), (0.4, 0.3, 0.45), "no", "AUROC (pooled), 0.20 to 0.41, is below 0.50"),
+        ((0.68, 0.55, 0.8), (0.6, 0.48, 0.7), "weak", "0.48 to 0.70, is not above chance (0.50)"),
         (
             (0.68, 0.55, 0.8),
             (0.63, 0.53, 0.73),
             "imprecise",
-            "(0.53 to 0.73) begins at most 0.05 above chance",
+            "0.53 to 0.73, begins at most 0.05 above chance",
         ),
         ((0.9, 0.8, 0.95), (0.85, 0.75, 0.9), "yes", ""),
         ((0.9, None, None), (0.85, None, None), "yes", ""),
@@ -204,15 +204,15 @@ def test_brain_size_is_not_advised_where_the_classes_are_made(changed, undrawn, 
 
 @pytest.fixture
 def calibrated(changed):
-    """A run without a known location, and a report card of planted effects with two of its methods."""
+    """A run without a known location, and a report card of planted effects with three of its methods."""
     without_truth(changed)
+    set_scores(changed, **GOOD)
     rows = []
-    for method, value in (("LRP", 0.6), ("GradCAM", 0.03)):
-        about = {"method": method, "kind": "method", "title": "", "n_subjects": 12}
+    values = [("LRP", "rra", 0.6), ("GradCAM", "rra", 0.03), ("GuidedGradCAM", "rra", 0.6)]
+    for method, metric, value in [*values, ("LRP", "parameter_randomization", 0.1)]:
+        about = {"method": method, "kind": "method", "metric": metric, "title": "", "n_subjects": 12}
         low, high = value - 0.01, value + 0.01
-        rows.append(
-            {**about, "metric": "rra", "value": value, "ci_low": low, "ci_high": high, "chance": 0.01}
-        )
+        rows.append({**about, "value": value, "ci_low": low, "ci_high": high, "chance": 0.01})
     card = pd.DataFrame(rows)[COLUMNS]
     write_tsv(card.assign(planted="atrophy, size 12"), changed.evaluation("calibration"))
     return changed
@@ -223,16 +223,17 @@ def test_results_of_planted_effects_are_stated_at_the_beginning_and_below_maps(c
     text = text_of(html)
     assert "validate the methods on planted effects" not in text.lower()
     first = text_of("</style>" + html.split('<section id="verdict"')[1].split("</section>")[0])
-    assert "On planted effects in this cohort: can be interpreted: LRP; with caution: GradCAM; " in first
     assert (
-        "not rated, because not in the report card: GuidedGradCAM, InputXGradient and GradientShap." in first
-    )
+        "On planted effects in this cohort: can be interpreted: LRP; with caution: GradCAM; not rated for "
+        "lack of metrics: GuidedGradCAM; not part of it, so not rated: InputXGradient and GradientShap."
+    ) in first
     notes = re.findall(r"On a planted effect in this cohort: (.*?) See ", text)
     assert len(notes) > len(METHODS)
     assert all(notes)
     assert "LRP ● 0.60 of its highest voxels inside the effect (chance 0.01)." in notes
-    assert any(note.startswith("GuidedGradCAM not rated, because the report card") for note in notes)
+    assert any(note.startswith("GradientShap not rated, because the report card") for note in notes)
     section = text_of("</style>" + html.split('<section id="calibration"')[1].split("</section>")[0])
+    assert "Not rated, because the report card lacks its location or its maps of random weights." in section
     assert "InputXGradient not rated – – Not rated, because the report card of planted effects" in section
 
 

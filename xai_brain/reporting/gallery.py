@@ -38,7 +38,7 @@ class Gallery:
         shown["width"] = round(fig.get_figwidth() * 96)
         shown["narrow"] = None
         if narrow is not None:
-            data = _palette(_rendered(narrow, "png", dpi=200)) if raster else _rendered(narrow, "svg")
+            data = _palette(_rendered(narrow, "png", dpi=150)) if raster else _rendered(narrow, "svg")
             shown["narrow"] = _embedded(kind, data)
         return shown
 

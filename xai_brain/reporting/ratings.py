@@ -17,6 +17,7 @@ MEANINGS = {
     "no": "○ should not be interpreted",
     "not rated": "not rated",
 }
+NO_METRICS = "not rated, because the report card lacks its location or its maps of random weights"
 NO_CARD = (
     "not rated, because the report card of planted effects has no maps of it with the settings of this run"
 )
@@ -54,8 +55,8 @@ class Rating:
     def reasons(self) -> str:
         """Sentences of the card, or why there are none."""
         if self.verdict is None:
-            return f"{NO_CARD[0].upper()}{NO_CARD[1:]}."
-        return " ".join(self.verdict.sentences)
+            return f"{NO_CARD.capitalize()}."
+        return reasons_of(self.verdict)
 
     @property
     def in_short(self) -> str:
@@ -68,6 +69,13 @@ class Rating:
         return (
             f"{self.mark} {value:.2f} of its highest voxels inside the effect (chance {chance:.2f})".strip()
         )
+
+
+def reasons_of(verdict: Verdict) -> str:
+    """Sentences of a report card about a method, and why it is not rated."""
+    missing = [f"{NO_METRICS.capitalize()}."]
+    unrated = verdict.kind != "baseline" and verdict.believe == "not rated"
+    return " ".join([*verdict.sentences, *missing * unrated])
 
 
 @lru_cache(maxsize=1)
@@ -91,15 +99,18 @@ def believed(contents: ReportContents) -> dict[str, str]:
     Returns
     -------
     dict of method to str
-        ``yes``, ``with care``, ``no`` or ``not rated``, of methods that depend on the network; empty without
-        a card.
+        ``yes``, ``with care``, ``no``, ``not rated`` (metrics are missing) or ``absent`` (from the card), of
+        methods that depend on the network; empty without a card.
     """
     card = contents.evaluation("report_card")
     if card is not None:
         found = {v.method: v.believe for v in verdicts(card[[name for name in COLUMNS if name in card]])}
-        rated = {method: found.get(method, "not rated") for method in contents.methods}
+        rated = {method: found.get(method, "absent") for method in contents.methods}
     else:
-        rated = {method: rating.believe for method, rating in calibration_of(contents).items()}
+        rated = {
+            method: rating.believe if rating.verdict is not None else "absent"
+            for method, rating in calibration_of(contents).items()
+        }
     return {method: believe for method, believe in rated.items() if explains_network(contents, method)}
 
 

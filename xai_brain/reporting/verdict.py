@@ -79,7 +79,7 @@ class Verdict:
         """``yes``, ``care``, ``no`` or ``unknown``."""
         if self.learned in ("no", "unknown"):
             return self.learned
-        rated = [believe for believe in self.believed.values() if believe != "not rated"]
+        rated = [believe for believe in self.believed.values() if believe not in ("not rated", "absent")]
         if rated and all(believe == "no" for believe in rated):
             return "no"
         found = [estimate.value >= MOST for estimate in self.ranking.values()]
@@ -117,7 +117,8 @@ class Verdict:
             "yes": "can be interpreted",
             "with care": "with caution",
             "no": "should not be interpreted",
-            "not rated": "not rated, because not in the report card",
+            "not rated": "not rated for lack of metrics",
+            "absent": "not part of it, so not rated",
         }
         groups = {word: [m for m, b in self.believed.items() if b == kind] for kind, word in words.items()}
         return "; ".join(f"{word}: {listed(methods)}" for word, methods in groups.items() if methods)
@@ -206,24 +207,26 @@ def rate_performance(title: str, auroc: Estimate | None, balanced: Estimate | No
     """
     if auroc is None:
         return "unknown", ""
+    first, _, kind = title.partition(", ")
+    named = f"{first} ({kind})" if kind else first
     if auroc.low is not None and auroc.low <= 0.5:
         limits = interval(auroc.low, auroc.high, 2)
         place = "includes 0.50" if auroc.high is None or auroc.high >= 0.5 else "is below 0.50"
         return "no", (
             "There is no evidence that the network is better than chance: the 95 % interval of the "
-            f"{title} ({limits}) {place}"
+            f"{named}, {limits}, {place}"
         )
     if balanced is None or balanced.low is None or balanced.chance is None:
         return "yes", ""
     limits = interval(balanced.low, balanced.high, 2)
     if balanced.low <= balanced.chance:
         return "weak", (
-            f"The evidence is weak: the 95 % interval of the {title} is above 0.50, but that of the balanced "
-            f"accuracy ({limits}) is not above chance ({balanced.chance:.2f})"
+            f"The evidence is weak: the 95 % interval of the {named} is above 0.50, but that of the balanced "
+            f"accuracy, {limits}, is not above chance ({balanced.chance:.2f})"
         )
     if balanced.low <= balanced.chance + MARGIN:
         return "imprecise", (
             "The network is above chance, but by little or imprecisely: the 95 % interval of the balanced "
-            f"accuracy ({limits}) begins at most {MARGIN:g} above chance ({balanced.chance:.2f})"
+            f"accuracy, {limits}, begins at most {MARGIN:g} above chance ({balanced.chance:.2f})"
         )
     return "yes", ""

@@ -12,7 +12,7 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import card as card_figures
 from xai_brain.reporting.figures.style import method_styles
 from xai_brain.reporting.gallery import Gallery
-from xai_brain.reporting.ratings import MEANINGS
+from xai_brain.reporting.ratings import MEANINGS, reasons_of
 from xai_brain.runs.directory import read_tsv
 
 POSITION, TITLE = 90, "Report card"
@@ -37,6 +37,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "metrics": [metric for metric in METRICS.values() if (table["metric"] == metric.name).any()],
         "n": table.groupby("metric")["n_subjects"].max().to_dict(),
         "meanings": MEANINGS,
+        "reasons": {verdict.method: reasons_of(verdict) for verdict in rated},
         "not_rated": [name for name in contents.methods if not (table["method"] == name).any()],
         "planted": contents.setting("planted.kind"),
         "rows": table.to_dict("records"),

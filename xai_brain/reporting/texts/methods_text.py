@@ -89,14 +89,14 @@ def participants(contents: ReportContents) -> str:
         "image": "each image's own brain mask or non-zero voxels",
         "template": "the brain of the MNI152 template",
     }.get(contents.setting("preprocessing.brain", ""))
-    sentences = [origin(contents) or "", f"{images} were {image_preparation(contents)}.", age]
-    sentences.append(earlier_preparation(contents))
+    sentences = [origin(contents) or "", f"{images} were {image_preparation(contents)}."]
     if brain:
         sentences.append(f"Values outside the brain ({brain}) were set to 0.")
     if contents.run.space.startswith("MNI"):
         sentences.append(
             "Each image was compared with the MNI152 template and with displaced and reoriented copies of it."
         )
+    sentences += [earlier_preparation(contents), age]
     if excluded := len(contents.quarantine):
         sentences.append(f"{excluded} input{' was' if excluded == 1 else 's were'} excluded.")
     return " ".join(filter(None, sentences))
