@@ -214,7 +214,7 @@ def test_participants_without_a_confound_are_excluded_and_counted():
         table, ["a", "b"], participants=participants, confounds=["age"], n_perm=20, report=messages.append
     )
     assert set(found["n_a"]) == set(found["n_b"]) == {5}
-    assert messages == ["M, b minus a: 2 participants excluded: 2 with no age"]
+    assert messages == ["b minus a: 2 participants excluded: 2 with no age"]
     nothing = compare_classes(table.replace({"class": {"b": "a"}}), ["a", "b"], report=messages.append)
     assert nothing.empty
     assert "M, b minus a: regions are not compared: 12 a, 0 b: at least 2" in messages[-1]
