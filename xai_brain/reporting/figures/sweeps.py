@@ -90,7 +90,7 @@ def curves_figure(curve: pd.DataFrame, smallest: pd.DataFrame) -> Figure:
         axes.set_title(
             "The network: test AUROC"
             if network
-            else shortened(method + (" (baseline)" * (kinds[method] == "baseline")), 30),
+            else shortened(method + (" (baseline)" * (kinds[method] == "baseline")), 28),
             fontsize=8.5,
             color=BASELINE if kinds[method] == "baseline" else INK,
         )
