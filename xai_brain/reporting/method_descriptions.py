@@ -10,7 +10,11 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.texts.references import short_citation
 from xai_brain.runs.directory import read_json
 
-SHORTER = {"kan2020_perturbation": "kan2020", "area_constrained_perturbation": "area_constrained"}
+OTHER_NAMES = {  # files of settings that are not named after their class
+    "kan2020_perturbation": "kan2020",
+    "area_constrained_perturbation": "area_constrained",
+    "hi_res_cam": "hires_cam",
+}
 # maps for comparison that do not depend on the network
 BASELINE_MAPS = ("RandomMap", "Intensity", "Edges", "MeanDifference", "TMap")
 
@@ -53,7 +57,7 @@ def _describe(contents: ReportContents, name: str) -> dict[str, Any]:
 def setting_name(kind: str) -> str:
     """Name that a user types for a method whose label is its class: ``grad_cam`` for ``GradCAM``."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
-    return SHORTER.get(snake, snake)
+    return OTHER_NAMES.get(snake, snake)
 
 
 def _without_target(parameters: dict[str, Any]) -> dict[str, Any]:
