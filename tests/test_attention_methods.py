@@ -11,7 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 from transformer_networks import GRID, NETWORKS, PATCH, SmallViT, network, swin
 
-from xai_brain.attribution import AttentionRelevance, AttentionRollout, AttnLRP, ClassScore, TokenGradCAM
+from xai_brain.attribution import (
+    AttentionRelevance,
+    AttentionRollout,
+    AttnLRP,
+    ClassScore,
+    TokenGradCAM,
+    memory,
+)
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.protocol import Method, method_info
 from xai_brain.attribution.transformers.attention_weights import read_attention
@@ -314,6 +321,21 @@ def test_flash_attention_of_monai_is_read(inputs):
         expected = make(model).attribute(inputs, 1)
         torch.testing.assert_close(make(flash).attribute(inputs, 1), expected, rtol=1e-3, atol=1e-6)
         assert expected.abs().sum() > 0
+
+
+@pytest.mark.parametrize("method", ["AttentionRollout", "AttentionRelevance", "AttnLRP"])
+def test_memory_of_attention_weights_counts(method, inputs, monkeypatch):
+    """Fused attention keeps no weights: the size of a chunk follows the pass that is explained."""
+    model = SmallViT(patch=(1, 2, 2), width=8, depth=1).eval()  # 673 tokens
+    weights = 2 * 673**2 * 4
+    monkeypatch.setitem(memory.MAX_BYTES, "cpu", 3 * weights)
+    plain = memory.volumes_that_fit(model, inputs[:1])
+    sizes = []
+    run = memory.Chunks.run
+    monkeypatch.setattr(memory.Chunks, "run", lambda self, *args: (sizes.append(self.size), run(self, *args)))
+    METHODS[method](model).attribute(inputs[:1], 1)
+    assert sizes == [1]
+    assert plain > 1
 
 
 # -- the contract of all methods ---------------------------------------------------------------------

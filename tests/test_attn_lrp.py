@@ -10,12 +10,13 @@ from scipy import ndimage
 from test_attention_methods import TwoTokens, softmax, two_voxels
 from torch import nn
 from torch.nn import functional as F
-from transformer_networks import NETWORKS, SmallViT, network, swin
+from transformer_networks import NETWORKS, SmallViT, SwinUNETREncoder, network, swin
 
 from xai_brain.attribution import LRP, AttnLRP, InputXGradient, Saliency, TokenGradCAM
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.outputs import select_outputs
 from xai_brain.attribution.relevance.transformer_rules import TransformerRelevanceRules
+from xai_brain.attribution.transformers.patches import find_patches
 
 
 def test_two_tokens_by_hand():
@@ -241,6 +242,24 @@ def test_grad_cam_on_tokens_of_a_named_layer_before_the_shift(inputs):
     assert bool(maps.isfinite().all())
     with pytest.raises(AttributionError, match=r"layer 'head' gives tokens.*use GradCAM"):
         TokenGradCAM(model, "head").attribute(inputs, 1)
+
+
+def test_the_encoder_of_swin_unetr():
+    """Windows of 7 tokens do not divide the grid: padded tokens belong to no voxel."""
+    torch.manual_seed(0)
+    model, volumes = SwinUNETREncoder().eval(), normal(2, 1, 32, 36, 64)
+    for method in (AttnLRP(model), TokenGradCAM(model)):
+        maps = method.attribute(volumes, 1)
+        assert maps.shape == volumes.shape
+        assert maps.abs().sum() > 0
+    grid = find_patches(model, volumes[:1], "a method")
+    assert grid.order.shape == (16, 18, 32)
+    assert grid.size == (2, 2, 2)
+    assert grid.first == (0.5, 0.5, 0.5)
+    with pytest.raises(AttributionError, match=r"AttnLRP has no rule for the normalisation .*InstanceNorm3d"):
+        AttnLRP(SwinUNETREncoder(use_v2=True).eval()).attribute(volumes, 1)
+    with pytest.raises(AttributionError, match=r"Grad-CAM on tokens cannot place tokens in the volume"):
+        TokenGradCAM(SwinUNETREncoder(use_v2=True).eval()).attribute(volumes, 1)
 
 
 @pytest.mark.parametrize("make", [AttnLRP, TokenGradCAM])

@@ -94,6 +94,21 @@ class SwinClassifier(nn.Module):
         return swin.proj_out(x, True)
 
 
+class SwinUNETREncoder(nn.Module):
+    """Mean of the last features of the encoder of SwinUNETR, and a linear layer."""
+
+    def __init__(self, **kwargs):
+        super().__init__()
+        pytest.importorskip("einops")
+        from monai.networks.nets import SwinUNETR
+
+        self.encoder = SwinUNETR(1, 2, feature_size=12, **kwargs).swinViT
+        self.head = nn.Linear(12 * 16, 2)
+
+    def forward(self, x):
+        return self.head(self.encoder(x)[-1].mean((2, 3, 4)))
+
+
 NETWORKS = {
     "class token": lambda: SmallViT(),
     "mean token": lambda: SmallViT(class_token=False),

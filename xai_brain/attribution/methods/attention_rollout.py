@@ -7,11 +7,12 @@ from torch import nn
 
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import check_volumes
-from xai_brain.attribution.memory import in_chunks
+from xai_brain.attribution.memory import in_chunks, volumes_that_fit
 from xai_brain.attribution.model_state import CachedCheck, preserved
 from xai_brain.attribution.outputs import check_targets
 from xai_brain.attribution.protocol import MethodInfo
-from xai_brain.attribution.transformers.attention_weights import read_attention
+from xai_brain.attribution.transformers.attention_weights import AttentionReader, read_attention
+from xai_brain.attribution.transformers.explicit_attention import UnderRules
 from xai_brain.attribution.transformers.tokens import find_tokens, heads
 
 
@@ -46,6 +47,7 @@ class AttentionRollout:
     def __init__(self, model: nn.Module):
         self.model = model
         self._tokens = CachedCheck(find_tokens)
+        self._explicit = UnderRules(model, lambda _: AttentionReader())
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -63,4 +65,5 @@ class AttentionRollout:
                     row = row / 2 + row @ mean / 2
                 return tokens.volume(row[:, 0])
 
-            return in_chunks(self.model, inputs, target, explain)
+            chunk_size = volumes_that_fit(self._explicit, inputs[:1].detach())
+            return in_chunks(self.model, inputs, target, explain, chunk_size)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import check_volumes
+from xai_brain.attribution.memory import volumes_that_fit
 from xai_brain.attribution.model_state import CachedCheck, preserved
 from xai_brain.attribution.operations import check_logits, check_operations
 from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.relevance.conservation import conserved_relevance
 from xai_brain.attribution.relevance.rules import ALLOWED
 from xai_brain.attribution.relevance.transformer_rules import TransformerRelevanceRules
+from xai_brain.attribution.transformers.explicit_attention import UnderRules
 
 
 class AttnLRP:
@@ -69,6 +73,7 @@ class AttnLRP:
         self.model, self.gamma, self.gamma_linear = model, gamma, gamma_linear
         self.epsilon, self.chunk_size = epsilon, chunk_size
         self._shapes = CachedCheck(_check)
+        self._explicit = UnderRules(model, lambda volume: _rules(volume, gamma, gamma_linear, epsilon, []))
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -77,11 +82,12 @@ class AttnLRP:
         with preserved(self.model):
             settings = (self.gamma, self.gamma_linear, self.epsilon)
             shapes = self._shapes.result_for(self.model, inputs, *settings)
+            chunk_size = self.chunk_size or volumes_that_fit(self._explicit, inputs[:1].detach())
 
         def rules(constants: torch.Tensor) -> TransformerRelevanceRules:
             return TransformerRelevanceRules(constants, *settings, shapes)
 
-        return conserved_relevance("AttnLRP", self.model, inputs, target, rules, self.chunk_size)
+        return conserved_relevance("AttnLRP", self.model, inputs, target, rules, chunk_size)
 
 
 def _check(
@@ -89,7 +95,11 @@ def _check(
 ) -> list[torch.Size]:
     """Shapes for one volume, of a network of which all operations have a rule."""
     shapes: list[torch.Size] = []
-    one = inputs.new_ones(1, requires_grad=True)
-    rules = TransformerRelevanceRules(one, gamma, gamma_linear, epsilon, shapes)
+    rules = _rules(inputs, gamma, gamma_linear, epsilon, shapes)
     check_operations(model, inputs[:1], "AttnLRP", ALLOWED, rules)
     return shapes
+
+
+def _rules(inputs: torch.Tensor, *settings: Any) -> TransformerRelevanceRules:
+    """Rules for a pass with one volume."""
+    return TransformerRelevanceRules(inputs.new_ones(1, requires_grad=True), *settings)

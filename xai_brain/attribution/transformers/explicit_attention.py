@@ -6,9 +6,11 @@ products and a softmax, which are the same function.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from xai_brain.attribution.model_state import AttributionError
@@ -30,6 +32,27 @@ class ExplicitAttention(Rules):
             return super().__torch_function__(func, types, args, kwargs)
         with self:
             return steps(*args, **(kwargs or {}))
+
+
+class UnderRules(nn.Module):
+    """A network to which rules apply, for which the memory of a pass is measured.
+
+    Attention that is computed step by step keeps its weights and needs more memory than a fused function.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    rules : callable of a batch
+        Gives the rules.
+    """
+
+    def __init__(self, model: nn.Module, rules: Callable[[torch.Tensor], Rules]):
+        super().__init__()
+        self.model, self.rules = model, rules
+
+    def forward(self, volumes: torch.Tensor) -> torch.Tensor:
+        with self.rules(volumes):
+            return self.model(volumes)
 
 
 def scaled_dot_product_attention(
