@@ -16,6 +16,7 @@ from xai_brain.attribution import (
     AttentionRollout,
     AttnLRP,
     ClassScore,
+    Saliency,
     TokenGradCAM,
     memory,
 )
@@ -400,6 +401,31 @@ def test_rollout_sums_to_one_and_relevance_is_not_negative(inputs):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_maps_scale_with_the_output(method, inputs):
+    model = network("class token")
+    maps = METHODS[method](model).attribute(inputs, 1)
+    with torch.no_grad():
+        model.head.weight.mul_(2)
+        model.head.bias.mul_(2)
+    factor = 1 if method == "AttentionRollout" else 2
+    doubled = METHODS[method](model).attribute(inputs, 1)
+    torch.testing.assert_close(doubled, factor * maps, rtol=1e-3, atol=1e-4 * float(maps.abs().max()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_follow_patches_that_are_moved(method, inputs):
+    """Without position embeddings, the order of patches has no effect on the output."""
+    model = network("mean token")
+    nn.init.zeros_(model.positions)
+    explain = METHODS[method](model)
+    maps, moved = explain.attribute(inputs, 1), explain.attribute(inputs.roll(3, 2), 1)
+    centres = maps[:, :, 1::3]  # along the first axis; between them, values are interpolated
+    torch.testing.assert_close(
+        moved[:, :, 1::3], centres.roll(1, 2), rtol=1e-3, atol=1e-4 * float(maps.abs().max())
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_several_channels(method):
     model = SmallViT(n_channels=2).eval()
     inputs = torch.randn(2, 2, *SHAPE)
@@ -447,6 +473,13 @@ def test_other_networks_are_refused_by_name(method, case, inputs):
     with pytest.raises(AttributionError, match=reason) as error:
         METHODS[method](make().eval()).attribute(inputs, 0)
     assert "\n" not in str(error.value)
+
+
+def test_cross_attention_is_explained_by_relevance(inputs):
+    model = CrossAttention().eval()
+    maps = AttnLRP(model).attribute(inputs, 0)  # which checks conservation
+    gradient = Saliency(model).attribute(inputs, 0)
+    assert torch.equal(maps != 0, gradient != 0)
 
 
 @pytest.mark.parametrize("method", [*OF_TOKENS, "TokenGradCAM"])
