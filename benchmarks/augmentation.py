@@ -16,7 +16,7 @@ import time
 import numpy as np
 import torch
 
-from xai_brain import compose, train
+from xai_brain import compose
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.cache import default_cache_dir
 from xai_brain.io.nifti import get_grid, template_brain_mask
@@ -24,6 +24,7 @@ from xai_brain.models.calibrated import channels_last
 from xai_brain.models.networks.kan2020 import Kan2020
 from xai_brain.parallel.memory import keep_freed_memory
 from xai_brain.runs.directory import read_json
+from xai_brain.stages.train import train
 
 GRID, BATCH_SIZE, THREADS = "t1w_58x70x58", 8, 2
 

@@ -28,11 +28,12 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-from xai_brain import compose, train
+from xai_brain import compose
 from xai_brain.data.raw.heads import ACPC_MM
 from xai_brain.models.calibrated import read_checkpoint
 from xai_brain.runs.directory import read_tsv
 from xai_brain.stages.predict import predict
+from xai_brain.stages.train import train
 from xai_brain.study.training.predict_settings import predict_settings
 
 

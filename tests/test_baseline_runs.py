@@ -11,7 +11,7 @@ import torch
 from conftest import SMALL
 from test_baselines import cohort_of_volumes
 
-from xai_brain import RunDirectory, compose, train
+from xai_brain import RunDirectory, compose
 from xai_brain.config.checks import read_config
 from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
@@ -21,6 +21,7 @@ from xai_brain.models.networks.sfcn import SFCN
 from xai_brain.models.networks.slices2d import SlabNet, calibrated_votes, vote
 from xai_brain.runs.directory import read_json, read_tsv, update_metrics
 from xai_brain.stages.baselines import baselines
+from xai_brain.stages.train import train
 from xai_brain.statistics.classification import auroc
 from xai_brain.study.participants import prepared_cohort, same_cohort
 from xai_brain.study.training.fit_baselines import fit_classifier

@@ -11,7 +11,7 @@ import torch
 from conftest import SMALL, add_subject
 from omegaconf import OmegaConf
 
-from xai_brain import RunDirectory, compose, evaluate, explain, report, train
+from xai_brain import RunDirectory, compose
 from xai_brain.config.checks import read_config
 from xai_brain.config.saved import saved_settings, settings_to_save, stage_settings
 from xai_brain.data.augmentation import Augmentation
@@ -19,6 +19,10 @@ from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.io.problems import DataError
 from xai_brain.models.fitting import fit_fold
 from xai_brain.runs.directory import read_json, read_tsv
+from xai_brain.stages.evaluate import evaluate
+from xai_brain.stages.explain import explain
+from xai_brain.stages.report import report
+from xai_brain.stages.train import train
 from xai_brain.statistics.classification import classification_metrics
 from xai_brain.study.training.folds import split_prepared_fold
 from xai_brain.viewer.catalogue import RunCatalogue

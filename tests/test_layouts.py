@@ -458,8 +458,9 @@ def test_the_whole_tree_is_found(tmp_path, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "bids"])
 def test_every_layout_reaches_a_trained_model(tmp_path, name):
-    from xai_brain import BrainClassifier, compose, train
+    from xai_brain import BrainClassifier, compose
     from xai_brain.runs.directory import read_tsv
+    from xai_brain.stages.train import train
 
     layout, make = LAYOUTS[name]
     root = tmp_path / "cohort"

@@ -120,8 +120,17 @@ def test_typical_scores_of_the_classes_are_near_the_ends_of_the_scale():
             ((leaf - scale[2 - 2 * k, 0]) / scale[2 - 2 * k, 1]).sigmoid().sum(), leaf
         )
         torch.testing.assert_close(slope.ravel(), expected[0])
-    without = ScoreScale(engine, None).of(torch.tensor([0]))
-    assert on_scale(torch.tensor([0.7]), torch.ones(1, 1, 1, 1, 1), without)[0] == torch.tensor(0.7).sigmoid()
+
+
+def test_without_a_reference_the_image_and_its_replacement_are_the_ends_of_the_scale():
+    engine = BatchedScorer(ClassScore(BoxDetector(), "logit"))
+    images, targets = subjects(), torch.ones(len(subjects()), dtype=torch.long)
+    replaced = torch.zeros_like(images)
+    scale = ScoreScale(engine, None).of_images(images, replaced, targets)
+    for volumes, expected in ((images, 0.95), (replaced, 0.05)):
+        scores = engine.scores(volumes, targets)
+        value, _ = on_scale(scores, torch.ones(len(images), 1, 1, 1, 1), scale)
+        assert torch.allclose(value, torch.full_like(value, expected), atol=1e-4)
 
 
 def test_whether_a_network_gives_probabilities_is_found_from_its_outputs():

@@ -13,11 +13,12 @@ import pytest
 from conftest import SMALL, in_another_process, map_of
 from omegaconf import OmegaConf
 
-from xai_brain import compose, explain, run
+from xai_brain import compose, run
 from xai_brain.cli import main
 from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import WriteError, file_hash, write_atomic
+from xai_brain.stages.explain import explain
 from xai_brain.study.training import cross_validation as train_stage
 
 

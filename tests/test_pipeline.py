@@ -14,7 +14,7 @@ import torch
 from conftest import SMALL, add_subject
 from omegaconf import OmegaConf
 
-from xai_brain import BrainClassifier, compose, evaluate, explain, report, run, train
+from xai_brain import BrainClassifier, compose, run
 from xai_brain.config.checks import read_config
 from xai_brain.config.saved import saved_settings
 from xai_brain.config.setting import ConfigError
@@ -22,6 +22,10 @@ from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import GRIDS
 from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import read_json, read_tsv, sidecar, write_json
+from xai_brain.stages.evaluate import evaluate
+from xai_brain.stages.explain import explain
+from xai_brain.stages.report import report
+from xai_brain.stages.train import train
 
 METHODS = ("GradCAM", "GuidedBackprop", "MeaningfulPerturbation")
 

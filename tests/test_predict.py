@@ -11,14 +11,18 @@ import pytest
 import torch
 from conftest import SMALL
 
-from xai_brain import BrainClassifier, RunDirectory, compose, evaluate, explain, report, train
+from xai_brain import BrainClassifier, RunDirectory, compose
 from xai_brain.attribution import ClassScore, GradCAM
 from xai_brain.cli import main
 from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.problems import DataError
 from xai_brain.runs.directory import read_json, read_tsv, sidecar
+from xai_brain.stages.evaluate import evaluate
+from xai_brain.stages.explain import explain
 from xai_brain.stages.predict import predict
+from xai_brain.stages.report import report
+from xai_brain.stages.train import train
 from xai_brain.study.training.predict_settings import predict_settings
 
 

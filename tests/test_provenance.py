@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from conftest import COARSE, COARSE_SHAPE, fake_brain
 
-from xai_brain import compose, train
+from xai_brain import compose
 from xai_brain.cli import main
 from xai_brain.io.atomic import file_hash
 from xai_brain.runs.directory import read_json
+from xai_brain.stages.train import train
 
 N_IMAGES = 12
 SETTINGS = ["data=table", "data.space=MNI152", "preprocessing=t1w_4mm"]

@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 from synthetic_heads import BACKGROUNDS, synthetic_head, with_background
 
-from xai_brain import compose, explain, train
+from xai_brain import compose
 from xai_brain.cli import main
 from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data.preprocessing import preprocess_t1w
@@ -24,6 +24,8 @@ from xai_brain.data.raw import heads as raw_heads
 from xai_brain.data.raw.heads import ACPC_MM, align_to_mni, correct_bias, extract_brain, in_mni, in_native
 from xai_brain.io.nifti import Grid, ImageError, get_grid, load_img, resample_to_grid, template_brain_mask
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
+from xai_brain.stages.explain import explain
+from xai_brain.stages.train import train
 from xai_brain.study.participants import prepared_cohort
 from xai_brain.study.training.predict_settings import predict_settings
 

@@ -11,13 +11,15 @@ import pandas as pd
 import pytest
 from conftest import SMALL
 
-from xai_brain import RunDirectory, compose, evaluate, report, run
+from xai_brain import RunDirectory, compose, run
 from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
 from xai_brain.metrics.report_card import COLUMNS, report_card, verdicts
 from xai_brain.metrics.table import METRICS, REQUIREMENTS, Metric, missing_requirements, select_metrics
 from xai_brain.reporting.figures.card import card_figure, goodness
 from xai_brain.runs.directory import read_tsv
+from xai_brain.stages.evaluate import evaluate
+from xai_brain.stages.report import report
 from xai_brain.study.evaluation.metrics import choose_subjects
 from xai_brain.study.training.permuted import permute_labels
 

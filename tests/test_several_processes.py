@@ -17,7 +17,7 @@ from conftest import SHAPE, ToyNet
 from killed_runs import SETTINGS
 from torch import nn
 
-from xai_brain import compose, train
+from xai_brain import compose
 from xai_brain.cli import main
 from xai_brain.config.setting import ConfigError
 from xai_brain.data.augmentation import Augmentation
@@ -28,6 +28,7 @@ from xai_brain.models.process_group import check_processes
 from xai_brain.models.trainer_setup import check_trainer_arguments
 from xai_brain.models.training_callbacks import TrainingError
 from xai_brain.runs.directory import RunDirectory, read_tsv
+from xai_brain.stages.train import train
 
 
 class NetWithoutNorm(ToyNet):

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from killed_runs import SETTINGS, compare
 
-from xai_brain import compose, evaluate, explain, run, validate
+from xai_brain import compose, run
 from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
 from xai_brain.parallel.locks import run_exclusive, run_shared
 from xai_brain.parallel.shards import read_shard, select_shard
 from xai_brain.runs.directory import read_tsv
+from xai_brain.stages.evaluate import evaluate
+from xai_brain.stages.explain import explain
+from xai_brain.stages.validate import validate
 from xai_brain.tools.sweep import plan_sweep
 
 

@@ -21,6 +21,7 @@ from xai_brain.io.problems import DataError
 from xai_brain.io.tables import numbers
 from xai_brain.models.calibrated import read_checkpoint
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
+from xai_brain.stages.train import train
 from xai_brain.statistics.bootstrap import bootstrap_mean
 from xai_brain.statistics.classification import brier_score
 from xai_brain.task.build import build_task, task_of_table
@@ -209,7 +210,7 @@ def test_settings_that_need_classes_are_refused_before_any_work(setting):
 def test_a_reference_without_classes_has_no_counterfactual(trained):
     settings = ["attribution=[meaningful_perturbation_quick]", f"run_dir={trained.path.parent / 'other'}"]
     with pytest.raises(ConfigError, match=r"MeaningfulPerturbation: the reference has no classes to compare"):
-        xb.train(xb.compose("train", [*SETTINGS, *settings]))
+        train(xb.compose("train", [*SETTINGS, *settings]))
 
 
 def test_new_participants_are_predicted_with_a_new_task(trained, tmp_path):

@@ -7,12 +7,14 @@ import shutil
 import numpy as np
 import pytest
 
-from xai_brain import compose, report, validate
+from xai_brain import compose
 from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.metrics.mask_validation import CONDITION
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
+from xai_brain.stages.report import report
+from xai_brain.stages.validate import validate
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.participants import prepared_cohort, same_cohort
 from xai_brain.study.training.folds import split_prepared_fold

@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import in_another_process, map_of
 
-from xai_brain import report
 from xai_brain.cli import main
 from xai_brain.config.saved import stage_settings
 from xai_brain.io.atomic import file_hash
 from xai_brain.runs.directory import read_json, read_tsv, sidecar, write_json
+from xai_brain.stages.report import report
 from xai_brain.study import report_page as report_stage
 from xai_brain.study.explanation.batches import Batch, _seed_of
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xai_brain.attribution.methods.meaningful_perturbation import (
         MeaningfulPerturbation as MeaningfulPerturbation,
     )
+    from xai_brain.attribution.network_outputs import SegmentationTarget as SegmentationTarget
     from xai_brain.attribution.reference import Reference as Reference
     from xai_brain.config.compose import compose as compose
     from xai_brain.config.planted_effect import PlantedEffect as PlantedEffect
@@ -24,18 +25,14 @@ if TYPE_CHECKING:
     from xai_brain.parallel.verbosity import set_verbosity as set_verbosity
     from xai_brain.runs.directory import RunDirectory as RunDirectory
     from xai_brain.runs.provenance import versions as versions
-    from xai_brain.stages.evaluate import evaluate as evaluate
-    from xai_brain.stages.explain import explain as explain
-    from xai_brain.stages.report import report as report
     from xai_brain.stages.run import run as run
-    from xai_brain.stages.train import train as train
-    from xai_brain.stages.validate import validate as validate
     from xai_brain.statistics.colour_scale import ColourScale as ColourScale
     from xai_brain.study.card import ReportCard as ReportCard
     from xai_brain.study.card import report_card as report_card
     from xai_brain.study.cohort import Cohort as Cohort
     from xai_brain.study.cohort import load_cohort as load_cohort
     from xai_brain.study.cross_validate import cross_validate as cross_validate
+    from xai_brain.study.given.explain import explain as explain
     from xai_brain.study.maps import Maps as Maps
     from xai_brain.study.maps import open_maps as open_maps
     from xai_brain.study.study import Study as Study
@@ -56,11 +53,11 @@ _HOMES = {
     "ReportCard": "study.card",
     "RunDirectory": "runs.directory",
     "SliceViewer": "viewer.slice_viewer",
+    "SegmentationTarget": "attribution.network_outputs",
     "Study": "study.study",
     "compose": "config.compose",
     "cross_validate": "study.cross_validate",
-    "evaluate": "stages.evaluate",
-    "explain": "stages.explain",
+    "explain": "study.given.explain",
     "load_atlas": "atlas.atlas",
     "load_cohort": "study.cohort",
     "load_participants": "data.participants",
@@ -68,12 +65,9 @@ _HOMES = {
     "open_maps": "study.maps",
     "open_study": "study.study",
     "preprocess_t1w": "data.preprocessing",
-    "report": "stages.report",
     "report_card": "study.card",
     "run": "stages.run",
     "set_verbosity": "parallel.verbosity",
-    "train": "stages.train",
-    "validate": "stages.validate",
     "versions": "runs.provenance",
 }
 __all__ = sorted(_HOMES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
@@ -10,6 +10,9 @@ from torch import fx, nn
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.task.build import build_task
 from xai_brain.task.protocol import Task
+
+if TYPE_CHECKING:
+    from xai_brain.attribution.network_outputs import OutputKind
 
 
 class ClassScore(nn.Module):
@@ -23,8 +26,8 @@ class ClassScore(nn.Module):
         One of the task's outputs, for classification logit, logit_difference or probability.
         ``logit_difference`` is the logit minus the mean of the other classes' logits: it is the same
         quantity for all participants, whatever was predicted.
-    task : Task, optional
-        Default: classification.
+    task : Task or OutputKind, optional
+        Meaning of the model's outputs; default: classification.
 
     Raises
     ------
@@ -33,14 +36,16 @@ class ClassScore(nn.Module):
         difference nor a softmax.
     """
 
-    def __init__(self, model: nn.Module, output: str = "logit", task: Task | None = None):
+    def __init__(self, model: nn.Module, output: str = "logit", task: Task | OutputKind | None = None):
         super().__init__()
         self.model, self.output, self.task = model, output, task or build_task()
         if output not in self.task.outputs:
             raise ValueError(f"output={output!r}: one of {', '.join(self.task.outputs)}")
+        # only outputs of which there is one for each class are compared with each other
+        self.compared = "logit_difference" in self.task.outputs and output != "logit"
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        outputs = check_outputs_of(self.model(inputs), self.output)
+        outputs = check_outputs_of(self.model(inputs), self.output, self.compared)
         return self.task.explained_output(outputs, self.output)
 
 
@@ -62,15 +67,15 @@ def check_outputs(outputs: Any) -> torch.Tensor:
     )
 
 
-def check_outputs_of(outputs: Any, output: str) -> torch.Tensor:
-    """Refuse outputs of which `output` cannot be computed.
+def check_outputs_of(outputs: Any, output: str, compared: bool) -> torch.Tensor:
+    """Refuse outputs of which `output` cannot be computed; `compared`: it compares several classes.
 
     Raises
     ------
     AttributionError
     """
     outputs = check_outputs(outputs)
-    if output in ("logit_difference", "probability") and outputs.shape[1] == 1:
+    if compared and outputs.shape[1] == 1:
         raise AttributionError(
             f"the network returns one logit: output={output!r} needs one logit per class, (N, n_classes) "
             "with n_classes of at least 2; use output='logit', or a network with two outputs"

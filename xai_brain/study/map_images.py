@@ -15,14 +15,15 @@ from xai_brain.config.build import valid_choice
 from xai_brain.config.saved import open_settings
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
-from xai_brain.io.nifti import load_img
-from xai_brain.runs.directory import RunDirectory, read_json, sidecar
+from xai_brain.io.nifti import is_mni152, load_img
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 from xai_brain.runs.seeds import counted_from_one
+from xai_brain.statistics.bootstrap import bootstrap_mean
 from xai_brain.study.run_images import map_values
 
 
 class MapImages:
-    """Attribution maps of the participants of a study, in MNI152 space; see `xai_brain.Maps`.
+    """Attribution maps of participants; see `xai_brain.Maps`.
 
     Parameters
     ----------
@@ -52,12 +53,15 @@ class MapImages:
         self._rows = self._rows[self._rows["method"].isin(self.methods)].reset_index(drop=True)
         self.seeds: list[int] = sorted(int(seed) for seed in self._rows["seed"].unique())
         self.participants: list[str] = sorted(self._rows["participant_id"].unique())
+        predictions = read_tsv(self._run.predictions) if self._run.predictions.exists() else ()
+        self._in_folds = "fold" in predictions
 
     @property
     def table(self) -> pd.DataFrame:
         """One row per map.
 
-        Columns: participant_id, session_id (may be empty), seed, fold (from 1), label (true class), method,
+        Columns: participant_id, session_id (may be empty), seed, fold (from 1; 0 for a network that was not
+        trained in folds), label (true class), method,
         path; and from the sidecars: explained (class), probability (of that class), output and empty.
 
         Examples
@@ -73,11 +77,17 @@ class MapImages:
         }
         contents = [read_json(sidecar(path)) for path in self._rows["path"]]
         more = {name: [content.get(key) for content in contents] for name, key in columns.items()}
-        fold = counted_from_one(self._rows["fold"])
+        fold = counted_from_one(self._rows["fold"]) if self._in_folds else 0
         return self._rows.drop(columns="file_state").assign(fold=fold, **more)
 
     def img(
-        self, participant_id: str, method: str, *, session_id: str | None = None, seed: int | None = None
+        self,
+        participant_id: str,
+        method: str,
+        *,
+        session_id: str | None = None,
+        seed: int | None = None,
+        channel: str | None = None,
     ) -> nib.Nifti1Image:
         """Map of one participant.
 
@@ -89,11 +99,13 @@ class MapImages:
             Needed for a participant with several sessions.
         seed : int, optional
             Default: the mean over all seeds.
+        channel : str, optional
+            One of `channels`; default: the sum over all channels.
 
         Returns
         -------
         nibabel.Nifti1Image
-            float32, shape (X, Y, Z); raw, signed values; the affine maps voxels to MNI152 mm.
+            float32, shape (X, Y, Z); raw, signed values; the affine maps voxels to mm.
 
         Raises
         ------
@@ -106,9 +118,50 @@ class MapImages:
         (46, 55, 46)
         """
         rows = self._rows_of_participant(participant_id, session_id, self._select(method, seed))
-        if len(rows) == 1:
-            return load_img(rows["path"].iloc[0])
-        return self._as_img(mean_of_maps(rows["path"]), rows["path"].iloc[0])
+        paths = rows["path"]
+        if channel is not None:
+            valid_choice("channel", channel, self.channels)
+            paths = paths.map(lambda path: path_of_channel(path, method, channel))
+        if len(paths) == 1:
+            return load_img(paths.iloc[0])
+        return self._as_img(mean_of_maps(paths), paths.iloc[0])
+
+    @property
+    def channels(self) -> list[str]:
+        """Names of the channels of the inputs; empty for maps of one channel."""
+        names = read_json(sidecar(self._rows["path"].iloc[0])).get("Channels") or []
+        return list(names) if len(names) > 1 else []
+
+    def channel_shares(self) -> pd.DataFrame:
+        """Share of every channel in the sum of the absolute values of a map, with 95 % intervals.
+
+        Returns
+        -------
+        pandas.DataFrame
+            method, channel, mean (over participants), ci_low, ci_high, n (participants with a map that is
+            not empty).
+
+        Raises
+        ------
+        ConfigError
+            The inputs have one channel.
+        """
+        if not self.channels:
+            raise ConfigError("channel_shares: the inputs of the network have one channel")
+        rows = []
+        for method in self.methods:
+            shares = []
+            for _, paths in self._select(method, None).groupby("participant_id", sort=False)["path"]:
+                sums = np.zeros(len(self.channels))
+                for path in paths:
+                    of_channel = [map_values(path_of_channel(path, method, name)) for name in self.channels]
+                    sums += [np.abs(values).sum(dtype=np.float64) for values in of_channel]
+                if sums.sum() > 0:
+                    shares.append(sums / sums.sum())
+            for k, channel in enumerate(self.channels):
+                estimates = bootstrap_mean(np.array([share[k] for share in shares]))
+                rows.append((method, channel, *estimates, len(shares)))
+        return pd.DataFrame(rows, columns=["method", "channel", "mean", "ci_low", "ci_high", "n"])
 
     def sidecar(
         self, participant_id: str, method: str, *, session_id: str | None = None, seed: int | None = None
@@ -166,11 +219,17 @@ class MapImages:
         nibabel.Nifti1Image
             float32, shape (X, Y, Z).
 
+        Raises
+        ------
+        ConfigError
+            There is no such name, or the maps are not on one grid.
+
         Examples
         --------
         >>> maps.mean_img("GradCAM", label="male").shape
         (46, 55, 46)
         """
+        self._require_common_space("mean_img")
         rows = self._select(method, seed)
         if label is not None:
             valid_choice("label", label, sorted(rows["label"].unique()))
@@ -257,6 +316,14 @@ class MapImages:
             raise ConfigError(f"{participant_id} has no such map; Maps.table lists all maps")
         return rows
 
+    def _require_common_space(self, what: str) -> None:
+        """Refuse to combine maps of participants voxel by voxel outside of a common space."""
+        if not is_mni152(self._run.space):
+            raise ConfigError(
+                f"{what}: the maps are in the space of each participant ({self._run.space}), so that their "
+                "voxels do not correspond; explain images in MNI152 (space=, or a Cohort)"
+            )
+
     def _as_img(self, values: np.ndarray, path: Path) -> nib.Nifti1Image:
         first = load_img(path)
         return nib.Nifti1Image(values.astype(np.float32), first.affine, first.header)
@@ -269,12 +336,17 @@ class MapImages:
         methods = f"{len(self.methods)} method{'s' if len(self.methods) > 1 else ''}"
         return (
             f"Maps({len(self.participants)} participants x {methods}: {', '.join(self.methods)}{seeds}; "
-            "space MNI152)"
+            f"space {self._run.space})"
         )
 
     def _repr_html_(self) -> str:
         shown = self._rows.drop(columns=["path", "file_state"])
         return f"<p>{self!r}</p>" + shown.to_html(max_rows=10, index=False)
+
+
+def path_of_channel(path: Path, method: str, channel: str) -> Path:
+    """Map of one channel, beside the sum over channels."""
+    return path.with_name(path.name.replace(f"_desc-{method}_", f"_desc-{method}+{channel}_"))
 
 
 def mean_of_maps(paths: Sequence[Path] | pd.Series) -> np.ndarray:

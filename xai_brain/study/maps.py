@@ -129,6 +129,7 @@ class Maps(MapImages):
         from xai_brain.atlas.atlas import load_atlas
         from xai_brain.study.evaluation.regions import region_table
 
+        self._require_common_space("regions")
         atlas = load_atlas(labels_img, lut)
         where = str(labels_img) if isinstance(labels_img, str | Path) else "labels_img"
         rows = self._rows.assign(fold=counted_from_one(self._rows["fold"])).to_dict("records")
@@ -220,6 +221,7 @@ class Maps(MapImages):
         from xai_brain.runs.contents import IMAGE
         from xai_brain.study.evaluation.tables import make_group_tests
 
+        self._require_common_space("compare_groups")
         for name in confounds or ():
             valid_choice("column", name, (*read_tsv(self._run.participants), "fold"))
         given: dict[str, Any] = {"n_perm": n_perm, "fwhm_mm": fwhm_mm}
@@ -258,6 +260,7 @@ class Maps(MapImages):
         """
         from xai_brain.study.evaluation.mask_validation import validate_run
 
+        self._require_common_space("validate_masks")
         values = {"methods": self.methods, "areas": [float(area) for area in areas], "which": ["joint"]}
         values |= {"n_random": n_random, "retrain": retrain}
         changes = {f"evaluation.masks.{name}": value for name, value in values.items()}
@@ -275,6 +278,7 @@ class Maps(MapImages):
         from xai_brain.viewer.slice_viewer import SliceViewer
 
         viewer = SliceViewer(self._run)
+        viewer.maps = self  # a temporary folder exists as long as its maps
         if participant_id is not None:
             valid_choice("participant", participant_id, self.participants)
             viewer.show(participant_id)

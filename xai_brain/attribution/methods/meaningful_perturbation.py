@@ -89,6 +89,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
     restrict_to_brain : bool, default True
         The mask acts, and its area is measured, in the brain only: that of the reference, without one where
         the volume is not 0.
+    share_mask : bool, default True
+        Whether all channels of a volume have one mask; otherwise each has its own.
     blur_sigma_mm : float, default 12
     voxel_size_mm : sequence of 3 float, optional
         For the blur; default: that of the reference.
@@ -134,6 +136,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         moving: str = "volume",
         mask_spacing_voxels: int = 4,
         restrict_to_brain: bool = True,
+        share_mask: bool = True,
         blur_sigma_mm: float = 12.0,
         voxel_size_mm: Sequence[float] | None = None,
         tolerance: float = 0.01,
@@ -159,6 +162,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         self.score_floor, self.mask_spacing_voxels = score_floor, mask_spacing_voxels
         self.n_shifts, self.shift_voxels, self.moving = n_shifts, shift_voxels, moving
         self.restrict_to_brain, self.random_state = restrict_to_brain, random_state
+        self.share_mask = share_mask
         self.is_probability = True  # set for the model and inputs of every call
         self.scale = ScoreScale(self.engine, reference)
 
@@ -181,10 +185,6 @@ class MeaningfulPerturbation(PerturbationAttribution):
         for evidence, result in zip(maps, self._results(inputs, target), strict=True):
             evidence.copy_(result.evidence)
             details.append(result.details())
-        if not self.is_probability:
-            scale = self.scale.of(as_targets(target, inputs)).tolist()
-            for detail, (centre, width) in zip(details, scale, strict=True):
-                detail |= {"ScoreCentre": centre, "ScoreWidth": width}
         return maps, details
 
     @in_float32
@@ -213,7 +213,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         brain = brain_of(inputs, self.reference, self.restrict_to_brain)
         with self.engine.prepared(inputs, targets), tqdm(total=len(inputs), disable=not show_progress) as bar:
             self.is_probability = gives_probabilities(self.model, inputs[:1])
-            scale, shared = self._scale_of(targets), len(brain) == 1
+            scale, shared = self._scale_of(inputs, targets, brain), len(brain) == 1
 
             def load(rows: torch.Tensor) -> MaskBatch:
                 its_brain, generator = brain if shared else brain[rows], self._generator()
@@ -244,9 +244,12 @@ class MeaningfulPerturbation(PerturbationAttribution):
             *(self.engine, batch.images, batch.fills[:, 0], evidence, batch.targets, batch.brain),
             self._generator(),
         )
+        scales = [None] * len(evidence) if self.is_probability else [(c, w) for c, w in batch.scale.tolist()]
         return [
-            PerturbationResult(1 - mask, objective=objective, stop_reason=reason, **of_mask)
-            for mask, (objective, reason), of_mask in zip(evidence, histories, scores, strict=True)
+            PerturbationResult(1 - mask, objective=objective, stop_reason=reason, scale=scale, **of_mask)
+            for mask, (objective, reason), scale, of_mask in zip(
+                evidence, histories, scales, scores, strict=True
+            )
         ]
 
     @in_float32
@@ -289,7 +292,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
         with self.engine.prepared(inputs, targets):
             self.is_probability = gives_probabilities(self.model, inputs[:1])
             fills = self.fills.make(inputs, targets, brain, self._generator()).transpose(0, 1)
-            group = MaskBatch(inputs, fills, targets, self._scale_of(targets), brain, shared_brain=True)
+            scale = self._scale_of(inputs, targets, brain)
+            group = MaskBatch(inputs, fills, targets, scale, brain, shared_brain=True)
             objective, start = self._objective(inputs, n_iter)
             descent = MaskDescent(start, cosine_rates(self.lr, n_iter))
             subjects = order[turns].to(inputs.device)
@@ -311,7 +315,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
         """Objective with the random numbers of all iterations, and the coarse mask of its first one."""
         generator = self._generator()
         shape = coarse_shape(inputs.shape, self.mask_spacing_voxels)
-        start = (0.5 + START_SD * torch.randn(1, 1, *shape, generator=generator)).to(inputs)
+        n_masks = 1 if self.share_mask else inputs.shape[1]
+        start = (0.5 + START_SD * torch.randn(1, n_masks, *shape, generator=generator)).to(inputs)
         weights = self.fills.mixtures(n_iter, generator).to(inputs)
         low, high = self.shift_voxels
         shifts: torch.Tensor | None = None
@@ -357,10 +362,16 @@ class MeaningfulPerturbation(PerturbationAttribution):
         (coarse_gradient,) = torch.autograd.grad(total, coarse)
         return (score.view(n_masks, -1).mean(1) + regulariser).detach(), coarse_gradient
 
-    def _scale_of(self, targets: torch.Tensor) -> torch.Tensor:
+    def _scale_of(self, inputs: torch.Tensor, targets: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
         """Scale of the scores of each participant, (N, 2); not used for probabilities."""
-        return (
-            torch.zeros(len(targets), 2, device=targets.device)
-            if self.is_probability
-            else self.scale.of(targets)
-        )
+        scale = torch.zeros(len(targets), 2, device=targets.device)
+        if self.is_probability:
+            return scale
+        if self.reference is not None:
+            return self.scale.of(targets)
+        for rows in torch.arange(len(inputs), device=inputs.device).split(self.engine.chunks.size):
+            its_brain = brain if len(brain) == 1 else brain[rows]
+            fills = self.fills.make(inputs[rows], targets[rows], its_brain, self._generator())[0]
+            replaced = torch.lerp(inputs[rows], fills, its_brain)
+            scale[rows] = self.scale.of_images(inputs[rows], replaced, targets[rows])
+        return scale

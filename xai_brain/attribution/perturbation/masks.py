@@ -64,6 +64,14 @@ def mean_in(values: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
     return (values * brain).sum((1, 2, 3, 4)) / brain.sum((1, 2, 3, 4)).clamp_min(1)
 
 
+def mean_and_sd_in(volumes: torch.Tensor, brain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation in the brain of every channel, (N, C, 1, 1, 1) each."""
+    n_voxels = brain.expand(len(volumes), -1, -1, -1, -1).sum((2, 3, 4), keepdim=True).clamp_min(1)
+    mean = (volumes * brain).sum((2, 3, 4), keepdim=True) / n_voxels
+    square = ((volumes - mean).square() * brain).sum((2, 3, 4), keepdim=True)
+    return mean, (square / n_voxels).sqrt()
+
+
 def total_variation(coarse: torch.Tensor, spacing_voxels: float, beta: float) -> torch.Tensor:
     """Sum over axes of the mean |difference of neighbouring voxels|^beta of the upsampled mask, (N,).
 

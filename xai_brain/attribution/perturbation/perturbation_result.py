@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
-from xai_brain.attribution.perturbation.masks import mean_in
+from xai_brain.attribution.perturbation.masks import mean_and_sd_in, mean_in
 
 NOISE = 0.1  # of the check, in standard deviations of the brain
 MEASURED = ("score_before", "score_after", "score_preserved", "score_after_other_fill", "area", "saturation")
@@ -37,6 +37,8 @@ class PerturbationResult:
         Of every iteration.
     stop_reason : {"converged", "n_iter"}
         The mask came to rest, or the iterations were used up.
+    scale : (float, float), optional
+        Centre and width of the logistic scale of scores that are not probabilities, see `ScoreScale`.
     """
 
     mask: torch.Tensor
@@ -48,6 +50,7 @@ class PerturbationResult:
     saturation: float
     objective: list[float]
     stop_reason: str
+    scale: tuple[float, float] | None = None
 
     @property
     def evidence(self) -> torch.Tensor:
@@ -70,6 +73,7 @@ class PerturbationResult:
             "Saturation": self.saturation,
             "Iterations": self.n_iter,
             "StopReason": self.stop_reason,
+            **({"ScoreCentre": self.scale[0], "ScoreWidth": self.scale[1]} if self.scale else {}),
         }
 
 
@@ -96,8 +100,7 @@ def check_masks(
         On the CPU; for the noise.
     """
     inside = brain.expand_as(images)
-    mean = mean_in(images, brain).view(-1, 1, 1, 1, 1)
-    sd = mean_in((images - mean).square(), brain).sqrt().view(-1, 1, 1, 1, 1)
+    mean, sd = mean_and_sd_in(images, brain)
     noise = NOISE * sd * inside * torch.randn(images.shape[1:], generator=generator).to(images)
     other = torch.where(inside > 0, mean, images)
     extreme = ((evidence < 0.05) | (evidence > 0.95)).to(images)

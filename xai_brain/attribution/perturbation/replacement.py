@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.perturbation.masks import mean_and_sd_in
 from xai_brain.attribution.reference import Reference
 
 OF_TRAINING_SUBJECTS = ("counterfactual_mean", "nearest_counterfactual", "training_mean")
@@ -96,19 +96,15 @@ class ReplacementVolumes:
     ) -> torch.Tensor:
         if name == "zero":
             return torch.zeros_like(inputs)
-        if "blur" in name:
-            check_volumes(inputs, f"fill={name!r}")
         if name == "kan2020_blur":
             return kan2020_blur(inputs)
         if name == "blur":
             assert self.voxel_size_mm is not None
             return gaussian_blur(inputs, [self.blur_sigma_mm / size for size in self.voxel_size_mm])
         if name in ("brain_mean", "noise"):
-            n_voxels = brain.expand_as(inputs).sum((1, 2, 3, 4), keepdim=True)
-            mean = (inputs * brain).sum((1, 2, 3, 4), keepdim=True) / n_voxels
+            mean, sd = mean_and_sd_in(inputs, brain)
             if name == "brain_mean":
                 return torch.where(brain > 0, mean, inputs)
-            sd = (((inputs - mean) ** 2 * brain).sum((1, 2, 3, 4), keepdim=True) / n_voxels).sqrt()
             noise = torch.randn(inputs.shape[1:], generator=generator).to(inputs)  # one draw for all subjects
             return torch.where(brain > 0, mean + sd * noise, inputs)
         assert self.reference is not None
@@ -156,17 +152,19 @@ def gaussian_blur(inputs: torch.Tensor, sigma_voxels: float | Sequence[float]) -
 
     Parameters
     ----------
-    inputs : Tensor of shape (N, 1, X, Y, Z)
+    inputs : Tensor of shape (N, C, X, Y, Z)
     sigma_voxels : float or 3 float
         True standard deviation: the kernel reaches to four of them.
     """
     sigmas = [sigma_voxels] * 3 if isinstance(sigma_voxels, int | float) else list(sigma_voxels)
+    shape = inputs.shape
+    inputs = inputs.reshape(-1, 1, *shape[2:])
     for axis, sigma in zip((2, 3, 4), sigmas, strict=True):
         radius = max(math.ceil(4 * sigma), 1)
         positions = torch.arange(-radius, radius + 1, dtype=inputs.dtype, device=inputs.device)
         kernel = torch.exp(-(positions**2) / (2 * sigma**2))
         inputs = _along(inputs, kernel / kernel.sum(), axis, (radius, radius), "replicate")
-    return inputs
+    return inputs.view(shape)
 
 
 def kan2020_blur(inputs: torch.Tensor) -> torch.Tensor:

@@ -222,7 +222,9 @@ def _mean_maps(
         torch.manual_seed(seed)
         try:
             with preserved(explainer.classifier):  # other packages may not restore the network
-                maps, details = _attribute(explainer.method, inputs.detach().requires_grad_(), targets)
+                maps, details = attribute_with_details(
+                    explainer.method, inputs.detach().requires_grad_(), targets
+                )
         except AttributionError as error:
             raise AttributionError(
                 f"attribution.{label}: {error}; '~attribution.{label}' removes the method"
@@ -238,7 +240,7 @@ def _mean_maps(
     return total, [list(each) if any(each) else {} for each in zip(*all_details, strict=True)]
 
 
-def _attribute(
+def attribute_with_details(
     method: Any, inputs: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
     """Maps, and the details of each participant if the method returns any."""

@@ -82,9 +82,13 @@ def build_method(
 
 
 def parameters_of(config: Config, label: str) -> dict[str, Any]:
-    """All parameters of a method, including defaults."""
-    given = config.attribution[label]
-    factory = instantiate(config.attribution[label])
+    """All parameters of a configured method, including defaults."""
+    return arguments_of(config.attribution[label])
+
+
+def arguments_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters of a method, including defaults, from its settings."""
+    factory = instantiate(given)
     known = inspect.signature(getattr(factory, "func", factory)).parameters.values()
     defaults = {
         p.name: p.default for p in known if isinstance(p.default, bool | int | float | str | tuple | None)

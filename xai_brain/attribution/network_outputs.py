@@ -1,0 +1,259 @@
+"""Outputs of networks that were trained elsewhere: which tensor is explained, and what its numbers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import nn
+
+from xai_brain.attribution.model_state import AttributionError
+from xai_brain.task.build import build_task
+
+SHOWN_KEYS = 8  # of an output with many parts, in a message
+
+
+class OutputKind(Protocol):
+    """Meaning of the outputs (N, n_outputs) of a network; the tasks of `xai_brain.task` are such, too."""
+
+    outputs: ClassVar[tuple[str, ...]]  # names of what can be explained, the default first
+    has_classes: ClassVar[bool]  # whether one of them is the predicted class
+
+    def explained_output(self, outputs: torch.Tensor, name: str) -> torch.Tensor:
+        """Values that are explained, (N, n_outputs)."""
+
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Probabilities or numbers, (N, n_outputs)."""
+
+
+class Probabilities:
+    """One probability for each of two or more exclusive classes; they sum to 1."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("probability",)
+    has_classes: ClassVar[bool] = True
+
+    def explained_output(self, outputs: torch.Tensor, name: str) -> torch.Tensor:
+        return outputs
+
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs
+
+
+class OneLogit:
+    """One logit z of two classes: the logit of class 1 is z, that of class 0 is -z."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("logit", "probability")
+    has_classes: ClassVar[bool] = True
+
+    def explained_output(self, outputs: torch.Tensor, name: str) -> torch.Tensor:
+        both = torch.cat([-outputs, outputs], 1)
+        return both.sigmoid() if name == "probability" else both
+
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        return torch.cat([-outputs, outputs], 1).sigmoid()
+
+
+class Labels:
+    """One logit for each of several labels, each of which may be present or not."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("logit", "probability")
+    has_classes: ClassVar[bool] = False
+
+    def explained_output(self, outputs: torch.Tensor, name: str) -> torch.Tensor:
+        return outputs.sigmoid() if name == "probability" else outputs
+
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs.sigmoid()
+
+
+class Numbers:
+    """One number, such as an age, or several."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("value",)
+    has_classes: ClassVar[bool] = False
+
+    def explained_output(self, outputs: torch.Tensor, name: str) -> torch.Tensor:
+        return outputs
+
+    def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs
+
+
+KINDS: dict[str, OutputKind] = {
+    "classes": build_task(),
+    "probabilities": Probabilities(),
+    "one_logit": OneLogit(),
+    "labels": Labels(),
+    "numbers": Numbers(),
+}
+
+
+@dataclass(frozen=True)
+class SegmentationTarget:
+    """Sum of the logits of one label of a segmentation over a region.
+
+    Parameters
+    ----------
+    label : int
+        Channel of the output (N, K, X, Y, Z).
+    region : "predicted" or bool Tensor or array of shape (X, Y, Z), default "predicted"
+        ``predicted``: the voxels to which the network assigns the label in the unchanged image. With one
+        channel, the voxels whose logit is above 0.
+    """
+
+    label: int
+    region: Any = "predicted"
+
+    def region_of(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The region in one image, bool, (X, Y, Z), from the output (1, K, X, Y, Z) for this image.
+
+        Raises
+        ------
+        AttributionError
+            The output is no segmentation, has no such label, or the region is empty or has another shape.
+        """
+        if outputs.ndim != 5:
+            raise AttributionError(
+                f"target={self!r}: the network returns shape {tuple(outputs.shape)}; a segmentation "
+                "(N, n_labels, X, Y, Z) is needed"
+            )
+        if not 0 <= self.label < outputs.shape[1]:
+            raise AttributionError(
+                f"label={self.label}: the segmentation has labels 0 to {outputs.shape[1] - 1}"
+            )
+        if isinstance(self.region, str):
+            if self.region != "predicted":
+                raise AttributionError(f"region={self.region!r}: 'predicted' or a mask is needed")
+            one = outputs.shape[1] == 1
+            region = outputs[0, 0] > 0 if one else outputs[0].argmax(0) == self.label
+        else:
+            region = torch.as_tensor(self.region, device=outputs.device) != 0
+            if region.shape != outputs.shape[2:]:
+                raise AttributionError(
+                    f"region has shape {tuple(region.shape)}: the segmentation has {tuple(outputs.shape[2:])}"
+                )
+        if not region.any():
+            raise AttributionError(
+                f"label={self.label}: its region is empty in this image, so that nothing is explained"
+            )
+        return region
+
+    def __repr__(self) -> str:
+        return f"SegmentationTarget(label={self.label})"
+
+
+class AdaptedNetwork(nn.Module):
+    """A network that returns one tensor (N, n_outputs).
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    key : str or int, optional
+        Which part of a tuple, dictionary or dataclass is meant; not needed if there is one tensor only.
+    segmentation : SegmentationTarget, optional
+        Set `region` to the region in an image before the image is explained.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        key: str | int | None = None,
+        segmentation: SegmentationTarget | None = None,
+    ):
+        super().__init__()
+        self.network, self.key, self.segmentation = network, key, segmentation
+        self.region: torch.Tensor | None = None
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = select_tensor(self.network(inputs), self.key)
+        if self.segmentation is None:
+            return outputs[:, None] if outputs.ndim == 1 else outputs
+        if self.region is None:  # asked for the segmentation itself
+            return outputs
+        return (outputs[:, self.segmentation.label] * self.region).sum((1, 2, 3))[:, None]
+
+
+def select_tensor(outputs: Any, key: str | int | None = None) -> torch.Tensor:
+    """One tensor of the outputs of a network: a tensor, tuple, list, dictionary or dataclass.
+
+    Raises
+    ------
+    AttributionError
+        There is no such part, it is no tensor, or there are several tensors and no key.
+    """
+    parts = _parts(outputs)
+    if parts is None:
+        if isinstance(outputs, torch.Tensor) and key is None:
+            return outputs
+        what = "one tensor" if isinstance(outputs, torch.Tensor) else f"a {type(outputs).__name__}"
+        raise AttributionError(
+            f"the network returns {what}"
+            + (f": output_key={key!r} does not apply" if key is not None else "; a tensor is needed")
+        )
+    tensors = {name: part for name, part in parts.items() if isinstance(part, torch.Tensor)}
+    names = ", ".join(map(repr, list(tensors)[:SHOWN_KEYS])) or "none"
+    if key is None:
+        if len(tensors) == 1:
+            return next(iter(tensors.values()))
+        raise AttributionError(
+            f"the network returns several tensors ({names}): output_key= states which one is explained"
+        )
+    if key not in tensors:
+        raise AttributionError(f"output_key={key!r}: the network returns no such tensor; there are {names}")
+    return tensors[key]
+
+
+def _parts(outputs: Any) -> Mapping[Any, Any] | None:
+    if isinstance(outputs, Mapping):
+        return outputs
+    if is_dataclass(outputs):
+        return {each.name: getattr(outputs, each.name) for each in fields(outputs)}
+    if isinstance(outputs, tuple | list):
+        names = getattr(outputs, "_fields", range(len(outputs)))
+        return dict(zip(names, outputs, strict=True))
+    return None
+
+
+def output_kind(kind: str | None, outputs: torch.Tensor) -> OutputKind:
+    """Meaning of outputs (N, n_outputs): as stated, or classes if there are several logits.
+
+    Parameters
+    ----------
+    kind : str, optional
+        A name of `KINDS`.
+    outputs : Tensor of shape (N, n_outputs)
+
+    Raises
+    ------
+    AttributionError
+        It is not known what the outputs are, or they cannot be what is stated.
+    """
+    if outputs.ndim != 2:
+        raise AttributionError(
+            f"the network returns a tensor of shape {tuple(outputs.shape)}: (N, n_outputs) is needed; for a "
+            "segmentation give target=SegmentationTarget(label)"
+        )
+    n = outputs.shape[1]
+    between = bool(((outputs >= 0) & (outputs <= 1)).all())
+    sums = torch.allclose(outputs.float().sum(1), outputs.new_ones(len(outputs)).float(), rtol=0, atol=1e-3)
+    if kind is None:
+        if n == 1:
+            raise AttributionError(
+                "the network returns one value, whose meaning is not known: give outputs='one_logit' (two "
+                "classes), outputs='labels' (one label) or outputs='numbers' (a number such as an age)"
+            )
+        kind = "probabilities" if between and sums else "classes"
+    if kind not in KINDS:
+        raise AttributionError(f"outputs={kind!r}: one of {', '.join(KINDS)}")
+    if kind in ("classes", "probabilities") and n < 2:
+        raise AttributionError(f"outputs={kind!r}: the network returns one value; see outputs='one_logit'")
+    if kind == "one_logit" and n != 1:
+        raise AttributionError(f"outputs='one_logit': the network returns {n} values")
+    if kind == "probabilities" and not (between and sums):
+        raise AttributionError(
+            "outputs='probabilities': the values of an image do not lie in [0, 1] or do not sum to 1; "
+            "for logits give outputs='classes'"
+        )
+    return KINDS[kind]

@@ -1,0 +1,115 @@
+"""Methods on a network that was trained elsewhere, with the arguments that they need."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+from hydra.utils import instantiate
+
+from xai_brain.attribution.network_outputs import AdaptedNetwork, OutputKind
+from xai_brain.attribution.outputs import ClassScore
+from xai_brain.attribution.perturbation.replacement import FILLS, OF_TRAINING_SUBJECTS
+from xai_brain.attribution.protocol import method_info, takes
+from xai_brain.attribution.reference import Reference
+from xai_brain.config.setting import ConfigError
+from xai_brain.study.explanation.configured_methods import arguments_of
+
+NEEDS_FILL = ("MeaningfulPerturbation", "AreaConstrainedPerturbation")
+
+
+class GivenMethods:
+    """Methods on one network.
+
+    Parameters
+    ----------
+    settings : mapping of label to settings
+        See `xai_brain.study.methods.method_settings`.
+    adapted : AdaptedNetwork
+    kind : OutputKind
+        Meaning of its outputs.
+    output : str, optional
+        What is explained; default: that of each method.
+    reference : Reference, optional
+    fill : str, optional
+        For methods with a ``fill``.
+
+    Raises
+    ------
+    ConfigError
+        A method needs a reference or a fill, or the outputs are not what `output` names.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Mapping[str, Any]],
+        adapted: AdaptedNetwork,
+        kind: OutputKind,
+        output: str | None,
+        reference: Reference | None,
+        fill: str | None,
+    ):
+        self.settings, self.adapted, self.kind, self.reference = settings, adapted, kind, reference
+        self.output, self.fill = output, fill
+        if output is not None and output not in kind.outputs:
+            raise ConfigError(f"output={output!r}: one of {', '.join(kind.outputs)}")
+        self._made: dict[Any, Any] = {}
+        self.network_hash = _hash_of(adapted)
+        for label in settings:
+            self._check(label)
+
+    def make(self, label: str, voxel_size_mm: tuple[float, float, float]) -> tuple[Any, str]:
+        """A method for volumes with this voxel size, and the output that it explains."""
+        factory = instantiate(self.settings[label])
+        of_method = method_info(factory).default_output
+        output = self.output or (of_method if of_method in self.kind.outputs else self.kind.outputs[0])
+        key = label, voxel_size_mm
+        if key not in self._made:
+            extra: dict[str, Any] = {}
+            if takes(factory, "reference") and self.reference is not None:
+                extra["reference"] = self.reference
+            elif takes(factory, "voxel_size_mm") and not self.settings[label].get("voxel_size_mm"):
+                extra["voxel_size_mm"] = list(voxel_size_mm)
+            if takes(factory, "fill") and self.fill:
+                extra["fill"] = self.fill
+            self._made[key] = factory(ClassScore(self.adapted, output, self.kind), **extra)
+        return self._made[key], output
+
+    def parameters(self, label: str) -> dict[str, Any]:
+        """All parameters of a method, including defaults."""
+        found = arguments_of(self.settings[label])
+        if "fill" in found and self.fill:
+            found["fill"] = self.fill
+        return found
+
+    def _check(self, label: str) -> None:
+        factory = instantiate(self.settings[label])
+        parameters = inspect.signature(getattr(factory, "func", factory)).parameters
+        fill = self.fill or self.settings[label].get("fill")
+        if self.reference is not None:
+            return
+        if "reference" in parameters and parameters["reference"].default is inspect.Parameter.empty:
+            raise ConfigError(
+                f"{label}: needs reference=(images, labels), images that are prepared in the same way"
+            )
+        chosen = [fill] if isinstance(fill, str) else list(fill or ())
+        wrong = {*chosen} & {*OF_TRAINING_SUBJECTS}
+        if label in NEEDS_FILL and self.fill is None and (wrong or not chosen):
+            raise ConfigError(
+                f"{label}: without reference=(images, labels), which finds most, fill= states what replaces "
+                f"tissue: {', '.join(name for name in FILLS if name not in OF_TRAINING_SUBJECTS)}; see "
+                "docs/meaningful_perturbation.md for what each of them finds"
+            )
+        if "fill" in parameters and wrong:
+            raise ConfigError(f"{label}: fill={wrong.pop()!r} needs reference=(images, labels)")
+
+
+def _hash_of(network: AdaptedNetwork) -> str:
+    """Hash of all weights."""
+    digest = sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,316 @@
+"""Explain a network that was trained elsewhere: images in, maps out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from xai_brain.attribution.model_state import AttributionError, preserved
+from xai_brain.attribution.network_outputs import (
+    AdaptedNetwork,
+    OutputKind,
+    SegmentationTarget,
+    output_kind,
+)
+from xai_brain.attribution.protocol import method_info
+from xai_brain.config.setting import ConfigError
+from xai_brain.parallel.progress import track
+from xai_brain.parallel.threads import ReadAhead, start_writing
+from xai_brain.study.explanation.batches import attribute_with_details
+from xai_brain.study.given.built_methods import GivenMethods
+from xai_brain.study.given.folder import GivenRun, method_record
+from xai_brain.study.given.images import Preprocess, ReadyImage, given_images, preparation
+from xai_brain.study.given.reference import make_reference
+from xai_brain.study.given.targets import Target, explained_indices
+from xai_brain.study.maps import Maps
+from xai_brain.study.methods import Method, foreign_packages, method_settings
+
+
+def explain(
+    network: nn.Module,
+    images: Any,
+    methods: Sequence[Method],
+    target: Target = "predicted",
+    *,
+    outputs: str | None = None,
+    output: str | None = None,
+    output_key: str | int | None = None,
+    class_names: Sequence[str] | None = None,
+    preprocess: Preprocess = None,
+    reference: Any = None,
+    fill: str | None = None,
+    affine: np.ndarray | None = None,
+    orientation: str | None = None,
+    channel_names: Sequence[str] | None = None,
+    participant_ids: Sequence[str] | None = None,
+    space: str = "T1w",
+    batch_size: int = 8,
+    folder: str | Path | None = None,
+) -> Maps:
+    """Explain the decisions of any network on any images.
+
+    The network is used in evaluation mode, on its device and in its precision, and is left unchanged.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Receives volumes (N, C, X, Y, Z).
+    images : sequence of images, ndarray or Cohort
+        An image is a path, a NIfTI object, or for several channels a list of them. An array has the shape
+        (N, X, Y, Z) or (N, C, X, Y, Z) and needs `affine`. The volumes of a prepared `Cohort` are used as
+        they are.
+    methods : sequence of str, type or functools.partial
+        As in `Study.explain`: ``"GradCAM"``, ``xai_brain.GradCAM``,
+        ``partial(xai_brain.MeaningfulPerturbation, fill="blur")``.
+    target : int, str, sequence of these or SegmentationTarget, default "predicted"
+        Class or output that is explained, by its index or name: one for all images or one for each.
+        ``predicted`` is the class that the network predicts for each image.
+    outputs : {"classes", "probabilities", "one_logit", "labels", "numbers"}, optional
+        Meaning of what the network returns: logits or probabilities of exclusive classes, the logit of class
+        1 against class 0, the logits of labels that may occur together, or numbers such as an age. Default:
+        classes or probabilities for a network that returns two values or more.
+    output : str, optional
+        What is explained: ``logit``, ``logit_difference``, ``probability`` or ``value``, as far as the
+        outputs have it; default: that of each method.
+    output_key : str or int, optional
+        Part of a tuple, dictionary or dataclass that the network returns.
+    class_names : sequence of str, optional
+        Names of the outputs; default: their indices.
+    preprocess : str, PreprocessingConfig, callable or None
+        What happens to an image before the network: a name of ``conf/preprocessing``, such as ``t1w_2mm``
+        (images in MNI152), settings, or a function of the NIfTI image (of a list of them for several
+        channels) that returns NIfTI images, or an array on the grid of the image. None: voxels as they are.
+    reference : Reference, Cohort or (images, labels), optional
+        Images with labels, prepared in the same way, for methods that use a reference.
+    fill : str, optional
+        Replacement of tissue for methods with a ``fill``. Meaningful Perturbation needs it without a
+        reference.
+    affine : ndarray of shape (4, 4), optional
+        Voxel to RAS+ mm, for arrays.
+    orientation : str, optional
+        Directions of the voxel axes, such as ``LAS``, for files that do not state them.
+    channel_names : sequence of str, optional
+        Default: ``channel1``, ...
+    participant_ids : sequence of str, optional
+        Default: the entity ``sub`` of the file names, else the names of the files.
+    space : str, default "T1w"
+        Space of the images: ``T1w`` for the space of each participant, or an MNI152 space.
+    batch_size : int, default 8
+        Volumes that are explained together.
+    folder : str or Path, optional
+        Where the maps are stored; default: a temporary folder, which is removed with the `Maps`.
+
+    Returns
+    -------
+    Maps
+        On the grid of each image (for a `Cohort`, on its grid). With several channels, the map of a method is
+        the sum over the channels, and ``maps.img(..., channel="T1")`` is that of one.
+
+    Raises
+    ------
+    ConfigError, ImageError, AttributionError
+        One line that states what was expected and what to do.
+
+    Examples
+    --------
+    >>> maps = explain(network, ["sub-01_T1w.nii.gz"], ["GradCAM"], target=1)  # doctest: +SKIP
+    >>> maps.img("sub-01", "GradCAM")  # doctest: +SKIP
+    """
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"network: a {type(network).__name__} is no torch.nn.Module")
+    given = given_images(images, affine, participant_ids)
+    settings = method_settings(methods)
+    prepare = preparation(preprocess, space, orientation)
+    segmentation = target if isinstance(target, SegmentationTarget) else None
+    adapted = AdaptedNetwork(network, output_key, segmentation)
+    names = list(class_names or ())
+    with preserved(adapted):
+        of_training = make_reference(reference, prepare, names)
+        first = prepare(given[0])
+        kind = _checked(adapted, first, outputs, segmentation)
+        names = names or _default_names(adapted, kind, first)
+        built = GivenMethods(settings, adapted, kind, output, of_training, fill)
+        channels = _channel_names(channel_names, first)
+        with _folder(folder) as (path, keep):
+            run = GivenRun(path, space, channels)
+            rows: list[dict[str, Any]] = []
+            with ReadAhead(prepare, given) as ready:
+                size = 1 if segmentation else batch_size
+                progress = track(given, "explain")
+                for batch in _batches((ready.get(one) for one in progress), size):
+                    rows += _explain_batch(batch, built, target, names, run)
+            run.finish(settings, pd.DataFrame(rows), sorted(foreign_packages(settings)))
+            return keep(Maps(path))
+
+
+@contextmanager
+def _folder(given: str | Path | None) -> Iterator[tuple[Path, Callable[[Maps], Maps]]]:
+    """The folder of the maps; a temporary one is removed with its maps, or after an error."""
+    if given is not None:
+        yield Path(given).expanduser(), lambda maps: maps
+        return
+    path = Path(tempfile.mkdtemp(prefix="xai_brain_"))
+    kept = []
+
+    def keep(maps: Maps) -> Maps:
+        weakref.finalize(maps, shutil.rmtree, path, ignore_errors=True)
+        kept.append(path)
+        return maps
+
+    try:
+        yield path, keep
+    finally:
+        if not kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _explain_batch(
+    batch: list[ReadyImage], built: GivenMethods, target: Target, names: list[str], run: GivenRun
+) -> list[dict[str, Any]]:
+    """Write the images and maps of volumes of one shape; returns their rows of predictions.tsv."""
+    adapted, kind = built.adapted, built.kind
+    place = next(iter(adapted.parameters()), torch.zeros(()))
+    inputs = torch.stack([one.volume for one in batch]).to(place.device)
+    inputs = inputs.to(place.dtype) if place.is_floating_point() else inputs
+    if adapted.segmentation is not None:
+        adapted.region = None
+        with torch.no_grad():
+            adapted.region = adapted.segmentation.region_of(adapted(inputs))
+    with torch.no_grad():
+        values = kind.predict(_finite(adapted(inputs), batch)).float().cpu()
+    ids = [one.given.participant_id for one in batch]
+    first = len(run.images)
+    indices = explained_indices(target, values.numpy(), names, kind, ids, slice(first, first + len(batch)))
+    targets = torch.from_numpy(indices).to(inputs.device)
+    waiting = [start_writing(run.write_image, batch)]
+    for label in built.settings:
+        method, explained = built.make(label, batch[0].voxel_size_mm)
+        torch.manual_seed(first)
+        try:
+            maps, details = attribute_with_details(method, inputs.detach().requires_grad_(), targets)
+        except AttributionError as error:
+            raise AttributionError(f"{label}: {error}") from error
+        if maps.shape != inputs.shape:
+            raise AttributionError(
+                f"{label}: gave shape {tuple(maps.shape)} for inputs {tuple(inputs.shape)}"
+            )
+        if broken := [i for i, m in zip(ids, maps, strict=True) if not bool(m.isfinite().all())]:
+            raise AttributionError(f"{label}: the map of {broken[0]} contains NaN or infinite values")
+        about = method_record(label, method_info(method), built.parameters(label), explained)
+        about |= {"CheckpointSHA256": built.network_hash, "Network": type(adapted.network).__name__}
+
+        def write(each: tuple[ReadyImage, torch.Tensor, Any, int, torch.Tensor], about: Any = about) -> None:
+            one, of_image, detail, index, value = each
+            record = {"Target": index, "TargetName": names[index], **({"Details": detail} if detail else {})}
+            if kind.has_classes:
+                record["TargetProbability"] = float(value[index])
+            run.write_maps(one, about["Method"], of_image, {**about, **record})
+
+        waiting.append(start_writing(write, zip(batch, maps, details, indices.tolist(), values, strict=True)))
+    for wait in waiting:
+        wait()
+    prefix = "prob_" if kind.has_classes else "value_"
+    return [
+        {
+            "participant_id": one.given.participant_id,
+            "session_id": one.given.session_id,
+            "seed": 0,
+            "target": one.given.target,
+            **{f"{prefix}{name}": float(v) for name, v in zip(names, value, strict=True)},
+        }
+        for one, value in zip(batch, values, strict=True)
+    ]
+
+
+def _checked(
+    adapted: AdaptedNetwork, first: ReadyImage, outputs: str | None, segmentation: SegmentationTarget | None
+) -> OutputKind:
+    """What the outputs of the network are, from those for the first image."""
+    place = next(iter(adapted.parameters()), torch.zeros(()))
+    devices = {str(each.device) for each in adapted.parameters()}
+    if len(devices) > 1:
+        raise AttributionError(
+            f"the network lies on several devices ({', '.join(sorted(devices))}); move it to one"
+        )
+    for name, module in adapted.network.named_modules():
+        if getattr(module, "track_running_stats", None) is False and "BatchNorm" in type(module).__name__:
+            raise AttributionError(
+                f"the network has batch normalisation without running statistics ({name or 'itself'}): its "
+                "output for an image depends on the other images of the batch, and has no map of its own"
+            )
+    inputs = first.volume[None].to(place.device)
+    inputs = inputs.to(place.dtype) if place.is_floating_point() else inputs
+    try:
+        with torch.no_grad():
+            result = adapted(inputs)
+    except AttributionError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise AttributionError(
+            f"one volume of shape {tuple(inputs.shape)} does not fit into the memory of {place.device}; use "
+            "a coarser grid (preprocess=) or another device"
+        ) from error
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise AttributionError(
+            f"the network cannot process {first.given.path}, an input of shape {tuple(inputs.shape)} "
+            f"(N, C, X, Y, Z): {reason}; give preprocess= or as many channels as it was trained with"
+        ) from error
+    if segmentation is not None:
+        segmentation.region_of(result)
+        return output_kind("numbers", result.flatten(1)[:, :1])
+    return output_kind(outputs, _finite(result, [first]))
+
+
+def _finite(outputs: torch.Tensor, batch: list[ReadyImage]) -> torch.Tensor:
+    for one, of_image in zip(batch, outputs, strict=True):
+        if not bool(of_image.isfinite().all()):
+            raise AttributionError(
+                f"the network returns NaN or infinite values for {one.given.path}; check its weights and the "
+                "intensities that it expects (preprocess=)"
+            )
+    return outputs
+
+
+def _default_names(adapted: AdaptedNetwork, kind: OutputKind, first: ReadyImage) -> list[str]:
+    place = next(iter(adapted.parameters()), torch.zeros(()))
+    if adapted.segmentation is not None:
+        return [f"label {adapted.segmentation.label}"]
+    with torch.no_grad():
+        values = kind.predict(adapted(first.volume[None].to(place)))
+    return [str(k) for k in range(values.shape[1])]
+
+
+def _channel_names(given: Sequence[str] | None, first: ReadyImage) -> list[str]:
+    n = len(first.volume)
+    names = [f"channel{k}" for k in range(1, n + 1)] if given is None else [str(name) for name in given]
+    if len(names) != n or len({*names}) != n or not all(name.isalnum() for name in names):
+        raise ConfigError(
+            f"channel_names={names}: {n} different names of letters and digits are needed, one per channel"
+        )
+    return names
+
+
+def _batches(images: Iterator[ReadyImage], size: int) -> Iterator[list[ReadyImage]]:
+    """Consecutive images whose volumes have one shape and voxel size, at most `size` at a time."""
+    batch: list[ReadyImage] = []
+    for image in images:
+        same = not batch or (
+            batch[0].volume.shape == image.volume.shape and batch[0].voxel_size_mm == image.voxel_size_mm
+        )
+        if not same or len(batch) == size:
+            yield batch
+            batch = []
+        batch.append(image)
+    if batch:
+        yield batch

@@ -1,0 +1,125 @@
+"""Folder of the maps of `xai_brain.explain`: a run directory without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from xai_brain.attribution.protocol import MethodInfo
+from xai_brain.config.build import build_settings
+from xai_brain.config.saved import settings_text, settings_to_save
+from xai_brain.config.setting import ConfigError
+from xai_brain.io.atomic import file_hash, write_atomic
+from xai_brain.io.nifti import save_img
+from xai_brain.runs.directory import RunDirectory, sidecar, write_json, write_tsv
+from xai_brain.runs.provenance import provenance, versions
+from xai_brain.study.given.images import GivenImage, ReadyImage
+from xai_brain.study.run_images import scale_to_uint8, write_dataset_description
+
+
+class GivenRun:
+    """The folder that `xai_brain.explain` writes.
+
+    Parameters
+    ----------
+    folder : Path
+        Empty, or not there.
+    space : str
+        Space of the images, part of file names.
+    channel_names : sequence of str
+        Of the inputs; with several, there is one map for each and their sum.
+    """
+
+    def __init__(self, folder: Path, space: str, channel_names: Sequence[str]):
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"folder={folder}: is not empty; give another folder")
+        self.run = RunDirectory(folder)
+        self.run.__dict__["_space"] = space
+        self.space, self.channel_names = space, list(channel_names)
+        self.images: list[GivenImage] = []
+
+    def write_image(self, ready: ReadyImage) -> None:
+        """Write the image for display, uint8, on the grid of its maps."""
+        data = np.asanyarray(ready.shown.dataobj, np.float32)
+        data = np.nan_to_num(data, posinf=0, neginf=0)
+        background = np.median(np.concatenate([data[[0, -1]].ravel(), data[:, [0, -1]].ravel()]))
+        inside = data != background
+        if not inside.any():
+            inside[:] = True
+        path = self.run.image(ready.given.participant_id, ready.given.session_id)
+        save_img(scale_to_uint8(data, inside), ready.shown.affine, path, space=self.space)
+        self.images.append(ready.given)
+
+    def write_maps(self, ready: ReadyImage, label: str, maps: torch.Tensor, about: Mapping[str, Any]) -> None:
+        """Write the map of a method, on the grid of the image; with several channels the sum and one each.
+
+        Parameters
+        ----------
+        ready : ReadyImage
+        label : str
+            Name of the method.
+        maps : Tensor of shape (C, X, Y, Z)
+        about : mapping
+            Content of the sidecar.
+        """
+        named = {label: maps.sum(0)}
+        if len(maps) > 1:
+            named |= {f"{label}+{name}": part for name, part in zip(self.channel_names, maps, strict=True)}
+        for name, values in named.items():
+            ids = (ready.given.participant_id, ready.given.session_id)
+            path = self.run.attribution(*ids, name, 0)
+            on_own_grid = ready.to_own_grid(values.numpy()).astype(np.float32)
+            save_img(on_own_grid, ready.shown.affine, path, space=self.space)
+            channels = self.channel_names if name == label else [name.partition("+")[2]]
+            record = {
+                **about,
+                "ParticipantId": ready.given.participant_id,
+                "MapSHA256": file_hash(path),
+                "InputSHA256": ready.given.source_hash(),
+                "Channels": channels,
+                "Empty": not on_own_grid.any(),
+                "Versions": versions(),
+            }
+            write_json(record, sidecar(path))
+
+    def finish(
+        self, methods: Mapping[str, Any], predictions: pd.DataFrame, trusted_modules: Sequence[str]
+    ) -> None:
+        """Write the tables and settings, after which the folder can be opened."""
+        rows = [
+            {
+                "participant_id": image.participant_id,
+                "session_id": image.session_id,
+                "label": image.label,
+                "target": image.target,
+                "t1w_path": image.path,
+            }
+            for image in self.images
+        ]
+        write_tsv(pd.DataFrame(rows), self.run.participants)
+        write_tsv(predictions, self.run.predictions)
+        write_dataset_description(self.run)
+        values = {"attribution": dict(methods), "trusted_modules": list(trusted_modules)}
+        values["data.root"] = str(self.run.path)  # its participants.tsv lists the images
+        config = build_settings({"data": "table"}, {**values, "run_dir": str(self.run.path)})
+        inputs = {image.path: image.source_hash() for image in self.images}
+        write_json(provenance([0], inputs), self.run.provenance)
+        text = settings_text(settings_to_save(config))
+        write_atomic(self.run.config, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def method_record(label: str, info: MethodInfo, parameters: Mapping[str, Any], output: str) -> dict[str, Any]:
+    """Fields of the sidecar of a map that describe its method."""
+    return {
+        "Method": label,
+        "Kind": "baseline" if info.is_baseline else "method",
+        "Parameters": dict(parameters),
+        "Output": output,
+        "ValueMeaning": info.value_meaning,
+        "Citation": info.citation,
+    }
