@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -11,8 +10,7 @@ from torch import nn
 
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.task.build import build_task
-
-SHOWN_KEYS = 8  # of an output with many parts, in a message
+from xai_brain.task.selected_output import select_tensor
 
 
 class OutputKind(Protocol):
@@ -173,47 +171,6 @@ class AdaptedNetwork(nn.Module):
         if self.region is None:  # asked for the segmentation itself
             return outputs
         return (outputs[:, self.segmentation.label] * self.region).sum((1, 2, 3))[:, None]
-
-
-def select_tensor(outputs: Any, key: str | int | None = None) -> torch.Tensor:
-    """One tensor of the outputs of a network: a tensor, tuple, list, dictionary or dataclass.
-
-    Raises
-    ------
-    AttributionError
-        There is no such part, it is no tensor, or there are several tensors and no key.
-    """
-    parts = _parts(outputs)
-    if parts is None:
-        if isinstance(outputs, torch.Tensor) and key is None:
-            return outputs
-        what = "one tensor" if isinstance(outputs, torch.Tensor) else f"a {type(outputs).__name__}"
-        raise AttributionError(
-            f"the network returns {what}"
-            + (f": output_key={key!r} does not apply" if key is not None else "; a tensor is needed")
-        )
-    tensors = {name: part for name, part in parts.items() if isinstance(part, torch.Tensor)}
-    names = ", ".join(map(repr, list(tensors)[:SHOWN_KEYS])) or "none"
-    if key is None:
-        if len(tensors) == 1:
-            return next(iter(tensors.values()))
-        raise AttributionError(
-            f"the network returns several tensors ({names}): output_key= states which one is explained"
-        )
-    if key not in tensors:
-        raise AttributionError(f"output_key={key!r}: the network returns no such tensor; there are {names}")
-    return tensors[key]
-
-
-def _parts(outputs: Any) -> Mapping[Any, Any] | None:
-    if isinstance(outputs, Mapping):
-        return outputs
-    if is_dataclass(outputs):
-        return {each.name: getattr(outputs, each.name) for each in fields(outputs)}
-    if isinstance(outputs, tuple | list):
-        names = getattr(outputs, "_fields", range(len(outputs)))
-        return dict(zip(names, outputs, strict=True))
-    return None
 
 
 def output_kind(kind: str | None, outputs: torch.Tensor) -> OutputKind:

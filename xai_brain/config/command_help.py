@@ -8,6 +8,7 @@ COMMANDS = {
     "baselines": "Fit baseline classifiers on the same folds, for comparison with the networks.",
     "predict": "Predict new participants with the ensemble of a run's networks, or with a file of weights.",
     "explain": "Explain each participant by all methods with the network that was not trained on it.",
+    "explain-network": "Predict and explain participants with a network that was trained elsewhere.",
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
     "validate": "Evaluate the networks on images that contain only top-ranked voxels, or lack them.",
     "report": "Write report.html, a self-contained page of all results.",
@@ -20,7 +21,7 @@ COMMANDS = {
     "completion": "Print the script that completes commands and settings in bash.",
 }
 # commands with their own arguments instead of settings
-TOOLS = ("view", "import-maps", "cache", "collect", "verify", "settings", "completion")
+TOOLS = ("explain-network", "view", "import-maps", "cache", "collect", "verify", "settings", "completion")
 # commands whose output is read by other programs, so that nothing else is printed
 PRINTING = ("settings", "completion")
 # commands that use the settings of an existing run
@@ -80,6 +81,17 @@ DETAILS = {
 }
 
 TOOL_USAGE = {
+    "explain-network": "usage: xai-brain explain-network network._target_=package.Class\n"
+    "       network.weights=<file> [network.<argument>=<value> ...] data=... data.root=...\n"
+    "       preprocessing=... data.class_names=[...] attribution=[...] run_dir=<folder>\n\n"
+    "{description}\n\n"
+    "network.weights      state dict, checkpoint or safetensors. Without network._target_: models/model.pt\n"
+    "                     of a MONAI bundle, or with network.trusted=true a TorchScript or export archive\n"
+    "network.load         package.function that returns the network, instead of the two\n"
+    "network.output_key   part of a tuple, dictionary or dataclass that the network returns\n"
+    "network.one_logit    true: the network returns one logit of the second class\n\n"
+    "preprocessing, data.class_names (in the order of the outputs) and trusted_modules are those of the\n"
+    "network. Afterwards evaluate, report, view and verify accept run_dir. A second call does nothing.\n",
     "view": "usage: xai-brain view <run_dir> [--no-browser] [options of jupyter lab]\n\n{description}\n\n"
     "The notebook <run_dir>/view.ipynb is created if it does not exist.\n",
     "import-maps": "usage: xai-brain import-maps maps=<folder> [method=<Name>] run_dir=<run> "

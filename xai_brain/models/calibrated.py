@@ -16,10 +16,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.config.trust import KNOWN_PACKAGES
 from xai_brain.models.weights import load_weights, read_weights_file
 from xai_brain.task.build import build_task
-
-
-class OutputError(ValueError):
-    """A network does not return one value per output."""
+from xai_brain.task.selected_output import OutputError, select_tensor
 
 
 class CalibratedNetwork(nn.Module):
@@ -85,6 +82,28 @@ class CalibratedNetwork(nn.Module):
         return outputs
 
 
+class SelectedOutput(nn.Module):
+    """A network of whose outputs one tensor counts.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    output_key : str or int, optional
+        See `select_tensor`.
+    one_logit : bool, default False
+        Whether the tensor is one logit z of the second of two classes; their logits become -z/2 and z/2.
+    """
+
+    def __init__(self, network: nn.Module, output_key: str | int | None = None, one_logit: bool = False):
+        super().__init__()
+        self.network, self.output_key, self.one_logit = network, output_key, one_logit
+
+    def forward(self, volumes: torch.Tensor) -> torch.Tensor:
+        outputs = select_tensor(self.network(volumes), self.output_key)
+        outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+        return torch.cat([-outputs, outputs], 1) / 2 if self.one_logit else outputs
+
+
 def check_outputs(outputs: Any, n_outputs: int) -> torch.Tensor:
     """Refuse outputs of a network that are not one value for each output of the task.
 
@@ -136,7 +155,8 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
         E.g. ``xai_brain.models.networks.kan2020.Kan2020``. ``input_shape`` and the number of classes (as
         ``n_classes``, ``num_classes`` or ``out_channels``) are passed if the signature contains them.
     kwargs : dict
-        ``weights``, a file, is loaded into any network (see `xai_brain.models.weights.load_weights`).
+        ``weights``, a file, is loaded into any network (see `xai_brain.models.weights.load_weights`);
+        ``output_key`` and ``one_logit`` are those of `SelectedOutput`.
     input_shape : list of 3 int
     n_classes : int
 
@@ -161,6 +181,12 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
             f"model._target_={target}: is not a torch.nn.Module, nor a function annotated `-> nn.Module`"
         )
     accepted = inspect.signature(factory).parameters
+    selected = {key: kwargs[key] for key in ("output_key", "one_logit") if kwargs.get(key) is not None}
+    kwargs = {key: value for key, value in kwargs.items() if key not in ("output_key", "one_logit")}
+    if selected.get("one_logit"):
+        if n_classes != 2:
+            raise ConfigError(f"model.one_logit=true: is for two classes, there are {n_classes}")
+        n_classes = 1
     known: dict[str, Any] = {"input_shape": input_shape}
     known |= dict.fromkeys(("n_classes", "num_classes", "out_channels"), n_classes)
     kwargs = {**{key: value for key, value in known.items() if key in accepted}, **kwargs}
@@ -176,7 +202,7 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
         ) from error
     if weights is not None:
         load_weights(network, weights)
-    return network
+    return SelectedOutput(network, **selected) if selected else network
 
 
 def _returns(function: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from xai_brain.models.networks.archive import archive_kind
 from xai_brain.models.weights import load_weights, read_state_dict
 
 # There are two published state dicts with different names of the same tensors.
@@ -99,6 +100,8 @@ class Kan2020(nn.Module):
 
 def is_published(path: str | Path) -> bool:
     """Whether the tensor names of a file are those of one of the two published state dicts."""
+    if archive_kind(Path(path)):
+        return False
     return any(PUBLISHED_NAME.search(key) for key in read_state_dict(path))
 
 

@@ -34,6 +34,7 @@ from xai_brain.study.given.reference import make_reference
 from xai_brain.study.given.targets import Target, explained_indices
 from xai_brain.study.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
+from xai_brain.task.selected_output import OutputError
 
 
 def explain(
@@ -253,6 +254,8 @@ def _checked(
     try:
         with torch.no_grad():
             result = adapted(inputs)
+    except OutputError as error:
+        raise AttributionError(str(error)) from error
     except AttributionError:
         raise
     except torch.OutOfMemoryError as error:

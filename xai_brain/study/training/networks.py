@@ -19,6 +19,7 @@ from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import get_grid
 from xai_brain.models.calibrated import CalibratedNetwork, read_checkpoint
+from xai_brain.models.networks.archive import archive_kind
 from xai_brain.models.weights import WeightsError, is_calibrated, read_weights_file
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv
 from xai_brain.study.participants import prepared_cohort, same_cohort
@@ -55,6 +56,8 @@ def is_weights_file(config: Config) -> bool:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a file of weights is a checkpoint of this project, with its settings."""
+    if archive_kind(path):
+        return False
     content = read_weights_file(path)
     return is_calibrated(path) and "hyper_parameters" in content
 

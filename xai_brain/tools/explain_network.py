@@ -1,0 +1,119 @@
+"""Explain a network that was trained elsewhere, on a cohort: predictions and maps in a run directory."""
+
+from __future__ import annotations
+
+import importlib
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from xai_brain.config.setting import ConfigError
+from xai_brain.config.trust import KNOWN_PACKAGES
+from xai_brain.data.cache import default_cache_dir
+from xai_brain.io.atomic import write_atomic
+from xai_brain.models.networks.archive import archive_kind
+from xai_brain.study.explanation.missing_maps import explain_run
+from xai_brain.study.settings import stage
+from xai_brain.study.training.predict_participants import predict_run
+from xai_brain.study.training.predict_settings import predict_settings
+
+PREFIX = "network."
+ARCHIVES = "xai_brain.models.networks.archive"
+WITH_PROGRAM = {"torchscript": "torchscript", "exported": "Exported", "monai_bundle": "monai_bundle"}
+
+
+def explain_network(arguments: list[str]) -> int:
+    """Predict and explain the participants of a cohort with a given network.
+
+    Parameters
+    ----------
+    arguments : list of str
+        ``network._target_=package.Class network.weights=<file>``, or ``network.load=package.function``, and
+        further arguments of the network as ``network.<name>=<value>``; ``data=...``, ``preprocessing=...``,
+        ``data.class_names=[...]``, ``attribution=[...]`` and ``run_dir=...``.
+
+    Returns
+    -------
+    int
+        0.
+
+    Raises
+    ------
+    ConfigError
+        The network is not stated, or its file contains a program and is not trusted.
+    """
+    config = predict_settings(network_overrides(arguments))
+    stage(predict_run)(config)
+    stage(explain_run)(config)
+    return 0
+
+
+def network_overrides(arguments: list[str]) -> list[str]:
+    """Settings of `xai-brain predict` for the settings ``network.*``."""
+    given = dict(text.split("=", 1) for text in arguments if text.startswith(PREFIX) and "=" in text)
+    values = {name.removeprefix(PREFIX): value for name, value in given.items()}
+    others = [text for text in arguments if not text.startswith(PREFIX)]
+    trusted = values.pop("trusted", "false").lower() == "true"
+    function = values.pop("load", None)
+    if function is not None:
+        if "_target_" in values or "weights" in values:
+            raise ConfigError("network.load: is given instead of network._target_ and network.weights")
+        values |= {"_target_": function, "weights": str(_stored(function, others))}
+    if not values.get("weights"):
+        raise ConfigError(
+            "no network is given: network._target_=package.Class network.weights=<file>, or "
+            "network.load=package.function"
+        )
+    path = Path(values["weights"]).expanduser()
+    if "_target_" not in values:
+        values["_target_"] = _target_of_archive(path, trusted)
+    known = ("_target_", "weights")
+    return [
+        "model=custom",
+        *(f"{'' if name in known else '+'}model.{name}={value}" for name, value in values.items()),
+        *others,
+    ]
+
+
+def _target_of_archive(path: Path, trusted: bool) -> str:
+    kind = archive_kind(path)
+    if kind is None:
+        raise ConfigError(
+            f"network.weights={path}: contains weights only; network._target_=package.Class names the network"
+        )
+    if kind != "monai_bundle" and not trusted:
+        raise ConfigError(
+            f"network.weights={path}: contains a program, which is not run unless you trust its source; add "
+            "network.trusted=true"
+        )
+    return f"{ARCHIVES}.{WITH_PROGRAM[kind]}"
+
+
+def _stored(function: str, others: list[str]) -> Path:
+    """Weights of the network that a function returns, as a file that identifies them."""
+    module, _, name = function.rpartition(".")
+    package = module.partition(".")[0]
+    trusted = next((text for text in others if text.startswith("trusted_modules=")), "")
+    if package not in KNOWN_PACKAGES and package not in trusted:
+        raise ConfigError(
+            f"network.load={function}: runs code of the package {package}; add trusted_modules=[{package}]"
+        )
+    try:
+        made: Any = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"network.load={function}: cannot be called ({error})") from error
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"network.load={function}: returns a {type(made).__name__}, no torch.nn.Module")
+    state = {key: value.detach().cpu().clone().contiguous() for key, value in made.state_dict().items()}
+    digest = sha256()
+    for key, value in sorted(state.items()):
+        digest.update(key.encode() + value.to(torch.float64).numpy().tobytes())
+    path = default_cache_dir() / "networks" / f"{digest.hexdigest()[:32]}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, lambda temporary: save_file(state, temporary))
+    return path
