@@ -15,7 +15,7 @@ from torch import nn
 from xai_brain import RunDirectory, open_maps
 from xai_brain.cli import main
 from xai_brain.config.setting import ConfigError
-from xai_brain.models.networks.archive import archive_kind, monai_bundle, torchscript
+from xai_brain.models.networks.archive import MonaiBundle, TorchScript, archive_kind
 from xai_brain.models.weights import WeightsError
 from xai_brain.runs.directory import read_json, read_tsv, sidecar
 from xai_brain.tools.explain_network import explain_network, network_overrides
@@ -133,7 +133,7 @@ def test_torchscript_runs_only_if_it_is_trusted(tmp_path):
     network, _ = saved(tmp_path)
     path = tmp_path / "network.pt"
     torch.jit.save(torch.jit.trace(network.eval(), torch.zeros(1, 1, 8, 8, 8)), path)
-    assert archive_kind(path) == "torchscript"
+    assert archive_kind(path) == "TorchScript"
     given = [f"network.weights={path}", *DATA, f"run_dir={tmp_path / 'run'}", "attribution=[saliency]"]
     with pytest.raises(ConfigError, match=r"contains a program, .*network.trusted=true"):
         explain_network(given)
@@ -141,7 +141,7 @@ def test_torchscript_runs_only_if_it_is_trusted(tmp_path):
     found = open_maps(tmp_path / "run").img("sub-0001", "Saliency").get_fdata()
     assert found.any()
     volumes = torch.rand(2, 1, 12, 12, 12)
-    assert torch.allclose(torchscript(str(path))(volumes), network(volumes), atol=1e-6)
+    assert torch.allclose(TorchScript(str(path))(volumes), network(volumes), atol=1e-6)
 
 
 def test_an_exported_program_is_explained(tmp_path):
@@ -151,7 +151,7 @@ def test_an_exported_program_is_explained(tmp_path):
     volumes = torch.zeros(2, 1, 46, 55, 46)
     program = torch.export.export(network.eval(), (volumes,), dynamic_shapes={"x": {0: batch}})
     torch.export.save(program, path)
-    assert archive_kind(path) == "exported"
+    assert archive_kind(path) == "Exported"
     given = [f"network.weights={path}", "network.trusted=true", *DATA, f"run_dir={tmp_path / 'run'}"]
     explain_network([*given, "attribution=[saliency]"])
     found = open_maps(tmp_path / "run").img("sub-0001", "Saliency").get_fdata()
@@ -180,12 +180,12 @@ def test_a_monai_bundle_is_read_without_running_its_configuration(tmp_path):
     arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "init_features": 8}
     definition = {"_target_": "DenseNet", **arguments, "growth_rate": 4, "block_config": [2, 2]}
     path = bundle(tmp_path / "good", definition, network.state_dict())
-    assert archive_kind(path) == "monai_bundle"
+    assert archive_kind(path) == "MonaiBundle"
     volumes = torch.rand(2, 1, 24, 24, 24)
-    assert torch.equal(monai_bundle(str(path)).eval()(volumes), network.eval()(volumes))
+    assert torch.equal(MonaiBundle(str(path)).eval()(volumes), network.eval()(volumes))
     referring = {**definition, "init_features": "@channels#1"}
     path = bundle(tmp_path / "referring", referring, network.state_dict())
-    assert torch.equal(monai_bundle(str(path)).eval()(volumes), network(volumes))
+    assert torch.equal(MonaiBundle(str(path)).eval()(volumes), network(volumes))
     for name, change, message in (
         ("expression", {"growth_rate": "$print('run')"}, r"contains the expression .*not evaluated"),
         ("other", {"_target_": "os.system"}, "only networks of MONAI"),
@@ -193,7 +193,7 @@ def test_a_monai_bundle_is_read_without_running_its_configuration(tmp_path):
     ):
         path = bundle(tmp_path / name, {**definition, **change}, network.state_dict())
         with pytest.raises(WeightsError, match=message):
-            monai_bundle(str(path))
+            MonaiBundle(str(path))
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -23,7 +23,6 @@ from xai_brain.study.training.predict_settings import predict_settings
 
 PREFIX = "network."
 ARCHIVES = "xai_brain.models.networks.archive"
-WITH_PROGRAM = {"torchscript": "torchscript", "exported": "Exported", "monai_bundle": "monai_bundle"}
 
 
 def explain_network(arguments: list[str]) -> int:
@@ -85,12 +84,12 @@ def _target_of_archive(path: Path, trusted: bool) -> str:
         raise ConfigError(
             f"network.weights={path}: contains weights only; network._target_=package.Class names the network"
         )
-    if kind != "monai_bundle" and not trusted:
+    if kind != "MonaiBundle" and not trusted:
         raise ConfigError(
             f"network.weights={path}: contains a program, which is not run unless you trust its source; add "
             "network.trusted=true"
         )
-    return f"{ARCHIVES}.{WITH_PROGRAM[kind]}"
+    return f"{ARCHIVES}.{kind}"
 
 
 def _stored(function: str, others: list[str]) -> Path:

@@ -20,7 +20,7 @@ BUNDLE_CONFIGS = ("inference", "train", "evaluate")
 BUNDLE_WEIGHTS = ("model.pt", "model.safetensors")
 
 
-def torchscript(weights: str) -> nn.Module:
+class TorchScript(nn.Module):
     """A network from a TorchScript archive, whose program runs in PyTorch's interpreter.
 
     Parameters
@@ -28,13 +28,19 @@ def torchscript(weights: str) -> nn.Module:
     weights : str
         File that was written by ``torch.jit.save``.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # for those who write archives
-            return torch.jit.load(weights, map_location="cpu")
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise WeightsError(f"{weights}: is no TorchScript archive that can be read ({reason})") from error
+
+    def __init__(self, weights: str):
+        super().__init__()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # for those who write archives
+                self.network = torch.jit.load(weights, map_location="cpu")
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise WeightsError(f"{weights}: is no TorchScript archive that can be read ({reason})") from error
+
+    def forward(self, volumes: torch.Tensor) -> Any:
+        return self.network(volumes)
 
 
 class Exported(nn.Module):
@@ -65,7 +71,7 @@ class Exported(nn.Module):
         return self
 
 
-def monai_bundle(weights: str) -> nn.Module:
+class MonaiBundle(nn.Module):
     """The network of a MONAI bundle, without running its configuration.
 
     Parameters
@@ -74,16 +80,24 @@ def monai_bundle(weights: str) -> nn.Module:
         ``models/model.pt`` in the folder of the bundle. ``network_def`` of its configuration names a class of
         MONAI and its arguments; expressions (``$...``) are not evaluated.
     """
-    path = Path(weights).expanduser()
-    folder = path.parent.parent
-    found = [file for name in BUNDLE_CONFIGS for file in sorted((folder / "configs").glob(f"{name}.*"))]
-    for file in found:
+
+    def __init__(self, weights: str):
+        super().__init__()
+        path = Path(weights).expanduser()
+        self.network = _made(*_definition(path.parent.parent))
+        load_weights(self.network, path)
+
+    def forward(self, volumes: torch.Tensor) -> Any:
+        return self.network(volumes)
+
+
+def _definition(folder: Path) -> tuple[dict[str, Any], Mapping[str, Any], Path]:
+    """``network_def`` of a bundle, the whole configuration and its file."""
+    for file in (f for name in BUNDLE_CONFIGS for f in sorted((folder / "configs").glob(f"{name}.*"))):
         text = file.read_text(encoding="utf-8")
         content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
         if isinstance(content, Mapping) and isinstance(content.get("network_def"), Mapping):
-            network = _made(dict(content["network_def"]), content, file)
-            load_weights(network, path)
-            return network
+            return dict(content["network_def"]), content, file
     raise WeightsError(f"{folder}: no configs/inference.json with network_def; is this a MONAI bundle?")
 
 
@@ -120,15 +134,15 @@ def _plain(value: Any, content: Mapping[str, Any], file: Path) -> Any:
 
 
 def archive_kind(path: Path) -> str | None:
-    """``torchscript``, ``exported`` or ``monai_bundle``; None for a file of weights only."""
+    """Name of the class of this module that reads a file; None for a file of weights only."""
     if path.parent.name == "models" and (path.parent.parent / "configs").is_dir():
-        return "monai_bundle"
+        return "MonaiBundle"
     if not path.is_file() or not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
         names = [name.rpartition("/")[2] for name in archive.namelist()]
     if "constants.pkl" in names:
-        return "torchscript"
+        return "TorchScript"
     if any(name in ("serialized_exported_program.json", "archive_format", "model.json") for name in names):
-        return "exported"
+        return "Exported"
     return None
