@@ -66,6 +66,7 @@ class TrainerConfig:
         "inside the network, voxel by voxel, by the training volumes: mean (is subtracted) or zscore",
         choices=(None, "mean", "zscore"),
     )
+    freeze: list[str] = setting([], "modules of the network whose weights are not trained, e.g. [features]")
     calibrate: bool = setting(True, "temperature of the probabilities from the validation part")
     accelerator: str = setting("auto", "auto, cpu, gpu or mps")
     devices: int = setting(

@@ -156,6 +156,7 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
         ``n_classes``, ``num_classes`` or ``out_channels``) are passed if the signature contains them.
     kwargs : dict
         ``weights``, a file, is loaded into any network (see `xai_brain.models.weights.load_weights`);
+        ``new_layers`` are its layers that the file does not contain, or that are to be trained anew.
         ``output_key`` and ``one_logit`` are those of `SelectedOutput`.
     input_shape : list of 3 int
     n_classes : int
@@ -190,7 +191,9 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
     known: dict[str, Any] = {"input_shape": input_shape}
     known |= dict.fromkeys(("n_classes", "num_classes", "out_channels"), n_classes)
     kwargs = {**{key: value for key, value in known.items() if key in accepted}, **kwargs}
-    weights = None if "weights" in accepted else kwargs.pop("weights", None)
+    new_layers = kwargs.pop("new_layers", None) or ()
+    by_network = "weights" in accepted and not new_layers
+    weights = None if by_network else kwargs.pop("weights", None)
     try:
         network = factory(**kwargs)
     except (TypeError, ValueError) as error:
@@ -201,7 +204,7 @@ def build_network(target: str, kwargs: dict[str, Any], input_shape: list[int], n
             "experiment may set values for another network (`--cfg job` shows all settings)"
         ) from error
     if weights is not None:
-        load_weights(network, weights)
+        load_weights(network, weights, new_layers=new_layers)
     return SelectedOutput(network, **selected) if selected else network
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torchmetrics import MeanMetric, MetricCollection
 
+from xai_brain.config.setting import ConfigError
 from xai_brain.models.calibrated import CalibratedNetwork
 
 
@@ -37,7 +39,11 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
     task : dict, optional
         ``_target_`` and arguments of the task (see `xai_brain.task.build.build_task`), which determines
         loss and metrics; default: classification.
+    freeze : list of str, default ()
+        Modules of the network whose weights and running statistics are not trained.
     """
+
+    frozen: Sequence[torch.nn.Module] = ()
 
     def __init__(
         self,
@@ -52,9 +58,13 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         gamma: float = 0.1,
         standardize: str | None = None,
         task: dict[str, Any] | None = None,
+        freeze: list[str] | None = None,
     ):
         super().__init__(network, output_names, input_shape, standardize, task)
         self.save_hyperparameters()
+        self.frozen = [self._module_named(name) for name in freeze or ()]
+        for module in self.frozen:
+            module.requires_grad_(False)
         # weights are inside a checkpoint: nothing in it may point to a file of another machine
         self.hparams["network"] = {key: value for key, value in network.items() if key != "weights"}
         self.hparams["task"] = self.task.settings()
@@ -62,6 +72,20 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         # NaN stays NaN (with "disable" torchmetrics would forget the weights)
         self.train_loss = MeanMetric(nan_strategy=float("nan"))
         self.val_loss = MeanMetric(nan_strategy=float("nan"))
+
+    def _module_named(self, name: str) -> torch.nn.Module:
+        modules = dict(self.network.named_modules())
+        if name not in modules or not name:
+            names = ", ".join(key for key, _ in self.network.named_children())
+            raise ConfigError(f"trainer.freeze: the network has no module {name!r}; it has {names}")
+        return modules[name]
+
+    def train(self, mode: bool = True) -> BrainClassifier:
+        """As of every module; frozen modules stay in evaluation mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         loss, n = self.task.loss(self(batch["volume"]), batch["target"]), len(batch["target"])
@@ -79,7 +103,12 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         hparams = self.hparams
-        optimizer = torch.optim.AdamW(self.parameters(), hparams["lr"], weight_decay=hparams["weight_decay"])
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not trained:
+            raise ConfigError(
+                f"trainer.freeze={hparams['freeze']}: freezes the whole network; nothing is trained"
+            )
+        optimizer = torch.optim.AdamW(trained, hparams["lr"], weight_decay=hparams["weight_decay"])
         if hparams["scheduler"] == "constant":
             return optimizer
         if hparams["scheduler"] == "multistep":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,10 @@ class WeightsError(ValueError):
 
 
 def load_weights(
-    network: nn.Module, path: str | Path, rename: Callable[[str], str] = lambda key: key
+    network: nn.Module,
+    path: str | Path,
+    rename: Callable[[str], str] = lambda key: key,
+    new_layers: Sequence[str] = (),
 ) -> None:
     """Load the weights of a file into a network; every tensor of the network is replaced.
 
@@ -56,19 +59,30 @@ def load_weights(
     path : str or Path
     rename : callable, optional
         Converts the keys of another layout, without prefix, to the keys of `network`.
+    new_layers : sequence of str, optional
+        Modules of `network` that keep their own weights, such as a new head; those of the file are ignored.
 
     Raises
     ------
     WeightsError
-        The file cannot be read, keys or shapes differ from those of the network, or a weight is not finite.
+        The file cannot be read, `new_layers` do not exist, keys or shapes differ from those of the network,
+        or a weight is not finite.
     """
     state, expected = read_state_dict(path), network.state_dict()
+    own = tuple(f"{name}." for name in new_layers)
+    for name, prefix in zip(new_layers, own, strict=True):
+        if not any(key.startswith(prefix) for key in expected):
+            names = dict.fromkeys(key.partition(".")[0] for key in expected)
+            raise WeightsError(f"new_layers: the network has no layer {name!r}; it has {', '.join(names)}")
     needed = {
-        key for key in expected if not key.endswith("num_batches_tracked")
-    }  # absent before PyTorch 0.4.1
+        key
+        for key in expected
+        if not key.endswith("num_batches_tracked") and not key.startswith(own)  # absent before PyTorch 0.4.1
+    }
     best: dict[str, torch.Tensor] = {}
     for candidate in _without_prefixes({WRAPPERS.sub("", key): value for key, value in state.items()}):
         found = {rename(key): value for key, value in candidate.items()}
+        found = {key: value for key, value in found.items() if not key.startswith(own)}
         if needed <= set(found) <= set(expected):
             _check_values(path, network, found, expected)
             network.load_state_dict({**expected, **found})

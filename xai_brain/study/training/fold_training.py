@@ -36,7 +36,7 @@ def classifier_settings(config: Config, task: Task) -> dict[str, Any]:
         "preprocessing": asdict(config.preprocessing),
         **{
             key: getattr(config.trainer, key)
-            for key in ("lr", "weight_decay", "scheduler", "gamma", "standardize")
+            for key in ("lr", "weight_decay", "scheduler", "gamma", "standardize", "freeze")
         },
         "milestones": list(config.trainer.milestones),
     }
