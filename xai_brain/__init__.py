@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from xai_brain.study.cohort import Cohort as Cohort
     from xai_brain.study.cohort import load_cohort as load_cohort
     from xai_brain.study.cross_validate import cross_validate as cross_validate
+    from xai_brain.study.given.card import NetworkCard as NetworkCard
+    from xai_brain.study.given.card import network_card as network_card
     from xai_brain.study.given.explain import explain as explain
     from xai_brain.study.maps import Maps as Maps
     from xai_brain.study.maps import open_maps as open_maps
@@ -48,6 +50,7 @@ _HOMES = {
     "Kan2020": "models.networks.kan2020",
     "Maps": "study.maps",
     "MeaningfulPerturbation": "attribution",
+    "NetworkCard": "study.given.card",
     "PlantedEffect": "config.planted_effect",
     "Reference": "attribution",
     "ReportCard": "study.card",
@@ -62,6 +65,7 @@ _HOMES = {
     "load_cohort": "study.cohort",
     "load_participants": "data.participants",
     "make_folds": "data.folds.splits",
+    "network_card": "study.given.card",
     "open_maps": "study.maps",
     "open_study": "study.study",
     "preprocess_t1w": "data.preprocessing",

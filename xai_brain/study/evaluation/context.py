@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from xai_brain.attribution.outputs import ClassScore
 from xai_brain.attribution.reference import Reference
 from xai_brain.config.evaluation import CardConfig
 from xai_brain.config.schema import Config
@@ -97,6 +98,10 @@ class EvaluationContext:
     ) -> Any:
         """Build a configured method for this network or another one."""
         return build_method(self.config, label, model or self.classifier, reference or self.reference)[0]
+
+    def scorer(self, output: str) -> ClassScore:
+        """The network, returning one of its outputs, such as probabilities."""
+        return ClassScore(self.classifier, output, self.classifier.task)
 
     def output(self, label: str) -> str:
         """Output of the network that a method explains."""

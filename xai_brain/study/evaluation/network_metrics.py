@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from xai_brain.attribution.outputs import ClassScore
 from xai_brain.metrics.comparison.similarity import rank_similarity
 from xai_brain.metrics.comparison.stability import UNRELATED, max_sensitivity, noise_stability
 from xai_brain.metrics.cost import cost
@@ -43,7 +42,7 @@ def cascade_path(context: EvaluationContext, label: str) -> Path:
 
 def deletion_insertion_scores(context: EvaluationContext, label: str) -> Scores:
     """Class probability while voxels are removed or inserted in the order of the map."""
-    card, model = context.card, ClassScore(context.classifier, "probability")
+    card, model = context.card, context.scorer("probability")
     maps, targets = context.saved(label)
     baselines = removal_baselines(card.removal, context.inputs, context.reference)
     where = (model, context.inputs, baselines)
@@ -64,7 +63,7 @@ def infidelity_scores(context: EvaluationContext, label: str) -> Scores:
     def changes() -> Any:
         baselines = removal_baselines(card.removal, context.inputs, context.reference)
         blocks = random_blocks(brain, context.reference.voxel_size_mm, card.n_blocks)
-        model = ClassScore(context.classifier, output)
+        model = context.scorer(output)
         return block_changes(model, context.inputs, baselines, targets, brain, blocks)
 
     found = context.cached(("blocks", output, tuple(targets.tolist())), changes)

@@ -77,6 +77,10 @@ class GivenMethods:
             self._made[key] = factory(ClassScore(self.adapted, output, self.kind), **extra)
         return self._made[key], output
 
+    def on(self, network: AdaptedNetwork) -> GivenMethods:
+        """The same methods on another network."""
+        return GivenMethods(self.settings, network, self.kind, self.output, self.reference, self.fill)
+
     def parameters(self, label: str) -> dict[str, Any]:
         """All parameters of a method, including defaults."""
         found = arguments_of(self.settings[label])

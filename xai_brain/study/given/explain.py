@@ -138,8 +138,8 @@ def explain(
     with preserved(adapted):
         of_training = make_reference(reference, prepare, names)
         first = prepare(given[0])
-        kind = _checked(adapted, first, outputs, segmentation)
-        names = names or _default_names(adapted, kind, first)
+        kind = checked_kind(adapted, first, outputs, segmentation)
+        names = names or output_names(adapted, kind, first)
         built = GivenMethods(settings, adapted, kind, output, of_training, fill)
         channels = _channel_names(channel_names, first)
         with _folder(folder) as (path, keep):
@@ -233,7 +233,7 @@ def _explain_batch(
     ]
 
 
-def _checked(
+def checked_kind(
     adapted: AdaptedNetwork, first: ReadyImage, outputs: str | None, segmentation: SegmentationTarget | None
 ) -> OutputKind:
     """What the outputs of the network are, from those for the first image."""
@@ -285,7 +285,8 @@ def _finite(outputs: torch.Tensor, batch: list[ReadyImage]) -> torch.Tensor:
     return outputs
 
 
-def _default_names(adapted: AdaptedNetwork, kind: OutputKind, first: ReadyImage) -> list[str]:
+def output_names(adapted: AdaptedNetwork, kind: OutputKind, first: ReadyImage) -> list[str]:
+    """Default names of the outputs: their indices."""
     place = next(iter(adapted.parameters()), torch.zeros(()))
     if adapted.segmentation is not None:
         return [f"label {adapted.segmentation.label}"]

@@ -64,6 +64,7 @@ class ReadyImage:
     given: GivenImage
     volume: torch.Tensor  # (C, X, Y, Z) float32
     voxel_size_mm: tuple[float, float, float]
+    affine: np.ndarray  # of the volume, (4, 4)
     shown: nib.Nifti1Image  # the first channel on the grid of the maps
     to_own_grid: Callable[[np.ndarray], np.ndarray]  # of a map (X, Y, Z)
 
@@ -273,4 +274,4 @@ def _ready(
     if not bool(volume.isfinite().all()):
         raise ImageError(given.path, "its prepared volume holds NaN or infinite values; fill them first")
     x, y, z = grid.spacing_mm.tolist()
-    return ReadyImage(given, volume, (x, y, z), shown, back or (lambda values: values))
+    return ReadyImage(given, volume, (x, y, z), grid.affine, shown, back or (lambda values: values))
