@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from xai_brain import MeaningfulPerturbation, SegmentationTarget, explain, network_card
 from xai_brain.config.compose import compose
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +58,9 @@ def test_the_readme_and_the_index_link_every_page():
 
 def test_settings_exist():
     known = {key for name in ("synthetic", "bids", "hcp", "oasis") for key in known_keys_of(name)}
-    untyped = ("attribution.", "model.", "baselines.", "hydra.", "trainer.extra.")
+    untyped = ("attribution.", "model.", "baselines.", "hydra.", "trainer.extra.", "network.")
+    for function in (explain, network_card, MeaningfulPerturbation, SegmentationTarget):  # arguments in Python
+        known |= {*inspect.signature(function).parameters}
     for page in ALL:
         for text in inline_code(page):
             for key in re.findall(r"(?:^|(?<= )'?)([a-z_]+(?:\.[A-Za-z_]+)*)=", text):

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from xai_brain.study.given.card import NetworkCard as NetworkCard
     from xai_brain.study.given.card import network_card as network_card
     from xai_brain.study.given.explain import explain as explain
-    from xai_brain.study.maps import Maps as Maps
-    from xai_brain.study.maps import open_maps as open_maps
+    from xai_brain.study.maps.maps import Maps as Maps
+    from xai_brain.study.maps.opening import open_maps as open_maps
     from xai_brain.study.study import Study as Study
     from xai_brain.study.study import open_study as open_study
     from xai_brain.viewer.slice_viewer import SliceViewer as SliceViewer
@@ -48,7 +48,7 @@ _HOMES = {
     "GradCAM": "attribution",
     "GuidedBackprop": "attribution",
     "Kan2020": "models.networks.kan2020",
-    "Maps": "study.maps",
+    "Maps": "study.maps.maps",
     "MeaningfulPerturbation": "attribution",
     "NetworkCard": "study.given.card",
     "PlantedEffect": "config.planted_effect",
@@ -66,7 +66,7 @@ _HOMES = {
     "load_participants": "data.participants",
     "make_folds": "data.folds.splits",
     "network_card": "study.given.card",
-    "open_maps": "study.maps",
+    "open_maps": "study.maps.opening",
     "open_study": "study.study",
     "preprocess_t1w": "data.preprocessing",
     "report_card": "study.card",

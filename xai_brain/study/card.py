@@ -15,7 +15,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.metrics.report_card import verdicts
 from xai_brain.runs.directory import RunDirectory, read_tsv
 from xai_brain.study.cohort import Cohort
-from xai_brain.study.maps import Maps
+from xai_brain.study.maps.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
 from xai_brain.study.settings import stage
 from xai_brain.study.study import Study

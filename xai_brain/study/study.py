@@ -14,7 +14,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.runs.directory import first_repeat, read_json, read_tsv
 from xai_brain.runs.seeds import counted_from_one
 from xai_brain.study.inline import ReportPage
-from xai_brain.study.maps import Maps
+from xai_brain.study.maps.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
 from xai_brain.study.settings import stage
 from xai_brain.study.trained_networks import TrainedNetworks

@@ -26,9 +26,9 @@ from xai_brain.metrics.table import METRICS
 from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory
 from xai_brain.study.given.built_methods import GivenMethods
-from xai_brain.study.given.explain import checked_kind, output_names
 from xai_brain.study.given.images import Preprocess, ReadyImage, given_images, preparation
 from xai_brain.study.given.known_component import RADIUS_MM, STRENGTHS, component_scores
+from xai_brain.study.given.network_check import checked_kind, output_names
 from xai_brain.study.given.reference import make_reference
 from xai_brain.study.given.targets import Target, explained_indices
 from xai_brain.study.methods import Method, method_settings

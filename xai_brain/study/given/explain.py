@@ -16,12 +16,7 @@ import torch
 from torch import nn
 
 from xai_brain.attribution.model_state import AttributionError, preserved
-from xai_brain.attribution.network_outputs import (
-    AdaptedNetwork,
-    OutputKind,
-    SegmentationTarget,
-    output_kind,
-)
+from xai_brain.attribution.network_outputs import AdaptedNetwork, SegmentationTarget
 from xai_brain.attribution.protocol import method_info
 from xai_brain.config.setting import ConfigError
 from xai_brain.parallel.progress import track
@@ -30,11 +25,11 @@ from xai_brain.study.explanation.batches import attribute_with_details
 from xai_brain.study.given.built_methods import GivenMethods
 from xai_brain.study.given.folder import GivenRun, method_record
 from xai_brain.study.given.images import Preprocess, ReadyImage, given_images, preparation
+from xai_brain.study.given.network_check import checked_kind, output_names, require_finite
 from xai_brain.study.given.reference import make_reference
 from xai_brain.study.given.targets import Target, explained_indices
-from xai_brain.study.maps import Maps
+from xai_brain.study.maps.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
-from xai_brain.task.selected_output import OutputError
 
 
 def explain(
@@ -188,7 +183,7 @@ def _explain_batch(
         with torch.no_grad():
             adapted.region = adapted.segmentation.region_of(adapted(inputs))
     with torch.no_grad():
-        values = kind.predict(_finite(adapted(inputs), batch)).float().cpu()
+        values = kind.predict(require_finite(adapted(inputs), batch)).float().cpu()
     ids = [one.given.participant_id for one in batch]
     first = len(run.images)
     indices = explained_indices(target, values.numpy(), names, kind, ids, slice(first, first + len(batch)))
@@ -231,68 +226,6 @@ def _explain_batch(
         }
         for one, value in zip(batch, values, strict=True)
     ]
-
-
-def checked_kind(
-    adapted: AdaptedNetwork, first: ReadyImage, outputs: str | None, segmentation: SegmentationTarget | None
-) -> OutputKind:
-    """What the outputs of the network are, from those for the first image."""
-    place = next(iter(adapted.parameters()), torch.zeros(()))
-    devices = {str(each.device) for each in adapted.parameters()}
-    if len(devices) > 1:
-        raise AttributionError(
-            f"the network lies on several devices ({', '.join(sorted(devices))}); move it to one"
-        )
-    for name, module in adapted.network.named_modules():
-        if getattr(module, "track_running_stats", None) is False and "BatchNorm" in type(module).__name__:
-            raise AttributionError(
-                f"the network has batch normalisation without running statistics ({name or 'itself'}): its "
-                "output for an image depends on the other images of the batch, and has no map of its own"
-            )
-    inputs = first.volume[None].to(place.device)
-    inputs = inputs.to(place.dtype) if place.is_floating_point() else inputs
-    try:
-        with torch.no_grad():
-            result = adapted(inputs)
-    except OutputError as error:
-        raise AttributionError(str(error)) from error
-    except AttributionError:
-        raise
-    except torch.OutOfMemoryError as error:
-        raise AttributionError(
-            f"one volume of shape {tuple(inputs.shape)} does not fit into the memory of {place.device}; use "
-            "a coarser grid (preprocess=) or another device"
-        ) from error
-    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise AttributionError(
-            f"the network cannot process {first.given.path}, an input of shape {tuple(inputs.shape)} "
-            f"(N, C, X, Y, Z): {reason}; give preprocess= or as many channels as it was trained with"
-        ) from error
-    if segmentation is not None:
-        segmentation.region_of(result)
-        return output_kind("numbers", result.flatten(1)[:, :1])
-    return output_kind(outputs, _finite(result, [first]))
-
-
-def _finite(outputs: torch.Tensor, batch: list[ReadyImage]) -> torch.Tensor:
-    for one, of_image in zip(batch, outputs, strict=True):
-        if not bool(of_image.isfinite().all()):
-            raise AttributionError(
-                f"the network returns NaN or infinite values for {one.given.path}; check its weights and the "
-                "intensities that it expects (preprocess=)"
-            )
-    return outputs
-
-
-def output_names(adapted: AdaptedNetwork, kind: OutputKind, first: ReadyImage) -> list[str]:
-    """Default names of the outputs: their indices."""
-    place = next(iter(adapted.parameters()), torch.zeros(()))
-    if adapted.segmentation is not None:
-        return [f"label {adapted.segmentation.label}"]
-    with torch.no_grad():
-        values = kind.predict(adapted(first.volume[None].to(place)))
-    return [str(k) for k in range(values.shape[1])]
 
 
 def _channel_names(given: Sequence[str] | None, first: ReadyImage) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import is_mni152, load_img
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 from xai_brain.runs.seeds import counted_from_one
-from xai_brain.statistics.bootstrap import bootstrap_mean
-from xai_brain.study.run_images import map_values
+from xai_brain.study.maps.files import find_group_map, mean_of_maps, path_of_channel
 
 
 class MapImages:
@@ -132,37 +130,6 @@ class MapImages:
         names = read_json(sidecar(self._rows["path"].iloc[0])).get("Channels") or []
         return list(names) if len(names) > 1 else []
 
-    def channel_shares(self) -> pd.DataFrame:
-        """Share of every channel in the sum of the absolute values of a map, with 95 % intervals.
-
-        Returns
-        -------
-        pandas.DataFrame
-            method, channel, mean (over participants), ci_low, ci_high, n (participants with a map that is
-            not empty).
-
-        Raises
-        ------
-        ConfigError
-            The inputs have one channel.
-        """
-        if not self.channels:
-            raise ConfigError("channel_shares: the inputs of the network have one channel")
-        rows = []
-        for method in self.methods:
-            shares = []
-            for _, paths in self._select(method, None).groupby("participant_id", sort=False)["path"]:
-                sums = np.zeros(len(self.channels))
-                for path in paths:
-                    of_channel = [map_values(path_of_channel(path, method, name)) for name in self.channels]
-                    sums += [np.abs(values).sum(dtype=np.float64) for values in of_channel]
-                if sums.sum() > 0:
-                    shares.append(sums / sums.sum())
-            for k, channel in enumerate(self.channels):
-                estimates = bootstrap_mean(np.array([share[k] for share in shares]))
-                rows.append((method, channel, *estimates, len(shares)))
-        return pd.DataFrame(rows, columns=["method", "channel", "mean", "ci_low", "ci_high", "n"])
-
     def sidecar(
         self, participant_id: str, method: str, *, session_id: str | None = None, seed: int | None = None
     ) -> dict[str, Any]:
@@ -264,22 +231,7 @@ class MapImages:
         >>> maps.group_img("GradCAM", "class-male", "mean").shape
         (46, 55, 46)
         """
-        files = self._run.group_map("x", "x", "x").parent.glob("desc-*_stat-*_statmap.nii.gz")
-        parts = [
-            re.fullmatch(r"desc-([^_]+)_(.+)_stat-([^_]+)_statmap\.nii\.gz", file.name) for file in files
-        ]
-        found = sorted(part.groups() for part in parts if part)
-        valid_choice("statistical map of", method, sorted({name for name, _, _ in found}))
-        found = [each for each in found if each[0] == method]
-        valid_choice(f"statistic of {method}:", stat, sorted({each[2] for each in found}))
-        present = [each[1] for each in found if each[2] == stat]
-        if what is None and len(present) > 1:
-            raise ConfigError(
-                f"{method} has several maps of {stat}; what is needed, one of {', '.join(present)}"
-            )
-        what = present[0] if what is None else what
-        valid_choice(f"map of {method}, {stat}:", what, present)
-        return load_img(self._run.group_map(method, what, stat))
+        return load_img(find_group_map(self._run, method, what, stat))
 
     # -- internal ------------------------------------------------------------------------------
     def _settings(self) -> Config:
@@ -342,15 +294,3 @@ class MapImages:
     def _repr_html_(self) -> str:
         shown = self._rows.drop(columns=["path", "file_state"])
         return f"<p>{self!r}</p>" + shown.to_html(max_rows=10, index=False)
-
-
-def path_of_channel(path: Path, method: str, channel: str) -> Path:
-    """Map of one channel, beside the sum over channels."""
-    return path.with_name(path.name.replace(f"_desc-{method}_", f"_desc-{method}+{channel}_"))
-
-
-def mean_of_maps(paths: Sequence[Path] | pd.Series) -> np.ndarray:
-    """Mean of the maps that are not empty, (X, Y, Z) float64; 0 everywhere when all are empty."""
-    arrays = [map_values(path) for path in paths]
-    found = [values for values in arrays if values.any()] or arrays
-    return np.asarray(np.mean(found, axis=0, dtype=np.float64))

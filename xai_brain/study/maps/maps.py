@@ -15,41 +15,12 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 from xai_brain.runs.seeds import counted_from_one
-from xai_brain.study.map_images import MapImages
+from xai_brain.study.maps.files import channel_shares
+from xai_brain.study.maps.images import MapImages
 from xai_brain.study.settings import open_run, stage
 
 if TYPE_CHECKING:
     from xai_brain.viewer.slice_viewer import SliceViewer
-
-
-def open_maps(folder: str | Path, *, trusted_modules: Sequence[str] = ()) -> Maps:
-    """Open the maps of a study, or maps imported by ``xai-brain import-maps``, from their folder.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Folder of the study, or its subfolder ``attributions``.
-    trusted_modules : sequence of str, optional
-        See `xai_brain.open_study`.
-
-    Returns
-    -------
-    Maps
-
-    Raises
-    ------
-    ConfigError
-        The folder contains no maps.
-
-    Examples
-    --------
-    >>> open_maps(run_dir)
-    Maps(24 participants x 3 methods: GradCAM, GuidedBackprop, MeaningfulPerturbation; space MNI152)
-    """
-    folder = Path(folder).expanduser()
-    if folder.name == "attributions" and not RunDirectory(folder).config.exists():
-        folder = folder.parent
-    return Maps(folder, trusted_modules=trusted_modules)
 
 
 class Maps(MapImages):
@@ -86,6 +57,20 @@ class Maps(MapImages):
         table = table[table["method_a"].isin(self.methods) & table["method_b"].isin(self.methods)]
         columns = ["method_a", "method_b", "metric", "top_percent", "mean", "ci_low", "ci_high", "n"]
         return table[columns].reset_index(drop=True)
+
+    def channel_shares(self) -> pd.DataFrame:
+        """Share of every channel of the inputs in a map; see `xai_brain.study.maps.files.channel_shares`.
+
+        Raises
+        ------
+        ConfigError
+            The inputs have one channel.
+        """
+        if not self.channels:
+            raise ConfigError("channel_shares: the inputs of the network have one channel")
+        groups = (self._rows[self._rows["method"] == name] for name in self.methods)
+        paths = ([list(each) for _, each in rows.groupby("participant_id")["path"]] for rows in groups)
+        return channel_shares(zip(self.methods, paths, strict=True), self.channels)
 
     def localization(self) -> pd.DataFrame:
         """How well every method finds the true location, known for planted and synthetic effects.

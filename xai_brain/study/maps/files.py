@@ -1,0 +1,82 @@
+"""Files of maps: of groups, of single channels, and means of several."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from xai_brain.config.build import valid_choice
+from xai_brain.config.setting import ConfigError
+from xai_brain.runs.directory import RunDirectory
+from xai_brain.statistics.bootstrap import bootstrap_mean
+from xai_brain.study.run_images import map_values
+
+
+def path_of_channel(path: Path, method: str, channel: str) -> Path:
+    """Map of one channel, beside the sum over channels."""
+    return path.with_name(path.name.replace(f"_desc-{method}_", f"_desc-{method}+{channel}_"))
+
+
+def channel_shares(
+    maps: Iterable[tuple[str, Iterable[Sequence[Path]]]], channels: Sequence[str]
+) -> pd.DataFrame:
+    """Share of every channel in the sum of the absolute values of a map.
+
+    Parameters
+    ----------
+    maps : iterable of (method, paths of each participant)
+    channels : sequence of str
+
+    Returns
+    -------
+    pandas.DataFrame
+        method, channel, mean (over participants), ci_low, ci_high, n (participants with a map that is not
+        empty).
+    """
+    rows = []
+    for method, participants in maps:
+        shares = []
+        for paths in participants:
+            sums = np.zeros(len(channels))
+            for path in paths:
+                of_channel = [map_values(path_of_channel(path, method, name)) for name in channels]
+                sums += [np.abs(values).sum(dtype=np.float64) for values in of_channel]
+            if sums.sum() > 0:
+                shares.append(sums / sums.sum())
+        for k, channel in enumerate(channels):
+            estimates = bootstrap_mean(np.array([share[k] for share in shares]))
+            rows.append((method, channel, *estimates, len(shares)))
+    return pd.DataFrame(rows, columns=["method", "channel", "mean", "ci_low", "ci_high", "n"])
+
+
+def find_group_map(run: RunDirectory, method: str, what: str | None, stat: str) -> Path:
+    """File of a statistical map of a method; see `xai_brain.Maps.group_img`.
+
+    Raises
+    ------
+    ConfigError
+        There is no such map; the names of those that exist are listed.
+    """
+    files = run.group_map("x", "x", "x").parent.glob("desc-*_stat-*_statmap.nii.gz")
+    parts = [re.fullmatch(r"desc-([^_]+)_(.+)_stat-([^_]+)_statmap\.nii\.gz", file.name) for file in files]
+    found = sorted(part.groups() for part in parts if part)
+    valid_choice("statistical map of", method, sorted({name for name, _, _ in found}))
+    found = [each for each in found if each[0] == method]
+    valid_choice(f"statistic of {method}:", stat, sorted({each[2] for each in found}))
+    present = [each[1] for each in found if each[2] == stat]
+    if what is None and len(present) > 1:
+        raise ConfigError(f"{method} has several maps of {stat}; what is needed, one of {', '.join(present)}")
+    what = present[0] if what is None else what
+    valid_choice(f"map of {method}, {stat}:", what, present)
+    return run.group_map(method, what, stat)
+
+
+def mean_of_maps(paths: Sequence[Path] | pd.Series) -> np.ndarray:
+    """Mean of the maps that are not empty, (X, Y, Z) float64; 0 everywhere when all are empty."""
+    arrays = [map_values(path) for path in paths]
+    found = [values for values in arrays if values.any()] or arrays
+    return np.asarray(np.mean(found, axis=0, dtype=np.float64))
