@@ -64,7 +64,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         self.save_hyperparameters()
         self.frozen = [self._module_named(name) for name in freeze or ()]
         for module in self.frozen:
-            module.requires_grad_(False)
+            module.requires_grad_(False).eval()
         # weights are inside a checkpoint: nothing in it may point to a file of another machine
         self.hparams["network"] = {key: value for key, value in network.items() if key != "weights"}
         self.hparams["task"] = self.task.settings()
