@@ -64,7 +64,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         self.save_hyperparameters()
         self.frozen = [self._module_named(name) for name in freeze or ()]
         for module in self.frozen:
-            module.requires_grad_(False).eval()
+            module.requires_grad_(False)
         # weights are inside a checkpoint: nothing in it may point to a file of another machine
         self.hparams["network"] = {key: value for key, value in network.items() if key != "weights"}
         self.hparams["task"] = self.task.settings()
@@ -86,6 +86,10 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         for module in self.frozen:
             module.eval()
         return self
+
+    def on_train_epoch_start(self) -> None:
+        """Lightning does not call `train` when training begins."""
+        self.train(self.training)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         loss, n = self.task.loss(self(batch["volume"]), batch["target"]), len(batch["target"])
