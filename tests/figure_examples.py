@@ -193,6 +193,7 @@ PLACES = ["Left hippocampus", "(12, −40, 8) mm", "Right middle frontal gyrus"]
 
 
 def detection(methods):
+    methods = [*methods[:-1], "MeanDifference"]  # the longest name of a baseline
     kinds = {"(the network)": "network"} | dict.fromkeys(methods, "method") | {methods[-1]: "baseline"}
     rows = [
         {"method": method, "kind": kind, "place": place, "unit": unit, "size": size, "value": 0.6,
