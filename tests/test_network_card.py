@@ -43,7 +43,7 @@ def test_the_component_has_the_stated_strength_and_depends_on_the_sphere_only():
     volumes, network = torch.from_numpy(images())[:, None], Pooled().eval()
     sphere = torch.zeros(20, 20, 20, dtype=torch.bool)
     sphere[8:12, 8:12, 8:12] = True
-    model = KnownComponent(network, sphere, 1).eval()
+    model = KnownComponent(network, sphere).eval()
     model.scale(volumes, 8.0)
     with torch.no_grad():
         before, after = network(volumes), model(volumes)
@@ -60,7 +60,7 @@ def test_the_component_has_the_stated_strength_and_depends_on_the_sphere_only():
     one = torch.zeros_like(sphere)
     one[x, y, z] = True
     expected = max(float(patch[1, 1, 1] - patch.mean()), 0.0)
-    assert float(KnownComponent(network, one, 1).component(volumes[:1])) == pytest.approx(expected, abs=1e-6)
+    assert float(KnownComponent(network, one).component(volumes[:1])) == pytest.approx(expected, abs=1e-6)
 
 
 def test_methods_find_a_strong_component_and_layers_do_not_see_it():
@@ -70,7 +70,7 @@ def test_methods_find_a_strong_component_and_layers_do_not_see_it():
         radius_mm=14, strengths=(0, 8), fill="blur", metrics=["deletion", "infidelity", "seconds"],
         card_settings={"n_steps": 5, "n_removal": 4},
     )  # fmt: skip
-    table = card.component.set_index(["method", "strength", "fill"])
+    table = card.component.set_index(["method", "strength", "fill"]).sort_index()
     gradient = table.loc["InputXGradient"]
     chance = gradient["chance"].iloc[0]
     assert gradient.loc[(8.0, ""), "rra"] > 5 * chance
@@ -79,7 +79,7 @@ def test_methods_find_a_strong_component_and_layers_do_not_see_it():
     assert ("MeaningfulPerturbation", 8.0, "images with a small component") in table.index
     assert table.loc["GradCAM", "reason"].str.contains("explains one layer").all()
     assert table.loc["GradCAM", "rra"].isna().all()
-    metrics = card.table.set_index(["method", "metric"])
+    metrics = card.table.set_index(["method", "metric"]).sort_index()
     assert set(card.table["metric"]) == {"deletion", "infidelity", "seconds"}
     assert metrics.loc[("InputXGradient", "deletion"), "n_subjects"] == 4
     assert np.isfinite(card.table["value"]).all()
@@ -104,6 +104,10 @@ def test_what_cannot_be_examined_is_refused():
         )
     with pytest.raises(ConfigError, match="metrics: 'rra' is none of deletion"):
         xb.network_card(Pooled(), images(3), ["Saliency"], 1, metrics=["rra"], **arguments)
+    with pytest.raises(AttributionError, match="give the network without its softmax"):
+        xb.network_card(
+            nn.Sequential(Pooled(), nn.Softmax(1)), images(3), ["Saliency"], 1, metrics=[], **arguments
+        )
     import nibabel as nib
 
     other = AFFINE.copy()

@@ -20,7 +20,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 LONGEST_CELL = 16  # lines, blank ones not counted
 MOST_INTERNAL_MODULES = 4  # imported beside `import xai_brain as xb`, where a concept is taught by hand
-STAGES = {"train", "explain", "evaluate", "validate", "run", "compose", "report"}  # need settings
+STAGES = {"train", "evaluate", "validate", "run", "compose", "report"}  # need settings
 RUN_FILES = {  # names inside a run directory, which the objects read
     *("evaluation", "checkpoints", "attributions", "group", "baselines", "native", ".locks"),
     *("config.yaml", "predictions.tsv", "folds.tsv", "metrics.json", "report.html", "job.json"),

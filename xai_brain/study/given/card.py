@@ -73,7 +73,6 @@ def network_card(
     radius_mm: float = RADIUS_MM,
     strengths: Sequence[float] = STRENGTHS,
     metrics: Sequence[str] = WITHOUT_TRUTH,
-    component_target: int = 1,
     outputs: str | None = None,
     output_key: str | int | None = None,
     class_names: Sequence[str] | None = None,
@@ -90,7 +89,7 @@ def network_card(
     Two parts: metrics that need no true location, and a component with a known location that is added to the
     output of the network (`xai_brain.study.given.known_component`). A method that finds the component finds
     such local features in parallel to this network; whether it finds what the network itself has learned is
-    not shown.
+    not shown. The component is added to the last output.
 
     Parameters
     ----------
@@ -104,8 +103,6 @@ space, batch_size
         Of the component, in standard deviations of the output; 0 shows the level without a component.
     metrics : sequence of str
         Of `xai_brain.metrics.table.METRICS` that need no true location.
-    component_target : int, default 1
-        Output to which the component is added.
     card_settings : dict, optional
         Fields of `xai_brain.config.evaluation.CardConfig`, such as ``{"n_steps": 10}``.
 
@@ -134,7 +131,7 @@ space, batch_size
         context = replace(context, card=CardConfig(**{"removal": "blur", **(card_settings or {})}))
         rows = [row for label in track(list(settings), "metrics") for row in _rows(context, label, metrics)]
         component = component_scores(
-            adapted, kind, inputs, ready[0].affine, settings, target=component_target, center_mm=center_mm,
+            adapted, kind, inputs, ready[0].affine, settings, target=len(names) - 1, center_mm=center_mm,
             radius_mm=radius_mm, strengths=strengths, batch_size=batch_size,
         )  # fmt: skip
     table = report_card(pd.DataFrame(rows)) if rows else pd.DataFrame()

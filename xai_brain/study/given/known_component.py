@@ -32,7 +32,7 @@ COLUMNS = ["method", "strength", "fill", "rra", "ci_low", "ci_high", "chance", "
 
 
 class KnownComponent(nn.Module):
-    """A network to one of whose outputs a component is added.
+    """A network to whose last output a component is added.
 
     The component is a fixed high-pass filter (a voxel minus the mean of the 27 voxels around it), a ReLU, and
     the mean over a sphere.
@@ -42,8 +42,6 @@ class KnownComponent(nn.Module):
     network : torch.nn.Module
         Returns (N, n_outputs).
     sphere : bool Tensor of shape (X, Y, Z)
-    target : int
-        Output to which the component is added.
     """
 
     kernel: torch.Tensor
@@ -51,9 +49,9 @@ class KnownComponent(nn.Module):
     mean: torch.Tensor
     factor: torch.Tensor
 
-    def __init__(self, network: nn.Module, sphere: torch.Tensor, target: int):
+    def __init__(self, network: nn.Module, sphere: torch.Tensor):
         super().__init__()
-        self.network, self.target = network, target
+        self.network = network
         kernel = torch.full((1, 1, 3, 3, 3), -1 / 27)
         kernel[0, 0, 1, 1, 1] += 1
         self.register_buffer("kernel", kernel)
@@ -70,7 +68,7 @@ class KnownComponent(nn.Module):
     @torch.no_grad()
     def scale(self, volumes: torch.Tensor, strength: float) -> None:
         """Give the component, over these volumes, mean 0 and `strength` standard deviations of the output."""
-        outputs = torch.cat([self.network(part)[:, self.target] for part in volumes.split(1)])
+        outputs = torch.cat([self.network(part)[:, -1] for part in volumes.split(1)])
         values = torch.cat([self.component(part) for part in volumes.split(1)])
         self.mean.copy_(values.mean())
         self.factor.copy_(strength * outputs.std() / values.std().clamp_min(1e-12))
@@ -79,7 +77,7 @@ class KnownComponent(nn.Module):
         outputs = self.network(volumes)
         added = self.factor * (self.component(volumes) - self.mean)
         one_hot = torch.zeros(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
-        one_hot[self.target] = 1
+        one_hot[-1] = 1
         return outputs + added[:, None] * one_hot
 
 
@@ -108,6 +106,7 @@ def component_scores(
     affine : ndarray of shape (4, 4)
     settings : mapping of label to settings of methods
     target : int
+        Explained output: that of the last output of the network.
     center_mm, radius_mm
         Sphere of the component.
     strengths : sequence of float, default (0, 2, 8)
@@ -118,14 +117,20 @@ def component_scores(
     -------
     pandas.DataFrame
         The columns of `COLUMNS`: relevance rank accuracy with its interval over images and its chance level.
-        Methods that replace tissue have a row with the blurred image and one with the mean of the images
-        whose component is small. `reason` states why a method is not applicable.
+        All methods explain the logit (or number). Methods that replace tissue have a row with the blurred
+        image and one with the mean of the images whose component is small. `reason` states why a method is
+        not applicable.
 
     Raises
     ------
     AttributionError
-        The sphere lies outside of the brain.
+        The sphere lies outside of the brain, or the network returns probabilities.
     """
+    if kind.outputs[0] == "probability":
+        raise AttributionError(
+            "the component is added to logits or numbers, and the network returns probabilities; give the "
+            "network without its softmax"
+        )
     indices = np.moveaxis(np.indices(tuple(volumes.shape[2:])), 0, -1)
     sphere = np.linalg.norm(apply_affine(affine, indices) - np.asarray(center_mm), axis=-1) <= radius_mm
     brains = (volumes != 0).any(1).cpu().numpy()
@@ -133,7 +138,7 @@ def component_scores(
         raise AttributionError(
             f"center_mm={list(center_mm)}: the sphere lies outside of the brain of an image"
         )
-    model = KnownComponent(network, torch.from_numpy(sphere), target).to(volumes.device).eval()
+    model = KnownComponent(network, torch.from_numpy(sphere)).to(volumes.device).eval()
     model.scale(volumes, 1.0)
     spacing = np.sqrt((affine[:3, :3] ** 2).sum(0))
     of_small = _reference(model, volumes, spacing, target, affine)
@@ -188,7 +193,7 @@ def _scores(
     fill = "blur" if reference is None else None
     own = {**given, **({"fill": "counterfactual_mean"} if reference is not None and _has_fill(given) else {})}
     try:
-        built = GivenMethods({label: own}, AdaptedNetwork(model), kind, None, reference, fill)
+        built = GivenMethods({label: own}, AdaptedNetwork(model), kind, kind.outputs[0], reference, fill)
         x, y, z = (float(mm) for mm in spacing)
         method, _ = built.make(label, (x, y, z))
         maps = maps_of(method, volumes, targets, batch_size)
