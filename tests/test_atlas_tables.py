@@ -14,6 +14,7 @@ from scipy import stats
 from xai_brain import compose
 from xai_brain import run as run_all
 from xai_brain.atlas.atlas import AtlasError
+from xai_brain.cli import main
 from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import ImageError, get_grid
@@ -462,3 +463,19 @@ def test_difference_is_within_folds_whose_classes_are_of_different_number():
     assert row["difference"] == pytest.approx(-1, abs=0.1)
     assert -1.2 < row["ci_low"] < row["difference"] < row["ci_high"] < -0.8
     assert row["p"] < 0.01
+
+
+def test_an_atlas_that_is_refused_leaves_the_run_as_it_was(copied, tmp_path):
+    """Neither the settings nor the results of an earlier evaluation are lost."""
+    grid = get_grid("t1w_4mm")
+    labels = np.zeros(grid.shape, np.int16)
+    left = nib.affines.apply_affine(grid.affine, np.moveaxis(np.indices(grid.shape), 0, -1))[..., 0] < -20
+    labels[left] = 1
+    path = tmp_path / "wrong_dseg.nii.gz"
+    nib.Nifti1Image(labels, grid.affine).to_filename(path)
+    (tmp_path / "wrong_dseg.tsv").write_text("index\tname\n1\tRight thalamus\n")
+    before = {file: file.read_bytes() for file in copied.path.rglob("*.tsv")}
+    settings = copied.config.read_text()
+    assert main(["evaluate", str(copied.path), f"evaluation.atlas={path}"]) == 1
+    assert copied.config.read_text() == settings
+    assert {file: file.read_bytes() for file in copied.path.rglob("*.tsv")} == before

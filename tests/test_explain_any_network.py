@@ -426,6 +426,14 @@ def test_a_reference_of_images_with_labels_is_used(files):
         xb.explain(Pooled(), files, [mask], reference=(files, [0, 1]))
 
 
+def test_methods_are_compared_in_the_space_of_each_participant(files):
+    maps = xb.explain(Pooled(), files, ["Saliency", "InputXGradient"])
+    table = maps.agreement().set_index("metric")
+    assert table.loc["spearman", "n"] == 2
+    values = [maps.img(name, "Saliency").get_fdata() for name in maps.participants]
+    assert all(np.isfinite(each).all() for each in values)
+
+
 def test_maps_of_single_spaces_are_not_combined(files):
     maps = xb.explain(Pooled(), files, ["Saliency", "InputXGradient"])
     with pytest.raises(ConfigError, match=r"mean_img: the maps are in the space of each participant \(T1w\)"):

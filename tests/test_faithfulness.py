@@ -174,6 +174,9 @@ class LinearContext:
     def output(self, label):
         return "logit"
 
+    def scorer(self, output):
+        return ClassScore(self.classifier, output)
+
     def saved(self, label):
         return maps_of(self._method, self.inputs, TARGETS), TARGETS
 

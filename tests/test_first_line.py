@@ -24,6 +24,7 @@ MISSING_FOLDER = {
     "predict": ["networks=nowhere", "data=bids", "data.root=."],
     **{command: ["nowhere"] for command in (*STAGES, "verify", "collect", "view")},
     "import-maps": ["maps=nowhere", "run_dir=new"],
+    "explain-network": ["network.weights=weights.pt", "data=bids", "data.root=nowhere"],
 }
 WITHOUT_FOLDER = ("cache", "settings", "completion")  # an empty cache is not an error
 

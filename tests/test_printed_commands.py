@@ -37,7 +37,7 @@ PLACES = {
     **{"<labels.nii.gz>": "labels.nii.gz", "<Name>": "Mine"},
     **{"<published state dict>": "best_model_all", "$SLURM_ARRAY_TASK_ID": "3"},
 }
-RUNS = ("demo", "mine", "run", "predicted", "my_card", "my_study", "before", "after")
+RUNS = ("demo", "dense", "mine", "run", "predicted", "my_card", "my_study", "before", "after")
 SWEEPS = ("grid", "folds", "detection_curve", "sweeps_grid")
 NETWORK = """
 from torch import nn
@@ -120,7 +120,8 @@ def home(small_run, tmp_path_factory):
     pd.DataFrame({"IXI_ID": rows, "SEX_ID": [1, 2] * 12}).to_csv(tables / "IXI.csv", index=False)
     for name in ("labels.nii.gz", "atlas.nii.gz", "path/to/labels.nii.gz"):
         nib.Nifti1Image(np.ones((2, 3, 4), np.uint8), np.eye(4)).to_filename(folder / name)
-    (folder / "best_model_all").touch()
+    for name in ("best_model_all", "backbone.pt", "dense.safetensors"):
+        (folder / name).touch()
     return folder
 
 
@@ -170,7 +171,8 @@ def test_every_reason_and_place_belongs_to_a_printed_command():
     assert [text for text in (*NOT_STARTED, *NOT_RUN, *NOT_TRAINED, *PLACES) if text not in everything] == []
 
 
-TOOLS_RUN = [command for command in COMMANDS if command[0] in TOOLS and command[0] != "import-maps"]
+WITH_IMAGES = ("import-maps", "explain-network")  # see test_import_maps.py and test_explain_network.py
+TOOLS_RUN = [command for command in COMMANDS if command[0] in TOOLS and command[0] not in WITH_IMAGES]
 
 
 @pytest.mark.parametrize("command", TOOLS_RUN, ids=" ".join)

@@ -23,6 +23,7 @@ from xai_brain.attribution import (
     TMap,
 )
 from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
 
 SLOWER = {
     "AreaConstrained": lambda model: AreaConstrainedPerturbation(
@@ -139,11 +140,14 @@ def test_methods_of_one_channel_refuse_two(name, two_channels):
         ALL[name](TwoChannels().eval()).attribute(two_channels, target=1)
 
 
-@pytest.mark.parametrize("fill", ["blur", "kan2020_blur"])
-def test_blur_takes_one_channel(fill, two_channels):
-    method = MeaningfulPerturbation(TwoChannels().eval(), fill=fill, voxel_size_mm=(2, 2, 2), n_iter=2)
-    with pytest.raises(AttributionError, match=f"fill='{fill}' takes volumes with one channel"):
-        method.attribute(two_channels, target=1)
+@pytest.mark.parametrize("fill", ["blur", "kan2020_blur", "brain_mean"])
+def test_fills_are_made_of_each_channel(fill, two_channels):
+    targets, brain = torch.zeros(len(two_channels), dtype=torch.long), torch.ones_like(two_channels[:1, :1])
+    fills = ReplacementVolumes(fill, None, 6.0, (2, 2, 2))
+    made = fills.make(two_channels, targets, brain, torch.Generator())[0]
+    for k in (0, 1):
+        alone = fills.make(two_channels[:, k : k + 1], targets, brain, torch.Generator())[0]
+        torch.testing.assert_close(made[:, k : k + 1], alone)
 
 
 @pytest.mark.parametrize(

@@ -493,6 +493,10 @@ def test_view_writes_a_notebook_beside_the_run(make_run, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         view([str(run.path), f"--ServerApp.root_dir={run.path.parent}"])
     assert started[4] == "--LabApp.default_url=/lab/tree/run/view.ipynb"
+    started.clear()
+    with pytest.raises(SystemExit):
+        view([str(run.path), "--no-browser", "--port", "8917", "--allow-root"])
+    assert started[5:] == ["--no-browser", "--port", "8917", "--allow-root"]
     with pytest.raises(ViewError, match="usage: xai-brain view"):
         view([])
     with pytest.raises(ViewError, match="contains no run"):

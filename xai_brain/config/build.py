@@ -114,6 +114,17 @@ def method_files() -> dict[str, str]:
     return found
 
 
+def similar_method_file(label: str, settings: Mapping[str, Any]) -> str | None:
+    """The file of ``conf/attribution`` for a label whose settings agree most with given ones, if any."""
+    agreement: dict[str, int] = {}
+    for name in sorted(choices_of("attribution"), key=len):  # the usual settings before the quick ones
+        content = OmegaConf.to_container(OmegaConf.load(conf_dir() / "attribution" / f"{name}.yaml"))
+        if isinstance(content, dict) and label in content:
+            known = content[label]
+            agreement[name] = sum(known.get(key) == value for key, value in settings.items())
+    return max(agreement, key=lambda name: agreement[name]) if agreement else None
+
+
 def read_baselines(names: Sequence[str]) -> dict[str, Any]:
     """Settings of baselines of ``conf/baselines`` by name.
 

@@ -81,10 +81,9 @@ DETAILS = {
 }
 
 TOOL_USAGE = {
-    "explain-network": "usage: xai-brain explain-network network._target_=package.Class\n"
-    "       network.weights=<file> [network.<argument>=<value> ...] data=... data.root=...\n"
-    "       preprocessing=... data.class_names=[...] attribution=[...] run_dir=<folder>\n\n"
+    "explain-network": "usage: xai-brain explain-network setting=value ...\n\n"
     "{description}\n\n"
+    "network._target_     package.Class of the network; network.<argument> are its arguments\n"
     "network.weights      state dict, checkpoint or safetensors. Without network._target_: models/model.pt\n"
     "                     of a MONAI bundle, or with network.trusted=true a TorchScript or export archive\n"
     "network.load         package.function that returns the network, instead of the two\n"

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import Any
 
+from xai_brain.config.build import similar_method_file
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.texts.references import short_citation
 from xai_brain.runs.directory import read_json
 
-OTHER_NAMES = {  # files of settings that are not named after their class
-    "kan2020_perturbation": "kan2020",
-    "area_constrained_perturbation": "area_constrained",
-    "hi_res_cam": "hires_cam",
-}
 # maps for comparison that do not depend on the network
 BASELINE_MAPS = ("RandomMap", "Intensity", "Edges", "MeanDifference", "TMap")
 
@@ -42,7 +37,7 @@ def _describe(contents: ReportContents, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "kind": kind,
-        "setting": setting_name(kind) if kind == name else None,
+        "setting": similar_method_file(name, settings) if kind == name else None,
         "target": target,
         "parameters": settings or _without_target(sidecar.get("Parameters") or {}),
         "output": str(sidecar.get("Output", "–")).replace("_", " "),
@@ -52,12 +47,6 @@ def _describe(contents: ReportContents, name: str) -> dict[str, Any]:
         "citation": short_citation(sidecar.get("Citation", "")),
         "reference": sidecar.get("Citation", ""),
     }
-
-
-def setting_name(kind: str) -> str:
-    """Name that a user types for a method whose label is its class: ``grad_cam`` for ``GradCAM``."""
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
-    return OTHER_NAMES.get(snake, snake)
 
 
 def _without_target(parameters: dict[str, Any]) -> dict[str, Any]:

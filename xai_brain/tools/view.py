@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -42,18 +43,33 @@ def view(arguments: list[str]) -> int:
     int
         Exit code of JupyterLab.
     """
-    folders = [text.removeprefix("run_dir=") for text in arguments if not text.startswith("-")]
+    folders, flags = _divided(arguments)
     if len(folders) != 1:
-        raise ViewError("usage: xai-brain view <run_dir> [--no-browser]")
+        raise ViewError(
+            "usage: xai-brain view <run_dir> [--no-browser]; options of JupyterLab follow the folder, "
+            "such as --port=8917"
+        )
     notebook = write_notebook(Path(folders[0]).expanduser())
     if find_spec("jupyterlab") is None:
         raise ViewError(f"JupyterLab is not installed: {install_command('lab')}")
-    flags = [text for text in arguments if text.startswith("-")]
     command = [sys.executable, "-m", "jupyterlab", str(notebook), *_addressed(notebook, flags), *flags]
     if os.name == "posix":
         sys.stdout.flush()
         os.execv(sys.executable, command)  # JupyterLab receives signals such as Ctrl-C directly
     return subprocess.run(command).returncode
+
+
+def _divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Folders, and options of JupyterLab; what follows an option is its value, unless it is a folder."""
+    folders: list[str] = []
+    flags: list[str] = []
+    for before, text in pairwise(["", *arguments]):
+        value = before.startswith("--") and "=" not in before and not Path(text).expanduser().is_dir()
+        if text.startswith("-") or (value and folders):
+            flags.append(text)
+        else:
+            folders.append(text.removeprefix("run_dir="))
+    return folders, flags
 
 
 def _addressed(notebook: Path, flags: Sequence[str]) -> list[str]:

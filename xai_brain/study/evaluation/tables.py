@@ -65,6 +65,7 @@ def evaluate_run(config: Config) -> RunDirectory:
     """
     require_classes(config, "evaluate")
     check_calibration(config, RunDirectory(Path(config.run_dir)))
+    atlas_of(config)  # raises an error before the settings and results of the run are changed
     run = open_run(config)
     maps = find_maps(config, run)
     start = time.monotonic()

@@ -105,7 +105,7 @@ class GivenRun:
         write_tsv(predictions, self.run.predictions)
         write_dataset_description(self.run)
         values = {"attribution": dict(methods), "trusted_modules": list(trusted_modules)}
-        values["data.root"] = str(self.run.path)  # its participants.tsv lists the images
+        values["data.root"] = str(self.run.path / "images")
         config = build_settings({"data": "table"}, {**values, "run_dir": str(self.run.path)})
         inputs = {image.path: image.source_hash() for image in self.images}
         write_json(provenance([0], inputs), self.run.provenance)
