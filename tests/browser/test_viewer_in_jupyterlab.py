@@ -213,8 +213,9 @@ def turn_solid(page):
     start = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     drag(page, start, (start[0] + 150, start[1] + 40), 30)
     turned = seen(page, "xai-brain-draw", 10)
-    (last,) = seen(page, "xai-brain-solid", 1)[-1:]
-    assert last["turn"] == [-35 - 75, 30 + 20]  # half a degree per pixel
+    # half a degree per pixel; where the mouse rested on its way, earlier positions were drawn, too
+    is_there = "turn => (window.seen['xai-brain-solid'] || []).some(each => `${each.turn}` === `${turn}`)"
+    page.wait_for_function(is_there, arg=[-35 - 75, 30 + 20])
     return [entry["ms"] for entry in turned]
 
 
