@@ -132,9 +132,19 @@ def test_report_help_and_settings_use_the_words_of_the_glossary(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/your_network.md"])
-def test_a_network_is_explained_as_documented(page):
-    (code,) = [block for block in code_blocks(ROOT / page, "python") if "volumes =" in block]
+def test_a_network_is_explained_on_images_as_documented():
+    (code,) = [block for block in code_blocks(ROOT / "README.md", "python") if "xb.explain(" in block]
+    names: dict = {}
+    exec(code, names)
+    assert names["maps"].methods == ["GradCAM", "Saliency"]
+    assert names["maps"].img("sub-0002", "Saliency").shape == (46, 55, 46)
+
+
+@pytest.mark.slow
+def test_a_network_is_explained_on_tensors_as_documented():
+    (code,) = [
+        block for block in code_blocks(ROOT / "docs" / "your_network.md", "python") if "volumes =" in block
+    ]
     names: dict = {}
     exec(code, names)
     assert names["maps"].shape == names["masks"].shape == names["volumes"].shape
