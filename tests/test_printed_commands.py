@@ -68,6 +68,10 @@ NOT_RUN = {
     "evaluation.calibration": "needs a report card of the same cohort; test_report_card.py",
     "labels.nii.gz": "an atlas of the whole brain; test_atlas_tables.py",
     "region_ablation": "an atlas of the whole brain; test_methods.py",
+    **dict.fromkeys(
+        ("attention_rollout", "attention_relevance", "token_grad_cam"),
+        "needs a network with attention; test_attention_methods.py",
+    ),
     "preprocessing.raw=true": "needs the extra raw; test_raw_heads.py",
     "morphometry": "needs a table of many participants; test_baseline_runs.py",
     "baselines=[kan2020]": "networks for volumes of 3 mm; test_baseline_runs.py",
