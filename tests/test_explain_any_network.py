@@ -311,12 +311,32 @@ def test_masks_of_each_channel_find_the_channel_that_matters(files, tmp_path):
 
     own = partial(xb.MeaningfulPerturbation, fill="zero", area_weight=0.3, share_mask=False)
     shared = partial(xb.MeaningfulPerturbation, fill="zero", area_weight=0.3)
-    found = {}
-    for name, method in (("own", own), ("shared", shared)):
-        maps = xb.explain(OnlyFirst(), [[files[0], flair]], [method], target=1)
-        found[name] = maps.channel_shares()["mean"].tolist()
-    assert found["shared"] == pytest.approx([0.5, 0.5])
-    assert found["own"][0] > 0.9
+    pair = [[files[0], flair]]
+    maps = xb.explain(OnlyFirst(), pair, [own], target=1)
+    assert maps.channel_shares()["mean"].iloc[0] > 0.9
+    for method in (shared, "GradCAM"):
+        maps = xb.explain(OnlyFirst() if method is shared else Pooled(2, 2), pair, [method], target=1)
+        with pytest.raises(ConfigError, match="has one map for all channels"):
+            maps.channel_shares()
+        (name,) = maps.methods
+        assert len(maps.channels) == 2
+        if method is shared:  # a share of replaced tissue, not a sum of two
+            assert maps.img("sub-01", name).get_fdata().max() <= 1
+
+
+def test_equal_gradients_of_two_channels_are_maps_of_each(files, tmp_path):
+    flair = tmp_path / "sub-01_FLAIR.nii.gz"
+    image(FLIPPED, seed=5).to_filename(flair)
+
+    class MeanOfChannels(Pooled):
+        def forward(self, x):
+            return super().forward(x.mean(1, keepdim=True))
+
+    maps = xb.explain(MeanOfChannels(), [[files[0], flair]], ["Saliency"], target=1)
+    assert maps.channel_shares()["mean"].tolist() == pytest.approx([0.5, 0.5])
+    one = maps.img("sub-01", "Saliency", channel="channel1").get_fdata()
+    assert np.allclose(maps.img("sub-01", "Saliency").get_fdata(), 2 * one)
+    assert maps.sidecar("sub-01", "Saliency")["ValueMeaning"].startswith("sum over channels")
 
 
 # -- what is refused, and what is left as it was ---------------------------------------------------

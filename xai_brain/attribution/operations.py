@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from xai_brain.attribution.model_state import AttributionError
-from xai_brain.attribution.outputs import check_outputs
+from xai_brain.attribution.outputs import ClassScore, check_outputs
 from xai_brain.attribution.rules import Rules
 
 GENERAL_METHODS = (
@@ -257,7 +257,7 @@ def check_logits(model: nn.Module, method: str) -> None:
     ------
     AttributionError
     """
-    if getattr(model, "output", "logit") == "probability":
+    if isinstance(model, ClassScore) and model.output == "probability":
         raise AttributionError(
             f"{method} decomposes a logit, not a probability: set explain.output to logit or logit_difference"
         )

@@ -31,6 +31,8 @@ class MethodInfo:
         Full reference of the publication.
     default_output : {"logit", "logit_difference", "probability"}, default "logit"
         Quantity that is explained if ``explain.output`` is not set.
+    per_channel : bool, default False
+        Whether every channel of the inputs has a map of its own; otherwise all channels have the same one.
     is_baseline : bool, default False
         Whether maps do not depend on the network.
     operations : tuple of str, default ()
@@ -46,6 +48,7 @@ class MethodInfo:
     multiplies_by_inputs: bool | None
     citation: str = ""
     default_output: str = "logit"
+    per_channel: bool = False
     is_baseline: bool = False
     operations: tuple[str, ...] = ()
     trial_settings: Mapping[str, Any] = field(default_factory=dict)

@@ -54,6 +54,7 @@ class AttnLRP:
         name="AttnLRP",
         value_meaning="raw and signed: relevance, the share of the voxel in the output explained",
         multiplies_by_inputs=True,
+        per_channel=True,
         citation=(
             "Achtibat R, Hatefi SMV, Dreyer M, et al. AttnLRP: attention-aware layer-wise relevance "
             "propagation for transformers. ICML 2024. arXiv:2402.05602."

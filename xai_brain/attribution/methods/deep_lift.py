@@ -63,6 +63,7 @@ class DeepLift:
         name="DeepLift",
         value_meaning="raw and signed: share of the voxel in the output's difference from the baseline",
         multiplies_by_inputs=True,
+        per_channel=True,
         citation=(
             "Shrikumar A, Greenside P, Kundaje A. Learning important features through propagating "
             "activation differences. ICML 2017. arXiv:1704.02685."

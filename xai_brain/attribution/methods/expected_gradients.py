@@ -46,6 +46,7 @@ class ExpectedGradients:
         name="ExpectedGradients",
         value_meaning="raw and signed: share of the voxel in the mean change from training participants",
         multiplies_by_inputs=True,
+        per_channel=True,
         citation=(
             "Erion G, Janizek JD, Sturmfels P, Lundberg SM, Lee SI. Improving performance of deep learning "
             "models with axiomatic attribution priors and expected gradients. Nat Mach Intell "

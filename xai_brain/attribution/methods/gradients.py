@@ -31,6 +31,7 @@ class Saliency:
         name="Saliency",
         value_meaning="raw and signed: gradient of the output explained, per unit of the input",
         multiplies_by_inputs=False,
+        per_channel=True,
         citation=(
             "Simonyan K, Vedaldi A, Zisserman A. Deep inside convolutional networks: visualising "
             "image classification models and saliency maps. ICLR workshop 2014. arXiv:1312.6034."
@@ -63,6 +64,7 @@ class InputXGradient:
         name="InputXGradient",
         value_meaning="raw and signed: gradient of the output explained times the input",
         multiplies_by_inputs=True,
+        per_channel=True,
         citation=(
             "Shrikumar A, Greenside P, Shcherbina A, Kundaje A. Not just a black box: learning "
             "important features through propagating activation differences. 2016. arXiv:1605.01713."

@@ -41,6 +41,7 @@ class GuidedBackprop:
         name="GuidedBackprop",
         value_meaning="raw and signed: guided gradient of the output explained",
         multiplies_by_inputs=False,
+        per_channel=True,
         citation=(
             "Springenberg JT, Dosovitskiy A, Brox T, Riedmiller M. Striving for simplicity: the all "
             "convolutional net. ICLR workshop 2015. arXiv:1412.6806."

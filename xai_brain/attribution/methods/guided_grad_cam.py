@@ -34,6 +34,7 @@ class GuidedGradCAM:
         name="GuidedGradCAM",
         value_meaning="guided gradient of the output explained, times Grad-CAM",
         multiplies_by_inputs=False,
+        per_channel=True,
         citation=(
             "Selvaraju RR, Cogswell M, Das A, Vedantam R, Parikh D, Batra D. Grad-CAM: visual "
             "explanations from deep networks via gradient-based localization. ICCV 2017:618–626. "

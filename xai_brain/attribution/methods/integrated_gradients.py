@@ -50,6 +50,7 @@ class IntegratedGradients:
         name="IntegratedGradients",
         value_meaning="raw and signed: share of the voxel in the output's change from the baseline",
         multiplies_by_inputs=True,
+        per_channel=True,
         citation=(
             "Sundararajan M, Taly A, Yan Q. Axiomatic attribution for deep networks. ICML 2017. "
             "arXiv:1703.01365."

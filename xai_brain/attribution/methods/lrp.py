@@ -54,6 +54,7 @@ class LRP:
         name="LRP",
         value_meaning="raw and signed: relevance, the share of the voxel in the output explained",
         multiplies_by_inputs=True,
+        per_channel=True,
         citation=(
             "Bach S, Binder A, Montavon G, Klauschen F, Müller KR, Samek W. On pixel-wise "
             "explanations for non-linear classifier decisions by layer-wise relevance propagation. "

@@ -154,7 +154,11 @@ class MeaningfulPerturbation(PerturbationAttribution):
                 "mode='deletion' is defined when the image moves below the mask; set moving='volume'"
             )
         fill = fill or ("counterfactual_mean" if reference else "blur")
-        self.reference, self.mode, self.info = reference, mode, replace(self.info, value_meaning=MODES[mode])
+        self.reference, self.mode, self.info = (
+            reference,
+            mode,
+            replace(self.info, value_meaning=MODES[mode], per_channel=not share_mask),
+        )
         self.fills = ReplacementVolumes(fill, reference, blur_sigma_mm, voxel_size_mm)
         self.engine = BatchedScorer(model, chunk_size, precision)
         self.n_iter, self.lr, self.tolerance = n_iter, lr, tolerance

@@ -42,6 +42,7 @@ class SmoothGrad:
         name="SmoothGrad",
         value_meaning="raw and signed: mean gradient of the output explained over noisy copies",
         multiplies_by_inputs=False,
+        per_channel=True,
         citation=(
             "Smilkov D, Thorat N, Kim B, Viégas F, Wattenberg M. SmoothGrad: removing noise by adding"
             " noise. 2017. arXiv:1706.03825."
@@ -116,6 +117,7 @@ class GradientShap:
         name="GradientShap",
         value_meaning="raw and signed: expected share of the voxel in the change from training participants",
         multiplies_by_inputs=True,
+        per_channel=True,
         citation=(
             "Lundberg SM, Lee SI. A unified approach to interpreting model predictions. NeurIPS 2017."
             " arXiv:1705.07874."

@@ -188,6 +188,7 @@ def _explain_batch(
     first = len(run.images)
     indices = explained_indices(target, values.numpy(), names, kind, ids, slice(first, first + len(batch)))
     targets = torch.from_numpy(indices).to(inputs.device)
+    run.images += [one.given for one in batch]
     waiting = [start_writing(run.write_image, batch)]
     for label in built.settings:
         method, explained = built.make(label, batch[0].voxel_size_mm)
@@ -203,14 +204,19 @@ def _explain_batch(
         if broken := [i for i, m in zip(ids, maps, strict=True) if not bool(m.isfinite().all())]:
             raise AttributionError(f"{label}: the map of {broken[0]} contains NaN or infinite values")
         about = method_record(label, method_info(method), built.parameters(label), explained)
+        per_channel = method_info(method).per_channel
         about |= {"CheckpointSHA256": built.network_hash, "Network": type(adapted.network).__name__}
 
-        def write(each: tuple[ReadyImage, torch.Tensor, Any, int, torch.Tensor], about: Any = about) -> None:
+        def write(
+            each: tuple[ReadyImage, torch.Tensor, Any, int, torch.Tensor],
+            about: Any = about,
+            per_channel: bool = per_channel,
+        ) -> None:
             one, of_image, detail, index, value = each
             record = {"Target": index, "TargetName": names[index], **({"Details": detail} if detail else {})}
             if kind.has_classes:
                 record["TargetProbability"] = float(value[index])
-            run.write_maps(one, about["Method"], of_image, {**about, **record})
+            run.write_maps(one, about["Method"], of_image, {**about, **record}, per_channel)
 
         waiting.append(start_writing(write, zip(batch, maps, details, indices.tolist(), values, strict=True)))
     for wait in waiting:

@@ -53,10 +53,16 @@ class GivenRun:
             inside[:] = True
         path = self.run.image(ready.given.participant_id, ready.given.session_id)
         save_img(scale_to_uint8(data, inside), ready.shown.affine, path, space=self.space)
-        self.images.append(ready.given)
 
-    def write_maps(self, ready: ReadyImage, label: str, maps: torch.Tensor, about: Mapping[str, Any]) -> None:
-        """Write the map of a method, on the grid of the image; with several channels the sum and one each.
+    def write_maps(
+        self,
+        ready: ReadyImage,
+        label: str,
+        maps: torch.Tensor,
+        about: Mapping[str, Any],
+        per_channel: bool,
+    ) -> None:
+        """Write the map of a method, on the grid of the image; of several channels the sum and one each.
 
         Parameters
         ----------
@@ -66,9 +72,14 @@ class GivenRun:
         maps : Tensor of shape (C, X, Y, Z)
         about : mapping
             Content of the sidecar.
+        per_channel : bool
+            Whether the channels have maps of their own, see `MethodInfo`; if not, and if all are equal, this
+            one map is written.
         """
-        named = {label: maps.sum(0)}
-        if len(maps) > 1:
+        own = len(maps) > 1 and (per_channel or any(not torch.equal(part, maps[0]) for part in maps))
+        named = {label: maps.sum(0) if own else maps[0]}
+        if own:
+            about = {**about, "ValueMeaning": f"sum over channels; of each: {about['ValueMeaning']}"}
             named |= {f"{label}+{name}": part for name, part in zip(self.channel_names, maps, strict=True)}
         for name, values in named.items():
             ids = (ready.given.participant_id, ready.given.session_id)

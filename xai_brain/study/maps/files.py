@@ -17,8 +17,17 @@ from xai_brain.study.run_images import map_values
 
 
 def path_of_channel(path: Path, method: str, channel: str) -> Path:
-    """Map of one channel, beside the sum over channels."""
-    return path.with_name(path.name.replace(f"_desc-{method}_", f"_desc-{method}+{channel}_"))
+    """Map of one channel, beside the sum over channels.
+
+    Raises
+    ------
+    ConfigError
+        The method has one map for all channels.
+    """
+    own = path.with_name(path.name.replace(f"_desc-{method}_", f"_desc-{method}+{channel}_"))
+    if not own.exists():
+        raise ConfigError(f"{method}: has one map for all channels, and none of {channel}")
+    return own
 
 
 def channel_shares(

@@ -64,7 +64,7 @@ class Maps(MapImages):
         Raises
         ------
         ConfigError
-            The inputs have one channel.
+            The inputs have one channel, or a method has one map for all of them.
         """
         if not self.channels:
             raise ConfigError("channel_shares: the inputs of the network have one channel")
