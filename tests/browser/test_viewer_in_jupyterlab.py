@@ -107,7 +107,7 @@ def test_the_viewer_in_jupyterlab(place):
         draws = seen(page, "xai-brain-draw", 60)
         distinct = {tuple(entry["at"]) for entry in draws}
         assert len(distinct) >= 55
-        readouts = seen(page, "xai-brain-readout", 5)
+        readouts = seen(page, "xai-brain-readout", 1)  # positions passed meanwhile have none
 
         # clicks, opacity and threshold
         for k in range(20):
