@@ -34,6 +34,7 @@ ARGUMENTS = {
     "run": IMAGES,
     "train": IMAGES,
     "predict": [f"networks={MISSING}", *IMAGES],
+    "explain-network": ["network._target_=monai.networks.nets.DenseNet121", *IMAGES],
     **{command: [MISSING] for command in (*STAGES, "view", "collect", "verify")},
     "import-maps": [f"maps={MISSING}", "run_dir=new"],
     "cache": ["info", f"data.cache_dir={MISSING}"],
