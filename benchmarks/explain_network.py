@@ -28,8 +28,14 @@ N, BATCH = 32, 8
 
 
 def on_tensors(network: torch.nn.Module, paths: list[str], method: Callable[..., object]) -> None:
-    """Read, explain and write by hand."""
-    folder = Path(tempfile.mkdtemp())
+    """Read, explain and write by hand; the files are removed, as those of `explain` are with its maps."""
+    with tempfile.TemporaryDirectory() as folder:
+        explain_by_hand(network, paths, method, Path(folder))
+
+
+def explain_by_hand(
+    network: torch.nn.Module, paths: list[str], method: Callable[..., object], folder: Path
+) -> None:
     network.eval()
     for start in range(0, len(paths), BATCH):
         images = [load_img(path) for path in paths[start : start + BATCH]]

@@ -270,8 +270,8 @@ def _ready(
     grid: Grid,
     back: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> ReadyImage:
-    volume = torch.from_numpy(np.stack([np.asarray(each, np.float32) for each in volumes]))
-    if not bool(volume.isfinite().all()):
+    volume = np.stack([np.asarray(each, np.float32) for each in volumes])
+    if not np.isfinite(volume).all():
         raise ImageError(given.path, "its prepared volume holds NaN or infinite values; fill them first")
     x, y, z = grid.spacing_mm.tolist()
-    return ReadyImage(given, volume, (x, y, z), grid.affine, shown, back or (lambda values: values))
+    return ReadyImage(given, torch.from_numpy(volume), (x, y, z), grid.affine, shown, back or (lambda values: values))
