@@ -274,4 +274,6 @@ def _ready(
     if not np.isfinite(volume).all():
         raise ImageError(given.path, "its prepared volume holds NaN or infinite values; fill them first")
     x, y, z = grid.spacing_mm.tolist()
-    return ReadyImage(given, torch.from_numpy(volume), (x, y, z), grid.affine, shown, back or (lambda values: values))
+    return ReadyImage(
+        given, torch.from_numpy(volume), (x, y, z), grid.affine, shown, back or (lambda values: values)
+    )
