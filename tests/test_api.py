@@ -114,6 +114,8 @@ def test_mean_map_of_a_class(maps):
     paths = maps.table.query("label == 'male' and method == 'GradCAM'")["path"]
     expected = np.mean([nib.load(path).get_fdata() for path in paths], axis=0)
     np.testing.assert_allclose(mean_img.get_fdata(), expected, atol=1e-6 * np.abs(expected).max())
+    of_table = maps.mean_img("GradCAM", label="M")  # as a table may spell it
+    np.testing.assert_array_equal(of_table.get_fdata(), mean_img.get_fdata())
 
 
 def test_comparison_of_two_methods(maps, study):

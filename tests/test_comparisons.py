@@ -186,7 +186,7 @@ def test_the_interval_of_matched_pairs_contains_its_estimate_and_has_its_level()
         scores = norm.cdf(common + 0.05 * targets)
         value, low, high, n_pairs = matched_auroc(table(targets, scores, folds), pairs)
         assert n_pairs == 12
-        assert low <= value <= high
+        assert low <= value <= high or np.isnan([low, high]).all()  # NaN where all pairs contribute the same
         scores = norm.cdf(common + rng.normal(size=24))
         _, low, high, _ = matched_auroc(table(targets, scores, folds), pairs)
         covered += low <= 0.5 <= high
@@ -207,6 +207,30 @@ def test_matched_auroc_weighs_folds_by_their_pairs():
     assert (value, n_pairs) == (pytest.approx(2 / 3), 3)
     assert matched_auroc(found.iloc[1:], pairs)[3] == 2  # a pair of whom one was not predicted
     assert matched_auroc(found.iloc[:1], pairs)[3] == 0
+
+
+def one_pair_in_each_fold(n_pairs, n_right):
+    """Predictions and pairs; the network ranks the first pairs correctly."""
+    targets, folds = np.arange(2 * n_pairs) % 2, np.arange(2 * n_pairs) // 2
+    right = folds < n_right
+    scores = np.where(targets == right, 0.9, 0.1)
+    ids = [f"sub-{i:03d}" for i in range(2 * n_pairs)]
+    return table(targets, scores, folds), pd.DataFrame({"pair": folds, "fold": folds, "participant_id": ids})
+
+
+def test_the_values_of_folds_with_one_pair_give_the_interval():
+    value, low, high, n_pairs = matched_auroc(*one_pair_in_each_fold(12, 9))
+    assert (value, n_pairs) == (0.75, 12)
+    error = np.std([1.0] * 9 + [0.0] * 3, ddof=1) / np.sqrt(12)
+    assert low == pytest.approx(0.75 - student.ppf(0.975, 11) * error)
+    assert high == pytest.approx(min(0.75 + student.ppf(0.975, 11) * error, 1))
+
+
+@pytest.mark.parametrize(("n_pairs", "n_right"), [(5, 4), (9, 6), (12, 12)])
+def test_few_pairs_and_pairs_that_do_not_vary_have_no_interval(n_pairs, n_right):
+    value, low, high, n = matched_auroc(*one_pair_in_each_fold(n_pairs, n_right))
+    assert (value, n) == (pytest.approx(n_right / n_pairs), n_pairs)
+    assert np.isnan([low, high]).all()
 
 
 def test_the_table_tells_the_network_from_a_baseline():

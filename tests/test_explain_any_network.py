@@ -17,7 +17,9 @@ import xai_brain as xb
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import ImageError
+from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import read_json, sidecar
+from xai_brain.study.given import explain as explaining
 
 FLIPPED = np.array([[-2.0, 0, 0, 40], [0, 2.5, 0, -30], [0, 0, 3.0, -20], [0, 0, 0, 1]])
 PERMUTED = np.array([[0, 0, 3.0, -25], [2.0, 0, 0, -40], [0, 2.5, 0, -30], [0, 0, 0, 1]])
@@ -64,6 +66,44 @@ def files(tmp_path):
     image(FLIPPED).to_filename(first)
     image(PERMUTED, (12, 14, 16), 1).to_filename(second)
     return [str(first), str(second)]
+
+
+# -- messages -------------------------------------------------------------------------------------
+
+
+def test_the_last_line_about_progress_follows_all_work(files, capsys, monkeypatch):
+    original = explaining._explain_batch
+
+    def explain_batch(*arguments):
+        rows = original(*arguments)
+        log("a batch is explained")
+        return rows
+
+    monkeypatch.setattr(explaining, "_explain_batch", explain_batch)
+    for n, given in ((2, files), (1, [files[0], image(seed=2), image(seed=3)])):  # two grids, one grid
+        xb.explain(Pooled(), given, ["Saliency"], target=1)
+        *batches, last = capsys.readouterr().out.splitlines()
+        assert batches == ["a batch is explained"] * n
+        assert last.startswith(f"explain: {len(given)}/{len(given)} images, ")
+
+
+@pytest.mark.parametrize(
+    ("factor", "preprocess", "warned"), [(1, None, 0), (4000, None, 1), (4000, lambda img: img, 0)]
+)
+def test_intensities_that_are_not_scaled_are_named_once(files, factor, preprocess, warned, capsys):
+    imgs = [nib.Nifti1Image(factor * image().get_fdata(), FLIPPED) for _ in range(3)]
+    xb.explain(Pooled(), imgs, ["Saliency"], target=1, preprocess=preprocess)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == warned
+    for line in lines:
+        assert "intensities of up to about 39" in line  # the 99th percentile of uniform values
+        assert "preprocess=" in line
+
+
+def test_a_class_is_named_as_in_a_table(files):
+    names = ["female", "male"]
+    maps = xb.explain(Pooled(), files[:1], ["Saliency"], target="M", class_names=names)
+    assert maps.sidecar("sub-01", "Saliency")["TargetName"] == "male"
 
 
 # -- geometry --------------------------------------------------------------------------------------
@@ -368,12 +408,18 @@ REFUSED = {
     "no matrix": (nn.Identity(), {}, AttributionError, r"SegmentationTarget\(label\)"),
     "batch statistics": (WithoutStatistics(), {}, AttributionError, "without running statistics"),
     "not finite": (NotFinite(), {}, AttributionError, r"NaN or infinite values for .*sub-01"),
-    "target": (Pooled(), {"target": 2}, ConfigError, r"target=2: the network has 2 outputs \(0, 1\), 0 to 1"),
+    "target": (Pooled(), {"target": 2}, ConfigError, "target=2: the number of an output, 0 to 1, is needed$"),
     "name of a class": (
         Pooled(),
         {"target": "male"},
         ConfigError,
-        "target='male': the network has 2 outputs",
+        r"target='male': the number of an output, 0 to 1, is needed; class_names=.* names the outputs$",
+    ),
+    "name of no class": (
+        Pooled(),
+        {"target": "mann", "class_names": ["female", "male"]},
+        ConfigError,
+        "target='mann': one of female, male or a number, 0 to 1, is needed$",
     ),
     "names": (Pooled(), {"class_names": ["a"]}, ConfigError, "1 names for 2 outputs"),
     "output": (Pooled(), {"output": "value"}, ConfigError, "output='value': one of logit"),

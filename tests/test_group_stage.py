@@ -181,6 +181,74 @@ def test_nothing_is_done_twice_and_old_results_do_not_stay(run):
     assert not [name for name in read_json(run.metrics) if name.startswith("group/")]
 
 
+def test_one_reason_for_several_methods_is_stated_once(run, capsys):
+    for path in run.path.rglob("*_desc-GradCAM_attribution.json"):
+        write_json(read_json(path.with_name(path.name.replace("GradCAM", "GuidedBackprop"))), path)
+    evaluated(run)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "not compared" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("evaluate: GradCAM, GuidedBackprop: classes are not compared: maps explain")
+
+
+@pytest.fixture
+def tested(monkeypatch):
+    """The number of participants in each permutation test that is computed."""
+    counts, original = [], stage.compare_classes
+
+    def count(maps, rows, *arguments, **settings):
+        counts.append(len(rows))
+        return original(maps, rows, *arguments, **settings)
+
+    monkeypatch.setattr(stage, "compare_classes", count)
+    return counts
+
+
+def tables_of(run):
+    names = ("group_tests", "group_clusters", "group_agreement")
+    return {name: run.evaluation(name).read_text() for name in names if run.evaluation(name).exists()}
+
+
+def test_tests_of_other_methods_are_kept_if_a_method_is_added(run, tested, capsys):
+    for path in run.path.rglob("*_desc-GuidedBackprop_attribution.json"):
+        write_json(COMMON, path)
+    alone = "attribution=[grad_cam]"
+    evaluated(run, alone)
+    assert len(tested) == 1
+    t_path = run.group_map("GradCAM", "male-minus-female", "t")
+    before = t_path.stat().st_mtime_ns
+    evaluated(run)
+    assert len(tested) == 2
+    assert t_path.stat().st_mtime_ns == before
+    assert "existing comparisons of classes are kept: GradCAM\n" in capsys.readouterr().out
+    kept, metrics = tables_of(run), read_json(run.metrics)
+    for path in (run.path / "group").iterdir():
+        path.unlink()
+    evaluated(run)
+    assert len(tested) == 4
+    assert tables_of(run) == kept
+    assert read_json(run.metrics) == metrics
+    evaluated(run, alone)  # nothing of the other method stays
+    assert len(tested) == 4
+    assert not list((run.path / "group").glob("*GuidedBackprop*"))
+
+
+@pytest.mark.parametrize("change", ["map", "result", "participants", "setting"])
+def test_a_test_is_not_kept_if_anything_it_depends_on_has_changed(run, tested, change):
+    evaluated(run)
+    more = ["evaluation.top_percents=[7]"]  # by which the stage is to be repeated
+    if change == "map":
+        path = map_of(run, "sub-03")
+        save_img(load_img(path).get_fdata().astype(np.float32)[::-1], awkward_affine(), path)
+    if change == "result":
+        run.group_map("GradCAM", "male-minus-female", "t").write_bytes(b"altered")
+    if change == "participants":
+        write_tsv(read_tsv(run.participants).assign(age=np.arange(N)[::-1]), run.participants)
+    if change == "setting":
+        more.append("evaluation.group.scaling=rank")
+    evaluated(run, *more)
+    assert len(tested) == 2
+
+
 def test_the_images_are_tested_too_and_the_overlap_measured(run, tmp_path, monkeypatch):
     table = read_tsv(run.participants)
     rng = np.random.default_rng(1)

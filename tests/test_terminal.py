@@ -12,7 +12,11 @@ import pytest
 from xai_brain import cli
 from xai_brain.config.command_help import COMMANDS, STAGES, TOOLS
 from xai_brain.config.compose import SYNONYMS, compose, known_keys
+from xai_brain.config.saved import saved_settings
 from xai_brain.config.setting import ConfigError
+from xai_brain.runs.directory import update_metrics
+from xai_brain.stages.run import print_summary
+from xai_brain.study.study import Study
 from xai_brain.tools.settings import all_settings
 
 
@@ -194,3 +198,25 @@ def test_a_cache_that_cannot_be_written_names_the_setting(bids_tree, tmp_path, c
     assert message.startswith(f"xai-brain: {folder}: the folder of prepared images cannot be written")
     assert "XAI_BRAIN_CACHE=<folder>" in message
     assert "data.cache_dir=<folder>" in message
+
+
+def test_too_few_matched_pairs_are_stated_in_place_of_an_interval(copied, capsys):
+    update_metrics(copied, {"test/auroc_size_matched": 0.8, "test/n_pairs_size_matched": 5.0})
+    print_summary(saved_settings(copied.config), copied)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "AUROC, matched" in line)
+    assert "0.800" in line
+    assert "5 pairs: too few" in line
+    scores = Study(copied.path).scores.set_index("metric")
+    assert scores.loc["auroc_size_matched", "note"] == "5 pairs: too few for an interval"
+    assert scores.loc["auroc_size_matched", ["ci_low", "ci_high"]].isna().all()
+    assert set(scores["note"]) == {"", "5 pairs: too few for an interval"}
+
+
+def test_explain_names_the_commands_that_include_new_maps(copied, capsys):
+    assert cli.main(["explain", str(copied.path)]) == 0
+    assert "report" not in capsys.readouterr().out
+    (copied.path / "group" / "inputs.json").unlink()
+    assert cli.main(["explain", str(copied.path)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    evaluate, report = (f"`xai-brain {name} {copied.path}`" for name in ("evaluate", "report"))
+    assert last == f"explain: {evaluate} and then {report} include these maps"

@@ -11,7 +11,7 @@ from xai_brain.atlas.lookup_tables import read_names
 from xai_brain.data.folds.tables import read_folds
 from xai_brain.io.problems import DataError
 from xai_brain.io.tables import read_table
-from xai_brain.runs.directory import read_json, read_tsv
+from xai_brain.runs.directory import read_json, read_tsv, write_tsv
 
 
 @pytest.fixture
@@ -117,3 +117,19 @@ def test_tables_and_json_are_read_in_the_encodings_that_people_use(tmp_path, enc
     for read in (read_tsv, read_table):
         assert read(tmp_path / "a.tsv")["label"].tolist() == ["Müller"]
     assert read_json(tmp_path / "a.json") == {"Name": "Müller"}
+
+
+def test_identifiers_and_codes_stay_text_in_tables_of_runs(tmp_path):
+    path = tmp_path / "participants.tsv"
+    table = pd.DataFrame({
+        "participant_id": ["007", "010"], "session_id": ["01", "02"], "family_id": ["3", "4"],
+        "scanner": ["n/a", "02"], "age": [20, 31.5], "site": ["1", "2"], "n": [0, 10], "x": [0.25, -0.5],
+    })  # fmt: skip
+    write_tsv(table, path)
+    found = read_tsv(path)
+    expected = table.assign(scanner=[np.nan, "02"])
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+    texts = ("participant_id", "session_id", "family_id", "scanner", "site")
+    assert [name for name in found if isinstance(found[name].iloc[-1], str)] == list(texts)
+    write_tsv(found, path)
+    pd.testing.assert_frame_equal(read_tsv(path), found)

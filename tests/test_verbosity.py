@@ -23,7 +23,7 @@ def _no_variable(monkeypatch):
 def report_everything():
     log_debug("a detail")
     log("a message")
-    assert list(track([1, 2, 3], "count")) == [1, 2, 3]
+    assert list(track([1, 2, 3], "count", "numbers")) == [1, 2, 3]
     log_warning("a problem")
     log_error("an error")
 
@@ -31,7 +31,7 @@ def report_everything():
 def test_messages_go_to_stdout_and_errors_to_stderr(capsys):
     report_everything()
     out, err = capsys.readouterr()
-    assert re.fullmatch(r"a message\ncount: 3/3, 0\.\d s\nwarning: a problem\n", out)
+    assert re.fullmatch(r"a message\ncount: 3/3 numbers, 0\.\d s\nwarning: a problem\n", out)
     assert err == "xai-brain: an error\n"
 
 
@@ -65,15 +65,27 @@ def test_epochs(verbosity, shown, capsys):
     assert [int(re.search(r"epoch (\d)/4, train/loss 0.500", line)[1]) for line in lines] == shown
 
 
+def test_the_first_epoch_has_a_duration_and_slow_epochs_have_lines(capsys, monkeypatch):
+    seconds = iter([0.0, 2.0, 4.0, 20.0, 22.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    report_epoch = EpochLines("train fold 1/2", 9)
+    for epoch in range(1, 5):
+        report_epoch(epoch, {"train/loss": 0.5})
+    assert capsys.readouterr().out.splitlines() == [
+        "train fold 1/2: epoch 1/9, train/loss 0.500, 2.0 s",
+        "train fold 1/2: epoch 3/9, train/loss 0.500",
+    ]
+
+
 def test_a_terminal_shows_a_bar_unless_quiet(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     bars = []
     original = progress._bar
     monkeypatch.setattr(progress, "_bar", lambda: bars.append(1) or original())
-    assert list(track("abc", "letters")) == ["a", "b", "c"]
+    assert list(track("abc", "write", "letters")) == ["a", "b", "c"]
     assert bars == [1]
     with temporary_verbosity("quiet"):
-        assert list(track("abc", "letters")) == ["a", "b", "c"]
+        assert list(track("abc", "write", "letters")) == ["a", "b", "c"]
     assert bars == [1]
 
 
@@ -96,12 +108,15 @@ def test_flags_are_accepted_before_and_after_the_command(flag, capsys, tmp_path)
 def test_short_work_is_reported_only_if_it_takes_long(capsys, monkeypatch):
     seconds = iter([0.0, 0.1, 0.2, 0.3])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
-    assert list(track([1], "short", brief=True)) == [1]
+    assert list(track([1], "short", "steps", brief=True)) == [1]
     assert capsys.readouterr().out == ""
     seconds = iter([0.0, 0.0, 0.1, 20.0, 20.0, 40.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
-    assert list(track("ab", "long", brief=True)) == ["a", "b"]
-    assert capsys.readouterr().out.splitlines() == ["long: 1/2, 0.1/s, 20 s left", "long: 2/2, 40.0 s"]
+    assert list(track("ab", "long", "steps", brief=True)) == ["a", "b"]
+    assert capsys.readouterr().out.splitlines() == [
+        "long: 1/2 steps, 0.1/s, 20 s left",
+        "long: 2/2 steps, 40.0 s",
+    ]
 
 
 def test_progress_counts_the_units_in_its_items(capsys, monkeypatch):
@@ -237,6 +252,6 @@ def test_all_long_work_of_a_stage_is_reported_with_counts_and_seconds(copied, ca
     assert main(["evaluate", str(copied.path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(set(lines))
-    done = {found[1] for line in lines if (found := re.fullmatch(r"(.+): (\d+)/\2, \d+\.\d s", line))}
+    done = {found[1] for line in lines if (found := re.fullmatch(r"(.+): (\d+)/\2 [a-z]+, \d+\.\d s", line))}
     works = {"compare maps", "class maps, female", "class maps, male", "summarise metrics"}
     assert works | {"cluster methods, bootstrap"} <= done

@@ -80,9 +80,9 @@ def format_error(error: Exception) -> str:
 def track(
     items: Iterable[T],
     description: str,
+    unit: str,
     *,
     brief: bool = False,
-    unit: str = "",
     size: Callable[[T], int] = lambda item: 1,
 ) -> Iterator[T]:
     """Iterate with progress, which is not shown with the verbosity "quiet".
@@ -92,10 +92,10 @@ def track(
     items : sized iterable
     description : str
         The work, e.g. ``"explain fold 1, GradCAM"``.
+    unit : str
+        What is counted, e.g. ``"participants"``.
     brief : bool, default False
         The work is usually short: its last line is left out if it took less than a second.
-    unit : str, default ""
-        What is counted, e.g. ``"participants"``.
     size : function of an item, default 1
         Number of units in an item, e.g. of participants in a batch.
     """
@@ -105,16 +105,16 @@ def track(
         yield from items
         return
     sizes = [size(item) for item in items]
-    total, unit = sum(sizes), f" {unit}" if unit else ""
+    total = sum(sizes)
     if not sys.stdout.isatty():
         yield from _plain(items, sizes, description, unit, BRIEF_SECONDS if brief else 0)
         return
     with _bar() as progress:
-        task = progress.add_task(description, total=total, unit=unit.strip())
+        task = progress.add_task(description, total=total, unit=unit)
         for item, n in zip(items, sizes, strict=True):
             yield item
             progress.advance(task, n)
-    log_debug(f"{description}: {total}/{total}{unit}, {time.monotonic() - start:.1f} s")
+    log_debug(f"{description}: {total}/{total} {unit}, {time.monotonic() - start:.1f} s")
 
 
 def _bar() -> Progress:
@@ -154,15 +154,17 @@ def _plain(
             rate = (
                 f"{done / seconds:.1f}/s, {seconds / done * (total - done):.0f} s left" if done else "begun"
             )
-            log(f"{description}: {done}/{total}{unit}, {rate}")
+            log(f"{description}: {done}/{total} {unit}, {rate}")
         yield item
         done += n
     if (seconds := time.monotonic() - start) >= least_seconds:
-        log(f"{description}: {total}/{total}{unit}, {seconds:.1f} s")
+        log(f"{description}: {total}/{total} {unit}, {seconds:.1f} s")
 
 
 class EpochLines:
-    """One line at the first, every fifth and the last epoch; at every epoch with the verbosity "verbose".
+    """Lines about epochs: the first with its duration, every fifth, the last, and at least every 15 seconds.
+
+    With the verbosity "verbose" there is a line for every epoch, with its duration.
 
     Parameters
     ----------
@@ -173,7 +175,7 @@ class EpochLines:
 
     def __init__(self, name: str, n_epochs: int):
         self.name, self.n_epochs = name, n_epochs
-        self.start = time.monotonic()
+        self.start = self.logged = time.monotonic()
 
     def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
         seconds, self.start = time.monotonic() - self.start, time.monotonic()
@@ -183,5 +185,10 @@ class EpochLines:
         line = f"{self.name}: epoch {epoch}/{self.n_epochs}, {', '.join(shown)}"
         if LOGGER.isEnabledFor(logging.DEBUG):
             log_debug(f"{line}, {seconds:.2f} s")
-        elif epoch % 5 == 0 or epoch in (1, self.n_epochs):
+        elif epoch == 1:
+            log(f"{line}, {seconds:.1f} s")
+        elif epoch % 5 == 0 or epoch == self.n_epochs or self.start - self.logged > PLAIN_EVERY_SECONDS:
             log(line)
+        else:
+            return
+        self.logged = self.start

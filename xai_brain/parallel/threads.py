@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from xai_brain.parallel.progress import track
+from xai_brain.parallel.progress import ShowProgress, track
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -19,17 +19,16 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def write_all(write: Callable[[T], None], items: Iterable[T], description: str | None = None) -> None:
+def write_all(write: Callable[[T], None], items: Iterable[T], progress: ShowProgress = iter) -> None:
     """Call ``write(item)`` for all of them, in one thread per core: compressing releases the lock of Python.
 
-    What the first one raises is raised; those that were begun are finished. With a description, progress is
-    shown.
+    What the first one raises is raised; those that were begun are finished.
     """
-    start_writing(write, items, description)()
+    start_writing(write, items, progress)()
 
 
 def start_writing(
-    write: Callable[[T], None], items: Iterable[T], description: str | None = None
+    write: Callable[[T], None], items: Iterable[T], progress: ShowProgress = iter
 ) -> Callable[[], None]:
     """As `write_all`, but return at once, with a function that waits for the end of the writing."""
     pool = ThreadPoolExecutor(available_cores())
@@ -38,7 +37,7 @@ def start_writing(
     def wait() -> None:
         with pool:
             try:
-                for future in futures if description is None else track(futures, description, brief=True):
+                for future in progress(futures):
                     future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -81,7 +80,13 @@ class ReadAhead(Generic[S, T]):
         self.pool.shutdown(cancel_futures=True)
 
 
-def in_threads(do: Callable[[T], S], items: Sequence[T], description: str) -> Iterator[S]:
+def in_threads(
+    do: Callable[[T], S],
+    items: Sequence[T],
+    description: str,
+    unit: str,
+    size: Callable[[T], int] = lambda item: 1,
+) -> Iterator[S]:
     """What a function makes of each item, in their order, with progress, on all cores.
 
     For work that numpy and scipy do, outside of Python's lock.
@@ -90,5 +95,5 @@ def in_threads(do: Callable[[T], S], items: Sequence[T], description: str) -> It
 
     work = Parallel(n_jobs=available_cores(), prefer="threads", return_as="generator")
     results = work(delayed(do)(item) for item in items)
-    for _, result in zip(track(items, description), results, strict=True):
+    for _, result in zip(track(items, description, unit, size=size), results, strict=True):
         yield result

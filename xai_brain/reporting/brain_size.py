@@ -9,8 +9,8 @@ import pandas as pd
 
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.values import Estimate, number
+from xai_brain.reporting.wording import compared, fixed
 
-FEW_PAIRS = 10  # below which pairs matched for brain size give no evidence
 BRAIN_SIZE = re.compile(
     r"e?(icv|tiv)|(est|estimated)?(total)?intracranialvol(ume)?|(total)?brain(seg)?(vol|volume|size)|tbv|"
     r"head(vol|volume|size)"
@@ -90,9 +90,10 @@ def size_baseline(contents: ReportContents, area: str) -> tuple[Estimate | None,
         return size, ""
     if ("network", "auroc_size_matched") in rows.index:
         matched = rows.loc["network", "auroc_size_matched"]
-        if matched["n_subjects"] >= 2 * FEW_PAIRS and (number(matched["ci_low"]) or 0) > 0.5:
+        if (number(matched["ci_low"]) or 0) > 0.5:  # there is no interval with few pairs
             return size, ""
+    word = compared(low, number(row["difference_ci_high"]))
     return size, (
-        f"Brain size may explain the performance: brain size only reaches {size.value:.2f} "
-        f"({contents.task.score_titles[area]}), and the network is not above it"
+        f"Brain size may explain the performance: brain size only reaches {fixed(size.value)} "
+        f"({contents.task.score_titles[area]}), and the network is {word} it"
     )

@@ -116,7 +116,7 @@ def _sections(contents: ReportContents, gallery: Gallery) -> list[Section]:
     names = [module.name for module in iter_modules(sections.__path__)]
     modules = [import_module(f"{sections.__name__}.{name}") for name in names]
     found = []
-    for module in track(sorted(modules, key=lambda module: module.POSITION), "report, sections"):
+    for module in track(sorted(modules, key=lambda module: module.POSITION), "report", "sections"):
         name = module.__name__.rpartition(".")[2]
         with log_seconds(f"report section {name}"):
             found.append(Section(name, module.TITLE, module.section(contents, gallery)))

@@ -29,6 +29,13 @@ def with_interval(estimate: Estimate, digits: int = 3) -> str:
     return f"{fixed(estimate.value, digits)}{limits}"
 
 
+def compared(low: float | None, high: float | None) -> str:
+    """How the first of two values compares with the second, from the interval of their difference."""
+    if low is None or high is None or low <= 0 <= high:
+        return "not distinguishable from"
+    return "above" if low > 0 else "below"
+
+
 def listed(names: Iterable[str]) -> str:
     """``a``, ``a and b`` or ``a, b and c``; names may contain commas."""
     *first, last = [*names] or [""]

@@ -26,13 +26,11 @@ from xai_brain.parallel.progress import log_debug
 from xai_brain.runs.seeds import checkpoint_name, seed_folder
 
 SPACE = "MNI152"  # of all prepared images
-TEXTS = dict.fromkeys(  # columns of ids, labels of classes and names
-    (
-        *("participant_id", "session_id", "label", "predicted", "class", "class_a", "class_b"),
-        *("mask", "name", "region"),
-    ),
-    str,
+TEXTS = (  # columns of labels of classes and names; those of identifiers end with _id
+    *("label", "predicted", "class", "class_a", "class_b", "explains", "site"),
+    *("mask", "name", "region"),
 )
+LEADING_ZERO = re.compile(r"(?:^|\t)0\d", re.MULTILINE)  # beginning of a cell that is a code
 
 
 @dataclass(frozen=True)
@@ -206,12 +204,27 @@ def write_tsv(table: pd.DataFrame, path: Path) -> Path:
 
 
 def read_tsv(path: Path) -> pd.DataFrame:
-    # labels such as 01 are text; pandas' default missing values are not used, as a class may be called None
-    text, missing = StringIO(read_text(path)), ["n/a", ""]
+    """Table of a run; identifiers, labels and codes with leading zeros such as 007 are text."""
+    text, missing = read_text(path), ["n/a", ""]
+    # pandas' default missing values are not used, as a class may be called None
     table = pd.read_csv(
-        text, sep="\t", na_values=missing, keep_default_na=False, dtype=TEXTS, low_memory=False
+        StringIO(text),
+        sep="\t",
+        na_values=missing,
+        keep_default_na=False,
+        dtype=dict.fromkeys(_text_columns(text), str),
+        low_memory=False,
     )
     return table.fillna({"session_id": ""}) if "session_id" in table else table
+
+
+def _text_columns(text: str) -> set[str]:
+    names = text.partition("\n")[0].rstrip("\r").split("\t")
+    found = {name for name in names if name in TEXTS or name.endswith("_id")}
+    for code in LEADING_ZERO.finditer(text):
+        number = text.count("\t", text.rfind("\n", 0, code.start()) + 1, code.end())
+        found |= {names[number]} if number < len(names) else set()
+    return found
 
 
 def first_repeat(table: pd.DataFrame) -> pd.DataFrame:

@@ -29,3 +29,10 @@ def manifest_files(manifest: Path) -> dict[Path, str]:
     """Hash of each file in a manifest."""
     files = read_json(manifest).get("Files", {})
     return {Path(os.path.normpath(manifest.parent / name)): content for name, content in files.items()}
+
+
+def is_intact(manifest: Path, inputs: Any) -> bool:
+    """Whether the results of a manifest were made from these inputs, and its files are there, unaltered."""
+    return is_up_to_date(manifest, inputs) and all(
+        path.is_file() and file_hash(path) == expected for path, expected in manifest_files(manifest).items()
+    )

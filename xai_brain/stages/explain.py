@@ -6,9 +6,12 @@ from omegaconf import DictConfig
 
 from xai_brain.config.checks import read_config
 from xai_brain.config.schema import Config
+from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory
-from xai_brain.study.explanation.missing_maps import explain_run
+from xai_brain.study.evaluation.found_maps import are_evaluated
+from xai_brain.study.explanation.missing_maps import explain_run, n_maps_missing
 from xai_brain.study.settings import stage
+from xai_brain.task.build import build_task
 
 
 def explain(cfg: DictConfig | Config) -> RunDirectory:
@@ -24,4 +27,12 @@ def explain(cfg: DictConfig | Config) -> RunDirectory:
     RunDirectory
         With attributions/ (NIfTI and JSON sidecar per participant and method) and images/.
     """
-    return stage(explain_run)(read_config(cfg))
+    config = read_config(cfg)
+    run = stage(explain_run)(config)
+    has_classes = build_task(config.task).has_classes
+    if has_classes and not n_maps_missing(config, run) and not are_evaluated(config, run):
+        log(
+            f"explain: `xai-brain evaluate {run.path}` and then `xai-brain report {run.path}` include these "
+            "maps"
+        )
+    return run

@@ -13,14 +13,15 @@ from xai_brain.models.process_group import global_rank
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.stages.evaluate import evaluate
-from xai_brain.stages.explain import explain
 from xai_brain.stages.report import report
 from xai_brain.stages.train import train
 from xai_brain.stages.validate import validate
+from xai_brain.statistics.matching import MATCHED, N_MATCHED, missing_interval
 from xai_brain.study.evaluation.mask_validation import is_validated, methods_of
 from xai_brain.study.evaluation.regions import atlas_of
 from xai_brain.study.evaluation.tables import is_complete
-from xai_brain.study.explanation.missing_maps import n_maps_missing
+from xai_brain.study.explanation.missing_maps import explain_run, n_maps_missing
+from xai_brain.study.settings import stage
 from xai_brain.task.build import build_task, task_of_table
 
 
@@ -45,7 +46,7 @@ def run(cfg: DictConfig | Config) -> RunDirectory:
     if config.evaluation.masks.in_run:
         methods_of(config)
     train(config)
-    done = explain(config)
+    done = stage(explain_run)(config)
     if config.shard and n_maps_missing(config, done):
         log(f"run shard {config.shard}: done; evaluate and report need the maps of all shards")
         return done
@@ -84,6 +85,8 @@ def print_summary(config: Config, done: RunDirectory) -> None:
     for name in names:
         low, high = metrics.get(f"{name}_ci_low"), metrics.get(f"{name}_ci_high")
         interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
+        if low is None and name == f"test/{MATCHED}":
+            interval = missing_interval(metrics[N_MATCHED])
         by_chance = chance.get(name, local)
         shown = f"{by_chance:.3f}" if by_chance is not None else ""
         table.add_row(figure_title(name, task.score_titles), f"{metrics[name]:.3f}", interval, shown)

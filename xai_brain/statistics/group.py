@@ -165,7 +165,7 @@ def compare_classes(
         tested[part] = np.linalg.norm(rest, axis=0) > 1e-6 * np.linalg.norm(values, axis=0)
     where = np.flatnonzero(tested)
     if not where.size:
-        raise GroupError("its maps are the same in all subjects, or follow from the confounds")
+        raise GroupError("maps are the same in all subjects, or follow from the confounds")
     columns = maps.values
     if tfce or cluster_p is not None:
         if brain_img is None:

@@ -185,11 +185,11 @@ def common_output(sidecars: Iterable[Mapping[str, Any]], output: str | None = "l
     outputs = sorted({str(about.get("Output")) for about in sidecars})
     remedy = f"make maps with explain.target=<one class> explain.output={output} in another run_dir"
     if len(targets) != 1:
-        raise GroupError(f"its maps explain different classes ({' and '.join(targets)}); {remedy}")
+        raise GroupError(f"maps explain different classes ({' and '.join(targets)}); {remedy}")
     if outputs != [output]:
-        raise GroupError(f"its maps explain the {' and the '.join(outputs)} of {targets[0]}; {remedy}")
+        raise GroupError(f"maps explain the {' and the '.join(outputs)} of {targets[0]}; {remedy}")
     if any(about.get("TargetRule") in ("predicted", "true") for about in sidecars):
         raise GroupError(
-            f"its maps explain the {sidecars[0]['TargetRule']} class, here {targets[0]} always; {remedy}"
+            f"maps explain the {sidecars[0]['TargetRule']} class, here {targets[0]} always; {remedy}"
         )
     return targets[0]

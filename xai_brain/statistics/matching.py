@@ -9,7 +9,10 @@ from scipy.stats import t as student
 
 from xai_brain.statistics.classifier_comparison import auroc_influence
 
+MATCHED = "auroc_size_matched"  # name of the score, and of the number of its pairs in metrics.json
+N_MATCHED = "test/n_pairs_size_matched"
 TOLERANCE = 0.02  # of the mean brain size of a pair
+MIN_PAIRS = 10  # below which the variance over pairs is not known well enough for an interval
 
 
 def matched_pairs(first: np.ndarray, second: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
@@ -71,7 +74,8 @@ def matched_auroc(predictions: pd.DataFrame, pairs: pd.DataFrame) -> tuple[float
 
     The 95 % interval is that of DeLong with the pair as the unit of observation and Student's t with one
     degree of freedom less than pairs, because folds contain few pairs: a bootstrap of pairs compares copies
-    of a pair with itself, so that its draws are biased towards the comparison within pairs. Pairs with a
+    of a pair with itself, so that its draws are biased towards the comparison within pairs. Folds with a
+    single pair have no variance of their own; the variance of their values over folds is used. Pairs with a
     participant without prediction are excluded.
 
     Parameters
@@ -84,7 +88,7 @@ def matched_auroc(predictions: pd.DataFrame, pairs: pd.DataFrame) -> tuple[float
     Returns
     -------
     auroc, ci_low, ci_high : float
-        NaN without pairs; the interval also with a single pair.
+        NaN without pairs; the interval also with fewer than 10 pairs, or if pairs do not vary.
     n_pairs : int
     """
     table = pairs.merge(predictions.drop_duplicates(["participant_id", "fold", "seed"]))
@@ -93,13 +97,29 @@ def matched_auroc(predictions: pd.DataFrame, pairs: pd.DataFrame) -> tuple[float
     if table.empty:
         return np.nan, np.nan, np.nan, 0
     n_pairs, value, squares = int(table["pair"].nunique()), 0.0, 0.0
+    singles = []  # values of folds with one pair
     for _, part in table.groupby("fold"):
         weight = part["pair"].nunique() / n_pairs
         area, contributions = auroc_influence(part)
+        if part["pair"].nunique() == 1:
+            singles.append(area)
         pair_of = part.drop_duplicates("participant_id").set_index("participant_id")["pair"]
         of_pairs = contributions.groupby(pair_of.loc[contributions.index].to_numpy()).sum()
         value, squares = value + weight * area, squares + weight**2 * float(of_pairs.pow(2).sum())
-    if n_pairs == 1:
-        return value, np.nan, np.nan, 1
+    if len(singles) > 1:
+        squares += len(singles) * float(np.var(singles, ddof=1)) / n_pairs**2
+    if n_pairs < MIN_PAIRS or squares < 1e-12:
+        return value, np.nan, np.nan, n_pairs
     half = float(student.ppf(0.975, n_pairs - 1)) * np.sqrt(squares)
     return value, max(value - half, 0.0), min(value + half, 1.0), n_pairs
+
+
+def missing_interval(n_pairs: float) -> str:
+    """Why an AUROC in matched pairs has no interval.
+
+    Examples
+    --------
+    >>> missing_interval(5)
+    '5 pairs: too few for an interval'
+    """
+    return f"{n_pairs:.0f} pair{'s' if n_pairs != 1 else ''}: too few for an interval"

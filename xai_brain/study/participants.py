@@ -218,7 +218,7 @@ def synthetic_root(config: Config) -> Path:
     key = sha256(repr((RECIPE, sorted(asdict(settings).items()))).encode()).hexdigest()[:12]
     cache = Path(config.data.cache_dir).expanduser() if config.data.cache_dir else default_cache_dir()
     root = cache / "synthetic" / key
-    progress = partial(track, description="make the cohort", brief=True)
+    progress = partial(track, description="make the cohort", unit="participants", brief=True)
     if not root.exists():
         remove_partial_files(root.parent)
         run_exclusive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from xai_brain.io.nifti import Grid, load_img, resample_to_grid, save_img
 from xai_brain.io.problems import DataError
+from xai_brain.parallel.progress import track
 from xai_brain.parallel.threads import write_all
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json
 from xai_brain.runs.provenance import versions
@@ -85,7 +87,8 @@ def write_images(run: RunDirectory, cohort: pd.DataFrame, grid: Grid, orientatio
             save_img(data, grid.affine, truth, space=run.space)
         save_img(scale_to_uint8(volume, mask), grid.affine, path, space=run.space)
 
-    write_all(write, cohort.to_dict("records"), "write images")
+    progress = partial(track, description="write images", unit="images", brief=True)
+    write_all(write, cohort.to_dict("records"), progress)
 
 
 def image_paths(run: RunDirectory, row: dict[Hashable, Any]) -> tuple[Path, Path]:

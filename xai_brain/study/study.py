@@ -13,6 +13,7 @@ from xai_brain.config.build import change_settings, choices_of, read_baselines, 
 from xai_brain.config.setting import ConfigError
 from xai_brain.runs.directory import first_repeat, read_json, read_tsv
 from xai_brain.runs.seeds import counted_from_one
+from xai_brain.statistics.matching import MATCHED, N_MATCHED, missing_interval
 from xai_brain.study.inline import ReportPage
 from xai_brain.study.maps.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
@@ -83,27 +84,29 @@ class Study(TrainedNetworks):
 
     @property
     def scores(self) -> pd.DataFrame:
-        """Scores out of fold: metric, value, 95 % interval over participants (ci_low, ci_high) and chance.
+        """Scores out of fold: metric, value, 95 % interval over participants (ci_low, ci_high), chance, note.
 
         ``auroc`` is the mean over folds, ``auroc_pooled`` ranks all participants together. Chance of
         ``accuracy`` is the share of the largest class, and of ``brier`` the score of the constant prediction
-        of the classes' shares; lower Brier scores are better.
+        of the classes' shares; lower Brier scores are better. The note states why there is no interval.
 
         Examples
         --------
         >>> list(study.scores.columns)
-        ['metric', 'value', 'ci_low', 'ci_high', 'chance']
+        ['metric', 'value', 'ci_low', 'ci_high', 'chance', 'note']
         """
         targets = read_tsv(self._run.predictions)["target"]
         metrics, chance = read_json(self._run.metrics), self._task.chance_levels(targets)
         rows = []
         for key in metrics:
             name = key.removeprefix("test/")
-            if not key.startswith("test/") or f"{key}_ci_low" not in metrics:
+            interval = [metrics.get(f"{key}_{end}", float("nan")) for end in ("ci_low", "ci_high")]
+            known = f"{key}_ci_low" in metrics
+            if not key.startswith("test/") or not (known or name == MATCHED):
                 continue
-            interval = (metrics[f"{key}_ci_low"], metrics[f"{key}_ci_high"])
-            rows.append((name, metrics[key], *interval, chance.get(name, float("nan"))))
-        return pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high", "chance"])
+            note = "" if known else missing_interval(metrics[N_MATCHED])
+            rows.append((name, metrics[key], *interval, chance.get(name, float("nan")), note))
+        return pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high", "chance", "note"])
 
     @property
     def participants(self) -> pd.DataFrame:

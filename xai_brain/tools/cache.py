@@ -88,12 +88,12 @@ def info(folder: Path) -> int:
 def verify(folder: Path) -> int:
     """Read all volumes and known images again; remove damaged volumes and outdated records."""
     damaged, unfinished = [], []
-    for entry in track(entries(folder), "check volumes"):
+    for entry in track(entries(folder), "check volumes", "volumes"):
         if settings_of(entry) is None:
             unfinished += [entry] if all(map(_is_old, entry)) else []
         elif not checksums_hold(entry):
             damaged.append(entry)
-    false = [source for source in track(sources(folder), "check images") if not is_true(source)]
+    false = [source for source in track(sources(folder), "check images", "images") if not is_true(source)]
     leftovers = [path for path in partial_files(folder) if _is_old(path)]
     for entry in damaged + unfinished:
         remove(entry)

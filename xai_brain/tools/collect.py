@@ -107,7 +107,7 @@ def collect_detection(folder: Path, jobs: dict[str, str]) -> None:
     jobs : dict
         By job, for settings whose jobs are all complete: the swept settings other than effect and seed.
     """
-    tracked = track(list(jobs.items()), "read maps of jobs", brief=True)
+    tracked = track(list(jobs.items()), "read maps", "jobs", brief=True)
     read = (found_effects(folder / job, about) for job, about in tracked)
     rows = [found for found in read if found is not None]
     if not rows:
@@ -115,7 +115,7 @@ def collect_detection(folder: Path, jobs: dict[str, str]) -> None:
     found = pd.concat(rows, ignore_index=True)
     if len(found.drop_duplicates(["place", "size"])) < 2:
         return
-    bootstrap = partial(track, description="detection curve, bootstrap", brief=True)
+    bootstrap = partial(track, description="detection curve, bootstrap", unit="effects", brief=True)
     curve = detection_curve(found, progress=bootstrap)
     smallest = smallest_effects(curve)
     write_tsv(curve, folder / "detection.tsv")

@@ -93,7 +93,7 @@ def import_maps(arguments: list[str]) -> int:
     config.imported_methods = sorted({*config.imported_methods, *(each.method for each in maps)})
     run = open_run(config)
     grid = get_grid(config.preprocessing.grid)
-    for each in track(maps, "import maps"):
+    for each in track(maps, "import maps", "maps"):
         target = run.attribution(each.participant_id, each.session_id, each.method, config.seeds[0])
         brain_mask = brain_of(run, each.participant_id, each.session_id)
         _write(each, target, brain_mask, grid, config.data.orientation)

@@ -127,7 +127,7 @@ def _inputs(config: Config, run: RunDirectory, findings: Findings) -> None:
     if not root.is_dir():
         findings.problems.append(f"{root}: is missing; give the folder of the images as data.root=<folder>")
         return
-    for row in track(list(read_tsv(run.participants).itertuples()), "check images"):
+    for row in track(list(read_tsv(run.participants).itertuples()), "check images", "images"):
         content = str(row.sha256).split("+")[0]  # planted effects follow from the settings
         findings.compare(
             "images", root / str(row.t1w_path), content, f"the run used another image of {row.participant_id}"
@@ -162,7 +162,7 @@ def _checkpoints(config: Config, run: RunDirectory, findings: Findings) -> dict[
         return {}
     found, seeds = {}, list(config.seeds)
     networks = [(seed, fold) for seed in seeds for fold in fold_numbers(read_tsv(run.folds))]
-    for seed, fold in track(networks, "check networks", brief=True):
+    for seed, fold in track(networks, "check networks", "networks", brief=True):
         path, beside = run.checkpoint(fold, seed), run.checkpoint_about(fold, seed)
         about = findings.read(beside, again)
         expected = about.get("CheckpointSHA256")
@@ -206,7 +206,7 @@ def _maps(
         (row.participant_id, row.session_id): str(row.sha256)
         for row in read_tsv(run.participants).itertuples()
     }
-    for row in track(list(rows.itertuples()), "check maps"):
+    for row in track(list(rows.itertuples()), "check maps", "maps"):
         for label in [*config.attribution, *config.imported_methods]:
             path = run.attribution(row.participant_id, row.session_id, label, row.seed)
             imported = label in config.imported_methods
@@ -261,7 +261,7 @@ MANIFESTS = {
 def _results(run: RunDirectory, findings: Findings) -> None:
     """Check tables, group maps, figures and the report by the manifests of their stages."""
     commands = {path: command for name, command in MANIFESTS.items() for path in sorted(run.path.glob(name))}
-    for manifest, command in track(list(commands.items()), "check results", brief=True):
+    for manifest, command in track(list(commands.items()), "check results", "manifests", brief=True):
         content = findings.read(manifest, f"remove it and run `xai-brain {command}` again")
         if content and "Files" not in content:  # written by an older version
             findings.unknown["results"] = findings.unknown.get("results", 0) + 1

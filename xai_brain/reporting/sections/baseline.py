@@ -13,6 +13,8 @@ from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures.style import SOFT
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import Estimate, number
+from xai_brain.reporting.wording import compared
+from xai_brain.statistics.matching import MATCHED, missing_interval
 
 POSITION, TITLE = 40, "Baselines"
 BASELINE_WORDS = {
@@ -43,8 +45,8 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "balanced_accuracy": "Balanced accuracy",
         "brier": "Brier score",
     }
-    if (table["metric"] == "auroc_size_matched").any():
-        titles["auroc_size_matched"] = OTHERS["auroc_size_matched"]
+    if (table["metric"] == MATCHED).any():
+        titles[MATCHED] = OTHERS[MATCHED]
     chance = contents.task.chance_levels()
     there = [name for name in ("network", *names) if name in set(table["name"])]
     shown = {name: _in_words(name) for name in there}
@@ -70,7 +72,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     ]
     drawn = dict(list(panels.items())[:2] + list(panels.items())[3:])  # the Brier score has no common chance
     styles = {shown[name]: {"color": SOFT} for name in names}
-    n_matched = table.loc[table["metric"] == "auroc_size_matched", "n_subjects"].max()
+    n_matched = table.loc[table["metric"] == MATCHED, "n_subjects"].max()
     return {
         "titles": list(titles.values()),
         "auroc_title": titles[area],
@@ -86,8 +88,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "chosen": None if chosen is None
         else ", ".join(f"{_in_words(str(name))} in {n}" for name, n in chosen.items()),
         "n_pairs": int(n_matched // 2) if number(n_matched) else None,
-        "matched": _cell(table, "network", "auroc_size_matched", chance["auroc_size_matched"])
-        if _has(table, "network", "auroc_size_matched") else None,
+        "too_few": missing_interval(n_matched // 2) if number(n_matched) else None,
+        "matched": _cell(table, "network", MATCHED, chance[MATCHED])
+        if _has(table, "network", MATCHED) else None,
     }  # fmt: skip
 
 
@@ -117,9 +120,12 @@ def _difference(table: pd.DataFrame, name: str, metric: str) -> dict[str, Any] |
     if number(row["difference"]) is None:
         return None
     low, high = number(row["difference_ci_low"]), number(row["difference_ci_high"])
-    word = "not distinguishable from"
-    if low is not None and high is not None and (low > 0 or high < 0):
-        word = "above" if low > 0 else "below"
     p = number(row["p"])
     p_value = "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-    return {"value": float(row["difference"]), "low": low, "high": high, "p": p_value, "word": word}
+    return {
+        "value": float(row["difference"]),
+        "low": low,
+        "high": high,
+        "p": p_value,
+        "word": compared(low, high),
+    }

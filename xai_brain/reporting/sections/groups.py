@@ -44,11 +44,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     shown = [_test(contents, gallery, row) for row in made]
     return {
         "shown": shown,
-        "refused": [
-            {**row, "method": _name(row["method"]), "difference": _words(row["comparison"])}
-            for row in rows
-            if row["reason"]
-        ],
+        "refused": refused_comparisons(rows),
         "dropped": dropped_confounds(made),
         "has_maps": any(row["method"] != IMAGE for row in made),
         "has_folds": any("fold=" in str(row["confounds"]) for row in made),
@@ -64,6 +60,18 @@ def _name(method: str) -> str:
 
 def _words(comparison: str) -> str:
     return " minus ".join(comparison.split("-minus-"))
+
+
+def refused_comparisons(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Comparisons that were not made: each reason once, with its methods."""
+    methods: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["reason"]:
+            methods.setdefault((row["comparison"], row["reason"]), []).append(_name(row["method"]))
+    return [
+        {"methods": names, "difference": _words(comparison), "reason": reason}
+        for (comparison, reason), names in methods.items()
+    ]
 
 
 def dropped_confounds(rows: list[dict[str, Any]]) -> list[str]:

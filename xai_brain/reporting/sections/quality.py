@@ -33,7 +33,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     if on_template:
         images["correlation"] = [
             check_mni152(load_img(path)).correlation
-            for path in track(list(images["path"]), "quality control")
+            for path in track(list(images["path"]), "quality control", "images")
         ]
         images = images.sort_values(["correlation", "name"], na_position="first")
     limit = _limit(images["correlation"]) if on_template else None

@@ -42,7 +42,7 @@ def write_class_maps(
         share, affine = brain_share(run, of_class)
         brain_masks[str(label)], means[str(label)] = share > 0.5, {}
         methods = list(of_class.groupby("method", sort=False))
-        for method, of_method in track(methods, f"class maps, {label}", brief=True):
+        for method, of_method in track(methods, f"class maps, {label}", "methods", brief=True):
             subjects = of_method.groupby("participant_id", sort=False)["path"].agg(list)
             rows = MapRows(len(subjects), share.size, run.path / "group")
             n_rows = n_left_out = 0

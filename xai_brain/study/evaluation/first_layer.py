@@ -68,7 +68,7 @@ def _tests(config: Config, run: RunDirectory) -> tuple[list[pd.DataFrame], list[
     channels: list[pd.DataFrame] = []
     networks: list[dict[str, Any]] = []
     work = [(key, network) for key, several in load_networks(config, run).items() for network in several]
-    for (seed, fold), network in track(work, "first layer"):
+    for (seed, fold), network in track(work, "first layer", "networks"):
         rows = predictions[(predictions["seed"] == seed) & (predictions["fold"] == fold)]
         rows = rows[rows["participant_id"].isin(participants["participant_id"])]
         if rows.empty:

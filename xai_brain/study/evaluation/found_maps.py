@@ -10,9 +10,7 @@ import pandas as pd
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.runs.contents import RunContents
-from xai_brain.runs.directory import (
-    RunDirectory,
-)
+from xai_brain.runs.directory import RunDirectory, read_json
 
 
 def find_maps(config: Config, run: RunDirectory) -> list[dict[str, Any]]:
@@ -30,6 +28,18 @@ def find_maps(config: Config, run: RunDirectory) -> list[dict[str, Any]]:
     if not found:
         raise ConfigError(f"{run.path / 'attributions'}: there are no maps; run `xai-brain explain` first")
     return found
+
+
+def map_states(maps: list[dict[str, Any]]) -> list[str]:
+    """Method, file name, seed and state of every map; they change with the maps."""
+    return sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['file_state']}" for m in maps)
+
+
+def are_evaluated(config: Config, run: RunDirectory) -> bool:
+    """Whether the tables and the comparisons of classes were made from the maps that exist now."""
+    states = map_states(find_maps(config, run))
+    manifests = [run.path / folder / "inputs.json" for folder in ("evaluation", "group")]
+    return all(path.exists() and read_json(path)["Of"].get("maps") == states for path in manifests)
 
 
 def metrics_of_tables(summary: pd.DataFrame, localizations: list[dict[str, Any]]) -> dict[str, float]:

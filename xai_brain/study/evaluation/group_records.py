@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from xai_brain.atlas.atlas import Atlas
 from xai_brain.config.evaluation import EvaluationConfig, GroupConfig
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
+from xai_brain.io.nifti import save_img
 from xai_brain.metrics.comparison.group_overlap import group_agreement, group_overlap
+from xai_brain.parallel.progress import log
 from xai_brain.runs.contents import IMAGE
+from xai_brain.runs.directory import SPACE, RunDirectory, read_json, sidecar, write_json
+from xai_brain.runs.manifest import manifest_files
+from xai_brain.runs.provenance import versions
+from xai_brain.statistics.cluster_tables import cluster_table, significant_clusters
 from xai_brain.statistics.group import BRAIN_SHARE, GroupTest
-from xai_brain.statistics.group_design import Design
+from xai_brain.statistics.group_design import Design, design_messages
 from xai_brain.study.participants import refuse_label_as_confound
 from xai_brain.task.labels import is_label
 
@@ -27,7 +36,85 @@ MEANING = {
     False: "the attribution of these networks at this voxel differs between the classes, given the "
     "confounds; this does not imply that the brains differ",
 }
-Results = dict[tuple[str, str], GroupTest]  # by method and comparison
+
+
+@dataclass(frozen=True)
+class SavedTest:
+    """Statistical maps of a test as they were saved.
+
+    Parameters
+    ----------
+    t, difference : ndarray of shape (n_voxels,), float32
+        In the brain.
+    """
+
+    t: np.ndarray
+    difference: np.ndarray
+
+
+@dataclass
+class MethodTests:
+    """Comparisons of the classes in the maps of one method, and their files.
+
+    Parameters
+    ----------
+    evaluation : EvaluationConfig
+    run : RunDirectory
+    method : str
+    brain_mask : ndarray of shape (X, Y, Z), bool
+    affine : ndarray of shape (4, 4)
+    atlas : Atlas, optional
+    tests : list of dict
+        Rows of group_tests.tsv.
+    clusters : list of dict
+        Tables of clusters, with the keys ``columns`` and ``data``.
+    files : list of Path
+        Statistical maps and their sidecars.
+    """
+
+    evaluation: EvaluationConfig
+    run: RunDirectory
+    method: str
+    brain_mask: np.ndarray
+    affine: np.ndarray
+    atlas: Atlas | None
+    tests: list[dict[str, Any]] = field(default_factory=list)
+    clusters: list[dict[str, Any]] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+    def save(
+        self, classes: Sequence[str], design: Design, test: GroupTest, n_empty: int, about: dict[str, Any]
+    ) -> None:
+        """Write the statistical maps of a test; add its row and its clusters."""
+        settings, comparison = self.evaluation.group, f"{classes[1]}-minus-{classes[0]}"
+        threshold, least = test.threshold(settings.alpha), settings.min_cluster_voxels
+        content = {
+            **about,
+            **record_of(classes, design, test, n_empty, settings),
+            "RandomState": self.evaluation.random_state,
+            "MeaningOfP": MEANING[self.method == IMAGE],
+            "StatisticVersions": versions(),
+        }
+        volumes = {}
+        found = {"difference": test.difference, "t": test.t, "logpfwe": test.logp_fwe, **test.more}
+        for stat, values in found.items():
+            volumes[stat] = np.zeros(self.brain_mask.shape)
+            volumes[stat][self.brain_mask] = values
+            path = self.run.group_map(self.method, comparison, stat)
+            save_img(volumes[stat].astype(np.float32), self.affine, path, space=SPACE)
+            write_json({**content, "Statistic": stat}, sidecar(path))
+            self.files += [path, sidecar(path)]
+        row = row_of(self.method, comparison, design, test, n_empty, settings)
+        row["explains"] = about.get("TargetName", "")
+        row["n_small_clusters"] = significant_clusters(volumes["t"], threshold, least)[1]
+        self.tests.append(row)
+        t, logp = (nib.Nifti1Image(volumes[stat], self.affine) for stat in ("t", "logpfwe"))
+        table = cluster_table(t, threshold, least, logp, self.atlas)
+        table = table.assign(method=self.method, comparison=comparison)
+        self.clusters.append(table.to_dict("split", index=False))
+
+
+Results = dict[tuple[str, str], SavedTest]  # by method and comparison
 
 
 def chosen_confounds(config: Config, participants: pd.DataFrame) -> list[str]:
@@ -71,6 +158,27 @@ def voxelwise_files(folder: Path) -> list[Path]:
 def is_region_map(path: Path) -> bool:
     """Whether a file of group/ shows the comparison of the regions of an atlas."""
     return f"_stat-{REGION_MEAN}_" in path.name
+
+
+def test_record(run: RunDirectory, method: str) -> Path:
+    """Manifest of the comparisons of the classes in the maps of a method, with the rows of their tables."""
+    return run.path / "group" / f"desc-{method}_tests.json"
+
+
+def read_record(record: Path) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
+    """Rows of group_tests.tsv and tables of clusters of a method."""
+    content = read_json(record)
+    return content["Tests"], [
+        pd.DataFrame(table["data"], columns=table["columns"]) for table in content["Clusters"]
+    ]
+
+
+def remove_others(run: RunDirectory, records: Sequence[Path]) -> None:
+    """Remove records and voxel-wise comparisons of other methods and of earlier settings."""
+    kept = {*records, *(path for record in records for path in manifest_files(record))}
+    for path in (*voxelwise_files(run.path / "group"), *(run.path / "group").glob("desc-*_tests.json")):
+        if path not in kept:
+            path.unlink()
 
 
 def row_of(
@@ -130,6 +238,22 @@ def record_of(
         "Exchangeability": "participants are permuted across folds and sites; differences in mean between "
         "these are confounds, differences in variance are not modelled; family members count as independent",
     }
+
+
+def log_test(row: dict[str, Any], design: Design, logged: set[str]) -> None:
+    """Report the result of a test, and messages about confounds that were not reported before."""
+    about = f"evaluate: {row['method']}, {row['comparison']}: "
+    for message in design_messages(design):
+        if (text := f"{row['comparison']}: {message}") not in logged:
+            logged.add(text)
+            log(f"evaluate: {text}")
+    if row["n_empty"]:
+        log(f"{about}{row['n_empty']} participants excluded: their maps are empty")
+    log(
+        f"{about}{row['n_significant']} of {row['n_voxels']} voxels differ at family-wise "
+        f"p <= {row['alpha']:g} ({row['n_first']} and {row['n_second']} participants, smallest p "
+        f"{row['smallest_p']:.3g})"
+    )
 
 
 def class_sizes(design: Design) -> list[int]:

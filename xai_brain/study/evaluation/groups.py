@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -14,41 +16,35 @@ import pandas as pd
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash
-from xai_brain.io.nifti import save_img
 from xai_brain.io.problems import DataError
 from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.threads import available_cores
 from xai_brain.runs.contents import IMAGE
 from xai_brain.runs.directory import (
-    SPACE,
     RunDirectory,
     read_json,
     read_tsv,
     sidecar,
     update_metrics,
-    write_json,
     write_tsv,
 )
-from xai_brain.runs.manifest import is_up_to_date, write_manifest
-from xai_brain.runs.provenance import versions
-from xai_brain.statistics.cluster_tables import cluster_table, significant_clusters
-from xai_brain.statistics.group import BRAIN_SHARE, GroupTest, compare_classes, scale, smooth
-from xai_brain.statistics.group_design import (
-    Design,
-    GroupError,
-    common_output,
-    design_messages,
-    make_design,
-)
+from xai_brain.runs.manifest import is_intact, is_up_to_date, write_manifest
+from xai_brain.statistics.group import BRAIN_SHARE, compare_classes, scale, smooth
+from xai_brain.statistics.group_design import GroupError, common_output, make_design
 from xai_brain.statistics.map_rows import MapRows
+from xai_brain.study.evaluation.found_maps import map_states
 from xai_brain.study.evaluation.group_records import (
-    MEANING,
+    MethodTests,
+    Results,
+    SavedTest,
     agreements_of,
     chosen_confounds,
+    log_test,
     overlap_metrics,
     overlaps_of,
-    record_of,
-    row_of,
+    read_record,
+    remove_others,
+    test_record,
     voxelwise_files,
 )
 from xai_brain.study.evaluation.regions import atlas_files, atlas_of
@@ -75,11 +71,15 @@ def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]
     group_clusters.tsv, group_overlap.tsv (of maps and images) and group_agreement.tsv (of pairs of methods)
     to evaluation/.
     """
-    _remove_comparisons(run)
-    if config.evaluation.group.n_perm:
-        Comparison(config, run, pd.DataFrame(maps)).write()
-    made = [*voxelwise_files(run.path / "group"), *map(run.evaluation, TABLES)]
-    write_manifest(run.path / "group" / "inputs.json", group_inputs(config, run, maps), made)
+    manifest = run.path / "group" / "inputs.json"
+    manifest.unlink(missing_ok=True)
+    for name in TABLES:
+        run.evaluation(name).unlink(missing_ok=True)
+    update_metrics(run, {}, replace=("group/", "group_overlap/"))
+    records = Comparison(config, run, pd.DataFrame(maps)).write() if config.evaluation.group.n_perm else []
+    remove_others(run, records)
+    made = [*records, *voxelwise_files(run.path / "group"), *map(run.evaluation, TABLES)]
+    write_manifest(manifest, group_inputs(config, run, maps), made)
 
 
 def groups_are_compared(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
@@ -97,17 +97,8 @@ def group_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) 
         "atlas": [config.evaluation.atlas, *atlas_files(config)],
         "participants": file_hash(run.participants),
         "cohort": is_readable(config) if config.evaluation.group.images else None,
-        "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['file_state']}" for m in maps),
+        "maps": map_states(maps),
     }
-
-
-def _remove_comparisons(run: RunDirectory) -> None:
-    (run.path / "group" / "inputs.json").unlink(missing_ok=True)
-    for path in voxelwise_files(run.path / "group"):
-        path.unlink()
-    for name in TABLES:
-        run.evaluation(name).unlink(missing_ok=True)
-    update_metrics(run, {}, replace=("group/", "group_overlap/"))
 
 
 class Comparison:
@@ -135,14 +126,26 @@ class Comparison:
             raise ConfigError(f"no voxel lies in {BRAIN_SHARE:.0%} of the brains of {run.path / 'images'}")
         self.tests: list[dict[str, Any]] = []
         self.clusters: list[pd.DataFrame] = []
-        self.results: dict[tuple[str, str], GroupTest] = {}
+        self.results: Results = {}
+        self.records: list[Path] = []
+        self.kept: list[str] = []  # methods whose comparisons existed
         self.messages: set[str] = set()  # about confounds, that were logged
 
-    def write(self) -> None:
+    def write(self) -> list[Path]:
+        """Compare the classes in all maps and write the tables; returns the records of the methods."""
+        refused: dict[str, list[str]] = {}
         for method, rows in self.maps.groupby("method", sort=False):
-            self._compare_maps(str(method), rows)
+            try:
+                self._compare_maps(str(method), rows)
+            except GroupError as error:
+                refused.setdefault(str(error), []).append(str(method))
+                self.tests.append({"method": method, "comparison": "", "reason": str(error)})
+        for reason, methods in refused.items():
+            log(f"evaluate: {', '.join(methods)}: classes are not compared: {reason}")
         if self.settings.images and self.results:
             self._compare_images()
+        if self.kept:
+            log(f"evaluate: existing comparisons of classes are kept: {', '.join(self.kept)}")
         write_tsv(pd.DataFrame(self.tests), self.run.evaluation("group_tests"))
         if self.clusters:
             listed = [table for table in self.clusters if len(table)] or self.clusters[:1]
@@ -159,16 +162,12 @@ class Comparison:
         if overlaps := overlaps_of(self.results, settings.random_state):
             write_tsv(pd.DataFrame(overlaps), self.run.evaluation("group_overlap"))
         update_metrics(self.run, metrics | overlap_metrics(overlaps))
+        return self.records
 
     # -- comparisons -------------------------------------------------------------------------
     def _compare_maps(self, method: str, rows: pd.DataFrame) -> None:
-        try:
-            about_maps = [read_json(sidecar(path)) for path in rows["path"]]
-            target = common_output(about_maps, self.task.group_output)
-        except GroupError as error:
-            log(f"evaluate: {method}: classes are not compared: {error}")
-            self.tests.append({"method": method, "comparison": "", "reason": str(error)})
-            return
+        about_maps = [read_json(sidecar(path)) for path in rows["path"]]
+        target = common_output(about_maps, self.task.group_output)
         paths = rows.groupby("participant_id", sort=False)["path"].agg(list).to_dict()
 
         def read(participant_id: str) -> list[np.ndarray]:
@@ -181,37 +180,81 @@ class Comparison:
             "SubjectScaling": self.settings.scaling,
             **made_by(rows["path"]),
         }
-        self._compare(method, read, self.confounds, self.settings.scaling, about)
+        files = sorted(f"{row.path.name} {row.seed} {row.file_state}" for row in rows.itertuples())
+        self._compare_once(method, read, self.confounds, self.settings.scaling, about, files)
 
     def _compare_images(self) -> None:
+        confounds = [name for name in self.confounds if name != "fold"]
+        about = {"Method": IMAGE, "IntensityScaling": self.config.preprocessing.scaling}
+        about["SubjectScaling"] = "none"
+        prepared = [str(asdict(self.config.preprocessing)), is_readable(self.config)]
         try:
-            cohort = same_cohort(prepared_cohort(self.config, self.run), self.run)
+            self._compare_once(IMAGE, self._read_images, confounds, "none", about, prepared)
         except (DataError, ConfigError, OSError) as error:
             reason = f"the images of the cohort cannot be read: {error}"
             log(f"evaluate: images are not compared: {reason}; evaluation.group.images=false leaves them out")
             self.tests.append({"method": IMAGE, "comparison": "", "reason": "the cohort cannot be read"})
-            return
-        paths = cohort.groupby("participant_id")["volume_path"].agg(list).to_dict()
 
-        def read(participant_id: str) -> list[np.ndarray]:
-            return [np.load(path) for path in paths[participant_id]]
+    def _read_images(self, participant_id: str) -> list[np.ndarray]:
+        return [np.load(path) for path in self._image_paths[participant_id]]
 
-        confounds = [name for name in self.confounds if name != "fold"]
-        about = {"Method": IMAGE, "IntensityScaling": self.config.preprocessing.scaling}
-        self._compare(IMAGE, read, confounds, "none", about | {"SubjectScaling": "none"})
+    @cached_property
+    def _image_paths(self) -> dict[str, list[str]]:
+        cohort = same_cohort(prepared_cohort(self.config, self.run), self.run)
+        return cohort.groupby("participant_id")["volume_path"].agg(list).to_dict()
 
-    def _compare(
+    def _compare_once(
         self,
         name: str,
         read: Callable[[str], list[np.ndarray]],
         confounds: Sequence[str],
         scaling: str,
         about: dict[str, Any],
+        files: list[Any],
+    ) -> None:
+        """Compare the classes, unless the comparisons of these files and settings exist unaltered."""
+        record = test_record(self.run, name)
+        inputs = {
+            **group_inputs(self.config, self.run, []),
+            "about": about,
+            "confounds": list(confounds),
+            "subjects": self.subjects[["participant_id", "fold"]].to_numpy().tolist(),
+            "brain": sha256(self.brain_mask.tobytes()).hexdigest(),
+            "maps": files,
+        }
+        if is_intact(record, inputs):
+            self.kept.append(name)
+        else:
+            record.unlink(missing_ok=True)
+            made = MethodTests(
+                self.config.evaluation, self.run, name, self.brain_mask, self.affine, self.atlas
+            )
+            self._compare(made, read, confounds, scaling, about)
+            write_manifest(record, inputs, made.files, Tests=made.tests, Clusters=made.clusters)
+        self.records.append(record)
+        # also results that were just computed are read again, so that both ways give the same numbers
+        tests, clusters = read_record(record)
+        self.tests += tests
+        self.clusters += clusters
+        for row in tests:
+            if not row["reason"]:
+                paths = [self.run.group_map(name, row["comparison"], stat) for stat in ("t", "difference")]
+                saved = SavedTest(*(map_values(path)[self.brain_mask] for path in paths))
+                self.results[name, row["comparison"]] = saved
+
+    def _compare(
+        self,
+        made: MethodTests,
+        read: Callable[[str], list[np.ndarray]],
+        confounds: Sequence[str],
+        scaling: str,
+        about: dict[str, Any],
     ) -> None:
         """Compare every pair of classes; `read` returns the maps of a participant, which are averaged."""
+        name, ids = made.method, list(self.subjects["participant_id"])
         rows = MapRows(len(self.subjects), int(self.brain_mask.sum()), self.run.path / "group")
         empty = np.zeros(len(self.subjects), bool)
-        for i, participant_id in enumerate(track(list(self.subjects["participant_id"]), f"group, {name}")):
+        for i, participant_id in enumerate(track(ids, f"group, {name}", "participants")):
             inside = [
                 smooth(values, self.affine, self.settings.fwhm_mm, self.brain_mask)[self.brain_mask]
                 for values in read(participant_id)
@@ -233,66 +276,12 @@ class Comparison:
                     random_state=self.config.evaluation.random_state, n_jobs=available_cores(),
                     brain_img=nib.Nifti1Image(self.brain_mask.astype(np.uint8), self.affine),
                     tfce=self.settings.tfce, cluster_p=self.settings.cluster_p,
-                    progress=partial(track, description=f"permutations, {name}, {comparison}", brief=True),
+                    progress=partial(track, description=f"permutations, {name}, {comparison}",
+                                     unit="voxels", size=len, brief=True),
                 )  # fmt: skip
             except GroupError as error:
                 log(f"evaluate: {name}, {comparison}: not compared: {error}")
-                self.tests.append({"method": name, "comparison": comparison, "reason": str(error)})
+                made.tests.append({"method": name, "comparison": comparison, "reason": str(error)})
                 continue
-            self.results[name, comparison] = test
-            self._save_test(name, comparison, classes, design, test, n_empty, about)
-
-    def _save_test(
-        self,
-        name: str,
-        comparison: str,
-        classes: Sequence[str],
-        design: Design,
-        test: GroupTest,
-        n_empty: int,
-        about: dict[str, Any],
-    ) -> None:
-        threshold = test.threshold(self.settings.alpha)
-        row = row_of(name, comparison, design, test, n_empty, self.settings)
-        row["explains"] = about.get("TargetName", "")
-        least = self.settings.min_cluster_voxels
-        row["n_small_clusters"] = significant_clusters(self._volume(test.t), threshold, least)[1]
-        self.tests.append(row)
-        self._log(row, design)
-        sidecar_of = {
-            **about,
-            **record_of(classes, design, test, n_empty, self.settings),
-            "RandomState": self.config.evaluation.random_state,
-            "MeaningOfP": MEANING[name == IMAGE],
-            "StatisticVersions": versions(),
-        }
-        images = {}
-        found = {"difference": test.difference, "t": test.t, "logpfwe": test.logp_fwe, **test.more}
-        for stat, values in found.items():
-            volume = self._volume(values)
-            images[stat] = nib.Nifti1Image(volume, self.affine)
-            path = self.run.group_map(name, comparison, stat)
-            save_img(volume.astype(np.float32), self.affine, path, space=SPACE)
-            write_json({**sidecar_of, "Statistic": stat}, sidecar(path))
-        table = cluster_table(images["t"], threshold, least, images["logpfwe"], self.atlas)
-        self.clusters.append(table.assign(method=name, comparison=comparison))
-
-    def _volume(self, values: np.ndarray) -> np.ndarray:
-        """Values of the voxels of the brain as (X, Y, Z), 0 outside."""
-        volume = np.zeros(self.brain_mask.shape)
-        volume[self.brain_mask] = values
-        return volume
-
-    def _log(self, row: dict[str, Any], design: Design) -> None:
-        about = f"evaluate: {row['method']}, {row['comparison']}: "
-        for message in design_messages(design):  # each once, although every method has the same confounds
-            if (text := f"{row['comparison']}: {message}") not in self.messages:
-                self.messages.add(text)
-                log(f"evaluate: {text}")
-        if row["n_empty"]:
-            log(f"{about}{row['n_empty']} participants excluded: their maps are empty")
-        log(
-            f"{about}{row['n_significant']} of {row['n_voxels']} voxels differ at family-wise "
-            f"p <= {row['alpha']:g} ({row['n_first']} and {row['n_second']} participants, smallest p "
-            f"{row['smallest_p']:.3g})"
-        )
+            made.save(classes, design, test, n_empty, about)
+            log_test(made.tests[-1], design, self.messages)

@@ -163,7 +163,7 @@ def make_missing(config: Config, run: RunDirectory, units: list[MaskUnit]) -> No
             {f"validate_{unit.label}_{network_name(network.seed, network.fold)}": unit for unit in own},
             done=MaskUnit.is_done,
             do=partial(validate_fold, context=context),
-            progress=partial(track, description=f"validate {where}"),
+            progress=partial(track, description=f"validate {where}", unit="methods"),
             wait=partial(_log_waiting, where),
             stay=config.shard is None,
         )
@@ -179,7 +179,7 @@ def make_missing(config: Config, run: RunDirectory, units: list[MaskUnit]) -> No
                 {path.stem: path for path in again},
                 done=Path.exists,
                 do=partial(_retrain, context, again),
-                progress=partial(track, description=f"retrain {where}"),
+                progress=partial(track, description=f"retrain {where}", unit="networks"),
                 wait=partial(_log_waiting, where),
                 stay=config.shard is None,
             )
@@ -200,7 +200,7 @@ def gather(config: Config, run: RunDirectory, units: list[MaskUnit]) -> None:
     seeds = {unit.network.seed for unit in units}
     whole = predictions[predictions["seed"].isin(seeds)].drop(columns="repeat", errors="ignore")
     tables = [whole.assign(**WHOLE, retrained=False, draw=0)]
-    for unit in track(units, "read masks", brief=True):
+    for unit in track(units, "read masks", "files", brief=True):
         if unit.path.read_text().strip():
             tables.append(read_tsv(unit.path).assign(method=unit.label))
         if config.evaluation.masks.retrain:
@@ -223,7 +223,7 @@ def gather(config: Config, run: RunDirectory, units: list[MaskUnit]) -> None:
         predictions_of_masks,
         config.evaluation.n_bootstrap,
         config.evaluation.random_state,
-        progress=partial(track, description="metrics of masks, bootstrap", brief=True),
+        progress=partial(track, description="metrics of masks, bootstrap", unit="conditions", brief=True),
     )
     update_metrics(run, dict(figures_of_joint_masks(table)), replace=("masks/",))
     write_tsv(table, run.evaluation("mask_validation"))

@@ -79,7 +79,7 @@ def compute_metrics(config: Config, run: RunDirectory, maps: pd.DataFrame) -> tu
             {name: one for name, one in work.items() if name in shard},
             done=partial(_is_computed, context),
             do=partial(_compute, context),
-            progress=partial(track, description=f"metrics seed {seed} fold {fold + 1}"),
+            progress=partial(track, description=f"metrics seed {seed} fold {fold + 1}", unit="files"),
             wait=lambda n: log(f"metrics: waiting for {n} units that other processes compute"),
             stay=config.shard is None,
         )

@@ -77,7 +77,7 @@ def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any
         n_perm=settings.n_perm,
         random_state=settings.random_state,
         report=lambda text: log(f"evaluate: {text}"),
-        progress=partial(track, description="compare regions, methods", brief=True),
+        progress=partial(track, description="compare regions", unit="methods", brief=True),
     )
     groups["explained"] = groups["method"].map(lambda method: explained[method][0])
     groups["common_output"] = groups["method"].map(lambda method: explained[method][1])
@@ -116,7 +116,7 @@ def region_table(run: RunDirectory, maps: list[dict[str, Any]], atlas: Atlas, wh
     brain_mask = brain_share(run, pd.DataFrame(maps))[0] > 0.5
     _check_place(atlas, labels, brain_mask, where)
     tables = []
-    for row in track(maps, "regions"):
+    for row in track(maps, "regions", "maps"):
         values = map_values(row["path"])
         about = {key: row[key] for key in ("participant_id", "session_id", "seed", "fold")}
         about |= {"class": row["label"], "method": row["method"]}
@@ -151,11 +151,15 @@ def explained_output(rows: pd.DataFrame) -> tuple[str, bool]:
 
 
 def _log_incomparable_methods(explained: dict[str, tuple[str, bool]]) -> None:
+    methods: dict[str, list[str]] = {}
     for method, (reason, common) in explained.items():
         if not common:
-            log(
-                f"evaluate: {method}: region_groups.tsv (common_output = False) is not a comparison: {reason}"
-            )
+            methods.setdefault(reason, []).append(method)
+    for reason, names in methods.items():
+        log(
+            f"evaluate: {', '.join(names)}: region_groups.tsv (common_output = False) is not a comparison: "
+            f"{reason}"
+        )
 
 
 def write_difference_maps(

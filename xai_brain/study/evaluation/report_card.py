@@ -69,7 +69,7 @@ def write_card(
         rows,
         config.evaluation.n_bootstrap,
         config.evaluation.random_state,
-        progress=partial(track, description="report card, bootstrap", brief=True),
+        progress=partial(track, description="report card, bootstrap", unit="means", brief=True),
     )
     write_tsv(rows, run.evaluation("metrics"))
     write_tsv(card, run.evaluation("report_card"))
@@ -156,4 +156,4 @@ def _reseeded(run: RunDirectory, maps: pd.DataFrame) -> Iterator[dict[str, Any]]
         return {**about, "seed": "all", "metric": "reseed_stability", "value": value, "chance": 0.0}
 
     groups = [rows for _, rows in maps.groupby(["participant_id", "session_id", "method"], sort=False)]
-    yield from in_threads(compare, [rows for rows in groups if len(rows) > 1], "compare seeds")
+    yield from in_threads(compare, [rows for rows in groups if len(rows) > 1], "compare seeds", "maps", len)

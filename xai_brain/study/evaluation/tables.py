@@ -27,7 +27,7 @@ from xai_brain.statistics.bootstrap import bootstrap_mean
 from xai_brain.study.evaluation.class_maps import write_class_maps, write_mean_truth
 from xai_brain.study.evaluation.first_layer import TABLES as FIRST_LAYER
 from xai_brain.study.evaluation.first_layer import evaluate_first_layer
-from xai_brain.study.evaluation.found_maps import find_maps, metrics_of_tables
+from xai_brain.study.evaluation.found_maps import find_maps, map_states, metrics_of_tables
 from xai_brain.study.evaluation.group_records import SHARES, voxelwise_files
 from xai_brain.study.evaluation.groups import evaluate_groups, groups_are_compared
 from xai_brain.study.evaluation.map_scores import agreements_of, score_participant
@@ -158,7 +158,7 @@ def tables_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]])
         "brain_size_column": config.data.brain_size_column,
         "participants": [file_hash(path) for path in (run.participants, run.folds) if path.exists()],
         "images": sorted(f"{path.name} {path.stat().st_size}" for path in images),
-        "maps": sorted(f"{m['method']} {m['path'].name} {m['seed']} {m['file_state']}" for m in maps),
+        "maps": map_states(maps),
     }
 
 
@@ -173,7 +173,7 @@ def write_tables(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) 
     labels = atlas.on_grid(load_img(maps[0]["path"])) if atlas else None
     subjects = [rows for _, rows in table.groupby(["participant_id", "session_id", "seed"], sort=False)]
     score = partial(score_participant, run, labels, settings)
-    scored = list(in_threads(score, subjects, "compare maps"))
+    scored = list(in_threads(score, subjects, "compare maps", "maps", len))
     agreements = [row for agreements, _ in scored for row in agreements]
     localizations = [row for _, localizations in scored for row in localizations]
     means, brain_masks, n_empty = write_class_maps(run, maps)
@@ -223,7 +223,7 @@ def summarise(
     result, table = [], pd.concat(rows)
     n_sessions = table.groupby("participant_id")["session_id"].nunique()
     groups = list(table.groupby(columns[:4], dropna=False, sort=False))
-    for key, group in track(groups, "summarise metrics", brief=True):
+    for key, group in track(groups, "summarise metrics", "means", brief=True):
         known = group.dropna(subset=["value"])
         n_known = known.groupby("participant_id").size()
         whole = n_known.index[n_known == n_sessions[n_known.index] * group["seed"].nunique()]
@@ -243,7 +243,7 @@ def write_method_clusters(config: Config, run: RunDirectory, agreements: pd.Data
         agreements,
         settings.n_bootstrap,
         settings.random_state,
-        progress=partial(track, description="cluster methods, bootstrap", brief=True),
+        progress=partial(track, description="cluster methods, bootstrap", unit="samples", brief=True),
     )
     if left_out:
         log(f"evaluate: excluded from the clusters of methods for lack of maps: {', '.join(left_out)}")

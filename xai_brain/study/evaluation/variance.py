@@ -68,7 +68,9 @@ def _variance_of_method(
     participants = maps.drop_duplicates("participant_id").set_index("participant_id")["fold"]
     values = MapRows(len(participants) * len(seeds), int(brain.sum()), run.path / "group")
     of_fold: dict[int, list[int]] = {}  # number of each complete participant
-    for number, participant_id in enumerate(track(list(participants.index), f"variance, {method}")):
+    for number, participant_id in enumerate(
+        track(list(participants.index), f"variance, {method}", "participants")
+    ):
         complete = True
         for i, seed in enumerate(seeds):
             inside = [map_values(path)[brain] for path in paths.get((participant_id, seed), [])]

@@ -71,7 +71,9 @@ def build_reference(train: pd.DataFrame, task: Task, n_volumes: int, grid: Grid)
     n_groups = int(train["group"].max()) + 1
     of_class = [train[train["group"] == k]["volume_path"] for k in range(n_groups)]
     moments = [
-        mean_and_variance(track(paths.tolist(), f"reference volumes, class {k}/{n_groups}", brief=True))
+        mean_and_variance(
+            track(paths.tolist(), f"reference volumes, class {k}/{n_groups}", "images", brief=True)
+        )
         for k, paths in enumerate(of_class, 1)
     ]
     sample = train.groupby("group", group_keys=False).head(max(n_volumes // n_groups, 1))

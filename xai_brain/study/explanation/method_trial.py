@@ -56,7 +56,7 @@ def try_methods(config: Config, cohort: pd.DataFrame) -> None:
             reference = build_reference(few, task, N_OF_CLASS * task.n_outputs, grid)
         volume = torch.from_numpy(np.array(load_volume(cohort.iloc[0]["volume_path"])))[None, None]
         failures = {}
-        for label in track(list(config.attribution), "try methods", brief=True):
+        for label in track(list(config.attribution), "try methods", "methods", brief=True):
             try:
                 _try_method(config, label, classifier, reference, volume)
             except Exception as error:  # classes of methods may raise any exception

@@ -28,7 +28,7 @@ from xai_brain.runs.directory import RunDirectory
 from xai_brain.study.given.built_methods import GivenMethods
 from xai_brain.study.given.images import Preprocess, ReadyImage, given_images, preparation
 from xai_brain.study.given.known_component import RADIUS_MM, STRENGTHS, component_scores
-from xai_brain.study.given.network_check import checked_kind, output_names
+from xai_brain.study.given.network_check import checked_kind, output_names, warn_of_raw_intensities
 from xai_brain.study.given.reference import make_reference
 from xai_brain.study.given.targets import Target, explained_indices
 from xai_brain.study.methods import Method, method_settings
@@ -119,8 +119,9 @@ space, batch_size
     settings, prepare = method_settings(methods), preparation(preprocess, space, None)
     adapted = AdaptedNetwork(network, output_key)
     with preserved(adapted), tempfile.TemporaryDirectory() as folder:
-        ready = [prepare(one) for one in track(given_images(images, affine), "prepare images")]
+        ready = [prepare(one) for one in track(given_images(images, affine), "prepare images", "images")]
         _require_one_grid(ready)
+        warn_of_raw_intensities(ready[0], preprocess)
         kind = checked_kind(adapted, ready[0], outputs, None)
         names = list(class_names or output_names(adapted, kind, ready[0]))
         of_training = make_reference(reference, prepare, names)
@@ -129,7 +130,11 @@ space, batch_size
         built = GivenMethods(settings, adapted, kind, None, of_training, fill)
         context = GivenContext.of(built, ready, inputs, target, names, batch_size, Path(folder))
         context = replace(context, card=CardConfig(**{"removal": "blur", **(card_settings or {})}))
-        rows = [row for label in track(list(settings), "metrics") for row in _rows(context, label, metrics)]
+        rows = [
+            row
+            for label in track(list(settings), "metrics", "methods")
+            for row in _rows(context, label, metrics)
+        ]
         component = component_scores(
             adapted, kind, inputs, ready[0].affine, settings, target=len(names) - 1, center_mm=center_mm,
             radius_mm=radius_mm, strengths=strengths, batch_size=batch_size,

@@ -25,7 +25,12 @@ from xai_brain.study.explanation.batches import attribute_with_details
 from xai_brain.study.given.built_methods import GivenMethods
 from xai_brain.study.given.folder import GivenRun, method_record
 from xai_brain.study.given.images import Preprocess, ReadyImage, given_images, preparation
-from xai_brain.study.given.network_check import checked_kind, output_names, require_finite
+from xai_brain.study.given.network_check import (
+    checked_kind,
+    output_names,
+    require_finite,
+    warn_of_raw_intensities,
+)
 from xai_brain.study.given.reference import make_reference
 from xai_brain.study.given.targets import Target, explained_indices
 from xai_brain.study.maps.maps import Maps
@@ -133,6 +138,7 @@ def explain(
     with preserved(adapted):
         of_training = make_reference(reference, prepare, names)
         first = prepare(given[0])
+        warn_of_raw_intensities(first, preprocess)
         kind = checked_kind(adapted, first, outputs, segmentation)
         names = names or output_names(adapted, kind, first)
         built = GivenMethods(settings, adapted, kind, output, of_training, fill)
@@ -140,11 +146,18 @@ def explain(
         with _folder(folder) as (path, keep):
             run = GivenRun(path, space, channels)
             rows: list[dict[str, Any]] = []
+            size = 1 if segmentation else batch_size
+            waiting: list[ReadyImage] = []  # consecutive volumes of one shape and voxel size
             with ReadAhead(prepare, given) as ready:
-                size = 1 if segmentation else batch_size
-                progress = track(given, "explain")
-                for batch in _batches((ready.get(one) for one in progress), size):
-                    rows += _explain_batch(batch, built, target, names, run)
+                for number, one in enumerate(track(given, "explain", "images"), start=1):
+                    image = ready.get(one)
+                    if waiting and not _on_one_grid(waiting[0], image):
+                        rows += _explain_batch(waiting, built, target, names, run)
+                        waiting = []
+                    waiting.append(image)
+                    if len(waiting) == size or number == len(given):
+                        rows += _explain_batch(waiting, built, target, names, run)
+                        waiting = []
             run.finish(settings, pd.DataFrame(rows), sorted(foreign_packages(settings)))
             return keep(Maps(path))
 
@@ -244,16 +257,6 @@ def _channel_names(given: Sequence[str] | None, first: ReadyImage) -> list[str]:
     return names
 
 
-def _batches(images: Iterator[ReadyImage], size: int) -> Iterator[list[ReadyImage]]:
-    """Consecutive images whose volumes have one shape and voxel size, at most `size` at a time."""
-    batch: list[ReadyImage] = []
-    for image in images:
-        same = not batch or (
-            batch[0].volume.shape == image.volume.shape and batch[0].voxel_size_mm == image.voxel_size_mm
-        )
-        if not same or len(batch) == size:
-            yield batch
-            batch = []
-        batch.append(image)
-    if batch:
-        yield batch
+def _on_one_grid(first: ReadyImage, second: ReadyImage) -> bool:
+    """Whether two volumes can be in one batch."""
+    return first.volume.shape == second.volume.shape and first.voxel_size_mm == second.voxel_size_mm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from xai_brain.attribution.model_state import AttributionError
@@ -11,8 +12,11 @@ from xai_brain.attribution.network_outputs import (
     SegmentationTarget,
     output_kind,
 )
-from xai_brain.study.given.images import ReadyImage
+from xai_brain.parallel.progress import log_warning
+from xai_brain.study.given.images import Preprocess, ReadyImage
 from xai_brain.task.selected_output import OutputError
+
+LARGE_INTENSITY = 50.0  # z-scores and intensities that are scaled to [0, 1] are far below
 
 
 def checked_kind(
@@ -66,6 +70,18 @@ def require_finite(outputs: torch.Tensor, batch: list[ReadyImage]) -> torch.Tens
                 "intensities that it expects (preprocess=)"
             )
     return outputs
+
+
+def warn_of_raw_intensities(first: ReadyImage, preprocess: Preprocess) -> None:
+    """Warn if voxels are given to the network as they are and are far larger than scaled intensities."""
+    if preprocess is not None or first.given.prepared is not None:
+        return
+    values = first.volume[first.volume != 0].abs()
+    if values.numel() and (high := float(np.quantile(values.numpy(), 0.99))) > LARGE_INTENSITY:
+        log_warning(
+            f"{first.given.path}: intensities of up to about {round(high)} are given to the network as they "
+            "are; if it was trained on scaled images, state their preparation with preprocess="
+        )
 
 
 def output_names(adapted: AdaptedNetwork, kind: OutputKind, first: ReadyImage) -> list[str]:

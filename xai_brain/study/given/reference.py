@@ -12,6 +12,7 @@ from xai_brain.attribution.reference import Reference
 from xai_brain.config.setting import ConfigError
 from xai_brain.study.cohort import Cohort
 from xai_brain.study.given.images import GivenImage, ReadyImage, given_images
+from xai_brain.task.labels import class_named
 
 N_KEPT = 64  # volumes that stay in memory, for methods that use single volumes
 
@@ -60,11 +61,12 @@ def _numbered(images: Any) -> list[str] | None:
 
 def _index(label: Any, class_names: Sequence[str]) -> int:
     if isinstance(label, str):
-        if label not in class_names:
+        named = class_named(label, class_names)
+        if named not in class_names:
             raise ConfigError(
                 f"reference: there is no class {label!r}; there are {', '.join(class_names) or 'no names'}"
             )
-        return list(class_names).index(label)
+        return list(class_names).index(named)
     return int(label)
 
 

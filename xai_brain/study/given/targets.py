@@ -9,6 +9,7 @@ import numpy as np
 
 from xai_brain.attribution.network_outputs import OutputKind, SegmentationTarget
 from xai_brain.config.setting import ConfigError
+from xai_brain.task.labels import class_named
 
 Target = int | str | Sequence[int | str] | SegmentationTarget
 PREDICTED = "predicted"
@@ -59,8 +60,8 @@ def explained_indices(
 
 
 def _index(target: Any, values: np.ndarray, names: Sequence[str], kind: OutputKind) -> int:
-    if isinstance(target, str) and target in names:
-        return list(names).index(target)
+    if isinstance(target, str) and (named := class_named(target, names)) in names:
+        return list(names).index(named)
     if target == PREDICTED:
         if kind.has_classes:
             return int(values.argmax())
@@ -72,6 +73,8 @@ def _index(target: Any, values: np.ndarray, names: Sequence[str], kind: OutputKi
         )
     if isinstance(target, int | np.integer) and not isinstance(target, bool) and 0 <= target < len(names):
         return int(target)
-    raise ConfigError(
-        f"target={target!r}: the network has {len(names)} outputs ({', '.join(names)}), 0 to {len(names) - 1}"
-    )
+    last = len(names) - 1
+    if list(names) == [str(k) for k in range(len(names))]:
+        hint = "; class_names=[...] names the outputs" if isinstance(target, str) else ""
+        raise ConfigError(f"target={target!r}: the number of an output, 0 to {last}, is needed{hint}")
+    raise ConfigError(f"target={target!r}: one of {', '.join(names)} or a number, 0 to {last}, is needed")

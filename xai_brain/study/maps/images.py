@@ -18,6 +18,7 @@ from xai_brain.io.nifti import is_mni152, load_img
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 from xai_brain.runs.seeds import counted_from_one
 from xai_brain.study.maps.files import find_group_map, mean_of_maps, path_of_channel
+from xai_brain.task.labels import class_named
 
 
 class MapImages:
@@ -177,7 +178,8 @@ class MapImages:
         ----------
         method : str
         label : str, optional
-            True class; default: participants of all classes.
+            True class, of sex also as the table may spell it, such as M for male; default: participants of
+            all classes.
         seed : int, optional
             Default: the mean over all seeds.
 
@@ -199,7 +201,9 @@ class MapImages:
         self._require_common_space("mean_img")
         rows = self._select(method, seed)
         if label is not None:
-            valid_choice("label", label, sorted(rows["label"].unique()))
+            names = sorted(rows["label"].unique())
+            label = class_named(label, names)
+            valid_choice("label", label, names)
             rows = rows[rows["label"] == label]
         total, n = np.zeros(()), 0
         for _, paths in rows.groupby("participant_id", sort=False)["path"]:

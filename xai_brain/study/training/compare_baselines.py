@@ -25,13 +25,12 @@ from xai_brain.runs.directory import (
 from xai_brain.runs.manifest import is_up_to_date, write_manifest
 from xai_brain.statistics.classification import classification_metrics, defined_figures
 from xai_brain.statistics.classifier_comparison import corrected_t_test, delong_test
-from xai_brain.statistics.matching import TOLERANCE, matched_auroc, size_matched_pairs
+from xai_brain.statistics.matching import MATCHED, N_MATCHED, TOLERANCE, matched_auroc, size_matched_pairs
 from xai_brain.study.participants import class_names
 from xai_brain.study.training.ensembles import NETWORK, with_ensembles
 
 BRAIN_SIZE = "brain_size"
 METRICS = ("auroc", "auroc_pooled", "balanced_accuracy", "accuracy", "brier")
-MATCHED = "auroc_size_matched"
 
 
 def compare_baselines(config: Config, run: RunDirectory) -> None:
@@ -71,7 +70,7 @@ def compare_baselines(config: Config, run: RunDirectory) -> None:
             config.evaluation.n_bootstrap,
             config.evaluation.random_state,
         )
-        replaced = ("baseline/", f"test/{MATCHED}", "test/n_pairs_size_matched")
+        replaced = ("baseline/", f"test/{MATCHED}", N_MATCHED)
         update_metrics(run, _named_metrics(table), replace=replaced)
         write_tsv(table, done)
         names = ("baselines", "brain_size_predictions", "chosen_network", "size_matched_pairs")
@@ -119,7 +118,7 @@ def comparison_table(
         difference_ci_high, p, test.
     """
     rows = []
-    for name, table in track(list(predictions.items()), "compare classifiers", brief=True):
+    for name, table in track(list(predictions.items()), "compare classifiers", "classifiers", brief=True):
         metrics = classification_metrics(table, "", n_bootstrap, random_state)
         tests = {}
         if name != NETWORK and NETWORK in predictions:
@@ -172,5 +171,5 @@ def _named_metrics(table: pd.DataFrame) -> dict[str, float]:
             key = f"{prefix}/{row['metric']}"
             metrics |= {key: row["value"], f"{key}_ci_low": row["ci_low"], f"{key}_ci_high": row["ci_high"]}
         if row["name"] == NETWORK and row["metric"] == MATCHED:
-            metrics["test/n_pairs_size_matched"] = row["n_subjects"] / 2
+            metrics[N_MATCHED] = row["n_subjects"] / 2
     return defined_figures(metrics)

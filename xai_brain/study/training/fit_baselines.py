@@ -94,7 +94,7 @@ def fit_baselines(config: Config, run: RunDirectory) -> bool:
 
     @cache
     def voxels(block_voxels: int) -> np.ndarray:
-        paths = track(cohort["volume_path"].tolist(), "read voxels", brief=True)
+        paths = track(cohort["volume_path"].tolist(), "read voxels", "images", brief=True)
         return voxel_features(paths, block_voxels)
 
     for name in missing:

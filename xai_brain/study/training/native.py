@@ -33,7 +33,7 @@ def write_native_maps(config: Config, run: RunDirectory, predictions: pd.DataFra
         No image of the run was aligned.
     """
     n_written = n_there = 0
-    for row in track(list(predictions.itertuples()), "resample to native space"):
+    for row in track(list(predictions.itertuples()), "resample to native space", "images"):
         alignment = run.alignment(row.participant_id, row.session_id)
         if not alignment.exists():
             continue
