@@ -400,10 +400,10 @@ def test_maps_of_the_predicted_class_are_marked_and_told(small_run, tmp_path, ca
             "evaluate", [f"run_dir={run.path}", f"evaluation.atlas={path}", "evaluation.n_perm=20"]
         )
     )
-    lines = [line for line in capsys.readouterr().out.splitlines() if "common_output" in line]
-    assert len(lines) == 3  # methods
-    assert all("its maps explain different classes (female and male)" in line for line in lines)
-    assert all("explain.target=<one class> explain.output=logit_difference" in line for line in lines)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "common_output" in line)
+    assert line.startswith("evaluate: GradCAM, GuidedBackprop, MeaningfulPerturbation: region_groups.tsv")
+    assert "maps explain different classes (female and male)" in line
+    assert "explain.target=<one class> explain.output=logit_difference" in line
     groups = read_tsv(run.evaluation("region_groups"))
     assert not groups["common_output"].any()
     assert "Not compared" in write_report(run).read_text()

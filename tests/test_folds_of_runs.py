@@ -11,7 +11,7 @@ import torch
 from conftest import SMALL, add_subject
 from omegaconf import OmegaConf
 
-from xai_brain import RunDirectory, compose
+from xai_brain import RunDirectory, compose, open_study
 from xai_brain.config.checks import read_config
 from xai_brain.config.saved import saved_settings, settings_to_save, stage_settings
 from xai_brain.data.augmentation import Augmentation
@@ -251,3 +251,30 @@ def test_all_rows_of_a_person_are_drawn_together_in_the_bootstrap_of_repeats():
     repeats = pd.concat([once.assign(repeat=r, fold=once["fold"] + 2 * r) for r in range(5)])
     alone, repeated = classification_metrics(once), classification_metrics(repeats)
     assert repeated == pytest.approx(alone)  # five times the same says no more than once
+
+
+@pytest.mark.slow
+def test_identifiers_and_labels_with_leading_zeros_stay_text_in_a_run(bids_tree, tmp_path):
+    """Participants 007, 010, ... and classes 01 and 02, from the table to the maps."""
+    ids = ["007", "010", "011", "012", "020", "021", "100", "101"]
+    for i in (6, 7):
+        add_subject(bids_tree, i, "MF"[i % 2])
+    for i, name in enumerate(ids):
+        (image,) = (bids_tree / f"sub-{i:02d}" / "anat").iterdir()
+        image.rename(image.with_name(image.name.replace(f"sub-{i:02d}", f"sub-{name}")))
+        (bids_tree / f"sub-{i:02d}").rename(bids_tree / f"sub-{name}")
+    table = pd.read_csv(bids_tree / "participants.tsv", sep="\t", dtype=str)
+    table = table.assign(participant_id=ids, group=["01", "02"] * 4, family_id=[f"{i:03d}" for i in range(8)])
+    table.to_csv(bids_tree / "participants.tsv", sep="\t", index=False)
+    given = ["data.label=group", "folds.n_folds=2", "explain.target=02", "explain.output=logit_difference"]
+    cfg = settings(bids_tree, tmp_path / "run", *given, "trainer.fast_dev_run=true")
+    train(cfg)
+    explain(cfg)
+    study = open_study(tmp_path / "run")
+    assert sorted(study.predictions["participant_id"]) == [f"sub-{name}" for name in ids]
+    assert set(study.predictions["label"]) == set(study.class_names) == {"01", "02"}
+    assert study.participants.set_index("participant_id").loc["sub-007", "family_id"] == "000"
+    assert "accuracy" in set(study.scores["metric"])
+    own, table = study.maps, study.maps.table.set_index("participant_id")
+    assert table.loc["sub-010", ["label", "explained"]].tolist() == ["02", "02"]
+    assert own.img("sub-007", "GradCAM").shape == own.mean_img("GradCAM", label="01").shape

@@ -178,7 +178,8 @@ class EpochLines:
         self.start = self.logged = time.monotonic()
 
     def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
-        seconds, self.start = time.monotonic() - self.start, time.monotonic()
+        now = time.monotonic()
+        seconds, self.start = now - self.start, now
         shown = [
             f"{key} {metrics[key]:.3f}" for key in ("train/loss", "val/loss", "val/auroc") if key in metrics
         ]

@@ -174,6 +174,7 @@ def compare_classes(
     """
     found = []
     messages: dict[str, None] = {}  # each once, although every method has the same confounds
+    refused: dict[str, list[str]] = {}  # methods by pair of classes and reason
     for method, rows in progress(list(table.groupby("method", sort=False))):
         for measure in measures:
             values, subjects, regions = subject_means(rows, measure)
@@ -188,7 +189,8 @@ def compare_classes(
                     design = make_design(known, (a, b), confounds)
                 except GroupError as error:
                     if measure == measures[0]:
-                        report(f"{method}, {b} minus {a}: regions are not compared: {error}")
+                        text = f"{b} minus {a}: regions are not compared: {error}"
+                        refused.setdefault(text, []).append(str(method))
                     continue
                 for message in design_messages(design):
                     messages[f"{b} minus {a}: {message}"] = None
@@ -196,7 +198,7 @@ def compare_classes(
                 columns = _comparison(values[design.kept], design, folds, n_bootstrap, n_perm, random_state)
                 about = {"method": method, "measure": measure, **regions, "class_a": a, "class_b": b}
                 found.append(pd.DataFrame({**about, **columns}))
-    for message in messages:
+    for message in (*messages, *(f"{', '.join(methods)}, {text}" for text, methods in refused.items())):
         report(message)
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["method", "measure", "q"])
 

@@ -133,17 +133,15 @@ class Comparison:
 
     def write(self) -> list[Path]:
         """Compare the classes in all maps and write the tables; returns the records of the methods."""
-        refused: dict[str, list[str]] = {}
         for method, rows in self.maps.groupby("method", sort=False):
             try:
                 self._compare_maps(str(method), rows)
             except GroupError as error:
-                refused.setdefault(str(error), []).append(str(method))
                 self.tests.append({"method": method, "comparison": "", "reason": str(error)})
-        for reason, methods in refused.items():
-            log(f"evaluate: {', '.join(methods)}: classes are not compared: {reason}")
         if self.settings.images and self.results:
             self._compare_images()
+        for text, methods in _refusals(self.tests).items():
+            log(f"evaluate: {', '.join(methods)}{text}")
         if self.kept:
             log(f"evaluate: existing comparisons of classes are kept: {', '.join(self.kept)}")
         write_tsv(pd.DataFrame(self.tests), self.run.evaluation("group_tests"))
@@ -214,8 +212,9 @@ class Comparison:
     ) -> None:
         """Compare the classes, unless the comparisons of these files and settings exist unaltered."""
         record = test_record(self.run, name)
+        common = group_inputs(self.config, self.run, [])
         inputs = {
-            **group_inputs(self.config, self.run, []),
+            **{key: value for key, value in common.items() if key not in ("top_percents", "cohort")},
             "about": about,
             "confounds": list(confounds),
             "subjects": self.subjects[["participant_id", "fold"]].to_numpy().tolist(),
@@ -280,8 +279,17 @@ class Comparison:
                                      unit="voxels", size=len, brief=True),
                 )  # fmt: skip
             except GroupError as error:
-                log(f"evaluate: {name}, {comparison}: not compared: {error}")
                 made.tests.append({"method": name, "comparison": comparison, "reason": str(error)})
                 continue
             made.save(classes, design, test, n_empty, about)
             log_test(made.tests[-1], design, self.messages)
+
+
+def _refusals(tests: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Comparisons that were not made, in words, and their methods."""
+    found: dict[str, list[str]] = {}
+    for row in tests:
+        if row["reason"] and (row["comparison"] or row["method"] != IMAGE):  # reported before
+            pair = f", {row['comparison']}" if row["comparison"] else ""
+            found.setdefault(f"{pair}: classes are not compared: {row['reason']}", []).append(row["method"])
+    return found
