@@ -106,6 +106,19 @@ def test_corrected_t_is_the_t_test_with_more_variance():
     assert np.isnan(corrected_t_test(first, without_a_fold, 200).difference)
 
 
+def test_a_difference_that_does_not_vary_has_no_interval():
+    targets, folds = np.tile([0, 1], 10), np.repeat([0, 1], 10)
+    first, half = (
+        table(targets, np.where(right, targets, 1 - targets).astype(float), folds)
+        for right in (np.ones(20, bool), np.arange(20) % 10 < 6)
+    )
+    found = corrected_t_test(first, half, 40)
+    assert found.difference == pytest.approx(0.4)
+    assert np.isnan([found.ci_low, found.ci_high, found.p]).all()
+    same = corrected_t_test(first, first, 40)
+    assert (same.difference, same.ci_low, same.ci_high, same.p) == (0, 0, 0, 1)
+
+
 def test_delong_needs_both_classes_in_every_fold():
     first, second = two_classifiers(80)
     folds = np.arange(80) // 2 % 4

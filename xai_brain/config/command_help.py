@@ -70,9 +70,10 @@ DETAILS = {
     "new participants; run_dir is the folder of the results. preprocessing.raw=true extracts brains from\n"
     "acquired images and aligns them first.\n"
     "Published weights require preprocessing=kan2020, which keeps brain size and scales the median to 700.\n",
-    "explain": "The settings are those of the run directory. attribution=[grad_cam] adds a method;\n"
-    "explain.target and explain.output select the output that is explained. shard=3/8 computes the third of\n"
-    "eight parts of the maps, for job arrays; evaluate and validate divide metrics and masks in this way.\n",
+    "explain": "The settings are those of the run directory. attribution=[grad_cam] adds a method,\n"
+    "which the commands evaluate and report then include. explain.target and explain.output select the\n"
+    "output that is explained. shard=3/8 computes the third of eight parts of the maps, for job arrays;\n"
+    "evaluate and validate divide metrics and masks in this way.\n",
     "evaluate": "The settings are those of the run directory; evaluation.top_percents can be changed.\n",
     "validate": "The settings are those of the run directory; those of evaluation.masks can be changed:\n"
     "methods, which (joint, classes), areas, n_subjects, n_random, removal, retrain. With\n"

@@ -11,6 +11,7 @@ from xai_brain.config.schema import Config
 from xai_brain.metrics.titles import figure_title
 from xai_brain.models.process_group import global_rank
 from xai_brain.parallel.progress import log
+from xai_brain.reporting.wording import fixed, interval
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
 from xai_brain.stages.evaluate import evaluate
 from xai_brain.stages.report import report
@@ -84,10 +85,10 @@ def print_summary(config: Config, done: RunDirectory) -> None:
     ]
     for name in names:
         low, high = metrics.get(f"{name}_ci_low"), metrics.get(f"{name}_ci_high")
-        interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
+        limits = "" if low is None else interval(low, high)
         if low is None and name == f"test/{MATCHED}":
-            interval = missing_interval(metrics[N_MATCHED])
+            limits = missing_interval(metrics[N_MATCHED])
         by_chance = chance.get(name, local)
-        shown = f"{by_chance:.3f}" if by_chance is not None else ""
-        table.add_row(figure_title(name, task.score_titles), f"{metrics[name]:.3f}", interval, shown)
+        shown = "" if by_chance is None else fixed(by_chance)
+        table.add_row(figure_title(name, task.score_titles), fixed(metrics[name]), limits, shown)
     log(table)

@@ -80,11 +80,18 @@ def delong_test(first: pd.DataFrame, second: pd.DataFrame) -> Comparison:
     error = float(np.sqrt((c_1.sub(c_2, fill_value=0) ** 2).sum()))
     if not np.isfinite(difference):
         return Comparison(*(float("nan"),) * 4)
-    if error == 0:
-        return Comparison(difference, difference, difference, 1.0 if difference == 0 else float("nan"))
+    if error < 1e-12:
+        return _without_variance(difference)
     half = norm.ppf(0.975) * error
     p = 2 * norm.sf(abs(difference) / error)
     return Comparison(difference, difference - half, difference + half, float(p))
+
+
+def _without_variance(difference: float) -> Comparison:
+    """Equal classifiers differ by 0; any other difference that does not vary has no known interval."""
+    if difference == 0:
+        return Comparison(0.0, 0.0, 0.0, 1.0)
+    return Comparison(difference, *(float("nan"),) * 3)
 
 
 def _contributions(positive: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray] | None:
@@ -138,8 +145,8 @@ def corrected_t_test(first: pd.DataFrame, second: pd.DataFrame, n_participants: 
     ratio = float(np.mean(n_test / (n_participants - n_test)))
     mean = float(differences.mean())
     error = float(np.sqrt((1 / n_folds + ratio) * differences.var(ddof=1)))
-    if error == 0:
-        return Comparison(mean, mean, mean, 1.0 if mean == 0 else float("nan"))
+    if error < 1e-12:
+        return _without_variance(mean)
     half = float(student.ppf(0.975, n_folds - 1)) * error
     p = 2 * float(student.sf(abs(mean) / error, n_folds - 1))
     return Comparison(mean, mean - half, mean + half, p)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from xai_brain.config.build import change_settings, choices_of, read_baselines, valid_choice
 from xai_brain.config.setting import ConfigError
+from xai_brain.reporting.wording import fixed
 from xai_brain.runs.directory import first_repeat, read_json, read_tsv
 from xai_brain.runs.seeds import counted_from_one
 from xai_brain.statistics.matching import MATCHED, N_MATCHED, missing_interval
@@ -278,4 +279,4 @@ class Study(TrainedNetworks):
         return f"Study({n_participants} participants, {n_folds} folds, {seeds}; maps: {methods})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>" + self.scores.round(3).to_html(index=False)
+        return f"<p>{self!r}</p>" + self.scores.to_html(index=False, float_format=fixed)

@@ -14,6 +14,7 @@ from xai_brain.metrics.ranking import ranking
 from xai_brain.parallel.progress import log, track
 from xai_brain.reporting.figures.style import style
 from xai_brain.reporting.figures.sweeps import curves_figure, ranking_figure, smallest_figure
+from xai_brain.reporting.wording import fixed, interval
 from xai_brain.runs.directory import read_json, write_tsv
 from xai_brain.statistics.sweeps import COMPLETE, REPLICATES, SweepError, is_whole, read_sweep
 
@@ -93,9 +94,9 @@ def log_ranks(ranks: pd.DataFrame) -> None:
         return
     best = ranked.iloc[0]
     named = ", ".join(f"{key}={best[key]}" for key in about) or "all jobs"
-    interval = f", 95 % CI {best['ci_low']:.3f} to {best['ci_high']:.3f}" if best["n_jobs"] > 1 else ""
+    limits = f", 95 % CI {interval(best['ci_low'], best['ci_high'])}" if best["n_jobs"] > 1 else ""
     jobs = f"{best['n_jobs']} job{'s' if best['n_jobs'] > 1 else ''}"
-    log(f"best by {best['metric']}: {named} ({best['value']:.3f}{interval}, {jobs})")
+    log(f"best by {best['metric']}: {named} ({fixed(best['value'])}{limits}, {jobs})")
 
 
 def collect_detection(folder: Path, jobs: dict[str, str]) -> None:

@@ -24,6 +24,7 @@ from xai_brain.metrics.maps import maps_of
 from xai_brain.metrics.report_card import report_card
 from xai_brain.metrics.table import METRICS
 from xai_brain.parallel.progress import log, track
+from xai_brain.reporting.wording import fixed
 from xai_brain.runs.directory import RunDirectory
 from xai_brain.study.given.built_methods import GivenMethods
 from xai_brain.study.given.images import Preprocess, ReadyImage, given_images, preparation
@@ -60,7 +61,8 @@ class NetworkCard:
         return f"NetworkCard({', '.join(self.component['method'].unique())})"
 
     def _repr_html_(self) -> str:
-        return self.component.round(2).to_html(index=False) + self.table.round(2).to_html(index=False)
+        tables = (self.component, self.table)
+        return "".join(table.to_html(index=False, float_format=fixed) for table in tables)
 
 
 def network_card(
