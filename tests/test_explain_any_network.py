@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import xai_brain as xb
+import xai_brain.attribution as xa
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import ImageError
@@ -557,3 +558,11 @@ def test_a_folder_can_be_opened_again(files, tmp_path):
     assert np.array_equal(
         opened.img("sub-02", "Saliency").get_fdata(), made.img("sub-02", "Saliency").get_fdata()
     )
+
+
+@pytest.mark.parametrize("name", ["IntegratedGradients", "DeepLift"])
+def test_a_baseline_of_training_participants_needs_a_reference(files, name):
+    with pytest.raises(ConfigError, match=rf"{name}: baseline='training_mean' needs reference=\(images"):
+        xb.explain(Pooled(), files, [name])
+    zero = partial(getattr(xa, name), baseline="zero")
+    assert xb.explain(Pooled(), files[:1], [zero]).methods == [name]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import xai_brain as xb
+import xai_brain.attribution as xa
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.config.setting import ConfigError
 from xai_brain.study.given.known_component import KnownComponent
@@ -85,6 +87,46 @@ def test_methods_find_a_strong_component_and_layers_do_not_see_it():
     assert np.isfinite(card.table["value"]).all()
 
 
+class TwoChannels(nn.Module):
+    """Linear in the second channel: the contributions of voxels are known."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.weight = nn.Parameter(torch.randn(20, 20, 20))
+
+    def forward(self, x):
+        score = (x[:, 1] * self.weight).sum((1, 2, 3))
+        return torch.stack([-score, score], 1) / 2
+
+
+def test_metrics_of_contributions_use_every_channel():
+    """The maps of a linear network are exact: their sums are complete and predict the removal of blocks."""
+    integrated = partial(xa.IntegratedGradients, baseline="zero")
+    pairs = [[nib.Nifti1Image(3 * volume, AFFINE), nib.Nifti1Image(volume, AFFINE)] for volume in images(4)]
+    card = xb.network_card(
+        TwoChannels(), pairs, ["Saliency", "InputXGradient", integrated, "RandomMap"], 1,
+        center_mm=CENTER, radius_mm=14, strengths=(), metrics=["infidelity", "completeness"],
+        card_settings={"removal": "zero", "n_blocks": 32},
+    )  # fmt: skip
+    values = card.table.pivot(index="method", columns="metric", values="value")
+    assert values.loc[["Saliency", "InputXGradient", "IntegratedGradients"]].to_numpy().max() < 1e-3
+    assert values.loc["RandomMap", "infidelity"] > 0.5
+    assert values.loc["RandomMap", "completeness"] > 0.5
+
+
+def test_images_with_a_small_component_are_not_explained_by_their_own_mean():
+    mask = partial(xb.MeaningfulPerturbation, n_iter=2)
+    card = xb.network_card(
+        Pooled(), images(6), [mask], 1, affine=AFFINE, center_mm=CENTER, radius_mm=14, strengths=(8,),
+        metrics=[], fill="blur",
+    )  # fmt: skip
+    assert dict(zip(card.component["fill"], card.component["n"], strict=True)) == {
+        "blur": 6,
+        "images with a small component": 4,
+    }
+
+
 def test_the_network_is_left_as_it_was():
     network = Pooled().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -108,8 +150,6 @@ def test_what_cannot_be_examined_is_refused():
         xb.network_card(
             nn.Sequential(Pooled(), nn.Softmax(1)), images(3), ["Saliency"], 1, metrics=[], **arguments
         )
-    import nibabel as nib
-
     other = AFFINE.copy()
     other[0, 3] += 8
     pair = [nib.Nifti1Image(volume, each) for volume, each in zip(images(2), (AFFINE, other), strict=True)]

@@ -49,7 +49,7 @@ def test_the_table_is_complete_and_consistent():
         assert metric.needs_network + metric.is_localization + ("seeds" in metric.requirements) == 1
         assert not metric.participants or settings[metric.participants] >= 1
         assert np.isfinite(metric.best) or metric.direction is None
-    optional = {"pointing_near", "region_hit_top3", "false_positive"}
+    optional = {"pointing_near", "region_hit_top3", "false_positive", "completeness"}
     assert set(METRICS) - set(select_metrics(["all"])) == optional
     both = "the true location is not known; evaluation.atlas is not set"
     assert missing_requirements(["region_hit", "rra"]) == both

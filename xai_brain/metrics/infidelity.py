@@ -25,7 +25,7 @@ class BlockChanges:
         Voxels of the brain in each block, the same for all participants.
     changes : ndarray of shape (N, n_blocks)
         Score of the whole image minus that without the block.
-    removed : ndarray of shape (N, n_brain)
+    removed : ndarray of shape (N, C, n_brain)
         Image minus baseline.
     brain_mask : bool ndarray of shape (X, Y, Z)
     """
@@ -82,7 +82,7 @@ def block_changes(
     ----------
     model : torch.nn.Module
         Returns the explained output (N, n_classes), see `ClassScore`.
-    inputs, baselines : Tensor of shape (N, 1, X, Y, Z)
+    inputs, baselines : Tensor of shape (N, C, X, Y, Z)
     target : Tensor of shape (N,)
     brain_mask : bool ndarray of shape (X, Y, Z)
     blocks : bool ndarray of shape (n_blocks, n_brain)
@@ -103,7 +103,7 @@ def block_changes(
             ]
             changes.append(torch.cat(scores))
     fell = (whole[:, None] - torch.stack(changes)).cpu().numpy().astype(np.float64)
-    removed = (inputs - baselines).cpu()[:, 0, brain].numpy()
+    removed = (inputs - baselines).cpu()[:, :, brain].numpy()
     return BlockChanges(blocks, fell, removed, brain_mask)
 
 
@@ -117,12 +117,13 @@ def infidelity(
 
     Parameters
     ----------
-    attributions : Tensor of shape (N, 1, X, Y, Z)
+    attributions : Tensor of shape (N, C, X, Y, Z)
         Raw and signed.
     found : BlockChanges
     multiply_by_inputs : bool, default True
-        Whether values are contributions of voxels, so that the prediction is their sum in the block. False
-        for gradients, which are contributions per unit of intensity: the sum of map x (image - baseline).
+        Whether values are contributions of voxels, so that the prediction is their sum in the block, over all
+        channels. False for gradients, which are contributions per unit of intensity: the sum of map x (image
+        - baseline).
     scale : {"relative", "normalized", "raw"}, default "relative"
         ``raw`` and ``normalized`` are Captum's ``infidelity`` without and with ``normalize``, which
         multiplies each map by the factor with the smallest error, since most methods have no fixed unit.
@@ -139,7 +140,7 @@ def infidelity(
     """
     if scale not in SCALES:
         raise ValueError(f"scale={scale!r}: one of {', '.join(SCALES)}")
-    values = attributions.detach().cpu()[:, 0].numpy()[:, found.brain_mask].astype(np.float64)
+    values = attributions.detach().cpu().numpy()[:, :, found.brain_mask].astype(np.float64)
     return _errors(values, found, multiply_by_inputs, scale)
 
 
@@ -158,14 +159,14 @@ def infidelity_of_chance(
     random_state : int, default 0
     """
     rng = np.random.default_rng(random_state)
-    shape = found.removed.shape
+    shape = len(found.removed), 1, found.removed.shape[2]  # one value per voxel, for all channels
     drawn = [_errors(rng.random(shape), found, multiply_by_inputs, "relative") for _ in range(n_maps)]
     return np.mean(drawn, 0)
 
 
 def _errors(values: np.ndarray, found: BlockChanges, multiply_by_inputs: bool, scale: str) -> np.ndarray:
-    """Infidelity of maps (N, n_brain)."""
-    values = values if multiply_by_inputs else values * found.removed
+    """Infidelity of maps (N, C, n_brain), or (N, 1, n_brain) with one value for all channels."""
+    values = (values if multiply_by_inputs else values * found.removed).sum(1)
     predicted, fell = values @ found.blocks.T.astype(np.float64), found.changes  # (N, n_blocks)
     if scale == "raw":
         return ((predicted - fell) ** 2).mean(1)

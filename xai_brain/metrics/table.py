@@ -149,6 +149,10 @@ METRICS: dict[str, Metric] = {
         Metric("infidelity", "Infidelity", "error of the change of the score that the map predicts for the "
                "removal of a block", "lower", 0.0, "a map of random values",
                f"{_NETWORK}.infidelity_scores", ("network",), heading="infi-\ndelity"),
+        Metric("completeness", "Completeness", "difference between the sum of the map and the change of the "
+               "output when the whole image is replaced, relative to the sum of both", "lower", 0.0,
+               "1, a map whose sum is 0", f"{_NETWORK}.completeness_scores", ("network",),
+               heading="comple-\nteness", optional=True),
         Metric("parameter_randomization", "Parameter randomisation", "similarity (Spearman) to the map of "
                "the network with random weights", "lower", 0.0, "0, no similarity",
                f"{_NETWORK}.parameter_randomization_scores", ("network",), "n_sanity", neutral=0.5,

@@ -90,7 +90,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
         The mask acts, and its area is measured, in the brain only: that of the reference, without one where
         the volume is not 0.
     share_mask : bool, default True
-        Whether all channels of a volume have one mask; otherwise each has its own.
+        Whether all channels of a volume have one mask; otherwise each has its own, and the area and TV of the
+        masks are added.
     blur_sigma_mm : float, default 12
     voxel_size_mm : sequence of 3 float, optional
         For the blur; default: that of the reference.
@@ -361,6 +362,9 @@ class MeaningfulPerturbation(PerturbationAttribution):
         regulariser = self.area_weight * mean_in(evidence, batch.brain) + self.tv_weight * total_variation(
             coarse, self.mask_spacing_voxels, self.tv_beta
         )
+        regulariser = (
+            regulariser * coarse.shape[1]
+        )  # a voxel costs the same, however many channels have masks
         share = n_masks / len(images)  # the mean over the participants that share a mask
         total = share * (evidence * gradient).sum() + regulariser.sum()
         (coarse_gradient,) = torch.autograd.grad(total, coarse)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from xai_brain.attribution.methods.integrated_gradients import baseline_volumes
+from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
 from xai_brain.metrics.comparison.similarity import rank_similarity
 from xai_brain.metrics.comparison.stability import UNRELATED, max_sensitivity, noise_stability
 from xai_brain.metrics.cost import cost
@@ -47,7 +49,7 @@ def deletion_insertion_scores(context: EvaluationContext, label: str) -> Scores:
     baselines = removal_baselines(card.removal, context.inputs, context.reference)
     where = (model, context.inputs, baselines)
     brain = context.reference.brain_mask.numpy()
-    curves = deletion_insertion(*where, maps, targets, brain, card.n_steps)
+    curves = deletion_insertion(*where, maps.sum(1, keepdim=True), targets, brain, card.n_steps)
     chance = context.cached(
         ("random order", tuple(targets.tolist())), lambda: random_order(*where, targets, brain, card.n_steps)
     )
@@ -70,6 +72,28 @@ def infidelity_scores(context: EvaluationContext, label: str) -> Scores:
     contributions = multiplies_by_inputs(method, label)
     values = infidelity(maps, found, contributions)
     return {"infidelity": (values, infidelity_of_chance(found, contributions))}
+
+
+def completeness_scores(context: EvaluationContext, label: str) -> Scores:
+    """|sum - change| / (|sum| + |change|): sum of a map, change of the output when the image is replaced.
+
+    The image is replaced by the baseline of the method if it has one, else as blocks are in `infidelity`.
+    """
+    maps, targets = context.saved(label)
+    method, model, inputs = context.method(label), context.scorer(context.output(label)), context.inputs
+    own = getattr(method, "baseline", None)
+    if isinstance(own, ReplacementVolumes):
+        baselines = baseline_volumes(own, context.reference, inputs, targets)
+    else:
+        baselines = removal_baselines(context.card.removal, inputs, context.reference)
+    with torch.no_grad():
+        before, after = (model(part)[torch.arange(len(targets)), targets] for part in (baselines, inputs))
+    found = maps.to(inputs.device)
+    if not multiplies_by_inputs(method, label):
+        found = found * (inputs - baselines)
+    total, change = found.double().sum((1, 2, 3, 4)), after.double() - before.double()
+    size = (total.abs() + change.abs()).clamp_min(torch.finfo(torch.float64).tiny)
+    return {"completeness": (((total - change).abs() / size).cpu().numpy(), 1.0)}
 
 
 def parameter_randomization_scores(context: EvaluationContext, label: str) -> Scores:

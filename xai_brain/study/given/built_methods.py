@@ -106,6 +106,12 @@ class GivenMethods:
                 f"tissue: {', '.join(name for name in FILLS if name not in OF_TRAINING_SUBJECTS)}; see "
                 "docs/meaningful_perturbation.md for what each of them finds"
             )
+        baseline = self.settings[label].get("baseline")
+        if "baseline" in parameters and baseline in OF_TRAINING_SUBJECTS:
+            raise ConfigError(
+                f"{label}: baseline={baseline!r} needs reference=(images, labels); without one give "
+                f"partial(xai_brain.attribution.{label}, baseline='zero') or baseline='brain_mean'"
+            )
         if "fill" in parameters and wrong:
             raise ConfigError(f"{label}: fill={wrong.pop()!r} needs reference=(images, labels)")
 

@@ -36,7 +36,7 @@ from xai_brain.study.methods import Method, method_settings
 from xai_brain.study.training.networks import Network
 
 WITHOUT_TRUTH = (
-    *("deletion", "insertion", "infidelity", "parameter_randomization"),
+    *("deletion", "insertion", "infidelity", "completeness", "parameter_randomization"),
     *("noise_stability", "max_sensitivity", "seconds", "peak_mb"),
 )
 
@@ -223,11 +223,11 @@ class GivenContext:
         return self.built.make(label, self.ready[0].voxel_size_mm)[1]
 
     def saved(self, label: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Maps, summed over channels, (N, 1, X, Y, Z), and the outputs that they explain."""
+        """Maps (N, C, X, Y, Z), and the outputs that they explain."""
         maps = self.cached(
             ("maps", label), lambda: maps_of(self.method(label), self.inputs, self.targets, self.batch_size)
         )
-        return maps.sum(1, keepdim=True), self.targets
+        return maps, self.targets
 
     def brains(self) -> list[np.ndarray]:
         return list((self.inputs != 0).any(1).cpu().numpy())

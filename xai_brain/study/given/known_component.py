@@ -118,8 +118,9 @@ def component_scores(
     pandas.DataFrame
         The columns of `COLUMNS`: relevance rank accuracy with its interval over images and its chance level.
         All methods explain the logit (or number). Methods that replace tissue have a row with the blurred
-        image and one with the mean of the images whose component is small. `reason` states why a method is
-        not applicable.
+        image, and one with the mean of the third of the images whose component is smallest; this one excludes
+        these images, in which there is no component to remove. `reason` states why a method is not
+        applicable.
 
     Raises
     ------
@@ -143,6 +144,7 @@ def component_scores(
     spacing = np.sqrt((affine[:3, :3] ** 2).sum(0))
     of_small = _reference(model, volumes, spacing, target, affine)
     targets = torch.full((len(volumes),), target, device=volumes.device)
+    chances = np.array([(sphere & brain).sum() / brain.sum() for brain in brains])
     rows = []
     for strength in strengths:
         model.scale(volumes, strength)
@@ -151,23 +153,29 @@ def component_scores(
                 if reference is not None and not _has_fill(given):
                     continue
                 about = {"method": label, "strength": strength, "fill": fill if _has_fill(given) else ""}
+                kept = np.arange(len(volumes)) if reference is None else _with_component(reference, target)
                 reason, scores = _scores(
                     (label, given),
                     model,
                     kind,
                     reference,
-                    volumes,
-                    targets,
+                    volumes[kept],
+                    targets[kept],
                     spacing,
                     sphere,
-                    brains,
+                    [brains[k] for k in kept],
                     batch_size,
                 )
                 mean, low, high = bootstrap_mean(np.array(scores)) if scores else (np.nan,) * 3
-                chance = float(np.mean([(sphere & brain).sum() / brain.sum() for brain in brains]))
+                chance = float(chances[kept].mean())
                 rows.append({**about, "rra": mean, "ci_low": low, "ci_high": high, "chance": chance,
                              "n": len(scores), "reason": reason})  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _with_component(reference: Reference, target: int) -> np.ndarray:
+    """Numbers of the images whose component is not small."""
+    return np.flatnonzero((reference.targets == target).numpy())
 
 
 def _has_fill(given: Mapping[str, Any]) -> bool:
