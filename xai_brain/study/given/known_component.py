@@ -163,7 +163,7 @@ def component_scores(
                     targets[kept],
                     spacing,
                     sphere,
-                    [brains[k] for k in kept],
+                    brains[kept],
                     batch_size,
                 )
                 mean, low, high = bootstrap_mean(np.array(scores)) if scores else (np.nan,) * 3
