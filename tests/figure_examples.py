@@ -59,32 +59,32 @@ def predictions(classes, n=60, seeds=(0,)):
     return pd.concat(rows, ignore_index=True)
 
 
-def performance(methods, classes, seeds):
+def performance(methods, classes, seeds, narrow=False):
     return scores.performance_figure(
-        predictions(classes, seeds=range(seeds)), classes, "AUROC, pooled: 0.612"
+        predictions(classes, seeds=range(seeds)), classes, "AUROC, pooled: 0.612", narrow=narrow
     )
 
 
-def probabilities(methods, classes, seeds):
-    return scores.probability_figure(predictions(classes, seeds=range(seeds)), classes)
+def probabilities(methods, classes, seeds, narrow=False):
+    return scores.probability_figure(predictions(classes, seeds=range(seeds)), classes, narrow=narrow)
 
 
-def cohort(methods, classes, seeds):
+def cohort(methods, classes, seeds, narrow=False):
     n = 40
     values = {"age": (20, 80), "icv": (1100, 1700), "education": (8, 20)}
     table = pd.DataFrame({name: RNG.uniform(*limits, n) for name, limits in values.items()})
     table["label"] = [classes[i % len(classes)] for i in range(n)]
     labels = {"age": "age (years)", "icv": "estimated_total_intracranial_volume", "education": "education"}
-    return scores.cohort_figure(table, labels, classes)
+    return scores.cohort_figure(table, labels, classes, narrow=narrow)
 
 
-def training(methods, classes, seeds):
+def training(methods, classes, seeds, narrow=False):
     rows = [
         {"run": f"seed-{seed}_fold-{fold}", "epoch": epoch, "metric": metric, "value": RNG.uniform(0.4, 1)}
         for seed in range(seeds) for fold in range(5) for epoch in range(30)
         for metric in ("train/loss", "val/loss", "val/balanced_accuracy", "val/auroc")
     ]  # fmt: skip
-    return scores.training_figure(pd.DataFrame(rows), len(classes))
+    return scores.training_figure(pd.DataFrame(rows), len(classes), narrow=narrow)
 
 
 def pairs_of(methods):
@@ -95,8 +95,8 @@ def pairs_of(methods):
     )  # fmt: skip
 
 
-def dice(methods, classes, seeds):
-    return comparison.dice_figure(pairs_of(methods), methods)
+def dice(methods, classes, seeds, narrow=False):
+    return comparison.dice_figure(pairs_of(methods), methods, narrow=narrow)
 
 
 def overlap(methods, classes, seeds):
@@ -105,15 +105,16 @@ def overlap(methods, classes, seeds):
     return comparison.curve_figure(lines, method_styles(methods))
 
 
-def localization(methods, classes, seeds):
+def localization(methods, classes, seeds, narrow=False):
     titles = ("Relevance rank", "Relevance mass", "Pointing game")
-    return comparison.interval_figure({title: estimates(methods) for title in titles}, method_styles(methods))
+    panels = {title: estimates(methods) for title in titles}
+    return comparison.interval_figure(panels, method_styles(methods), narrow=narrow)
 
 
-def baselines(methods, classes, seeds):
+def baselines(methods, classes, seeds, narrow=False):
     titles = ("AUROC, mean over folds", "Balanced accuracy", "AUROC, matched for brain size")
     names = ["network", "PCA, logistic regression", "2-D network, slabs of 3, mean of seeds"][: len(methods)]
-    return comparison.interval_figure({title: estimates(names) for title in titles}, {})
+    return comparison.interval_figure({title: estimates(names) for title in titles}, {}, narrow=narrow)
 
 
 def first_screen(methods, classes, seeds, narrow=False):
@@ -124,10 +125,6 @@ def first_screen(methods, classes, seeds, narrow=False):
     network = {"AUROC (mean over folds)": Estimate(0.8, 0.7, 0.9, 0.5), "brain size only": Estimate(0.6)}
     panels = {"Network against chance": network, "Relevance rank accuracy": rows, "Rank correlation ρ": rows}
     return verdict.verdict_figure(panels, method_styles(methods), {}, narrow=narrow)
-
-
-def first_screen_of_a_phone(methods, classes, seeds):
-    return first_screen(methods, classes, seeds, narrow=True)
 
 
 def clusters_of_methods(methods, classes, seeds):
@@ -159,33 +156,33 @@ def random_weights(methods, classes, seeds):
     return card.cascade_figure(pd.DataFrame(rows), method_styles(methods))
 
 
-def top_regions(methods, classes, seeds):
+def top_regions(methods, classes, seeds, narrow=False):
     rows = [
         {"method": method, "class": name, "rank": rank, "region": REGIONS[rank % 3], "mean": -1e-6 * rank,
          "ci_low": -2e-6 * rank, "ci_high": 1e-6}
         for method in methods for name in classes for rank in range(1, 6)
     ]  # fmt: skip
-    return regions.top_regions_figure(pd.DataFrame(rows), methods, class_colours(classes))
+    return regions.top_regions_figure(pd.DataFrame(rows), methods, class_colours(classes), narrow=narrow)
 
 
-def channels(methods, classes, seeds):
+def channels(methods, classes, seeds, narrow=False):
     rows = [
         {"feature": feature, "channel": i, "mean_a": 1.0, "mean_b": 1.2, "d": 0.3 * (-1) ** i, "q": 0.01 * i,
          "q_adjusted": 0.02 * i}
         for feature in first_layer.TITLES for i in range(32)
     ]  # fmt: skip
     pair = dict(list(class_colours(classes).items())[-2:])
-    return first_layer.first_layer_figure(pd.DataFrame(rows), pair)
+    return first_layer.first_layer_figure(pd.DataFrame(rows), pair, narrow=narrow)
 
 
-def masked(methods, classes, seeds):
+def masked(methods, classes, seeds, narrow=False):
     about = {"metric": "balanced_accuracy", "chance": 0.5, "ci_low": 0.6, "ci_high": 0.8}
     rows = [{**about, "control": "none", "value": 0.9}]
     for method, area, kept in [(m, a, k) for m in methods for a in (5, 10, 20) for k in masks.SIDES]:
         here = {**about, "method": method, "area_percent": area, "kept": kept, "value": 0.5 + area / 100}
         rows += [{**here, "control": control, "mask": "joint"} for control in ("map", "random", "regions")]
         rows += [{**here, "control": "map", "mask": name} for name in classes]
-    return masks.mask_figure(pd.DataFrame(rows), methods, classes)
+    return masks.mask_figure(pd.DataFrame(rows), methods, classes, narrow=narrow)
 
 
 UNITS = ("Cohen's d", "atrophy, % of volume")
@@ -225,8 +222,11 @@ def ranking(methods, classes, seeds):
     return sweeps.ranking_figure(pd.DataFrame(rows))
 
 
+NARROW = (
+    performance, probabilities, cohort, training, dice, localization, baselines, first_screen, top_regions,
+    channels, masked,
+)  # fmt: skip
 CHARTS = (
-    performance, probabilities, cohort, training, dice, overlap, localization, first_screen,
-    first_screen_of_a_phone, clusters_of_methods, report_card, random_weights, top_regions, channels, masked,
-    detection_curves, smallest_effects, ranking, baselines,
+    *NARROW, overlap, clusters_of_methods, report_card, random_weights, detection_curves, smallest_effects,
+    ranking,
 )  # fmt: skip

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from colour_vision import DEFICIENCIES, seen_colours
 from drawn_text import cut_off, drawn, legends, legends_over_axes, overlapping, smallest_font, texts
-from figure_examples import CHARTS, CLASSES, METHODS
+from figure_examples import CHARTS, CLASSES, METHODS, NARROW
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
@@ -31,6 +31,7 @@ from xai_brain.reporting.figures.style import (
     method_styles,
     style,
 )
+from xai_brain.reporting.figures.style import NARROW as NARROW_INCHES
 from xai_brain.statistics import colour_scale
 from xai_brain.statistics.colour_scale import PERCENTILE, ColourScale
 from xai_brain.viewer.canvas import colour_tables
@@ -50,6 +51,15 @@ def assert_legible(fig):
 def test_texts_can_be_read_and_legends_hide_nothing(chart, n_methods, n_classes, n_seeds):
     with style():
         assert_legible(drawn(chart(METHODS[n_methods], CLASSES[n_classes], n_seeds)))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("chart", NARROW, ids=lambda chart: chart.__name__)
+def test_texts_can_be_read_on_a_phone(chart, n_classes):
+    with style():
+        fig = drawn(chart(METHODS[3], CLASSES[n_classes], 2, narrow=True))
+        assert_legible(fig)
+    assert fig.get_figwidth() == NARROW_INCHES
 
 
 def test_figures_do_not_depend_on_the_settings_of_the_user():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 from xai_brain.reporting.anonymity import HIDDEN_PATH
 from xai_brain.reporting.shown_contents import ShownContents
 from xai_brain.reporting.values import Estimate, ShownSubject, number
+from xai_brain.reporting.wording import count_networks
 from xai_brain.runs.directory import read_json, sidecar
 from xai_brain.task.build import task_of_table
 from xai_brain.task.protocol import Task
@@ -73,6 +75,20 @@ class ReportContents(ShownContents):
             if predictions is None or "n_networks" not in predictions
             else int(predictions["n_networks"].max())
         )
+
+    def count_networks(self, seeds: Sequence[int] | None = None) -> str:
+        """Number of networks of the folds of a run, in words; empty where there are no folds.
+
+        Parameters
+        ----------
+        seeds : sequence of int, optional
+            Default: all seeds with predictions.
+        """
+        table = self.predictions if seeds is None else self.explained
+        if table is None or "fold" not in table:
+            return ""
+        n_seeds = len(seeds) if seeds else table["seed"].nunique() if "seed" in table else 1
+        return count_networks(table["fold"].nunique(), n_seeds)
 
     def summary(self, table: str, metric: str | None = None) -> pd.DataFrame:
         """Rows of evaluation/summary.tsv; if it is missing, means of the tidy table without intervals."""

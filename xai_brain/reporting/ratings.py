@@ -9,6 +9,7 @@ from typing import Any
 from xai_brain.metrics.report_card import COLUMNS, Verdict, verdicts
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.method_descriptions import explains_network
+from xai_brain.reporting.wording import fixed
 
 MARKS = {"yes": "●", "with care": "◐", "no": "○", "not rated": ""}
 MEANINGS = {
@@ -66,9 +67,8 @@ class Rating:
         if self.rra is None:
             return f"{self.meaning} (its location was not evaluated)"
         value, chance = self.rra["value"], self.rra["chance"]
-        return (
-            f"{self.mark} {value:.2f} of its highest voxels inside the effect (chance {chance:.2f})".strip()
-        )
+        shown = f"{self.mark} {fixed(value, 2)}".strip()
+        return f"{shown} of its highest voxels inside the effect (chance {fixed(chance, 2)})"
 
 
 def reasons_of(verdict: Verdict) -> str:

@@ -12,7 +12,7 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.method_descriptions import explains_network
 from xai_brain.reporting.ratings import believed, not_evaluated
 from xai_brain.reporting.values import Estimate, number
-from xai_brain.reporting.wording import interval, listed
+from xai_brain.reporting.wording import fixed, interval, listed, significant
 
 MOST = 0.5  # relevance rank accuracy of a method whose maps show mainly the effect
 MARGIN = 0.05  # by which the lower bound of balanced accuracy must exceed chance
@@ -66,13 +66,22 @@ class Verdict:
     n_pairs: int
 
     @property
-    def warning(self) -> str:
-        """One line that the sections of the maps repeat; empty if there is no reason."""
+    def reasons(self) -> list[str]:
+        """Why the maps cannot be interpreted, or only with caution, as the section of performance states."""
         if self.learned == "no":
-            return f"{self.doubt}. These maps should not be interpreted."
-        if self.doubt:
-            return f"{self.doubt}. These maps may contain much noise."
-        return f"{self.explained_by_size}. These maps may show brain size." if self.explained_by_size else ""
+            return [self.doubt]
+        return [reason for reason in (self.doubt, self.explained_by_size) if reason]
+
+    @property
+    def consequence(self) -> str:
+        """What follows for the maps, in one sentence; empty if there is no reason for a warning."""
+        if self.learned == "no":
+            return (
+                "These maps should not be interpreted, because there is no evidence that the network is "
+                "better than chance."
+            )
+        parts = ["contain much noise"] * bool(self.doubt) + ["show brain size"] * bool(self.explained_by_size)
+        return f"These maps may {' and '.join(parts)}." if parts else ""
 
     @property
     def interpretable(self) -> str:
@@ -84,7 +93,7 @@ class Verdict:
             return "no"
         found = [estimate.value >= MOST for estimate in self.ranking.values()]
         good = bool(found) and all(found) and all(believe == "yes" for believe in rated)
-        return "yes" if good and not self.warning else "care"
+        return "yes" if good and not self.reasons else "care"
 
     @property
     def localisation(self) -> str:
@@ -93,21 +102,21 @@ class Verdict:
             return ""
         names, estimates = list(self.ranking), list(self.ranking.values())
         n, best, worst = len(names), estimates[0], estimates[-1]
-        chance = "" if best.chance is None else f", chance {best.chance:.2g}"
+        chance = "" if best.chance is None else f", chance {significant(best.chance)}"
         above = sum(e.low is not None and e.chance is not None and e.low > e.chance for e in estimates)
         if n == 1:
             known = "above" if above else "not above"
             size = "at least" if best.value >= MOST else "below"
             return (
-                f"{names[0]} has a relevance rank accuracy of {best.value:.2f}{chance}: {known} chance and "
-                f"{size} {MOST:g}."
+                f"{names[0]} has a relevance rank accuracy of {fixed(best.value, 2)}{chance}: {known} chance "
+                f"and {size} {MOST:g}."
             )
         n_most = sum(estimate.value >= MOST for estimate in estimates)
         reach = "reaches" if n_most == 1 else "reach"
         return (
             f"{above} of {n} methods are above chance at the known location, {n_most} of {n} {reach} "
-            f"{MOST:g} (relevance rank accuracy{chance}): highest {names[0]} {best.value:.2f}, lowest "
-            f"{names[-1]} {worst.value:.2f}."
+            f"{MOST:g} (relevance rank accuracy{chance}): highest {names[0]} {fixed(best.value, 2)}, lowest "
+            f"{names[-1]} {fixed(worst.value, 2)}."
         )
 
     @property
@@ -222,11 +231,11 @@ def rate_performance(title: str, auroc: Estimate | None, balanced: Estimate | No
     if balanced.low <= balanced.chance:
         return "weak", (
             f"The evidence is weak: the 95 % interval of the {named} is above 0.50, but that of the balanced "
-            f"accuracy, {limits}, is not above chance ({balanced.chance:.2f})"
+            f"accuracy, {limits}, is not above chance ({fixed(balanced.chance, 2)})"
         )
     if balanced.low <= balanced.chance + MARGIN:
         return "imprecise", (
             "The network is above chance, but by little or imprecisely: the 95 % interval of the balanced "
-            f"accuracy, {limits}, begins at most {MARGIN:g} above chance ({balanced.chance:.2f})"
+            f"accuracy, {limits}, begins at most {MARGIN:g} above chance ({fixed(balanced.chance, 2)})"
         )
     return "yes", ""

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import ROUND_HALF_UP, Decimal
 
 from xai_brain.reporting.values import Estimate, number
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
-    """Number with a true minus sign; a dash if it is missing."""
-    return "–" if number(value) is None else f"{value:.{digits}f}".replace("-", "−")
+    """Number with a true minus sign; a dash if it is missing.
+
+    The decimal digits are rounded, half away from zero, because the nearest binary number of 0.735 is smaller
+    than 0.735.
+
+    Examples
+    --------
+    >>> fixed(0.735, 2), fixed(-0.0004)
+    ('0.74', '0.000')
+    """
+    if (known := number(value)) is None:
+        return "–"
+    decimal = Decimal(f"{known:.14g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return f"{decimal:zf}".replace("-", "−")
 
 
 def significant(value: float | None, digits: int = 2) -> str:
@@ -40,3 +53,11 @@ def listed(names: Iterable[str]) -> str:
     """``a``, ``a and b`` or ``a, b and c``; names may contain commas."""
     *first, last = [*names] or [""]
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def count_networks(n_folds: int, n_seeds: int) -> str:
+    """Number of networks and how it comes about, such as ``10 networks: 5 folds × 2 seeds``."""
+    factors = [f"{n} {what}s" for n, what in ((n_folds, "fold"), (n_seeds, "seed")) if n > 1]
+    n = n_folds * n_seeds
+    count = f"{n} network{'' if n == 1 else 's'}"
+    return f"{count}: {' × '.join(factors)}" if factors else count

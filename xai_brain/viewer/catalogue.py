@@ -164,6 +164,8 @@ class RunCatalogue(RunContents):
         session, seed = str(row.get("session_id") or ""), int(row.get("seed", self.run.seeds[0]))
         fold = int(row["fold"]) + 1 if "fold" in row else None
         parts = [str(row["participant_id"]), session]
+        if len(self.run.seeds) > 1:
+            parts.append(f"seed {seed}")
         if predicted:
             sign = ("✓" if label == predicted else "✗") if label and task.has_classes else ""
             how_sure = "" if probability is None else f"{probability:.2f} {sign}"
@@ -174,8 +176,6 @@ class RunCatalogue(RunContents):
             parts.append(f"{row['n_networks']} networks")
         elif fold is not None:
             parts.append(f"fold {fold}")
-        if len(self.run.seeds) > 1:
-            parts.append(f"seed {seed}")
         return Entry(
             str(row["participant_id"]),
             " · ".join(part for part in parts if part),

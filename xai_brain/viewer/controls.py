@@ -76,10 +76,11 @@ class EntryChooser(widgets.Box):
         self.fold = filtered([entry.fold for entry in entries], "Fold")
         judged = [None if e.correct is None else "correct" if e.correct else "wrong" for e in entries]
         self.correct = filtered(judged, "Prediction")
-        filters = [self.label, self.explained, self.fold, self.correct]
+        self.seed = filtered([entry.seed for entry in entries if not entry.group], "Seed")
+        filters = [self.label, self.explained, self.fold, self.seed, self.correct]
         self.list = widgets.Dropdown(
             options=[(entry.text, i) for i, entry in enumerate(self._all)],
-            layout=widgets.Layout(width="100%", max_width="300px"),
+            layout=widgets.Layout(width="auto", max_width="100%"),  # as wide as the longest text
         )
         self.list.add_class("xai-entries")
         for control in [self.search, *filters]:
@@ -94,7 +95,7 @@ class EntryChooser(widgets.Box):
         """Select an entry by its index; filters that hide it are reset."""
         if number not in [value for _, value in self.list.options]:
             self.search.value = ""
-            for control in (self.label, self.explained, self.fold, self.correct):
+            for control in (self.label, self.explained, self.fold, self.seed, self.correct):
                 control.value = ANY
         self.list.value = number
 
@@ -106,6 +107,7 @@ class EntryChooser(widgets.Box):
             self.label.value in (ANY, entry.label)
             and self.explained.value in (ANY, entry.explained)
             and self.fold.value in (ANY, str(entry.fold))
+            and self.seed.value in (ANY, "" if entry.group else str(entry.seed))
             and (self.correct.value == ANY or entry.correct is wanted[self.correct.value])
         )
 
@@ -123,12 +125,22 @@ class EntryChooser(widgets.Box):
 
 
 def method_buttons(methods: Sequence[str], changed: Callable[[list[str]], None]) -> widgets.Box:
-    """Buttons of the methods; at most four are on, and a fifth replaces the one that was selected first."""
+    """Buttons of the methods; at most four are on, and a fifth replaces the one that was selected first.
+
+    A text after them says how many maps are shown, if they are not all.
+    """
     buttons = [
         widgets.ToggleButton(value=i < MAX_PANELS, description=name, layout=widgets.Layout(width="auto"))
         for i, name in enumerate(methods)
     ]
     on = [button for button in buttons if button.value]
+    hint = widgets.Label(layout=widgets.Layout(width="auto"))
+
+    def count() -> None:
+        more = len(buttons) > MAX_PANELS
+        hint.value = f"{len(on)} of {len(buttons)} maps are shown; at most {MAX_PANELS} fit" if more else ""
+
+    count()
 
     def press(change: dict) -> None:
         button = change["owner"]
@@ -139,11 +151,12 @@ def method_buttons(methods: Sequence[str], changed: Callable[[list[str]], None])
                 return
         elif not button.value and button in on:
             on.remove(button)
+        count()
         changed([name for name, b in zip(methods, buttons, strict=True) if b in on])
 
     for button in buttons:
         button.observe(press, "value")
     shown = "" if len(buttons) > 1 else "none"  # there is no choice among one
     return widgets.Box(
-        buttons, layout=widgets.Layout(flex_flow="row wrap", grid_gap="2px 4px", display=shown)
+        [*buttons, hint], layout=widgets.Layout(flex_flow="row wrap", grid_gap="2px 4px", display=shown)
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from xai_brain.statistics.colour_scale import colour_limit, is_signed
+from xai_brain.viewer.canvas import KINDS
 
 PERCENTILES = np.linspace(0, 100, 1001)
 N_CODES = 127  # of each sign; 128 is zero
@@ -56,6 +60,25 @@ class Layer:
         """|value| at `PERCENTILES` of the brain."""
         at = PERCENTILES / 100 * max(self.ranked.size - 1, 0)
         return np.interp(at, np.arange(self.ranked.size), self.ranked).tolist() if self.ranked.size else [0.0]
+
+    def threshold(self, settings: Mapping[str, Any], limit: float) -> float:
+        """Threshold of |value|, as `thresholdOf` of common.js computes it.
+
+        Parameters
+        ----------
+        settings : mapping
+            Values of the traits of `xai_brain.viewer.canvas.SliceCanvas`.
+        limit : float
+            Limit of the colour scale.
+        """
+        kind, t, quantiles = KINDS[settings["threshold_kind"]], settings["threshold"], self.quantiles()
+        if kind == "% of scale":
+            return limit * t / 100
+        if kind == "value":
+            return float(settings["threshold_value"])
+        at = (100 - t if kind == "top %" else t) / 100 * (len(quantiles) - 1)
+        i = math.floor(at)
+        return quantiles[i] + (at - i) * (quantiles[min(i + 1, len(quantiles) - 1)] - quantiles[i])
 
     def codes(self) -> np.ndarray:
         """uint8 for drawing: 128 is zero, steps grow with the square root of |value|.

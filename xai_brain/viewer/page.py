@@ -56,11 +56,17 @@ def page_of(
     }
     return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(scene.title),
+        hint=_hint(len(description["panels"]), len(scene.layers)),
         css=(HERE / "slices.css").read_text(encoding="utf-8"),
         javascript=script().replace("export default { render };", ""),
         # the text must not contain the end tag of a script element
         content=json.dumps(content).replace("<", "\\u003c"),
     )
+
+
+def _hint(n_shown: int, n_maps: int) -> str:
+    """That the page contains pictures of some of the maps only; empty if it contains all."""
+    return "" if n_shown == n_maps else f"{n_shown} of {n_maps} maps are drawn; the table lists all. "
 
 
 def _clusters(

@@ -183,9 +183,13 @@ class SliceViewer(widgets.VBox):
             for name, control in self.controls.items()
         }
         chosen |= {name: getattr(self.canvas, name) for name in DIALS} | view.get("settings", {})
-        thresholds = view.get("thresholds", {}).items()
-        kept = {method: value for method, value in thresholds if method in self._scene.layers}
-        return page_of(self._scene, self._methods, self._limits(), chosen, {**view, "thresholds": kept})
+        limits, seen = self._limits(), view.get("thresholds", {})
+        thresholds = {
+            name: seen[name] if name in seen else layer.threshold(chosen, limits.get(name, layer.limit))
+            for name, layer in self._scene.layers.items()
+            if name in self._methods
+        }
+        return page_of(self._scene, self._methods, limits, chosen, {**view, "thresholds": thresholds})
 
     def _choose_methods(self, methods: list[str]) -> None:
         self._methods = methods

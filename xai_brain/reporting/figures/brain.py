@@ -28,6 +28,7 @@ from xai_brain.reporting.figures.slices import (
     world_slice,
 )
 from xai_brain.reporting.figures.style import CHARACTER, NARROW, SMALLEST, WIDTH, heading
+from xai_brain.reporting.wording import significant
 from xai_brain.statistics.colour_scale import PERCENTILE, ColourScale
 
 SIDES = {"x": ("P", "A"), "y": ("L", "R"), "z": ("L", "R")}
@@ -258,7 +259,7 @@ def _colour_bar(board: Axes, box: tuple[float, float, float, float], scale: Colo
     opaque = colours[:, :3] * colours[:, 3:] + GREY * (1 - colours[:, 3:])
     board.imshow(opaque[None], origin="lower", extent=(x, x + wide, y + tall, y), aspect="auto")
     board.add_patch(Rectangle((x, y), wide, tall, fill=False, linewidth=0.5, edgecolor="#888"))
-    low, high = (f"{tick:.2g}".replace("-", "−") for tick in (scale.lowest, scale.limit))
+    low, high = map(significant, (scale.lowest, scale.limit))
     names = [(0.0, low, "left"), (1.0, high, "right")]
     if scale.signed and wide > 2 * len(low) * CHARACTER * SMALLEST / 72 + 0.3:
         names.append((0.5, "0", "center"))

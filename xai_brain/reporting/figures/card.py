@@ -14,6 +14,7 @@ from xai_brain.metrics.report_card import Verdict
 from xai_brain.metrics.table import METRICS
 from xai_brain.reporting.figures.style import CHANCE, DASHED, GRID, INK, SMALLEST, SOFT, WIDTH, shortened
 from xai_brain.reporting.ratings import MARKS
+from xai_brain.reporting.wording import fixed
 
 GOOD = LinearSegmentedColormap.from_list("card", ["#e9b8a6", "#f7f4ee", "#9dc3a4", "#3f8f5f"])
 AT_CHANCE = 1 / 3  # of the colour scale
@@ -84,10 +85,8 @@ def card_figure(card: pd.DataFrame, verdicts: Sequence[Verdict]) -> Figure:
 
 
 def _format(value: float, decimals: int) -> str:
-    if not decimals or abs(value) >= 9.995:
-        return f"{value:.0f}"
-    value = 0.0 if abs(value) < 0.005 else value
-    return f"{value:.{decimals}f}".replace("-", "−").replace("0.", ".", 1)
+    digits = 0 if abs(value) >= 9.995 else decimals
+    return fixed(value, digits).replace("0.", ".", 1)
 
 
 def cascade_figure(cascade: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> Figure:

@@ -9,6 +9,7 @@ from scipy.cluster.hierarchy import dendrogram
 
 from xai_brain.metrics.comparison.method_clusters import AND
 from xai_brain.reporting.figures.style import INK, SMALLEST, WIDTH, shortened
+from xai_brain.reporting.wording import fixed
 
 
 def linkage_of(merges: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
@@ -59,7 +60,7 @@ def cluster_figure(merges: pd.DataFrame, similarity: pd.DataFrame) -> Figure:
     for (row, column), value in written:
         if row != column:
             colour, size = "white" if abs(value) > 0.6 else INK, 8.5 if n < 9 else SMALLEST
-            text = f"{value:.2f}".replace("-", "−").replace("0.", ".", 1)
+            text = fixed(value, 2).replace("0.", ".", 1)
             right.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
     names = [shortened(name) for name in order]
     right.set_yticks(range(n), names)

@@ -15,15 +15,18 @@ from xai_brain.reporting.figures.style import (
     CHANCE,
     DASHED,
     GRID,
+    NARROW,
     NETWORK,
+    SMALLEST,
     WIDTH,
     method_styles,
+    panels_of,
     shortened,
 )
 
 
 def interval_figure(
-    panels: Mapping[str, Sequence[Mapping]], styles: Mapping[str, Mapping[str, Any]]
+    panels: Mapping[str, Sequence[Mapping]], styles: Mapping[str, Mapping[str, Any]], *, narrow: bool = False
 ) -> Figure:
     """Estimates with intervals and chance levels, in panels with the same rows.
 
@@ -33,10 +36,12 @@ def interval_figure(
         All panels have the order of the first.
     styles : mapping of row name to color and marker
         Default: those of the network.
+    narrow : bool, default False
+        Panels below each other, for phones.
     """
     names = list(dict.fromkeys(row["name"] for rows in panels.values() for row in rows))
-    fig = Figure(figsize=(WIDTH, 1.0 + 0.34 * len(names)), layout="constrained")
-    axes = fig.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    height = 0.75 + 0.22 * len(names) if narrow else 1.0 + 0.34 * len(names)
+    fig, axes = panels_of(height, len(panels), narrow, sharey=True)
     for ax, (title, rows) in zip(axes, panels.items(), strict=True):
         ax.grid(axis="x", color=GRID, linewidth=0.8)
         ax.set_axisbelow(True)
@@ -49,14 +54,18 @@ def interval_figure(
         chances = [row["chance"] for row in rows if row.get("chance") is not None]
         if chances:
             ax.axvline(np.mean(chances), color=CHANCE, linewidth=1, linestyle=DASHED)
-        ax.set(title=textwrap.fill(title, 66 // len(panels)), ylim=(len(names) - 0.5, -0.5))
-        ax.set_yticks(range(len(names)), [shortened(name, 30) for name in names])
+        ax.set(ylim=(len(names) - 0.5, -0.5))
+        if narrow:
+            ax.set_title(title, x=1, ha="right", fontsize=9)  # above the names of rows, too
+        else:
+            ax.set_title(textwrap.fill(title, 66 // len(panels)))
+        ax.set_yticks(range(len(names)), [shortened(name, 24 if narrow else 30) for name in names])
         ax.tick_params(axis="y", length=0)
         ax.margins(x=0.08)
     return fig
 
 
-def dice_figure(pairs: pd.DataFrame, methods: Sequence[str]) -> Figure:
+def dice_figure(pairs: pd.DataFrame, methods: Sequence[str], *, narrow: bool = False) -> Figure:
     """Dice coefficient of each pair of methods against the percentage of voxels, with chance.
 
     Parameters
@@ -64,13 +73,16 @@ def dice_figure(pairs: pd.DataFrame, methods: Sequence[str]) -> Figure:
     pairs : DataFrame with method_a, method_b, top_percent, mean, ci_low, ci_high
     methods : sequence of str
         One panel for each, with a line for every other method; a single panel for two methods.
+    narrow : bool, default False
+        Two panels in a row, for phones.
     """
     styles = method_styles([*methods, *pairs["method_a"], *pairs["method_b"]])
     methods = list(styles)
     titles = methods if len(methods) > 2 else [" × ".join(methods)]
-    n_columns = min(4, len(titles))
+    n_columns, n_names = min(2 if narrow else 4, len(titles)), 2 if narrow else 4
     n_rows = -(-len(titles) // n_columns)
-    size = (WIDTH if len(titles) > 1 else 5.5, 2.35 * n_rows + 0.6 + 0.16 * (len(methods) // 4))
+    width = NARROW if narrow else WIDTH if len(titles) > 1 else 5.5
+    size = (width, (1.9 if narrow else 2.35) * n_rows + 0.6 + 0.16 * (len(methods) // n_names))
     fig = Figure(figsize=size, layout="constrained")
     axes = fig.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
     ticks = sorted(pairs["top_percent"].unique())
@@ -89,18 +101,29 @@ def dice_figure(pairs: pd.DataFrame, methods: Sequence[str]) -> Figure:
         ax.set_xticks([], minor=True)
         ax.tick_params(labelbottom=True)
         ax.set_ylim(0, None)
-        ax.set_title(shortened(title, 24 if len(titles) > 1 else 60), fontsize=9)
+        length = (19 if narrow else 24) if len(titles) > 1 else 38 if narrow else 60
+        ax.set_title(shortened(title, length), fontsize=8.5 if narrow else 9)
         ax.grid(axis="y", color=GRID, linewidth=0.8)
     for ax in list(axes.flat)[len(titles) :]:
         ax.axis("off")
-    fig.supxlabel("voxels kept in each map: the top k % of |value| in the brain (log scale)", fontsize=9.5)
+    axis = "the top k % of |value| in the brain"
+    axis = axis if narrow else f"voxels kept in each map: {axis} (log scale)"
+    fig.supxlabel(axis, fontsize=9.5)
     fig.supylabel("Dice", fontsize=9.5)
     handles = [Line2D([], [], color=CHANCE, linewidth=1, linestyle=DASHED, label="chance")]
     if len(titles) > 1:
         handles[:0] = [
-            Line2D([], [], markersize=4.5, label=shortened(name, 28), **own) for name, own in styles.items()
+            Line2D([], [], markersize=4.5, label=shortened(name, 20 if narrow else 28), **own)
+            for name, own in styles.items()
         ]
-    fig.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
+    fig.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=min(n_names, len(handles)),
+        columnspacing=1.2,
+        handlelength=1.6,
+        fontsize=SMALLEST if narrow else None,
+    )
     return fig
 
 

@@ -9,13 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from xai_brain.reporting.figures.style import INK, SOFT, WIDTH, shortened
+from xai_brain.reporting.figures.style import INK, NARROW, SOFT, WIDTH, shortened
 
 TITLES = {"mean": "Mean of the feature map", "entropy": "Entropy of the feature map (bits)"}
 ALPHA = 0.05
 
 
-def first_layer_figure(channels: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
+def first_layer_figure(channels: pd.DataFrame, colours: Mapping[str, str], *, narrow: bool = False) -> Figure:
     """Class means and standardised differences for all channels of one network.
 
     Parameters
@@ -24,9 +24,11 @@ def first_layer_figure(channels: pd.DataFrame, colours: Mapping[str, str]) -> Fi
         Rows of evaluation/first_layer.tsv of one network and two classes.
     colours : mapping of class to colour
         Of a and b, in this order; a difference is b minus a.
+    narrow : bool, default False
+        For phones.
     """
     features = list(dict.fromkeys(channels["feature"]))
-    fig = Figure(figsize=(WIDTH, 3.1 * len(features)), layout="constrained")
+    fig = Figure(figsize=(NARROW if narrow else WIDTH, 3.1 * len(features)), layout="constrained")
     axes = fig.subplots(2 * len(features), 1, sharex=True)
     for number, feature in enumerate(features):
         rows = channels[channels["feature"] == feature].sort_values("channel")
@@ -46,7 +48,10 @@ def first_layer_figure(channels: pd.DataFrame, colours: Mapping[str, str]) -> Fi
         sizes.axhline(0, color=SOFT, linewidth=0.8)
         sizes.margins(y=0.15)
         sizes.set_ylabel("d")
-    axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
+    if narrow:
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=1)
+    else:
+        axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     axes[-1].set_xlabel("channel of the first layer")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return fig

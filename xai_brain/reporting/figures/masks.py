@@ -9,14 +9,29 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from xai_brain.reporting.figures.style import CHANCE, DASHED, GRID, INK, SOFT, WIDTH, class_colour, shortened
+from xai_brain.reporting.figures.style import (
+    CHANCE,
+    DASHED,
+    GRID,
+    INK,
+    NARROW,
+    SOFT,
+    WIDTH,
+    class_colour,
+    shortened,
+)
 
 SIDES = {"mask": "the mask alone", "complement": "all but the mask"}
 JOINT, REGIONS = INK, "#6b4f3a"
 
 
 def mask_figure(
-    table: pd.DataFrame, methods: Sequence[str], class_names: Sequence[str], metric: str = "balanced_accuracy"
+    table: pd.DataFrame,
+    methods: Sequence[str],
+    class_names: Sequence[str],
+    metric: str = "balanced_accuracy",
+    *,
+    narrow: bool = False,
 ) -> Figure:
     """A row of panels for each method: mask only, and without the mask.
 
@@ -29,10 +44,13 @@ def mask_figure(
     class_names : sequence of str
         Their order gives the colours.
     metric : str, default "balanced_accuracy"
+    narrow : bool, default False
+        Panels below each other, for phones.
     """
     table = table[table["metric"] == metric]
-    fig = Figure(figsize=(WIDTH, 0.8 + 2.3 * len(methods)), layout="constrained")
-    axes = fig.subplots(len(methods), 2, squeeze=False, sharex=True, sharey=True)
+    n_rows, n_columns = (2 * len(methods), 1) if narrow else (len(methods), 2)
+    fig = Figure(figsize=(NARROW if narrow else WIDTH, 0.8 + 2.3 * n_rows), layout="constrained")
+    axes = fig.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).reshape(-1, 2)
     whole = table[table["control"] == "none"].iloc[0]
     masked = table[table["control"] != "none"]
     areas = sorted(masked["area_percent"].unique())
@@ -50,7 +68,8 @@ def mask_figure(
             _line(ax, rows[rows["control"] == "regions"], "regions", REGIONS, None, "--")
             joint = rows[(rows["control"] == "map") & (rows["mask"] == "joint")]
             _line(ax, joint, "joint mask", JOINT, 1)
-            ax.set(title=f"{shortened(method, 26)}: {title}", ylim=(lowest, 1.02))
+            ax.set(ylim=(lowest, 1.02))
+            ax.set_title(f"{shortened(method, 20 if narrow else 26)}: {title}", fontsize=9 if narrow else 10)
             ax.set_xticks(areas, [f"{area:g}" for area in areas])
             ax.tick_params(labelbottom=True)
             ax.grid(axis="y", color=GRID, linewidth=0.8)
@@ -60,7 +79,7 @@ def mask_figure(
     for ax in axes.flat:
         handles, labels = ax.get_legend_handles_labels()
         found |= dict(zip(labels, handles, strict=True))
-    fig.legend(list(found.values()), list(found), loc="outside upper center", ncols=4)
+    fig.legend(list(found.values()), list(found), loc="outside upper center", ncols=1 if narrow else 4)
     return fig
 
 

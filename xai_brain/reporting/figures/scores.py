@@ -19,9 +19,9 @@ from xai_brain.reporting.figures.style import (
     INK,
     NETWORK,
     SOFT,
-    WIDTH,
     class_colour,
     legend_below,
+    panels_of,
     shortened,
 )
 from xai_brain.statistics.bootstrap import multinomial_counts
@@ -81,7 +81,7 @@ def _by_seed(table: pd.DataFrame):
 
 
 def performance_figure(
-    predictions: pd.DataFrame, class_names: Sequence[str], pooled_label: str = ""
+    predictions: pd.DataFrame, class_names: Sequence[str], pooled_label: str = "", *, narrow: bool = False
 ) -> Figure:
     """ROC per fold and pooled with its band, and the confusion matrix.
 
@@ -92,9 +92,10 @@ def performance_figure(
         In the order of the targets.
     pooled_label : str, default ""
         Label of the pooled curve in the legend.
+    narrow : bool, default False
+        Panels below each other, for phones.
     """
-    fig = Figure(figsize=(WIDTH, 4.4), layout="constrained")
-    left, right = fig.subplots(1, 2, gridspec_kw={"width_ratios": [1, 1.02]})
+    fig, (left, right) = panels_of(4.4, 2, narrow, gridspec_kw={"width_ratios": [1, 1.02]})
     grid = np.linspace(0, 1, 201)
     binary = len(class_names) == 2
     if binary:
@@ -107,7 +108,11 @@ def performance_figure(
     for index, class_name in list(enumerate(class_names))[1 if binary else 0 :]:
         middle, low, high = roc_band(predictions, f"prob_{class_name}", index, grid)
         label = (
-            f"{pooled_label} (95 % band)".strip() if binary else f"{shortened(class_name)} against the rest"
+            f"{pooled_label} (95 % band)".strip()
+            if binary
+            else shortened(class_name)
+            if narrow
+            else f"{shortened(class_name)} against the rest"
         )
         colour = NETWORK if binary else class_colour(index)
         left.fill_between(grid, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -138,10 +143,11 @@ def performance_figure(
     return fig
 
 
-def probability_figure(predictions: pd.DataFrame, class_names: Sequence[str]) -> Figure:
+def probability_figure(
+    predictions: pd.DataFrame, class_names: Sequence[str], *, narrow: bool = False
+) -> Figure:
     """Histograms of the calibrated probabilities by true class, and calibration curve."""
-    fig = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-    left, right = fig.subplots(1, 2, gridspec_kw={"width_ratios": [1.35, 1]})
+    fig, (left, right) = panels_of(3.6, 2, narrow, gridspec_kw={"width_ratios": [1.35, 1]})
     values = predictions[[f"prob_{name}" for name in class_names]].to_numpy(float)
     target = predictions["target"].to_numpy(int)
     binary = len(class_names) == 2
@@ -157,7 +163,7 @@ def probability_figure(predictions: pd.DataFrame, class_names: Sequence[str]) ->
     what = f"probability of {shortened(class_names[1])}" if binary else "probability of the true class"
     left.set(title="Probabilities by true class", xlabel=what, ylabel="predictions", xlim=(0, 1))
     left.yaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_below(left, ncols=min(len(class_names), 3))
+    legend_below(left, ncols=min(len(class_names), 1 if narrow else 3))
 
     said = values[:, 1] if binary else values.max(1)
     came = target == 1 if binary else values.argmax(1) == target
@@ -172,7 +178,7 @@ def probability_figure(predictions: pd.DataFrame, class_names: Sequence[str]) ->
                    elinewidth=1, label="equal groups, 95 % CI")  # fmt: skip
     right.set(title="Calibration", xlabel="mean probability", ylabel="observed frequency")
     right.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    legend_below(right)
+    legend_below(right, ncols=1 if narrow else 2)
     return fig
 
 
@@ -183,12 +189,15 @@ def _wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def cohort_figure(
-    participants: pd.DataFrame, columns: Mapping[str, str], class_names: Sequence[str]
+    participants: pd.DataFrame,
+    columns: Mapping[str, str],
+    class_names: Sequence[str],
+    *,
+    narrow: bool = False,
 ) -> Figure:
     """Distribution of numeric columns (`columns` maps column to axis label) in each class."""
-    fig = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(class_names)), layout="constrained")
     rng = np.random.default_rng(0)
-    axes = fig.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+    fig, axes = panels_of(0.9 + 0.5 * len(class_names), len(columns), narrow, sharey=True)
     for ax, (column, label) in zip(axes, columns.items(), strict=True):
         for index, name in enumerate(class_names):
             values = pd.to_numeric(
@@ -206,12 +215,13 @@ def cohort_figure(
                 )
                 ax.plot(np.median(values), index, "o", color="white", markeredgecolor=INK, markersize=6)
         ax.set_yticks(range(len(class_names)), [shortened(name) for name in class_names])
-        ax.set(xlabel=shortened(label, int(75 / len(columns))), ylim=(len(class_names) - 0.5, -0.5))
+        length = 26 if narrow else int(75 / len(columns))
+        ax.set(xlabel=shortened(label, length), ylim=(len(class_names) - 0.5, -0.5))
         ax.tick_params(axis="y", length=0)
     return fig
 
 
-def training_figure(curves: pd.DataFrame, n_classes: int = 2) -> Figure:
+def training_figure(curves: pd.DataFrame, n_classes: int = 2, *, narrow: bool = False) -> Figure:
     """Training curves: thin lines for the folds, a thick line for their mean while all folds train.
 
     Parameters
@@ -219,6 +229,8 @@ def training_figure(curves: pd.DataFrame, n_classes: int = 2) -> Figure:
     curves : DataFrame with run (fold and seed), epoch, metric, value
     n_classes : int, default 2
         For the chance level of balanced accuracy.
+    narrow : bool, default False
+        Panels below each other, for phones.
     """
     titles = {
         "loss": "Loss",
@@ -231,8 +243,8 @@ def training_figure(curves: pd.DataFrame, n_classes: int = 2) -> Figure:
         for name in titles
         if name in present or (name == "loss" and {"train/loss", "val/loss"} & present)
     ]
-    fig = Figure(figsize=(WIDTH, 3.0), layout="constrained")
-    for ax, panel in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    fig, axes = panels_of(2.6 if narrow else 3.0, len(panels), narrow)
+    for ax, panel in zip(axes, panels, strict=True):
         lines = ("train/loss", "val/loss") if panel == "loss" else (panel,)
         for metric, colour in zip(lines, (SOFT, NETWORK)[-len(lines) :], strict=True):
             wide = curves[curves["metric"] == metric].pivot_table(

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 # both palettes can be distinguished with every kind of colour blindness (tests/test_figures.py)
@@ -55,6 +56,36 @@ def style():
         "svg.hashsalt": "xai_brain",
     }
     return mpl.style.context(["default", own])
+
+
+def for_screens(draw: Callable[..., Figure], *args: Any, **options: Any) -> dict[str, Figure]:
+    """A figure for the page and its version for narrow screens, as arguments of `Gallery.add`.
+
+    Parameters
+    ----------
+    draw : function with the argument `narrow`
+    """
+    return {"fig": draw(*args, **options), "narrow": draw(*args, **options, narrow=True)}
+
+
+def panels_of(height: float, n: int, narrow: bool, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with panels beside each other, or below each other on narrow screens.
+
+    Parameters
+    ----------
+    height : float
+        Of a panel, in inches.
+    n : int
+        Number of panels.
+    narrow : bool
+    options
+        Arguments of ``Figure.subplots`` for panels beside each other.
+    """
+    if narrow:
+        fig = Figure(figsize=(NARROW, n * height), layout="constrained")
+        return fig, list(fig.subplots(n, 1, squeeze=False)[:, 0])
+    fig = Figure(figsize=(WIDTH, height), layout="constrained")
+    return fig, list(fig.subplots(1, n, squeeze=False, **options)[0])
 
 
 def class_colour(index: int) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import clusters as cluster_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
+from xai_brain.reporting.figures.style import for_screens
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import number
 
@@ -43,7 +44,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "range": (min(values), max(values)),
         "n": int(dice["n"].max()),
         "classes": _class_agreement(contents, at),
-        "figure": gallery.add("agreement", comparison_figures.dice_figure(dice, contents.methods)),
+        "figure": gallery.add(
+            "agreement", **for_screens(comparison_figures.dice_figure, dice, contents.methods)
+        ),
         "clusters": _clusters(contents, gallery, table[table["metric"] == "spearman"]),
         "groups": _group_agreement(contents, at),
     }

@@ -10,10 +10,10 @@ import pandas as pd
 from xai_brain.metrics.titles import OTHERS
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import comparison as comparison_figures
-from xai_brain.reporting.figures.style import SOFT
+from xai_brain.reporting.figures.style import SOFT, for_screens
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import Estimate, number
-from xai_brain.reporting.wording import compared
+from xai_brain.reporting.wording import compared, fixed
 from xai_brain.statistics.matching import MATCHED, missing_interval
 
 POSITION, TITLE = 40, "Baselines"
@@ -77,7 +77,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "titles": list(titles.values()),
         "auroc_title": titles[area],
         "rows": rows,
-        "figure": gallery.add("baselines", comparison_figures.interval_figure(drawn, styles)),
+        "figure": gallery.add("baselines", **for_screens(comparison_figures.interval_figure, drawn, styles)),
         "brain_size": _cell(table, "brain_size", area, chance[area]) if "brain_size" in names else None,
         "size_test": _difference(table, "brain_size", area) if "brain_size" in names else None,
         "best": {"name": shown[best], "is_brain_size": best == "brain_size",
@@ -121,7 +121,7 @@ def _difference(table: pd.DataFrame, name: str, metric: str) -> dict[str, Any] |
         return None
     low, high = number(row["difference_ci_low"]), number(row["difference_ci_high"])
     p = number(row["p"])
-    p_value = "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    p_value = "–" if p is None else "< 0.001" if p < 0.001 else fixed(p)
     return {
         "value": float(row["difference"]),
         "low": low,

@@ -11,8 +11,10 @@ import pandas as pd
 from xai_brain.data.folds.summary import STRONG_DIFFERENCE
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.figures.style import for_screens
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import number
+from xai_brain.reporting.wording import fixed, interval
 from xai_brain.runs.directory import read_tsv
 from xai_brain.statistics.group_design import confound_names
 
@@ -41,7 +43,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "sites": cohort_table["site"].dropna().astype(str).value_counts().to_dict()
         if "site" in cohort_table
         else {},
-        "figure": gallery.add("cohort", figures.cohort_figure(cohort_table, columns, names))
+        "figure": gallery.add("cohort", **for_screens(figures.cohort_figure, cohort_table, columns, names))
         if columns
         else None,
         "quarantine": contents.quarantine,
@@ -90,8 +92,8 @@ def _described(cohort_table: pd.DataFrame, name: str, columns: dict[str, str]) -
     for column in columns:
         values = pd.to_numeric(cohort_table[column], errors="coerce").dropna()
         digits = 1 if len(values) and values.abs().max() < 1000 else 0
-        spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
-        shown = f"{values.mean():.{digits}f}{spread} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+        spread = f" ± {fixed(values.std(), digits)}" if len(values) > 1 else ""
+        shown = f"{fixed(values.mean(), digits)}{spread} ({interval(values.min(), values.max(), digits)})"
         cells.append(shown if len(values) else "–")
     return {"name": name, "n": cohort_table["participant_id"].nunique(), "cells": cells}
 

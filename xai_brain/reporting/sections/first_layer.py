@@ -8,7 +8,7 @@ import pandas as pd
 
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import first_layer as first_layer_figures
-from xai_brain.reporting.figures.style import class_colours
+from xai_brain.reporting.figures.style import class_colours, for_screens
 from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 130, "First layer"
@@ -27,7 +27,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     confounds = sorted({c for text in networks["confounds"].dropna() for c in str(text).split(", ")})
     colours = class_colours(contents.class_names)
     colours = {name: colours[name] for name in (reference, second)}
-    fig = first_layer_figures.first_layer_figure(compared, colours)
+    figures = for_screens(first_layer_figures.first_layer_figure, compared, colours)
     return {
         "features": [
             _feature(str(comparison), str(feature), rows)
@@ -41,7 +41,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "confounds": confounds,
         "size_known": contents.setting("data.brain_size_column") in confounds,
         "n_perm": int(first["n_perm"]),
-        "figure": gallery.add("first-layer", fig),
+        "figure": gallery.add("first-layer", **figures),
     }  # fmt: skip
 
 

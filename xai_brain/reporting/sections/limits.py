@@ -11,4 +11,5 @@ POSITION, TITLE = 170, "What these maps do not show"
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
-    return {}
+    """How many networks the maps explain."""
+    return {"networks": contents.count_networks(contents.setting("explain.seeds") or contents.run.seeds)}

@@ -7,7 +7,7 @@ from typing import Any
 from xai_brain.metrics.table import METRICS
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import comparison as comparison_figures
-from xai_brain.reporting.figures.style import method_styles
+from xai_brain.reporting.figures.style import for_screens, method_styles
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import number
 
@@ -36,11 +36,11 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
             }  # fmt: skip
             rows[method][metric] = cell
             panels.setdefault(METRICS[metric].title, []).append(cell)
-    styles = method_styles(contents.methods)
+    figures = for_screens(comparison_figures.interval_figure, panels, method_styles(contents.methods))
     return {
         "rows": rows,
         "best": order[0],
         "chance": {metric: number(part["chance"].mean()) for metric, part in table.groupby("metric")},
         "n": int(table["n"].max()),
-        "figure": gallery.add("localization", comparison_figures.interval_figure(panels, styles)),
+        "figure": gallery.add("localization", **figures),
     }

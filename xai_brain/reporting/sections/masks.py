@@ -8,6 +8,7 @@ import pandas as pd
 
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import masks as mask_figures
+from xai_brain.reporting.figures.style import for_screens
 from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 150, "Masks"
@@ -33,10 +34,10 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
             continue
         present = [method for method in methods if (rows["method"] == method).any()]
         both = pd.concat([whole, rows], ignore_index=True)
-        figure = mask_figures.mask_figure(both, present, contents.class_names, METRIC)
+        figures = for_screens(mask_figures.mask_figure, both, present, contents.class_names, METRIC)
         area = min(rows["area_percent"].unique(), key=lambda percent: (abs(percent - AREA_IN_TEXT), percent))
         described["again" if again else "trained"] = {
-            "figure": gallery.add("masks_retrained" if again else "masks", figure),
+            "figure": gallery.add("masks_retrained" if again else "masks", **figures),
             "area": area,
             "rows": [found for method in present if (found := _row(rows, method, area)) is not None],
         }

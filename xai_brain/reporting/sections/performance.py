@@ -6,7 +6,9 @@ from typing import Any
 
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.figures.style import for_screens
 from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.wording import fixed
 
 POSITION, TITLE = 20, "Prediction"
 
@@ -27,7 +29,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     area = task.score_titles.get(contents.auroc)
     area = area if area in rows else None
     result: dict[str, Any] = {"rows": rows, "auroc_title": area, "figures": None}
-    result["n_folds"] = contents.setting("folds.n_folds")
+    result["networks"] = contents.count_networks()
     if predictions is not None:
         result["n"] = predictions["participant_id"].nunique()
         result["n_networks"] = contents.n_networks
@@ -37,13 +39,10 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     if predictions is not None and len(names) > 1 and predictions["target"].nunique() > 1:
         pooled = rows.get(task.score_titles["auroc_pooled"])
         title = task.score_titles["auroc_pooled"]
-        label = f"{title}: {pooled.value:.3f}" if pooled else title
-        drawn = (
-            figures.performance_figure(predictions, names, label),
-            figures.probability_figure(predictions, names),
-        )
-        kinds = "performance", "probabilities"
-        result["figures"] = [gallery.add(kind, fig) for kind, fig in zip(kinds, drawn, strict=True)]
+        label = f"{title}: {fixed(pooled.value)}" if pooled else title
+        result["figures"] = [
+            gallery.add("performance", **for_screens(figures.performance_figure, predictions, names, label)),
+            gallery.add("probabilities", **for_screens(figures.probability_figure, predictions, names)),
+        ]
         result["n_predictions"] = len(predictions)
-        result["n_folds"] = predictions["fold"].nunique() if "fold" in predictions else result["n_folds"]
     return result

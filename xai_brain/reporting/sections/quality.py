@@ -16,6 +16,7 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import mosaic
 from xai_brain.reporting.figures.slices import world_bounds
 from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.wording import fixed
 
 POSITION, TITLE = 15, "Quality control"
 MOST = 200  # images in the mosaic; 200 take about 1 MB
@@ -77,7 +78,7 @@ def _limit(correlations: pd.Series) -> float:
 
 
 def _caption(row: dict[str, Any]) -> str:
-    return f"{row['name']}  {row['correlation']:.3f}" if "correlation" in row else str(row["name"])
+    return f"{row['name']}  {fixed(row['correlation'])}" if "correlation" in row else str(row["name"])
 
 
 def _tiles(drawn: pd.DataFrame, template: nib.Nifti1Image | None) -> list[np.ndarray]:

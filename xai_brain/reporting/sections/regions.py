@@ -10,7 +10,7 @@ from xai_brain.io.nifti import is_mni152, load_img
 from xai_brain.reporting.brain_size import confounds_in_words
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import regions as region_figures
-from xai_brain.reporting.figures.style import class_colours
+from xai_brain.reporting.figures.style import class_colours, for_screens
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.wording import fixed, listed
 from xai_brain.runs.directory import read_json, sidecar
@@ -38,7 +38,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "k": int(top["rank"].max()),
         "n": top.groupby("class")["n"].max().to_dict(),
         "names": names,
-        "figure": gallery.add("regions_top", region_figures.top_regions_figure(top, methods, colours)),
+        "figure": gallery.add(
+            "regions_top", **for_screens(region_figures.top_regions_figure, top, methods, colours)
+        ),
         "repeated": _repeated(top, methods, names),
         "comparisons": _comparisons(contents, gallery, methods),
     }
@@ -107,8 +109,8 @@ def _glass_brains(
     loaded = {method: load_img(path) for method, path in paths.items()}
     found = {m: shown.loc[shown["q"] <= Q, "difference"].tolist() for m, shown in rows.items()}
     shown = {m: table["difference"].tolist() for m, table in rows.items()}
-    fig = region_figures.glass_brain_figure(loaded, shown, found)
-    return gallery.add(f"regions_{comparison}", fig, raster=True), atlas
+    figures = for_screens(region_figures.glass_brain_figure, loaded, shown, found)
+    return gallery.add(f"regions_{comparison}", raster=True, **figures), atlas
 
 
 def _confounds(contents: ReportContents, rows: pd.DataFrame) -> list[str]:

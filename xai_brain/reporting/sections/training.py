@@ -6,6 +6,7 @@ from typing import Any
 
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import scores as figures
+from xai_brain.reporting.figures.style import for_screens
 from xai_brain.reporting.gallery import Gallery
 
 POSITION, TITLE = 30, "Training curves"
@@ -16,6 +17,8 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     if curves is None or not {"train/loss", "val/loss", "val/auroc"} & set(curves["metric"]):
         return None
     return {
-        "figure": gallery.add("training", figures.training_figure(curves, max(len(contents.class_names), 2))),
+        "figure": gallery.add(
+            "training", **for_screens(figures.training_figure, curves, max(len(contents.class_names), 2))
+        ),
         "n": curves["run"].nunique(),
     }

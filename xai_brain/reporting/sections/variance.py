@@ -12,7 +12,7 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures import slices
-from xai_brain.reporting.figures.style import method_styles
+from xai_brain.reporting.figures.style import for_screens, method_styles
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import number
 from xai_brain.statistics.colour_scale import ColourScale
@@ -44,10 +44,10 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     }  # fmt: skip
     known = [method for method in methods if number(rows[method]["subject"]["share"]) is not None]
     first = rows[known[0]] if known else None
-    chart = comparison_figures.interval_figure(panels, method_styles(contents.methods))
-    for ax in chart.axes:
+    charts = for_screens(comparison_figures.interval_figure, panels, method_styles(contents.methods))
+    for ax in (ax for chart in charts.values() for ax in chart.axes):
         ax.set_xlim(-0.03, 1.03)  # shares of one whole
-    shown = gallery.add("variance", chart) if known else None
+    shown = gallery.add("variance", **charts) if known else None
     return {
         "rows": rows,
         "columns": COMPONENTS,

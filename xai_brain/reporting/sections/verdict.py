@@ -6,6 +6,7 @@ from typing import Any
 
 from xai_brain.reporting.brain_size import has_own_classes
 from xai_brain.reporting.contents import ReportContents
+from xai_brain.reporting.differences import differences_of
 from xai_brain.reporting.figures import verdict as verdict_figures
 from xai_brain.reporting.figures.style import SOFT, method_styles
 from xai_brain.reporting.gallery import Gallery
@@ -29,7 +30,13 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
         first = dict(list(panels.items())[:2])
         narrow = verdict_figures.verdict_figure(first, styles, dots, narrow=True)
         figure = gallery.add("verdict", wide, narrow=narrow)
-    return {"verdict": verdict, "figure": figure, "shown": SHOWN, "own_classes": has_own_classes(contents)}
+    return {
+        "verdict": verdict,
+        "differences": differences_of(contents),
+        "figure": figure,
+        "shown": SHOWN,
+        "own_classes": has_own_classes(contents),
+    }
 
 
 def _panels(

@@ -41,8 +41,8 @@ def _kan2020(settings: dict[str, Any], shape: Sequence[int] | None, n_classes: i
         size = [(n - 2) // 2 for n in size]
     n = convolutions(channels) + linear(channels[-1] * prod(size), n_classes)
     return (
-        f"{len(channels)} blocks of a 3×3×3 convolution ({_filters(channels)}), batch normalisation, ReLU "
-        f"and 2×2×2 maximum pooling, then dropout ({settings.get('dropout', 0.5):g}) and a linear layer"
+        f"{len(channels)} blocks of a 3×3×3 convolution with {_filters(channels)}, batch normalisation, ReLU "
+        f"and 2×2×2 maximum pooling, then dropout of {settings.get('dropout', 0.5):g} and a linear layer"
     ), n if shape else None
 
 
@@ -50,9 +50,9 @@ def _sfcn(settings: dict[str, Any], shape: Sequence[int] | None, n_classes: int)
     *pooled, last = settings.get("channels", (32, 64, 128, 256, 256, 64))
     n = convolutions(pooled) + pooled[-1] * last + 3 * last + linear(last, n_classes)
     return (
-        f"{len(pooled)} blocks of a 3×3×3 convolution ({_filters(pooled)}), batch normalisation, 2×2×2 "
-        f"maximum pooling and ReLU, a 1×1×1 convolution ({last} filters) with batch normalisation and ReLU, "
-        f"the mean over space, dropout ({settings.get('dropout', 0.5):g}) and a linear layer"
+        f"{len(pooled)} blocks of a 3×3×3 convolution with {_filters(pooled)}, batch normalisation, "
+        f"2×2×2 maximum pooling and ReLU, a 1×1×1 convolution with {last} filters, batch normalisation and "
+        f"ReLU, the mean over space, dropout of {settings.get('dropout', 0.5):g} and a linear layer"
     ), n
 
 
@@ -60,8 +60,8 @@ def _shallow(settings: dict[str, Any], shape: Sequence[int] | None, n_classes: i
     channels = int(settings.get("channels", 16))
     n = convolutions([channels]) + linear(channels * prod(n // 4 for n in shape or ()), n_classes)
     return (
-        f"means of 2×2×2 voxels, a 3×3×3 convolution ({channels} filters), batch normalisation, ReLU, means "
-        f"of 2×2×2 voxels, dropout ({settings.get('dropout', 0.5):g}) and a linear layer"
+        f"means of 2×2×2 voxels, a 3×3×3 convolution with {channels} filters, batch normalisation, ReLU, "
+        f"means of 2×2×2 voxels, dropout of {settings.get('dropout', 0.5):g} and a linear layer"
     ), n if shape else None
 
 
@@ -69,7 +69,7 @@ def _resnet(settings: dict[str, Any], shape: Sequence[int] | None, n_classes: in
     layers, planes = settings.get("layers", ()), settings.get("block_inplanes", ())
     blocks = listed(map(str, layers))
     return (
-        f"{blocks} residual blocks ({settings.get('block', 'basic')}) with {_filters(planes)}, in the "
+        f"{blocks} {settings.get('block', 'basic')} residual blocks with {_filters(planes)}, in the "
         "implementation of MONAI"
     ), None
 
@@ -82,8 +82,8 @@ ARCHITECTURES: dict[str, tuple[str, Callable[[dict[str, Any], Sequence[int] | No
     "Kan2020": ("of Kan 2020", _kan2020),
     "SFCN": ("SFCN of Peng 2021", _sfcn),
     "ShallowNet": ("with one convolution", _shallow),
-    "ResNet": ("ResNet (He 2016)", _resnet),
-    "DenseNet121": ("DenseNet-121 (Huang 2017)", _densenet),
+    "ResNet": ("ResNet of He 2016", _resnet),
+    "DenseNet121": ("DenseNet-121 of Huang 2017", _densenet),
 }
 
 

@@ -32,8 +32,8 @@ def localisation(contents: ReportContents) -> str:
     card = contents.evaluation("report_card")
     if card is not None:
         used = [metric for metric in METRICS.values() if (card["metric"] == metric.name).any()]
-        meanings = "; ".join(f"{metric.title.lower()} ({metric.description})" for metric in used)
-        text.append(f"Metrics of the report card: {meanings}.")
+        meanings = "; ".join(f"{metric.title}: {metric.description}" for metric in used)
+        text.append(f"The report card contains the following metrics. {meanings}.")
     return " ".join(text)
 
 
@@ -77,7 +77,8 @@ def group_test(contents: ReportContents) -> str:
         f"sessions{_smoothing(settings.get('fwhm_mm') or 0, settings.get('scaling', 'none'))}. Two-sided p "
         f"values of the t statistic were obtained from {int(first['n_perm'])} permutations of the residuals "
         "of the model without the class (Freedman & Lane 1983; Winkler 2014) and corrected for all voxels "
-        f"by the distribution of the maximum of |t| (family-wise error rate {first['alpha']:g}). Voxels "
+        f"by the distribution of the maximum of |t| (family-wise error rate {first['alpha']:g})"
+        f"{_not_corrected(len(compared), rows['comparison'].nunique())}. Voxels "
         f"were tested that lie in the brains of at least {100 * BRAIN_SHARE:g} % of the participants "
         f"({int(first['n_voxels'])} voxels)."
     ]
@@ -110,7 +111,9 @@ def region_test(contents: ReportContents) -> str:
             f"a linear model with {_confounds(contents, tested)}; two-sided p values come from "
             f"{contents.setting('evaluation.n_perm', 10_000)} permutations of residuals within folds "
             "(Freedman & Lane 1983; Winkler 2014), q values control the false discovery rate over the "
-            "regions of one method (Benjamini & Hochberg 1995), and intervals were bootstrapped over "
+            "regions of one method (Benjamini & Hochberg 1995)"
+            f"{_not_corrected(tested['method'].nunique(), tested.groupby(['class_a', 'class_b']).ngroups)}, "
+            "and intervals were bootstrapped over "
             "participants within classes and folds."
         )
     return " ".join(text)
@@ -125,7 +128,7 @@ def other_analyses(contents: ReportContents) -> str:
             "Networks were tested on images that contain only, or lack, the strongest voxels of the mean "
             f"maps of training participants ({listed(f'{area:g}' for area in areas)} % of the brain), and "
             "on images with random masks of the same size and smoothness"
-            + (" ; networks were also retrained on masked images (Hooker 2019)." if
+            + ("; networks were also retrained on masked images (Hooker 2019)." if
                contents.setting("evaluation.masks.retrain") else " (Hooker 2019).")
         )  # fmt: skip
     if contents.evaluation("variance") is not None:
@@ -164,7 +167,14 @@ def _confounds_of_images(contents: ReportContents, rows: pd.DataFrame) -> str:
     own, others = (
         _confounds(contents, rows[(rows["method"] == IMAGE) == images]) for images in (True, False)
     )
-    return f" ({own} for the images)" if own != others and (rows["method"] == IMAGE).any() else ""
+    return f", for the images {own}," if own != others and (rows["method"] == IMAGE).any() else ""
+
+
+def _not_corrected(n_methods: int, n_pairs: int) -> str:
+    """That several methods or pairs of classes were tested, which the thresholds do not consider."""
+    others = [f"the {n_methods} methods"] * (n_methods > 1)
+    others += [f"the {n_pairs} pairs of classes"] * (n_pairs > 1)
+    return f", without correction over {listed(others)}" if others else ""
 
 
 def _smoothing(fwhm_mm: float, scaling: str) -> str:

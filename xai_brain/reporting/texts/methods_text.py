@@ -25,7 +25,7 @@ from xai_brain.reporting.texts.study_design import (
     standardisation,
 )
 from xai_brain.reporting.verdict import verdict_of
-from xai_brain.reporting.wording import listed, with_interval
+from xai_brain.reporting.wording import fixed, interval, listed, with_interval
 
 SCHEDULES = {
     "one_cycle": "a one-cycle schedule of the learning rate",
@@ -110,10 +110,8 @@ def _age(table: pd.DataFrame) -> str:
     if len(ages) < 2:
         return ""
     known = f" (known for {len(ages)})" if len(ages) < len(table) else ""
-    return (
-        f"Their age was {ages.mean():.1f} ± {ages.std():.1f} years (mean ± SD, range {ages.min():.1f} to "
-        f"{ages.max():.1f}){known}."
-    )
+    spread = f"{fixed(ages.mean(), 1)} ± {fixed(ages.std(), 1)} years"
+    return f"Their age was {spread} (mean ± SD, range {interval(ages.min(), ages.max(), 1)}){known}."
 
 
 def network(contents: ReportContents) -> str:

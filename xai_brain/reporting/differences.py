@@ -1,0 +1,147 @@
+"""Significant differences between the classes, in words: clusters of voxels and regions of every method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pandas as pd
+
+from xai_brain.reporting.contents import ReportContents
+from xai_brain.reporting.wording import fixed, listed
+from xai_brain.runs.contents import IMAGE
+
+Q = 0.05  # false discovery rate of the regions
+SHOWN = 3  # places of a method that are named on the first screen
+IMAGES = "the prepared images"
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What the tests of the maps of two classes have found.
+
+    Parameters
+    ----------
+    methods : tuple of str
+        Methods whose maps were tested.
+    found : tuple of str
+        Those with a significant cluster or region.
+    sentences : tuple of str
+        One for each pair of classes and analysis, which names the places.
+    n_comparisons : int
+        Pairs of classes.
+    """
+
+    methods: tuple[str, ...]
+    found: tuple[str, ...]
+    sentences: tuple[str, ...]
+    n_comparisons: int
+
+    @property
+    def answer(self) -> str:
+        """How many methods have a significant cluster or region."""
+        if not self.found:
+            return "No evidence"
+        n = len(self.methods)
+        return f"In {len(self.found)} of {n} methods" if n > 1 else "Yes"
+
+    @property
+    def correction(self) -> str:
+        """What the thresholds are not corrected for; empty for a single test."""
+        n, pairs = len(self.methods), self.n_comparisons
+        others = [f"the {n} methods"] * (n > 1) + [f"the {pairs} pairs of classes"] * (pairs > 1)
+        if not others:
+            return ""
+        within = "each method" if pairs == 1 else "each method and pair of classes"
+        return f"Thresholds are corrected within {within}, not over {listed(others)}"
+
+
+@lru_cache(maxsize=1)
+def differences_of(contents: ReportContents) -> Differences | None:
+    """Significant clusters and regions of all methods; None if no maps of two classes were compared."""
+    voxels, regions = _clusters(contents), _regions(contents)
+    table = pd.DataFrame([*voxels, *regions], columns=["analysis", "comparison", "method", "places", "n"])
+    maps = table[table["method"] != IMAGE]
+    if maps.empty:
+        return None
+    sentences = [
+        _sentence(str(analysis), str(comparison), rows)
+        for (analysis, comparison), rows in table.groupby(["analysis", "comparison"], sort=False)
+    ]
+    return Differences(
+        tuple(dict.fromkeys(maps["method"])),
+        tuple(dict.fromkeys(maps.loc[maps["n"] > 0, "method"])),
+        tuple(sentences),
+        maps["comparison"].nunique(),
+    )
+
+
+def _sentence(analysis: str, comparison: str, rows: pd.DataFrame) -> str:
+    """Places of each method, and the methods without any."""
+    parts = [
+        f"{IMAGES if row.method == IMAGE else row.method}: {row.places}"
+        for row in rows.itertuples()
+        if row.n > 0  # type: ignore[operator]
+    ]
+    none = [IMAGES if name == IMAGE else str(name) for name in rows.loc[rows["n"] == 0, "method"]]
+    if none:
+        parts.append(f"none in {listed(none)}" if parts else f"none ({listed(none)})")
+    return f"{analysis}, {comparison.replace('-minus-', ' minus ')}: {'; '.join(parts)}."
+
+
+def _clusters(contents: ReportContents) -> list[tuple[str, str, str, str, int]]:
+    tests, clusters = contents.evaluation("group_tests"), contents.evaluation("group_clusters")
+    if tests is None:
+        return []
+    tests = tests[tests["reason"].isna()]
+    found = []
+    for row in tests.to_dict("records"):
+        own = pd.DataFrame() if clusters is None else clusters
+        if len(own):
+            own = own[(own["method"] == row["method"]) & (own["comparison"] == row["comparison"])]
+        places = named_places(own)
+        title = f"Clusters (family-wise p ≤ {row['alpha']:g})"
+        found.append((title, str(row["comparison"]), str(row["method"]), places, len(own)))
+    return found
+
+
+def _regions(contents: ReportContents) -> list[tuple[str, str, str, str, int]]:
+    table = contents.evaluation("region_groups")
+    if table is None:
+        return []
+    table = table[table["common_output"].eq(True) & (table["measure"] == "mean")].astype(
+        {"class_a": str, "class_b": str}
+    )
+    found = []
+    for (a, b, method), rows in table.groupby(["class_a", "class_b", "method"], sort=False):
+        own = rows[rows["q"] <= Q].sort_values(["p", "index"])
+        places = _first(own["region"])
+        found.append((f"Regions, mean value (q ≤ {Q:g})", f"{b}-minus-{a}", str(method), places, len(own)))
+    return found
+
+
+def named_places(clusters: pd.DataFrame, most: int = SHOWN) -> str:
+    """Regions of the peaks of clusters, each once, the largest |t| first; coordinates without an atlas.
+
+    Parameters
+    ----------
+    clusters : pandas.DataFrame
+        Rows of group_clusters.tsv of one test.
+    most : int, default 3
+        Places that are named; the others are counted.
+    """
+    if clusters.empty:
+        return ""
+    rows = clusters.sort_values("peak_t", key=abs, ascending=False, kind="stable")
+    regions = rows["region"] if "region" in rows else pd.Series(index=rows.index, dtype=object)
+    points = [
+        "({}) mm".format(", ".join(fixed(mm, 0) for mm in point))
+        for point in rows[["x_mm", "y_mm", "z_mm"]].to_numpy(float)
+    ]
+    return _first(regions.where(regions.notna(), pd.Series(points, rows.index)), most)
+
+
+def _first(names: Iterable[object], most: int = SHOWN) -> str:
+    every = list(dict.fromkeys(map(str, names)))
+    return listed([*every[:most], *([f"{len(every) - most} more"] if len(every) > most else [])])
