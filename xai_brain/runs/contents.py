@@ -13,7 +13,7 @@ import yaml
 
 from xai_brain.io.nifti import parse_entities
 from xai_brain.io.text_tables import read_text
-from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv, sidecar
+from xai_brain.runs.directory import CHANNEL, RunDirectory, first_repeat, read_json, read_tsv, sidecar
 
 TRUTH = "truth"  # in place of a method in names of group maps: the mean of planted effects
 IMAGE = "image"  # in place of a method: the prepared images, compared between classes like maps
@@ -99,8 +99,19 @@ class RunContents:
             first = self.explained.iloc[0]
             path = self.run.attribution(first["participant_id"], first["session_id"], "any", first["seed"])
             others = {parse_entities(each).get("desc", "") for each in path.parent.glob("*_attribution.nii*")}
-            found += sorted(others - {*found, ""})
+            found += sorted(name for name in others - {*found, ""} if CHANNEL not in name)
         return found
+
+    @cached_property
+    def channels(self) -> list[str]:
+        """Names of the channels of the inputs; empty for inputs with one channel."""
+        maps = (path for _, row in self.explained.iterrows() for path in self._maps_of_row(row).values())
+        first = next((path for path in maps if sidecar(path).exists()), None)
+        names = (read_json(sidecar(first)).get("Channels") or []) if first is not None else []
+        return [str(name) for name in names] if len(names) > 1 else []
+
+    def _maps_of_row(self, row: pd.Series) -> dict[str, Path]:
+        return self.maps_of(row["participant_id"], row["session_id"], row["seed"])
 
     def maps_of(self, participant_id: str, session_id: str, seed: int) -> dict[str, Path]:
         """Map files of one image and network, by method."""

@@ -145,6 +145,12 @@ class RunDirectory:
         name = bids_name(participant_id, session_id, space=self.space, **entities, suffix=suffix)
         return self.path / "images" / f"{name}.nii.gz"
 
+    def channel_image(self, participant_id: str, session_id: str | None, channel: str) -> Path:
+        """Image of a channel after the first, of inputs with several channels; uint8, as `image`."""
+        desc = of_channel("prepared", channel)
+        name = bids_name(participant_id, session_id, space=self.space, desc=desc, suffix="image")
+        return self.path / "images" / f"{name}.nii.gz"
+
     def alignment(self, participant_id: str, session_id: str | None) -> Path:
         """Matrix from MNI152 mm to the mm of the original image, for aligned images."""
         name = bids_name(participant_id, session_id, suffix="xfm", **{"from": "MNI152", "to": "T1w"})
@@ -182,6 +188,17 @@ def _seeds_of(settings: str) -> list[int]:
         return [0]
     seeds = content.get("seeds") if isinstance(content, dict) else None
     return [int(seed) for seed in seeds] if seeds else [0]
+
+
+def of_channel(name: str, channel: str) -> str:
+    """Name (``desc``) of the map of one channel, beside that of the sum over channels.
+
+    Examples
+    --------
+    >>> of_channel("Saliency", "FLAIR")
+    'Saliency+FLAIR'
+    """
+    return f"{name}{CHANNEL}{channel}"
 
 
 def sidecar(path: Path) -> Path:

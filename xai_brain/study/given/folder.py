@@ -78,21 +78,24 @@ class GivenRun:
         """
         own = len(maps) > 1 and (per_channel or any(not torch.equal(part, maps[0]) for part in maps))
         named = {label: maps.sum(0) if own else maps[0]}
+        channels = {label: self.channel_names}
         if own:
-            about = {**about, "ValueMeaning": f"sum over channels; of each: {about['ValueMeaning']}"}
-            named |= {f"{label}+{name}": part for name, part in zip(self.channel_names, maps, strict=True)}
+            for channel, part in zip(self.channel_names, maps, strict=True):
+                named[of_channel(label, channel)] = part
+                channels[of_channel(label, channel)] = [channel]
         for name, values in named.items():
             ids = (ready.given.participant_id, ready.given.session_id)
             path = self.run.attribution(*ids, name, 0)
             on_own_grid = ready.to_own_grid(values.numpy()).astype(np.float32)
             save_img(on_own_grid, ready.shown.affine, path, space=self.space)
-            channels = self.channel_names if name == label else [name.partition("+")[2]]
+            is_sum = {"ValueMeaning": f"sum over channels; of each: {about['ValueMeaning']}"}
             record = {
                 **about,
+                **(is_sum if own and name == label else {}),
                 "ParticipantId": ready.given.participant_id,
                 "MapSHA256": file_hash(path),
                 "InputSHA256": ready.given.source_hash(),
-                "Channels": channels,
+                "Channels": channels[name],
                 "Empty": not on_own_grid.any(),
                 "Versions": versions(),
             }

@@ -24,7 +24,8 @@ def path_of_channel(path: Path, method: str, channel: str) -> Path:
     ConfigError
         The method has one map for all channels.
     """
-    own = path.with_name(path.name.replace(f"_desc-{method}_", f"_desc-{method}+{channel}_"))
+    name = of_channel(method, channel)
+    own = path.with_name(path.name.replace(f"_desc-{method}_", f"_desc-{name}_"))
     if not own.exists():
         raise ConfigError(f"{method}: has one map for all channels, and none of {channel}")
     return own
