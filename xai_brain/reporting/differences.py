@@ -82,7 +82,7 @@ def _sentence(analysis: str, comparison: str, rows: pd.DataFrame) -> str:
     parts = [
         f"{IMAGES if row.method == IMAGE else row.method}: {row.places}"
         for row in rows.itertuples()
-        if row.n > 0  # type: ignore[operator]
+        if row.n > 0
     ]
     none = [IMAGES if name == IMAGE else str(name) for name in rows.loc[rows["n"] == 0, "method"]]
     if none:

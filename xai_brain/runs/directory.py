@@ -26,6 +26,7 @@ from xai_brain.parallel.progress import log_debug
 from xai_brain.runs.seeds import checkpoint_name, seed_folder
 
 SPACE = "MNI152"  # of all prepared images
+CHANNEL = "+"  # between the name of a method and that of a channel
 TEXTS = (  # columns of labels of classes and names; those of identifiers end with _id
     *("label", "predicted", "class", "class_a", "class_b", "explains", "site"),
     *("mask", "name", "region"),

@@ -14,10 +14,10 @@ import pandas as pd
 import yaml
 
 from xai_brain.runs.contents import IMAGE, RunContents
-from xai_brain.runs.directory import RunDirectory, read_json, sidecar
+from xai_brain.runs.directory import RunDirectory, of_channel, read_json, sidecar
 from xai_brain.task.build import task_of_table
 from xai_brain.task.protocol import Task
-from xai_brain.viewer.meaning import explained_text, explained_text_of_group
+from xai_brain.viewer.meaning import channel_text, explained_text, explained_text_of_group
 
 Image = str | Path | nib.Nifti1Image
 N_BEHIND_GROUP = 8  # number of prepared images whose mean is the background of a group map
@@ -75,7 +75,9 @@ class GivenImages:
     def methods(self) -> list[str]:
         return list(self.images.maps)
 
-    def images_of(self, entry: Entry) -> Images:
+    channels: list[str] = field(default_factory=list)
+
+    def images_of(self, entry: Entry, channel: str = "") -> Images:
         return self.images
 
 
@@ -120,7 +122,16 @@ class RunCatalogue(RunContents):
         of_groups = {method for maps in self.group.values() for method in maps}
         return [*super().methods, *sorted(of_groups - set(super().methods))]
 
-    def images_of(self, entry: Entry) -> Images:
+    def images_of(self, entry: Entry, channel: str = "") -> Images:
+        """Images of an entry.
+
+        Parameters
+        ----------
+        entry : Entry
+        channel : str, default ""
+            One of `channels`: its image and its maps. Default: the image of the first channel
+            and the sums over the channels.
+        """
         if entry.group:
             behind = self.prepared_images(N_BEHIND_GROUP)
             explained = explained_text_of_group(entry.name, str(self.setting("explain.target", "predicted")))
@@ -133,20 +144,31 @@ class RunCatalogue(RunContents):
             )
         session = entry.session_id or None
         truth = self.run.image(entry.name, session, "mask")
-        maps = {method: self._map(entry, method) for method in self.methods}
+        maps = {method: self._map(entry, method, channel) for method in self.methods}
         sidecars = {method: about for method, path in maps.items() if (about := _sidecar_of(path))}
         return Images(
-            entry.text,
-            [self.run.image(entry.name, session)],
+            f"{entry.text} · {channel}" if channel else entry.text,
+            [self._image(entry, channel)],
             maps,
             truth if truth.exists() else None,
-            explained=explained_text(sidecars),
+            explained=" ".join(filter(None, (explained_text(sidecars), channel_text(sidecars, channel)))),
             sidecars=sidecars,
         )
 
-    def _map(self, entry: Entry, method: str) -> Path:
+    def _map(self, entry: Entry, method: str, channel: str) -> Path:
+        """The map of a channel, if the method has one for each; otherwise the one for all."""
         session = entry.session_id or None
-        return self.run.attribution(entry.name, session, method, entry.seed)
+        paths = [self.run.attribution(entry.name, session, method, entry.seed)]
+        if channel:
+            own = of_channel(method, channel)
+            paths.insert(0, self.run.attribution(entry.name, session, own, entry.seed))
+        return next((path for path in paths if path.exists()), paths[-1])
+
+    def _image(self, entry: Entry, channel: str) -> Path:
+        """The image of a channel, that of the first if it was not written."""
+        session = entry.session_id or None
+        first, own = self.run.image(entry.name, session), self.run.channel_image(entry.name, session, channel)
+        return own if channel in self.channels[1:] and own.exists() else first
 
     # -- entries -------------------------------------------------------------------------------
     def _participants(self) -> list[Entry]:

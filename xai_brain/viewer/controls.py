@@ -13,6 +13,7 @@ from xai_brain.viewer.catalogue import Entry
 ANY = "any"
 MAX_PANELS = 4
 SCALES = ("this subject", "common")
+ALL_CHANNELS = "all"
 CHECKS = {"truth": "truth", "atlas": "atlas", "inside": "only in the brain", "smooth": "smooth"}
 CHOICES = {
     "threshold_kind": (KINDS, "Threshold by"),
@@ -122,6 +123,18 @@ class EntryChooser(widgets.Box):
     def _picked(self, change: dict) -> None:
         if change["new"] is not None:
             self._chosen(self._all[change["new"]])
+
+
+def channel_choice(channels: Sequence[str], changed: Callable[[str], None]) -> widgets.Dropdown:
+    """Choice of a channel of the inputs, or of the sums over them (empty); hidden for one channel."""
+    control = widgets.Dropdown(
+        options=[(ALL_CHANNELS, ""), *((name, name) for name in channels)],
+        description="Channel",
+        style={"description_width": "auto"},
+        layout=widgets.Layout(width="auto", display="" if channels else "none"),
+    )
+    control.observe(lambda change: changed(change["new"]), "value")
+    return control
 
 
 def method_buttons(methods: Sequence[str], changed: Callable[[list[str]], None]) -> widgets.Box:

@@ -84,13 +84,13 @@ def load_scene(
     )
 
 
-def common_limits(catalogue: RunCatalogue) -> dict[str, float]:
-    """Median over some participants of the limit of the colour scale, by method."""
+def common_limits(catalogue: RunCatalogue, channel: str = "") -> dict[str, float]:
+    """Median over some participants of the limit of the colour scale, by method; of one channel or of all."""
     subjects = [entry for entry in catalogue.entries if not entry.group]
     step = max(len(subjects) // N_FOR_COMMON, 1)
     found: dict[str, list[float]] = {}
     for entry in subjects[::step][:N_FOR_COMMON]:
-        scene = load_scene(catalogue.images_of(entry))
+        scene = load_scene(catalogue.images_of(entry, channel))
         for layer in scene.layers.values() if isinstance(scene, Scene) else ():
             found.setdefault(layer.name, []).append(layer.limit)
     return {name: float(np.median(limits)) for name, limits in found.items()}

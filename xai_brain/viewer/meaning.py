@@ -42,6 +42,32 @@ def explained_text(sidecars: Mapping[str, Mapping[str, Any]]) -> str:
     return f"The maps explain the {what} {next(iter(targets))}{why}."
 
 
+def channel_text(sidecars: Mapping[str, Mapping[str, Any]], channel: str) -> str:
+    """Which channels of the inputs the shown maps belong to; empty for inputs with one channel.
+
+    Parameters
+    ----------
+    sidecars : mapping of method to the content of the sidecar of the shown map
+    channel : str
+        The selected channel; empty for the sums.
+
+    Examples
+    --------
+    >>> channel_text({"Saliency": {"Channels": ["FLAIR"]}, "GradCAM": {"Channels": ["T1", "FLAIR"]}}, "FLAIR")
+    'Channel FLAIR; one map for all channels: GradCAM.'
+    >>> channel_text({"Saliency": {"Channels": ["T1", "FLAIR"]}}, "")
+    'Maps of all channels (T1, FLAIR), on the image of T1.'
+    """
+    names = {name: list(each.get("Channels") or []) for name, each in sidecars.items()}
+    if not channel:
+        several = next((every for every in names.values() if len(every) > 1), [])
+        return (
+            f"Maps of all channels ({', '.join(several)}), on the image of {several[0]}." if several else ""
+        )
+    common = [name for name, every in names.items() if len(every) > 1]
+    return f"Channel {channel}{f'; one map for all channels: {named(common)}' if common else ''}."
+
+
 def explained_text_of_group(name: str, target: str) -> str:
     """The output that the maps behind a group map explain, and the sign of a difference of two classes.
 

@@ -15,7 +15,13 @@ from xai_brain.io.orientation import validate_orientation
 from xai_brain.runs.directory import RunDirectory
 from xai_brain.viewer.canvas import DIALS, SliceCanvas
 from xai_brain.viewer.catalogue import Entry, GivenImages, Image, Images, RunCatalogue
-from xai_brain.viewer.controls import MAX_PANELS, EntryChooser, display_controls, method_buttons
+from xai_brain.viewer.controls import (
+    MAX_PANELS,
+    EntryChooser,
+    channel_choice,
+    display_controls,
+    method_buttons,
+)
 from xai_brain.viewer.last_view import LastView
 from xai_brain.viewer.loading import common_limits, load_scene
 from xai_brain.viewer.page import page_of
@@ -61,7 +67,7 @@ class SliceViewer(widgets.VBox):
             self._labels_img, self._lut, messages = regions_of_run(*atlas)
         self._messages = [*self._catalogue.messages, *messages]
         self._methods = list(self._catalogue.methods[:MAX_PANELS])
-        self._common: dict[str, float] | None = None
+        self._common: dict[str, dict[str, float]] = {}  # limits of each channel
         self._scene: Scene | None = None
         self._view: dict[str, Any] = {}  # as the browser reported it: position, zoom, settings
         self._last_view = LastView()
@@ -71,7 +77,8 @@ class SliceViewer(widgets.VBox):
         self.controls["scale"].observe(lambda change: self._send_limits(), "value")
         self.chooser = EntryChooser(self._catalogue.entries, self._show)
         self.methods = method_buttons(self._catalogue.methods, self._choose_methods)
-        super().__init__([self.chooser, self.methods, display, self.canvas])
+        self.channel = channel_choice(self._catalogue.channels, lambda name: self._show(self._entry))
+        super().__init__([self.chooser, self.methods, self.channel, display, self.canvas])
         if self._catalogue.entries:
             self._show(self._catalogue.entries[0])
 
@@ -153,7 +160,9 @@ class SliceViewer(widgets.VBox):
 
     # -- inside --------------------------------------------------------------------------------
     def _show(self, entry: Entry) -> None:
-        loaded = load_scene(self._catalogue.images_of(entry), self._labels_img, self._lut)
+        self._entry = entry
+        images = self._catalogue.images_of(entry, self.channel.value)
+        loaded = load_scene(images, self._labels_img, self._lut)
         self._scene = loaded if isinstance(loaded, Scene) else None
         self._problems = loaded.messages if isinstance(loaded, Scene) else loaded
         for name, useful in self._useful().items():  # controls only for what can be shown
@@ -211,9 +220,10 @@ class SliceViewer(widgets.VBox):
             return dict.fromkeys(
                 self._scene.layers, max((m.limit for m in self._scene.layers.values()), default=0.0)
             )
-        if self._common is None:
-            self._common = common_limits(self._catalogue)
-        return self._common
+        channel = self.channel.value
+        if channel not in self._common:
+            self._common[channel] = common_limits(self._catalogue, channel)
+        return self._common[channel]
 
     def _send_limits(self) -> None:
         if self._scene is not None:

@@ -131,7 +131,7 @@ def glass_brain_figure(
         bar.set_ticks([-limit, 0, limit], labels=[_number(tick) for tick in (-limit, 0, limit)])
         bar.ax.tick_params(labelsize=SMALLEST, length=0)
         bar.outline.set_visible(False)
-        at = {"rotation": 90, "ha": "center", "va": "center"}
+        at: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "center"}
         fig.text(0.18 / width, bottom + 0.5 * share, **at, **heading(label, tall * n_lines))
     fig.text(0.1 / width, 0.1 / height, note, fontsize=8.5, linespacing=1.2)
     return fig

@@ -152,7 +152,7 @@ def probability_figure(
     target = predictions["target"].to_numpy(int)
     binary = len(class_names) == 2
     shown = values[:, 1] if binary else values[np.arange(len(values)), target]
-    bins = np.linspace(0, 1, 21)
+    bins = np.linspace(0, 1, 21).tolist()
     for index, name in enumerate(class_names):
         colour, some = class_colour(index), shown[target == index]
         if binary:

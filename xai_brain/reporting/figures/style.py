@@ -58,7 +58,7 @@ def style():
     return mpl.style.context(["default", own])
 
 
-def for_screens(draw: Callable[..., Figure], *args: Any, **options: Any) -> dict[str, Figure]:
+def for_screens(draw: Callable[..., Figure], *args: Any, **options: Any) -> dict[str, Any]:
     """A figure for the page and its version for narrow screens, as arguments of `Gallery.add`.
 
     Parameters

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
@@ -16,7 +17,7 @@ from xai_brain.config.saved import settings_text, settings_to_save
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash, write_atomic
 from xai_brain.io.nifti import save_img
-from xai_brain.runs.directory import RunDirectory, sidecar, write_json, write_tsv
+from xai_brain.runs.directory import RunDirectory, of_channel, sidecar, write_json, write_tsv
 from xai_brain.runs.provenance import provenance, versions
 from xai_brain.study.given.images import GivenImage, ReadyImage
 from xai_brain.study.run_images import scale_to_uint8, write_dataset_description
@@ -44,15 +45,20 @@ class GivenRun:
         self.images: list[GivenImage] = []
 
     def write_image(self, ready: ReadyImage) -> None:
-        """Write the image for display, uint8, on the grid of its maps."""
-        data = np.asanyarray(ready.shown.dataobj, np.float32)
+        """Write the image of each channel for display, uint8, on the grid of its maps."""
+        ids = (ready.given.participant_id, ready.given.session_id)
+        for k, img in enumerate(ready.shown):
+            path = self.run.channel_image(*ids, self.channel_names[k]) if k else self.run.image(*ids)
+            self._write_image(img, path)
+
+    def _write_image(self, img: nib.Nifti1Image, path: Path) -> None:
+        data = np.asanyarray(img.dataobj, np.float32)
         data = np.nan_to_num(data, posinf=0, neginf=0)
         background = np.median(np.concatenate([data[[0, -1]].ravel(), data[:, [0, -1]].ravel()]))
         inside = data != background
         if not inside.any():
             inside[:] = True
-        path = self.run.image(ready.given.participant_id, ready.given.session_id)
-        save_img(scale_to_uint8(data, inside), ready.shown.affine, path, space=self.space)
+        save_img(scale_to_uint8(data, inside), img.affine, path, space=self.space)
 
     def write_maps(
         self,
@@ -87,7 +93,7 @@ class GivenRun:
             ids = (ready.given.participant_id, ready.given.session_id)
             path = self.run.attribution(*ids, name, 0)
             on_own_grid = ready.to_own_grid(values.numpy()).astype(np.float32)
-            save_img(on_own_grid, ready.shown.affine, path, space=self.space)
+            save_img(on_own_grid, ready.shown[0].affine, path, space=self.space)
             is_sum = {"ValueMeaning": f"sum over channels; of each: {about['ValueMeaning']}"}
             record = {
                 **about,

@@ -65,7 +65,7 @@ class ReadyImage:
     volume: torch.Tensor  # (C, X, Y, Z) float32
     voxel_size_mm: tuple[float, float, float]
     affine: np.ndarray  # of the volume, (4, 4)
-    shown: nib.Nifti1Image  # the first channel on the grid of the maps
+    shown: tuple[nib.Nifti1Image, ...]  # the channels on the grid of the maps; the first if not all are known
     to_own_grid: Callable[[np.ndarray], np.ndarray]  # of a map (X, Y, Z)
 
 
@@ -208,7 +208,7 @@ def _prepared(given: GivenImage) -> ReadyImage:
     assert given.prepared is not None
     volume, grid = np.load(given.prepared[0]), get_grid(given.prepared[2])
     mask = np.load(given.prepared[1])
-    return _ready(given, [volume], nib.Nifti1Image(np.where(mask, volume, volume.min()), grid.affine), grid)
+    return _ready(given, [volume], [nib.Nifti1Image(np.where(mask, volume, volume.min()), grid.affine)], grid)
 
 
 def _by_settings(
@@ -228,7 +228,7 @@ def _by_settings(
         img = nib.Nifti1Image(values, grid.affine)
         return resample_to_grid(img, own) if matrix is None else in_native(img, matrix, own)
 
-    return _ready(given, [ready.volume], channels[0], grid, back)
+    return _ready(given, [ready.volume], channels, grid, back)
 
 
 def _by_function(
@@ -236,7 +236,7 @@ def _by_function(
 ) -> ReadyImage:
     own = _grid_of(channels[0])
     if function is None:
-        return _ready(given, [np.asanyarray(channel.dataobj) for channel in channels], channels[0], own)
+        return _ready(given, [np.asanyarray(channel.dataobj) for channel in channels], channels, own)
     result = function(channels[0] if len(channels) == 1 else channels)
     parts = list(result) if isinstance(result, list | tuple) else [result]
     if all(isinstance(part, nib.Nifti1Image) for part in parts):
@@ -246,7 +246,7 @@ def _by_function(
         volumes = [np.asanyarray(part.dataobj, np.float32) for part in parts]
         same = same_grid(parts[0], own)
         back = None if same else lambda values: resample_to_grid(nib.Nifti1Image(values, grid.affine), own)
-        return _ready(given, volumes, channels[0], grid, back)
+        return _ready(given, volumes, channels, grid, back)
     array = np.asarray(parts[0] if len(parts) == 1 else np.stack([np.asarray(part) for part in parts]))
     volumes = [array] if array.ndim == 3 else list(array) if array.ndim == 4 else []
     if not volumes or volumes[0].shape != own.shape:
@@ -255,7 +255,7 @@ def _by_function(
             f"{own.shape}: the position of its voxels is unknown; return a NIfTI image with its affine, or "
             "an array (X, Y, Z) or (C, X, Y, Z) on the grid of the image"
         )
-    return _ready(given, volumes, channels[0], own)
+    return _ready(given, volumes, channels, own)
 
 
 def _grid_of(img: nib.Nifti1Image) -> Grid:
@@ -266,7 +266,7 @@ def _grid_of(img: nib.Nifti1Image) -> Grid:
 def _ready(
     given: GivenImage,
     volumes: list[np.ndarray],
-    shown: nib.Nifti1Image,
+    images: Sequence[nib.Nifti1Image],
     grid: Grid,
     back: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> ReadyImage:
@@ -274,6 +274,7 @@ def _ready(
     if not np.isfinite(volume).all():
         raise ImageError(given.path, "its prepared volume holds NaN or infinite values; fill them first")
     x, y, z = grid.spacing_mm.tolist()
+    shown = tuple(images) if len(images) == len(volumes) else (images[0],)
     return ReadyImage(
         given, torch.from_numpy(volume), (x, y, z), grid.affine, shown, back or (lambda values: values)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,7 @@ import pandas as pd
 
 from xai_brain.config.build import valid_choice
 from xai_brain.config.setting import ConfigError
-from xai_brain.runs.directory import RunDirectory
-from xai_brain.statistics.bootstrap import bootstrap_mean
+from xai_brain.runs.directory import RunDirectory, of_channel
 from xai_brain.study.run_images import map_values
 
 
@@ -29,38 +28,6 @@ def path_of_channel(path: Path, method: str, channel: str) -> Path:
     if not own.exists():
         raise ConfigError(f"{method}: has one map for all channels, and none of {channel}")
     return own
-
-
-def channel_shares(
-    maps: Iterable[tuple[str, Iterable[Sequence[Path]]]], channels: Sequence[str]
-) -> pd.DataFrame:
-    """Share of every channel in the sum of the absolute values of a map.
-
-    Parameters
-    ----------
-    maps : iterable of (method, paths of each participant)
-    channels : sequence of str
-
-    Returns
-    -------
-    pandas.DataFrame
-        method, channel, mean (over participants), ci_low, ci_high, n (participants with a map that is not
-        empty).
-    """
-    rows = []
-    for method, participants in maps:
-        shares = []
-        for paths in participants:
-            sums = np.zeros(len(channels))
-            for path in paths:
-                of_channel = [map_values(path_of_channel(path, method, name)) for name in channels]
-                sums += [np.abs(values).sum(dtype=np.float64) for values in of_channel]
-            if sums.sum() > 0:
-                shares.append(sums / sums.sum())
-        for k, channel in enumerate(channels):
-            estimates = bootstrap_mean(np.array([share[k] for share in shares]))
-            rows.append((method, channel, *estimates, len(shares)))
-    return pd.DataFrame(rows, columns=["method", "channel", "mean", "ci_low", "ci_high", "n"])
 
 
 def find_group_map(run: RunDirectory, method: str, what: str | None, stat: str) -> Path:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
+import numpy as np
 import pandas as pd
 
 from xai_brain.config.build import change_settings, valid_choice
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
+from xai_brain.metrics.comparison.channels import channel_shares
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 from xai_brain.runs.seeds import counted_from_one
-from xai_brain.study.maps.files import channel_shares
+from xai_brain.study.maps.files import path_of_channel
 from xai_brain.study.maps.images import MapImages
+from xai_brain.study.run_images import map_values
 from xai_brain.study.settings import open_run, stage
 
 if TYPE_CHECKING:
@@ -59,7 +62,9 @@ class Maps(MapImages):
         return table[columns].reset_index(drop=True)
 
     def channel_shares(self) -> pd.DataFrame:
-        """Share of every channel of the inputs in a map; see `xai_brain.study.maps.files.channel_shares`.
+        """Share of every channel of the inputs in a map.
+
+        See `xai_brain.metrics.comparison.channels.channel_shares`.
 
         Raises
         ------
@@ -68,9 +73,16 @@ class Maps(MapImages):
         """
         if not self.channels:
             raise ConfigError("channel_shares: the inputs of the network have one channel")
-        groups = (self._rows[self._rows["method"] == name] for name in self.methods)
-        paths = ([list(each) for _, each in rows.groupby("participant_id")["path"]] for rows in groups)
-        return channel_shares(zip(self.methods, paths, strict=True), self.channels)
+
+        def of_channels(path: Path, method: str) -> list[np.ndarray]:
+            return [map_values(path_of_channel(path, method, name)) for name in self.channels]
+
+        def participants(method: str) -> Iterator[list[list[np.ndarray]]]:
+            rows = self._rows[self._rows["method"] == method]
+            for _, paths in rows.groupby("participant_id")["path"]:
+                yield [of_channels(path, method) for path in paths]
+
+        return channel_shares(((name, participants(name)) for name in self.methods), self.channels)
 
     def localization(self) -> pd.DataFrame:
         """How well every method finds the true location, known for planted and synthetic effects.
