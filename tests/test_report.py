@@ -172,7 +172,7 @@ def test_three_classes_and_two_seeds(tmp_path):
     ]
     done = run(compose("run", [*SMALL, *settings]))
     html = done.report.read_text()
-    assert "2 folds, 2 seeds" in html
+    assert html.count("(4 networks: 2 folds × 2 seeds)") == 2  # of predictions, and of maps
     assert "48 predictions" in text_of(html)
     assert "the 4 networks (one for each fold and seed)" in text_of(html)
 

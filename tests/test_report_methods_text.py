@@ -35,8 +35,8 @@ def test_methods_paragraph_describes_the_preparation(complete):
     assert "Images of 12 participants".lower() in text.lower()
     assert " mm in MNI152 space and z-scored inside the brain. Values outside the brain" in text
     assert (
-        "The 3-D convolutional network of Kan 2020 (3 blocks of a 3×3×3 convolution (2, 3 and 4 filters), "
-        "batch normalisation, ReLU and 2×2×2 maximum pooling, then dropout (0.5) and a linear layer; "
+        "The 3-D convolutional network of Kan 2020 (3 blocks of a 3×3×3 convolution with 2, 3 and 4 filters, "
+        "batch normalisation, ReLU and 2×2×2 maximum pooling, then dropout of 0.5 and a linear layer; "
     ) in text
     assert "was trained to classify sex (female and male)." in text
     table = read_tsv(complete.participants)
@@ -85,8 +85,10 @@ def test_methods_text_describes_the_tests_that_were_made(compared):
     text = dict(methods_text(ReportContents(done)))
     tests = read_tsv(done.evaluation("group_tests")).query("reason.isna()").iloc[0]
     group = text["Group comparison"]
-    images = "(the confounds age and brain size (brain_volume_ml) for the images)"
-    assert f"the confounds age, brain size (brain_volume_ml) and fold {images} was fitted to one map" in group
+    images = "for the images the confounds age and brain size (brain_volume_ml)"
+    assert f"the confounds age, brain size (brain_volume_ml) and fold, {images}, was fitted to one" in group
+    assert "(family-wise error rate 0.05), without correction over the 5 methods. Voxels" in group
+    assert "without correction over the 5 methods, and intervals" in text["Regions"]
     assert "from 20 permutations of the residuals" in group
     assert "maximum of |t| (family-wise error rate 0.05)" in group
     assert f"({int(tests['n_voxels'])} voxels)" in group
@@ -103,6 +105,14 @@ def test_methods_text_describes_the_tests_that_were_made(compared):
     cited = done.report.read_text().split('<section id="references">')[1]
     for author in ("Freedman D", "Winkler AM", "Guo C", "Arras L", "Zhang J", "Kokhlikyan N", "Adebayo J"):
         assert author in cited
+
+
+def test_brackets_are_not_nested_in_the_methods_text(compared, small_run):
+    for run in (compared[0], small_run):
+        for topic, text in methods_text(ReportContents(run)):
+            depth = np.cumsum([(char in "([") - (char in ")]") for char in text])
+            assert depth.max(initial=0) <= 1 or topic == "Attribution", text  # values of parameters are lists
+            assert not re.search(r"\(\(|\[\[", text)
 
 
 def test_methods_text_follows_the_settings(copied):
@@ -159,9 +169,9 @@ def test_a_run_without_augmentation_and_calibration_says_so(copied):
 @pytest.mark.parametrize(
     ("network", "settings", "words"),
     [
-        (Kan2020, {"channels": [4, 6, 8], "dropout": 0.3}, "(4, 6 and 8 filters), batch normalisation"),
-        (SFCN, {"channels": [4, 6, 8, 5]}, "a 1×1×1 convolution (5 filters)"),
-        (ShallowNet, {"channels": 7}, "a 3×3×3 convolution (7 filters)"),
+        (Kan2020, {"channels": [4, 6, 8], "dropout": 0.3}, "with 4, 6 and 8 filters, batch normalisation"),
+        (SFCN, {"channels": [4, 6, 8, 5]}, "a 1×1×1 convolution with 5 filters"),
+        (ShallowNet, {"channels": 7}, "a 3×3×3 convolution with 7 filters"),
     ],
 )
 def test_layers_and_number_of_parameters_are_those_of_the_network(copied, network, settings, words):

@@ -18,6 +18,9 @@ from xai_brain.runs.directory import read_json, sidecar
 from xai_brain.task.build import task_of_table
 from xai_brain.task.protocol import Task
 
+OF_TRAINING = ("trainer", "folds", "augmentation", "seeds")  # settings that do not describe a given network
+OF_RUNS = ("preprocessing", "model", "data")  # nor, for `xai_brain.explain`, its images
+
 
 class ReportContents(ShownContents):
     """Contents of a run for the report; results that have not been computed are None or empty.
@@ -26,6 +29,25 @@ class ReportContents(ShownContents):
     ----------
     run : RunDirectory
     """
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Settings, without those that do not describe a network that was trained elsewhere."""
+        config = super().config
+        unknown = OF_TRAINING * self.is_given_network + OF_RUNS * self.has_given_images
+        return {key: value for key, value in config.items() if key not in unknown}
+
+    @cached_property
+    def has_given_images(self) -> bool:
+        """Whether the maps are those of `xai_brain.explain`: of a given network on given images."""
+        table = self.table(self.run.predictions)
+        return table is not None and "fold" not in table
+
+    @cached_property
+    def is_given_network(self) -> bool:
+        """Whether the network comes from a file or an object, so that its training is not known."""
+        networks = Path(str(super().config.get("networks") or ""))
+        return self.has_given_images or (bool(networks.suffix) and not networks.is_dir())
 
     @cached_property
     def provenance(self) -> dict[str, Any]:

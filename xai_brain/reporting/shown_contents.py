@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -97,6 +98,6 @@ class ShownContents(RunContents):
             (self.run.path, "<run_dir>"),
             (Path.home(), "~"),
         ):
-            if len(str(folder)) > 2:
-                text = text.replace(str(folder), name)
+            if "/" in folder.as_posix()[1:]:  # not a single word, such as a run in the current folder
+                text = re.sub(rf"(?<![\w./-]){re.escape(str(folder))}(?![\w-])", name, text)
         return text

@@ -30,7 +30,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     if size and _numeric(cohort_table, size):
         columns[size] = f"brain size ({size})"
     cohort_table = cohort_table.drop_duplicates("participant_id")
-    there = set(cohort_table["label"])
+    there = set(cohort_table["label"].dropna())
     names = [name for name in contents.class_names if name in there] or sorted(there)
     rows = [_described(cohort_table[cohort_table["label"] == name], name, columns) for name in names]
     differences = {c: _standardised_difference(cohort_table, c, names) for c in columns if len(names) == 2}

@@ -74,6 +74,9 @@ def methods_text(contents: ReportContents) -> list[tuple[str, str]]:
 
 def participants(contents: ReportContents) -> str:
     """Origin of the effect, participants by class, preparation and check of the images."""
+    if contents.has_given_images:
+        n = len(contents.explained["participant_id"].unique())
+        return f"Images of {n} participants were prepared elsewhere [to be added]."
     simulated = contents.setting("data.layout") == "synthetic"
     images = f"{'Simulated T1' if simulated else 'T1'}-weighted images"
     table, age = contents.participants, ""
@@ -116,6 +119,11 @@ def _age(table: pd.DataFrame) -> str:
 
 def network(contents: ReportContents) -> str:
     """Architecture and training."""
+    if contents.is_given_network:
+        target = contents.setting("model._target_")
+        name = f" ({target})" if target else ""
+        outputs = f" has the outputs {listed(contents.class_names)}" if contents.class_names else " was used"
+        return f"A network{name} that was trained elsewhere [to be added]{outputs}."
     label, planted = contents.setting("data.label", "the label"), contents.setting("planted.kind")
     what = f"planted {planted}" if planted else label
     classes = f" ({listed(contents.class_names)})" if contents.class_names else ""
@@ -174,7 +182,9 @@ def performance(contents: ReportContents) -> str:
             "Probabilities were calibrated in each fold by a temperature fitted on the validation part "
             "(Guo 2017)."
         )
-    if contents.n_networks:
+    if contents.is_given_network:
+        text.append("It is not known whether these participants were used for training.")
+    elif contents.n_networks:
         text.append(
             "The participants were not used for training; the predictions of all "
             f"{contents.n_networks} networks were averaged."
@@ -190,7 +200,7 @@ def performance(contents: ReportContents) -> str:
         f"Performance was measured by {listed(f'“{title}”' for title in areas)}, by balanced accuracy (mean "
         "of the accuracies of the classes) and by accuracy."
     )
-    where = "For these participants" if contents.n_networks else "Out of fold"
+    where = "For these participants" if contents.n_networks or contents.is_given_network else "Out of fold"
     balanced = (
         f" and the balanced accuracy {with_interval(verdict.balanced)}"
         if verdict.balanced is not None
@@ -243,8 +253,9 @@ def attribution(contents: ReportContents) -> str:
     explained = EXPLAINED.get(target, f"class {target}")
     outputs = {each["output"] for each in described} - {"–"}
     output = f" (output: {listed(sorted(outputs))})" if outputs else ""
-    by = "all networks" if contents.n_networks else "the network that was not trained on this participant"
-    text = [f"Each participant was explained with {by}, for {explained}{output}, by {listed(cited)}."]
+    by = " with all networks" if contents.n_networks else " with the network that was not trained on it"
+    by = "" if contents.is_given_network else by
+    text = [f"Each participant was explained{by}, for {explained}{output}, by {listed(cited)}."]
     values = {
         each["name"]: ", ".join(
             f"{key} = {value}" for key, value in each["parameters"].items() if value is not None
