@@ -245,10 +245,12 @@ def report_cohort(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def complete(report_cohort, tmp_path_factory):
-    """A finished run with baselines and a report; do not change it."""
+    """A finished run with baselines and a report without pictures; do not change it."""
     from report_runs import make_run
 
-    return make_run(report_cohort, tmp_path_factory.mktemp("runs") / "complete")
+    with pytest.MonkeyPatch.context() as patch:
+        without_rendering(patch)
+        return make_run(report_cohort, tmp_path_factory.mktemp("runs") / "complete")
 
 
 @pytest.fixture
@@ -265,16 +267,26 @@ def compared(complete, tmp_path_factory):
     """A copy of `complete` whose maps explain one output, with all comparisons; and its atlas."""
     from report_runs import make_compared_run
 
-    return make_compared_run(complete, tmp_path_factory.mktemp("compared"))
+    with pytest.MonkeyPatch.context() as patch:
+        without_rendering(patch)
+        return make_compared_run(complete, tmp_path_factory.mktemp("compared"))
+
+
+def without_rendering(monkeypatch, *, slices=False):
+    """Figures are built, with or without the slices of images, but not rendered."""
+    from xai_brain.reporting import gallery
+    from xai_brain.reporting.figures import brain
+
+    monkeypatch.setattr(gallery, "_rendered", lambda fig, kind, **options: b"")
+    monkeypatch.setattr(gallery, "_palette", lambda png: b"")
+    if not slices:
+        monkeypatch.setattr(brain, "_draw_slice", lambda *args: None)
 
 
 @pytest.fixture
 def undrawn(monkeypatch):
     """Figures are built but not drawn if only the text of the page is tested."""
-    from xai_brain.reporting import gallery
-
-    monkeypatch.setattr(gallery, "_rendered", lambda fig, kind, **options: b"")
-    monkeypatch.setattr(gallery, "_palette", lambda png: b"")
+    without_rendering(monkeypatch)
 
 
 def map_of(folder, method="GradCAM", number=0):

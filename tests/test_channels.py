@@ -8,13 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import SHAPE
+from conftest import SHAPE, without_rendering
 from report_runs import text_of
 from torch import nn
 
 import xai_brain as xb
 from xai_brain.metrics.comparison.channels import channel_shares
-from xai_brain.reporting import gallery
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.html_report import write_report
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar
@@ -67,9 +66,8 @@ def explained(images, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(explained):
-    with pytest.MonkeyPatch.context() as patch:  # figures are built, not drawn
-        patch.setattr(gallery, "_rendered", lambda fig, kind, **options: b"")
-        patch.setattr(gallery, "_palette", lambda png: b"")
+    with pytest.MonkeyPatch.context() as patch:
+        without_rendering(patch)
         return write_report(explained).read_text()
 
 

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import without_rendering
 
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.reporting.contents import ReportContents
@@ -94,7 +95,8 @@ def test_shown_participants_are_the_most_confident(complete):
         assert subject.probability == prob[same].max()
 
 
-def test_empty_and_nan_maps_are_drawn(changed, undrawn):
+def test_empty_and_nan_maps_are_drawn(changed, monkeypatch):
+    without_rendering(monkeypatch, slices=True)
     for file in (changed.path / "attributions").rglob("*_desc-LRP_attribution.nii.gz"):
         img = load_img(file)
         save_img(np.zeros(img.shape, np.float32), img.affine, file)

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import shutil
 import sys
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-ROOT = Path(__file__).parents[2]
+from PIL import Image
+
+IMAGES = Path(__file__).parent
+ROOT = IMAGES.parents[1]
+MAX_BYTES = 200_000
 sys.path.insert(0, str(ROOT / "tests" / "browser"))
 
 import lab
@@ -18,7 +23,7 @@ import lab
 
 def main(run_dir: str) -> None:
     subject = max(Path(run_dir, "figures").glob("subject_*.png"))  # in the demo: of the class with the effect
-    shutil.copy(subject, ROOT / "notebooks" / "images" / "demo_maps.png")
+    write_small(Image.open(subject), IMAGES / "demo_maps.png", 1200)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         ignore = shutil.ignore_patterns("checkpoints", "logs")
@@ -36,7 +41,20 @@ def main(run_dir: str) -> None:
             page.wait_for_function("() => document.querySelectorAll('.xai-clusters td').length > 0")
             page.wait_for_timeout(1500)
             output = page.locator(".jp-OutputArea-output:has(.xai-slices)")
-            output.screenshot(path=ROOT / "notebooks" / "images" / "viewer.png")
+            picture = BytesIO(output.screenshot())
+            write_small(Image.open(picture), IMAGES / "viewer.png", 1240)
+
+
+def write_small(picture: Image.Image, path: Path, width: int) -> None:
+    """Write a picture of at most some width with 128 colours, at most MAX_BYTES."""
+    picture = picture.convert("RGB")
+    if picture.width > width:
+        picture = picture.resize(
+            (width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS
+        )
+    picture.quantize(128, Image.Quantize.MEDIANCUT).save(path, optimize=True)
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise RuntimeError(f"{path}: {size} bytes, at most {MAX_BYTES}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from report_runs import set_scores, set_size_difference
 
 from xai_brain.reporting.html_report import write_report
+from xai_brain.runs.directory import RunDirectory
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 PHONE, DESKTOP = (390, 844), (1280, 800)
@@ -66,10 +67,18 @@ def test_verdict_of_five_methods_with_warnings_is_on_the_first_screen_of_a_phone
         assert page.evaluate(CLIPPED) == []
 
 
-def test_t_maps_are_large_on_a_phone(opened, compared):
-    done, _ = compared
+def test_t_maps_and_bars_are_large_on_a_phone(opened, compared, tmp_path):
+    shutil.copytree(compared[0].path, tmp_path / "run")
+    path = write_report(RunDirectory(tmp_path / "run"))  # with pictures
     with lab.chromium(*PHONE) as watched:
-        page = opened(watched, done.report)
+        page = opened(watched, path)
+        narrow = page.locator("figure:has(source)")
+        for k in range(narrow.count()):
+            img = narrow.nth(k).locator("img")
+            assert img.evaluate("img => img.currentSrc.startsWith('data:image')")
+            assert img.evaluate("img => img.naturalWidth / img.getBoundingClientRect().width < 2.6")
+        assert page.locator("#regions figure:not(:has(source))").count() == 0
+        assert page.locator("#localization figure:not(:has(source))").count() == 0
         img = page.locator("#groups figure img").first
         assert img.evaluate("img => img.currentSrc === img.parentElement.querySelector('source').srcset")
         box = img.bounding_box()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -26,9 +27,24 @@ class Gallery:
     taken: list[str] = field(default_factory=list)
 
     def add(
-        self, name: str, fig: Figure, *, raster: bool = False, narrow: Figure | None = None
+        self,
+        name: str,
+        fig: Figure,
+        *,
+        raster: bool = False,
+        narrow: Figure | Callable[[], Figure] | None = None,
     ) -> dict[str, Any]:
-        """Save and embed a figure, and a version for narrow screens if there is one."""
+        """Save and embed a figure, and a version for narrow screens if there is one.
+
+        Parameters
+        ----------
+        name : str
+            Of the PNG file.
+        fig : matplotlib.figure.Figure
+        raster : bool, default False
+            Embed pixels in place of vectors.
+        narrow : matplotlib.figure.Figure, or function that returns one, optional
+        """
         name = re.sub(r"[^\w.-]+", "-", name)
         png = _rendered(fig, "png", dpi=150)
         write_atomic(self.folder / f"{name}.png", lambda temporary: temporary.write_bytes(png))
@@ -105,7 +121,8 @@ def _palette(png: bytes) -> bytes:
     return stream.getvalue()
 
 
-def _rendered(fig: Figure, kind: str, **options: Any) -> bytes:
+def _rendered(fig: Figure | Callable[[], Figure], kind: str, **options: Any) -> bytes:
+    fig = fig if isinstance(fig, Figure) else fig()
     _settle(fig)
     stream = BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}

@@ -26,7 +26,11 @@ from xai_brain.reporting.figures.style import (
 
 
 def interval_figure(
-    panels: Mapping[str, Sequence[Mapping]], styles: Mapping[str, Mapping[str, Any]], *, narrow: bool = False
+    panels: Mapping[str, Sequence[Mapping]],
+    styles: Mapping[str, Mapping[str, Any]],
+    *,
+    shares: bool = False,
+    narrow: bool = False,
 ) -> Figure:
     """Estimates with intervals and chance levels, in panels with the same rows.
 
@@ -36,6 +40,8 @@ def interval_figure(
         All panels have the order of the first.
     styles : mapping of row name to color and marker
         Default: those of the network.
+    shares : bool, default False
+        All values are shares of one whole: the axes are from 0 to 1.
     narrow : bool, default False
         Panels below each other, for phones.
     """
@@ -62,6 +68,8 @@ def interval_figure(
         ax.set_yticks(range(len(names)), [shortened(name, 24 if narrow else 30) for name in names])
         ax.tick_params(axis="y", length=0)
         ax.margins(x=0.08)
+        if shares:
+            ax.set_xlim(-0.03, 1.03)
     return fig
 
 

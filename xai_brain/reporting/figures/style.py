@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -59,13 +60,15 @@ def style():
 
 
 def for_screens(draw: Callable[..., Figure], *args: Any, **options: Any) -> dict[str, Any]:
-    """A figure for the page and its version for narrow screens, as arguments of `Gallery.add`.
+    """A figure for the page, and the function that draws its version for narrow screens.
+
+    They are arguments of `Gallery.add`.
 
     Parameters
     ----------
     draw : function with the argument `narrow`
     """
-    return {"fig": draw(*args, **options), "narrow": draw(*args, **options, narrow=True)}
+    return {"fig": draw(*args, **options), "narrow": partial(draw, *args, **options, narrow=True)}
 
 
 def panels_of(height: float, n: int, narrow: bool, **options: Any) -> tuple[Figure, list[Axes]]:

@@ -37,9 +37,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     }  # fmt: skip
     figure = None
     if panels:
-        charts = for_screens(comparison_figures.interval_figure, panels, method_styles(contents.methods))
-        for ax in (ax for chart in charts.values() for ax in chart.axes):
-            ax.set_xlim(-0.03, 1.03)  # shares of one whole
+        charts = for_screens(
+            comparison_figures.interval_figure, panels, method_styles(contents.methods), shares=True
+        )
         figure = gallery.add("channels", **charts)
     return {
         "names": contents.channels,

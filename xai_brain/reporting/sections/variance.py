@@ -44,9 +44,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     }  # fmt: skip
     known = [method for method in methods if number(rows[method]["subject"]["share"]) is not None]
     first = rows[known[0]] if known else None
-    charts = for_screens(comparison_figures.interval_figure, panels, method_styles(contents.methods))
-    for ax in (ax for chart in charts.values() for ax in chart.axes):
-        ax.set_xlim(-0.03, 1.03)  # shares of one whole
+    charts = for_screens(
+        comparison_figures.interval_figure, panels, method_styles(contents.methods), shares=True
+    )
     shown = gallery.add("variance", **charts) if known else None
     return {
         "rows": rows,
