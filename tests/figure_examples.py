@@ -99,10 +99,10 @@ def dice(methods, classes, seeds, narrow=False):
     return comparison.dice_figure(pairs_of(methods), methods, narrow=narrow)
 
 
-def overlap(methods, classes, seeds):
+def overlap(methods, classes, seeds, narrow=False):
     percents = np.arange(1, 51)
     lines = {name: (percents, percents / 100 + 0.01 * i) for i, name in enumerate(methods)}
-    return comparison.curve_figure(lines, method_styles(methods))
+    return comparison.curve_figure(lines, method_styles(methods), narrow=narrow)
 
 
 def localization(methods, classes, seeds, narrow=False):
@@ -127,7 +127,7 @@ def first_screen(methods, classes, seeds, narrow=False):
     return verdict.verdict_figure(panels, method_styles(methods), {}, narrow=narrow)
 
 
-def clusters_of_methods(methods, classes, seeds):
+def clusters_of_methods(methods, classes, seeds, narrow=False):
     rows = [
         {"level": "subject", "name": f"sub-{i}", "session_id": "", "seed": 0, "method_a": a, "method_b": b,
          "metric": "spearman", "value": RNG.uniform(-0.6, 0.9)}
@@ -135,7 +135,7 @@ def clusters_of_methods(methods, classes, seeds):
     ]  # fmt: skip
     merges, _ = cluster_methods(pd.DataFrame(rows), 5)
     similarity = pd.DataFrame(RNG.uniform(-0.99, -0.5, (len(methods),) * 2), methods, methods)
-    return clusters.cluster_figure(merges, similarity)
+    return clusters.cluster_figure(merges, similarity, narrow=narrow)
 
 
 def report_card(methods, classes, seeds):
@@ -148,12 +148,12 @@ def report_card(methods, classes, seeds):
     return card.card_figure(pd.DataFrame(rows), rated)
 
 
-def random_weights(methods, classes, seeds):
+def random_weights(methods, classes, seeds, narrow=False):
     rows = [
         {"method": method, "step": step, "layer": f"network.block{step}.conv.weight", "spearman": 0.9 / step}
         for method in methods for step in range(1, 9)
     ]  # fmt: skip
-    return card.cascade_figure(pd.DataFrame(rows), method_styles(methods))
+    return card.cascade_figure(pd.DataFrame(rows), method_styles(methods), narrow=narrow)
 
 
 def top_regions(methods, classes, seeds, narrow=False):
@@ -223,10 +223,7 @@ def ranking(methods, classes, seeds):
 
 
 NARROW = (
-    performance, probabilities, cohort, training, dice, localization, baselines, first_screen, top_regions,
-    channels, masked,
+    performance, probabilities, cohort, training, dice, overlap, localization, baselines, first_screen,
+    clusters_of_methods, random_weights, top_regions, channels, masked,
 )  # fmt: skip
-CHARTS = (
-    *NARROW, overlap, clusters_of_methods, report_card, random_weights, detection_curves, smallest_effects,
-    ranking,
-)  # fmt: skip
+CHARTS = (*NARROW, report_card, detection_curves, smallest_effects, ranking)

@@ -16,6 +16,8 @@ from report_runs import (
 )
 
 from xai_brain.io.nifti import load_img
+from xai_brain.reporting.contents import ReportContents
+from xai_brain.reporting.differences import Differences, differences_of, named_places
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures.regions import glass_brain_figure
 from xai_brain.reporting.html_report import write_report
@@ -174,6 +176,63 @@ def test_maps_that_are_not_significant_say_so_in_text_and_figure(tested, undrawn
     assert section.count(f"<b>{sentence}</b>") == n_tests
     assert section.count("The colours show where |t| is largest, not a significant difference.") == n_tests
     assert section.count("<source media=") == n_tests
+
+
+def set_differences(run):
+    """GradCAM has two clusters, LRP one significant region; all other tests find nothing."""
+    tests = read_tsv(run.evaluation("group_tests"))
+    write_tsv(tests.assign(n_significant=0), run.evaluation("group_tests"))
+    peaks = [(12.0, -40.4, 8.0, -6.1, "cuneus"), (-30.0, 20.0, -6.0, 7.2, "insula"), (0, 0, 0, 5.0, None)]
+    rows = pd.DataFrame(peaks, columns=["x_mm", "y_mm", "z_mm", "peak_t", "region"])
+    about = {"method": "GradCAM", "comparison": "male-minus-female", "size_mm3": 512.0, "logp_fwe": 2.0}
+    write_tsv(rows.assign(cluster=["1", "2", "3"], **about), run.evaluation("group_clusters"))
+    table = read_tsv(run.evaluation("region_groups"))
+    one = (table["method"] == "LRP") & (table["region"] == "half_L") & (table["measure"] == "mean")
+    table["q"] = np.where(one, 0.004, 0.8)
+    write_tsv(table, run.evaluation("region_groups"))
+
+
+def test_the_verdict_names_the_places_of_significant_differences(tested, undrawn):
+    set_differences(tested)
+    found = differences_of(ReportContents(tested))
+    assert found.found == ("GradCAM", "LRP")
+    assert found.answer == "In 2 of 5 methods"
+    assert found.sentences == (
+        "Clusters (family-wise p ≤ 0.05), male minus female: GradCAM: insula, cuneus and (0, 0, 0) mm; none "
+        "in GuidedGradCAM, LRP, InputXGradient, GradientShap and the prepared images.",
+        "Regions, mean value (q ≤ 0.05), male minus female: LRP: half_L; none in GradCAM, GuidedGradCAM, "
+        "InputXGradient and GradientShap.",
+    )
+    html = write_report(tested).read_text()
+    verdict = text_of("</style>" + html.split('<section id="verdict"')[1].split("</section>")[0])
+    assert "Where do the maps of the classes differ? In 2 of 5 methods " in verdict
+    for words in found.sentences:
+        assert words in verdict
+    assert "Thresholds are corrected within each method, not over the 5 methods." in verdict
+    section = text_of("</style>" + html.split('<section id="groups"')[1].split("</section>")[0])
+    assert "not corrected over the 6 tests of this table" in section
+    section = text_of("</style>" + html.split('<section id="regions"')[1].split("</section>")[0])
+    assert "over the regions of one method (Benjamini & Hochberg 1995), not over the 5 methods" in section
+
+
+def test_without_a_comparison_the_verdict_has_no_such_question(small_run):
+    assert differences_of(ReportContents(small_run)) is None
+    assert "Where do the maps" not in small_run.report.read_text()
+
+
+def test_places_without_a_region_have_their_coordinates():
+    rows = pd.DataFrame({"x_mm": [-12.0, 3.4], "y_mm": 0.0, "z_mm": [8.0, 1.0], "peak_t": [5.0, -6.0]})
+    assert named_places(rows) == "(3, 0, 1) mm and (−12, 0, 8) mm"
+    assert named_places(rows, most=1) == "(3, 0, 1) mm and 1 more"
+    assert named_places(rows.head(0)) == ""
+
+
+def test_one_method_and_one_pair_of_classes_need_no_statement_about_other_tests():
+    assert Differences(("LRP",), (), ("",), 1).correction == ""
+    assert Differences(("LRP",), (), ("",), 1).answer == "No evidence"
+    assert Differences(("LRP",), ("LRP",), ("",), 3).correction == (
+        "Thresholds are corrected within each method and pair of classes, not over the 3 pairs of classes"
+    )
 
 
 def test_dropped_confounds_are_listed_once():

@@ -15,8 +15,8 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import mosaic
 from xai_brain.reporting.html_report import write_report
 from xai_brain.reporting.sections import quality
-from xai_brain.reporting.wording import listed
-from xai_brain.runs.directory import read_tsv
+from xai_brain.reporting.wording import count_networks, fixed, listed
+from xai_brain.runs.directory import RunDirectory, read_tsv
 
 FIELD = ((-76.0, 76.0), (-108.0, 76.0), (-70.0, 84.0))
 
@@ -147,6 +147,30 @@ def test_images_in_another_space_are_ordered_by_name(copied):
 )
 def test_lists_of_names(names, text):
     assert listed(iter(names)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.735, 2, "0.74"), (0.7349, 2, "0.73"), (-0.0004, 3, "0.000"), (-2.5, 0, "−3"), (None, 3, "–")],
+)
+def test_decimal_digits_are_rounded(value, digits, text):
+    assert fixed(value, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("n_folds", "n_seeds", "text"),
+    [(5, 2, "10 networks: 5 folds × 2 seeds"), (5, 1, "5 networks: 5 folds"), (1, 1, "1 network")],
+)
+def test_networks_are_counted(n_folds, n_seeds, text):
+    assert count_networks(n_folds, n_seeds) == text
+
+
+def test_only_paths_are_replaced_in_texts(small_run):
+    contents = ReportContents(RunDirectory("two"))
+    assert contents.clean("the network") == "the network"
+    folder = small_run.path
+    text = f"{folder}/config.yaml of {folder}, not {folder}2"
+    assert ReportContents(small_run).clean(text) == f"<run_dir>/config.yaml of <run_dir>, not {folder}2"
 
 
 def test_the_copy_button_names_the_whole_text(page):

@@ -367,16 +367,68 @@ def test_choosing_subjects(make_run, sent):
     assert sent[-1][0]["title"].startswith("sub-0004")
 
 
-def test_at_most_four_methods_side_by_side(sent):
+def test_at_most_four_methods_side_by_side(sent, tmp_path):
     affine = np.eye(4)
     maps = {f"m{k}": nib.Nifti1Image(np.full(SHAPE, k + 1.0, np.float32), affine) for k in range(6)}
     viewer = SliceViewer.from_images(nib.Nifti1Image(np.ones(SHAPE, np.float32), affine), maps)
     assert [panel["name"] for panel in sent[-1][0]["panels"]] == ["m0", "m1", "m2", "m3"]
+    hint = viewer.methods.children[-1]
+    assert hint.value == "4 of 6 maps are shown; at most 4 fit"
     viewer.methods.children[5].value = True
     assert [panel["name"] for panel in sent[-1][0]["panels"]] == ["m1", "m2", "m3", "m5"]
     viewer.controls["scale"].value = "common"
     assert set(sent[-1][0]["limits"].values()) == {6.0}
     assert len(viewer.readout((1, 1, 1))["values"]) == 6
+    viewer.methods.children[2].value = False
+    assert hint.value == "3 of 6 maps are shown; at most 4 fit"
+    page = viewer.save_html(tmp_path / "view.html").read_text(encoding="utf-8")
+    assert "3 of 6 maps are drawn; the table lists all." in page
+
+
+def test_all_maps_of_a_run_need_no_hint(make_run, sent, tmp_path):
+    viewer = SliceViewer(make_run())
+    assert viewer.methods.children[-1].value == ""
+    assert "maps are drawn" not in viewer.save_html(tmp_path / "view.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("top %", 5.0), ("top %", 3.3), ("percentile", 97.5), ("% of scale", 40.0), ("value", 1.25)],
+)
+def test_a_page_of_a_viewer_that_was_not_displayed_lists_the_clusters(make_run, sent, tmp_path, kind, value):
+    """The page asks for the clusters at the threshold that it computes itself."""
+    viewer = SliceViewer(make_run())
+    viewer.controls["threshold_kind"].value = kind
+    setattr(viewer.canvas, "threshold_value" if kind == "value" else "threshold", value)
+    content = content_of(viewer.save_html(tmp_path / "view.html").read_text(encoding="utf-8"))
+    assert [kept["method"] for kept in content["clusters"]] == list(METHODS)
+    for kept, panel in zip(content["clusters"], content["scene"]["panels"], strict=True):
+        n, q = len(panel["quantiles"]), panel["quantiles"]
+        share = {"top %": (100 - value) / 100, "percentile": value / 100}.get(kind)
+        at = None if share is None else share * (n - 1)  # as in common.js
+        expected = {"% of scale": panel["limit"] * value / 100, "value": value}.get(kind)
+        if at is not None:
+            i = int(at)
+            expected = q[i] + (at - i) * (q[min(i + 1, n - 1)] - q[i])
+        assert kept["threshold"] == expected  # to the last digit
+        layer = viewer._scene.layers[kept["method"]]
+        assert kept["rows"] == clusters_of(viewer._scene, layer, expected)
+    assert content["clusters"][0]["rows"] or kind != "value"  # the maps are noise
+
+
+def test_the_seed_is_at_the_beginning_of_an_entry(make_run, sent):
+    run = make_run(2)
+    table = read_tsv(run.predictions)
+    write_tsv(pd.concat([table, table.assign(seed=7)]), run.predictions)
+    run.config.write_text("seeds: [0, 7]\n")
+    viewer = SliceViewer(run)
+    assert [entry.text.split(" · ")[1] for entry in viewer._catalogue.entries] == ["seed 0", "seed 7"] * 2
+    assert viewer.chooser.seed.options == ("any", "0", "7")
+    viewer.chooser.seed.value = "7"
+    assert [text.split(" · ")[:2] for text, _ in viewer.chooser.list.options] == [
+        ["sub-0000", "seed 7"], ["sub-0001", "seed 7"]
+    ]  # fmt: skip
+    assert viewer.chooser.list.layout.width == "auto"  # as wide as the longest text
 
 
 def test_common_scale_of_a_run(make_run, sent):

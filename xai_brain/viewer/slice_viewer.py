@@ -192,12 +192,14 @@ class SliceViewer(widgets.VBox):
             for name, control in self.controls.items()
         }
         chosen |= {name: getattr(self.canvas, name) for name in DIALS} | view.get("settings", {})
-        limits, seen = self._limits(), view.get("thresholds", {})
-        thresholds = {
-            name: seen[name] if name in seen else layer.threshold(chosen, limits.get(name, layer.limit))
-            for name, layer in self._scene.layers.items()
-            if name in self._methods
-        }
+        limits, layers = self._limits(), self._scene.layers
+        thresholds = {name: value for name, value in view.get("thresholds", {}).items() if name in layers}
+        if not thresholds:  # of a viewer that is not displayed
+            thresholds = {
+                name: layers[name].threshold(chosen, limits.get(name, layers[name].limit))
+                for name in self._methods
+                if name in layers
+            }
         return page_of(self._scene, self._methods, limits, chosen, {**view, "thresholds": thresholds})
 
     def _choose_methods(self, methods: list[str]) -> None:

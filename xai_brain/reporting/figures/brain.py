@@ -135,6 +135,7 @@ def subject_figure(
     truth: nib.Nifti1Image | None = None,
     *,
     max_columns: int = 6,
+    width_inches: float = WIDTH,
 ) -> tuple[Figure, np.ndarray]:
     """The T1 image of a participant with the map of each method, through one point.
 
@@ -147,6 +148,8 @@ def subject_figure(
     truth : nibabel.Nifti1Image, optional
     max_columns : int, default 6
         More images are divided into rows of similar lengths.
+    width_inches : float, default 9.0
+        At most.
 
     Returns
     -------
@@ -163,7 +166,7 @@ def subject_figure(
     blocks = [columns[i : i + n_columns] for i in range(0, len(columns), n_columns)]
 
     left, head, foot, gap = 0.8, 0.4, 0.42, 0.06
-    width = float(np.clip((9.0 - left) / len(blocks[0]), 0.9, 1.75))
+    width = float(np.clip((width_inches - left) / len(blocks[0]), 0.9, 1.75))
     inches_per_mm = (width - gap) / max(span[0], span[1])
     sizes = [[span[a] * inches_per_mm for a in IN_PLANE[axis]] for axis, _ in cuts]
     block_height = head + sum(tall + gap for _, tall in sizes) + foot

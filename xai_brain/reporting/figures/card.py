@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 
 from xai_brain.metrics.report_card import Verdict
 from xai_brain.metrics.table import METRICS
-from xai_brain.reporting.figures.style import CHANCE, DASHED, GRID, INK, SMALLEST, SOFT, WIDTH, shortened
+from xai_brain.reporting.figures.style import (
+    CHANCE,
+    DASHED,
+    GRID,
+    INK,
+    NARROW,
+    SMALLEST,
+    SOFT,
+    WIDTH,
+    shortened,
+)
 from xai_brain.reporting.ratings import MARKS
 from xai_brain.reporting.wording import fixed
 
@@ -89,7 +99,9 @@ def _format(value: float, decimals: int) -> str:
     return fixed(value, digits).replace("0.", ".", 1)
 
 
-def cascade_figure(cascade: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> Figure:
+def cascade_figure(
+    cascade: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]], *, narrow: bool = False
+) -> Figure:
     """Similarity to the original map while layers are randomised from the output to the input.
 
     Parameters
@@ -98,22 +110,24 @@ def cascade_figure(cascade: pd.DataFrame, styles: Mapping[str, Mapping[str, Any]
         method, step (from 1), layer, spearman; one row per participant.
     styles : mapping of method to color, marker and linestyle
         Methods in the order of the legend; those without values have no line.
+    narrow : bool, default False
+        The legend below the lines, for phones.
     """
     layers = cascade.sort_values("step").drop_duplicates("step")["layer"].tolist()
     present = [method for method in styles if (cascade["method"] == method).any()]
-    fig = Figure(figsize=(WIDTH, max(3.6, 0.9 + 0.19 * len(present))), layout="constrained")
+    size = (NARROW, 3.2 + 0.19 * len(present)) if narrow else (WIDTH, max(3.6, 0.9 + 0.19 * len(present)))
+    fig = Figure(figsize=size, layout="constrained")
     ax = fig.subplots()
     for method in present:
         steps = cascade[cascade["method"] == method].groupby("step")["spearman"].mean()
         line = [1.0, *steps]
         ax.plot(range(len(line)), line, markersize=4, label=shortened(method, 28), **styles[method])
     ax.axhline(0, color=CHANCE, linewidth=1, linestyle=DASHED)
-    names = [layer.removeprefix("network.") for layer in layers]
-    ax.set_xticks(
-        range(len(layers) + 1), ["trained", *names], rotation=20, ha="right", rotation_mode="anchor"
-    )
+    names = ["trained", *(layer.removeprefix("network.") for layer in layers)]
+    rotation = 60 if narrow else 20
+    ax.set_xticks(range(len(names)), names, rotation=rotation, ha="right", rotation_mode="anchor")
     ax.set(ylabel="Spearman with the original map", ylim=(-0.15, 1.03))
     ax.grid(axis="y", color=GRID, linewidth=0.8)
     ax.spines["bottom"].set_color(SOFT)
-    fig.legend(loc="outside right center")
+    fig.legend(loc="outside lower left" if narrow else "outside right center")
     return fig

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from xai_brain.reporting.figures.style import (
     CHANCE,
@@ -63,6 +64,7 @@ def interval_figure(
         ax.set(ylim=(len(names) - 0.5, -0.5))
         if narrow:
             ax.set_title(title, x=1, ha="right", fontsize=9)  # above the names of rows, too
+            ax.xaxis.set_major_locator(MaxNLocator(4))
         else:
             ax.set_title(textwrap.fill(title, 66 // len(panels)))
         ax.set_yticks(range(len(names)), [shortened(name, 24 if narrow else 30) for name in names])
@@ -136,7 +138,10 @@ def dice_figure(pairs: pd.DataFrame, methods: Sequence[str], *, narrow: bool = F
 
 
 def curve_figure(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], styles: Mapping[str, Mapping[str, Any]]
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    styles: Mapping[str, Mapping[str, Any]],
+    *,
+    narrow: bool = False,
 ) -> Figure:
     """Dice coefficient against the percentage of voxels, with chance.
 
@@ -144,15 +149,19 @@ def curve_figure(
     ----------
     lines : mapping of name to (percents, values)
     styles : mapping of name to color, marker and linestyle
+    narrow : bool, default False
+        The legend below the curves, for phones.
     """
-    fig = Figure(figsize=(WIDTH, max(3.4, 0.8 + 0.2 * len(lines))), layout="constrained")
+    size = (NARROW, 2.9 + 0.2 * len(lines)) if narrow else (WIDTH, max(3.4, 0.8 + 0.2 * len(lines)))
+    fig = Figure(figsize=size, layout="constrained")
     ax = fig.subplots()
     percents = np.asarray(next(iter(lines.values()))[0], float)
     ax.plot(percents, percents / 100, color=CHANCE, linewidth=1, linestyle=DASHED, label="chance")
     for name, (x, y) in lines.items():
         ax.plot(x, y, label=shortened(name, 40), markevery=5, markersize=4.5, **styles[name])
-    ax.set(xlabel="k % of the brain voxels with the largest |value| in each map", ylabel="Dice")
+    voxels = "k % of the brain voxels with the largest |value|"
+    ax.set(xlabel=voxels if narrow else f"{voxels} in each map", ylabel="Dice")
     ax.set_ylim(0, None)
     ax.grid(axis="y", color=GRID, linewidth=0.8)
-    fig.legend(loc="outside right upper")
+    fig.legend(loc="outside lower left" if narrow else "outside right upper")
     return fig

@@ -59,8 +59,8 @@ def _clusters(contents: ReportContents, gallery: Gallery, pairs: pd.DataFrame) -
         return None
     one_way = pairs.set_index(["method_a", "method_b"])["mean"]
     similarity = one_way.combine_first(one_way.swaplevel()).unstack().fillna(1)  # of a method with itself
-    fig = cluster_figures.cluster_figure(merges, similarity)
-    return {"merges": merges.to_dict("records"), "figure": gallery.add("method-clusters", fig)}
+    figures = for_screens(cluster_figures.cluster_figure, merges, similarity)
+    return {"merges": merges.to_dict("records"), "figure": gallery.add("method-clusters", **figures)}
 
 
 def _class_agreement(contents: ReportContents, percent: float) -> dict[str, dict[str, dict[str, float]]]:

@@ -10,7 +10,7 @@ from xai_brain.metrics.report_card import COLUMNS, verdicts
 from xai_brain.metrics.table import METRICS
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import card as card_figures
-from xai_brain.reporting.figures.style import method_styles
+from xai_brain.reporting.figures.style import for_screens, method_styles
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.ratings import MEANINGS, reasons_of
 from xai_brain.runs.directory import read_tsv
@@ -26,12 +26,13 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     table = table[[column for column in COLUMNS if column in table]]
     rated = verdicts(table)
     cascade = _cascade(contents)
-    drawn = None
+    drawn = {}
     if cascade is not None:
-        drawn = card_figures.cascade_figure(cascade, method_styles([*contents.methods, *cascade["method"]]))
+        styles = method_styles([*contents.methods, *cascade["method"]])
+        drawn = for_screens(card_figures.cascade_figure, cascade, styles)
     return {
         "figure": gallery.add("report-card", card_figures.card_figure(table, rated)),
-        "cascade": gallery.add("random-weights", drawn) if drawn is not None else None,
+        "cascade": gallery.add("random-weights", **drawn) if drawn else None,
         "verdicts": [verdict for verdict in rated if verdict.kind != "baseline"],
         "baselines": [verdict for verdict in rated if verdict.kind == "baseline"],
         "metrics": [metric for metric in METRICS.values() if (table["metric"] == metric.name).any()],

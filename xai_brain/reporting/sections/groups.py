@@ -17,7 +17,7 @@ from xai_brain.reporting.brain_size import confounds_in_words
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
-from xai_brain.reporting.figures.style import LINES, method_styles
+from xai_brain.reporting.figures.style import LINES, for_screens, method_styles
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.wording import listed
 from xai_brain.statistics.cluster_tables import significant_clusters
@@ -202,6 +202,6 @@ def _overlap(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | Non
         lines[name] = part["top_percent"], part["value"]
         different = {"linestyle": LINES[comparisons.index(comparison) % len(LINES)]}
         styles[name] = own[method] | (different if len(comparisons) > 1 else {})
-    fig = comparison_figures.curve_figure(lines, styles)
+    figures = for_screens(comparison_figures.curve_figure, lines, styles)
     chance: pd.Series = at_ten.groupby("metric")["chance"].mean()
-    return {"rows": rows, "chance": chance.to_dict(), "figure": gallery.add("group_overlap", fig)}
+    return {"rows": rows, "chance": chance.to_dict(), "figure": gallery.add("group_overlap", **figures)}

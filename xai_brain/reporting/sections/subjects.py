@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from xai_brain.io.nifti import load_img
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
+from xai_brain.reporting.figures.style import NARROW
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import ShownSubject, number
 
@@ -27,7 +29,12 @@ def _subject(contents: ReportContents, subject: ShownSubject, gallery: Gallery) 
     truth = load_img(subject.truth) if subject.truth.exists() else None
     truth = truth if truth is not None and np.max(truth.dataobj) > 0 else None
     maps = {method: load_img(path) for method, path in subject.maps.items()}
-    fig, point = brain_figures.subject_figure(load_img(subject.image), maps, truth)
+    shown = load_img(subject.image), maps, truth
+    fig, point = brain_figures.subject_figure(*shown)
+
+    def narrow() -> Figure:
+        return brain_figures.subject_figure(*shown, max_columns=2, width_inches=NARROW)[0]
+
     folder = next(iter(subject.maps.values())).parent
     # methods that explain the same output of the same class are grouped
     explains: dict[tuple[str, str, float | None], list[str]] = {}
@@ -38,7 +45,7 @@ def _subject(contents: ReportContents, subject: ShownSubject, gallery: Gallery) 
     name = "_".join(part for part in ("subject", subject.name, subject.session) if part)
     return {
         "subject": subject,
-        "figure": gallery.add(name, fig, raster=True),
+        "figure": gallery.add(name, fig, raster=True, narrow=narrow),
         "point": [round(float(mm)) for mm in point],
         "files": contents.files(folder.relative_to(contents.run.path).as_posix()),
         "truth": truth is not None,
