@@ -126,7 +126,7 @@ def cascade_figure(
     names = ["trained", *(layer.removeprefix("network.") for layer in layers)]
     rotation = 60 if narrow else 20
     ax.set_xticks(range(len(names)), names, rotation=rotation, ha="right", rotation_mode="anchor")
-    ax.set(ylabel="Spearman with the original map", ylim=(-0.15, 1.03))
+    ax.set(ylabel="Spearman ρ" if narrow else "Spearman with the original map", ylim=(-0.15, 1.03))
     ax.grid(axis="y", color=GRID, linewidth=0.8)
     ax.spines["bottom"].set_color(SOFT)
     fig.legend(loc="outside lower left" if narrow else "outside right center")

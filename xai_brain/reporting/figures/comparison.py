@@ -159,8 +159,8 @@ def curve_figure(
     ax.plot(percents, percents / 100, color=CHANCE, linewidth=1, linestyle=DASHED, label="chance")
     for name, (x, y) in lines.items():
         ax.plot(x, y, label=shortened(name, 40), markevery=5, markersize=4.5, **styles[name])
-    voxels = "k % of the brain voxels with the largest |value|"
-    ax.set(xlabel=voxels if narrow else f"{voxels} in each map", ylabel="Dice")
+    wide = "k % of the brain voxels with the largest |value| in each map"
+    ax.set(xlabel="k % with the largest |value|" if narrow else wide, ylabel="Dice")
     ax.set_ylim(0, None)
     ax.grid(axis="y", color=GRID, linewidth=0.8)
     fig.legend(loc="outside lower left" if narrow else "outside right upper")
