@@ -257,4 +257,4 @@ def test_maps_without_evaluation_are_listed_with_the_command(changed, complete, 
         columns = ["method_a", "method_b"] if name == "agreement" else ["method"]
         write_tsv(table[~table[columns].eq("LRP").any(axis=1)], changed.evaluation(name))
     text = text_of(write_report(changed).read_text())
-    assert "Maps without evaluation: LRP. xai-brain evaluate run_dir=&lt;run_dir&gt; , then" in text
+    assert "Maps without evaluation: LRP. xai-brain evaluate , then xai-brain report on the run" in text
