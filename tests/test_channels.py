@@ -162,6 +162,10 @@ def test_a_channel_is_shown_on_its_own_image(explained, sent):
         assert found["Saliency"] == values(explained, "sub-0", f"Saliency+{name}")[5, 6, 7]
         assert found["GradCAM"] == of_sum["GradCAM"]
     json.dumps(sent[-1][0])
+    assert sent[-1][0]["title"].startswith("sub-0 · predicted ")
+    [(meaning, names)] = [each for each in sent[-1][0]["meanings"].items() if "Saliency" in each[1]]
+    assert meaning.startswith("positive: higher intensity raises the score of ")
+    assert names == ["Saliency"]
     viewer.show("sub-1")  # the channel stays
     assert sent[-1][0]["title"].endswith(" · FLAIR")
     viewer.channel.value = ""

@@ -191,7 +191,8 @@ class RunCatalogue(RunContents):
         if predicted:
             sign = ("✓" if label == predicted else "✗") if label and task.has_classes else ""
             how_sure = "" if probability is None else f"{probability:.2f} {sign}"
-            parts.append(f"{label or ''} → {predicted} {how_sure}".strip())
+            known = f"{label} → {predicted}" if label else f"predicted {predicted}"
+            parts.append(f"{known} {how_sure}".strip())
         elif label:
             parts.append(label)
         if "n_networks" in row:

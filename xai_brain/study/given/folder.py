@@ -141,5 +141,6 @@ def method_record(label: str, info: MethodInfo, parameters: Mapping[str, Any], o
         "Parameters": dict(parameters),
         "Output": output,
         "ValueMeaning": info.value_meaning,
+        "MultipliesByInputs": info.multiplies_by_inputs,
         "Citation": info.citation,
     }
