@@ -198,10 +198,9 @@ def test_the_verdict_names_the_places_of_significant_differences(tested, undrawn
     assert found.found == ("GradCAM", "LRP")
     assert found.answer == "In 2 of 5 methods"
     assert found.sentences == (
-        "Clusters (family-wise p ≤ 0.05), male minus female: GradCAM: insula, cuneus and (0, 0, 0) mm; none "
-        "in GuidedGradCAM, LRP, InputXGradient, GradientShap and the prepared images.",
-        "Regions, mean value (q ≤ 0.05), male minus female: LRP: half_L; none in GradCAM, GuidedGradCAM, "
-        "InputXGradient and GradientShap.",
+        "Clusters (family-wise p ≤ 0.05): GradCAM: insula, cuneus and (0, 0, 0) mm; none in the 4 other "
+        "methods and the prepared images.",
+        "Regions, mean value (q ≤ 0.05): LRP: half_L; none in the 4 other methods.",
     )
     html = write_report(tested).read_text()
     verdict = text_of("</style>" + html.split('<section id="verdict"')[1].split("</section>")[0])

@@ -65,29 +65,32 @@ def differences_of(contents: ReportContents) -> Differences | None:
     maps = table[table["method"] != IMAGE]
     if maps.empty:
         return None
+    n_comparisons = maps["comparison"].nunique()
     sentences = [
-        _sentence(str(analysis), str(comparison), rows)
+        _sentence(str(analysis), str(comparison) if n_comparisons > 1 else "", rows)
         for (analysis, comparison), rows in table.groupby(["analysis", "comparison"], sort=False)
     ]
     return Differences(
         tuple(dict.fromkeys(maps["method"])),
         tuple(dict.fromkeys(maps.loc[maps["n"] > 0, "method"])),
         tuple(sentences),
-        maps["comparison"].nunique(),
+        n_comparisons,
     )
 
 
 def _sentence(analysis: str, comparison: str, rows: pd.DataFrame) -> str:
-    """Places of each method, and the methods without any."""
+    """Places of each method, and the number of methods without any."""
+    found, none = rows[rows["n"] > 0], rows[rows["n"] == 0]
     parts = [
-        f"{IMAGES if row.method == IMAGE else row.method}: {row.places}"
-        for row in rows.itertuples()
-        if row.n > 0
+        f"{IMAGES if m == IMAGE else m}: {p}" for m, p in zip(found["method"], found["places"], strict=True)
     ]
-    none = [IMAGES if name == IMAGE else str(name) for name in rows.loc[rows["n"] == 0, "method"]]
-    if none:
-        parts.append(f"none in {listed(none)}" if parts else f"none ({listed(none)})")
-    return f"{analysis}, {comparison.replace('-minus-', ' minus ')}: {'; '.join(parts)}."
+    n = int((none["method"] != IMAGE).sum())
+    other = "other " * bool((found["method"] != IMAGE).any())
+    without = [f"the {n} {other}method{'s' if n > 1 else ''}"] * bool(n)
+    without += [IMAGES] * bool((none["method"] == IMAGE).any())
+    parts += [f"none in {listed(without)}"] * bool(without)
+    pair = f", {comparison.replace('-minus-', ' minus ')}" * bool(comparison)
+    return f"{analysis}{pair}: {'; '.join(parts)}."
 
 
 def _clusters(contents: ReportContents) -> list[tuple[str, str, str, str, int]]:
