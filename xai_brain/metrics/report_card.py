@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from xai_brain.io.numbers import fixed_digits
 from xai_brain.metrics.table import METRICS
 from xai_brain.parallel.progress import ShowProgress
 from xai_brain.statistics.bootstrap import over_subjects
@@ -116,7 +117,11 @@ class _Row:
 
     def format_value(self, metric: str) -> str:
         low, high = self.value(metric, what="ci_low"), self.value(metric, what="ci_high")
-        return f"{self.value(metric):z.2f}, {low:z.2f} to {high:z.2f}"
+        return f"{_two_digits(self.value(metric))}, {_two_digits(low)} to {_two_digits(high)}"
+
+
+def _two_digits(value: float) -> str:
+    return fixed_digits(value, 2) if np.isfinite(value) else "nan"
 
 
 def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
@@ -136,7 +141,7 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
             level = "chance" if null == chance else "a network that was trained on permuted labels"
             sentences.append(
                 f"Does not find the planted effect better than {level} "
-                f"({RRA} {row.format_value('rra')}; {null:.2f})."
+                f"({RRA} {row.format_value('rra')}; {_two_digits(null)})."
             )
         elif best is not None and low <= best.value("rra", what="ci_high"):
             doubtful = True
@@ -146,9 +151,9 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
             )
         else:
             sentences.append(
-                f"{finds} ({RRA} {row.format_value('rra')}; chance {chance:.2f})"
+                f"{finds} ({RRA} {row.format_value('rra')}; chance {_two_digits(chance)})"
                 + (f", better than every baseline that ignores the labels (best: {best.method}, "
-                   f"{best.value('rra'):.2f})." if best is not None else ".")
+                   f"{_two_digits(best.value('rra'))})." if best is not None else ".")
             )  # fmt: skip
         other = t_map is not None and t_map.method != row.method and t_map.has("rra")
         t = t_map.value("rra") if t_map is not None and other else np.nan
@@ -160,7 +165,9 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
                 f"However, {1 - rra:.0%} of its highest voxels are outside the effect{compared}."
             )
         elif not failed and rra < t:
-            sentences.append(f"A t-map of the training images localises the effect better ({t:.2f}).")
+            sentences.append(
+                f"A t-map of the training images localises the effect better ({_two_digits(t)})."
+            )
     if row.kind == "baseline":
         return Verdict(row.method, row.kind, sentences, "not rated")
     if row.has("parameter_randomization"):
@@ -186,7 +193,7 @@ def _verdict(row: _Row, blind: Sequence[_Row], t_map: _Row | None) -> Verdict:
             f"({row.format_value('label_randomization')})."
         )
     if row.has("deletion"):
-        random = f"{row.value('deletion', what='chance'):.2f}"
+        random = _two_digits(row.value("deletion", what="chance"))
         if row.value("deletion", what="ci_high") < row.value("deletion", what="chance"):
             sentences.append(
                 "The probability of the class falls faster when the highest voxels of this map are removed "

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import ROUND_HALF_UP, Decimal
 
+from xai_brain.io.numbers import fixed_digits
 from xai_brain.reporting.values import Estimate, number
 
 
 def fixed(value: float | None, digits: int = 3) -> str:
-    """Number with a true minus sign; a dash if it is missing.
-
-    The decimal digits are rounded, half away from zero, because the nearest binary number of 0.735 is smaller
-    than 0.735.
-
-    Examples
-    --------
-    >>> fixed(0.735, 2), fixed(-0.0004)
-    ('0.74', '0.000')
-    """
-    if (known := number(value)) is None:
-        return "–"
-    decimal = Decimal(f"{known:.14g}").quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
-    return f"{decimal:zf}".replace("-", "−")
+    """Number with a true minus sign; a dash if it is missing."""
+    known = number(value)
+    return "–" if known is None else fixed_digits(known, digits).replace("-", "−")
 
 
 def significant(value: float | None, digits: int = 2) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from xai_brain.io.numbers import fixed_digits
 from xai_brain.runs.contents import IMAGE, RunContents
 from xai_brain.runs.directory import RunDirectory, of_channel, read_json, sidecar
 from xai_brain.task.build import task_of_table
@@ -190,7 +191,7 @@ class RunCatalogue(RunContents):
             parts.append(f"seed {seed}")
         if predicted:
             sign = ("✓" if label == predicted else "✗") if label and task.has_classes else ""
-            how_sure = "" if probability is None else f"{probability:.2f} {sign}"
+            how_sure = "" if probability is None else f"{fixed_digits(probability, 2)} {sign}"
             known = f"{label} → {predicted}" if label else f"predicted {predicted}"
             parts.append(f"{known} {how_sure}".strip())
         elif label:
