@@ -10,10 +10,7 @@ import nilearn.plotting
 import numpy as np
 import pandas as pd
 import pytest
-from report_runs import (
-    METHODS,
-    text_of,
-)
+from report_runs import METHODS, set_differences, text_of
 
 from xai_brain.io.nifti import load_img
 from xai_brain.reporting.contents import ReportContents
@@ -176,20 +173,6 @@ def test_maps_that_are_not_significant_say_so_in_text_and_figure(tested, undrawn
     assert section.count(f"<b>{sentence}</b>") == n_tests
     assert section.count("The colours show where |t| is largest, not a significant difference.") == n_tests
     assert section.count("<source media=") == n_tests
-
-
-def set_differences(run):
-    """GradCAM has two clusters, LRP one significant region; all other tests find nothing."""
-    tests = read_tsv(run.evaluation("group_tests"))
-    write_tsv(tests.assign(n_significant=0), run.evaluation("group_tests"))
-    peaks = [(12.0, -40.4, 8.0, -6.1, "cuneus"), (-30.0, 20.0, -6.0, 7.2, "insula"), (0, 0, 0, 5.0, None)]
-    rows = pd.DataFrame(peaks, columns=["x_mm", "y_mm", "z_mm", "peak_t", "region"])
-    about = {"method": "GradCAM", "comparison": "male-minus-female", "size_mm3": 512.0, "logp_fwe": 2.0}
-    write_tsv(rows.assign(cluster=["1", "2", "3"], **about), run.evaluation("group_clusters"))
-    table = read_tsv(run.evaluation("region_groups"))
-    one = (table["method"] == "LRP") & (table["region"] == "half_L") & (table["measure"] == "mean")
-    table["q"] = np.where(one, 0.004, 0.8)
-    write_tsv(table, run.evaluation("region_groups"))
 
 
 def test_the_verdict_names_the_places_of_significant_differences(tested, undrawn):

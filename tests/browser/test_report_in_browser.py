@@ -7,7 +7,7 @@ import shutil
 
 import lab
 import pytest
-from report_runs import set_scores, set_size_difference
+from report_runs import set_differences, set_scores, set_size_difference
 
 from xai_brain.reporting.html_report import write_report
 from xai_brain.runs.directory import RunDirectory
@@ -65,6 +65,24 @@ def test_verdict_of_five_methods_with_warnings_is_on_the_first_screen_of_a_phone
         assert page.evaluate(BOTTOM, ".verdict figure img") <= PHONE[1]
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
         assert page.evaluate(CLIPPED) == []
+
+
+def test_verdict_with_differences_and_warnings_is_on_the_first_screen(opened, compared, tmp_path):
+    shutil.copytree(compared[0].path, tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
+    set_differences(run)
+    set_scores(run, auroc=(0.66, 0.55, 0.77), balanced_accuracy=(0.61, 0.52, 0.7))
+    set_size_difference(run, -0.2, 0.1)
+    path = write_report(run)
+    for size in (PHONE, DESKTOP):
+        with lab.chromium(*size) as watched:
+            page = opened(watched, path)
+            text = page.locator(".verdict dl").inner_text()
+            assert "GradCAM: insula, cuneus and (0, 0, 0) mm" in text
+            assert "LRP: half_L" in text
+            assert "not over the 5 methods" in text
+            assert page.evaluate(BOTTOM, ".verdict figure img") <= size[1]
+            assert page.evaluate(CLIPPED) == []
 
 
 def test_t_maps_and_bars_are_large_on_a_phone(opened, compared, tmp_path):
