@@ -38,9 +38,11 @@ GRID = Grid("small", (7, 9, 8), affine_of([(0, 1), (1, 1), (2, 1)], (3, 3.2, 2.9
 def by_scipy(data, affine, grid, antialias):
     source = nib.affines.voxel_sizes(affine)
     if antialias:
-        sigma_mm = (
-            np.sqrt(2 * np.log(2)) / np.pi * np.sqrt(np.maximum(grid.spacing_mm.max() ** 2 - source**2, 0))
-        )
+        directions = (
+            affine[:3, :3] / source
+        )  # of the image's axes; the edges of a voxel of the grid along them
+        target = np.sqrt(((directions.T @ grid.affine[:3, :3]) ** 2).sum(1))
+        sigma_mm = np.sqrt(2 * np.log(2)) / np.pi * np.sqrt(np.maximum(target**2 - source**2, 0))
         data = ndimage.gaussian_filter(data.astype(np.float64), sigma_mm / source, mode="constant")
     to_img = np.linalg.inv(affine) @ grid.affine
     return ndimage.affine_transform(

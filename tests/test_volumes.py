@@ -73,6 +73,15 @@ def test_response_at_the_new_nyquist_is_one_half():
     assert np.exp(-2 * (np.pi * sigma * nyquist) ** 2) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_the_same_voxels_in_another_order_of_axes_are_not_smoothed(order):
+    data = np.random.default_rng(0).random((6, 7, 8)).astype(np.float32)
+    affine = np.array([[1.0, 0, 0, 3], [0, -1.5, 0, 4], [0, 0, 3, -5], [0, 0, 0, 1]])
+    turned = nib.Nifti1Image(data.transpose(order), affine[:, [*order, 3]])
+    found = resample_to_grid(turned, Grid("own", data.shape, affine))
+    assert np.allclose(found, data, atol=1e-6)
+
+
 def test_same_grid_passes_unchanged():
     grid = GRIDS["t1w_4mm"]
     data = np.random.default_rng(0).random(grid.shape).astype(np.float32)

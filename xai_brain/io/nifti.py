@@ -121,9 +121,9 @@ def resample_to_grid(
     """Sample an image at the voxel centres of a grid.
 
     Before downsampling, a Gaussian filter suppresses frequencies that the grid cannot represent: the
-    amplitude response is one half at the new Nyquist frequency, including the smoothing that is already
-    implied by the voxels of the image. If the axes of image and grid are parallel, a faster algorithm
-    computes the same values.
+    amplitude response is one half at the new Nyquist frequency along each axis, including the smoothing that
+    is already implied by the voxels of the image. If the axes of image and grid are parallel, a faster
+    algorithm computes the same values.
 
     Parameters
     ----------
@@ -141,7 +141,8 @@ def resample_to_grid(
     """
     data = np.asanyarray(img.dataobj)
     source_mm = nib.affines.voxel_sizes(img.affine)
-    target_mm = float(grid.spacing_mm.max())
+    # spacing of the grid along each axis of the image
+    target_mm = np.linalg.norm((img.affine[:3, :3] / source_mm).T @ grid.affine[:3, :3], axis=1).round(6)
     sigma_voxels = np.zeros(3)
     if antialias and order > 0:
         sigma_voxels = NYQUIST_SIGMA * np.sqrt(np.maximum(target_mm**2 - source_mm**2, 0)) / source_mm
