@@ -365,6 +365,27 @@ def test_masks_of_each_channel_find_the_channel_that_matters(files, tmp_path):
             assert maps.img("sub-01", name).get_fdata().max() <= 1
 
 
+def test_boxes_replace_one_channel_or_all_together(files, tmp_path):
+    """The score is linear: what a channel contributes is its weight times its mean."""
+    flair = tmp_path / "sub-01_FLAIR.nii.gz"
+    image(FLIPPED, seed=5).to_filename(flair)
+    means = [nib.load(path).get_fdata().mean() for path in (files[0], flair)]
+    settings = {"fill": "zero", "window_mm": 12, "n_levels": 2, "n_refined": 3}
+    own = partial(xa.Occlusion, share_mask=False, **settings)
+    maps = xb.explain(OfChannels(), [[files[0], flair]], [own], target=1, channel_names=["T1", "FLAIR"])
+    of_each = [maps.img("sub-01", "Occlusion", channel=name).get_fdata() for name in ("T1", "FLAIR")]
+    assert of_each[0].sum() == pytest.approx(3 * means[0], rel=1e-4)
+    assert of_each[1].sum() == pytest.approx(means[1], rel=1e-4)
+
+    shared = partial(xa.Occlusion, **settings)
+    maps = xb.explain(OfChannels(), [[files[0], flair]], [shared], target=1)
+    with pytest.raises(ConfigError, match="has one map for all channels"):
+        maps.channel_shares()
+    per_voxel_and_channel = maps.img("sub-01", "Occlusion").get_fdata()
+    assert 2 * per_voxel_and_channel.sum() == pytest.approx(3 * means[0] + means[1], rel=1e-4)
+    assert "per voxel and channel" in maps.sidecar("sub-01", "Occlusion")["ValueMeaning"]
+
+
 def test_equal_gradients_of_two_channels_are_maps_of_each(files, tmp_path):
     flair = tmp_path / "sub-01_FLAIR.nii.gz"
     image(FLIPPED, seed=5).to_filename(flair)

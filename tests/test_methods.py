@@ -180,6 +180,24 @@ def test_expected_gradients_sum_to_the_output_minus_its_mean_over_the_training_v
     torch.testing.assert_close(exact.sum((1, 2, 3, 4)), (after - before).detach(), rtol=0.01, atol=1e-3)
 
 
+def test_expected_gradients_use_some_volumes_of_each_class():
+    """Of 3 + 9 volumes, four baselines are one of class 1 and three of class 0."""
+
+    class Sum(nn.Module):
+        def forward(self, x):
+            return x.sum((1, 2, 3, 4))[:, None]
+
+    volumes = torch.arange(12.0).view(12, 1, 1, 1, 1).expand(12, 1, 2, 3, 4)
+    targets = torch.tensor([1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0])
+    reference = replace(reference_of(volumes), targets=targets)
+    maps = ExpectedGradients(Sum(), reference, n_baselines=4).attribute(torch.zeros(1, 1, 2, 3, 4), 0)
+    torch.testing.assert_close(maps, torch.full_like(maps, -(2 + 6 + 10 + 4) / 4))
+    maps = ExpectedGradients(Sum(), reference).attribute(torch.zeros(1, 1, 2, 3, 4), 0)
+    torch.testing.assert_close(maps, torch.full_like(maps, -5.5))  # all twelve
+    with pytest.raises(AttributionError, match="n_baselines=0"):
+        ExpectedGradients(Sum(), reference, n_baselines=0)
+
+
 def test_expected_gradients_of_a_polynomial(few):
     class Cube(nn.Module):
         def forward(self, x):

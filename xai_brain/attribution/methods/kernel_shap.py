@@ -28,7 +28,8 @@ class KernelShap:
     """Shapley value of each region that is replaced, spread evenly over its voxels.
 
     It is the mean decrease of the output when the region is replaced, over all orders of replacing the
-    regions. The map sums to the decrease when all regions are replaced. Voxels of no region are 0.
+    regions. The map sums to the decrease when all regions are replaced. Voxels of no region are 0. Channels
+    are replaced together and share the map.
 
     Parameters
     ----------
@@ -57,12 +58,10 @@ class KernelShap:
 
     info = MethodInfo(
         name="KernelShap",
-        value_meaning="raw and signed: Shapley value of the region that is replaced, per voxel",
+        value_meaning="raw and signed: Shapley value of the replaced region, per voxel and channel",
         multiplies_by_inputs=True,
-        citation=(
-            "Lundberg SM, Lee SI. A unified approach to interpreting model predictions. NeurIPS 2017."
-            " arXiv:1705.07874."
-        ),
+        citation="Lundberg SM, Lee SI. A unified approach to interpreting model predictions. NeurIPS 2017. "
+        "arXiv:1705.07874.",
         trial_settings={"n_samples": 1, "size_mm": 90.0},
     )
 
@@ -83,18 +82,13 @@ class KernelShap:
     ):
         self.size_voxels = edge_in_voxels("size_mm", size_mm, reference, voxel_size_mm)
         if contrast < 0 or n_samples < 1:
-            raise AttributionError(
-                f"contrast={contrast:g}, n_samples={n_samples}: KernelShap needs at least 0 and 1"
-            )
-        self.model, self.reference = model, reference
-        self.engine = BatchedScorer(model, chunk_size)
-        self.fill = ReplacementVolumes(
-            fill or default_fill(reference), reference, blur_sigma_mm, voxel_size_mm
-        )
+            what = f"contrast={contrast:g}, n_samples={n_samples}"
+            raise AttributionError(f"{what}: KernelShap needs at least 0 and 1")
+        self.model, self.reference, self.engine = model, reference, BatchedScorer(model, chunk_size)
+        fill = fill or default_fill(reference)
+        self.fill = ReplacementVolumes(fill, reference, blur_sigma_mm, voxel_size_mm)
         self.contrast, self.n_samples, self.random_state = contrast, n_samples, random_state
-        self.regions: Tensor | None = None  # supervoxels of each volume
-        if labels_img is not None:
-            self.regions = atlas_regions(labels_img, table, reference)
+        self.regions = None if labels_img is None else atlas_regions(labels_img, table, reference)
 
     @in_float32
     def attribute(self, inputs: Tensor, target: int | Tensor | None = None) -> Tensor:
@@ -106,24 +100,21 @@ class KernelShap:
         maps = torch.empty_like(inputs)
         with self.engine.prepared(inputs):
             for i, volume in enumerate(inputs):
-                regions = self.regions
-                if regions is None:
-                    regions = supervoxels(volume, brain[i, 0], self.size_voxels, self.contrast)
-                maps[i] = self._explain(volume, fills[i], regions.to(volume.device), targets[i])
+                maps[i] = self._explain(volume, fills[i], brain[i, 0], targets[i])
         return maps
 
-    def _explain(self, volume: Tensor, fill: Tensor, regions: Tensor, target: Tensor) -> Tensor:
+    def _explain(self, volume: Tensor, fill: Tensor, brain: Tensor, target: Tensor) -> Tensor:
         """Map of a volume, (X, Y, Z)."""
-        n = int(regions.max())
-        if not n:
+        regions = self.regions
+        if regions is None:
+            regions = supervoxels(volume, brain, self.size_voxels, self.contrast)
+        regions = regions.to(volume.device)
+        if not (n := int(regions.max())):
             return torch.zeros_like(volume[0])
         sets, weights = draw_coalitions(n, self.n_samples, seed_of(volume, self.random_state))
         replaced = torch.cat([sets, torch.ones(1, n, dtype=torch.bool)])  # in the last row all regions
         replaced = nn.functional.pad(replaced, (1, 0)).to(volume.device)  # voxels of no region stay
-
-        def masks(rows: slice) -> Tensor:
-            return replaced[rows][:, regions][:, None]
-
-        drops = score_drops(self.engine, volume, fill, masks, len(replaced), target).double().cpu()
+        engine, masks = self.engine, lambda rows: replaced[rows][:, regions][:, None]
+        drops = score_drops(engine, volume, fill, masks, len(replaced), target).double().cpu()
         values = shapley_values(sets, weights, drops[:-1], drops[-1:])
         return spread_evenly(values.to(volume), regions, len(volume))

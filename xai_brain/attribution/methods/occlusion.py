@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise, product
 
 import torch
@@ -24,6 +25,9 @@ Box = tuple[slice, slice, slice]
 class Occlusion:
     """Fall of the output per replaced voxel, of boxes that are halved where it falls most.
 
+    All channels are replaced together and have one map, unless ``share_mask=False``. A value is the fall for
+    a box divided by its voxels and by the channels that are replaced.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -38,6 +42,9 @@ class Occlusion:
         A box of the next level has half the edges.
     n_refined : int, default 12
         Boxes with the largest absolute change that are halved along each axis, into eight.
+    share_mask : bool, default True
+        Whether a box replaces all channels of a volume; otherwise each channel has boxes and a map of its
+        own, and the other channels stay as they are.
     voxel_size_mm : sequence of 3 float, optional
         Default: that of the reference.
     blur_sigma_mm : float, default 12
@@ -52,7 +59,7 @@ class Occlusion:
 
     info = MethodInfo(
         name="Occlusion",
-        value_meaning="raw and signed: decrease of the output per voxel of the box that is replaced",
+        value_meaning="raw and signed: decrease of the output per voxel and channel of the replaced box",
         multiplies_by_inputs=True,
         citation=(
             "Zeiler MD, Fergus R. Visualizing and understanding convolutional networks. ECCV 2014. "
@@ -68,6 +75,7 @@ class Occlusion:
         window_mm: float = 40.0,
         n_levels: int = 3,
         n_refined: int = 12,
+        share_mask: bool = True,
         voxel_size_mm: Sequence[float] | None = None,
         blur_sigma_mm: float = 12.0,
         chunk_size: int | None = None,
@@ -80,7 +88,8 @@ class Occlusion:
         self.fill = ReplacementVolumes(
             fill or default_fill(reference), reference, blur_sigma_mm, voxel_size_mm
         )
-        self.n_levels, self.n_refined = n_levels, n_refined
+        self.n_levels, self.n_refined, self.share_mask = n_levels, n_refined, share_mask
+        self.info = replace(self.info, per_channel=not share_mask)
 
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
@@ -90,18 +99,24 @@ class Occlusion:
         fills = baseline_volumes(self.fill, self.reference, inputs, targets)
         brain = brain_of(inputs, self.reference).bool().expand(len(inputs), 1, *inputs.shape[2:])
         on_host = brain[:, 0].cpu()
-        boxes = [tiles(one, self.window_voxels) for one in on_host]
         maps = torch.zeros_like(inputs)
+        n_channels = inputs.shape[1]
+        groups = [slice(n_channels)] if self.share_mask else [slice(k, k + 1) for k in range(n_channels)]
+        parts = [(i, channels) for i in range(len(inputs)) for channels in groups]
+        boxes = [tiles(on_host[i], self.window_voxels) for i, _ in parts]
         with self.engine.prepared(inputs):
             for _ in range(self.n_levels):
                 boxes = [
-                    [box for box in those if one[box].any()]
-                    for those, one in zip(boxes, on_host, strict=True)
+                    [box for box in those if on_host[i][box].any()]
+                    for those, (i, _) in zip(boxes, parts, strict=True)
                 ]
-                drops = [
-                    self._explain_level(inputs[i], fills[i], brain[i], targets[i], those, maps[i])
-                    for i, those in enumerate(boxes)
-                ]
+                drops = []
+                for those, (i, channels) in zip(boxes, parts, strict=True):
+                    fill = inputs[i].clone()
+                    fill[channels] = fills[i, channels]
+                    drops.append(
+                        self._explain_level(inputs[i], fill, brain[i], targets[i], those, maps[i, channels])
+                    )
                 values = iter(torch.cat(drops).tolist())  # the only transfer of a level
                 boxes = [
                     [
@@ -122,12 +137,12 @@ class Occlusion:
         boxes: list[Box],
         evidence: torch.Tensor,
     ) -> torch.Tensor:
-        """Write the boxes of a volume into its map, and return the decrease of the output for each."""
+        """Write the boxes of a volume into the map of its replaced channels; returns the fall for each."""
         edges = [[getattr(edge, end) for end in ("start", "stop") for edge in box] for box in boxes]
         table = torch.tensor(edges, dtype=torch.long, device=volume.device).view(-1, 6)
         places = in_box(table[:, :3], table[:, 3:], volume.shape[1:]) & brain  # (n_boxes, 1, X, Y, Z)
         drops = score_drops(self.engine, volume, fill, lambda rows: places[rows], len(boxes), target)
-        per_value = drops / (places.sum((1, 2, 3, 4)) * len(volume))
+        per_value = drops / (places.sum((1, 2, 3, 4)) * len(evidence))
         for box, value in zip(boxes, per_value, strict=True):
             evidence[:, *box] = brain[:, *box] * value
         return drops
