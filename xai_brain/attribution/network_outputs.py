@@ -97,12 +97,15 @@ class SegmentationTarget:
     label : int
         Channel of the output (N, K, X, Y, Z).
     region : "predicted" or bool Tensor or array of shape (X, Y, Z), default "predicted"
-        ``predicted``: the voxels to which the network assigns the label in the unchanged image. With one
-        channel, the voxels whose logit is above 0.
+        ``predicted``: the voxels to which the network assigns the label in the unchanged image.
+    exclusive : bool, default True
+        Whether a voxel has one label, that with the largest logit (softmax). Otherwise labels overlap, and a
+        voxel has those whose logits are above 0 (sigmoid), as in BraTS. One channel is always of this kind.
     """
 
     label: int
     region: Any = "predicted"
+    exclusive: bool = True
 
     def region_of(self, outputs: torch.Tensor) -> torch.Tensor:
         """The region in one image, bool, (X, Y, Z), from the output (1, K, X, Y, Z) for this image.
@@ -124,8 +127,8 @@ class SegmentationTarget:
         if isinstance(self.region, str):
             if self.region != "predicted":
                 raise AttributionError(f"region={self.region!r}: 'predicted' or a mask is needed")
-            one = outputs.shape[1] == 1
-            region = outputs[0, 0] > 0 if one else outputs[0].argmax(0) == self.label
+            is_exclusive = self.exclusive and outputs.shape[1] > 1
+            region = outputs[0].argmax(0) == self.label if is_exclusive else outputs[0, self.label] > 0
         else:
             region = torch.as_tensor(self.region, device=outputs.device) != 0
             if region.shape != outputs.shape[2:]:

@@ -51,7 +51,8 @@ def load_weights(
     that training frameworks add to all keys (``module.``, ``_orig_mod.``, ``model.``, ``net.``,
     ``network.``, also nested) are removed. Checkpoints of this project are also accepted, but
     their temperature and standardisation are not part of the network: `is_calibrated` returns whether a file
-    contains them, and `xai_brain.models.calibrated.read_checkpoint` applies them.
+    contains them, and `xai_brain.models.calibrated.read_checkpoint` applies them. A 1x1x1 convolution of the
+    file is loaded into a linear layer.
 
     Parameters
     ----------
@@ -82,6 +83,7 @@ def load_weights(
     best: dict[str, torch.Tensor] = {}
     for candidate in _without_prefixes({WRAPPERS.sub("", key): value for key, value in state.items()}):
         found = {rename(key): value for key, value in candidate.items()}
+        found = {key: _as_linear(value, expected.get(key)) for key, value in found.items()}
         found = {key: value for key, value in found.items() if not key.startswith(own)}
         if needed <= set(found) <= set(expected):
             _check_values(path, network, found, expected)
@@ -217,6 +219,13 @@ def _without_prefixes(state: dict[str, torch.Tensor]) -> Iterator[dict[str, torc
         beside = [key for key in state if not key.startswith(prefix)]
         if inner and all(BESIDE_NETWORK.match(key) for key in beside):
             yield from _without_prefixes(inner)
+
+
+def _as_linear(value: torch.Tensor, expected: torch.Tensor | None) -> torch.Tensor:
+    """Weights of a convolution with one voxel, if the network has the linear layer that is the same."""
+    if expected is not None and value.shape == (*expected.shape, 1, 1, 1):
+        return value.view(expected.shape)
+    return value
 
 
 def _check_values(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
 from torch import nn
+
+from xai_brain.models.weights import load_weights
+
+PUBLISHED_LAYER = re.compile(r"^feature_extractor\.conv_(\d)\.([01])\.")
+PUBLISHED_HEAD = re.compile(r"^classifier\.conv_\d\.")
 
 
 class SFCN(nn.Module):
@@ -18,6 +24,10 @@ class SFCN(nn.Module):
     n_classes : int, default 2
     channels : sequence of int, default (32, 64, 128, 256, 256, 64)
     dropout : float, default 0.5
+    weights : str, optional
+        Weights file: a published state dict (github.com/ha-ha-ha-han/UKBiobank_deep_pretrain, for 160x192x160
+        voxels) or one of this class (see `load_weights`). The published network ends in a log-softmax; its
+        logits differ by a constant per participant, which does not change the probabilities.
 
     References
     ----------
@@ -31,6 +41,7 @@ class SFCN(nn.Module):
         n_classes: int = 2,
         channels: Sequence[int] = (32, 64, 128, 256, 256, 64),
         dropout: float = 0.5,
+        weights: str | None = None,
     ):
         super().__init__()
         *pooling, last = channels
@@ -47,7 +58,15 @@ class SFCN(nn.Module):
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(last, n_classes)
+        if weights is not None:
+            load_weights(self, weights, own_key)
 
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         """Logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""
         return self.linear(self.dropout(self.features(volumes).mean((2, 3, 4))))
+
+
+def own_key(key: str) -> str:
+    """Key of `SFCN` for a key of a published state dict; other keys are returned as they are."""
+    key = PUBLISHED_LAYER.sub(lambda match: f"features.{4 * int(match[1]) + int(match[2])}.", key)
+    return PUBLISHED_HEAD.sub("linear.", key)
