@@ -17,7 +17,7 @@ def features_and_gradient(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
         lambda module, args, output: (kept.append(output), output.clone())[1]
     )
     leaf = case.inputs.double().requires_grad_()
-    scores = case.exact(leaf)[:, case.target]
+    scores = case.exact_columns(leaf)[:, case.target]
     handle.remove()
     return kept[-1].detach(), torch.autograd.grad(scores.sum(), kept[-1])[0]
 

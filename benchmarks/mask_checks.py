@@ -16,9 +16,10 @@ from xai_brain.attribution.perturbation.masks import smooth_masks
 
 
 def occlusion(case: Case) -> float:
-    method = xa.Occlusion(case.score(), case.reference, window_mm=24, n_levels=1)
+    window = 12.0 if max(case.shape) < 64 else 32.0  # in voxels of 2 mm
+    method = xa.Occlusion(case.score(), case.reference, window_mm=2 * window, n_levels=1)
     maps, sums, falls = case.maps(method).double(), [], []
-    for box in tiles(case.reference.brain_mask, [12.0] * 3):
+    for box in tiles(case.reference.brain_mask, [window] * 3):
         changed = case.inputs.double().clone()
         changed[:, :, *box] = case.fill[:, *box]
         sums.append(maps[:, :, *box].sum((1, 2, 3, 4)))

@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from table_checks import CHECKS, Case, Check
-from table_networks import Kind, kinds
+from table_networks import Kind, convolutional
+from table_transformers import transformers
 
 from xai_brain.attribution.model_state import AttributionError
 
@@ -34,7 +36,7 @@ class Cell:
     @property
     def is_right(self) -> bool:
         if self.reason:
-            return not (self.check.for_any and self.kind.is_usual)
+            return self.check.required != "all" and not (self.check.required and self.kind.is_usual)
         return self.error <= self.check.tolerance
 
     @property
@@ -44,10 +46,14 @@ class Cell:
         return f"{self.error:.0e}" + ("" if self.is_right else " (WRONG)")
 
 
-def run(kind: Kind, shape: tuple[int, int, int]) -> list[Cell]:
-    """All methods on one network."""
+def kinds(shape: tuple[int, int, int], small: bool) -> list[Kind]:
+    return [*convolutional(shape, small), *transformers(shape, small)]
+
+
+def run(kind: Kind, shape: tuple[int, int, int], names: Collection[str] = ()) -> list[Cell]:
+    """All methods on one network, or those with the given names."""
     case, cells = Case(kind, shape), []
-    for check in CHECKS:
+    for check in (check for check in CHECKS if not names or check.name in names):
         try:
             cells.append(Cell(check, kind, check.error(case)))
         except AttributionError as error:
@@ -58,17 +64,20 @@ def run(kind: Kind, shape: tuple[int, int, int]) -> list[Cell]:
 def markdown(rows: list[list[Cell]], small: bool) -> str:
     """The table, the reasons of refusals and what every method was compared with."""
     shape = " x ".join(map(str, SHAPES[small]))
-    for_any = [cell.check.name for cell in rows[0] if cell.check.for_any]
+    for_all, for_usual = (
+        [cell.check.name for cell in rows[0] if cell.check.required == which] for which in ("all", "usual")
+    )
     lines = [
         "# Networks and methods",
         "",
         f"Errors of {len(rows[0])} methods on {len(rows)} networks with random weights. The table is made by",
         "`python benchmarks/network_method_table.py --write`, which compares every map with an independent",
-        f"calculation in double precision (volumes of {shape} voxels). A number is the largest relative",
-        "error of two volumes; *refused* means that the method stops with one line that names the reason.",
-        f"{', '.join(for_any[:-1])} and {for_any[-1]}",
-        "explain every network with one channel and two outputs; the methods that end with CAM need a",
-        "convolution.",
+        f"calculation in double precision (volumes of {shape} voxels, for SwinUNETR 32 x 64 x 32). A number",
+        "is the largest relative error of two volumes, for SwinUNETR of one; *refused* means that the method",
+        "stops with one line that names the reason.",
+        f"{', '.join(for_all[:-1])} and {for_all[-1]} explain every network;",
+        f"{', '.join(for_usual[:-1])} and {for_usual[-1]}",
+        "every network with one channel, two classes and modules that can be read.",
         "",
         "| network | " + " | ".join(cell.check.name for cell in rows[0]) + " |",
         "|---|" + "---|" * len(rows[0]),
@@ -81,6 +90,7 @@ def markdown(rows: list[list[Cell]], small: bool) -> str:
             if cell.reason:
                 reason = re.sub(r"; methods for any network: .*", "", cell.reason)
                 reason = re.sub(r"^.* has no rule for", "no rule for", reason)
+                reason = re.sub(r"^(attention rollout|attention relevance|Grad-CAM on tokens):? ", "", reason)
                 reason = re.sub(
                     r"[^ ]+ takes volumes with one channel", "takes volumes with one channel", reason
                 )

@@ -7,17 +7,17 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import attention_checks
 import captum.attr
 import layer_checks
 import mask_checks
 import numpy as np
-import published
+import perturbation_checks
 import torch
 from table_case import Case, relative, scale
 
 from xai_brain import attribution as xa
 from xai_brain.attribution.inputs import seed_of
-from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 
 # -- one check per method: the error, to be compared with its tolerance ------------------------------------
 
@@ -102,7 +102,8 @@ def exact_guided_gradient(case: Case) -> torch.Tensor:
     leaf = case.inputs.double().requires_grad_()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Setting backward hooks on ReLU")
-        return captum.attr.GuidedBackprop(twin).attribute(leaf, case.target)
+        column = min(case.target, case.kind.n_outputs - 1)  # one logit is that of class 1
+        return captum.attr.GuidedBackprop(twin).attribute(leaf, column)
 
 
 def guided_backprop(case: Case) -> float:
@@ -135,101 +136,6 @@ def lrp(case: Case) -> float:
     return relative(plain, case.inputs * case.gradient)
 
 
-def mask_gradient_error(case: Case) -> float:
-    """Of the gradient of the score with respect to a mask, which every mask method descends."""
-    engine = BatchedScorer(case.score())
-    half = torch.full_like(case.inputs, 0.4)
-    fill = case.fill.expand_as(case.inputs)
-    with engine.prepared(case.inputs):
-        targets = torch.full((len(case.inputs),), case.target)
-        _, gradient = engine.gradients(case.inputs, fill.float(), half, targets)
-    volumes = torch.lerp(case.inputs.double(), fill, half.double())
-    expected = case.exact_gradient(volumes) * (fill - case.inputs)
-    return relative(gradient, expected)
-
-
-def meaningful_perturbation(case: Case) -> float:
-    """Gradient of the mask; scores of the returned mask; a score no higher than that of the first mask."""
-    method = xa.MeaningfulPerturbation(
-        case.score("probability"), case.reference, n_iter=12, area_weight=0.0, tv_weight=0.0
-    )
-    errors = [mask_gradient_error(case)]
-    for volume, result in zip(case.inputs, method.optimize(case.inputs, case.target), strict=True):
-        e, x = result.evidence.double(), volume.double()
-        assert 0 <= float(e.min()) <= float(e.max()) <= 1
-        after, before, start = (
-            float(case.exact_score((x + mask * (case.fill - x))[None], "probability"))
-            for mask in (e, 0 * e, 0.5)
-        )
-        errors += [
-            abs(after - result.score_after),
-            abs(before - result.score_before),
-            max(0.0, after - start),
-        ]
-    return max(errors)
-
-
-def area_constrained(case: Case) -> float:
-    """Gradient of the mask; its areas; its scores."""
-    method = xa.AreaConstrainedPerturbation(
-        case.score("probability"), case.reference, areas=(0.1, 0.3), n_iter=4
-    )
-    errors = [mask_gradient_error(case)]
-    for volume, curve in zip(case.inputs, method.optimize(case.inputs, case.target), strict=True):
-        for area, score, e in zip(curve.areas, curve.scores, curve.evidence.double(), strict=True):
-            perturbed = volume.double() + e * (case.fill - volume.double())
-            errors += [abs(float(e.mean()) - area) / area]
-            errors += [abs(float(case.exact_score(perturbed[None], "probability")) - score)]
-    return max(errors)
-
-
-def amortized(case: Case) -> float:
-    """Gradient of the mask; training lowers the mean score of the volumes that it is made with."""
-    method = xa.AmortizedMasker(
-        case.score("probability"), case.reference, n_steps=15, area_weight=0.0, tv_weight=0.0
-    )
-    volumes = case.reference.volumes
-    error = mask_gradient_error(case)
-    predicted = case.exact(volumes.double()).argmax(1)
-    falls = []
-    for volume, k in zip(volumes.double(), predicted.tolist(), strict=True):
-        e = method.attribute(volume[None].float(), k).double()
-        fill = case.reference.class_means[1 - k].double()
-        # masks start at 1/2
-        scores = [case.exact(volume[None] + m * (fill - volume)).softmax(1)[0, k] for m in (e, 0 * e + 0.5)]
-        falls.append(float(scores[1] - scores[0]))
-    return max(error, -float(np.mean(falls)))
-
-
-def kan2020(case: Case) -> float:
-    """Score and gradient of an iteration, against the published code in double precision.
-
-    Logits are explained without the floor of the published loss, because probabilities of perturbed noise are
-    0 or 1 to seven digits. The rest of the algorithm does not depend on the network and is compared with the
-    published mask in tests/test_masks.py. Whole masks of two precisions are not compared here: the first
-    steps of Adam have the same size however small the gradient is, so that they amplify rounding.
-    """
-    shifts = published.published_shifts(1, 3, seed=2)
-    method = xa.Kan2020Perturbation(case.score(), shifts=shifts, first_kept_iteration=0)
-    maps = case.maps(method)
-    assert 0 <= float(maps.min()) <= float(maps.max()) <= 1
-
-    applied = torch.rand(case.inputs.shape, generator=torch.Generator().manual_seed(4))
-    leaf = applied.double().requires_grad_()
-    images = [published.shifted(case.inputs.double(), shift) for shift in shifts[0].tolist()]
-    perturbed = [image * leaf + published.box_blur(image) * (1 - leaf) for image in images]
-    scores = torch.stack([case.exact(volumes)[:, case.target] for volumes in perturbed]).mean(0)
-    expected = torch.autograd.grad(scores.sum(), leaf)[0]
-    targets = torch.full((len(leaf),), case.target)
-    with method.engine.prepared(case.inputs):
-        found, gradient = method.engine.gradients(
-            *(case.inputs, case.inputs, 1 - applied, targets, -shifts.expand(len(leaf), -1, -1)),
-            moving="image",
-        )
-    score_error = (found.double() - scores.detach()).abs() / scores.detach().abs()
-    return max(relative(-gradient, expected), float(score_error.max()))
-
-
 @dataclass(frozen=True)
 class Check:
     """Of one method.
@@ -241,27 +147,28 @@ class Check:
     tolerance : float
     standard : str
         What the map is compared with.
-    for_any : bool, default False
-        Whether the method has to be correct for all networks with one channel and two outputs.
+    required : {"", "usual", "all"}, default ""
+        Networks for which the method has to be correct: those with one channel, two outputs and modules that
+        can be looked into, or all.
     """
 
     name: str
     error: Callable[[Case], float]
     tolerance: float
     standard: str
-    for_any: bool = False
+    required: str = ""
 
 
 CHECKS = [
-    Check("Saliency", saliency, 0.02, "gradient", True),
-    Check("InputXGradient", input_x_gradient, 0.02, "input times gradient", True),
-    Check("SmoothGrad", smooth_grad, 0.02, "mean gradient over the same noisy volumes", True),
+    Check("Saliency", saliency, 0.02, "gradient", "all"),
+    Check("InputXGradient", input_x_gradient, 0.02, "input times gradient", "all"),
+    Check("SmoothGrad", smooth_grad, 0.02, "mean gradient over the same noisy volumes", "all"),
     Check(
         "IntegratedGradients",
         integrated_gradients,
         0.05,
         "the same quadrature; change of the output",
-        True,
+        "all",
     ),
     Check("GradientShap", gradient_shap, 0.01, "mean over the same training volumes and points"),
     Check(
@@ -275,28 +182,52 @@ CHECKS = [
         layer_checks.grad_cam,
         0.01,
         "weighted sum of the features of the last ReLU or convolution",
-        True,
+        "usual",
     ),
     Check("GradCAMPlusPlus", layer_checks.grad_cam_plus_plus, 0.01, "published formula"),
-    Check("HiResCAM", layer_checks.hires_cam, 0.01, "sum of features times gradient", True),
-    Check("LayerCAM", layer_checks.layer_cam, 0.01, "sum of features times positive gradient", True),
-    Check("ScoreCAM", layer_checks.score_cam, 0.01, "one volume after the other", True),
+    Check("HiResCAM", layer_checks.hires_cam, 0.01, "sum of features times gradient", "usual"),
+    Check("LayerCAM", layer_checks.layer_cam, 0.01, "sum of features times positive gradient", "usual"),
+    Check("ScoreCAM", layer_checks.score_cam, 0.01, "one volume after the other", "usual"),
     Check("GuidedBackprop", guided_backprop, 0.01, "Captum, on the same function with ReLU modules"),
     Check("GuidedGradCAM", guided_grad_cam, 0.01, "product of the two"),
     Check("DeepLift", deep_lift, 0.02, "difference of the output; gradient if the baseline is near"),
     Check("LRP", lrp, 0.02, "sum of the relevance; input times gradient without gamma and epsilon"),
-    Check("Occlusion", mask_checks.occlusion, 0.01, "fall of the output of every box", True),
-    Check("RISE", mask_checks.rise, 0.01, "published sum over the same masks, minus its mean", True),
+    Check("Occlusion", mask_checks.occlusion, 0.01, "fall of the output of every box", "all"),
+    Check("RISE", mask_checks.rise, 0.01, "published sum over the same masks, minus its mean", "usual"),
     Check("RegionAblation", mask_checks.region_ablation, 0.01, "fall of the output of every region"),
-    Check("KernelShap", mask_checks.kernel_shap, 0.01, "mean over all orders of the regions", True),
+    Check("KernelShap", mask_checks.kernel_shap, 0.01, "mean over all orders of the regions", "usual"),
     Check(
         "MeaningfulPerturbation",
-        meaningful_perturbation,
+        perturbation_checks.meaningful_perturbation,
         0.01,
         "gradient of the mask; scores of the returned mask, not above that of the first",
-        True,
+        "all",
     ),
-    Check("AreaConstrainedPerturbation", area_constrained, 0.01, "gradient, areas and scores of the masks"),
-    Check("AmortizedMasker", amortized, 0.01, "gradient of the mask; fall of the score during training"),
-    Check("Kan2020Perturbation", kan2020, 0.01, "score and gradient of an iteration of the published code"),
+    Check(
+        "AreaConstrainedPerturbation",
+        perturbation_checks.area_constrained,
+        0.01,
+        "gradient, areas and scores of the masks",
+    ),
+    Check(
+        "AmortizedMasker",
+        perturbation_checks.amortized,
+        0.01,
+        "gradient of the mask; fall of the score during training",
+    ),
+    Check(
+        "Kan2020Perturbation",
+        perturbation_checks.kan2020,
+        0.01,
+        "score and gradient of an iteration of the published code",
+    ),
+    Check("AttentionRollout", attention_checks.rollout, 0.01, "product of (attention + identity) / 2"),
+    Check("AttentionRelevance", attention_checks.relevance, 0.01, "published sum over layers"),
+    Check("TokenGradCAM", attention_checks.token_grad_cam, 0.01, "weighted sum of the features of tokens"),
+    Check(
+        "AttnLRP",
+        attention_checks.attn_lrp,
+        0.02,
+        "sum of the relevance; input times gradient of the rules without gamma and epsilon",
+    ),
 ]

@@ -1,14 +1,20 @@
-"""Networks of the table of networks and methods: sixteen kinds that people explain."""
+"""Networks of the table of networks and methods: convolutional networks, and how a kind is described."""
 
 from __future__ import annotations
 
 import copy
+import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from xai_brain.models.networks.archive import TorchScript
 
 CONVOLUTION, RELU = "conv2", "relu2"
 
@@ -69,23 +75,26 @@ class Clamp(nn.Module):
         return x.clamp(min=0, max=1)
 
 
-class VisionTransformer(nn.Module):
-    """Patches, attention, and a linear layer on the mean of the tokens."""
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of a transformer.
 
-    def __init__(self, shape, patch, width=24, depth=2):
-        super().__init__()
-        self.patches = nn.Conv3d(1, width, patch, stride=patch)
-        n_tokens = torch.tensor([n // p for n, p in zip(shape, patch, strict=True)]).prod()
-        self.positions = nn.Parameter(0.1 * torch.randn(1, int(n_tokens), width))
-        layer = nn.TransformerEncoderLayer(
-            width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.encoder = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.linear = nn.Linear(width, 2)
+    Parameters
+    ----------
+    layer : str
+        Module whose output is the features of tokens at the last layer normalisation of several patches on
+        which the output depends; with ``of_input=True``, its input.
+    patch : tuple of 3 int
+        Voxels of a token of this layer.
+    class_token : bool, default False
+        Whether the first token has no patch.
+    of_input : bool, default False
+    """
 
-    def forward(self, x):
-        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.positions
-        return self.linear(self.encoder(tokens).mean(1))
+    layer: str
+    patch: tuple[int, ...]
+    class_token: bool = False
+    of_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,12 +105,24 @@ class Kind:
     ----------
     name : str
     network : torch.nn.Module
+        As it is given to methods.
     layer : str
         Where Grad-CAM is to look: the last ReLU module on a volume, or the last convolution if a function or
         another activation follows it.
     twin : torch.nn.Module, optional
         The same function with a ReLU module at every place, for networks without other gates.
     n_channels, n_outputs : int
+    outputs : str, default "classes"
+        Meaning of the outputs, see `xai_brain.attribution.network_outputs.KINDS`.
+    original : torch.nn.Module, optional
+        The same function without what the package adds to it, or what an archive hides.
+    tokens : Tokens, optional
+    label, region : int, Tensor of shape (X, Y, Z), optional
+        Of a segmentation.
+    shape : tuple of 3 int, optional
+        Voxels of its inputs, if it takes certain numbers only.
+    n_volumes : int, default 2
+        Volumes that are explained.
     """
 
     name: str
@@ -110,15 +131,23 @@ class Kind:
     twin: nn.Module | None = None
     n_channels: int = 1
     n_outputs: int = 2
+    outputs: str = "classes"
+    original: nn.Module | None = None
+    tokens: Tokens | None = None
+    label: int | None = None
+    region: torch.Tensor | None = None
+    shape: tuple[int, int, int] | None = None
+    n_volumes: int = 2
 
     @property
     def is_usual(self) -> bool:
-        """One channel and two outputs."""
-        return (self.n_channels, self.n_outputs) == (1, 2)
+        """One channel, two classes, and modules that can be looked into."""
+        is_archive = isinstance(self.network, TorchScript)
+        return (self.n_channels, self.n_outputs, self.outputs) == (1, 2, "classes") and not is_archive
 
 
-def kinds(shape: tuple[int, int, int], small: bool) -> list[Kind]:
-    """Sixteen networks with weights of a fixed seed and batch statistics that are not trivial.
+def convolutional(shape: tuple[int, int, int], small: bool) -> list[Kind]:
+    """Networks with weights of a fixed seed and batch statistics that are not trivial.
 
     Parameters
     ----------
@@ -128,7 +157,8 @@ def kinds(shape: tuple[int, int, int], small: bool) -> list[Kind]:
         Whether DenseNet and ResNet have a few layers only.
     """
     torch.manual_seed(0)
-    size: dict = {"n_channels": 2}
+    two: dict = {"n_channels": 2}
+    three: dict = {"n_outputs": 3}
     all_kinds = [
         _monai(
             "DenseNet121", _dense_net(small), "class_layers.relu" if small else "features.transition3.relu"
@@ -145,22 +175,33 @@ def kinds(shape: tuple[int, int, int], small: bool) -> list[Kind]:
         _like("overlapping max pooling", Small(pool=nn.MaxPool3d(3, 2, 1)), RELU),
         Kind("product of two branches", Gated(), RELU),
         Kind("clamp", Small(Clamp), CONVOLUTION),
-        Kind("vision transformer", VisionTransformer(shape, (4, shape[1] // 2, 4)), "patches"),
-        _like("two channels", Small(**size), RELU, **size),
-        _like("one logit", Small(n_outputs=1), RELU, n_outputs=1),
+        _like("two channels", Small(**two), RELU, **two),
+        _like("one logit", Small(n_outputs=1), RELU, n_outputs=1, outputs="one_logit"),
+        _like("several labels", Small(**three), RELU, **three, outputs="labels"),
     ]
     for kind in all_kinds:
         for network in filter(None, (kind.network, kind.twin)):
-            _settle(network, torch.Size([4, kind.n_channels, *shape]))
-    return all_kinds
+            settle(network, torch.Size([4, kind.n_channels, *shape]))
+    original = Small()
+    settle(original, torch.Size([4, 1, *shape]))
+    archive = Kind("TorchScript archive", _archived(original), RELU, original=original)
+    return [*all_kinds, archive]
 
 
-def _like(name: str, network: nn.Module, layer: str, **size: int) -> Kind:
+def _like(name: str, network: nn.Module, layer: str, **about: Any) -> Kind:
     """A kind that is the same function as a network with two ReLU modules."""
     twin = copy.deepcopy(network)
     twin.forward = Small.forward.__get__(twin)
     twin.relu1, twin.relu2 = nn.ReLU(), nn.ReLU()
-    return Kind(name, network, layer, twin, **size)
+    return Kind(name, network, layer, twin, **about)
+
+
+def _archived(network: nn.Module) -> nn.Module:
+    """The network from a file of ``torch.jit.save``."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(network).save(path := str(Path(folder) / "network.pt"))
+        return TorchScript(path).eval()
 
 
 def _monai(name: str, network: nn.Module, layer: str) -> Kind:
@@ -195,7 +236,7 @@ def _res_net(small: bool) -> nn.Module:
 
 
 @torch.no_grad()
-def _settle(network: nn.Module, shape: torch.Size) -> None:
+def settle(network: nn.Module, shape: torch.Size) -> None:
     """Statistics of volumes for the batch norms, and logits that differ like those of a trained network.
 
     The same for a network and its twin.
@@ -207,6 +248,7 @@ def _settle(network: nn.Module, shape: torch.Size) -> None:
     network.eval()
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
     logits = network(torch.randn(shape, generator=generator))
+    logits = logits[0] if isinstance(logits, tuple) else logits
     gain = 2 / logits.std(0).mean()
     last.weight.mul_(gain)
     last.bias.sub_(logits.mean(0)).mul_(gain)

@@ -12,32 +12,48 @@ table = pytest.importorskip("network_method_table")
 
 SHAPE = table.SHAPES[True]
 KINDS = {kind.name: kind for kind in table.kinds(SHAPE, small=True)}
-USUAL = {
-    "Saliency",
-    "InputXGradient",
-    "SmoothGrad",
-    "IntegratedGradients",
-    "GradCAM",
-    "HiResCAM",
-    "LayerCAM",
-    "ScoreCAM",
-    "Occlusion",
-    "RISE",
-    "KernelShap",
+LARGE = "MONAI SwinUNETR, segmentation"  # also with the smallest image that it takes
+ALL = {
+    *("Saliency", "InputXGradient", "SmoothGrad", "IntegratedGradients", "Occlusion"),
     "MeaningfulPerturbation",
+}
+USUAL = {"GradCAM", "HiResCAM", "LayerCAM", "ScoreCAM", "RISE", "KernelShap"}
+OF_ATTENTION = {
+    "vision transformer": {"AttentionRollout", "AttentionRelevance", "TokenGradCAM", "AttnLRP"},
+    "MONAI ViT": {"AttentionRollout", "AttentionRelevance", "TokenGradCAM", "AttnLRP"},
+    "MONAI Swin": {"TokenGradCAM", "AttnLRP"},
+    LARGE: {"TokenGradCAM"},
 }
 
 
-def test_sixteen_networks_and_the_methods_that_explain_any_network():
-    assert len(KINDS) == 16
-    assert {check.name for check in table.CHECKS if check.for_any} == USUAL
+def test_networks_and_the_methods_that_explain_all_of_them():
+    assert len(KINDS) == 21
+    assert {check.name for check in table.CHECKS if check.required == "all"} == ALL
+    assert {check.name for check in table.CHECKS if check.required == "usual"} == USUAL
+    unusual = {name for name, kind in KINDS.items() if not kind.is_usual}
+    assert unusual == {"two channels", "one logit", "several labels", "TorchScript archive", LARGE}
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == LARGE)) for n in KINDS])
 def test_every_map_is_correct_or_refused_by_name(name):
-    for cell in table.run(KINDS[name], SHAPE):
+    cells = table.run(KINDS[name], SHAPE)
+    for cell in cells:
         assert cell.is_right, f"{cell.check.name}: {cell.text} {cell.reason}"
         if cell.reason:
             assert "\n" not in cell.reason
         else:
             assert cell.error <= cell.check.tolerance
+    explained = {cell.check.name for cell in cells if not cell.reason}
+    assert ALL | OF_ATTENTION.get(name, set()) <= explained
+
+
+def test_maps_of_a_segmentation_by_swin_unetr():
+    for cell in table.run(KINDS[LARGE], SHAPE, {"InputXGradient", "GradCAM"}):
+        assert cell.error <= cell.check.tolerance, cell.check.name
+
+
+def test_lrp_points_to_the_method_for_transformers():
+    (cell,) = table.run(KINDS["MONAI ViT"], SHAPE, {"LRP"})
+    assert "AttnLRP has rules for transformers" in cell.reason
+    (cell,) = table.run(KINDS["InstanceNorm"], SHAPE, {"LRP"})
+    assert "AttnLRP" not in cell.reason

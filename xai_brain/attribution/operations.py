@@ -243,11 +243,21 @@ def check_operations(
     AttributionError
         Names the first operation that is not allowed, where it is, and the methods that are valid for it.
     """
-    for operation in trace(model, volume, rules):
+    operations = trace(model, volume, rules)
+    for operation in operations:
         if operation.kind not in allowed:
+            has_attention = any("attention" in each.name or each.name == "_softmax" for each in operations)
+            advice = "AttnLRP has rules for transformers; " if has_attention and method != "AttnLRP" else ""
+            if is_scripted(model):
+                advice = "rules do not apply inside a TorchScript archive, only to the original network; "
             raise AttributionError(
-                f"{method} has no rule for {operation}; methods for any network: {GENERAL_METHODS}"
+                f"{method} has no rule for {operation}; {advice}methods for any network: {GENERAL_METHODS}"
             )
+
+
+def is_scripted(model: nn.Module) -> bool:
+    """Whether a network contains TorchScript, whose modules take no hooks and hide functions."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
 
 
 def check_logits(model: nn.Module, method: str) -> None:

@@ -12,6 +12,7 @@ from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import check_volumes
 from xai_brain.attribution.memory import in_chunks
 from xai_brain.attribution.model_state import AttributionError, CachedCheck, preserved
+from xai_brain.attribution.operations import GENERAL_METHODS, is_scripted
 from xai_brain.attribution.outputs import ClassScore, select_outputs
 from xai_brain.attribution.perturbation.masks import upsampled
 from xai_brain.attribution.protocol import MethodInfo
@@ -129,6 +130,11 @@ def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) 
     AttributionError
         There is no such module, or no layer whose output is a volume.
     """
+    if is_scripted(model):
+        raise AttributionError(
+            "the layers of a TorchScript archive cannot be read: explain the original network, or use another"
+            f" method; methods for any network: {GENERAL_METHODS}"
+        )
     inner = model.model if isinstance(model, ClassScore) else model
     modules = dict(inner.named_modules())
     if name is not None:
