@@ -187,7 +187,9 @@ CHECKS = [
     Check("GradCAMPlusPlus", layer_checks.grad_cam_plus_plus, 0.01, "published formula"),
     Check("HiResCAM", layer_checks.hires_cam, 0.01, "sum of features times gradient", "usual"),
     Check("LayerCAM", layer_checks.layer_cam, 0.01, "sum of features times positive gradient", "usual"),
-    Check("ScoreCAM", layer_checks.score_cam, 0.01, "one volume after the other", "usual"),
+    Check(
+        "ScoreCAM", layer_checks.score_cam, 0.01, "channels weighted by the softmax of their scores", "usual"
+    ),
     Check("GuidedBackprop", guided_backprop, 0.01, "Captum, on the same function with ReLU modules"),
     Check("GuidedGradCAM", guided_grad_cam, 0.01, "product of the two"),
     Check("DeepLift", deep_lift, 0.02, "difference of the output; gradient if the baseline is near"),
