@@ -142,7 +142,8 @@ class Study(TrainedNetworks):
         pandas.DataFrame
             name, metric, value, ci_low, ci_high, n_subjects; and for every baseline the difference of the
             network from it, with interval and p. ``auroc_size_matched`` is the AUROC of pairs of test
-            participants of different classes whose brain sizes differ by at most 2 %.
+            participants of different classes whose brain sizes differ by at most 2 %; it has no interval with
+            fewer than 10 pairs.
         """
         from xai_brain.study.training.fit_baselines import baselines_run
 
