@@ -9,10 +9,10 @@ from torch import nn
 from xai_brain import attribution as xa
 
 
-def features_and_gradient(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+def features_and_gradient(case: Case, name: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Output of the layer and gradient of the score with respect to it, both (N, K, x, y, z)."""
     kept = []
-    layer = case.exact.get_submodule(case.kind.layer)
+    layer = case.exact.get_submodule(name or case.kind.layer)
     handle = layer.register_forward_hook(
         lambda module, args, output: (kept.append(output), output.clone())[1]
     )
@@ -61,8 +61,10 @@ def layer_cam(case: Case) -> float:
 def score_cam(case: Case) -> float:
     """Every channel of the first volume."""
     volume = case.inputs[:1].double()
-    maps = xa.ScoreCAM(case.score(), case.reference).attribute(case.inputs[:1], case.target)
-    features = features_and_gradient(case)[0][0]
+    layer = case.kind.score_layer
+    method = xa.ScoreCAM(case.score(), case.reference, layer=layer)
+    maps = method.attribute(case.inputs[:1], case.target)
+    features = features_and_gradient(case, layer)[0][0]
     scores = torch.full((len(features),), -torch.inf, dtype=torch.float64)
     varying = (features.flatten(1).amax(1) > features.flatten(1).amin(1)).nonzero()[:, 0]
     for some in varying.split(16):

@@ -109,6 +109,9 @@ class Kind:
     layer : str
         Where Grad-CAM is to look: the last ReLU module on a volume, or the last convolution if a function or
         another activation follows it.
+    score_layer : str, optional
+        Where Score-CAM is to look instead, in networks whose last layer has hundreds of channels: its cost is
+        one pass for each.
     twin : torch.nn.Module, optional
         The same function with a ReLU module at every place, for networks without other gates.
     n_channels, n_outputs : int
@@ -138,6 +141,7 @@ class Kind:
     region: torch.Tensor | None = None
     shape: tuple[int, int, int] | None = None
     n_volumes: int = 2
+    score_layer: str | None = None
 
     @property
     def is_usual(self) -> bool:
@@ -161,9 +165,10 @@ def convolutional(shape: tuple[int, int, int], small: bool) -> list[Kind]:
     three: dict = {"n_outputs": 3}
     all_kinds = [
         _monai(
-            "DenseNet121", _dense_net(small), "class_layers.relu" if small else "features.transition3.relu"
+            *("DenseNet121", _dense_net(small)),
+            *("class_layers.relu" if small else "features.transition3.relu", "features.relu0"),
         ),
-        _monai("ResNet18", _res_net(small), "layer3.0.act" if small else "layer4.1.act"),
+        _monai("ResNet18", _res_net(small), "layer3.0.act" if small else "layer4.1.act", "act"),
         _like("ReLU in place", Small(lambda: nn.ReLU(inplace=True)), RELU),
         _like("ReLU module used twice", Reused(), "relu1"),
         _like("functional ReLU", Functional(), CONVOLUTION),
@@ -204,12 +209,12 @@ def _archived(network: nn.Module) -> nn.Module:
         return TorchScript(path).eval()
 
 
-def _monai(name: str, network: nn.Module, layer: str) -> Kind:
+def _monai(name: str, network: nn.Module, layer: str, score_layer: str) -> Kind:
     twin = copy.deepcopy(network)
     for module in twin.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
-    return Kind(name, network, layer, twin)
+    return Kind(name, network, layer, twin, score_layer=score_layer)
 
 
 def _dense_net(small: bool) -> nn.Module:
