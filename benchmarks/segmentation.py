@@ -36,8 +36,8 @@ METHODS: list[Any] = [
     "Saliency",
     "InputXGradient",
     "SmoothGrad",
-    "GuidedBackprop",
     "GradCAM",
+    "Occlusion",
     "RandomMap",
 ]
 

@@ -587,3 +587,17 @@ def test_a_baseline_of_training_participants_needs_a_reference(files, name):
         xb.explain(Pooled(), files, [name])
     zero = partial(getattr(xa, name), baseline="zero")
     assert xb.explain(Pooled(), files[:1], [zero]).methods == [name]
+
+
+class Certain(nn.Module):
+    """Returns a probability that no replacement of tissue changes."""
+
+    def forward(self, x):
+        return torch.stack([-1000 - x.mean((1, 2, 3, 4)), 1000 + x.mean((1, 2, 3, 4))], 1)
+
+
+def test_masks_without_a_gradient_are_empty_and_named(files, caplog):
+    mask = partial(xb.MeaningfulPerturbation, fill="zero", n_iter=40)
+    maps = xb.explain(Certain(), files, [mask], target=1)
+    assert not any(maps.img(who, "MeaningfulPerturbation").get_fdata().any() for who in maps.participants)
+    assert "2 of 2 maps of MeaningfulPerturbation are empty (0 everywhere)" in caplog.text

@@ -43,6 +43,7 @@ MODES = {
     "both": "in [0, 1]: how much of the voxel loses the class when replaced and keeps it when kept alone",
 }
 START_SD = 0.02  # of the coarse nodes at the start, around 1/2
+LEAST = 0.01  # a mask that replaces a smaller part of every voxel is empty
 
 
 class MeaningfulPerturbation(PerturbationAttribution):
@@ -52,7 +53,9 @@ class MeaningfulPerturbation(PerturbationAttribution):
     score(x + e (fill - x)) + area_weight mean(e) + tv_weight TV(e). It starts at e = 1/2, where
     the score has a gradient even if the network is certain.
 
-    Scores that are not probabilities are converted to a logistic scale, see `ScoreScale`.
+    Scores that are not probabilities are converted to a logistic scale, see `ScoreScale`. A map all of whose
+    values are below 0.01 is set to 0: where a network is so certain that its probability has no gradient,
+    nothing is found; the logit difference has one.
 
     Parameters
     ----------
@@ -240,6 +243,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
                 batch = load(rows)
                 with torch.no_grad():
                     evidence = upsampled(found.coarse[rows], inputs.shape) * batch.brain
+                    evidence *= evidence.amax((1, 2, 3, 4), keepdim=True) >= LEAST
                 yield from self._measured(batch, evidence, [histories[k] for k in rows.tolist()])
 
     def _measured(

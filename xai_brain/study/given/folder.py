@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from xai_brain.config.saved import settings_text, settings_to_save
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash, write_atomic
 from xai_brain.io.nifti import save_img
+from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, of_channel, sidecar, write_json, write_tsv
 from xai_brain.runs.provenance import provenance, versions
 from xai_brain.study.given.images import GivenImage, ReadyImage
@@ -43,6 +45,7 @@ class GivenRun:
         self.run.__dict__["_space"] = space
         self.space, self.channel_names = space, list(channel_names)
         self.images: list[GivenImage] = []
+        self.empty: list[str] = []  # methods, once for every map that is 0 everywhere
 
     def write_image(self, ready: ReadyImage) -> None:
         """Write the image of each channel for display, uint8, on the grid of its maps."""
@@ -94,15 +97,18 @@ class GivenRun:
             path = self.run.attribution(*ids, name, 0)
             on_own_grid = ready.to_own_grid(values.numpy()).astype(np.float32)
             save_img(on_own_grid, ready.shown[0].affine, path, space=self.space)
+            is_empty = not on_own_grid.any()
+            if is_empty and name == label:
+                self.empty.append(label)
             is_sum = {"ValueMeaning": f"sum over channels; of each: {about['ValueMeaning']}"}
             record = {
                 **about,
                 **(is_sum if own and name == label else {}),
                 "ParticipantId": ready.given.participant_id,
                 "MapSHA256": file_hash(path),
-                "InputSHA256": ready.given.source_hash(),
+                "InputSHA256": ready.given.source_hash,
                 "Channels": channels[name],
-                "Empty": not on_own_grid.any(),
+                "Empty": is_empty,
                 "Versions": versions(),
             }
             write_json(record, sidecar(path))
@@ -111,6 +117,11 @@ class GivenRun:
         self, methods: Mapping[str, Any], predictions: pd.DataFrame, trusted_modules: Sequence[str]
     ) -> None:
         """Write the tables and settings, after which the folder can be opened."""
+        for label, n in Counter(self.empty).items():
+            log(
+                f"explain: {n} of {len(self.images)} maps of {label} are empty (0 everywhere): no "
+                "replacement changes the output, or it has no gradient, as a probability of nearly 1"
+            )
         rows = [
             {
                 "participant_id": image.participant_id,
@@ -127,7 +138,7 @@ class GivenRun:
         values = {"attribution": dict(methods), "trusted_modules": list(trusted_modules)}
         values["data.root"] = str(self.run.path / "images")
         config = build_settings({"data": "table"}, {**values, "run_dir": str(self.run.path)})
-        inputs = {image.path: image.source_hash() for image in self.images}
+        inputs = {image.path: image.source_hash for image in self.images}
         write_json(provenance([0], inputs), self.run.provenance)
         text = settings_text(settings_to_save(config))
         write_atomic(self.run.config, lambda temporary: temporary.write_text(text, encoding="utf-8"))

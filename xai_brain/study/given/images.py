@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class GivenImage:
         first = self.channels[0]
         return str(first) if isinstance(first, str | Path) else f"image of {self.participant_id}"
 
+    @cached_property
     def source_hash(self) -> str:
         """Hash of the files; empty for images in memory."""
         files = [Path(channel) for channel in self.channels if isinstance(channel, str | Path)]
