@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from functools import partial
 from typing import Any
 
 import nibabel as nib
@@ -32,7 +31,7 @@ from xai_brain.statistics.bootstrap import bootstrap_mean
 
 N_TRAIN, EPOCHS, BATCH, NEAR_MM = 128, 12, 4, 15.0
 METHODS: list[Any] = [
-    partial(xb.MeaningfulPerturbation, fill="blur"),
+    "MeaningfulPerturbation",
     "Saliency",
     "InputXGradient",
     "SmoothGrad",
@@ -135,6 +134,7 @@ def main() -> None:
         [nib.Nifti1Image(tested[k, 0], affine) for k in with_region],
         METHODS,
         target=xb.SegmentationTarget(1, region="predicted"),
+        fill="blur",
         participant_ids=[f"{k:04d}" for k in with_region],
     )
     near = [

@@ -113,7 +113,10 @@ class GivenMethods:
                 f"partial(xai_brain.attribution.{label}, baseline='zero') or baseline='brain_mean'"
             )
         if "fill" in parameters and wrong:
-            raise ConfigError(f"{label}: fill={wrong.pop()!r} needs reference=(images, labels)")
+            raise ConfigError(
+                f"{label}: fill={wrong.pop()!r} needs reference=(images, labels); else give fill=, one of "
+                f"{', '.join(name for name in FILLS if name not in OF_TRAINING_SUBJECTS)}"
+            )
 
 
 def _hash_of(network: AdaptedNetwork) -> str:
