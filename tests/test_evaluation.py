@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from xai_brain.baselines.classifiers import brain_size_predictions
+from xai_brain.baselines.kinds import brain_size_predictions
 from xai_brain.metrics.comparison.agreement import agreement, spearman
 from xai_brain.metrics.localization import localization
 from xai_brain.statistics.bootstrap import bootstrap_mean, draw_counts
@@ -18,6 +18,7 @@ from xai_brain.statistics.classification import (
     classification_metrics,
     defined_figures,
 )
+from xai_brain.task.classification import Classification
 
 SHAPE = (12, 14, 16)
 
@@ -229,6 +230,9 @@ def test_bootstrap_leaves_out_nan():
     assert np.isnan(bootstrap_mean(np.array([np.nan]))[0])
 
 
+SEX = Classification(("female", "male"))
+
+
 def test_brain_size_baseline_is_out_of_fold():
     rng = np.random.default_rng(0)
     n = 200
@@ -242,14 +246,14 @@ def test_brain_size_baseline_is_out_of_fold():
         }
     )
     folds = pd.DataFrame({"participant_id": participants["participant_id"], "fold": np.arange(n) // 2 % 5})
-    informative = brain_size_predictions(participants, folds, "icv", ["female", "male"])
+    informative = brain_size_predictions(participants, folds, "icv", SEX)
     assert classification_metrics(informative, n_bootstrap=20)["test/auroc"] == pytest.approx(0.855, abs=0.06)
-    nothing = brain_size_predictions(participants, folds, "noise", ["female", "male"])
+    nothing = brain_size_predictions(participants, folds, "noise", SEX)
     assert classification_metrics(nothing, n_bootstrap=20)["test/auroc"] == pytest.approx(0.5, abs=0.12)
     # labels of the fold that is predicted play no part
     shuffled = participants.copy()
     shuffled.loc[folds["fold"] == 0, "target"] = 1 - shuffled.loc[folds["fold"] == 0, "target"]
-    again = brain_size_predictions(shuffled, folds, "icv", ["female", "male"])
+    again = brain_size_predictions(shuffled, folds, "icv", SEX)
     np.testing.assert_allclose(
         again.query("fold == 0")["prob_male"], informative.query("fold == 0")["prob_male"]
     )

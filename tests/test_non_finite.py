@@ -12,7 +12,8 @@ import torch
 from conftest import SMALL
 from torch import nn
 
-from xai_brain.baselines.classifiers import BaselineError, brain_size_predictions
+from xai_brain.baselines.classifiers import BaselineError
+from xai_brain.baselines.kinds import brain_size_predictions
 from xai_brain.cli import main
 from xai_brain.metrics.mask_validation import COLUMNS, validation_table
 from xai_brain.models.fitting import fit_fold, naming_network, predict_outputs
@@ -116,7 +117,7 @@ def test_a_baseline_without_numbers_in_a_fold_is_refused():
          "session_id": "", "icv": [1000.0 + i for i in range(12)]}
     )  # fmt: skip
     folds = pd.DataFrame({"participant_id": people["participant_id"], "fold": [0] * 4 + [1] * 4 + [2] * 4})
-    predict = partial(brain_size_predictions, folds=folds, column="icv", class_names=["a", "b"])
+    predict = partial(brain_size_predictions, folds=folds, column="icv", task=Classification(("a", "b")))
     assert len(predict(people)) == 12
     with pytest.raises(BaselineError, match="icv: no number for any test participant of fold 2"):
         predict(people.assign(icv=people["icv"].where(folds["fold"] != 1)))

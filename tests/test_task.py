@@ -208,10 +208,12 @@ def test_settings_that_need_classes_are_refused_before_any_work(setting):
         xb.compose("run", [*SETTINGS, setting])
 
 
-def test_a_reference_without_classes_has_no_counterfactual(trained):
-    settings = ["attribution=[meaningful_perturbation_quick]", f"run_dir={trained.path.parent / 'other'}"]
-    with pytest.raises(ConfigError, match=r"MeaningfulPerturbation: the reference has no classes to compare"):
+@pytest.mark.parametrize(("name", "label"), [("kan2020", "Kan2020Perturbation"), ("t_map", "TMap")])
+def test_methods_that_explain_classes_are_refused_before_training(trained, name, label):
+    settings = [f"attribution=[{name}]", f"run_dir={trained.path.parent / 'other'}"]
+    with pytest.raises(ConfigError, match=rf"attribution\.{label}: explains the evidence for a class"):
         train(xb.compose("train", [*SETTINGS, *settings]))
+    assert not (trained.path.parent / "other").exists()
 
 
 def test_new_participants_are_predicted_with_a_new_task(trained, tmp_path):

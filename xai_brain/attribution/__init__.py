@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from xai_brain.attribution.methods.attention_relevance import AttentionRelevance as AttentionRelevance
     from xai_brain.attribution.methods.attention_rollout import AttentionRollout as AttentionRollout
     from xai_brain.attribution.methods.attn_lrp import AttnLRP as AttnLRP
+    from xai_brain.attribution.methods.baselines import CorrelationMap as CorrelationMap
     from xai_brain.attribution.methods.baselines import Edges as Edges
     from xai_brain.attribution.methods.baselines import Intensity as Intensity
     from xai_brain.attribution.methods.baselines import MeanDifference as MeanDifference
+    from xai_brain.attribution.methods.baselines import OppositeDifference as OppositeDifference
     from xai_brain.attribution.methods.baselines import RandomMap as RandomMap
     from xai_brain.attribution.methods.baselines import TMap as TMap
     from xai_brain.attribution.methods.deep_lift import DeepLift as DeepLift
@@ -48,6 +50,7 @@ _HOMES = {
     "AttentionRelevance": "methods.attention_relevance",
     "AttentionRollout": "methods.attention_rollout",
     "AttnLRP": "methods.attn_lrp",
+    "CorrelationMap": "methods.baselines",
     "DeepLift": "methods.deep_lift",
     "Edges": "methods.baselines",
     "ExpectedGradients": "methods.expected_gradients",
@@ -62,6 +65,7 @@ _HOMES = {
     "LayerCAM": "methods.layer_cam",
     "MeanDifference": "methods.baselines",
     "Occlusion": "methods.occlusion",
+    "OppositeDifference": "methods.baselines",
     "RISE": "methods.rise",
     "RandomMap": "methods.baselines",
     "RegionAblation": "methods.region_ablation",

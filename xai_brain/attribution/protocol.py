@@ -35,6 +35,8 @@ class MethodInfo:
         Whether every channel of the inputs has a map of its own; otherwise all channels have the same one.
     is_baseline : bool, default False
         Whether maps do not depend on the network.
+    needs_classes : bool, default False
+        Whether the method is defined for the evidence for a class only, and not for a predicted number.
     operations : tuple of str, default ()
         Kinds of operations for which the method has rules (see `xai_brain.attribution.operations`); all
         others are refused by name. Empty: the method has no such restriction.
@@ -50,6 +52,7 @@ class MethodInfo:
     default_output: str = "logit"
     per_channel: bool = False
     is_baseline: bool = False
+    needs_classes: bool = False
     operations: tuple[str, ...] = ()
     trial_settings: Mapping[str, Any] = field(default_factory=dict)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.outputs import check_targets
+from xai_brain.attribution.target_distribution import TargetDistribution
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Reference:
         Subjects of each class.
     affine : Tensor of shape (4, 4), optional
         Voxel to world, RAS+ mm. Only what places an atlas needs it.
+    distribution : TargetDistribution, optional
+        Of a continuous target, whose training subjects are one class.
     """
 
     class_means: torch.Tensor
@@ -41,6 +45,7 @@ class Reference:
     class_variances: torch.Tensor | None = None
     class_counts: torch.Tensor | None = None
     affine: torch.Tensor | None = None
+    distribution: TargetDistribution | None = None
 
     def __post_init__(self) -> None:
         # tensors that were made in inference mode cannot be kept for a backward pass, their clones can
@@ -57,6 +62,12 @@ class Reference:
             return self.class_means.mean(0)
         weights = (self.class_counts / self.class_counts.sum()).to(self.class_means)
         return torch.einsum("k,k...->...", weights, self.class_means)
+
+    def of_network(self, predict: Callable[[torch.Tensor], torch.Tensor]) -> Reference:
+        """The same reference for a network; only of a continuous target it depends on the predictions."""
+        if self.distribution is None:
+            return self
+        return replace(self, distribution=self.distribution.of_network(predict))
 
     def check(self, inputs: torch.Tensor, targets: torch.Tensor | None = None) -> None:
         """Refuse inputs of another shape than the training volumes, and targets of other classes.
@@ -130,8 +141,13 @@ class Reference:
         t = torch.where(error > 0, (means[target] - mean_rest) / error, 0.0)
         return (t * self.brain_mask.to(t.device)).float()
 
-    def counterfactual_mean(self, target: torch.Tensor) -> torch.Tensor:
-        """Mean of the other classes' mean volumes, (N, 1, X, Y, Z), for targets (N,)."""
+    def counterfactual_mean(self, target: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Mean of the other classes' mean volumes, (N, 1, X, Y, Z), for targets (N,).
+
+        Of a continuous target it is the mean volume at the end that is opposite to the prediction.
+        """
+        if self.distribution is not None:
+            return self.distribution.opposite_mean(inputs)
         self._require_several()
         n_classes = len(self.class_means)
         weights = torch.ones(n_classes, n_classes) - torch.eye(n_classes)

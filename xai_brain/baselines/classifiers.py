@@ -11,14 +11,11 @@ from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.feature_selection import VarianceThreshold
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from xai_brain.baselines.voxel_features import BrainVoxels
-from xai_brain.data.folds.tables import fold_numbers
-from xai_brain.task.classification import Classification
 
 N_INNER_FOLDS = 5
 # Settings that cannot exceed the number of training participants.
@@ -27,52 +24,6 @@ BOUNDED = ("n_components", "n_neighbors")
 
 class BaselineError(ValueError):
     """A baseline cannot be fitted; the message names it, the reason and a remedy."""
-
-
-def brain_size_predictions(
-    participants: pd.DataFrame, folds: pd.DataFrame, column: str, class_names: list[str]
-) -> pd.DataFrame:
-    """Out-of-fold probabilities of a logistic regression that uses brain size only.
-
-    Parameters
-    ----------
-    participants : pandas.DataFrame
-        participant_id, target and the column of brain size.
-    folds : pandas.DataFrame
-        participant_id, fold (and repeat): the folds of the network.
-    column : str
-    class_names : list of str
-
-    Returns
-    -------
-    pandas.DataFrame
-        As predictions.tsv, with seed 0; participants without a brain size are excluded.
-
-    Raises
-    ------
-    BaselineError
-        No test participant has a brain size.
-    """
-    size = pd.to_numeric(participants[column], errors="coerce")
-    table = participants.assign(brain_size=size)[size.notna().to_numpy()]
-    parts = []
-    for fold in fold_numbers(folds):
-        row = folds[folds["fold"] == fold]
-        is_test = table["participant_id"].isin(row["participant_id"])
-        train, test = table[~is_test], table[is_test]
-        if test.empty:
-            raise BaselineError(
-                f"{column}: no number for any test participant of fold {fold + 1}, so that a mean over folds "
-                "would be incomplete; add numbers, or leave out data.brain_size_column"
-            )
-        model = make_pipeline(StandardScaler(), LogisticRegression())
-        model.fit(train[["brain_size"]].to_numpy(), train["target"])
-        probabilities = class_probabilities(model, test[["brain_size"]].to_numpy(), len(class_names))
-        part = Classification(tuple(class_names)).prediction_table(test, probabilities, fold=fold, seed=0)
-        if "repeat" in row:
-            part["repeat"] = row["repeat"].iloc[0]
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
 
 
 def pipeline_of(features: str, steps: Sequence[BaseEstimator]) -> Pipeline:
@@ -144,7 +95,7 @@ def fit_baseline(
     splitter = StratifiedGroupKFold(min(N_INNER_FOLDS, smallest), shuffle=True, random_state=random_state)
     inner = list(splitter.split(features, targets, groups))
     n_fitted = min(len(train) for train, _ in inner)
-    grid = {name: _bounded(name, values, n_fitted) for name, values in choices.items()}
+    grid = bounded_choices(choices, n_fitted)
     chosen: dict[str, Any] = {}
     if any(len(values) > 1 for values in grid.values()):
         scoring = "roc_auc" if len(np.unique(targets)) == 2 else "roc_auc_ovr"
@@ -156,6 +107,11 @@ def fit_baseline(
         chosen = {name: values[0] for name, values in grid.items()}
     model = CalibratedClassifierCV(pipeline.set_params(**chosen), method="sigmoid", cv=inner, ensemble=False)
     return model.fit(features, targets), chosen
+
+
+def bounded_choices(choices: Mapping[str, Sequence[Any]], n_fitted: int) -> dict[str, list[Any]]:
+    """Values of parameters that are possible with this number of training participants."""
+    return {name: _bounded(name, values, n_fitted) for name, values in choices.items()}
 
 
 def _bounded(name: str, values: Sequence[Any], n_fitted: int) -> list[Any]:

@@ -9,25 +9,31 @@ import pandas as pd
 
 from xai_brain.statistics.classification import probabilities_of
 from xai_brain.task.build import task_of_table
+from xai_brain.task.protocol import Task
 
 
-def mean_over_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Predictions of the ensemble of all seeds: the mean of the logits for each image.
+def mean_over_seeds(predictions: pd.DataFrame, task: Task | None = None) -> pd.DataFrame:
+    """Predictions of the ensemble of all seeds: the mean of the logits, or of the numbers, for each image.
 
     Parameters
     ----------
     predictions : pandas.DataFrame
         As predictions.tsv.
+    task : Task, optional
+        With the names of the outputs; default: classification.
 
     Returns
     -------
     pandas.DataFrame
         The same columns; seed is 0.
     """
-    task = task_of_table(None, predictions.columns)
+    task = task or task_of_table(None, predictions.columns)
     columns = task.columns
-    probabilities_of(predictions)
     images = [name for name in predictions if name not in (*columns, "seed", "predicted")]
+    if not task.has_classes:
+        means = predictions.groupby(images, sort=False, dropna=False)[columns].mean()
+        return means.reset_index().assign(seed=0)[list(predictions)]
+    probabilities_of(predictions)
     # the log probability is the logit up to a constant for all classes
     logits = predictions.assign(**np.log(predictions[columns].clip(lower=1e-12)))
     mean = np.exp(logits.groupby(images, sort=False, dropna=False)[columns].mean())

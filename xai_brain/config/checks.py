@@ -143,12 +143,17 @@ def _check_task(config: Config) -> None:
         return
     need_classes = {
         "planted.kind": config.planted.kind,
-        "baselines": list(config.baselines),
-        "data.brain_size_column": config.data.brain_size_column,
+        "baselines": [] if task.reported_as else list(config.baselines),
+        "data.brain_size_column": None if task.reported_as else config.data.brain_size_column,
         "data.threshold": config.data.threshold,
         "data.bins": config.data.bins,
         "evaluation.masks.in_run": config.evaluation.masks.in_run,
+        "evaluation.atlas": config.evaluation.atlas,
+        "evaluation.first_layer": config.evaluation.first_layer,
+        "evaluation.card.metrics": config.evaluation.card.metrics,
     }
+    if config.data.layout != "synthetic":  # whose file of settings contains them
+        need_classes["data.class_names"] = config.data.class_names
     for key, value in need_classes.items():
         if value:
             raise ConfigError(f"{key}={value}: needs classes; leave it out, or use task=classification")

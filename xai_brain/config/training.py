@@ -108,7 +108,7 @@ NEEDED = {  # settings that each kind of features needs, and that it may have
     "volumes": ({"network"}, {"trainer", "n_seeds"}),
 }
 TRAINER_SETTINGS = {each.name for each in fields(TrainerConfig)} - {"devices", "num_nodes", "strategy"}
-TAKEN = ("brain_size", "network", "chosen_network")  # names of other rows of the comparison
+TAKEN = ("mean", "brain_size", "network", "chosen_network")  # names of other rows of the comparison
 
 
 @dataclass

@@ -107,6 +107,11 @@ def load_participants(
     column = find_column(participants, label, found.where)
     if column != label:
         log(f"{found.where}: has no column {label!r}; its column {column!r} is used")
+    if task.excludes_missing and (missing := participants[column].isna()).any():
+        for participant_id in participants.loc[missing, "participant_id"]:
+            problems.leave_out(participant_id, found.where, f"no value of {label}")
+        log(f"{found.where}: {missing.sum()} of {len(missing)} images have no value of {label}; left out")
+        participants = participants[~missing].reset_index(drop=True)
     targets = task.read_targets(participants[column], rule, found.where)
     if report_spellings and not rule.edges and (renamed := _renamed(participants[column], targets)):
         log_once(f"{found.where}: {column} {renamed}")
@@ -117,10 +122,10 @@ def load_participants(
         problems.add(participants.at[index, "participant_id"], found.where, reason)
     kept = (reasons == "").to_numpy()
     participants = _with_confounds(participants).assign(label=targets.labels)[kept].reset_index(drop=True)
+    participants["target"] = targets.values[kept].tolist()
     if every_class:
         task.check_cohort(participants, targets.names, label, found.where)
     participants["label"] = participants["label"].astype(str)
-    participants["target"] = targets.values[kept].tolist()
     return participants
 
 

@@ -34,6 +34,10 @@ class Problems:
     def add(self, participant_id: str, path: str | Path, reason: str) -> None:
         if self.on_error == "raise":
             raise DataError(f"{path}: {participant_id}: {reason} (data.on_error=skip excludes such inputs)")
+        self.leave_out(participant_id, path, reason)
+
+    def leave_out(self, participant_id: str, path: str | Path, reason: str) -> None:
+        """List an input that is left out, whatever `on_error` is."""
         self.rows.append({"participant_id": participant_id, "path": str(path), "reason": reason})
 
     def has(self, participant_id: str) -> bool:

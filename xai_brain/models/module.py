@@ -92,15 +92,21 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         self.train(self.training)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
-        loss, n = self.task.loss(self(batch["volume"]), batch["target"]), len(batch["target"])
+        loss, n = self._loss(self(batch["volume"]), batch["target"]), len(batch["target"])
         self.train_loss.update(loss.detach().clone(), n)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, batch_size=n)
         return loss
 
+    def _loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Loss of the task; numbers are compared in standard deviations of the training targets."""
+        if self.task.standardizes_targets:
+            outputs, targets = ((x - self.target_mean) / self.target_sd for x in (outputs, targets))
+        return self.task.loss(outputs, targets)
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         outputs = self(batch["volume"])
         self.val_metrics.update(self.task.predict(outputs).squeeze(1), batch["target"])  # (N,) of one column
-        loss = self.task.loss(outputs, batch["target"])
+        loss = self._loss(outputs, batch["target"])
         self.val_loss.update(loss.clone(), len(batch["target"]))
         self.log("val/loss", self.val_loss, batch_size=len(batch["target"]))
         self.log_dict(self.val_metrics, batch_size=len(batch["target"]))

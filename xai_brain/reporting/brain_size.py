@@ -78,7 +78,7 @@ def size_baseline(contents: ReportContents, area: str) -> tuple[Estimate | None,
         Empty if there is no reason.
     """
     table = contents.evaluation("baselines")
-    if table is None:
+    if table is None or area not in contents.task.score_titles:
         return None, ""
     rows = table.set_index(["name", "metric"])
     if ("brain_size", area) not in rows.index or number(rows.loc[("brain_size", area), "value"]) is None:

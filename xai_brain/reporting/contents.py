@@ -81,7 +81,9 @@ class ReportContents(ShownContents):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """In the order of the targets."""
+        """In the order of the targets; none where the target is a number."""
+        if self.task.reported_as == "number":
+            return []
         if self.predictions is not None:
             return list(self.task.names)
         if self.participants is not None and {"label", "target"} <= set(self.participants):
@@ -182,17 +184,25 @@ class ReportContents(ShownContents):
         table = self.shown
         if table.empty or "target" not in table:
             return 0
+        if self.task.reported_as == "number":  # there are no classes: all participants
+            rows = table.loc[[method in found for found in table["maps"]]]
+            return rows["participant_id"].nunique()
         known = class_name in self.class_names
         rows = table[table["target"] == (self.class_names.index(class_name) if known else -1)]
         return rows.loc[[method in found for found in rows["maps"]], "participant_id"].nunique()
 
     def shown_subjects(self, at_most: int = 6) -> list[ShownSubject]:
-        """For each class, the most confident correct and the most confident wrong prediction."""
+        """For each class, the most confident correct and the most confident wrong prediction.
+
+        Of a number, the smallest and the largest error in each third of the true values.
+        """
         table = self.shown
         if table.empty:
             return []
         if self.predictions is None:
             return [self._shown(row) for _, row in table.head(2).iterrows()]
+        if self.task.reported_as == "number":
+            return [self._shown(row) for row in self._by_error(table, at_most)]
         prob = table[self.task.columns].to_numpy(float)
         table = table.assign(predicted=prob.argmax(1), confidence=prob.max(1))
         table = table.sort_values(["confidence", "participant_id"], ascending=[False, True])
@@ -204,13 +214,32 @@ class ReportContents(ShownContents):
             chosen += first[: at_most // 2]
         return [self._shown(row) for row in chosen]
 
+    def _by_error(self, table: pd.DataFrame, at_most: int) -> list[pd.Series]:
+        """Rows with the smallest and the largest error in each third of the true numbers."""
+        values = table[self.task.columns].to_numpy(float)
+        error = np.abs(values[:, 0] - table["target"].to_numpy(float))
+        table = table.assign(error=error, predicted=self.task.predicted_labels(values))
+        table = table.assign(label=self.task.labels_of(table["target"].to_numpy()))
+        table = table.sort_values(["error", "participant_id"], kind="stable")
+        thirds = np.array_split(table["target"].sort_values(kind="stable").index.to_numpy(), 3)
+        parts = [part for third in thirds if len(part := table[table.index.isin(third)])]
+        smallest = [part.iloc[0] for part in parts]
+        return [*smallest, *(part.iloc[-1] for part in parts if len(part) > 1)][:at_most]
+
     def _shown(self, row: pd.Series) -> ShownSubject:
         pid, session = row["participant_id"], row["session_id"]
-        named = "target" in row and row["target"] >= 0 and self.class_names
+        label = predicted = None
+        if self.task.reported_as == "number":
+            label, predicted = row.get("label"), row.get("predicted")
+        else:
+            if "target" in row and row["target"] >= 0 and self.class_names:
+                label = self.class_names[int(row["target"])]
+            if "predicted" in row:
+                predicted = self.class_names[int(row["predicted"])]
         return ShownSubject(
             pid, session, self.shown_name(pid), self.shown_session(pid, session),
-            label=self.class_names[int(row["target"])] if named else None,
-            predicted=self.class_names[int(row["predicted"])] if "predicted" in row else None,
+            label=label,
+            predicted=predicted,
             probability=float(row["confidence"]) if "confidence" in row else None,
             fold=int(row["fold"]) + 1 if "fold" in row else None,
             maps=row["maps"],

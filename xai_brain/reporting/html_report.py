@@ -46,14 +46,14 @@ def write_report(run: RunDirectory) -> Path:
     Raises
     ------
     ConfigError
-        The networks have learned something else than classes, which the report does not describe.
+        The networks have learned something else than classes or a number.
     """
     contents = ReportContents(run)
-    if not contents.task.has_classes:
+    if contents.task.reported_as is None:
         target = contents.task.settings()["_target_"]
         raise ConfigError(
-            f"task._target_={target}: the report describes classes only; see {run.predictions} and "
-            f"{run.metrics}"
+            f"task._target_={target}: the report describes classes and numbers only; see {run.predictions} "
+            f"and {run.metrics}"
         )
     environment = _environment()
     environment.globals["linked"] = contents.anonymity is None  # links to files of the run
@@ -112,14 +112,19 @@ class Section:
 
 
 def _sections(contents: ReportContents, gallery: Gallery) -> list[Section]:
-    """All sections in the order of their POSITION, which also determines the numbers of the figures."""
+    """All sections in the order of their POSITION, which also determines the numbers of the figures.
+
+    A section with REPORTED_AS is for tasks that are reported in this way; of others its content is None.
+    """
     names = [module.name for module in iter_modules(sections.__path__)]
     modules = [import_module(f"{sections.__name__}.{name}") for name in names]
     found = []
     for module in track(sorted(modules, key=lambda module: module.POSITION), "report", "sections"):
         name = module.__name__.rpartition(".")[2]
+        applies = getattr(module, "REPORTED_AS", contents.task.reported_as) == contents.task.reported_as
         with log_seconds(f"report section {name}"):
-            found.append(Section(name, module.TITLE, module.section(contents, gallery)))
+            content = module.section(contents, gallery) if applies else None
+            found.append(Section(name, module.TITLE, content))
     return found
 
 

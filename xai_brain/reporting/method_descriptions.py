@@ -11,7 +11,9 @@ from xai_brain.reporting.texts.references import short_citation
 from xai_brain.runs.directory import read_json
 
 # maps for comparison that do not depend on the network
-BASELINE_MAPS = ("RandomMap", "Intensity", "Edges", "MeanDifference", "TMap")
+BASELINE_MAPS = (
+    *("RandomMap", "Intensity", "Edges", "MeanDifference", "TMap", "OppositeDifference", "CorrelationMap"),
+)
 
 
 def explains_network(contents: ReportContents, method: str) -> bool:

@@ -10,6 +10,7 @@ import pandas as pd
 from xai_brain.reporting.brain_size import size_baseline, unused_size_column
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.method_descriptions import explains_network
+from xai_brain.reporting.number_verdict import NumberScores, number_scores
 from xai_brain.reporting.ratings import believed, not_evaluated
 from xai_brain.reporting.values import Estimate, number
 from xai_brain.reporting.wording import fixed, interval, listed, significant
@@ -64,6 +65,7 @@ class Verdict:
     not_evaluated: list[str]
     agreement: Estimate | None
     n_pairs: int
+    number: NumberScores | None = None  # of networks that predict a number; then there is no AUROC
 
     @property
     def reasons(self) -> list[str]:
@@ -145,6 +147,7 @@ class Verdict:
 def verdict_of(contents: ReportContents) -> Verdict:
     """Verdict on a run from its tables and metrics; what has not been computed is unknown."""
     task, targets = contents.task, contents.predictions
+    numbers = number_scores(contents) if task.reported_as == "number" else None
     chance = task.chance_levels(None if targets is None else targets["target"])
     found = {name: contents.estimate(f"test/{name}", chance.get(name)) for name in task.score_titles}
     area = contents.auroc
@@ -152,6 +155,8 @@ def verdict_of(contents: ReportContents) -> Verdict:
     title = task.score_titles.get(area, "AUROC")
     brain_size, explained = size_baseline(contents, area)
     learned, doubt = rate_performance(title, auroc, balanced)
+    if numbers is not None:
+        learned, doubt = numbers.learned, numbers.doubt
     pairs = method_pairs(contents)
     values = pairs["mean"].dropna() if len(pairs) else pd.Series(dtype=float)
     agreement = None
@@ -173,6 +178,7 @@ def verdict_of(contents: ReportContents) -> Verdict:
         not_evaluated(contents),
         agreement,
         len(values),
+        numbers,
     )
 
 

@@ -29,8 +29,8 @@ def explain(cfg: DictConfig | Config) -> RunDirectory:
     """
     config = read_config(cfg)
     run = stage(explain_run)(config)
-    has_classes = build_task(config.task).has_classes
-    if has_classes and not n_maps_missing(config, run) and not are_evaluated(config, run):
+    reported = build_task(config.task).reported_as is not None
+    if reported and not n_maps_missing(config, run) and not are_evaluated(config, run):
         log(
             f"explain: `xai-brain evaluate {run.path}` and then `xai-brain report {run.path}` include these "
             "maps"

@@ -51,7 +51,7 @@ def run(cfg: DictConfig | Config) -> RunDirectory:
     if config.shard and n_maps_missing(config, done):
         log(f"run shard {config.shard}: done; evaluate and report need the maps of all shards")
         return done
-    if not build_task(config.task).has_classes:
+    if build_task(config.task).reported_as is None:
         log("run: evaluate and report are skipped: they compare classes, which this task does not have")
         return done
     evaluate(config)
@@ -73,10 +73,13 @@ def print_summary(config: Config, done: RunDirectory) -> None:
     metrics = read_json(done.metrics)
     table = Table("metric", "value", "95 % CI", "chance", title=None)
     task = task_of_table(config.task, read_tsv(done.predictions).columns)
-    levels = task.chance_levels()
+    levels = task.chance_levels(None if task.has_classes else read_tsv(done.predictions)["target"])
     chance = {f"test/{score}": level for score, level in levels.items()}
     chance |= {
-        name: levels["auroc"] for name in metrics if name.startswith("baseline/") and name.endswith("/auroc")
+        name: level
+        for score, level in levels.items()
+        for name in metrics
+        if score in ("auroc", "mae") and name.startswith("baseline/") and name.endswith(f"/{score}")
     }
     local = metrics.get("localization/chance")
     names = [name for name in chance if name in metrics]

@@ -283,6 +283,17 @@ def task_of(config: Config, participants: pd.DataFrame) -> Task:
     return task.with_names(task.names_of(participants, config.data.label or ""))
 
 
+def require_report(config: Config, command: str) -> None:
+    """Raise an error if there is neither evaluation nor report of what the networks have learned.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if build_task(config.task).reported_as is None:
+        require_classes(config, command)
+
+
 def require_classes(config: Config, command: str) -> None:
     """Raise an error if the task of the networks has no classes to compare.
 

@@ -147,8 +147,9 @@ class TrainedNetworks:
         train = next(
             training_subjects(config, self._run, self._cohort(config).reset_index(drop=True), networks)
         )
-        task = self.network(fold, seed=seed).task
-        return build_reference(train, task, n_volumes, get_grid(config.preprocessing.grid))
+        network = self.network(fold, seed=seed)
+        grid = get_grid(config.preprocessing.grid)
+        return build_reference(train, network.task, n_volumes, grid).of_network(network)
 
     # -- internal ------------------------------------------------------------------------------
     def _fold_and_seed(self, fold: int, seed: int | None) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import pandas as pd
 from xai_brain.config.schema import ConfigError
 from xai_brain.io.problems import DataError
 from xai_brain.statistics.classification import classification_metrics
+from xai_brain.statistics.classifier_comparison import Comparison, corrected_t_test, delong_test
 from xai_brain.task.labels import LabelRule, class_named, make_labels
 from xai_brain.task.protocol import Targets, Task
 
@@ -39,6 +40,7 @@ class Classification(Task):
     """
 
     has_classes: ClassVar[bool] = True
+    reported_as: ClassVar[str | None] = "classes"
     stratum: ClassVar[str] = "class"
     unknown_target: ClassVar[float] = -1
     outputs: ClassVar[tuple[str, ...]] = ("logit", "logit_difference", "probability")
@@ -49,6 +51,9 @@ class Classification(Task):
         "balanced_accuracy": "Balanced accuracy",
         "accuracy": "Accuracy",
     }
+    compared_scores: ClassVar[tuple[str, ...]] = (
+        *("auroc", "auroc_pooled", "balanced_accuracy", "accuracy", "brier"),
+    )
 
     # -- participants --------------------------------------------------------------------------
     def read_targets(self, values: pd.Series, rule: LabelRule, where: str) -> Targets:
@@ -170,6 +175,14 @@ class Classification(Task):
         self, predictions: pd.DataFrame, prefix: str = "test", n_bootstrap: int = 1000, random_state: int = 0
     ) -> dict[str, float]:
         return classification_metrics(predictions, prefix, n_bootstrap, random_state)
+
+    def compare(
+        self, first: pd.DataFrame, second: pd.DataFrame, n_participants: int
+    ) -> dict[str, tuple[str, Comparison]]:
+        return {
+            "auroc": ("DeLong", delong_test(first, second)),
+            "accuracy": ("corrected t", corrected_t_test(first, second, n_participants)),
+        }
 
     def chance_levels(self, targets: Sequence[Any] | None = None) -> dict[str, float]:
         """Chance levels; those of accuracy and Brier score depend on the targets.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
+from xai_brain.statistics.classifier_comparison import Comparison
 from xai_brain.task.labels import LabelRule
 from xai_brain.task.targets import Targets as Targets
 
@@ -37,12 +38,16 @@ class Task(ABC):
 
     # Whether the targets are classes. Baselines, evaluation, report and planted effects need them.
     has_classes: ClassVar[bool] = False
+    # What a report describes: "classes" or "number"; None: there is neither evaluation nor report.
+    reported_as: ClassVar[str | None] = None
     # What folds are stratified by, in messages.
     stratum: ClassVar[str] = "stratum"
     # Target of participants without a label.
     unknown_target: ClassVar[float] = float("nan")
     # Whether the network learns (target - mean) / SD, of the training images, and returns the target's unit.
     standardizes_targets: ClassVar[bool] = False
+    # Whether rows without a value are left out and counted; otherwise they are unusable inputs.
+    excludes_missing: ClassVar[bool] = False
     # Epoch metrics of which the lowest value is the best; of all others it is the highest.
     lower_is_better: ClassVar[tuple[str, ...]] = ("train/loss", "val/loss")
     # Values of ``explain.output``; the first is the default of methods whose own default is not among them.
@@ -51,6 +56,8 @@ class Task(ABC):
     group_output: ClassVar[str | None] = None
     # Scores that reports show, with their titles.
     score_titles: ClassVar[Mapping[str, str]] = {}
+    # Scores of baselines.
+    compared_scores: ClassVar[tuple[str, ...]] = ()
 
     def with_names(self, names: Sequence[str]) -> Self:
         """The same task for a cohort whose outputs have these names."""
@@ -120,7 +127,7 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of a batch: outputs (N, n_outputs), targets (N,)."""
+        """Mean loss of a batch: outputs (N, n_outputs), targets (N,); both standardised if targets are."""
 
     @abstractmethod
     def validation_metrics(self) -> dict[str, Any]:
@@ -210,6 +217,12 @@ class Task(ABC):
             ``<prefix>/<score>``, ``<prefix>/<score>_ci_low`` and ``<prefix>/<score>_ci_high``; NaN where a
             score is not defined.
         """
+
+    def compare(
+        self, first: pd.DataFrame, second: pd.DataFrame, n_participants: int
+    ) -> dict[str, tuple[str, Comparison]]:
+        """Paired tests of two tables of predictions, first minus second: name of the test, by score."""
+        return {}
 
     @abstractmethod
     def chance_levels(self, targets: Sequence[Any] | None = None) -> dict[str, float]:

@@ -93,6 +93,7 @@ class AmortizedMasker(PerturbationAttribution):
             "arXiv:1705.07857."
         ),
         default_output="probability",
+        needs_classes=True,
         trial_settings={"n_steps": 1},
     )
 

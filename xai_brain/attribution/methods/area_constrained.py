@@ -86,6 +86,7 @@ class AreaConstrainedPerturbation(PerturbationAttribution):
             " smooth masks. ICCV 2019:2950–2958. arXiv:1910.08485."
         ),
         default_output="probability",
+        needs_classes=True,
         trial_settings={"n_iter": 1},
     )
 

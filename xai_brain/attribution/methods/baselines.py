@@ -10,9 +10,11 @@ from torch import nn
 from xai_brain.attribution.calling_context import in_float32
 from xai_brain.attribution.inputs import as_targets, check_volumes, seed_of
 from xai_brain.attribution.methods.sampled_gradients import normal_noise
+from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.masks import brain_of
 from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
+from xai_brain.attribution.target_distribution import TargetDistribution
 
 
 class RandomMap:
@@ -162,6 +164,7 @@ class TMap:
             "variances are involved. Biometrika 1947;34:28–35."
         ),
         is_baseline=True,
+        needs_classes=True,
     )
 
     def __init__(self, model: nn.Module, reference: Reference):
@@ -175,3 +178,96 @@ class TMap:
         targets = as_targets(target, inputs)
         self.reference.check(inputs, targets)
         return torch.stack([self.statistics[k] for k in targets.tolist()]).to(inputs)
+
+
+class OppositeDifference:
+    """Absolute difference from the mean of the training participants at the opposite end of the target.
+
+    It is the difference that a perturbation with the fill ``counterfactual_mean`` can make. The network
+    decides only which end is the opposite one.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Not used.
+    reference : Reference
+        With the distribution of a continuous target.
+
+    Raises
+    ------
+    AttributionError
+        The reference has no such distribution.
+    """
+
+    info = MethodInfo(
+        name="OppositeDifference",
+        value_meaning=(
+            "|image - mean of the training participants at the opposite end of the target|: a baseline "
+            "independent of the network"
+        ),
+        multiplies_by_inputs=True,
+        is_baseline=True,
+    )
+
+    def __init__(self, model: nn.Module, reference: Reference):
+        self.reference, self.distribution = reference, distribution_of(reference, "OppositeDifference")
+        self.model = model
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """See `Method.attribute`; `target` is not used."""
+        check_volumes(inputs)
+        self.reference.check(inputs)
+        inputs = inputs.detach()
+        return (inputs - self.distribution.opposite_mean(inputs)).abs()
+
+
+class CorrelationMap:
+    """Pearson's r of intensity and target over the training participants; equal for all participants.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Not used.
+    reference : Reference
+        With the distribution of a continuous target.
+
+    Raises
+    ------
+    AttributionError
+        The reference has no such distribution.
+    """
+
+    info = MethodInfo(
+        name="CorrelationMap",
+        value_meaning=(
+            "Pearson's r of intensity and target over the training participants, per voxel: a baseline "
+            "independent of the network"
+        ),
+        multiplies_by_inputs=True,
+        is_baseline=True,
+    )
+
+    def __init__(self, model: nn.Module, reference: Reference):
+        self.reference, self.distribution = reference, distribution_of(reference, "CorrelationMap")
+        self.model = model
+
+    @in_float32
+    def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
+        """See `Method.attribute`; `target` is not used. The map is 0 outside the brain."""
+        check_volumes(inputs)
+        self.reference.check(inputs)
+        brain = self.reference.brain_mask.to(inputs.device)
+        return (self.distribution.correlation.to(inputs) * brain).expand_as(inputs).clone()
+
+
+def distribution_of(reference: Reference, name: str) -> TargetDistribution:
+    """The distribution of the target over the training participants.
+
+    Raises
+    ------
+    AttributionError
+    """
+    if reference.distribution is None:
+        raise AttributionError(f"{name}: needs a continuous target, and the reference is made of classes")
+    return reference.distribution

@@ -65,6 +65,7 @@ class Kan2020Perturbation(PerturbationAttribution):
             "classification. AIST 2020. arXiv:2006.15969."
         ),
         default_output="probability",
+        needs_classes=True,
         trial_settings={"n_iter": 1, "n_shifts": 1, "first_kept_iteration": 0},
     )
 

@@ -42,6 +42,14 @@ MODES = {
     "preservation": "in [0, 1]: how much of the voxel was kept to keep the class, the rest being replaced",
     "both": "in [0, 1]: how much of the voxel loses the class when replaced and keeps it when kept alone",
 }
+OF_NUMBERS = {  # where a predicted number is explained
+    "deletion": "1 - perturbation mask, in [0, 1]: how much of the voxel was replaced to move the predicted "
+    "number to the opposite end of the target",
+    "preservation": "in [0, 1]: how much of the voxel was kept to keep the predicted number, the rest being "
+    "replaced",
+    "both": "in [0, 1]: how much of the voxel moves the predicted number when replaced and keeps it when "
+    "kept alone",
+}
 START_SD = 0.02  # of the coarse nodes at the start, around 1/2
 LEAST = 0.01  # a mask that replaces a smaller part of every voxel is empty
 
@@ -53,9 +61,11 @@ class MeaningfulPerturbation(PerturbationAttribution):
     score(x + e (fill - x)) + area_weight mean(e) + tv_weight TV(e). It starts at e = 1/2, where
     the score has a gradient even if the network is certain.
 
-    Scores that are not probabilities are converted to a logistic scale, see `ScoreScale`. A map all of whose
-    values are below 0.01 is set to 0: where a network is so certain that its probability has no gradient,
-    nothing is found; the logit difference has one.
+    Scores that are not probabilities are converted to a logistic scale, see `ScoreScale`. Of a predicted
+    number it is the least tissue whose replacement moves the prediction towards the opposite end of the
+    target, in units of the target's standard deviation, see `TargetDistribution.score_scale`. A map all of
+    whose values are below 0.01 is set to 0: where a network is so certain that its probability has no
+    gradient, nothing is found; the logit difference has one.
 
     Parameters
     ----------
@@ -157,12 +167,15 @@ class MeaningfulPerturbation(PerturbationAttribution):
                 f"moving='image' with fill={fill!r} and mode={mode!r}: only fill='kan2020_blur' with "
                 "mode='deletion' is defined when the image moves below the mask; set moving='volume'"
             )
+        if score_floor is not None and reference is not None and reference.distribution is not None:
+            raise AttributionError(
+                f"score_floor={score_floor:g}: is for the evidence of a class, and not for a predicted number"
+            )
         fill = fill or ("counterfactual_mean" if reference else "blur")
-        self.reference, self.mode, self.info = (
-            reference,
-            mode,
-            replace(self.info, value_meaning=MODES[mode], per_channel=not share_mask),
-        )
+        is_number = reference is not None and reference.distribution is not None
+        meaning = (OF_NUMBERS if is_number else MODES)[mode]
+        self.reference, self.mode = reference, mode
+        self.info = replace(self.info, value_meaning=meaning, per_channel=not share_mask)
         self.fills = ReplacementVolumes(fill, reference, blur_sigma_mm, voxel_size_mm)
         self.engine = BatchedScorer(model, chunk_size, precision)
         self.n_iter, self.lr, self.tolerance = n_iter, lr, tolerance
@@ -379,9 +392,13 @@ class MeaningfulPerturbation(PerturbationAttribution):
         scale = torch.zeros(len(targets), 2, device=targets.device)
         if self.is_probability:
             return scale
-        if self.reference is not None:
+        distribution = self.reference.distribution if self.reference is not None else None
+        if self.reference is not None and distribution is None:
             return self.scale.of(targets)
         for rows in torch.arange(len(inputs), device=inputs.device).split(self.engine.chunks.size):
+            if distribution is not None:
+                scale[rows] = distribution.score_scale(inputs[rows]).to(scale)
+                continue
             its_brain = brain if len(brain) == 1 else brain[rows]
             fills = self.fills.make(inputs[rows], targets[rows], its_brain, self._generator())[0]
             replaced = torch.lerp(inputs[rows], fills, its_brain)

@@ -24,7 +24,8 @@ class ReplacementVolumes:
     Parameters
     ----------
     names : str or sequence of str
-        ``counterfactual_mean``: mean training image of the other classes. ``nearest_counterfactual``: mean
+        ``counterfactual_mean``: mean training image of the other classes, or at the opposite end of a
+        continuous target (see `TargetDistribution`). ``nearest_counterfactual``: mean
         of the five nearest training subjects of the other classes. ``training_mean``: of all classes.
         ``blur``: the image, blurred by a Gaussian. ``brain_mean``: the mean of its brain. ``zero``.
         ``noise``: normal, with mean and standard deviation of its brain. ``kan2020_blur``: the blur of the
@@ -111,7 +112,7 @@ class ReplacementVolumes:
         if name == "training_mean":
             return self.reference.class_means.mean(0, keepdim=True).to(inputs).expand_as(inputs)
         if name == "counterfactual_mean":
-            return self.reference.counterfactual_mean(targets).to(inputs)
+            return self.reference.counterfactual_mean(targets, inputs).to(inputs)
         return self.reference.nearest_counterfactual(inputs, targets, brain, N_NEAREST)
 
 

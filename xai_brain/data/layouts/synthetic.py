@@ -136,6 +136,8 @@ def _check(settings: SyntheticSettings) -> None:
         raise ValueError(
             f"effect_intensity_change is {settings.effect_intensity_change}; it must be in [-0.5, 1]"
         )
+    if settings.dose and settings.further_centers_mm:
+        raise ValueError("dose and further_centers_mm: a dose has one location; leave one of them out")
     if not settings.effect_radius_mm > 0:
         raise ValueError(f"effect_radius_mm is {settings.effect_radius_mm}; it must be above 0")
     templates = load_templates(settings.grid)

@@ -39,6 +39,9 @@ class SyntheticSettings:
         Relative change; negative: darker, 0: none.
     effect_variation : float, default 0.2
         Relative variation of the strength of both changes in class M; the strength is in [0.5, 1.5].
+    dose : bool, default False
+        Whether instead all participants of both classes have the effect, with a strength that is uniform in
+        [0, 1.5]: the column dose, a continuous target.
     further_centers_mm : list of (list of 3 float), default []
         Further locations of the effect in class M, with strengths of their own; the truth contains all.
     distractor_center_mm : list of 3 float, optional
@@ -62,6 +65,7 @@ class SyntheticSettings:
     effect_volume_change: float = 0.28
     effect_intensity_change: float = 0.35
     effect_variation: float = 0.2
+    dose: bool = False
     further_centers_mm: list[list[float]] = field(default_factory=list)
     distractor_center_mm: list[float] | None = None
     distractor_follows_class: bool = False
@@ -103,6 +107,8 @@ def make_synthetic_subject(
     age = rng.uniform(20, 80)
     strength = float(np.clip(rng.normal(1, settings.effect_variation), 0.5, 1.5))
     sex = _sex(index, settings.seed)
+    dose = _dose(index, settings.seed)
+    carried = dose if settings.dose else strength if sex == "M" else 0.0
 
     # Position of each voxel in the template: individual deformation, independent of the class.
     size = 1 + settings.size_variation * rng.standard_normal(3, np.float32)
@@ -114,7 +120,7 @@ def make_synthetic_subject(
 
     # Planted effects. The outline of the brain does not depend on them.
     source, gain = places, np.ones(len(places), np.float32)
-    for effect, its_strength in _effects(index, sex, strength, settings):
+    for effect, its_strength in _effects(index, sex, carried, settings):
         source = effect_pullback(source, effect, its_strength * effect.effect_volume_change)
         gain *= 1 + its_strength * effect.effect_intensity_change * effect_profile(places, effect)
 
@@ -137,15 +143,16 @@ def make_synthetic_subject(
         "sex": sex,
         "age": round(age, 1),
         "brain_volume_ml": round(volume_ml, 1),
+        **({"dose": dose} if settings.dose else {}),
     }
     return t1w, truth, participant
 
 
 def _effects(
-    index: int, sex: str, strength: float, settings: SyntheticSettings
+    index: int, sex: str, carried: float, settings: SyntheticSettings
 ) -> list[tuple[SyntheticSettings, float]]:
     """Effects of a participant with their strengths: those of the class and the distractor."""
-    effects = [(settings, strength if sex == "M" else 0.0)]
+    effects = [(settings, carried)]
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(3, index)))
     for center_mm in settings.further_centers_mm:
         own = float(np.clip(rng.normal(1, settings.effect_variation), 0.5, 1.5))
@@ -205,6 +212,12 @@ def _sex(index: int, seed: int) -> str:
     """Sex of a participant: each consecutive pair has both, so that any n_subjects is balanced."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, index // 2)))
     return "M" if rng.integers(2) == index % 2 else "F"
+
+
+def _dose(index: int, seed: int) -> float:
+    """Strength of the effect of a participant of a cohort with doses, in [0, 1.5]."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4, index)))
+    return round(float(rng.uniform(0, 1.5)), 3)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def _clusters(contents: ReportContents, gallery: Gallery, pairs: pd.DataFrame) -
 def _class_agreement(contents: ReportContents, percent: float) -> dict[str, dict[str, dict[str, float]]]:
     """Agreement of the mean maps of the classes: pair -> class -> metric -> value (mean over seeds)."""
     tidy = contents.evaluation("agreement")
-    if tidy is None:
+    if tidy is None or not contents.task.has_classes:
         return {}
     at = (tidy["top_percent"] == percent) | tidy["top_percent"].isna()
     tidy = tidy[(tidy["level"] == "class") & at]

@@ -16,7 +16,7 @@ from xai_brain.reporting.values import Estimate, number
 from xai_brain.reporting.wording import compared, fixed
 from xai_brain.statistics.matching import MATCHED, missing_interval
 
-POSITION, TITLE = 40, "Baselines"
+POSITION, TITLE, REPORTED_AS = 40, "Baselines", "classes"
 BASELINE_WORDS = {
     "brain_size": "brain size only",
     "pca_logistic": "PCA, logistic regression",

@@ -8,7 +8,7 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.ratings import calibration_of
 
-POSITION, TITLE = 100, "How far maps can be trusted here"
+POSITION, TITLE, REPORTED_AS = 100, "How far maps can be trusted here", "classes"
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from xai_brain.reporting.wording import fixed, interval
 from xai_brain.runs.directory import read_tsv
 from xai_brain.statistics.group_design import confound_names
 
-POSITION, TITLE = 10, "Cohort"
+POSITION, TITLE, REPORTED_AS = 10, "Cohort", "classes"
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
@@ -26,19 +26,19 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     if cohort_table is None or "label" not in cohort_table:
         return None
     size = contents.setting("data.brain_size_column")
-    columns = {"age": "age (years)"} if _numeric(cohort_table, "age") else {}
-    if size and _numeric(cohort_table, size):
+    columns = {"age": "age (years)"} if is_numeric(cohort_table, "age") else {}
+    if size and is_numeric(cohort_table, size):
         columns[size] = f"brain size ({size})"
     cohort_table = cohort_table.drop_duplicates("participant_id")
     there = set(cohort_table["label"].dropna())
     names = [name for name in contents.class_names if name in there] or sorted(there)
-    rows = [_described(cohort_table[cohort_table["label"] == name], name, columns) for name in names]
+    rows = [described(cohort_table[cohort_table["label"] == name], name, columns) for name in names]
     differences = {c: _standardised_difference(cohort_table, c, names) for c in columns if len(names) == 2}
     largest = _largest_differences(contents, differences)
     return {
         "n": cohort_table["participant_id"].nunique(),
         "columns": columns,
-        "rows": [*rows, _described(cohort_table, "all", columns)],
+        "rows": [*rows, described(cohort_table, "all", columns)],
         "differences": differences,
         "sites": cohort_table["site"].dropna().astype(str).value_counts().to_dict()
         if "site" in cohort_table
@@ -47,7 +47,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         if columns
         else None,
         "quarantine": contents.quarantine,
-        "folds": _folds(contents),
+        "folds": fold_rows(contents),
         "largest_differences": largest,
         "adjusted": [name for name in largest if name in used_confounds(contents)],
         "not_adjusted": [name for name in largest if name not in used_confounds(contents)],
@@ -74,7 +74,7 @@ def used_confounds(contents: ReportContents) -> set[str]:
     return found | set(contents.setting("evaluation.group.confounds", default))
 
 
-def _folds(contents: ReportContents) -> list[dict[str, Any]]:
+def fold_rows(contents: ReportContents) -> list[dict[str, Any]]:
     """Rows of fold_summary.tsv, with folds numbered from 1."""
     path = contents.run.fold_summary
     if not path.exists():
@@ -83,11 +83,11 @@ def _folds(contents: ReportContents) -> list[dict[str, Any]]:
     return table.assign(fold=table["fold"] + 1).fillna("–").to_dict("records")
 
 
-def _numeric(table: pd.DataFrame, column: str) -> bool:
+def is_numeric(table: pd.DataFrame, column: str) -> bool:
     return column in table and bool(pd.to_numeric(table[column], errors="coerce").notna().any())
 
 
-def _described(cohort_table: pd.DataFrame, name: str, columns: dict[str, str]) -> dict[str, Any]:
+def described(cohort_table: pd.DataFrame, name: str, columns: dict[str, str]) -> dict[str, Any]:
     cells = []
     for column in columns:
         values = pd.to_numeric(cohort_table[column], errors="coerce").dropna()

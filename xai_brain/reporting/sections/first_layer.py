@@ -11,7 +11,7 @@ from xai_brain.reporting.figures import first_layer as first_layer_figures
 from xai_brain.reporting.figures.style import class_colours, for_screens
 from xai_brain.reporting.gallery import Gallery
 
-POSITION, TITLE = 130, "First layer"
+POSITION, TITLE, REPORTED_AS = 130, "First layer", "classes"
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:

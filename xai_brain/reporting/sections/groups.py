@@ -24,7 +24,7 @@ from xai_brain.statistics.cluster_tables import significant_clusters
 from xai_brain.statistics.colour_scale import ColourScale
 from xai_brain.statistics.group_design import confound_names
 
-POSITION, TITLE = 60, "Differences between classes"
+POSITION, TITLE, REPORTED_AS = 60, "Differences between classes", "classes"
 IMAGE = "image"  # name of the test of the prepared images in the tables
 IMAGES = "Prepared images"
 NAMED = 10  # regions that are named in a sentence

@@ -7,7 +7,7 @@ from typing import Any
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.gallery import Gallery
 
-POSITION, TITLE = 170, "What these maps do not show"
+POSITION, TITLE, REPORTED_AS = 170, "What these maps do not show", "classes"
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.method_descriptions import describe_methods
 from xai_brain.statistics.colour_scale import ColourScale
 
-POSITION, TITLE = 50, "Mean maps"
+POSITION, TITLE, REPORTED_AS = 50, "Mean maps", "classes"
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from xai_brain.reporting.figures import masks as mask_figures
 from xai_brain.reporting.figures.style import for_screens
 from xai_brain.reporting.gallery import Gallery
 
-POSITION, TITLE = 150, "Masks"
+POSITION, TITLE, REPORTED_AS = 150, "Masks", "classes"
 METRIC = "balanced_accuracy"
 AREA_IN_TEXT = 10.0  # percent; the text gives the results for the nearest area
 

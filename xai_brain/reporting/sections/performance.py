@@ -10,7 +10,7 @@ from xai_brain.reporting.figures.style import for_screens
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.wording import fixed
 
-POSITION, TITLE = 20, "Prediction"
+POSITION, TITLE, REPORTED_AS = 20, "Prediction", "classes"
 
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:

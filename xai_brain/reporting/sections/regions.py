@@ -16,7 +16,7 @@ from xai_brain.reporting.wording import fixed, listed
 from xai_brain.runs.directory import read_json, sidecar
 from xai_brain.statistics.group_design import confound_names
 
-POSITION, TITLE = 140, "Regions"
+POSITION, TITLE, REPORTED_AS = 140, "Regions", "classes"
 Q = 0.05  # false discovery rate
 ROWS = 10  # of the table of differences and its figure, per method
 NAMED = 10  # significant regions of a method that are named in the text

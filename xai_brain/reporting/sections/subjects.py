@@ -14,7 +14,7 @@ from xai_brain.reporting.figures.style import NARROW
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.values import ShownSubject, number
 
-POSITION, TITLE = 70, "Single participants"
+POSITION, TITLE, REPORTED_AS = 70, "Single participants", "classes"
 
 
 def section(contents: ReportContents, gallery: Gallery) -> list[dict[str, Any]] | None:

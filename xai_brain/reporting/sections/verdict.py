@@ -49,8 +49,10 @@ def _panels(
         SIZE: verdict.brain_size,
         "balanced accuracy": verdict.balanced,
     }
+    if verdict.number is not None:
+        learned = {f"R² ({verdict.number.kind})": verdict.number.r2}
     if known := {name: estimate for name, estimate in learned.items() if estimate is not None}:
-        panels["Network against chance"] = known
+        panels["Network against a constant" if verdict.number else "Network against chance"] = known
     if verdict.ranking:
         panels["Relevance rank accuracy"] = dict(list(verdict.ranking.items())[:SHOWN])
     dots: dict[str, dict[str, list[float]]] = {}

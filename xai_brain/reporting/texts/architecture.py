@@ -28,7 +28,8 @@ def architecture(contents: ReportContents) -> str:
         named = f" ({target}{f'; {listed(own)}' if own else ''})" if target else ""
         return f"A 3-D convolutional network{named}"
     title, describe = ARCHITECTURES[name]
-    layers, n_parameters = describe(settings, shape, max(len(contents.class_names), 2))
+    n_outputs = 1 if contents.task.reported_as == "number" else max(len(contents.class_names), 2)
+    layers, n_parameters = describe(settings, shape, n_outputs)
     count = f"; {n_parameters:,} parameters" if n_parameters else ""
     weights = "; initialised with given weights" if settings.get("weights") else ""
     return f"The 3-D convolutional network {title} ({layers}{count}{weights})"

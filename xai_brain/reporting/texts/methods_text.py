@@ -9,6 +9,7 @@ import pandas as pd
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.method_descriptions import describe_methods
 from xai_brain.reporting.sections.baseline import BASELINE_WORDS
+from xai_brain.reporting.texts import number_text
 from xai_brain.reporting.texts.architecture import architecture
 from xai_brain.reporting.texts.evaluation_text import (
     agreement,
@@ -68,6 +69,11 @@ def methods_text(contents: ReportContents) -> list[tuple[str, str]]:
         "Further analyses": other_analyses,
         "Software": software,
     }
+    if number_text.is_number(contents):
+        topics |= {
+            "Calibration and performance": number_text.performance,
+            "Baselines": number_text.baselines,
+        }
     found = [(topic, text(contents)) for topic, text in topics.items()]
     return [(topic, text) for topic, text in found if text]
 
@@ -85,7 +91,7 @@ def participants(contents: ReportContents) -> str:
         counts = table["label"].value_counts()
         shown = [name for name in contents.class_names if name in counts] or sorted(counts.index)
         kind = f"{'new ' if contents.n_networks else ''}{'synthetic ' if simulated else ''}participants"
-        classes = ", ".join(f"{counts[name]} {name}" for name in shown)
+        classes = ", ".join(f"{counts[name]} {name}" for name in shown if not number_text.is_number(contents))
         images += f" of {len(table)} {kind}{f' ({classes})' if classes else ''}"
         age = _age(table)
     brain = {
@@ -127,13 +133,15 @@ def network(contents: ReportContents) -> str:
     label, planted = contents.setting("data.label", "the label"), contents.setting("planted.kind")
     what = f"planted {planted}" if planted else label
     classes = f" ({listed(contents.class_names)})" if contents.class_names else ""
-    text = [f"{architecture(contents)} was trained to classify {what}{classes}."]
+    aim = "predict" if number_text.is_number(contents) else "classify"
+    text = [f"{architecture(contents)} was trained to {aim} {what}{classes}."]
     trainer = contents.setting("trainer")
     if trainer:
         schedule = SCHEDULES.get(trainer.get("scheduler", ""), "")
         decay = f" and a weight decay of {trainer['weight_decay']:g}" if trainer.get("weight_decay") else ""
         text.append(
-            "Training minimised the cross entropy with AdamW (Loshchilov & Hutter 2019), a learning rate of "
+            f"Training minimised {number_text.loss_in_words(contents)} with AdamW (Loshchilov & Hutter "
+            "2019), a learning rate of "
             f"{trainer.get('lr')}{decay}, {f'{schedule}, ' if schedule else ''}batches of "
             f"{trainer.get('batch_size')} images and up to {trainer.get('max_epochs')} epochs."
         )
@@ -251,6 +259,8 @@ def attribution(contents: ReportContents) -> str:
     ]
     target = str(contents.setting("explain.target", "predicted"))
     explained = EXPLAINED.get(target, f"class {target}")
+    if number_text.is_number(contents):
+        explained = f"the predicted {contents.setting('data.label', 'number')} in its unit"
     outputs = {each["output"] for each in described} - {"–"}
     output = f" (output: {listed(sorted(outputs))})" if outputs else ""
     by = " with all networks" if contents.n_networks else " with the network that was not trained on it"

@@ -11,10 +11,15 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.runs.contents import RunContents
 from xai_brain.runs.directory import RunDirectory, read_json
+from xai_brain.task.build import build_task
+
+EVERYONE = "all"  # in place of a class, where the target is a number
 
 
 def find_maps(config: Config, run: RunDirectory) -> list[dict[str, Any]]:
     """All maps of the methods of a run; rows as from `xai_brain.runs.contents.RunContents.map_rows`.
+
+    Where the target is a number, all participants have the label `EVERYONE`.
 
     Raises
     ------
@@ -27,6 +32,8 @@ def find_maps(config: Config, run: RunDirectory) -> list[dict[str, Any]]:
     found = list(RunContents(run).map_rows([*config.attribution, *config.imported_methods]))
     if not found:
         raise ConfigError(f"{run.path / 'attributions'}: there are no maps; run `xai-brain explain` first")
+    if not build_task(config.task).has_classes:
+        found = [{**row, "label": EVERYONE} for row in found]
     return found
 
 

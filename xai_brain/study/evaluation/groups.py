@@ -50,6 +50,7 @@ from xai_brain.study.evaluation.group_records import (
 from xai_brain.study.evaluation.regions import atlas_files, atlas_of
 from xai_brain.study.participants import is_readable, of_one_class, prepared_cohort, same_cohort, task_of
 from xai_brain.study.run_images import brain_share, made_by, map_values
+from xai_brain.task.build import build_task
 
 TABLES = ("group_tests", "group_clusters", "group_overlap", "group_agreement")
 
@@ -76,7 +77,8 @@ def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]
     for name in TABLES:
         run.evaluation(name).unlink(missing_ok=True)
     update_metrics(run, {}, replace=("group/", "group_overlap/"))
-    records = Comparison(config, run, pd.DataFrame(maps)).write() if config.evaluation.group.n_perm else []
+    asked = config.evaluation.group.n_perm and build_task(config.task).has_classes
+    records = Comparison(config, run, pd.DataFrame(maps)).write() if asked else []
     remove_others(run, records)
     made = [*records, *voxelwise_files(run.path / "group"), *map(run.evaluation, TABLES)]
     write_manifest(manifest, group_inputs(config, run, maps), made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from xai_brain.parallel.threads import ReadAhead, start_writing
 from xai_brain.runs.directory import SPACE, RunDirectory, read_json, sidecar, write_json
 from xai_brain.runs.provenance import git_commit, versions
 from xai_brain.study.explanation.configured_methods import parameters_of
+from xai_brain.study.explanation.continuous_target import target_distribution
 from xai_brain.task.protocol import Task
 
 
@@ -62,7 +64,8 @@ def build_reference(train: pd.DataFrame, task: Task, n_volumes: int, grid: Grid)
     train : pandas.DataFrame
         target, volume_path and volume_mask_path.
     task : Task
-        Determines the groups whose means are computed, for classification the classes.
+        Determines the groups whose means are computed, for classification the classes; of a continuous
+        target there is its distribution.
     n_volumes : int
         Size of the sample.
     grid : Grid
@@ -79,6 +82,10 @@ def build_reference(train: pd.DataFrame, task: Task, n_volumes: int, grid: Grid)
     sample = train.groupby("group", group_keys=False).head(max(n_volumes // n_groups, 1))
     brain_mask = np.any([np.load(path, mmap_mode="r") for path in train["volume_mask_path"]], axis=0)
     x, y, z = grid.spacing_mm.tolist()
+    distribution = None
+    if task.standardizes_targets:
+        shown = partial(track, description="reference volumes, target", unit="images", brief=True)
+        distribution = target_distribution(train, load_volume, shown)
     return Reference(
         class_means=torch.from_numpy(np.stack([mean for mean, _ in moments]))[:, None],
         volumes=torch.from_numpy(np.stack([load_volume(path) for path in sample["volume_path"]]))[:, None],
@@ -88,6 +95,7 @@ def build_reference(train: pd.DataFrame, task: Task, n_volumes: int, grid: Grid)
         class_variances=torch.from_numpy(np.stack([variance for _, variance in moments]))[:, None],
         class_counts=torch.tensor([len(paths) for paths in of_class]),
         affine=torch.from_numpy(grid.affine),
+        distribution=distribution,
     )
 
 

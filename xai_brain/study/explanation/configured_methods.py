@@ -72,6 +72,8 @@ def build_method(
     factory: Callable[..., Any] = instantiate(config.attribution[label])
     task = build_task(config.task)
     output = config.explain.output or task.default_output(method_info(factory).default_output)
+    if reference is not None:
+        reference = reference.of_network(classifier)
     extra: dict[str, Any] = {"reference": reference} if takes_reference(config, label) else {}
     if reference is None and "voxel_size_mm" in _parameters(config, label):
         spacing = (

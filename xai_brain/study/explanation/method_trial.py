@@ -51,7 +51,9 @@ def try_methods(config: Config, cohort: pd.DataFrame) -> None:
         classifier = BrainClassifier(**classifier_settings(config, task)).eval()
         reference = None
         if any(takes_reference(config, label) for label in config.attribution):
-            few = cohort.groupby(task.reference_groups(cohort["target"])).head(N_OF_CLASS)
+            ordered = cohort.sort_values("target")
+            some = ordered.iloc[[0, len(ordered) // 2, -1]] if task.standardizes_targets else cohort
+            few = some.groupby(task.reference_groups(some["target"])).head(N_OF_CLASS)
             grid = get_grid(config.preprocessing.grid)
             reference = build_reference(few, task, N_OF_CLASS * task.n_outputs, grid)
         volume = torch.from_numpy(np.array(load_volume(cohort.iloc[0]["volume_path"])))[None, None]

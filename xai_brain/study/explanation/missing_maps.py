@@ -10,6 +10,7 @@ import pandas as pd
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from xai_brain.attribution.protocol import method_info
 from xai_brain.attribution.reference import Reference
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
@@ -52,6 +53,7 @@ from xai_brain.study.training.networks import (
     networks_hash,
     training_subjects,
 )
+from xai_brain.task.build import build_task
 
 
 def explain_run(config: Config, methods: Sequence[str] | None = None) -> RunDirectory:
@@ -149,13 +151,19 @@ def _is_done(
 
 
 def check_methods(config: Config) -> None:
-    """Raise an error if a method cannot be created."""
+    """Raise an error if a method cannot be created, or explains classes only and there are none."""
+    has_classes = build_task(config.task).has_classes
     for label, method in config.attribution.items():
         try:
-            instantiate(method)
+            factory = instantiate(method)
         except InstantiationException as error:
             reason = str(error.__cause__ or error).splitlines()[0]
             raise ConfigError(f"attribution.{label}: cannot be created: {reason}") from error
+        if method_info(factory).needs_classes and not has_classes:
+            raise ConfigError(
+                f"attribution.{label}: explains the evidence for a class, and the networks predict a number; "
+                f"'~attribution.{label}' removes the method"
+            )
 
 
 def _batches(

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from xai_brain.baselines.classifiers import brain_size_predictions
+from xai_brain.baselines.kinds import brain_size_predictions
+from xai_brain.baselines.regressors import mean_predictions
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash
@@ -23,21 +24,23 @@ from xai_brain.runs.directory import (
     write_tsv,
 )
 from xai_brain.runs.manifest import is_up_to_date, write_manifest
-from xai_brain.statistics.classification import classification_metrics, defined_figures
-from xai_brain.statistics.classifier_comparison import corrected_t_test, delong_test
+from xai_brain.statistics.classification import defined_figures
 from xai_brain.statistics.matching import MATCHED, N_MATCHED, TOLERANCE, matched_auroc, size_matched_pairs
-from xai_brain.study.participants import class_names
+from xai_brain.study.participants import task_of
 from xai_brain.study.training.ensembles import NETWORK, with_ensembles
+from xai_brain.task.build import build_task, task_of_table
+from xai_brain.task.protocol import Task
 
 BRAIN_SIZE = "brain_size"
-METRICS = ("auroc", "auroc_pooled", "balanced_accuracy", "accuracy", "brier")
+MEAN = "mean"  # of the targets of the training participants
 
 
 def compare_baselines(config: Config, run: RunDirectory) -> None:
     """Write evaluation/baselines.tsv and its metrics, if predictions or settings have changed.
 
     Rows: name, metric, value, ci_low, ci_high, n_subjects; for a baseline also the difference of the
-    network from it (DeLong for auroc, corrected resampled t-test for accuracy).
+    network from it (DeLong for auroc, corrected resampled t-test for accuracy, paired t-test for mae). Of a
+    number the mean target of the training participants is always a baseline.
     """
     if not run.folds.exists():  # new participants, or imported maps
         return
@@ -47,7 +50,13 @@ def compare_baselines(config: Config, run: RunDirectory) -> None:
     of_column = read_json(manifest).get("Of", {}).get("brain_size_column") if manifest.exists() else None
     if column and not (of_size.exists() and of_column == column):
         write_brain_size_predictions(config, run)
-    paths = {BRAIN_SIZE: of_size} if column else {}
+    task, of_mean = build_task(config.task), run.evaluation("mean_predictions")
+    if task.reported_as == "number" and not of_mean.exists():
+        participants = read_tsv(run.participants)
+        found = mean_predictions(participants, read_tsv(run.folds), task_of(config, participants))
+        write_tsv(found, of_mean)
+    paths = {MEAN: of_mean} if task.reported_as == "number" else {}
+    paths |= {BRAIN_SIZE: of_size} if column else {}
     paths |= {name: run.baseline(name) for name in config.baselines}
     paths = {name: path for name, path in paths.items() if path.exists()}
     if not paths:
@@ -63,19 +72,24 @@ def compare_baselines(config: Config, run: RunDirectory) -> None:
 
     def compare() -> None:
         pairs = _pairs(config, run)
+        predictions = {name: read_tsv(path) for name, path in paths.items()}
+        columns = next(iter(predictions.values())).columns
         table = comparison_table(
-            with_ensembles(config, run, {name: read_tsv(path) for name, path in paths.items()}),
+            with_ensembles(config, run, predictions),
             pairs,
             read_tsv(run.participants)["participant_id"].nunique(),
             config.evaluation.n_bootstrap,
             config.evaluation.random_state,
+            task_of_table(config.task, columns),
         )
         replaced = ("baseline/", f"test/{MATCHED}", N_MATCHED)
         update_metrics(run, _named_metrics(table), replace=replaced)
         write_tsv(table, done)
-        names = ("baselines", "brain_size_predictions", "chosen_network", "size_matched_pairs")
+        names = ("baselines", "brain_size_predictions", "mean_predictions", "chosen_network")
         write_manifest(
-            manifest, inputs, [*map(run.evaluation, names), *(run.path / "baselines").rglob("[!.]*")]
+            manifest,
+            inputs,
+            [*map(run.evaluation, (*names, "size_matched_pairs")), *(run.path / "baselines").rglob("[!.]*")],
         )
 
     if not is_current():
@@ -87,8 +101,8 @@ def write_brain_size_predictions(config: Config, run: RunDirectory) -> None:
     column, participants = config.data.brain_size_column, read_tsv(run.participants)
     if column is None or column not in participants:
         raise ConfigError(f"data.brain_size_column={column}: {run.participants} has no such column")
-    names = class_names(participants)
-    table = brain_size_predictions(participants, read_tsv(run.folds), column, names)
+    task = task_of(config, participants)
+    table = brain_size_predictions(participants, read_tsv(run.folds), column, task)
     write_tsv(table, run.evaluation("brain_size_predictions"))
 
 
@@ -98,8 +112,9 @@ def comparison_table(
     n_participants: int,
     n_bootstrap: int = 1000,
     random_state: int = 0,
+    task: Task | None = None,
 ) -> pd.DataFrame:
-    """Metrics of all classifiers, and the differences of the network from the baselines.
+    """Metrics of all classifiers or regressors, and the differences of the network from the baselines.
 
     Parameters
     ----------
@@ -110,6 +125,8 @@ def comparison_table(
     n_participants : int
         Size of the cohort.
     n_bootstrap, random_state : int
+    task : Task, optional
+        With the names of the outputs; default: classification.
 
     Returns
     -------
@@ -117,15 +134,14 @@ def comparison_table(
         name, metric, value, ci_low, ci_high, n_subjects, difference, difference_ci_low,
         difference_ci_high, p, test.
     """
-    rows = []
-    for name, table in track(list(predictions.items()), "compare classifiers", "classifiers", brief=True):
-        metrics = classification_metrics(table, "", n_bootstrap, random_state)
+    rows, task = [], task or build_task()
+    what = "classifiers" if task.has_classes else "regressors"
+    for name, table in track(list(predictions.items()), f"compare {what}", what, brief=True):
+        metrics = task.scores(table, "", n_bootstrap, random_state)
         tests = {}
         if name != NETWORK and NETWORK in predictions:
-            network = predictions[NETWORK]
-            tests["auroc"] = ("DeLong", delong_test(network, table))
-            tests["accuracy"] = ("corrected t", corrected_t_test(network, table, n_participants))
-        for metric in METRICS:
+            tests = task.compare(predictions[NETWORK], table, n_participants)
+        for metric in task.compared_scores:
             row = {"name": name, "metric": metric, "value": metrics[f"/{metric}"]}
             row |= {key: metrics[f"/{metric}_{key}"] for key in ("ci_low", "ci_high")}
             row["n_subjects"] = table["participant_id"].nunique()
@@ -148,7 +164,7 @@ def comparison_table(
 def _pairs(config: Config, run: RunDirectory) -> pd.DataFrame | None:
     """Pairs of test participants of two classes with equal brain size, in folds of the first repeat."""
     column, participants = config.data.brain_size_column, read_tsv(run.participants)
-    if not column or participants["target"].nunique() != 2:
+    if not column or not build_task(config.task).has_classes or participants["target"].nunique() != 2:
         return None
     unique = participants.drop_duplicates("participant_id").set_index("participant_id")
     sizes = pd.to_numeric(unique[column], errors="coerce")

@@ -11,6 +11,7 @@ from xai_brain.baselines.ensembles import chosen_within_folds, mean_over_seeds
 from xai_brain.config.schema import Config
 from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
+from xai_brain.task.build import task_of_table
 
 NETWORK = "network"
 CHOSEN = "chosen_network"
@@ -38,7 +39,8 @@ def with_ensembles(
     for name, table in predictions.items():
         together[name] = table
         if table["seed"].nunique() > 1:
-            together[f"{name}_ensemble"] = mean_over_seeds(table)
+            task = task_of_table(config.task, table.columns)
+            together[f"{name}_ensemble"] = mean_over_seeds(table, task)
     validation = {
         name: table for name in predictions if not (table := validation_of(config, run, name)).empty
     }

@@ -12,12 +12,8 @@ import numpy as np
 import pandas as pd
 from hydra.utils import instantiate
 
-from xai_brain.baselines.classifiers import (
-    BaselineError,
-    class_probabilities,
-    fit_baseline,
-    pipeline_of,
-)
+from xai_brain.baselines.classifiers import BaselineError, pipeline_of
+from xai_brain.baselines.kinds import KINDS
 from xai_brain.baselines.morphometry import morphometry_features
 from xai_brain.baselines.voxel_features import voxel_features
 from xai_brain.config.schema import Config
@@ -36,6 +32,7 @@ from xai_brain.study.settings import open_run
 from xai_brain.study.training.baseline_networks import fold_probabilities
 from xai_brain.study.training.compare_baselines import compare_baselines
 from xai_brain.study.training.folds import split_prepared_fold
+from xai_brain.task.build import build_task
 
 
 def baselines_run(config: Config) -> RunDirectory:
@@ -60,7 +57,17 @@ def baselines_run(config: Config) -> RunDirectory:
 
 
 def check_baselines(config: Config) -> None:
-    """Raise an error before training if the table of regional volumes is missing."""
+    """Raise an error before training if a baseline does not suit the target, or a table is missing."""
+    kind = KINDS.get(str(build_task(config.task).reported_as))
+    for name, settings in config.baselines.items():
+        if kind is None:
+            raise ConfigError(f"baselines.{name}: there are no baselines for {config.task['_target_']}")
+        if settings.get("network") and not kind.networks:
+            raise ConfigError(f"baselines.{name}: networks are baselines of classes only; remove it")
+        if (steps := settings.get("steps")) and not kind.fits(instantiate(steps[-1], _convert_="all")):
+            raise ConfigError(
+                f"baselines.{name}: {steps[-1]['_target_']} is not {kind.needed}, which this task needs"
+            )
     on_table = [name for name, settings in config.baselines.items() if settings["features"] == "morphometry"]
     if on_table and not config.morphometry:
         raise ConfigError(f"no value for morphometry: the table of regional volumes that {on_table[0]} needs")
@@ -102,9 +109,9 @@ def fit_baselines(config: Config, run: RunDirectory) -> bool:
         if settings.features in ("slabs", "volumes"):
             fit_network_baseline(config, run, cohort, folds, name)
         elif settings.features == "voxels":
-            fit_classifier(config, run, cohort, folds, name, voxels(settings.block_voxels or 1))
+            fit_estimator(config, run, cohort, folds, name, voxels(settings.block_voxels or 1))
         else:
-            fit_classifier(config, run, cohort, folds, name, table_features(config, run, cohort, name))
+            fit_estimator(config, run, cohort, folds, name, table_features(config, run, cohort, name))
     return True
 
 
@@ -123,7 +130,7 @@ def table_features(config: Config, run: RunDirectory, cohort: pd.DataFrame, name
     return features.to_numpy(float)
 
 
-def fit_classifier(
+def fit_estimator(
     config: Config,
     run: RunDirectory,
     cohort: pd.DataFrame,
@@ -131,8 +138,9 @@ def fit_classifier(
     name: str,
     features: np.ndarray,
 ) -> None:
-    """Out-of-fold predictions of a scikit-learn classifier; it is fitted on training and validation part."""
+    """Out-of-fold predictions of a scikit-learn estimator; it is fitted on training and validation part."""
     settings, task = read_baseline(name, config.baselines[name]), task_of(config, cohort)
+    kind = KINDS[str(task.reported_as)]
     seed, usable = config.seeds[0], ~np.isnan(features).all(1)
 
     def fit(fold: int) -> None:
@@ -150,7 +158,7 @@ def fit_classifier(
             groups = train[column].astype(str).where(train[column].notna(), groups)
         steps = [instantiate(step, _convert_="all") for step in settings.steps]
         try:
-            model, chosen = fit_baseline(
+            model, chosen = kind.fit(
                 pipeline_of(settings.features, steps),
                 settings.choices,
                 features[train.index],
@@ -161,10 +169,10 @@ def fit_classifier(
         except (BaselineError, ValueError) as error:
             raise BaselineError(f"baselines.{name}: fold {fold + 1}: {str(error).splitlines()[0]}") from error
         write_json(chosen, done.with_suffix(".json"))
-        probabilities = class_probabilities(model, features[test.index], task.n_outputs)
-        if not np.isfinite(probabilities).all():
+        values = kind.predict(model, features[test.index], task.n_outputs)
+        if not np.isfinite(values).all():
             raise BaselineError(f"baselines.{name}: fold {fold + 1}: predictions are NaN or infinite")
-        table = task.prediction_table(test, probabilities, fold=fold, seed=seed)
+        table = task.prediction_table(test, values, fold=fold, seed=seed)
         write_tsv(table, done)
         what = f"{name} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
         _log_score(what, task.summary(table), len(table), start)

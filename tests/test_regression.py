@@ -1,0 +1,318 @@
+"""Continuous targets: metrics with known answers, tables that are read strictly, references of a number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+from xai_brain.attribution import CorrelationMap, MeaningfulPerturbation, OppositeDifference, Reference
+from xai_brain.attribution.model_state import AttributionError
+from xai_brain.attribution.target_distribution import TargetDistribution
+from xai_brain.config.schema import ConfigError
+from xai_brain.data.folds.splits import make_folds
+from xai_brain.io.problems import DataError
+from xai_brain.models.module import BrainClassifier
+from xai_brain.statistics.continuous.comparison import paired_error_test
+from xai_brain.statistics.continuous.metrics import errors_of_draws, regression_metrics
+from xai_brain.study.explanation.continuous_target import target_distribution
+from xai_brain.task.build import build_task, task_of_table
+from xai_brain.task.labels import LabelRule
+from xai_brain.task.regression import Regression
+
+AGE = Regression(("age",))
+
+
+def predictions_of(n=60, n_folds=3, noise=5.0, seed=0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    target = rng.uniform(20, 80, n)
+    return pd.DataFrame(
+        {
+            "participant_id": [f"sub-{i:03d}" for i in range(n)],
+            "seed": 0,
+            "fold": np.arange(n) % n_folds,
+            "target": target,
+            "predicted_age": 20 + 0.6 * target + rng.normal(0, noise, n),
+        }
+    )
+
+
+# -- scores --------------------------------------------------------------------------------------
+def test_scores_equal_those_of_scikit_learn_and_scipy():
+    table = predictions_of()
+    scores = AGE.scores(table, n_bootstrap=20)
+    functions = {
+        "mae": mean_absolute_error,
+        "rmse": root_mean_squared_error,
+        "r2": r2_score,
+        "pearson_r": lambda y, p: stats.pearsonr(y, p).statistic,
+    }
+    for name, function in functions.items():
+        by_fold = [function(part["target"], part["predicted_age"]) for _, part in table.groupby("fold")]
+        assert scores[f"test/{name}"] == pytest.approx(np.mean(by_fold)), name
+        pooled = function(table["target"], table["predicted_age"])
+        assert scores[f"test/{name}_pooled"] == pytest.approx(pooled), name
+    assert set(AGE.score_titles) == {name.split("/")[1] for name in scores if "_ci_" not in name}
+    assert AGE.score_titles["mae"] == "MAE, mean over folds"
+    assert AGE.score_titles["mae_pooled"] == "MAE, pooled"
+
+
+def test_scores_of_a_draw_are_those_of_the_repeated_rows():
+    table, rng = predictions_of(20, 1), np.random.default_rng(1)
+    target, predicted = (table[name].to_numpy() for name in ("target", "predicted_age"))
+    counts = rng.multinomial(20, np.full(20, 0.05), 4)
+    found = errors_of_draws(target, predicted, counts)
+    for draw, row in enumerate(counts):
+        y, p = np.repeat(target, row), np.repeat(predicted, row)
+        assert found["r2"][draw] == pytest.approx(r2_score(y, p))
+        assert found["pearson_r"][draw] == pytest.approx(stats.pearsonr(y, p).statistic)
+        assert found["rmse"][draw] == pytest.approx(root_mean_squared_error(y, p))
+
+
+def test_intervals_contain_the_estimate_and_shrink_with_the_number_of_participants():
+    widths = []
+    for n in (60, 600):
+        scores = AGE.scores(predictions_of(n), n_bootstrap=200)
+        assert scores["test/mae_ci_low"] < scores["test/mae"] < scores["test/mae_ci_high"]
+        widths.append(scores["test/mae_ci_high"] - scores["test/mae_ci_low"])
+    assert widths[1] < 0.5 * widths[0]
+
+
+def test_undefined_scores_are_not_a_number_and_broken_predictions_are_refused():
+    table = predictions_of(12)
+    constant = regression_metrics(table.assign(predicted_age=50.0), "predicted_age", n_bootstrap=5)
+    assert np.isnan(constant["test/pearson_r"])
+    assert constant["test/r2"] <= 0
+    table.loc[3, "predicted_age"] = np.nan
+    with pytest.raises(ValueError, match=r"1 of 12 predictions of predicted_age are NaN"):
+        AGE.scores(table)
+
+
+def test_the_paired_test_of_one_fold_is_that_of_scipy():
+    table = predictions_of(40, 1)
+    other = table.assign(predicted_age=table["predicted_age"] + np.random.default_rng(3).normal(0, 4, 40))
+    found = paired_error_test(table, other, "predicted_age")
+    errors = [(t["predicted_age"] - t["target"]).abs() for t in (table, other)]
+    expected = stats.ttest_rel(*errors)
+    assert found.difference == pytest.approx((errors[0] - errors[1]).mean())
+    assert found.p == pytest.approx(expected.pvalue)
+    limits = expected.confidence_interval()
+    assert (found.ci_low, found.ci_high) == pytest.approx((limits.low, limits.high))
+
+
+def test_chance_is_that_of_the_mean():
+    targets = np.array([1.0, 2, 3, 10])
+    levels = AGE.chance_levels(targets)
+    assert levels["mae"] == pytest.approx(mean_absolute_error(targets, np.full(4, 4.0)))
+    assert levels["rmse_pooled"] == pytest.approx(root_mean_squared_error(targets, np.full(4, 4.0)))
+    assert AGE.chance_levels()["r2"] == 0
+
+
+# -- tables of participants ----------------------------------------------------------------------
+def read(values):
+    return AGE.read_targets(pd.Series(values, dtype=object), LabelRule("age"), "participants.tsv")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("63,5", "age is '63,5', with a comma; write 63.5 with a decimal point"),
+        ("89+", "age is '89+', a range of numbers; one number is needed"),
+        ("20-29", "age is '20-29', a range of numbers; one number is needed"),
+        ("45 y", "age is '45 y', a number with a unit; write the number only"),
+        ("068Y", "age is '068Y', a number with a unit; write the number only"),
+        ("1,234.5 ml", "age is '1,234.5 ml', a number with a unit; write the number only"),
+        ("old", "age is 'old', no number"),
+        ("inf", "age is 'inf', no number"),
+        ("1e999", "age is '1e999', no number"),
+    ],
+)
+def test_cells_that_are_no_numbers_are_named_in_one_line(text, reason):
+    found = read(["40.5", text])
+    assert found.reasons.tolist() == ["", reason]
+    assert found.values[0] == 40.5
+    assert np.isnan(found.values[1])
+
+
+def test_numbers_are_read_as_they_are_written():
+    found = read(["40", "-1.5", "1e3", ".5", "007"])
+    assert found.values.tolist() == [40, -1.5, 1000, 0.5, 7]
+    assert found.names == ["age"]
+    assert (found.reasons == "").all()
+
+
+def cohort_of(targets) -> pd.DataFrame:
+    ids = [f"sub-{i:03d}" for i in range(len(targets))]
+    return pd.DataFrame({"participant_id": ids, "target": np.asarray(targets, float)})
+
+
+def test_targets_that_cannot_be_learned_are_refused():
+    with pytest.raises(DataError, match=r"x\.tsv: age is 50 for all participants; there is nothing to learn"):
+        AGE.check_cohort(cohort_of([50.0] * 20), ["age"], "age", "x.tsv")
+    few = cohort_of(np.arange(30) % 4)
+    with pytest.raises(DataError, match=r"age has 4 different values only; .*task\.min_distinct=4"):
+        AGE.check_cohort(few, ["age"], "age", "x.tsv")
+    Regression(("age",), min_distinct=4).check_cohort(few, ["age"], "age", "x.tsv")
+
+
+def test_outliers_are_reported_and_kept(monkeypatch):
+    lines = []
+    monkeypatch.setattr("xai_brain.task.regression.log_once", lines.append)
+    AGE.check_cohort(cohort_of([*range(40, 70), 430]), ["age"], "age", "x.tsv")
+    assert len(lines) == 1
+    assert "age of sub-030 430: more than 5 robust standard deviations" in lines[0]
+
+
+# -- settings and folds --------------------------------------------------------------------------
+def test_a_regression_is_stored_and_read_again():
+    task = Regression(("age",), loss_function="huber")
+    assert build_task(task.settings(), ["age"]) == task
+    assert task_of_table(AGE.settings(), ["participant_id", "predicted_age"]) == AGE
+    with pytest.raises(ValueError, match=r"task\.loss_function=mae: one of mse, l1, huber is needed"):
+        build_task({**task.settings(), "loss_function": "mae"})
+    with pytest.raises(ConfigError, match=r"explain\.target=male: one of predicted, age is needed"):
+        AGE.read_target("male")
+
+
+def test_folds_are_stratified_by_quantiles_of_the_target():
+    table = cohort_of(np.random.default_rng(0).gamma(2, 10, 100))
+    folds = make_folds(table, 5, task=AGE)
+    counts = pd.crosstab(AGE.strata(table["target"]), folds["fold"])
+    assert counts.shape == (5, 5)
+    assert (counts == 4).all(axis=None)
+    means = table["target"].groupby(folds["fold"]).mean()
+    assert means.max() - means.min() < 0.25 * table["target"].std()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("mse", 0.625), ("l1", 0.75), ("huber", 0.3125)])
+def test_losses_have_known_values(name, expected):
+    outputs, targets = torch.tensor([[1.0], [2.0]]), torch.tensor([2.0, 1.5], dtype=torch.float64)
+    found = Regression(("age",), loss_function=name).loss(outputs, targets)
+    assert found.item() == pytest.approx(expected)
+
+
+def test_the_loss_compares_standardised_targets():
+    network = {"_target_": "xai_brain.models.networks.shallow.ShallowNet", "channels": 2}
+    model = BrainClassifier(network, ["age"], [8, 12, 10], task=AGE.settings())
+    model.target_mean.fill_(50)
+    model.target_sd.fill_(10)
+    outputs, targets = torch.tensor([[60.0], [40.0]]), torch.tensor([50.0, 70.0])
+    assert model._loss(outputs, targets).item() == pytest.approx((1 + 9) / 2)
+    torch.nn.init.zeros_(model.network.linear.bias)
+    assert model(torch.zeros(1, 1, 8, 12, 10)).item() == pytest.approx(50)  # of an output of zero
+
+
+# -- references ----------------------------------------------------------------------------------
+SHAPE = (8, 12, 10)
+
+
+@pytest.fixture
+def training(tmp_path):
+    """Images whose first octant increases with the target."""
+    rng = np.random.default_rng(0)
+    targets = np.linspace(20, 78, 40)
+    paths = []
+    for i, target in enumerate(targets):
+        volume = rng.normal(0, 0.3, SHAPE).astype(np.float32)
+        volume[:4, :6, :5] += (target - 49) / 10
+        path = tmp_path / f"{i}.npy"
+        np.save(path, volume)
+        paths.append(str(path))
+    return pd.DataFrame({"target": targets, "volume_path": paths})
+
+
+class Octant(torch.nn.Module):
+    """49 plus ten times the mean of the first octant."""
+
+    def forward(self, inputs):
+        return 49 + 10 * inputs[:, :, :4, :6, :5].mean((2, 3, 4))
+
+
+def reference_of(training, model=None) -> Reference:
+    volumes = torch.from_numpy(np.stack([np.load(path) for path in training["volume_path"]]))[:, None]
+    found = Reference(
+        class_means=volumes.mean(0, keepdim=True),
+        volumes=volumes[:6],
+        targets=torch.zeros(6, dtype=torch.long),
+        brain_mask=torch.ones(SHAPE, dtype=torch.bool),
+        voxel_size_mm=(4.0, 4.0, 4.0),
+        distribution=target_distribution(training, np.load),
+    )
+    return found.of_network(model or Octant())
+
+
+def test_the_distribution_of_the_target_equals_numpy(training):
+    found = target_distribution(training.sample(frac=1, random_state=0), np.load)
+    volumes, targets = np.stack([np.load(p) for p in training["volume_path"]]), training["target"].to_numpy()
+    np.testing.assert_allclose(found.low_mean[0], volumes[:10].mean(0), atol=1e-5)
+    np.testing.assert_allclose(found.high_mean[0], volumes[-10:].mean(0), atol=1e-5)
+    assert (found.low, found.high) == pytest.approx((targets[:10].mean(), targets[-10:].mean()))
+    assert (found.median, found.sd) == pytest.approx((np.median(targets), targets.std()))
+    for voxel in ((0, 0, 0), (7, 11, 9)):
+        expected = stats.pearsonr(targets, volumes[(slice(None), *voxel)]).statistic
+        assert found.correlation[(0, *voxel)].item() == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(AttributionError, match="equal targets"):
+        target_distribution(training.assign(target=1.0), np.load)
+
+
+def test_the_fill_is_the_mean_image_of_the_opposite_end(training):
+    reference = reference_of(training)
+    low, high = (torch.from_numpy(np.load(training["volume_path"].iloc[i]))[None] for i in (0, -1))
+    inputs, distribution = torch.stack([low, high]), reference.distribution
+    fills = reference.counterfactual_mean(torch.zeros(2, dtype=torch.long), inputs)
+    torch.testing.assert_close(fills[0], distribution.high_mean)
+    torch.testing.assert_close(fills[1], distribution.low_mean)
+    found = OppositeDifference(Octant(), reference).attribute(inputs)
+    torch.testing.assert_close(found, (inputs - fills).abs())
+    maps = CorrelationMap(Octant(), reference).attribute(inputs)
+    torch.testing.assert_close(maps[0], distribution.correlation)
+    assert maps[0, 0, :4, :6, :5].min() > 0.5
+
+
+def test_scores_are_scaled_in_standard_deviations_of_the_target(training):
+    distribution = reference_of(training).distribution
+    low, high = (torch.from_numpy(np.load(training["volume_path"].iloc[i]))[None] for i in (0, -1))
+    scale = distribution.score_scale(torch.stack([low, high]))
+    values = distribution.predictions(torch.stack([low, high]))
+    assert scale[:, 1].tolist() == pytest.approx([-distribution.sd / 2, distribution.sd / 2])
+    opposite = torch.tensor([distribution.high, distribution.low])
+    torch.testing.assert_close(scale[:, 0], (values + opposite) / 2)
+
+
+@pytest.mark.parametrize("row", [0, -1])
+def test_masks_show_what_moves_the_prediction_to_the_opposite_end(training, row):
+    volume = torch.from_numpy(np.load(training["volume_path"].iloc[row]))[None, None]
+    method = MeaningfulPerturbation(Octant(), reference_of(training), n_iter=30, mask_spacing_voxels=2)
+    (result,) = method.optimize(volume, target=0)
+    inside = result.evidence[0, :4, :6, :5].mean()
+    assert inside > 0.6
+    assert result.evidence[0, 4:].mean() < 0.1
+    moved = result.score_after - result.score_before
+    assert moved * (1 if row == 0 else -1) > 20  # in the unit of the target
+
+
+def test_a_constant_network_has_empty_masks(training):
+    class Constant(torch.nn.Module):
+        def forward(self, inputs):
+            return 60 + 0 * inputs.mean((2, 3, 4))
+
+    volume = torch.from_numpy(np.load(training["volume_path"].iloc[0]))[None, None]
+    method = MeaningfulPerturbation(Constant(), reference_of(training, Constant()), n_iter=30)
+    assert method.attribute(volume, target=0).max() < 0.05
+
+
+def test_what_needs_classes_or_a_network_says_so(training):
+    reference = reference_of(training)
+    with pytest.raises(AttributionError, match=r"score_floor=0\.1: is for the evidence of a class"):
+        MeaningfulPerturbation(Octant(), reference, score_floor=0.1)
+    unknown = TargetDistribution(**{**reference.distribution.__dict__, "predict": None})
+    with pytest.raises(AttributionError, match="the reference has no network"):
+        unknown.opposite_mean(torch.zeros(1, 1, *SHAPE))
+    classes = Reference(*(getattr(reference, name) for name in
+                          ("class_means", "volumes", "targets", "brain_mask", "voxel_size_mm")))  # fmt: skip
+    for kind in (OppositeDifference, CorrelationMap):
+        with pytest.raises(AttributionError, match="needs a continuous target"):
+            kind(Octant(), classes)

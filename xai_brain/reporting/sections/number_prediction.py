@@ -1,0 +1,54 @@
+"""Section of the report: predicted numbers with intervals, and baselines on the same folds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xai_brain.reporting.contents import ReportContents
+from xai_brain.reporting.figures import continuous as figures
+from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.number_verdict import baseline_rows, number_scores
+
+POSITION, TITLE, REPORTED_AS = 20, "Prediction", "number"
+WORDS = {
+    "network": "network",
+    "mean": "mean of the training participants",
+    "brain_size": "brain size only",
+    "ridge": "ridge regression on voxels",
+    "pca_ridge": "PCA, ridge regression",
+    "linear_svr": "linear SVR on voxels",
+}
+
+
+def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
+    predictions, task = contents.predictions, contents.task
+    known = None if predictions is None else predictions[task.is_known(predictions["target"].to_numpy())]
+    chance = {name: 0.0 for name in task.score_titles if name.startswith(("r2", "pearson_r"))}
+    rows = {
+        title: estimate
+        for score, title in task.score_titles.items()
+        if (contents.n_networks is None or score.endswith("_pooled"))  # without folds both are equal
+        and (estimate := contents.estimate(f"test/{score}", chance.get(score))) is not None
+    }
+    if predictions is None or not task.columns:
+        return None
+    label, drawn = str(contents.setting("data.label", "target")), None
+    if known is not None and len(known):
+        drawn = gallery.add("prediction", figures.scatter_figure(known, task.columns[0], label))
+    return {
+        "rows": rows,
+        "label": label,
+        "scores": number_scores(contents),
+        "n": predictions["participant_id"].nunique(),
+        "n_predictions": len(predictions),
+        "n_folds": predictions["fold"].nunique() if "fold" in predictions else None,
+        "figure": drawn,
+        "baselines": baseline_rows(contents, words_of),
+    }
+
+
+def words_of(name: str) -> str:
+    """Name of a regressor in the report."""
+    if name.endswith("_ensemble"):
+        return f"{words_of(name.removesuffix('_ensemble'))}, mean of seeds"
+    return WORDS.get(name, name.replace("_", " "))
