@@ -283,25 +283,15 @@ def task_of(config: Config, participants: pd.DataFrame) -> Task:
     return task.with_names(task.names_of(participants, config.data.label or ""))
 
 
-def require_report(config: Config, command: str) -> None:
-    """Raise an error if there is neither evaluation nor report of what the networks have learned.
+def require_classes(config: Config, command: str, *, or_number: bool = False) -> None:
+    """Raise an error if the task of the networks has no classes to compare, nor, if it suffices, a number.
 
     Raises
     ------
     ConfigError
     """
-    if build_task(config.task).reported_as is None:
-        require_classes(config, command)
-
-
-def require_classes(config: Config, command: str) -> None:
-    """Raise an error if the task of the networks has no classes to compare.
-
-    Raises
-    ------
-    ConfigError
-    """
-    if not build_task(config.task).has_classes:
+    task = build_task(config.task)
+    if not (task.has_classes or (or_number and task.reported_as == "number")):
         raise ConfigError(
             f"task._target_={config.task['_target_']}: `xai-brain {command}` compares classes, which this "
             "task does not have; train, predict and explain are available"

@@ -15,13 +15,13 @@ from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, add_seconds, read_json
 from xai_brain.runs.manifest import is_up_to_date, manifest_files, write_manifest
 from xai_brain.runs.provenance import versions
-from xai_brain.study.participants import require_report
+from xai_brain.study.participants import require_classes
 from xai_brain.study.settings import open_run
 
 
 def report_run(config: Config) -> RunDirectory:
     """Write the report, unless it is up to date."""
-    require_report(config, "report")
+    require_classes(config, "report", or_number=True)
     run = open_run(config)
     if is_current(run):
         log(f"report: nothing to do, {run.report} is up to date")

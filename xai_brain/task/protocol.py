@@ -56,8 +56,7 @@ class Task(ABC):
     group_output: ClassVar[str | None] = None
     # Scores that reports show, with their titles.
     score_titles: ClassVar[Mapping[str, str]] = {}
-    # Scores of baselines.
-    compared_scores: ClassVar[tuple[str, ...]] = ()
+    compared_scores: ClassVar[tuple[str, ...]] = ()  # of baselines
 
     def with_names(self, names: Sequence[str]) -> Self:
         """The same task for a cohort whose outputs have these names."""
@@ -95,7 +94,6 @@ class Task(ABC):
 
     def check_cohort(self, participants: pd.DataFrame, names: Sequence[str], label: str, where: str) -> None:
         """Refuse participants that a network cannot be trained and tested with (DataError)."""
-        return None
 
     def describe(self, participants: pd.DataFrame) -> str:
         """Distribution of the targets in a few words."""

@@ -42,7 +42,7 @@ from xai_brain.study.evaluation.report_card import (
 )
 from xai_brain.study.evaluation.variance import evaluate_variance
 from xai_brain.study.explanation.missing_maps import n_maps_missing
-from xai_brain.study.participants import class_names, is_readable, require_report
+from xai_brain.study.participants import class_names, is_readable, require_classes
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.compare_baselines import compare_baselines
 
@@ -63,7 +63,7 @@ def evaluate_run(config: Config) -> RunDirectory:
         between classes), with an atlas regions.tsv, region_groups.tsv and region_top.tsv, on request
         first_layer.tsv, group/ and the metrics in metrics.json.
     """
-    require_report(config, "evaluate")
+    require_classes(config, "evaluate", or_number=True)
     check_calibration(config, RunDirectory(Path(config.run_dir)))
     atlas_of(config)  # raises an error before the settings and results of the run are changed
     run = open_run(config)
