@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_type_hints
@@ -58,6 +58,7 @@ def test_every_file_composes_and_says_how_to_use_it(group, choice):
 @pytest.mark.parametrize("choice", [choice for group, choice in FILES if group == "attribution"])
 def test_every_method_can_be_made(choice, toy_net, tmp_path):
     from xai_brain.attribution import Reference
+    from xai_brain.attribution.target_distribution import TargetDistribution
     from xai_brain.study.explanation.configured_methods import build_method
 
     overrides = ["data=synthetic", f"attribution=[{choice}]"]
@@ -78,6 +79,9 @@ def test_every_method_can_be_made(choice, toy_net, tmp_path):
         class_counts=torch.tensor([2, 2]),
         affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=torch.float64)),
     )
+    if choice in ("opposite_difference", "correlation_map"):
+        target = TargetDistribution(*volumes[:1].expand(3, 1, 8, 9, 10), low=1, high=3, median=2, sd=1)
+        reference = replace(reference, distribution=target)
     (label,) = cfg.attribution
     method, _ = build_method(read_config(cfg), label, toy_net, reference)
     assert callable(method.attribute)
@@ -105,7 +109,7 @@ def test_the_published_protocol():
         (["trainr.lr=1"], "did you mean 'trainer.lr'"),
         (["trainer.max_epochs=many"], "trainer.max_epochs: Value 'many'"),
         (["model=kan2021"], "no model=kan2021; one of custom, densenet121, kan2020, resnet18, sfcn, shallow"),
-        (["experiment=dmo"], "no experiment=dmo; one of demo, ixi_sex, ixi_sex_full, kan2020"),
+        (["experiment=dmo"], "no experiment=dmo; one of demo, dose, ixi_sex, ixi_sex_full, kan2020"),
         (["attribution=[cam]"], "no attribution=cam; one of amortized_masker"),
         (["data.on_error=ignore"], "data.on_error=ignore: one of raise, skip"),
         (["folds.n_folds=1"], "folds.n_folds=1: at least 2"),
@@ -156,7 +160,8 @@ def test_the_whole_study_of_ixi_can_compare_its_classes():
     assert list(cfg.attribution) == ["GradCAM", "GuidedBackprop", "MeaningfulPerturbation"]
     without_table = {path.stem for path in (conf_dir() / "baselines").glob("*.yaml")}
     without_table = {name for name in without_table if not name.startswith("morphometry")}
-    assert set(cfg.baselines) == without_table - {"shallow"}  # which is the network of the run
+    of_numbers = {"ridge", "pca_ridge", "linear_svr"}
+    assert set(cfg.baselines) == without_table - of_numbers - {"shallow"}  # the network of the run
     assert cfg.data.brain_size_column == "icv_ml"  # a confound, as age and site are, unless others are named
     assert cfg.evaluation.group.confounds is None
     assert (cfg.evaluation.first_layer, cfg.evaluation.masks.in_run) == (True, True)

@@ -58,7 +58,7 @@ def test_the_readme_and_the_index_link_every_page():
 
 def test_settings_exist():
     known = {key for name in ("synthetic", "bids", "hcp", "oasis") for key in known_keys_of(name)}
-    untyped = ("attribution.", "model.", "baselines.", "hydra.", "trainer.extra.", "network.")
+    untyped = ("attribution.", "model.", "baselines.", "task.", "hydra.", "trainer.extra.", "network.")
     for function in (
         explain,
         network_card,

@@ -199,7 +199,8 @@ def _unchosen(key: str) -> str:
 def _keys_of_files(group: str) -> Iterator[tuple[Path, set[str]]]:
     """Files of a group of choices, such as ``attribution``, with the names of their settings below it."""
     for path in sorted((conf_dir() / group).glob("*.yaml")):
-        keys = set(_dotted(yaml.safe_load(path.read_text(encoding="utf-8")) or {}))
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        keys = set(_dotted(content.get(group, content)))
         if group == "data" and path.stem in DATA_SCHEMAS:
             keys |= set(DATA_SCHEMAS[path.stem].__dataclass_fields__)
         yield path, keys

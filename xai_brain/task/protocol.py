@@ -54,8 +54,7 @@ class Task(ABC):
     outputs: ClassVar[tuple[str, ...]] = ()
     # The output that maps must explain if groups are compared in them; None: they cannot be compared.
     group_output: ClassVar[str | None] = None
-    # Scores that reports show, with their titles.
-    score_titles: ClassVar[Mapping[str, str]] = {}
+    score_titles: ClassVar[Mapping[str, str]] = {}  # of scores that reports show
     compared_scores: ClassVar[tuple[str, ...]] = ()  # of baselines
 
     def with_names(self, names: Sequence[str]) -> Self:
@@ -94,6 +93,7 @@ class Task(ABC):
 
     def check_cohort(self, participants: pd.DataFrame, names: Sequence[str], label: str, where: str) -> None:
         """Refuse participants that a network cannot be trained and tested with (DataError)."""
+        return None
 
     def describe(self, participants: pd.DataFrame) -> str:
         """Distribution of the targets in a few words."""

@@ -1,0 +1,212 @@
+"""Runs with a continuous target: from the table to the report."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import xai_brain as xb
+from xai_brain import cli
+from xai_brain.config.schema import ConfigError
+from xai_brain.data.planted.synthetic_subject import SyntheticSettings, make_synthetic_subject
+from xai_brain.io.nifti import load_img
+from xai_brain.models.calibrated import read_checkpoint
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
+from xai_brain.viewer.catalogue import RunCatalogue
+
+SMALL = [
+    *("experiment=dose", "data.cohort.n_subjects=24", "trainer.max_epochs=1", "folds.n_folds=2"),
+    *("attribution=[saliency]", "evaluation.n_bootstrap=20", "baselines.ridge.block_voxels=4"),
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> RunDirectory:
+    return xb.run(xb.compose("run", [*SMALL, f"run_dir={tmp_path_factory.mktemp('dose') / 'dose'}"]))
+
+
+def test_the_strength_of_the_effect_is_the_dose():
+    settings = SyntheticSettings(dose=True, noise=0.0)
+    (image, truth, participant), (without, _, other) = (
+        make_synthetic_subject(0, each) for each in (settings, SyntheticSettings(noise=0.0))
+    )
+    assert 0 <= participant["dose"] <= 1.5
+    assert "dose" not in other
+    changed = image != without
+    assert changed.any()
+    assert not changed[~truth].any()  # the dose does not change anything else
+    doses = [make_synthetic_subject(k, settings)[2]["dose"] for k in range(12)]
+    assert len(set(doses)) == 12
+
+
+@pytest.mark.slow
+def test_a_run_predicts_a_number_in_its_unit(finished):
+    predictions, participants = read_tsv(finished.predictions), read_tsv(finished.participants)
+    assert list(predictions)[-2:] == ["target", "predicted_dose"]
+    doses = participants.set_index("participant_id")["dose"]
+    np.testing.assert_allclose(predictions["target"], doses[predictions["participant_id"]])
+    metrics = read_json(finished.metrics)
+    errors = (predictions["predicted_dose"] - predictions["target"]).abs()
+    assert metrics["test/mae_pooled"] == pytest.approx(errors.mean())
+    assert metrics["test/mae"] == pytest.approx(errors.groupby(predictions["fold"]).mean().mean())
+    assert not [name for name in metrics if "auroc" in name]
+
+
+@pytest.mark.slow
+def test_standardisation_and_the_baseline_of_the_mean_use_training_participants_only(finished):
+    predictions = read_tsv(finished.predictions)
+    of_mean = read_tsv(finished.evaluation("mean_predictions")).set_index("participant_id")["predicted_dose"]
+    targets = predictions.set_index("participant_id")["target"]
+    for fold, tested in predictions.groupby("fold")["participant_id"]:
+        others = targets.drop(tested)
+        np.testing.assert_allclose(of_mean[tested], others.mean())
+        network = read_checkpoint(finished.checkpoint(fold, 0))
+        training = read_tsv(finished.validation(fold, 0)) if finished.validation(fold, 0).exists() else None
+        rest = others if training is None else others.drop(training["participant_id"])
+        assert float(network.target_mean) == pytest.approx(rest.mean(), rel=1e-5)
+        assert float(network.target_sd) == pytest.approx(rest.std(ddof=0), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_baselines_are_compared_on_the_same_participants(finished):
+    table = read_tsv(finished.evaluation("baselines")).set_index(["name", "metric"])
+    assert {name for name, _ in table.index} == {"network", "mean", "ridge"}
+    assert table.loc[("ridge", "mae"), "test"] == "paired t"
+    difference = table.loc[("network", "mae"), "value"] - table.loc[("mean", "mae"), "value"]
+    assert table.loc[("mean", "mae"), "difference"] == pytest.approx(difference)
+
+
+@pytest.mark.slow
+def test_maps_explain_the_predicted_number_and_baselines_are_always_there(finished):
+    row = read_tsv(finished.predictions).iloc[0]
+    abouts = {
+        name: read_json(sidecar(finished.attribution(row["participant_id"], "", name, 0)))
+        for name in ("Saliency", "OppositeDifference", "CorrelationMap")
+    }
+    for about in abouts.values():
+        assert (about["TargetName"], about["Output"]) == ("dose", "value")
+        assert about["PredictedValue"] == pytest.approx(row["predicted_dose"])
+        assert "TargetProbability" not in about
+    kinds = [about["Kind"] for about in abouts.values()]
+    assert kinds == ["method", "baseline", "baseline"]
+
+
+@pytest.mark.slow
+def test_the_report_describes_a_number_and_no_classes(finished):
+    page = finished.report.read_text()
+    for left_out in (r"<(style|script).*?</\1>", r'<section id="(references|settings)".*', r"class-all"):
+        page = re.sub(left_out, "", page, flags=re.DOTALL)
+    text = unescape(re.sub(r"<[^>]+>", " ", page))
+    assert re.findall(r"AUROC|ROC|\bclass(?:es)?\b|\bclassif\w+|probabilit\w+|balanced accuracy", text) == []
+    for part in ("MAE, mean over folds", "MAE, pooled", "R², mean over folds", "predicted against true dose",
+                 "mean of the training participants", "ridge regression on voxels"):  # fmt: skip
+        assert part in text, part
+    metrics = read_json(finished.metrics)
+    assert f"{metrics['test/mae']:.3f}" in text
+    figures = {path.name for path in (finished.path / "figures").glob("*.png")}
+    assert {"prediction.png", "cohort.png", "verdict.png", "mean-map_CorrelationMap.png"} <= figures
+
+
+@pytest.mark.slow
+def test_a_mean_map_is_that_of_all_participants(finished):
+    rows = read_tsv(finished.predictions).itertuples()
+    paths = [finished.attribution(row.participant_id, "", "Saliency", 0) for row in rows]
+    expected = np.mean([np.asarray(load_img(path).dataobj) for path in paths], axis=0)
+    found = load_img(finished.group_map("Saliency", "class-all", "mean"))
+    np.testing.assert_allclose(np.asarray(found.dataobj), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_verified_viewed_and_opened(finished, capsys):
+    assert cli.main(["verify", str(finished.path)]) == 0, capsys.readouterr().err
+    entries = RunCatalogue(finished).entries
+    assert re.search(r"sub-\d+ · [\d.]+ → [\d.]+ · fold \d", entries[0].text)
+    study = xb.open_study(finished.path)
+    assert set(study.scores["metric"]) >= {"mae", "mae_pooled", "r2", "pearson_r"}
+    assert study.reference(1).distribution.predict is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["evaluate", "report", "explain"])
+def test_finished_stages_are_kept(finished, command, capsys):
+    assert cli.main([command, str(finished.path)]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_commands_that_need_classes_are_refused(finished):
+    from xai_brain.stages.validate import validate
+
+    with pytest.raises(ConfigError, match="`xai-brain validate` compares classes"):
+        validate(xb.compose("run", [*SMALL, f"run_dir={finished.path}"]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("planted=lesion", r"planted\.kind=lesion: needs classes"),
+        ("evaluation.atlas=aal", r"evaluation\.atlas=aal: needs classes"),
+        ("evaluation.card.metrics=[deletion]", r"evaluation\.card\.metrics=.*: needs classes"),
+        ("data.threshold=0.5", r"data\.threshold=0\.5: needs classes"),
+        ("explain.output=logit", r"explain\.output=logit: one of value is needed"),
+        ("task.loss_function=mae", r"task\.loss_function=mae: one of mse, l1, huber"),
+    ],
+)
+def test_settings_that_need_classes_are_refused(setting, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        xb.compose("run", [*SMALL, setting])
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        ("pca_logistic", "LogisticRegression is not a regressor"),
+        ("slabs3", "networks are baselines of classes only"),
+    ],
+)
+def test_baselines_of_classes_are_refused_before_training(baseline, message, tmp_path):
+    from xai_brain.stages.train import train
+
+    settings = ["experiment=dose", f"baselines=[{baseline}]", f"run_dir={tmp_path / 'run'}"]
+    with pytest.raises(ConfigError, match=message):
+        train(xb.compose("train", settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_regressors_are_no_baselines_of_classes(tmp_path):
+    from xai_brain.stages.train import train
+
+    with pytest.raises(ConfigError, match="Ridge is not a classifier"):
+        train(xb.compose("train", ["experiment=demo", "baselines=[ridge]", f"run_dir={tmp_path / 'run'}"]))
+
+
+def test_participants_without_a_target_are_counted_and_others_stop_the_run(tmp_path):
+    from xai_brain.data.participants import load_participants
+    from xai_brain.io.problems import DataError, Problems
+    from xai_brain.task.regression import Regression
+
+    ids = [f"sub-{i:02d}" for i in range(20)]
+    ages = [str(20 + i) for i in range(20)]
+    for name in ids:
+        (tmp_path / name / "anat").mkdir(parents=True)
+        (tmp_path / name / "anat" / f"{name}_T1w.nii.gz").touch()
+
+    def load(values):
+        table = pd.DataFrame({"participant_id": ids, "age": values})
+        table.to_csv(tmp_path / "participants.tsv", sep="\t", index=False)
+        problems = Problems()
+        found = load_participants("bids", tmp_path, label="age", task=Regression(), problems=problems)
+        return found, problems
+
+    found, problems = load(["n/a", "", *ages[2:]])
+    assert found["target"].tolist() == [float(age) for age in ages[2:]]
+    assert [row["reason"] for row in problems.rows] == ["no value of age"] * 2
+    with pytest.raises(DataError, match=r"sub-03: age is '89\+', a range of numbers; one number is needed"):
+        load([*ages[:3], "89+", *ages[4:]])
+    with pytest.raises(DataError, match="age is 50 for all participants"):
+        load(["50"] * 20)
