@@ -80,7 +80,7 @@ class Verdict:
         if self.learned == "no":
             return (
                 "These maps should not be interpreted, because there is no evidence that the network is "
-                "better than chance."
+                f"better than {'chance' if self.number is None else 'the mean of the target'}."
             )
         parts = ["contain much noise"] * bool(self.doubt) + ["show brain size"] * bool(self.explained_by_size)
         return f"These maps may {' and '.join(parts)}." if parts else ""
