@@ -143,7 +143,7 @@ def test_the_report_compares_by_the_pooled_auroc_where_there_is_no_mean_over_fol
         for name in ("network", "brain_size") for metric, figure in metrics.items()
     )  # fmt: skip
     contents = SimpleNamespace(evaluation={"baselines": table}.get, task=Classification(("a", "b")))
-    section = baseline_section(contents, SimpleNamespace(add=lambda name, figure: name))
+    section = baseline_section(contents, SimpleNamespace(add=lambda name, **figures: name))
     expected = ("AUROC, pooled", 0.6) if np.isnan(value) else ("AUROC, mean over folds", 0.7)
     assert (section["titles"][0], section["best"]["estimate"].value) == expected
     assert section["brain_size"].value == expected[1]
