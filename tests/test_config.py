@@ -108,7 +108,10 @@ def test_the_published_protocol():
         (["model.chanels=[1,2,3]"], "'model.chanels'; did you mean 'model.channels'"),
         (["trainr.lr=1"], "did you mean 'trainer.lr'"),
         (["trainer.max_epochs=many"], "trainer.max_epochs: Value 'many'"),
-        (["model=kan2021"], "no model=kan2021; one of custom, densenet121, kan2020, resnet18, sfcn, shallow"),
+        (
+            ["model=kan2021"],
+            "no model=kan2021; one of custom, densenet121, kan2020, kan2020_small, resnet18, sfcn, shallow",
+        ),
         (["experiment=dmo"], "no experiment=dmo; one of demo, dose, ixi_sex, ixi_sex_full, kan2020"),
         (["attribution=[cam]"], "no attribution=cam; one of amortized_masker"),
         (["data.on_error=ignore"], "data.on_error=ignore: one of raise, skip"),
@@ -230,3 +233,11 @@ def test_limits_and_choices_are_those_of_the_schema(override, message):
     name = override.split("=")[0].replace(".", r"\.")
     with pytest.raises(ConfigError, match=rf"^{name}=.*: {message}$"):
         compose("run", ["data=synthetic", override])
+
+
+@pytest.mark.parametrize("experiment", ["demo", "report_card"])
+def test_a_network_that_is_chosen_with_an_experiment_has_its_own_settings(experiment):
+    alone = compose("run", ["data=synthetic", "model=shallow"]).model
+    assert compose("run", [f"experiment={experiment}", "model=shallow"]).model == alone
+    paper = compose("run", [f"experiment={experiment}", "model=kan2020"]).model
+    assert list(paper.channels) == [32, 64, 128]
