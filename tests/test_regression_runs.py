@@ -74,10 +74,23 @@ def test_standardisation_and_the_baseline_of_the_mean_use_training_participants_
 @pytest.mark.slow
 def test_baselines_are_compared_on_the_same_participants(finished):
     table = read_tsv(finished.evaluation("baselines")).set_index(["name", "metric"])
-    assert {name for name, _ in table.index} == {"network", "mean", "ridge"}
+    names = {name for name, _ in table.index} - {"network_calibrated", "network_bias_corrected"}
+    assert names == {"network", "mean", "ridge"}
     assert table.loc[("ridge", "mae"), "test"] == "paired t"
     difference = table.loc[("network", "mae"), "value"] - table.loc[("mean", "mae"), "value"]
     assert table.loc[("mean", "mae"), "difference"] == pytest.approx(difference)
+
+
+@pytest.mark.slow
+def test_the_network_is_calibrated_on_validation_parts(finished):
+    table = read_tsv(finished.evaluation("baselines")).set_index(["name", "metric"])["value"]
+    errors = []
+    for fold, test in read_tsv(finished.predictions).groupby("fold"):
+        part = read_tsv(finished.validation(fold, 0))
+        slope, start = np.polyfit(part["predicted_dose"], part["target"], 1)
+        errors.append((start + slope * test["predicted_dose"] - test["target"]).abs().mean())
+    assert table["network_calibrated", "mae"] == pytest.approx(np.mean(errors))
+    assert read_json(finished.metrics)["network_calibrated/mae"] == pytest.approx(np.mean(errors))
 
 
 @pytest.mark.slow

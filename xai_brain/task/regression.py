@@ -28,6 +28,7 @@ PREFIX = "predicted_"  # of the column of predictions.tsv
 LOSSES = ("mse", "l1", "huber")
 PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 TITLES = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "pearson_r": "Pearson r"}
+TITLES["residual_r"] = "Correlation of residuals with the target"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Regression(Task):
     }
 
     compared_scores: ClassVar[tuple[str, ...]] = (
-        *("mae", "mae_pooled", "rmse", "r2", "r2_pooled", "pearson_r"),
+        *("mae", "mae_pooled", "rmse", "r2", "r2_pooled", "pearson_r", "residual_r", "residual_r_pooled"),
     )
 
     def __post_init__(self) -> None:

@@ -12,6 +12,8 @@ from xai_brain.reporting.number_verdict import baseline_rows, number_scores
 POSITION, TITLE, REPORTED_AS = 20, "Prediction", "number"
 WORDS = {
     "network": "network",
+    "network_calibrated": "network, linear calibration",
+    "network_bias_corrected": "network, bias towards the mean corrected",
     "mean": "mean of the training participants",
     "brain_size": "brain size only",
     "ridge": "ridge regression on voxels",

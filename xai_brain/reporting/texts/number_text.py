@@ -48,7 +48,7 @@ def baselines(contents: ReportContents) -> str:
     """Regressors on the same folds."""
     table = contents.evaluation("baselines")
     names = [] if table is None else [name for name in table["name"].unique() if name != NETWORK]
-    names = [str(name) for name in names if not str(name).endswith("_ensemble")]
+    names = [str(name) for name in names if not str(name).startswith(NETWORK)]
     if not names:
         return ""
     text = [f"Baselines were fitted on the same folds: {listed(map(words_of, names))}."]

@@ -11,7 +11,7 @@ from xai_brain.statistics.bootstrap import draw_counts, percentile_interval
 from xai_brain.statistics.classification import PredictionError
 
 BLOCK = 64  # draws of the bootstrap in memory at once
-FIGURES = ("mae", "rmse", "r2", "pearson_r")
+FIGURES = ("mae", "rmse", "r2", "pearson_r", "residual_r")
 
 Predictions = tuple[np.ndarray, np.ndarray, np.ndarray]  # targets, predictions, folds
 
@@ -25,11 +25,11 @@ def regression_metrics(
 ) -> dict[str, float]:
     """Metrics of predictions.tsv.
 
-    ``mae``, ``rmse``, ``r2`` and ``pearson_r`` are means over folds and seeds; of each there is also the
-    value of all participants of a seed together, ``<metric>_pooled``, averaged over seeds. The mean to which
-    ``r2`` refers is that of the tested participants: of the fold, or of all. The bootstrap draws participants
-    within folds, the same for all seeds. Repeats of the folds are treated as further seeds, with the strata
-    of the first repeat.
+    ``mae``, ``rmse``, ``r2``, ``pearson_r`` and ``residual_r`` (Pearson's r of prediction minus target with
+    the target) are means over folds and seeds; of each there is also the value of all participants of a seed
+    together, ``<metric>_pooled``, averaged over seeds. The mean to which ``r2`` refers is that of the tested
+    participants: of the fold, or of all. The bootstrap draws participants within folds, the same for all
+    seeds. Repeats of the folds are treated as further seeds, with the strata of the first repeat.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def figures_of_draws(seeds: Sequence[Predictions], counts: np.ndarray) -> dict[s
 
 
 def errors_of_draws(targets: np.ndarray, values: np.ndarray, counts: np.ndarray) -> Mapping[str, np.ndarray]:
-    """Mean absolute error, root of the mean squared error, R² and Pearson's r in each draw.
+    """Mean absolute error, root of the mean squared error, R² and correlations in each draw.
 
     Parameters
     ----------
@@ -116,7 +116,8 @@ def errors_of_draws(targets: np.ndarray, values: np.ndarray, counts: np.ndarray)
     Returns
     -------
     dict of ndarray of shape (n_draws,)
-        R² and r are NaN in draws whose targets are all equal, r also where all predictions are.
+        R² and r are NaN in draws whose targets are all equal, r also where all predictions are, and the
+        correlation of the residuals where these are all equal.
     """
     n = counts.sum(1)
     # centred at the mean of all rows, so that the sums of squares keep their digits
@@ -126,6 +127,7 @@ def errors_of_draws(targets: np.ndarray, values: np.ndarray, counts: np.ndarray)
     spread_y = np.maximum(counts @ y**2 - n * mean_y**2, 0)
     spread_p = np.maximum(counts @ p**2 - n * mean_p**2, 0)
     shared = counts @ (y * p) - n * mean_y * mean_p
+    spread_r = spread_p - 2 * shared + spread_y  # of the residuals
     floor_y, floor_p = (1e-12 * np.square(part).sum() for part in (y, p))
     varies = spread_y > floor_y
     both = varies & (spread_p > floor_p)
@@ -135,6 +137,9 @@ def errors_of_draws(targets: np.ndarray, values: np.ndarray, counts: np.ndarray)
             "rmse": np.sqrt(squared / n),
             "r2": np.where(varies, 1 - squared / spread_y, np.nan),
             "pearson_r": np.where(both, shared / np.sqrt(spread_y * spread_p), np.nan),
+            "residual_r": np.where(
+                varies & (spread_r > floor_y), (shared - spread_y) / np.sqrt(spread_y * spread_r), np.nan
+            ),
         }
 
 

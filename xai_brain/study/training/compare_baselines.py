@@ -25,6 +25,7 @@ from xai_brain.runs.directory import (
 )
 from xai_brain.runs.manifest import is_up_to_date, write_manifest
 from xai_brain.statistics.classification import defined_figures
+from xai_brain.statistics.continuous.correction import CORRECTIONS
 from xai_brain.statistics.matching import MATCHED, N_MATCHED, TOLERANCE, matched_auroc, size_matched_pairs
 from xai_brain.study.participants import task_of
 from xai_brain.study.training.ensembles import NETWORK, with_ensembles
@@ -82,7 +83,7 @@ def compare_baselines(config: Config, run: RunDirectory) -> None:
             config.evaluation.random_state,
             task_of_table(config.task, columns),
         )
-        replaced = ("baseline/", f"test/{MATCHED}", N_MATCHED)
+        replaced = ("baseline/", *(f"{name}/" for name in CORRECTIONS), f"test/{MATCHED}", N_MATCHED)
         update_metrics(run, _named_metrics(table), replace=replaced)
         write_tsv(table, done)
         names = ("baselines", "brain_size_predictions", "mean_predictions", "chosen_network")
@@ -182,7 +183,8 @@ def _pairs(config: Config, run: RunDirectory) -> pd.DataFrame | None:
 def _named_metrics(table: pd.DataFrame) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for row in table.to_dict("records"):
-        prefix = "test" if row["name"] == NETWORK else f"baseline/{row['name']}"
+        own = row["name"] in CORRECTIONS  # corrections of the network are no baselines
+        prefix = "test" if row["name"] == NETWORK else f"{'' if own else 'baseline/'}{row['name']}"
         if row["name"] != NETWORK or row["metric"] == MATCHED:  # training writes the other test metrics
             key = f"{prefix}/{row['metric']}"
             metrics |= {key: row["value"], f"{key}_ci_low": row["ci_low"], f"{key}_ci_high": row["ci_high"]}

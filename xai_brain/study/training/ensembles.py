@@ -10,8 +10,10 @@ import pandas as pd
 from xai_brain.baselines.ensembles import chosen_within_folds, mean_over_seeds
 from xai_brain.config.schema import Config
 from xai_brain.data.folds.tables import fold_numbers
+from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
-from xai_brain.task.build import task_of_table
+from xai_brain.statistics.continuous.correction import CORRECTIONS, corrected_predictions
+from xai_brain.task.build import build_task, task_of_table
 
 NETWORK = "network"
 CHOSEN = "chosen_network"
@@ -33,9 +35,12 @@ def with_ensembles(
     Returns
     -------
     dict of str to DataFrame
-        ``<name>_ensemble`` where there are several seeds; ``chosen_network``.
+        ``<name>_ensemble`` where there are several seeds; ``chosen_network``; of a number
+        ``network_calibrated`` and ``network_bias_corrected``.
     """
     together: dict[str, pd.DataFrame] = {}
+    if build_task(config.task).reported_as == "number" and NETWORK in predictions:
+        together = _with_corrections(config, run, predictions[NETWORK])
     for name, table in predictions.items():
         together[name] = table
         if table["seed"].nunique() > 1:
@@ -49,6 +54,22 @@ def with_ensembles(
         together[CHOSEN], choices = chosen_within_folds(predictions, validation)
         write_tsv(choices, run.evaluation(CHOSEN))
     return together
+
+
+def _with_corrections(
+    config: Config, run: RunDirectory, predictions: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Predicted numbers after calibration and after the correction of their bias, where these are defined."""
+    validation = validation_of(config, run, NETWORK)
+    (column,) = task_of_table(config.task, predictions.columns).columns
+    found = {NETWORK: predictions}
+    for name in CORRECTIONS if len(validation) else ():
+        table = corrected_predictions(predictions, validation, column, name)
+        if table is None:
+            log(f"{name}: left out, predictions of a validation part do not increase with the target")
+        else:
+            found[name] = table
+    return found
 
 
 def validation_of(config: Config, run: RunDirectory, name: str) -> pd.DataFrame:
