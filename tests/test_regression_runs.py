@@ -20,6 +20,7 @@ from xai_brain.viewer.catalogue import RunCatalogue
 
 SMALL = [
     *("experiment=dose", "data.cohort.n_subjects=24", "trainer.max_epochs=1", "folds.n_folds=2"),
+    "folds.validation_fraction=0.35",
     *("attribution=[saliency]", "evaluation.n_bootstrap=20", "baselines.ridge.block_voxels=4"),
 ]
 

@@ -12,7 +12,7 @@ from xai_brain.config.schema import Config
 from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
-from xai_brain.statistics.continuous.correction import CORRECTIONS, corrected_predictions
+from xai_brain.statistics.continuous.correction import CORRECTIONS, LEAST, corrected_predictions
 from xai_brain.task.build import build_task, task_of_table
 
 NETWORK = "network"
@@ -66,7 +66,10 @@ def _with_corrections(
     for name in CORRECTIONS if len(validation) else ():
         table = corrected_predictions(predictions, validation, column, name)
         if table is None:
-            log(f"{name}: left out, predictions of a validation part do not increase with the target")
+            log(
+                f"{name}: left out: it needs at least {LEAST} validation images in each fold, whose "
+                "predictions increase with the target"
+            )
         else:
             found[name] = table
     return found
