@@ -77,7 +77,10 @@ def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]
     for name in TABLES:
         run.evaluation(name).unlink(missing_ok=True)
     update_metrics(run, {}, replace=("group/", "group_overlap/"))
-    asked = config.evaluation.group.n_perm and build_task(config.task).has_classes
+    asked = config.evaluation.group.n_perm > 0
+    if asked and not build_task(config.task).has_classes:
+        log("evaluate: maps are not tested: group tests compare classes, and the target is a number")
+        asked = False
     records = Comparison(config, run, pd.DataFrame(maps)).write() if asked else []
     remove_others(run, records)
     made = [*records, *voxelwise_files(run.path / "group"), *map(run.evaluation, TABLES)]
