@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from typing import Any
 
 import nibabel as nib
@@ -131,14 +132,6 @@ def main() -> None:
     print(f"{len(with_region)} of {len(overlap)} lesions are segmented at least in part, and explained")
     figures["explained"] = len(with_region)
 
-    maps = xb.explain(
-        network,
-        [nib.Nifti1Image(tested[k, 0], affine) for k in with_region],
-        METHODS,
-        target=xb.SegmentationTarget(1, region="predicted"),
-        fill="blur",
-        participant_ids=[f"{k:04d}" for k in with_region],
-    )
     near = [
         ndimage.distance_transform_edt(~lesion[k], np.abs(np.diag(affine)[:3])) <= NEAR_MM
         for k in with_region
@@ -148,15 +141,25 @@ def main() -> None:
     print(
         f"\nchance: {chance:.3f}\n\n| method | share within {NEAR_MM:g} mm | 95 % interval |\n|---|---|---|"
     )
-    for method in maps.methods:
-        shares = []
-        for k, close in zip(with_region, near, strict=True):
-            values = np.abs(np.asanyarray(maps.img(f"sub-{k:04d}", method).dataobj))
-            if values.any():
-                shares.append(values[close].sum() / values.sum())
-        mean, low, high = bootstrap_mean(np.array(shares))
-        figures[method] = {"share": mean, "low": low, "high": high, "n": len(shares)}
-        print(f"| {method} | {mean:.3f} | {low:.3f} to {high:.3f} |", flush=True)
+    finer = [partial(xb.MeaningfulPerturbation, mask_spacing_voxels=2)]
+    for methods, suffix in ((METHODS, ""), (finer, ", nodes every 8 mm instead of 16")):
+        maps = xb.explain(
+            network,
+            [nib.Nifti1Image(tested[k, 0], affine) for k in with_region],
+            methods,
+            target=xb.SegmentationTarget(1, region="predicted"),
+            fill="blur",
+            participant_ids=[f"{k:04d}" for k in with_region],
+        )
+        for method in maps.methods:
+            shares = []
+            for k, close in zip(with_region, near, strict=True):
+                values = np.abs(np.asanyarray(maps.img(f"sub-{k:04d}", method).dataobj))
+                if values.any():
+                    shares.append(values[close].sum() / values.sum())
+            mean, low, high = bootstrap_mean(np.array(shares))
+            figures[method + suffix] = {"share": mean, "low": low, "high": high, "n": len(shares)}
+            print(f"| {method}{suffix} | {mean:.3f} | {low:.3f} to {high:.3f} |", flush=True)
     print(json.dumps({**figures, "chance": chance}))
 
 

@@ -183,7 +183,7 @@ def test_the_verdict_names_the_places_of_significant_differences(tested, undrawn
     assert found.sentences == (
         "Clusters (family-wise p ≤ 0.05): GradCAM: insula, cuneus and (0, 0, 0) mm; none in the 4 other "
         "methods and the prepared images.",
-        "Regions, mean value (q ≤ 0.05): LRP: half_L; none in the 4 other methods.",
+        "Regions (q ≤ 0.05): LRP: half_L; none in the 4 other methods.",
     )
     html = write_report(tested).read_text()
     verdict = text_of("</style>" + html.split('<section id="verdict"')[1].split("</section>")[0])
@@ -195,6 +195,20 @@ def test_the_verdict_names_the_places_of_significant_differences(tested, undrawn
     assert "not corrected over the 6 tests of this table" in section
     section = text_of("</style>" + html.split('<section id="regions"')[1].split("</section>")[0])
     assert "Hochberg 1995), not over the 5 methods" in section
+
+
+def test_the_verdict_names_scattered_voxels_and_shares_of_regions(tested):
+    set_differences(tested)
+    tests, regions = read_tsv(tested.evaluation("group_tests")), read_tsv(tested.evaluation("region_groups"))
+    scattered = tests["method"] == "GuidedBackprop"
+    write_tsv(tests.assign(n_significant=np.where(scattered, 3, 0)), tested.evaluation("group_tests"))
+    share = (regions["measure"] == "mass_share") & (regions["region"] == "half_R")
+    in_share = (regions["method"] == "GuidedBackprop") & share
+    write_tsv(regions.assign(q=np.where(in_share, 0.03, regions["q"])), tested.evaluation("region_groups"))
+    found = differences_of(ReportContents(tested))
+    assert found.found == ("GradCAM", "GuidedBackprop", "LRP")
+    assert "GuidedBackprop: 3 voxels in no cluster of at least 5" in found.sentences[0]
+    assert "GuidedBackprop: half_R (share of the map)" in found.sentences[1]
 
 
 def test_without_a_comparison_the_verdict_has_no_such_question(small_run):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import pandas as pd
 
 from xai_brain.reporting.contents import ReportContents
@@ -103,9 +104,12 @@ def _clusters(contents: ReportContents) -> list[tuple[str, str, str, str, int]]:
         own = pd.DataFrame() if clusters is None else clusters
         if len(own):
             own = own[(own["method"] == row["method"]) & (own["comparison"] == row["comparison"])]
-        places = named_places(own)
+        places, n = named_places(own), len(own)
+        if not n and (n := int(row["n_significant"])):
+            voxels = f"{n} voxel{'s' if n > 1 else ''}"
+            places = f"{voxels} in no cluster of at least {row['min_cluster_voxels']:.0f}"
         title = f"Clusters (family-wise p ≤ {row['alpha']:g})"
-        found.append((title, str(row["comparison"]), str(row["method"]), places, len(own)))
+        found.append((title, str(row["comparison"]), str(row["method"]), places, n))
     return found
 
 
@@ -113,14 +117,15 @@ def _regions(contents: ReportContents) -> list[tuple[str, str, str, str, int]]:
     table = contents.evaluation("region_groups")
     if table is None:
         return []
-    table = table[table["common_output"].eq(True) & (table["measure"] == "mean")].astype(
-        {"class_a": str, "class_b": str}
-    )
+    table = table[table["common_output"].eq(True)].astype({"class_a": str, "class_b": str})
     found = []
     for (a, b, method), rows in table.groupby(["class_a", "class_b", "method"], sort=False):
         own = rows[rows["q"] <= Q].sort_values(["p", "index"])
-        places = _first(own["region"])
-        found.append((f"Regions, mean value (q ≤ {Q:g})", f"{b}-minus-{a}", str(method), places, len(own)))
+        own = own.sort_values("measure", key=lambda names: names != "mean", kind="stable")
+        own = own.drop_duplicates("region")
+        of_share = np.where(own["measure"] == "mean", "", " (share of the map)")
+        places = _first(own["region"].astype(str) + of_share)
+        found.append((f"Regions (q ≤ {Q:g})", f"{b}-minus-{a}", str(method), places, len(own)))
     return found
 
 

@@ -45,7 +45,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "balanced_accuracy": "Balanced accuracy",
         "brier": "Brier score",
     }
-    if (table["metric"] == MATCHED).any():
+    if table.loc[table["metric"] == MATCHED, "ci_low"].notna().any():  # too few pairs: in the text only
         titles[MATCHED] = OTHERS[MATCHED]
     chance = contents.task.chance_levels()
     there = [name for name in ("network", *names) if name in set(table["name"])]

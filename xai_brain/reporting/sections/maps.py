@@ -36,6 +36,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
     point = centre if centre is not None else slices.strongest_mm(every, underlay)
     cuts = cuts_through(point, underlay)
     meanings = {about["name"]: about["meaning"] for about in describe_methods(contents)}
+    sidecars = [subject.sidecars for subject in contents.shown_subjects()]
     shown = []
     for method, classes in loaded.items():
         scale = ColourScale.of(
@@ -48,6 +49,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
                 "method": method,
                 "figure": gallery.add(f"mean-map_{method}", raster=True, **figures),
                 "scale": scale,
+                "explains": _explained([each[method] for each in sidecars if method in each]),
                 "n": {name: contents.n_explained(method, name) for name in classes},
                 "n_empty": contents.metrics.get(f"empty_maps/{method}", 0),
             }
@@ -59,3 +61,16 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
         "truth_share": float(np.max(truth.dataobj)) if truth is not None else None,
         "on_template": is_mni152(contents.run.space),
     }
+
+
+def _explained(sidecars: list[dict[str, Any]]) -> str:
+    """What the maps of a method explain, in words, from the sidecars of some of them."""
+    if any(about.get("TargetRule") in ("predicted", "true") for about in sidecars):
+        return f"Each map explains the {sidecars[0]['TargetRule']} class of its participant."
+    names = {str(about["TargetName"]) for about in sidecars if about.get("TargetName")}
+    if len(names) != 1:
+        return ""
+    return (
+        f"All maps explain {names.pop()}, those of other classes too: what positive values support is the "
+        "same in all rows."
+    )

@@ -137,6 +137,10 @@ def _of_cohort(cohort: Cohort) -> list[GivenImage]:
 def _channels_of_array(volume: np.ndarray, affine: np.ndarray | None) -> list[nib.Nifti1Image]:
     if affine is None:
         raise ConfigError("images: an array has no position in space; give affine= (voxel to RAS+ mm)")
+    if np.shape(affine) != (4, 4):
+        raise ConfigError(
+            f"affine: a matrix of shape (4, 4), voxel to RAS+ mm, is needed, not {np.shape(affine)}"
+        )
     channels = volume[None] if volume.ndim == 3 else volume
     if channels.ndim != 4:
         raise ConfigError(

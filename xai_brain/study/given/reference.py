@@ -63,8 +63,10 @@ def _index(label: Any, class_names: Sequence[str]) -> int:
     if isinstance(label, str):
         named = class_named(label, class_names)
         if named not in class_names:
+            known = f" (now {', '.join(class_names)})" if class_names else ""
             raise ConfigError(
-                f"reference: there is no class {label!r}; there are {', '.join(class_names) or 'no names'}"
+                f"reference: there is no class {label!r}; give the names of all classes, class_names=[...]"
+                f"{known}, or their numbers"
             )
         return list(class_names).index(named)
     return int(label)
