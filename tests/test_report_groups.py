@@ -172,7 +172,7 @@ def test_maps_that_are_not_significant_say_so_in_text_and_figure(tested, undrawn
     assert notes.count(sentence) == 2 * n_tests  # for the page and for narrow screens
     assert section.count(f"<b>{sentence}</b>") == n_tests
     assert section.count("The colours show where |t| is largest, not a significant difference.") == n_tests
-    assert section.count("<source media=") == n_tests
+    assert section.count("<source media=") == n_tests + 1  # and the overlap of the maps
 
 
 def test_the_verdict_names_the_places_of_significant_differences(tested, undrawn):
@@ -200,15 +200,15 @@ def test_the_verdict_names_the_places_of_significant_differences(tested, undrawn
 def test_the_verdict_names_scattered_voxels_and_shares_of_regions(tested):
     set_differences(tested)
     tests, regions = read_tsv(tested.evaluation("group_tests")), read_tsv(tested.evaluation("region_groups"))
-    scattered = tests["method"] == "GuidedBackprop"
+    scattered = tests["method"] == "GuidedGradCAM"
     write_tsv(tests.assign(n_significant=np.where(scattered, 3, 0)), tested.evaluation("group_tests"))
     share = (regions["measure"] == "mass_share") & (regions["region"] == "half_R")
-    in_share = (regions["method"] == "GuidedBackprop") & share
+    in_share = (regions["method"] == "GuidedGradCAM") & share
     write_tsv(regions.assign(q=np.where(in_share, 0.03, regions["q"])), tested.evaluation("region_groups"))
     found = differences_of(ReportContents(tested))
-    assert found.found == ("GradCAM", "GuidedBackprop", "LRP")
-    assert "GuidedBackprop: 3 voxels in no cluster of at least 5" in found.sentences[0]
-    assert "GuidedBackprop: half_R (share of the map)" in found.sentences[1]
+    assert found.found == ("GradCAM", "GuidedGradCAM", "LRP")
+    assert "GuidedGradCAM: 3 voxels in no cluster of at least 5" in found.sentences[0]
+    assert "GuidedGradCAM: half_R (share of the map)" in found.sentences[1]
 
 
 def test_without_a_comparison_the_verdict_has_no_such_question(small_run):
