@@ -8,8 +8,9 @@ Spheres with a radius of 8 to 12 mm at random places of the brain are brightened
 cohort, without another effect. A small U-Net is trained to segment them and explained on other participants,
 with `SegmentationTarget(1, region="predicted")`. Printed are the Dice coefficient of the segmentation, the
 share of a map's absolute sum within 15 mm of the lesion, and that share of a map that is the same everywhere
-in the brain (chance). With `--norm instance`, the network normalises each image by its own statistics, so that
-all voxels contribute to the output. Intervals are 95 % bootstrap intervals over participants. The last line is JSON.
+in the brain (chance). With `--norm instance`, the network normalises each image by its own statistics, so
+that all voxels contribute to the output. Intervals are 95 % bootstrap intervals over participants. The last
+line is JSON.
 """
 
 from __future__ import annotations

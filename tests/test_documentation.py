@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -177,3 +179,21 @@ def test_the_readme_activates_the_environment_before_it_uses_the_command():
     first = next(i for i, line in enumerate(lines) if line.startswith("xai-brain "))
     before = [line.partition("#")[0].strip() for line in lines[:first]]
     assert before == ["make install", "make demo", "source .venv/bin/activate"]
+
+
+def test_the_numbers_of_methods_are_those_of_the_package():
+    from xai_brain.attribution import methods
+    from xai_brain.attribution.protocol import MethodInfo
+
+    infos = {}
+    for module in pkgutil.iter_modules(methods.__path__):
+        home = import_module(f"{methods.__name__}.{module.name}")
+        kinds = [kind for kind in vars(home).values() if inspect.isclass(kind)]
+        infos |= {
+            kind.__name__: kind.info
+            for kind in kinds
+            if kind.__module__ == home.__name__ and isinstance(getattr(kind, "info", None), MethodInfo)
+        }
+    n_baselines = sum(info.is_baseline for info in infos.values())
+    stated = f"{len(infos) - n_baselines} attribution methods, {n_baselines} baseline maps"
+    assert stated in (ROOT / "README.md").read_text()
