@@ -382,7 +382,7 @@ def test_at_most_four_methods_side_by_side(sent, tmp_path):
     viewer.methods.children[2].value = False
     assert hint.value == "3 of 6 maps are shown; at most 4 fit"
     page = viewer.save_html(tmp_path / "view.html").read_text(encoding="utf-8")
-    assert "3 of 6 maps are drawn; the table lists all." in page
+    assert "3 of 6 maps are drawn; the table lists the others at the position of the saved view only." in page
 
 
 def test_all_maps_of_a_run_need_no_hint(make_run, sent, tmp_path):

@@ -66,7 +66,12 @@ def page_of(
 
 def _hint(n_shown: int, n_maps: int) -> str:
     """That the page contains pictures of some of the maps only; empty if it contains all."""
-    return "" if n_shown == n_maps else f"{n_shown} of {n_maps} maps are drawn; the table lists all. "
+    if n_shown == n_maps:
+        return ""
+    return (
+        f"{n_shown} of {n_maps} maps are drawn; the table lists the others at the position of the saved view "
+        "only. "
+    )
 
 
 def _clusters(
