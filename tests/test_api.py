@@ -428,7 +428,7 @@ def test_networks_are_evaluated_on_masked_images(study, maps):
         (lambda s, m: m.img("sub-0001", "GradCAM", seed=2), "seed 2; there are 0, 1"),
         (lambda s, m: m.img("sub-0001", "GradCAM", session_id="ses-1"), "session of sub-0001: 'ses-1'"),
         (lambda s, m: m.mean_img("GradCAM", label="person"), "label 'person'; there are female, male"),
-        (lambda s, m: s.explain(["Gradcam"]), "method 'Gradcam'; there are .*GradCAM, .*Saliency"),
+        (lambda s, m: s.explain(["Gradcam"]), "method 'Gradcam'; there are .*GradCAM, .*Occlusion"),
         (lambda s, m: s.explain(["GradCAM"], target="boy"), "target 'boy'; there are .*female, male"),
         (lambda s, m: s.explain(["GradCAM"], seeds=[7]), "seed 7; there are 0, 1"),
         (lambda s, m: s.network(3), "fold 3; there are 1, 2"),

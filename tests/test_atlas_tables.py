@@ -367,7 +367,7 @@ def test_report_shows_the_regions(atlas_run):
     html = atlas_run.report.read_text()
     assert '<section id="regions">' in html
     assert "all_R" in html
-    assert "not that the brains differ there" in html
+    assert "that the brains differ there" in html
     assert (atlas_run.path / "figures" / "regions_top.png").exists()
     assert (atlas_run.path / "figures" / "regions_male-minus-female.png").exists()
     section = html.split('<section id="regions">')[1].split("</section>")[0]

@@ -354,11 +354,13 @@ def test_the_returned_mask_is_the_one_that_was_applied(toy_net, inputs):
 
 def test_counterfactual_mean_is_that_of_the_other_classes():
     reference = reference_for(SHAPE, n_classes=3)
-    fill = reference.counterfactual_mean(torch.tensor([0, 2]))
+    fill = reference.counterfactual_mean(torch.tensor([0, 2]), torch.zeros(2, 1, *SHAPE))
     torch.testing.assert_close(fill[0], (reference.class_means[1] + reference.class_means[2]) / 2)
     torch.testing.assert_close(fill[1], (reference.class_means[0] + reference.class_means[1]) / 2)
     two = reference_for(SHAPE)
-    assert torch.equal(two.counterfactual_mean(torch.tensor([1]))[0], two.class_means[0])
+    assert torch.equal(
+        two.counterfactual_mean(torch.tensor([1]), torch.zeros(2, 1, *SHAPE))[0], two.class_means[0]
+    )
 
 
 @pytest.mark.parametrize("sigma", [0.8, 2.0, 4.0])

@@ -24,7 +24,7 @@ from xai_brain.stages.baselines import baselines
 from xai_brain.stages.train import train
 from xai_brain.statistics.classification import auroc
 from xai_brain.study.participants import prepared_cohort, same_cohort
-from xai_brain.study.training.fit_baselines import fit_classifier
+from xai_brain.study.training.fit_baselines import fit_estimator
 
 
 def test_slabs_lie_side_by_side_in_the_brain(tmp_path):
@@ -184,7 +184,7 @@ def test_test_subjects_play_no_part_in_a_fit(name, with_baselines, tmp_path):
     found = {}
     for key, people, values in (("as they are", cohort, features), ("changed", other, changed)):
         found[key] = RunDirectory(tmp_path / key)
-        fit_classifier(read_config(cfg), found[key], people, folds, name, values)
+        fit_estimator(read_config(cfg), found[key], people, folds, name, values)
     first, second = (
         read_tsv(each.baseline(name, "fold-0")).filter(regex="^prob_") for each in found.values()
     )

@@ -6,6 +6,7 @@ import gc
 import mmap
 import os
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -20,10 +21,12 @@ from transformer_networks import SmallViT
 from xai_brain.attribution import ClassScore, Reference
 from xai_brain.attribution.model_state import HOOKS, preserved
 from xai_brain.attribution.protocol import method_info
+from xai_brain.attribution.target_distribution import TargetDistribution
 from xai_brain.config.compose import conf_dir
 
 FILES = sorted(path.stem for path in (conf_dir() / "attribution").glob("*.yaml"))
 FOR_ATTENTION = ("attention_rollout", "attention_relevance", "token_grad_cam", "attn_lrp")
+FOR_NUMBERS = ("correlation_map", "opposite_difference")
 N_CALLS, N_FIRST = 200, 15  # memory is counted after the first calls, which fill what is kept once
 FEW = {
     "n_iter": 2,
@@ -61,6 +64,10 @@ def method_of(name, model, folder):
         class_counts=torch.tensor([2, 2]),
         affine=torch.eye(4, dtype=torch.float64),
     )
+    if name in FOR_NUMBERS:
+        low, high = volumes[:2].mean(0), volumes[2:].mean(0)
+        found = TargetDistribution(low, high, high - low, low=-1.0, high=1.0, median=0.0, sd=1.0)
+        reference = replace(reference, distribution=found.of_network(lambda inputs: model(inputs)[:, :1]))
     extra = {"reference": reference} if "reference" in wants else {}
     return factory(ClassScore(model, method_info(factory).default_output), **extra)
 
