@@ -304,3 +304,15 @@ def in_another_process(code, **env):
 @pytest.fixture
 def inputs():
     return torch.randn(3, 1, *SHAPE, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """Messages to the browser, in their order."""
+    from xai_brain.viewer.canvas import SliceCanvas
+
+    messages = []
+    monkeypatch.setattr(
+        SliceCanvas, "send", lambda self, content, buffers=None: messages.append((content, buffers or []))
+    )
+    return messages

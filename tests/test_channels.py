@@ -19,7 +19,6 @@ from xai_brain.reporting.html_report import write_report
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar
 from xai_brain.statistics.bootstrap import bootstrap_mean
 from xai_brain.viewer import SliceViewer
-from xai_brain.viewer.canvas import SliceCanvas
 
 AFFINE = np.diag([-2.0, 2.5, 3.0, 1.0])
 METHODS = ["Saliency", "InputXGradient", "GradCAM"]
@@ -132,15 +131,6 @@ def test_the_report_states_nothing_about_the_training_of_a_given_network(page):
     assert "It is not known whether it was trained on some of these 3 participants." in text
     assert "Images of 3 participants were prepared elsewhere [to be added]." in text
     assert "The true classes are not known here." in text
-
-
-@pytest.fixture
-def sent(monkeypatch):
-    messages = []
-    monkeypatch.setattr(
-        SliceCanvas, "send", lambda self, content, buffers=None: messages.append((content, buffers or []))
-    )
-    return messages
 
 
 def test_a_channel_is_shown_on_its_own_image(explained, sent):

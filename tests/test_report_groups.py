@@ -18,7 +18,7 @@ from xai_brain.reporting.differences import Differences, differences_of, named_p
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures.regions import glass_brain_figure
 from xai_brain.reporting.html_report import write_report
-from xai_brain.reporting.sections import groups, regions
+from xai_brain.reporting.sections import groups, maps, regions
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
 
 
@@ -239,3 +239,16 @@ def test_dropped_confounds_are_listed_once():
         "fold 2: follows from age (LRP)",
         "site: the same for all (GradCAM and Prepared images)",
     ]
+
+
+def test_mean_maps_state_the_class_that_they_explain():
+    predicted = {"TargetName": "male", "TargetRule": "predicted"}
+    assert maps._explained([predicted, {"TargetName": "female", "TargetRule": "predicted"}]) == (
+        "Each map explains the predicted class of its participant."
+    )
+    one = {"TargetName": "male", "TargetRule": "given"}
+    assert maps._explained([one, one]) == (
+        "All maps explain the class male, also those of participants of other classes."
+    )
+    assert maps._explained([{**one, "Kind": "baseline"}]) == ""
+    assert maps._explained([{"TargetName": "male"}]) == ""

@@ -102,11 +102,11 @@ def test_a_method_at_chance_does_not_find_the_location(changed):
     verdict = replace(verdict_of(ReportContents(changed)), ranking=ranking)
     assert verdict.localisation == (
         "3 of 4 methods are above chance at the known location, 1 of 4 reaches 0.5 (relevance rank accuracy, "
-        "chance 0.011): highest MeaningfulPerturbation 0.61, lowest LRP 0.01."
+        "chance 0.011): highest MeaningfulPerturbation 0.610, lowest LRP 0.012."
     )
     one = replace(verdict, ranking={"GradCAM": ranking["GradCAM"]})
     assert one.localisation == (
-        "GradCAM has a relevance rank accuracy of 0.03, chance 0.011: above chance and below 0.5."
+        "GradCAM has a relevance rank accuracy of 0.030, chance 0.011: above chance and below 0.5."
     )
 
 

@@ -28,16 +28,6 @@ EVIL = "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture
-def sent(monkeypatch):
-    """Messages to the browser, in their order."""
-    messages = []
-    monkeypatch.setattr(
-        SliceCanvas, "send", lambda self, content, buffers=None: messages.append((content, buffers or []))
-    )
-    return messages
-
-
-@pytest.fixture
 def make_run(tmp_path):
     def make(n_subjects=3, n_written=None):
         run = RunDirectory(tmp_path / "run")

@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from xai_brain.baselines.classifiers import BaselineError, class_probabilities, fit_baseline
+from xai_brain.baselines.out_of_fold import out_of_fold
 from xai_brain.baselines.regressors import fit_regressor, predicted_numbers
-from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.task.protocol import Task
 
 
@@ -80,11 +80,8 @@ def brain_size_predictions(
     kind = KINDS[str(task.reported_as)]
     size = pd.to_numeric(participants[column], errors="coerce")
     table = participants.assign(brain_size=size)[size.notna().to_numpy()]
-    parts = []
-    for fold in fold_numbers(folds):
-        row = folds[folds["fold"] == fold]
-        is_test = table["participant_id"].isin(row["participant_id"])
-        train, test = table[~is_test], table[is_test]
+
+    def predict(fold: int, train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
         if test.empty:
             raise BaselineError(
                 f"{column}: no number for any test participant of fold {fold + 1}, so that a mean over folds "
@@ -92,9 +89,6 @@ def brain_size_predictions(
             )
         model = make_pipeline(StandardScaler(), kind.simple())
         model.fit(train[["brain_size"]].to_numpy(), train["target"])
-        values = kind.predict(model, test[["brain_size"]].to_numpy(), task.n_outputs)
-        part = task.prediction_table(test, values, fold=fold, seed=0)
-        if "repeat" in row:
-            part["repeat"] = row["repeat"].iloc[0]
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+        return kind.predict(model, test[["brain_size"]].to_numpy(), task.n_outputs)
+
+    return out_of_fold(table, folds, task, predict)

@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
 
 from xai_brain.baselines.classifiers import N_INNER_FOLDS, BaselineError, bounded_choices
-from xai_brain.data.folds.tables import fold_numbers
+from xai_brain.baselines.out_of_fold import out_of_fold
 from xai_brain.task.protocol import Task
 
 
@@ -26,15 +26,12 @@ def mean_predictions(participants: pd.DataFrame, folds: pd.DataFrame, task: Task
         participant_id, fold (and repeat): the folds of the network.
     task : Task
     """
-    parts = []
-    for fold in fold_numbers(folds):
-        row = folds[folds["fold"] == fold]
-        is_test = participants["participant_id"].isin(row["participant_id"])
-        train, test = participants[~is_test], participants[is_test]
-        values = np.full((len(test), 1), float(train["target"].mean()))
-        part = task.prediction_table(test, values, fold=fold, seed=0)
-        parts.append(part.assign(repeat=row["repeat"].iloc[0]) if "repeat" in row else part)
-    return pd.concat(parts, ignore_index=True)
+    return out_of_fold(
+        participants,
+        folds,
+        task,
+        lambda fold, train, test: np.full((len(test), 1), float(train["target"].mean())),
+    )
 
 
 def fit_regressor(

@@ -1,4 +1,4 @@
-"""Significant differences between the classes, in words: clusters of voxels and regions of every method."""
+"""Significant differences between the classes, in words: clusters, voxels and regions of every method."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Differences:
     methods : tuple of str
         Methods whose maps were tested.
     found : tuple of str
-        Those with a significant cluster or region.
+        Those with a significant voxel or region.
     sentences : tuple of str
         One for each pair of classes and analysis, which names the places.
     n_comparisons : int
@@ -41,7 +41,7 @@ class Differences:
 
     @property
     def answer(self) -> str:
-        """How many methods have a significant cluster or region."""
+        """How many methods have a significant voxel or region."""
         if not self.found:
             return "No evidence"
         n = len(self.methods)
@@ -60,7 +60,7 @@ class Differences:
 
 @lru_cache(maxsize=1)
 def differences_of(contents: ReportContents) -> Differences | None:
-    """Significant clusters and regions of all methods; None if no maps of two classes were compared."""
+    """Significant places of all methods; None if no maps of two classes were compared."""
     voxels, regions = _clusters(contents), _regions(contents)
     table = pd.DataFrame([*voxels, *regions], columns=["analysis", "comparison", "method", "places", "n"])
     maps = table[table["method"] != IMAGE]

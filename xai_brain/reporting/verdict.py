@@ -110,15 +110,15 @@ class Verdict:
             known = "above" if above else "not above"
             size = "at least" if best.value >= MOST else "below"
             return (
-                f"{names[0]} has a relevance rank accuracy of {fixed(best.value, 2)}{chance}: {known} chance "
+                f"{names[0]} has a relevance rank accuracy of {fixed(best.value)}{chance}: {known} chance "
                 f"and {size} {MOST:g}."
             )
         n_most = sum(estimate.value >= MOST for estimate in estimates)
         reach = "reaches" if n_most == 1 else "reach"
         return (
             f"{above} of {n} methods are above chance at the known location, {n_most} of {n} {reach} "
-            f"{MOST:g} (relevance rank accuracy{chance}): highest {names[0]} {fixed(best.value, 2)}, lowest "
-            f"{names[-1]} {fixed(worst.value, 2)}."
+            f"{MOST:g} (relevance rank accuracy{chance}): highest {names[0]} {fixed(best.value)}, lowest "
+            f"{names[-1]} {fixed(worst.value)}."
         )
 
     @property

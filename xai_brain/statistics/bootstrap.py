@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
+import pandas as pd
+
+BLOCK = 64  # draws in memory at once
+
+Arrays = TypeVar("Arrays")  # what the figures are computed from, with one row per image
 
 
 def percentile_interval(draws: np.ndarray, level: float = 0.95) -> np.ndarray:
@@ -117,3 +123,60 @@ def over_subjects(
         "chance": float(levels.mean()) if len(levels) else np.nan,
         "n_subjects": int(known.sum()),
     }
+
+
+def figures_with_intervals(
+    predictions: pd.DataFrame,
+    arrays_of: Callable[[pd.DataFrame], Arrays],
+    strata: Sequence[str],
+    figures_of_draws: Callable[[Sequence[Arrays], np.ndarray], Mapping[str, np.ndarray]],
+    prefix: str,
+    n_bootstrap: int,
+    random_state: int,
+) -> dict[str, float]:
+    """Figures of out-of-fold predictions with 95 % bootstrap intervals over participants.
+
+    Participants are drawn within strata, the same for all seeds, and with all of their images. Repeats of the
+    folds are treated as further seeds, with the strata of the first repeat.
+
+    Parameters
+    ----------
+    predictions : pandas.DataFrame
+        participant_id, seed, fold, target, and repeat when folds were repeated, as in predictions.tsv.
+    arrays_of : callable(predictions of a seed) -> arrays with one row per image
+    strata : sequence of str
+        Columns whose combinations are the strata.
+    figures_of_draws : callable(arrays of each seed, counts (n_draws, n_images)) -> dict of ndarray (n_draws,)
+    prefix : str
+    n_bootstrap, random_state : int
+
+    Returns
+    -------
+    dict
+        ``<prefix>/<figure>``, ``<prefix>/<figure>_ci_low`` and ``..._ci_high``.
+    """
+    session = "session_id" if "session_id" in predictions else "participant_id"
+    order = list(dict.fromkeys(["participant_id", session, "seed"]))
+    table = predictions.sort_values(order, kind="stable")
+    trained = ["seed", "repeat"] if "repeat" in table else ["seed"]
+    per_seed = [part.reset_index(drop=True) for _, part in table.groupby(trained, sort=False)]
+    arrays = [arrays_of(part) for part in per_seed]
+    first = per_seed[0]
+    participant = pd.factorize(first["participant_id"])[0]
+    kinds = first[list(strata)].groupby(participant, sort=True).first()
+    members = list(kinds.groupby(list(strata)).indices.values())
+    rng = np.random.default_rng(random_state)
+    found = [figures_of_draws(arrays, np.ones((1, len(first)), np.int64))]
+    for start in range(0, n_bootstrap, BLOCK):
+        counts = draw_counts(members, min(BLOCK, n_bootstrap - start), rng)[:, participant]
+        found.append(figures_of_draws(arrays, counts))
+    result: dict[str, float] = {}
+    for name in found[0]:
+        values = np.concatenate([part[name] for part in found])
+        low, high = percentile_interval(values[1:])
+        result |= {
+            f"{prefix}/{name}": float(values[0]),
+            f"{prefix}/{name}_ci_low": float(low),
+            f"{prefix}/{name}_ci_high": float(high),
+        }
+    return result

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from xai_brain.statistics.bootstrap import draw_counts, percentile_interval
-
-BLOCK = 64  # draws of the bootstrap in memory at once
-
+from xai_brain.statistics.bootstrap import figures_with_intervals
 
 Predictions = tuple[np.ndarray, np.ndarray, np.ndarray]  # targets, probabilities, folds
 
@@ -174,32 +170,13 @@ def classification_metrics(
     PredictionError
         A probability is NaN or infinite.
     """
-    session = "session_id" if "session_id" in predictions else "participant_id"
-    order = ["participant_id", session, "seed"]
-    table = predictions.sort_values(list(dict.fromkeys(order)), kind="stable")
-    trained = ["seed", "repeat"] if "repeat" in table else ["seed"]
-    per_seed = [part.reset_index(drop=True) for _, part in table.groupby(trained, sort=False)]
-    arrays = [(t["target"].to_numpy(), probabilities_of(t), t["fold"].to_numpy()) for t in per_seed]
-    first = per_seed[0]
-    # a participant with several images is drawn with all of them
-    participant = pd.factorize(first["participant_id"])[0]
-    kinds = first[["target", "fold"]].groupby(participant, sort=True).first()
-    strata = list(kinds.groupby(["target", "fold"]).indices.values())
-    rng = np.random.default_rng(random_state)
-    found = [figures_of_draws(arrays, np.ones((1, len(first)), np.int64))]
-    for start in range(0, n_bootstrap, BLOCK):
-        counts = draw_counts(strata, min(BLOCK, n_bootstrap - start), rng)[:, participant]
-        found.append(figures_of_draws(arrays, counts))
-    result: dict[str, Any] = {}
-    for name in found[0]:
-        values = np.concatenate([part[name] for part in found])
-        low, high = percentile_interval(values[1:])
-        result |= {
-            f"{prefix}/{name}": float(values[0]),
-            f"{prefix}/{name}_ci_low": float(low),
-            f"{prefix}/{name}_ci_high": float(high),
-        }
-    return result
+    return figures_with_intervals(
+        predictions, _arrays, ("target", "fold"), figures_of_draws, prefix, n_bootstrap, random_state
+    )
+
+
+def _arrays(table: pd.DataFrame) -> Predictions:
+    return table["target"].to_numpy(), probabilities_of(table), table["fold"].to_numpy()
 
 
 def figures_of_draws(seeds: Sequence[Predictions], counts: np.ndarray) -> dict[str, np.ndarray]:

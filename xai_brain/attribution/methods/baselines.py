@@ -14,7 +14,6 @@ from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.perturbation.masks import brain_of
 from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.attribution.reference import Reference
-from xai_brain.attribution.target_distribution import TargetDistribution
 
 
 class RandomMap:
@@ -180,7 +179,18 @@ class TMap:
         return torch.stack([self.statistics[k] for k in targets.tolist()]).to(inputs)
 
 
-class OppositeDifference:
+class _OfTheTarget:
+    """A baseline made from the distribution of a continuous target over the training participants."""
+
+    def __init__(self, model: nn.Module, reference: Reference):
+        if reference.distribution is None:
+            raise AttributionError(
+                f"{type(self).__name__}: needs a continuous target, and the reference is made of classes"
+            )
+        self.model, self.reference, self.distribution = model, reference, reference.distribution
+
+
+class OppositeDifference(_OfTheTarget):
     """Absolute difference from the mean of the training participants at the opposite end of the target.
 
     It is the difference that a perturbation with the fill ``counterfactual_mean`` can make. The network
@@ -209,10 +219,6 @@ class OppositeDifference:
         is_baseline=True,
     )
 
-    def __init__(self, model: nn.Module, reference: Reference):
-        self.reference, self.distribution = reference, distribution_of(reference, "OppositeDifference")
-        self.model = model
-
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """See `Method.attribute`; `target` is not used."""
@@ -222,7 +228,7 @@ class OppositeDifference:
         return (inputs - self.distribution.opposite_mean(inputs)).abs()
 
 
-class CorrelationMap:
+class CorrelationMap(_OfTheTarget):
     """Pearson's r of intensity and target over the training participants; equal for all participants.
 
     Parameters
@@ -248,10 +254,6 @@ class CorrelationMap:
         is_baseline=True,
     )
 
-    def __init__(self, model: nn.Module, reference: Reference):
-        self.reference, self.distribution = reference, distribution_of(reference, "CorrelationMap")
-        self.model = model
-
     @in_float32
     def attribute(self, inputs: torch.Tensor, target: int | torch.Tensor | None = None) -> torch.Tensor:
         """See `Method.attribute`; `target` is not used. The map is 0 outside the brain."""
@@ -259,15 +261,3 @@ class CorrelationMap:
         self.reference.check(inputs)
         brain = self.reference.brain_mask.to(inputs.device)
         return (self.distribution.correlation.to(inputs) * brain).expand_as(inputs).clone()
-
-
-def distribution_of(reference: Reference, name: str) -> TargetDistribution:
-    """The distribution of the target over the training participants.
-
-    Raises
-    ------
-    AttributionError
-    """
-    if reference.distribution is None:
-        raise AttributionError(f"{name}: needs a continuous target, and the reference is made of classes")
-    return reference.distribution

@@ -379,9 +379,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
         regulariser = self.area_weight * mean_in(evidence, batch.brain) + self.tv_weight * total_variation(
             coarse, self.mask_spacing_voxels, self.tv_beta
         )
-        regulariser = (
-            regulariser * coarse.shape[1]
-        )  # a voxel costs the same, however many channels have masks
+        regulariser = regulariser * coarse.shape[1]  # a voxel costs the same with masks for each channel
         share = n_masks / len(images)  # the mean over the participants that share a mask
         total = share * (evidence * gradient).sum() + regulariser.sum()
         (coarse_gradient,) = torch.autograd.grad(total, coarse)

@@ -65,12 +65,10 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
 
 def _explained(sidecars: list[dict[str, Any]]) -> str:
     """What the maps of a method explain, in words, from the sidecars of some of them."""
+    sidecars = [about for about in sidecars if about.get("Kind") != "baseline"]  # which explain no network
     if any(about.get("TargetRule") in ("predicted", "true") for about in sidecars):
         return f"Each map explains the {sidecars[0]['TargetRule']} class of its participant."
-    names = {str(about["TargetName"]) for about in sidecars if about.get("TargetName")}
-    if len(names) != 1:
-        return ""
-    return (
-        f"All maps explain {names.pop()}, those of other classes too: what positive values support is the "
-        "same in all rows."
-    )
+    names = {str(about.get("TargetName")) for about in sidecars}
+    if len(names) != 1 or not all(about.get("TargetRule") for about in sidecars):
+        return ""  # without a rule, maps that are not shown may explain another class
+    return f"All maps explain the class {names.pop()}, also those of participants of other classes."

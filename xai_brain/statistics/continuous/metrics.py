@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from xai_brain.statistics.bootstrap import draw_counts, percentile_interval
+from xai_brain.statistics.bootstrap import figures_with_intervals
 from xai_brain.statistics.classification import PredictionError
 
-BLOCK = 64  # draws of the bootstrap in memory at once
 FIGURES = ("mae", "rmse", "r2", "pearson_r", "residual_r")
 
 Predictions = tuple[np.ndarray, np.ndarray, np.ndarray]  # targets, predictions, folds
@@ -51,32 +51,15 @@ def regression_metrics(
     PredictionError
         A prediction is NaN or infinite.
     """
-    session = "session_id" if "session_id" in predictions else "participant_id"
-    order = list(dict.fromkeys(["participant_id", session, "seed"]))
-    table = predictions.sort_values(order, kind="stable")
-    trained = ["seed", "repeat"] if "repeat" in table else ["seed"]
-    per_seed = [part.reset_index(drop=True) for _, part in table.groupby(trained, sort=False)]
-    arrays = [_arrays(part, column) for part in per_seed]
-    first = per_seed[0]
-    # a participant with several images is drawn with all of them
-    participant = pd.factorize(first["participant_id"])[0]
-    folds = first["fold"].groupby(participant, sort=True).first()
-    strata = [np.flatnonzero(folds.to_numpy() == fold) for fold in folds.unique()]
-    rng = np.random.default_rng(random_state)
-    found = [figures_of_draws(arrays, np.ones((1, len(first)), np.int64))]
-    for start in range(0, n_bootstrap, BLOCK):
-        counts = draw_counts(strata, min(BLOCK, n_bootstrap - start), rng)[:, participant]
-        found.append(figures_of_draws(arrays, counts))
-    result: dict[str, float] = {}
-    for name in found[0]:
-        values = np.concatenate([part[name] for part in found])
-        low, high = percentile_interval(values[1:])
-        result |= {
-            f"{prefix}/{name}": float(values[0]),
-            f"{prefix}/{name}_ci_low": float(low),
-            f"{prefix}/{name}_ci_high": float(high),
-        }
-    return result
+    return figures_with_intervals(
+        predictions,
+        partial(_arrays, column=column),
+        ("fold",),
+        figures_of_draws,
+        prefix,
+        n_bootstrap,
+        random_state,
+    )
 
 
 def figures_of_draws(seeds: Sequence[Predictions], counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from xai_brain.attribution.methods.integrated_gradients import baseline_volumes
+from xai_brain.attribution.perturbation.batched_scorer import BatchedScorer
 from xai_brain.attribution.perturbation.replacement import ReplacementVolumes
 from xai_brain.metrics.comparison.similarity import rank_similarity
 from xai_brain.metrics.comparison.stability import UNRELATED, max_sensitivity, noise_stability
@@ -86,12 +87,13 @@ def completeness_scores(context: EvaluationContext, label: str) -> Scores:
         baselines = baseline_volumes(own, context.reference, inputs, targets)
     else:
         baselines = removal_baselines(context.card.removal, inputs, context.reference)
-    with torch.no_grad():
-        before, after = (model(part)[torch.arange(len(targets)), targets] for part in (baselines, inputs))
+    engine = BatchedScorer(model)
+    with engine.prepared(inputs):
+        before, after = (engine.scores(part, targets).double() for part in (baselines, inputs.detach()))
     found = maps.to(inputs.device)
     if not multiplies_by_inputs(method, label):
         found = found * (inputs - baselines)
-    total, change = found.double().sum((1, 2, 3, 4)), after.double() - before.double()
+    total, change = found.double().sum((1, 2, 3, 4)), after - before
     size = (total.abs() + change.abs()).clamp_min(torch.finfo(torch.float64).tiny)
     return {"completeness": (((total - change).abs() / size).cpu().numpy(), 1.0)}
 

@@ -114,7 +114,7 @@ def multiplies_by_inputs(method: Any, label: str) -> bool:
     if stated is None:
         raise ConfigError(
             f"attribution.{label}: {type(method).__name__} does not state whether its values are multiplied "
-            "by the input, which infidelity depends on; give the class the attribute multiplies_by_inputs = "
-            "True or False, or remove infidelity from evaluation.card.metrics"
+            "by the input, which infidelity and completeness depend on; give the class the attribute "
+            "multiplies_by_inputs = True or False, or remove both from evaluation.card.metrics"
         )
     return stated
