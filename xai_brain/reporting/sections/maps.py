@@ -42,7 +42,8 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
         scale = ColourScale.of(
             np.concatenate([slices.brain_values(img, underlay) for img in classes.values()])
         )
-        label = f"Mean of the maps of each true class; values: {meanings[method]}"
+        of = "each true class" if contents.task.has_classes else "all participants"
+        label = f"Mean of the maps of {of}; values: {meanings[method]}"
         figures = brain_figures.slice_figures(underlay, classes, cuts, scale, truth, label=label)
         shown.append(
             {

@@ -25,7 +25,7 @@ WORDS = {
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     predictions, task = contents.predictions, contents.task
     known = None if predictions is None else predictions[task.is_known(predictions["target"].to_numpy())]
-    chance = {name: 0.0 for name in task.score_titles if name.startswith(("r2", "pearson_r"))}
+    chance = task.chance_levels(None if known is None else known["target"].tolist())
     rows = {
         title: estimate
         for score, title in task.score_titles.items()
