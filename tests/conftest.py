@@ -219,11 +219,22 @@ SMALL = [
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory):
-    """A finished run of the embedded cohort, small enough for every test; do not change it."""
+    """A finished run of the embedded cohort, small enough for every test; no test may change it."""
     from xai_brain import compose, run
 
     run_dir = tmp_path_factory.mktemp("runs") / "small"
-    return run(compose("run", [*SMALL, f"run_dir={run_dir}"]))
+    done = run(compose("run", [*SMALL, f"run_dir={run_dir}"]))
+    before = hashes(run_dir)
+    yield done
+    after = hashes(run_dir)
+    assert not [name for name, value in before.items() if after.get(name) != value], "copy it before a change"
+
+
+def hashes(folder):
+    """Hash of every file in a folder, by its relative path."""
+    from xai_brain.io.atomic import file_hash
+
+    return {str(path.relative_to(folder)): file_hash(path) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture

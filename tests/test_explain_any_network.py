@@ -160,7 +160,7 @@ def test_an_array_with_an_affine_is_explained_like_the_file(files):
 
 def test_a_prepared_cohort_is_explained_on_its_grid():
     cohort = xb.load_cohort("synthetic", n_subjects=4).prepare("t1w_4mm")
-    maps = xb.explain(Pooled(), cohort, ["Saliency"], class_names=cohort.class_names, space="MNI152")
+    maps = xb.explain(Pooled(), cohort, ["Saliency"], class_names=cohort.class_names)
     assert maps.participants == sorted(cohort.table["participant_id"])
     assert np.allclose(maps.img("sub-0001", "Saliency").affine, cohort.affine)
     assert set(maps.table["label"]) == {"female", "male"}

@@ -82,7 +82,7 @@ def network_card(
     reference: Any = None,
     fill: str | None = None,
     affine: np.ndarray | None = None,
-    space: str = "T1w",
+    space: str | None = None,
     batch_size: int = 8,
     card_settings: dict[str, Any] | None = None,
 ) -> NetworkCard:
@@ -118,10 +118,11 @@ space, batch_size
     """
     if unknown := [name for name in metrics if name not in WITHOUT_TRUTH]:
         raise ConfigError(f"metrics: {unknown[0]!r} is none of {', '.join(WITHOUT_TRUTH)}")
-    settings, prepare = method_settings(methods), preparation(preprocess, space, None)
+    settings, given = method_settings(methods), given_images(images, affine)
+    prepare = preparation(preprocess, space_of(given, space), None)
     adapted = AdaptedNetwork(network, output_key)
     with preserved(adapted), tempfile.TemporaryDirectory() as folder:
-        ready = [prepare(one) for one in track(given_images(images, affine), "prepare images", "images")]
+        ready = [prepare(one) for one in track(given, "prepare images", "images")]
         _require_one_grid(ready)
         warn_of_raw_intensities(ready[0], preprocess)
         kind = checked_kind(adapted, ready[0], outputs, None)

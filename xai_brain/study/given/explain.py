@@ -32,6 +32,7 @@ from xai_brain.study.given.network_check import (
     warn_of_raw_intensities,
 )
 from xai_brain.study.given.reference import make_reference
+from xai_brain.study.given.spaces import space_of
 from xai_brain.study.given.targets import Target, explained_indices
 from xai_brain.study.maps.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
@@ -54,7 +55,7 @@ def explain(
     orientation: str | None = None,
     channel_names: Sequence[str] | None = None,
     participant_ids: Sequence[str] | None = None,
-    space: str = "T1w",
+    space: str | None = None,
     batch_size: int = 8,
     folder: str | Path | None = None,
 ) -> Maps:
@@ -104,8 +105,9 @@ def explain(
         Default: ``channel1``, ...
     participant_ids : sequence of str, optional
         Default: the entity ``sub`` of the file names, else the names of the files.
-    space : str, default "T1w"
-        Space of the images: ``T1w`` for the space of each participant, or an MNI152 space.
+    space : str, optional
+        Space of the images: ``T1w`` for the space of each participant, or an MNI152 space. Default: the entity
+        ``space`` of the file names, MNI152 for a `Cohort`, else ``T1w``.
     batch_size : int, default 8
         Volumes that are explained together.
     folder : str or Path, optional
@@ -131,6 +133,7 @@ def explain(
         raise ConfigError(f"network: a {type(network).__name__} is no torch.nn.Module")
     given = given_images(images, affine, participant_ids)
     settings = method_settings(methods)
+    space = space_of(given, space)
     prepare = preparation(preprocess, space, orientation)
     segmentation = target if isinstance(target, SegmentationTarget) else None
     adapted = AdaptedNetwork(network, output_key, segmentation)
