@@ -426,6 +426,12 @@ REFUSED = {
         AttributionError,
         r"cannot process .*give preprocess=",
     ),
+    "size of a linear layer": (
+        nn.Sequential(nn.Flatten(), nn.Linear(100, 2)),
+        {},
+        AttributionError,
+        r"receives 2688 values instead of 100; the images need the grid it was trained with",
+    ),
     "output of unknown meaning": (Pooled(1), {}, AttributionError, "one value, whose meaning is not known"),
     "no matrix": (nn.Identity(), {}, AttributionError, r"SegmentationTarget\(label\)"),
     "batch statistics": (WithoutStatistics(), {}, AttributionError, "without running statistics"),

@@ -40,10 +40,18 @@ def valid_choice(what: str, value: object, valid: Iterable[object]) -> None:
     names = [str(name) for name in valid]
     more = len(names) - MAX_LISTED
     if more > 0:  # the most similar ones first
-        near = difflib.get_close_matches(str(value), names, n=5)
+        near = _similar(str(value), names)
         near += [name for name in names if name not in near]
         names = [*near[:MAX_LISTED], f"{more} more"]
     raise ConfigError(f"there is no {what} {value!r}; there are {', '.join(names) or 'none'}")
+
+
+def _similar(value: str, names: list[str]) -> list[str]:
+    """Names that contain a value or resemble it; case and signs do not count."""
+    folded = {name: "".join(filter(str.isalnum, name.lower())) for name in names}
+    wanted = "".join(filter(str.isalnum, value.lower()))
+    near = difflib.get_close_matches(wanted, folded.values(), n=5)
+    return [name for name in names if wanted in folded[name] or folded[name] in near]
 
 
 def choices_of(group: str) -> list[str]:

@@ -31,6 +31,7 @@ from xai_brain.study.given.images import Preprocess, ReadyImage, given_images, p
 from xai_brain.study.given.known_component import RADIUS_MM, STRENGTHS, component_scores
 from xai_brain.study.given.network_check import checked_kind, output_names, warn_of_raw_intensities
 from xai_brain.study.given.reference import make_reference
+from xai_brain.study.given.spaces import space_of
 from xai_brain.study.given.targets import Target, explained_indices
 from xai_brain.study.methods import Method, method_settings
 from xai_brain.study.training.networks import Network

@@ -106,8 +106,8 @@ def explain(
     participant_ids : sequence of str, optional
         Default: the entity ``sub`` of the file names, else the names of the files.
     space : str, optional
-        Space of the images: ``T1w`` for the space of each participant, or an MNI152 space. Default: the entity
-        ``space`` of the file names, MNI152 for a `Cohort`, else ``T1w``.
+        Space of the images: ``T1w`` for the space of each participant, or an MNI152 space. Default: the
+        entity ``space`` of the file names, MNI152 for a `Cohort`, else ``T1w``.
     batch_size : int, default 8
         Volumes that are explained together.
     folder : str or Path, optional

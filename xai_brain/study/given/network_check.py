@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 
@@ -50,15 +52,26 @@ def checked_kind(
             "a coarser grid (preprocess=) or another device"
         ) from error
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise AttributionError(
             f"the network cannot process {first.given.path}, an input of shape {tuple(inputs.shape)} "
-            f"(N, C, X, Y, Z): {reason}; give preprocess= or as many channels as it was trained with"
+            f"(N, C, X, Y, Z): {_reason(error)}"
         ) from error
     if segmentation is not None:
         segmentation.region_of(result)
         return output_kind("numbers", result.flatten(1)[:, :1])
     return output_kind(outputs, require_finite(result, [first]))
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong and what to do, in one line."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if sizes := re.search(r"mat1 and mat2 shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)", text):
+        given, needed = sizes.groups()
+        return (
+            f"a linear layer receives {given} values instead of {needed}; the images need the grid it was "
+            "trained with (preprocess=)"
+        )
+    return f"{text}; give preprocess= or as many channels as it was trained with"
 
 
 def require_finite(outputs: torch.Tensor, batch: list[ReadyImage]) -> torch.Tensor:

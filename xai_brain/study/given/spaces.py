@@ -19,7 +19,8 @@ def space_of(images: Sequence[GivenImage], stated: str | None) -> str:
     ----------
     images : sequence of GivenImage
     stated : str or None
-        By the caller; None: the entity ``space`` of the file names, MNI152 for a prepared cohort, else ``T1w``.
+        By the caller. None: the entity ``space`` of the file names, MNI152 for a prepared cohort, else
+        ``T1w``.
 
     Raises
     ------
@@ -28,7 +29,9 @@ def space_of(images: Sequence[GivenImage], stated: str | None) -> str:
     """
     known = {name: image for image in images for name in _names(image)}
     if len(known) > 1:
-        raise ConfigError(f"images: are in several spaces ({', '.join(sorted(known))}); give those of one space")
+        raise ConfigError(
+            f"images: are in several spaces ({', '.join(sorted(known))}); give those of one space"
+        )
     for name, image in known.items():
         if stated is not None and not _agree(name, stated):
             raise ConfigError(f"space={stated}: {image.path} is in {name} by its name")
