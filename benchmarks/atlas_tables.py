@@ -77,7 +77,7 @@ def main() -> None:
             write_atlas(atlas, 100)
         cfg = OmegaConf.create({"evaluation": OmegaConf.structured(EvaluationConfig(atlas=str(atlas)))})
         start, cpu = time.perf_counter(), time.process_time()
-        evaluate_regions(read_config(cfg), run, maps, CLASSES)
+        evaluate_regions(read_config(cfg), run, maps)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
         groups = pd.read_csv(run.evaluation("region_groups"), sep="\t")
         result = {

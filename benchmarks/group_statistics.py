@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from xai_brain.io.nifti import template_brain_mask
-from xai_brain.statistics.group import compare_classes
+from xai_brain.statistics.group import voxelwise_test
 from xai_brain.statistics.group_design import make_design
 from xai_brain.statistics.map_rows import MapRows
 
@@ -51,7 +51,7 @@ def main() -> None:
     design = make_design(table, ("female", "male"), ["age", "icv_ml", "site", "fold"])
 
     begun, cpu = time.perf_counter(), cpu_seconds()
-    test = compare_classes(maps, np.arange(n), design, n_perm=given.n_perm, n_jobs=given.n_jobs)
+    test = voxelwise_test(maps, np.arange(n), design, n_perm=given.n_perm, n_jobs=given.n_jobs)
     seconds = time.perf_counter() - begun
     cpu = cpu_seconds(stop_workers=True) - cpu
     print(f"{n} maps, {n_voxels} voxels, {len(design.names)} confounds, {given.n_perm} permutations")

@@ -12,7 +12,7 @@ from scipy import stats
 from xai_brain.atlas.atlas import Atlas
 from xai_brain.metrics.comparison.group_overlap import group_overlap
 from xai_brain.statistics.cluster_tables import cluster_table, significant_clusters
-from xai_brain.statistics.group import compare_classes, scale, smooth
+from xai_brain.statistics.group import scale, smooth, voxelwise_test
 from xai_brain.statistics.group_design import GroupError, common_output, make_design
 from xai_brain.statistics.map_rows import MapRows, describe
 
@@ -37,7 +37,7 @@ def rows_of(values):
 
 def compared(values, table, confounds=(), **settings):
     design = make_design(table, ("female", "male"), confounds)
-    return compare_classes(rows_of(values), np.flatnonzero(design.kept), design, **settings)
+    return voxelwise_test(rows_of(values), np.flatnonzero(design.kept), design, **settings)
 
 
 def test_progress_covers_all_voxels():
@@ -58,7 +58,7 @@ def test_t_without_confounds_is_that_of_scipy():
         test = compared(values * factor, table, n_perm=0)
         np.testing.assert_allclose(test.t, expected, rtol=1e-6, atol=1e-6)
     means = values[male].mean(0, dtype=float) - values[~male].mean(0, dtype=float)
-    np.testing.assert_allclose(test.difference / 2.0**-90, means, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(test.effect / 2.0**-90, means, rtol=1e-6, atol=1e-9)
     assert not test.logp_fwe.any()
     assert test.threshold(0.05) == np.inf
 
@@ -317,3 +317,81 @@ def test_overlap_of_equal_opposite_and_unrelated_maps():
     assert unrelated["dice_auc"]["value"] == pytest.approx(0.255, abs=0.02)
     assert abs(unrelated["spearman"]["value"]) < 0.03
     assert group_overlap(np.zeros(20), reference[:20]) == []
+
+
+def numbers(n=40, seed=0, **columns):
+    """A table whose column ``target`` is a number."""
+    rng = np.random.default_rng(seed)
+    return people(n, seed, target=1950 + 20 * rng.normal(size=n), **columns)
+
+
+def test_t_and_slope_of_a_number_are_those_of_ordinary_least_squares():
+    table = numbers()
+    rng, number = np.random.default_rng(2), table["target"].to_numpy()
+    values = (rng.normal(size=(40, 200)) + 0.02 * (number[:, None] - 1950)).astype(np.float32)
+    design = make_design(table, ["year"], ["age", "site"])
+    test = voxelwise_test(rows_of(values), np.arange(40), design, n_perm=0)
+    sites = pd.get_dummies(table["site"], drop_first=True).to_numpy(float)
+    x = np.column_stack([number - number.mean(), np.ones(40), table["age"], sites])
+    beta, rss, rank, _ = np.linalg.lstsq(x, values.astype(float), rcond=None)
+    error = np.sqrt(rss / (40 - rank) * np.linalg.inv(x.T @ x)[0, 0])
+    assert design.dof == 40 - rank == 35
+    np.testing.assert_allclose(test.t, beta[0] / error, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(test.effect, beta[0], rtol=1e-5, atol=1e-8)
+
+
+def test_t_of_a_number_without_confounds_follows_from_the_correlation():
+    table, values = numbers(), np.random.default_rng(3).normal(size=(40, 50)).astype(np.float32)
+    test = voxelwise_test(rows_of(values), np.arange(40), make_design(table, ["year"]), n_perm=0)
+    r = stats.pearsonr(values.astype(float), table["target"].to_numpy()[:, None], axis=0).statistic
+    np.testing.assert_allclose(test.t, r * np.sqrt(38 / (1 - r**2)), rtol=1e-5, atol=1e-6)
+
+
+def test_an_association_is_found_where_it_is_and_p_is_two_sided():
+    table = numbers()
+    values = np.random.default_rng(4).normal(size=(40, 300)).astype(np.float32)
+    z = stats.zscore(table["target"].to_numpy())
+    values[:, 7] -= 2 * z
+    design = make_design(table, ["year"], ["age"])
+    test = voxelwise_test(rows_of(values), np.arange(40), design, n_perm=199)
+    assert np.flatnonzero(np.abs(test.t) > test.threshold(0.05)).tolist() == [7]
+    assert test.t[7] < 0
+    assert 10 ** -test.logp_fwe[7] == pytest.approx(1 / 200)
+
+
+@pytest.mark.parametrize(
+    ("confounds", "columns", "message"),
+    [
+        (["copy"], lambda x: {"copy": x}, r"copy determine year \(R² = 1\.0000\): nothing is left to test"),
+        (["line"], lambda x: {"line": 3 - 0.1 * x}, "line determine year"),
+        (["rounded"], lambda x: {"rounded": x.round()}, "rounded determine year"),
+        (["a", "b"], lambda x: {"a": np.arange(40.0) ** 2, "b": x - np.arange(40.0) ** 2}, "a, b determine"),
+        (["code"], lambda x: {"code": [f"c{i}" for i in range(40)]}, "too few for 39 columns"),
+    ],
+)
+def test_confounds_that_determine_the_number_are_refused(confounds, columns, message):
+    table = numbers()
+    table = table.assign(**columns(table["target"].to_numpy()))
+    with pytest.raises(GroupError, match=message) as caught:
+        make_design(table, ["year"], confounds)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_correlated_confounds_of_a_number_are_kept_and_missing_values_left_out():
+    table = numbers()
+    near = table["target"] + np.random.default_rng(1).normal(0, 5, 40)
+    near[3] = np.nan
+    table = table.assign(near=near)
+    table.loc[5, "target"] = np.nan
+    design = make_design(table, ["year"], ["near"])
+    assert np.flatnonzero(~design.kept).tolist() == [3, 5]
+    assert design.left_out == {"sub-03": "no near"}
+    with pytest.raises(GroupError, match="40 subjects with 1 different values of year"):
+        make_design(table.assign(target=7.0), ["year"])
+
+
+def test_maps_of_a_number_must_explain_it():
+    about = {"TargetName": "age", "Output": "value", "TargetRule": "age"}
+    assert common_output([about, about], "value") == "age"
+    with pytest.raises(GroupError, match="logit of male and value of age; all must explain"):
+        common_output([about, {"TargetName": "male", "Output": "logit"}], "value")

@@ -119,7 +119,7 @@ def test_the_minimum_extent_of_clusters_is_stated_and_applied(run, least):
 def test_maps_of_the_predicted_class_are_refused_with_the_remedy(run, capsys):
     row = evaluated(run).loc["GuidedBackprop"]
     assert "explain.target=<one class> explain.output=logit_difference" in row["reason"]
-    assert "GuidedBackprop: classes are not compared" in capsys.readouterr().out
+    assert "GuidedBackprop: maps are not tested" in capsys.readouterr().out
     assert not list((run.path / "group").glob("desc-GuidedBackprop_*"))
 
 
@@ -185,21 +185,21 @@ def test_one_reason_for_several_methods_is_stated_once(run, capsys):
     for path in run.path.rglob("*_desc-GradCAM_attribution.json"):
         write_json(read_json(path.with_name(path.name.replace("GradCAM", "GuidedBackprop"))), path)
     evaluated(run)
-    lines = [line for line in capsys.readouterr().out.splitlines() if "not compared" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "not tested" in line]
     assert len(lines) == 1
-    assert lines[0].startswith("evaluate: GradCAM, GuidedBackprop: classes are not compared: maps explain")
+    assert lines[0].startswith("evaluate: GradCAM, GuidedBackprop: maps are not tested: maps explain")
 
 
 @pytest.fixture
 def tested(monkeypatch):
     """The number of participants in each permutation test that is computed."""
-    counts, original = [], stage.compare_classes
+    counts, original = [], stage.voxelwise_test
 
     def count(maps, rows, *arguments, **settings):
         counts.append(len(rows))
         return original(maps, rows, *arguments, **settings)
 
-    monkeypatch.setattr(stage, "compare_classes", count)
+    monkeypatch.setattr(stage, "voxelwise_test", count)
     return counts
 
 
@@ -219,7 +219,7 @@ def test_tests_of_other_methods_are_kept_if_a_method_is_added(run, tested, capsy
     evaluated(run)
     assert len(tested) == 2
     assert t_path.stat().st_mtime_ns == before
-    assert "existing comparisons of classes are kept: GradCAM\n" in capsys.readouterr().out
+    assert "existing group tests are kept: GradCAM\n" in capsys.readouterr().out
     kept, metrics = tables_of(run), read_json(run.metrics)
     for path in (run.path / "group").iterdir():
         path.unlink()
@@ -347,3 +347,55 @@ def test_an_unknown_confound_is_named(run):
     cfg = settings("evaluation.group.confounds=[agee]")
     with pytest.raises(ConfigError, match="has no column 'agee'; there are participant_id"):
         evaluate_groups(cfg, run, find_maps(cfg, run))
+
+
+@pytest.fixture
+def number_run(run) -> RunDirectory:
+    """The maps explain a dose, which is higher where the maps of one place are higher."""
+    for path in run.path.rglob("*_attribution.json"):
+        write_json({"TargetName": "dose", "Output": "value", "TargetRule": "dose"}, path)
+    table = read_tsv(run.participants)
+    dose = 0.5 + table["target"] + np.random.default_rng(5).uniform(0, 0.3, N)
+    write_tsv(table.assign(dose=dose, target=dose, label=dose.map("{:g}".format)), run.participants)
+    return run
+
+
+def test_maps_of_a_number_are_tested_for_their_association_with_it(number_run):
+    rows = evaluated(number_run, "task=regression", "data.label=dose")
+    row = rows.loc["GradCAM"]
+    assert row["comparison"] == "contrast-dose"
+    assert row["n_subjects"] == N
+    assert "n_first" not in rows
+    assert row["confounds"] == "age, sex=male, fold=1, fold=2"
+    truth = np.zeros(SHAPE, bool)
+    truth[PLACE] = True
+    t = load_img(number_run.group_map("GradCAM", "contrast-dose", "t")).get_fdata()
+    found = t > row["threshold_t"]
+    assert found.sum() == row["n_significant"] == 0  # the sexes are the two halves of the doses
+    about = read_json(sidecar(number_run.group_map("GradCAM", "contrast-dose", "slope")))
+    assert about["Association"] == "dose"
+    assert about["NumberOfSubjects"] == N
+    assert "associated with the number over participants" in about["MeaningOfP"]
+
+    own = ("task=regression", "data.label=dose", "evaluation.group.confounds=[age,fold]")
+    row = evaluated(number_run, *own).loc["GradCAM"]
+    t = load_img(number_run.group_map("GradCAM", "contrast-dose", "t")).get_fdata()
+    found = t > row["threshold_t"]
+    assert not (found & ~truth).any()
+    assert found.sum() == row["n_significant"] >= 25
+    slope = load_img(number_run.group_map("GradCAM", "contrast-dose", "slope")).get_fdata()
+    assert slope[PLACE].mean() == pytest.approx(3, abs=0.4)  # 3 more in the maps for each unit of the dose
+    off = settings(*own, "evaluation.group.n_perm=0")
+    evaluate_groups(off, number_run, find_maps(off, number_run))
+    assert not list((number_run.path / "group").glob("*contrast*"))
+
+
+def test_a_number_of_several_sessions_is_averaged():
+    from xai_brain.study.confounds import group_participants
+    from xai_brain.task.regression import Regression
+
+    table = pd.DataFrame(
+        {"participant_id": ["a", "a", "b"], "target": [60.0, 64.0, 30.0], "age": [60, 64, 30]}
+    )
+    found = group_participants(Regression(("age",)), table)
+    assert found[["participant_id", "target"]].to_numpy().tolist() == [["a", 62.0], ["b", 30.0]]

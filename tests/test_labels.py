@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.problems import DataError
 from xai_brain.io.tables import bounds, numbers
-from xai_brain.study.participants import of_one_class
+from xai_brain.study.confounds import of_one_class
 from xai_brain.task.classification import Classification
 from xai_brain.task.labels import LabelRule, class_named, find_column, is_label, make_labels
 

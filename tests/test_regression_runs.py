@@ -22,6 +22,7 @@ SMALL = [
     *("experiment=dose", "data.cohort.n_subjects=24", "trainer.max_epochs=1", "folds.n_folds=2"),
     "folds.validation_fraction=0.35",
     *("attribution=[saliency]", "evaluation.n_bootstrap=20", "baselines.ridge.block_voxels=4"),
+    "evaluation.group.n_perm=99",
 ]
 
 
@@ -123,6 +124,43 @@ def test_the_report_describes_a_number_and_no_classes(finished):
     assert f"{metrics['test/mae']:.3f}" in text
     figures = {path.name for path in (finished.path / "figures").glob("*.png")}
     assert {"prediction.png", "cohort.png", "verdict.png", "mean-map_CorrelationMap.png"} <= figures
+
+
+@pytest.mark.slow
+def test_the_report_states_the_association_that_is_tested(finished):
+    tests = read_tsv(finished.evaluation("group_tests")).set_index("method")
+    assert tests.loc["CorrelationMap", "reason"].startswith("maps are the same in all subjects")
+    assert set(tests["comparison"]) == {"contrast-dose"}
+    images = load_img(finished.group_map("image", "contrast-dose", "t")).get_fdata()
+    truth = load_img(finished.group_map("truth", "class-all", "mean")).get_fdata() > 0.5
+    assert images[truth].mean() > 3  # the dose is planted there
+    text = unescape(re.sub(r"<[^>]+>", " ", finished.report.read_text()))
+    for part in ("Where are the maps associated with dose over participants?",
+                 "association over participants between the value of the map and dose is tested",
+                 "The association with dose over participants was tested at each voxel",
+                 "Red: higher values with higher dose"):  # fmt: skip
+        assert part in text, part
+    names = {path.name for path in (finished.path / "figures").glob("group_*contrast-dose*")}
+    assert "group_Saliency_contrast-dose.png" in names
+
+
+@pytest.mark.parametrize(
+    ("confound", "message"),
+    [("dose", "confounds=dose: is the label"), ("copy", r"confounds: the confounds copy determine dose")],
+)
+def test_confounds_that_determine_the_target_are_refused_before_training(confound, message, tmp_path):
+    from xai_brain.config.checks import read_config
+    from xai_brain.io.problems import Problems
+    from xai_brain.study.participants import check_table_settings, find_participants
+
+    config = read_config(
+        xb.compose("train", [*SMALL, f"evaluation.group.confounds=[{confound}]", f"run_dir={tmp_path}"])
+    )
+    table = find_participants(config, Problems())
+    table = table.assign(copy=1 - 2 * table["target"])
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_table_settings(config, table)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.slow

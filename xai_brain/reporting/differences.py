@@ -1,4 +1,4 @@
-"""Significant differences between the classes, in words: clusters, voxels and regions of every method."""
+"""Significant group tests in words, of classes or a number: clusters, voxels and regions of methods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGES = "the prepared images"
 
 @dataclass(frozen=True)
 class Differences:
-    """What the tests of the maps of two classes have found.
+    """What the tests of the maps, of two classes or of a number, have found.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ class Differences:
     found : tuple of str
         Those with a significant voxel or region.
     sentences : tuple of str
-        One for each pair of classes and analysis, which names the places.
+        One for each pair of classes (or number) and analysis, which names the places.
     n_comparisons : int
-        Pairs of classes.
+        Pairs of classes; 1 for a number.
     """
 
     methods: tuple[str, ...]
@@ -60,7 +60,7 @@ class Differences:
 
 @lru_cache(maxsize=1)
 def differences_of(contents: ReportContents) -> Differences | None:
-    """Significant places of all methods; None if no maps of two classes were compared."""
+    """Significant places of all methods; None if no maps were tested."""
     voxels, regions = _clusters(contents), _regions(contents)
     table = pd.DataFrame([*voxels, *regions], columns=["analysis", "comparison", "method", "places", "n"])
     maps = table[table["method"] != IMAGE]

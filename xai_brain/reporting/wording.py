@@ -44,6 +44,18 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def contrast_in_words(name: str, label: str = "the target") -> str:
+    """Name of a contrast (`xai_brain.statistics.group_design.contrast_name`) in words.
+
+    Examples
+    --------
+    >>> contrast_in_words("male-minus-female"), contrast_in_words("contrast-age", "age")
+    ('male minus female', 'association with age')
+    """
+    first, separator, second = name.partition("-minus-")
+    return f"{first} minus {second}" if separator else f"association with {label}"
+
+
 def count_networks(n_folds: int, n_seeds: int) -> str:
     """Number of networks and how it comes about, such as ``10 networks: 5 folds × 2 seeds``."""
     factors = [f"{n} {what}s" for n, what in ((n_folds, "fold"), (n_seeds, "seed")) if n > 1]

@@ -1,4 +1,4 @@
-"""Maps of many subjects: mean, standard deviation, median, and the difference of two classes. No torch.
+"""Maps of many subjects: smoothing, scaling, and voxel-wise tests of two classes or a number. No torch.
 
 Maps lie in one temporary file, a row for each subject, and are worked on in blocks of voxels: memory
 does not grow with the number of subjects.
@@ -73,13 +73,15 @@ def scale(values: np.ndarray, scaling: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class GroupTest:
-    """Difference of two classes at every voxel of the brain, second minus first.
+    """Difference of two classes (second minus first), or association with a number, at every voxel.
 
     Parameters
     ----------
-    difference, t : ndarray of shape (n_voxels,), float64
-        Difference of the means (confounds not taken out), and t with the confounds in the model. 0 where
-        nothing varies.
+    effect : ndarray of shape (n_voxels,), float64
+        Of classes: the difference of the means, confounds not taken out. Of a number: the slope given the
+        confounds, in units of the map for each unit of the number. 0 where nothing varies.
+    t : ndarray of shape (n_voxels,), float64
+        With the confounds in the model. 0 where nothing varies.
     logp_fwe : ndarray of shape (n_voxels,), float64
         −log10 p, two-sided, corrected over voxels by the largest |t|. Zeros without permutations.
     null_max_t : ndarray of shape (n_perm,)
@@ -90,7 +92,7 @@ class GroupTest:
         When asked for: ``tfce``, ``logptfce`` and ``logpclustersize``, ``logpclustermass``.
     """
 
-    difference: np.ndarray
+    effect: np.ndarray
     t: np.ndarray
     logp_fwe: np.ndarray
     null_max_t: np.ndarray
@@ -103,7 +105,7 @@ class GroupTest:
         return float(np.sort(self.null_max_t)[-allowed]) if 0 < allowed <= len(self.null_max_t) else np.inf
 
 
-def compare_classes(
+def voxelwise_test(
     maps: MapRows,
     rows: np.ndarray,
     design: Design,
@@ -116,7 +118,7 @@ def compare_classes(
     cluster_p: float | None = None,
     progress: ShowProgress = iter,
 ) -> GroupTest:
-    """Two-sided permutation test of a difference of two classes, given confounds, corrected over voxels.
+    """Two-sided permutation test of two classes or of a number, given confounds, corrected over voxels.
 
     Parameters
     ----------
@@ -157,12 +159,16 @@ def compare_classes(
     enhancement. NeuroImage 2009;44:83–98.
     """
     n_voxels = maps.values.shape[1]
-    difference, tested = np.zeros(n_voxels), np.zeros(n_voxels, bool)
+    effect, tested = np.zeros(n_voxels), np.zeros(n_voxels, bool)
     basis = np.linalg.qr(np.column_stack([np.ones(len(rows)), design.confounds]))[0]
+    number = design.tested - basis @ (basis.T @ design.tested)
     for part, values in maps.blocks(rows):
-        difference[part] = values[design.tested == 1].mean(0) - values[design.tested == 0].mean(0)
         rest = values - basis @ (basis.T @ values)
         tested[part] = np.linalg.norm(rest, axis=0) > 1e-6 * np.linalg.norm(values, axis=0)
+        if design.is_number:
+            effect[part] = np.where(tested[part], number @ rest / (number @ number), 0)
+        else:
+            effect[part] = values[design.tested == 1].mean(0) - values[design.tested == 0].mean(0)
     where = np.flatnonzero(tested)
     if not where.size:
         raise GroupError("maps are the same in all subjects, or follow from the confounds")
@@ -195,7 +201,7 @@ def compare_classes(
         return full
 
     more = {name: everywhere(found[key][0]) for key, name in names.items() if key in found}
-    return GroupTest(difference, everywhere(t), everywhere(logp), null, n_voxels - len(where), more)
+    return GroupTest(effect, everywhere(t), everywhere(logp), null, n_voxels - len(where), more)
 
 
 def _block(
@@ -225,11 +231,14 @@ def _whole(
     values = values.astype(np.float64)
     # t does not depend on the scale; attributions may be so small that their squares are not numbers
     values = (values - values.mean(0)) / np.abs(values).max(0)
+    tested = design.tested
+    if design.is_number:
+        tested = (tested - tested.mean()) / tested.std()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*C_CONTIGUOUS")  # it then makes a copy
         warnings.filterwarnings("ignore", message="Data array used to create a new image contains 64-bit")
         return permuted_ols(
-            design.tested[:, None],
+            tested[:, None],
             values,
             design.confounds if design.confounds.shape[1] else None,
             n_perm=n_perm,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,13 @@ from xai_brain.data.participants import load_participants
 from xai_brain.data.planted.draws import CLASS_NAMES
 from xai_brain.io.atomic import remove_partial_files
 from xai_brain.io.nifti import get_grid
-from xai_brain.io.problems import DataError, Problems, named
+from xai_brain.io.problems import DataError, Problems
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log, log_warning, track
 from xai_brain.runs.directory import RunDirectory, read_tsv, write_tsv
+from xai_brain.study.confounds import check_confounds
 from xai_brain.task.build import build_task
-from xai_brain.task.labels import class_named, is_label
+from xai_brain.task.labels import class_named
 from xai_brain.task.protocol import Task
 
 
@@ -93,8 +94,8 @@ def check_table_settings(config: Config, participants: pd.DataFrame) -> None:
                 hint = f"; did you mean {near[0]}?" if near else ""
                 listed = ", ".join(column for column in participants if not str(column).endswith("_path"))
                 raise ConfigError(f"{key}={name}: not in participants.tsv{hint} (its columns: {listed})")
-    refuse_label_as_confound(config)
     task = task_of(config, participants)
+    check_confounds(config, task, participants)
     if config.planted.kind:
         task = task.with_names(CLASS_NAMES)
     task.read_target(config.explain.target)
@@ -104,24 +105,6 @@ def check_table_settings(config: Config, participants: pd.DataFrame) -> None:
         raise ConfigError(
             f"evaluation.masks.which: there is no {unknown[0]!r}; there are {', '.join(map(str, valid))}"
         )
-
-
-def refuse_label_as_confound(config: Config) -> None:
-    """Raise an error if the column of the classes is also a confound: nothing would be left to compare.
-
-    Raises
-    ------
-    ConfigError
-    """
-    data = config.data
-    if config.planted.kind or data.threshold is not None or data.bins:
-        return  # the classes are not the values of the column
-    for name in config.evaluation.group.confounds or []:
-        if is_label(name, data.label):
-            raise ConfigError(
-                f"evaluation.group.confounds={name}: is the label, so that nothing would be left to compare "
-                "after its adjustment; leave it out"
-            )
 
 
 def prepare_volumes(config: Config, participants: pd.DataFrame, problems: Problems) -> pd.DataFrame:
@@ -255,16 +238,6 @@ def portable(table: pd.DataFrame, root: Path) -> pd.DataFrame:
 def relative_path(path: str | Path, root: Path) -> str:
     """Path relative to a folder; unlike the file name, it is unique for every image of a cohort."""
     return str(Path(path).relative_to(root))
-
-
-def of_one_class(
-    participants: pd.DataFrame, report: Callable[[str], object] = lambda line: None
-) -> pd.DataFrame:
-    """One row per participant, without those whose sessions are of different classes."""
-    classes = participants.groupby("participant_id", sort=False)["label"].nunique()
-    if several := classes.index[classes > 1].tolist():
-        report(f"evaluate: {named(several)}: sessions of several classes; not used in comparisons of classes")
-    return participants[~participants["participant_id"].isin(several)].drop_duplicates("participant_id")
 
 
 def is_readable(config: Config) -> bool:

@@ -290,5 +290,5 @@ class Classification(Task):
         return targets
 
     # -- comparison of groups ------------------------------------------------------------------
-    def contrasts(self) -> list[tuple[str, str]]:
+    def contrasts(self) -> list[tuple[str, ...]]:
         return list(combinations(self.names, 2))

@@ -52,7 +52,7 @@ class Task(ABC):
     lower_is_better: ClassVar[tuple[str, ...]] = ("train/loss", "val/loss")
     # Values of ``explain.output``; the first is the default of methods whose own default is not among them.
     outputs: ClassVar[tuple[str, ...]] = ()
-    # The output that maps must explain if groups are compared in them; None: they cannot be compared.
+    # The output that maps must explain for group analyses; None: they cannot be tested.
     group_output: ClassVar[str | None] = None
     score_titles: ClassVar[Mapping[str, str]] = {}  # of scores that reports show
     compared_scores: ClassVar[tuple[str, ...]] = ()  # of baselines
@@ -295,6 +295,6 @@ class Task(ABC):
         return pd.Series(0, index=targets.index)
 
     # -- comparison of groups ------------------------------------------------------------------
-    def contrasts(self) -> list[tuple[str, str]]:
-        """Pairs of labels whose maps are compared, as second minus first."""
+    def contrasts(self) -> list[tuple[str, ...]]:
+        """What is tested in maps: pairs of labels, as second minus first, or the name of one number."""
         return []

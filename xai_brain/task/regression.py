@@ -202,6 +202,10 @@ class Regression(Task):
     def explained_targets(self, target: str, values: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return np.full(len(targets), self.read_target(target))
 
+    # -- group analyses ------------------------------------------------------------------------
+    def contrasts(self) -> list[tuple[str, ...]]:
+        return [(name,) for name in self.names]
+
     def target_record(self, index: int, values: np.ndarray) -> dict[str, Any]:
         return {**super().target_record(index, values), "PredictedValue": float(values[index])}
 

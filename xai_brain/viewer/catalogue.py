@@ -135,7 +135,9 @@ class RunCatalogue(RunContents):
         """
         if entry.group:
             behind = self.prepared_images(N_BEHIND_GROUP)
-            explained = explained_text_of_group(entry.name, str(self.setting("explain.target", "predicted")))
+            target = str(self.setting("explain.target", "predicted"))
+            number = self.task.names[0] if self.task.reported_as == "number" and self.task.names else ""
+            explained = explained_text_of_group(entry.name, target, number)
             return Images(
                 entry.text,
                 list(behind),

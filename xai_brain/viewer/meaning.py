@@ -68,8 +68,8 @@ def channel_text(sidecars: Mapping[str, Mapping[str, Any]], channel: str) -> str
     return f"Channel {channel}{f'; one map for all channels: {named(common)}' if common else ''}."
 
 
-def explained_text_of_group(name: str, target: str) -> str:
-    """The output that the maps behind a group map explain, and the sign of a difference of two classes.
+def explained_text_of_group(name: str, target: str, number: str = "") -> str:
+    """The output that the maps behind a group map explain, and the sign of a group test.
 
     Parameters
     ----------
@@ -77,17 +77,24 @@ def explained_text_of_group(name: str, target: str) -> str:
         Statistic and classes, such as ``"mean class male"`` or ``"t male minus female"``.
     target : str
         ``explain.target`` of the run.
+    number : str, optional
+        Name of the number that the networks predict; default: they predict classes.
 
     Examples
     --------
     >>> explained_text_of_group("t male minus female", "male")
     'The maps explain male. Positive values: higher in male than in female.'
+    >>> explained_text_of_group("slope contrast age", "predicted", "age")
+    'The maps explain the predicted age. Positive values: higher with higher age.'
     """
+    statistic, _, classes = name.partition(" ")
+    if number:
+        sign = f" Positive values: higher with higher {number}." if statistic in ("t", "slope") else ""
+        return f"The maps explain the predicted {number}.{sign}"
     text = (
         f"The map of each participant explains the class that {OF_EACH[target]}." if target in OF_EACH else ""
     )
     text = text or f"The maps explain {target}."
-    statistic, _, classes = name.partition(" ")
     if statistic in ("t", "difference") and classes.count(CONTRAST) == 1:
         text += " Positive values: higher in {} than in {}.".format(*classes.split(CONTRAST))
     return text

@@ -11,7 +11,9 @@ from xai_brain.reporting.figures import clusters as cluster_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures.style import for_screens
 from xai_brain.reporting.gallery import Gallery
+from xai_brain.reporting.sections.groups import STATISTICS, label_of
 from xai_brain.reporting.values import number
+from xai_brain.reporting.wording import contrast_in_words
 
 POSITION, TITLE = 110, "Agreement of methods"
 
@@ -89,8 +91,8 @@ def _group_agreement(contents: ReportContents, percent: float) -> list[dict[str,
     return [
         {
             "pair": f"{a} × {b}",
-            "difference": str(comparison).replace("-minus-", " minus "),
-            "map": {"t": "t", "difference": "difference of the means"}[str(what)],
+            "difference": contrast_in_words(str(comparison), label_of(contents)),
+            "map": STATISTICS[str(what)],
             **dict(zip(part["metric"], part["value"], strict=True)),
         }
         for (a, b, comparison, what), part in table.groupby(keys, sort=False)

@@ -1,4 +1,4 @@
-"""Section of the report: differences between classes (t maps, clusters, overlap with the images)."""
+"""Section of the report: group tests of classes or a number (t maps, clusters, overlap with images)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import comparison as comparison_figures
 from xai_brain.reporting.figures.style import LINES, for_screens, method_styles
 from xai_brain.reporting.gallery import Gallery
-from xai_brain.reporting.wording import listed
+from xai_brain.reporting.wording import contrast_in_words, listed
 from xai_brain.statistics.cluster_tables import significant_clusters
 from xai_brain.statistics.colour_scale import ColourScale
 from xai_brain.statistics.group_design import confound_names
@@ -27,9 +27,20 @@ from xai_brain.statistics.group_design import confound_names
 POSITION, TITLE, REPORTED_AS = 60, "Differences between classes", "classes"
 IMAGE = "image"  # name of the test of the prepared images in the tables
 IMAGES = "Prepared images"
+STATISTICS = {"t": "t", "difference": "difference of the means", "slope": "slope"}
 NAMED = 10  # regions that are named in a sentence
 COUNTS = (
-    *("n_first", "n_second", "n_empty", "n_left_out", "dof", "n_voxels", "n_perm", "n_significant"),
+    *(
+        "n_first",
+        "n_second",
+        "n_subjects",
+        "n_empty",
+        "n_left_out",
+        "dof",
+        "n_voxels",
+        "n_perm",
+        "n_significant",
+    ),
     *("min_cluster_voxels", "n_small_clusters"),
 )
 
@@ -44,7 +55,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     shown = [_test(contents, gallery, row) for row in made]
     return {
         "shown": shown,
-        "refused": refused_comparisons(rows),
+        "refused": refused_comparisons(rows, label_of(contents)),
         "dropped": dropped_confounds(made),
         "has_maps": any(row["method"] != IMAGE for row in made),
         "has_folds": any("fold=" in str(row["confounds"]) for row in made),
@@ -58,18 +69,23 @@ def _name(method: str) -> str:
     return IMAGES if method == IMAGE else method
 
 
-def _words(comparison: str) -> str:
-    return " minus ".join(comparison.split("-minus-"))
+def label_of(contents: ReportContents) -> str:
+    """Name of the predicted number or of the column of the classes."""
+    return str(contents.setting("data.label", "the target"))
 
 
-def refused_comparisons(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def refused_comparisons(rows: list[dict[str, Any]], label: str) -> list[dict[str, Any]]:
     """Comparisons that were not made: each reason once, with its methods."""
     methods: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row["reason"]:
             methods.setdefault((row["comparison"], row["reason"]), []).append(_name(row["method"]))
     return [
-        {"methods": names, "difference": _words(comparison), "reason": reason}
+        {
+            "methods": names,
+            "difference": contrast_in_words(comparison, label) if comparison else "",
+            "reason": reason,
+        }
         for (comparison, reason), names in methods.items()
     ]
 
@@ -107,7 +123,8 @@ def significance(row: dict[str, Any], n_clusters: int) -> str:
     if n:
         alone = "1 scattered voxel is" if n == 1 else f"{n} scattered voxels are"
         return f"No cluster of at least {least} voxels is significant (family-wise p ≤ {level}); {alone}"
-    return f"No voxel is significant (family-wise p ≤ {level}): no evidence of a difference"
+    what = "an association" if "n_subjects" in row else "a difference"
+    return f"No voxel is significant (family-wise p ≤ {level}): no evidence of {what}"
 
 
 def _test(contents: ReportContents, gallery: Gallery, row: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +140,8 @@ def _test(contents: ReportContents, gallery: Gallery, row: dict[str, Any]) -> di
         scale, ends = ColourScale(threshold, signed=True), f"ends at family-wise p = {row['alpha']:g}"
     point = nib.affines.apply_affine(t_img.affine, np.unravel_index(np.abs(t).argmax(), t.shape))
     second, _, first = str(row["comparison"]).partition("-minus-")
-    label = f"t, {_words(row['comparison'])}, {int(row['dof'])} degrees of freedom"
+    words = contrast_in_words(str(row["comparison"]), label_of(contents))
+    label = f"t, {words}, {int(row['dof'])} degrees of freedom"
     outline = nib.Nifti1Image(voxels.astype(np.float32), t_img.affine) if voxels.any() else None
     cuts = cuts_through(point, underlay)
     clusters = _clusters(contents, row)
@@ -134,10 +152,10 @@ def _test(contents: ReportContents, gallery: Gallery, row: dict[str, Any]) -> di
     )
     return {
         "name": _name(row["method"]),
-        "difference": _words(row["comparison"]),
+        "difference": words,
         "first": first,
         "second": second,
-        "test": {**row, **{name: int(row[name]) for name in COUNTS}},
+        "test": {**row, **{name: int(row[name]) for name in COUNTS if name in row}},
         "confounds": confounds_in_words(
             contents, confound_names(c for c in str(row["confounds"]).split(", ") if c)
         ),
@@ -163,7 +181,7 @@ def _maps(contents: ReportContents, row: dict[str, Any]) -> list[Path]:
     """Statistical maps of a test; the maps of regions belong to another section."""
     return [
         contents.run.group_map(row["method"], row["comparison"], stat)
-        for stat in ("t", "difference", "logpfwe")
+        for stat in ("t", "difference", "slope", "logpfwe")
     ]
 
 
@@ -181,12 +199,11 @@ def _overlap(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | Non
     if table is None:
         return None
     at_ten = table[(table["metric"] != "dice") | (table["top_percent"] == 10)]
-    names = {"t": "t", "difference": "difference of the means"}
     rows = [
         {
             "method": method,
-            "difference": _words(comparison),
-            "map": names[what],
+            "difference": contrast_in_words(comparison, label_of(contents)),
+            "map": STATISTICS[what],
             **dict(zip(part["metric"], part["value"], strict=True)),
         }
         for (method, comparison, what), part in at_ten.groupby(["method", "comparison", "map"], sort=False)
@@ -198,7 +215,7 @@ def _overlap(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | Non
     )
     lines, styles = {}, {}
     for (method, comparison), part in curves.groupby(["method", "comparison"], sort=False):
-        name = f"{method}, {_words(comparison)}" if len(comparisons) > 1 else method
+        name = f"{method}, {contrast_in_words(comparison)}" if len(comparisons) > 1 else method
         lines[name] = part["top_percent"], part["value"]
         different = {"linestyle": LINES[comparisons.index(comparison) % len(LINES)]}
         styles[name] = own[method] | (different if len(comparisons) > 1 else {})

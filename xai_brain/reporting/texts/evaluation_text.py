@@ -10,7 +10,7 @@ from xai_brain.io.nifti import parse_entities
 from xai_brain.metrics.table import METRICS
 from xai_brain.reporting.brain_size import confounds_in_words
 from xai_brain.reporting.contents import ReportContents
-from xai_brain.reporting.wording import listed
+from xai_brain.reporting.wording import contrast_in_words, listed
 from xai_brain.runs.contents import IMAGE
 from xai_brain.runs.directory import read_json, sidecar
 from xai_brain.statistics.group import BRAIN_SHARE
@@ -63,20 +63,26 @@ def group_test(contents: ReportContents) -> str:
     rows = table[table["reason"].isna()]
     first, settings = rows.iloc[0], contents.setting("evaluation.group", {}) or {}
     compared = [name for name in rows["method"].unique() if name != IMAGE]
-    differences = listed(text.replace("-minus-", " minus ") for text in rows["comparison"].unique())
+    label = str(contents.setting("data.label", "the target"))
+    differences = listed(contrast_in_words(str(text), label) for text in rows["comparison"].unique())
     explained = rows["explains"].dropna().unique() if "explains" in rows else []
     output = f", which explain one output for all participants ({listed(explained)})," * bool(len(explained))
     objects = [f"the maps of {listed(compared)}{output}"] if compared else []
     objects += ["the prepared images"] if (rows["method"] == IMAGE).any() else []
     confounds = _confounds(contents, rows[rows["method"] != IMAGE]) + _confounds_of_images(contents, rows)
+    classes = contents.task.has_classes
+    tested = f"Classes were compared ({differences})" if classes else (
+        f"The association with {label} over participants was tested"
+    )  # fmt: skip
     text = [
-        f"Classes were compared ({differences}) at each voxel in {' and in '.join(objects)}. A general "
-        "linear model with the class as the regressor of interest and "
+        f"{tested} at each voxel in {' and in '.join(objects)}. A general "
+        f"linear model with {'the class' if classes else label} as the regressor of interest and "
         f"{confounds} was fitted to one map of "
         "each participant, the mean over seeds and "
         f"sessions{_smoothing(settings.get('fwhm_mm') or 0, settings.get('scaling', 'none'))}. Two-sided p "
         f"values of the t statistic were obtained from {int(first['n_perm'])} permutations of the residuals "
-        "of the model without the class (Freedman & Lane 1983; Winkler 2014) and corrected for all voxels "
+        f"of the model without {'the class' if classes else label} (Freedman & Lane 1983; Winkler 2014) and "
+        "corrected for all voxels "
         f"by the distribution of the maximum of |t| (family-wise error rate {first['alpha']:g})"
         f"{_not_corrected(len(compared), rows['comparison'].nunique())}. Voxels "
         f"were tested that lie in the brains of at least {100 * BRAIN_SHARE:g} % of the participants "

@@ -18,9 +18,9 @@ from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_tsv, update_metrics, write_tsv
 from xai_brain.statistics.first_layer import ALPHA, FEATURES, ChannelTest, channel_features, compare_channels
 from xai_brain.statistics.group_design import Design, GroupError, make_design
-from xai_brain.study.evaluation.group_records import chosen_confounds
+from xai_brain.study.confounds import chosen_confounds, of_one_class
 from xai_brain.study.explanation.batches import load_volume
-from xai_brain.study.participants import class_names, of_one_class, prepared_cohort, same_cohort
+from xai_brain.study.participants import class_names, prepared_cohort, same_cohort, task_of
 from xai_brain.study.training.networks import Network, load_networks
 
 TABLES = ("first_layer", "first_layer_networks")
@@ -63,8 +63,8 @@ def _tests(config: Config, run: RunDirectory) -> tuple[list[pd.DataFrame], list[
     if len(names := class_names(participants)) < 2:
         log("evaluate: the first layer is not evaluated: fewer than two classes are known")
         return [], []
-    # each network belongs to one fold
-    confounds = [name for name in chosen_confounds(config, participants) if name != "fold"]
+    task = task_of(config, participants)  # each network belongs to one fold
+    confounds = [name for name in chosen_confounds(config, task, participants) if name != "fold"]
     channels: list[pd.DataFrame] = []
     networks: list[dict[str, Any]] = []
     work = [(key, network) for key, several in load_networks(config, run).items() for network in several]

@@ -1,4 +1,4 @@
-"""Records of a comparison of classes: rows of the tables, sidecars, and agreement of tests."""
+"""Records of group tests of maps: rows of the tables, sidecars, and agreement of tests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import pandas as pd
 
 from xai_brain.atlas.atlas import Atlas
 from xai_brain.config.evaluation import EvaluationConfig, GroupConfig
-from xai_brain.config.schema import Config
-from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import save_img
 from xai_brain.metrics.comparison.group_overlap import group_agreement, group_overlap
 from xai_brain.parallel.progress import log
@@ -24,17 +22,26 @@ from xai_brain.runs.manifest import manifest_files
 from xai_brain.runs.provenance import versions
 from xai_brain.statistics.cluster_tables import cluster_table, significant_clusters
 from xai_brain.statistics.group import BRAIN_SHARE, GroupTest
-from xai_brain.statistics.group_design import Design, design_messages
-from xai_brain.study.participants import refuse_label_as_confound
-from xai_brain.task.labels import is_label
+from xai_brain.statistics.group_design import Design, contrast_name, design_messages
 
-COMPARISONS, SHARES = "desc-*-minus-*_statmap.*", "desc-*_mask-*_stat-share_statmap.*"  # files of group/
+COMPARISONS = "desc-*-minus-*_statmap.*", "desc-*_contrast-*_statmap.*"  # files of group/
+SHARES = "desc-*_mask-*_stat-share_statmap.*"
+N_CLASSES, N_NUMBER = ("n_first", "n_second"), ("n_subjects",)  # columns of group_tests.tsv
 REGION_MEAN = "regionmean"  # statistic of comparisons of regions
+DIFFERENCE, SLOPE = "difference", "slope"  # statistics of the effect: of classes, of a number
 
-MEANING = {
-    True: "the prepared images of the classes differ at this voxel, given the confounds",
-    False: "the attribution of these networks at this voxel differs between the classes, given the "
-    "confounds; this does not imply that the brains differ",
+MEANING = {  # of the images, of maps
+    DIFFERENCE: (
+        "the prepared images of the classes differ at this voxel, given the confounds",
+        "the attribution of these networks at this voxel differs between the classes, given the "
+        "confounds; this does not imply that the brains differ",
+    ),
+    SLOPE: (
+        "the prepared images are associated with the number at this voxel over participants, given the "
+        "confounds",
+        "the attribution of these networks at this voxel is associated with the number over participants, "
+        "given the confounds; this does not imply that the brain is",
+    ),
 }
 
 
@@ -44,17 +51,25 @@ class SavedTest:
 
     Parameters
     ----------
-    t, difference : ndarray of shape (n_voxels,), float32
+    t, effect : ndarray of shape (n_voxels,), float32
         In the brain.
+    statistic : {"difference", "slope"}
+        Of the effect.
     """
 
     t: np.ndarray
-    difference: np.ndarray
+    effect: np.ndarray
+    statistic: str
+
+    @property
+    def maps(self) -> dict[str, np.ndarray]:
+        """The maps by their statistic."""
+        return {"t": self.t, self.statistic: self.effect}
 
 
 @dataclass
 class MethodTests:
-    """Comparisons of the classes in the maps of one method, and their files.
+    """Tests of the maps of one method, and their files.
 
     Parameters
     ----------
@@ -83,20 +98,21 @@ class MethodTests:
     files: list[Path] = field(default_factory=list)
 
     def save(
-        self, classes: Sequence[str], design: Design, test: GroupTest, n_empty: int, about: dict[str, Any]
+        self, contrast: Sequence[str], design: Design, test: GroupTest, n_empty: int, about: dict[str, Any]
     ) -> None:
         """Write the statistical maps of a test; add its row and its clusters."""
-        settings, comparison = self.evaluation.group, f"{classes[1]}-minus-{classes[0]}"
+        settings, comparison = self.evaluation.group, contrast_name(contrast)
+        effect = SLOPE if design.is_number else DIFFERENCE
         threshold, least = test.threshold(settings.alpha), settings.min_cluster_voxels
         content = {
             **about,
-            **record_of(classes, design, test, n_empty, settings),
+            **record_of(contrast, design, test, n_empty, settings),
             "RandomState": self.evaluation.random_state,
-            "MeaningOfP": MEANING[self.method == IMAGE],
+            "MeaningOfP": MEANING[effect][self.method != IMAGE],
             "StatisticVersions": versions(),
         }
         volumes = {}
-        found = {"difference": test.difference, "t": test.t, "logpfwe": test.logp_fwe, **test.more}
+        found = {effect: test.effect, "t": test.t, "logpfwe": test.logp_fwe, **test.more}
         for stat, values in found.items():
             volumes[stat] = np.zeros(self.brain_mask.shape)
             volumes[stat][self.brain_mask] = values
@@ -117,42 +133,9 @@ class MethodTests:
 Results = dict[tuple[str, str], SavedTest]  # by method and comparison
 
 
-def chosen_confounds(config: Config, participants: pd.DataFrame) -> list[str]:
-    """Confounds of the maps: those of the settings, or the available ones and the fold.
-
-    Parameters
-    ----------
-    config : Config
-    participants : pandas.DataFrame
-
-    Returns
-    -------
-    list of str
-        By default the columns among age, sex, brain size and site that have values, except that of the
-        classes, and ``fold``, because maps of different folds come from different networks.
-
-    Raises
-    ------
-    ConfigError
-        There is no such column, or it is that of the classes.
-    """
-    refuse_label_as_confound(config)
-    given = config.evaluation.group.confounds
-    if given is None:
-        names = ("age", "sex", config.data.brain_size_column, "site")
-        there = [name for name in names if name and name in participants and participants[name].notna().any()]
-        return [*(name for name in there if not is_label(name, config.data.label)), "fold"]
-    if unknown := [name for name in given if name not in (*participants, "fold")]:
-        raise ConfigError(
-            f"evaluation.group.confounds: participants.tsv has no column {unknown[0]!r}; "
-            f"there are {', '.join(participants)}"
-        )
-    return list(given)
-
-
 def voxelwise_files(folder: Path) -> list[Path]:
-    """Files of the voxel-wise comparisons in group/, without those of the regions."""
-    return [path for path in folder.glob(COMPARISONS) if not is_region_map(path)]
+    """Files of the voxel-wise tests in group/, without those of the regions."""
+    return [path for each in COMPARISONS for path in folder.glob(each) if not is_region_map(path)]
 
 
 def is_region_map(path: Path) -> bool:
@@ -185,15 +168,14 @@ def row_of(
     name: str, comparison: str, design: Design, test: GroupTest, n_empty: int, settings: GroupConfig
 ) -> dict[str, Any]:
     """Row of group_tests.tsv."""
-    n = class_sizes(design)
     threshold = test.threshold(settings.alpha)
+    n = [len(design.tested)] if design.is_number else class_sizes(design)
     return {
         "method": name,
         "comparison": comparison,
         "reason": "",
         "explains": "",
-        "n_first": n[0],
-        "n_second": n[1],
+        **dict(zip(N_NUMBER if design.is_number else N_CLASSES, n, strict=True)),
         "n_empty": n_empty,
         "n_left_out": len(design.left_out),
         "confounds": ", ".join(design.names),
@@ -212,13 +194,19 @@ def row_of(
 
 
 def record_of(
-    classes: Sequence[str], design: Design, test: GroupTest, n_empty: int, settings: GroupConfig
+    contrast: Sequence[str], design: Design, test: GroupTest, n_empty: int, settings: GroupConfig
 ) -> dict[str, Any]:
     """Description of a test in the sidecar of its statistical map."""
     threshold = test.threshold(settings.alpha)
+    if design.is_number:
+        what: dict[str, Any] = {"Association": contrast[0], "NumberOfSubjects": len(design.tested)}
+    else:
+        what = {
+            "Difference": f"{contrast[1]} minus {contrast[0]}",
+            "NumberOfSubjects": dict(zip(contrast, class_sizes(design), strict=True)),
+        }
     return {
-        "Difference": f"{classes[1]} minus {classes[0]}",
-        "NumberOfSubjects": dict(zip(classes, class_sizes(design), strict=True)),
+        **what,
         "NumberOfEmptyMaps": n_empty,
         "LeftOut": design.left_out,
         "Confounds": design.names,
@@ -249,10 +237,11 @@ def log_test(row: dict[str, Any], design: Design, logged: set[str]) -> None:
             log(f"evaluate: {text}")
     if row["n_empty"]:
         log(f"{about}{row['n_empty']} participants excluded: their maps are empty")
+    verb = "are associated" if design.is_number else "differ"
+    counts = " and ".join(str(row[name]) for name in (*N_CLASSES, *N_NUMBER) if name in row)
     log(
-        f"{about}{row['n_significant']} of {row['n_voxels']} voxels differ at family-wise "
-        f"p <= {row['alpha']:g} ({row['n_first']} and {row['n_second']} participants, smallest p "
-        f"{row['smallest_p']:.3g})"
+        f"{about}{row['n_significant']} of {row['n_voxels']} voxels {verb} at family-wise "
+        f"p <= {row['alpha']:g} ({counts} participants, smallest p {row['smallest_p']:.3g})"
     )
 
 
@@ -266,8 +255,8 @@ def agreements_of(results: Results, n_voxels: int, settings: EvaluationConfig) -
     rows: list[dict[str, Any]] = []
     for comparison in dict.fromkeys(comparison for _, comparison in results):
         tests = {m: test for (m, c), test in results.items() if c == comparison and m != IMAGE}
-        for what in ("t", "difference"):
-            maps = {method: getattr(test, what) for method, test in tests.items()}
+        for what in next(iter(tests.values())).maps if tests else ():
+            maps = {method: test.maps[what] for method, test in tests.items()}
             found = group_agreement(maps, n_voxels, settings.top_percents, settings.random_state)
             rows += [{"comparison": comparison, "map": what, **row} for row in found]
     return rows
@@ -280,9 +269,9 @@ def overlaps_of(results: Results, random_state: int) -> list[dict[str, Any]]:
         reference = results.get((IMAGE, comparison))
         if name == IMAGE or reference is None:
             continue
-        for what in ("t", "difference"):
+        for what, values in test.maps.items():
             about = {"method": name, "comparison": comparison, "map": what}
-            found = group_overlap(getattr(test, what), reference.t, random_state)
+            found = group_overlap(values, reference.t, random_state)
             rows += [{**about, **row} for row in found]
     return rows
 

@@ -1,4 +1,4 @@
-"""Compare the classes voxel by voxel, in the maps of every method and in the prepared images."""
+"""Test classes or a number voxel by voxel, in the maps of every method and in the prepared images."""
 
 from __future__ import annotations
 
@@ -29,16 +29,18 @@ from xai_brain.runs.directory import (
     write_tsv,
 )
 from xai_brain.runs.manifest import is_intact, is_up_to_date, write_manifest
-from xai_brain.statistics.group import BRAIN_SHARE, compare_classes, scale, smooth
-from xai_brain.statistics.group_design import GroupError, common_output, make_design
+from xai_brain.statistics.group import BRAIN_SHARE, scale, smooth, voxelwise_test
+from xai_brain.statistics.group_design import GroupError, common_output, contrast_name, make_design
 from xai_brain.statistics.map_rows import MapRows
+from xai_brain.study.confounds import chosen_confounds, group_participants
 from xai_brain.study.evaluation.found_maps import map_states
 from xai_brain.study.evaluation.group_records import (
+    DIFFERENCE,
+    SLOPE,
     MethodTests,
     Results,
     SavedTest,
     agreements_of,
-    chosen_confounds,
     log_test,
     overlap_metrics,
     overlaps_of,
@@ -48,15 +50,14 @@ from xai_brain.study.evaluation.group_records import (
     voxelwise_files,
 )
 from xai_brain.study.evaluation.regions import atlas_files, atlas_of
-from xai_brain.study.participants import is_readable, of_one_class, prepared_cohort, same_cohort, task_of
+from xai_brain.study.participants import is_readable, prepared_cohort, same_cohort, task_of
 from xai_brain.study.run_images import brain_share, made_by, map_values
-from xai_brain.task.build import build_task
 
 TABLES = ("group_tests", "group_clusters", "group_overlap", "group_agreement")
 
 
 def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
-    """Compare the classes in all maps that explain one common output; other maps are logged.
+    """Test the classes, or the number, in all maps that explain one common output; others are logged.
 
     Parameters
     ----------
@@ -78,9 +79,6 @@ def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]
         run.evaluation(name).unlink(missing_ok=True)
     update_metrics(run, {}, replace=("group/", "group_overlap/"))
     asked = config.evaluation.group.n_perm > 0
-    if asked and not build_task(config.task).has_classes:
-        log("evaluate: maps are not tested: group tests compare classes, and the target is a number")
-        asked = False
     records = Comparison(config, run, pd.DataFrame(maps)).write() if asked else []
     remove_others(run, records)
     made = [*records, *voxelwise_files(run.path / "group"), *map(run.evaluation, TABLES)]
@@ -107,26 +105,20 @@ def group_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) 
 
 
 class Comparison:
-    """All comparisons of one run and their tables.
-
-    Parameters
-    ----------
-    config : Config
-    run : RunDirectory
-    maps : pandas.DataFrame
-        One row per map.
-    """
+    """All tests of one run and their tables; `maps` has one row per map."""
 
     def __init__(self, config: Config, run: RunDirectory, maps: pd.DataFrame):
         self.config, self.run, self.maps, self.settings = config, run, maps, config.evaluation.group
-        participants = of_one_class(read_tsv(run.participants), report=log)
-        self.task = task_of(config, participants)
-        self.confounds = chosen_confounds(config, participants)
-        folds = maps.drop_duplicates("participant_id")[["participant_id", "fold"]]
+        every = read_tsv(run.participants)
+        self.task = task_of(config, every)
+        participants = group_participants(self.task, every, report=log)
+        self.confounds = chosen_confounds(config, self.task, participants)
+        folds = maps[["participant_id", "fold"]].drop_duplicates("participant_id")
         self.subjects = participants.drop(columns="fold", errors="ignore").merge(folds, on="participant_id")
         self.atlas = atlas_of(config)
         share, self.affine = brain_share(run, maps)
         self.brain_mask = share >= BRAIN_SHARE
+        self.effect = DIFFERENCE if self.task.has_classes else SLOPE
         if not self.brain_mask.any():
             raise ConfigError(f"no voxel lies in {BRAIN_SHARE:.0%} of the brains of {run.path / 'images'}")
         self.tests: list[dict[str, Any]] = []
@@ -137,7 +129,7 @@ class Comparison:
         self.messages: set[str] = set()  # about confounds, that were logged
 
     def write(self) -> list[Path]:
-        """Compare the classes in all maps and write the tables; returns the records of the methods."""
+        """Test all maps and write the tables; returns the records of the methods."""
         for method, rows in self.maps.groupby("method", sort=False):
             try:
                 self._compare_maps(str(method), rows)
@@ -148,7 +140,7 @@ class Comparison:
         for text, methods in _refusals(self.tests).items():
             log(f"evaluate: {', '.join(methods)}{text}")
         if self.kept:
-            log(f"evaluate: existing comparisons of classes are kept: {', '.join(self.kept)}")
+            log(f"evaluate: existing group tests are kept: {', '.join(self.kept)}")
         write_tsv(pd.DataFrame(self.tests), self.run.evaluation("group_tests"))
         if self.clusters:
             listed = [table for table in self.clusters if len(table)] or self.clusters[:1]
@@ -195,7 +187,7 @@ class Comparison:
             self._compare_once(IMAGE, self._read_images, confounds, "none", about, prepared)
         except (DataError, ConfigError, OSError) as error:
             reason = f"the images of the cohort cannot be read: {error}"
-            log(f"evaluate: images are not compared: {reason}; evaluation.group.images=false leaves them out")
+            log(f"evaluate: images are not tested: {reason}; evaluation.group.images=false leaves them out")
             self.tests.append({"method": IMAGE, "comparison": "", "reason": "the cohort cannot be read"})
 
     def _read_images(self, participant_id: str) -> list[np.ndarray]:
@@ -215,7 +207,7 @@ class Comparison:
         about: dict[str, Any],
         files: list[Any],
     ) -> None:
-        """Compare the classes, unless the comparisons of these files and settings exist unaltered."""
+        """Make the tests, unless those of these files and settings exist unaltered."""
         record = test_record(self.run, name)
         common = group_inputs(self.config, self.run, [])
         inputs = {
@@ -242,9 +234,11 @@ class Comparison:
         self.clusters += clusters
         for row in tests:
             if not row["reason"]:
-                paths = [self.run.group_map(name, row["comparison"], stat) for stat in ("t", "difference")]
-                saved = SavedTest(*(map_values(path)[self.brain_mask] for path in paths))
-                self.results[name, row["comparison"]] = saved
+                t, effect = (
+                    map_values(self.run.group_map(name, row["comparison"], stat))[self.brain_mask]
+                    for stat in ("t", self.effect)
+                )
+                self.results[name, row["comparison"]] = SavedTest(t, effect, self.effect)
 
     def _compare(
         self,
@@ -254,7 +248,7 @@ class Comparison:
         scaling: str,
         about: dict[str, Any],
     ) -> None:
-        """Compare every pair of classes; `read` returns the maps of a participant, which are averaged."""
+        """Test every contrast; `read` returns the maps of a participant, which are averaged."""
         name, ids = made.method, list(self.subjects["participant_id"])
         rows = MapRows(len(self.subjects), int(self.brain_mask.sum()), self.run.path / "group")
         empty = np.zeros(len(self.subjects), bool)
@@ -268,14 +262,15 @@ class Comparison:
             if found:
                 rows[i] = np.mean(found, axis=0)
         there = np.flatnonzero(~empty)
-        for classes in self.task.contrasts():
-            comparison = f"{classes[1]}-minus-{classes[0]}"
+        for contrast in self.task.contrasts():
+            comparison = contrast_name(contrast)
             if self.settings.tfce or self.settings.cluster_p is not None:
                 log(f"evaluate: {name}, {comparison}: {self.settings.n_perm} permutations of clusters")
-            n_empty = int((empty & self.subjects["label"].isin(classes).to_numpy()).sum())
+            of_contrast = len(contrast) == 1 or self.subjects["label"].isin(contrast).to_numpy()
+            n_empty = int((empty & of_contrast).sum())
             try:
-                design = make_design(self.subjects.iloc[there], classes, confounds)
-                test = compare_classes(
+                design = make_design(self.subjects.iloc[there], contrast, confounds)
+                test = voxelwise_test(
                     rows, there[design.kept], design, n_perm=self.settings.n_perm,
                     random_state=self.config.evaluation.random_state, n_jobs=available_cores(),
                     brain_img=nib.Nifti1Image(self.brain_mask.astype(np.uint8), self.affine),
@@ -286,7 +281,7 @@ class Comparison:
             except GroupError as error:
                 made.tests.append({"method": name, "comparison": comparison, "reason": str(error)})
                 continue
-            made.save(classes, design, test, n_empty, about)
+            made.save(contrast, design, test, n_empty, about)
             log_test(made.tests[-1], design, self.messages)
 
 
@@ -296,5 +291,5 @@ def _refusals(tests: list[dict[str, Any]]) -> dict[str, list[str]]:
     for row in tests:
         if row["reason"] and (row["comparison"] or row["method"] != IMAGE):  # reported before
             pair = f", {row['comparison']}" if row["comparison"] else ""
-            found.setdefault(f"{pair}: classes are not compared: {row['reason']}", []).append(row["method"])
+            found.setdefault(f"{pair}: maps are not tested: {row['reason']}", []).append(row["method"])
     return found

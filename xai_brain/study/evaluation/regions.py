@@ -14,11 +14,15 @@ from xai_brain.config.schema import Config
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import SPACE, RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
-from xai_brain.statistics.group_design import GroupError, common_output
+from xai_brain.statistics.continuous.regions import associate_regions
+from xai_brain.statistics.group_design import GroupError, common_output, contrast_name
 from xai_brain.statistics.regions import compare_classes, region_values, top_regions
-from xai_brain.study.evaluation.group_records import REGION_MEAN, chosen_confounds
-from xai_brain.study.participants import of_one_class
+from xai_brain.study.confounds import chosen_confounds, group_participants
+from xai_brain.study.evaluation.found_maps import EVERYONE
+from xai_brain.study.evaluation.group_records import DIFFERENCE, REGION_MEAN, SLOPE
+from xai_brain.study.participants import task_of
 from xai_brain.study.run_images import brain_share, map_values
+from xai_brain.task.protocol import Task
 
 TABLES = ("regions", "region_groups", "region_top")
 MIN_INSIDE = 0.5  # smallest share of atlas voxels in the brain; far lower if the atlas is misaligned
@@ -41,15 +45,15 @@ def atlas_files(config: Config) -> list[str]:
     return [f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths if path.is_file()]
 
 
-def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any]], names: list[str]) -> None:
-    """Write the tables and, for every method and pair of classes, a map of the differences of the regions.
+def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> None:
+    """Write the tables and, for every method and contrast, a map of the effects in the regions.
 
-    Differences have the direction and the confounds of the voxel-wise test.
+    Effects (differences of classes, slopes of a number) have the direction and the confounds of the
+    voxel-wise test.
 
     Parameters
     ----------
     maps : rows of `xai_brain.study.evaluation.found_maps.find_maps`
-    names : classes in their order
     """
     for name in TABLES:
         run.evaluation(name).unlink(missing_ok=True)
@@ -64,21 +68,13 @@ def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any
     write_tsv(table, run.evaluation("regions"))
     _log_empty_regions(table, atlas)
 
+    task = task_of(config, read_tsv(run.participants))
+    names = task.names if task.has_classes else (EVERYONE,)
     explained = {
-        method: explained_output(rows) for method, rows in pd.DataFrame(maps).groupby("method", sort=False)
+        method: explained_output(rows, task)
+        for method, rows in pd.DataFrame(maps).groupby("method", sort=False)
     }
-    participants = of_one_class(read_tsv(run.participants))
-    groups = compare_classes(
-        table[table["participant_id"].isin(participants["participant_id"])],
-        names,
-        participants=participants,
-        confounds=chosen_confounds(config, participants),
-        n_bootstrap=settings.n_bootstrap,
-        n_perm=settings.n_perm,
-        random_state=settings.random_state,
-        report=lambda text: log(f"evaluate: {text}"),
-        progress=partial(track, description="compare regions", unit="methods", brief=True),
-    )
+    groups = region_tests(config, run, table)
     groups["explained"] = groups["method"].map(lambda method: explained[method][0])
     groups["common_output"] = groups["method"].map(lambda method: explained[method][1])
     _log_incomparable_methods(explained)
@@ -92,7 +88,41 @@ def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any
     )
     write_tsv(top, run.evaluation("region_top"))
     if len(groups):
-        write_difference_maps(run, groups[groups["measure"] == "mean"], labels, first.affine, atlas.name)
+        write_region_maps(run, groups[groups["measure"] == "mean"], task, labels, first.affine, atlas.name)
+
+
+def region_tests(config: Config, run: RunDirectory, table: pd.DataFrame) -> pd.DataFrame:
+    """Compare the classes, or test the association with a number, in every region of `region_table`.
+
+    Parameters
+    ----------
+    config : Config
+        With the confounds and ``evaluation.n_perm``.
+    run : RunDirectory
+    table : pandas.DataFrame
+
+    Returns
+    -------
+    pandas.DataFrame
+        As from `xai_brain.statistics.regions.compare_classes` or, of a number, from
+        `xai_brain.statistics.continuous.regions.associate_regions`.
+    """
+    every, settings = read_tsv(run.participants), config.evaluation
+    task = task_of(config, every)
+    participants = group_participants(task, every)
+    known = table[table["participant_id"].isin(participants["participant_id"])]
+    options: dict[str, Any] = {
+        "participants": participants,
+        "confounds": chosen_confounds(config, task, participants),
+        "n_bootstrap": settings.n_bootstrap,
+        "n_perm": settings.n_perm,
+        "random_state": settings.random_state,
+        "report": lambda text: log(f"evaluate: {text}"),
+        "progress": partial(track, description="compare regions", unit="methods", brief=True),
+    }
+    if task.has_classes:
+        return compare_classes(known, task.names, **options)
+    return associate_regions(known, task.names[0], **options)
 
 
 def region_table(run: RunDirectory, maps: list[dict[str, Any]], atlas: Atlas, where: str) -> pd.DataFrame:
@@ -141,13 +171,13 @@ def _log_empty_regions(table: pd.DataFrame, atlas: Atlas) -> None:
         log(f"evaluate: {len(empty)} of {len(atlas.lut)} regions have no voxel in the brain: {some}")
 
 
-def explained_output(rows: pd.DataFrame) -> tuple[str, bool]:
+def explained_output(rows: pd.DataFrame, task: Task) -> tuple[str, bool]:
     """Output that the maps of a method explain, or why it is not a common one; and whether it is."""
     try:
-        target = common_output(read_json(sidecar(path)) for path in rows["path"])
+        target = common_output((read_json(sidecar(path)) for path in rows["path"]), task.group_output)
     except GroupError as error:
         return str(error), False
-    return f"logit_difference of {target}", True
+    return f"{task.group_output} of {target}", True
 
 
 def _log_incomparable_methods(explained: dict[str, tuple[str, bool]]) -> None:
@@ -162,22 +192,41 @@ def _log_incomparable_methods(explained: dict[str, tuple[str, bool]]) -> None:
         )
 
 
-def write_difference_maps(
-    run: RunDirectory, groups: pd.DataFrame, labels: np.ndarray, affine: np.ndarray, atlas: str
+def write_region_maps(
+    run: RunDirectory, groups: pd.DataFrame, task: Task, labels: np.ndarray, affine: np.ndarray, atlas: str
 ) -> None:
-    """Save the difference (later minus earlier class) of each region at all of its voxels, 0 elsewhere."""
-    for (method, a, b), rows in groups.groupby(["method", "class_a", "class_b"], sort=False):
-        codes, place = np.unique(labels, return_inverse=True)
-        differences = rows.set_index("index")["difference"].reindex(codes).fillna(0).to_numpy()
-        path = run.group_map(str(method), f"{b}-minus-{a}", REGION_MEAN)
-        save_img(differences[place].reshape(labels.shape).astype(np.float32), affine, path, space=SPACE)
-        about = {
-            "Method": method,
-            "Difference": f"{b} minus {a}",
-            "Statistic": "adjusted difference of the means in each region",
-            "Confounds": str(rows["confounds"].iloc[0]).split(", "),
-            "NumberOfSubjects": {a: int(rows["n_a"].iloc[0]), b: int(rows["n_b"].iloc[0])},
-            "Atlas": atlas,
-            "Table": "evaluation/region_groups.tsv",
-        }
-        write_json(about, sidecar(path))
+    """Save the effect in each region, a difference or a slope, at all of its voxels, 0 elsewhere."""
+    codes, place = np.unique(labels, return_inverse=True)
+    for method, of_method in groups.groupby("method", sort=False):
+        for contrast in task.contrasts():
+            about: dict[str, Any] = {"Method": method}
+            if len(contrast) == 1:
+                rows, effect = of_method, SLOPE
+                about |= {
+                    "Association": contrast[0],
+                    "Statistic": "adjusted slope of the mean of each region",
+                }
+            else:
+                a, b = contrast
+                rows, effect = (
+                    of_method[(of_method["class_a"] == a) & (of_method["class_b"] == b)],
+                    DIFFERENCE,
+                )
+                about |= {
+                    "Difference": f"{b} minus {a}",
+                    "Statistic": "adjusted difference of the means in each region",
+                }
+            if rows.empty:
+                continue
+            first = rows.iloc[0]
+            counts = {a: int(first["n_a"]), b: int(first["n_b"])} if len(contrast) == 2 else int(first["n"])
+            values = rows.set_index("index")[effect].reindex(codes).fillna(0).to_numpy()
+            path = run.group_map(str(method), contrast_name(contrast), REGION_MEAN)
+            save_img(values[place].reshape(labels.shape).astype(np.float32), affine, path, space=SPACE)
+            about |= {
+                "Confounds": str(first["confounds"]).split(", "),
+                "NumberOfSubjects": counts,
+                "Atlas": atlas,
+                "Table": "evaluation/region_groups.tsv",
+            }
+            write_json(about, sidecar(path))

@@ -20,7 +20,7 @@ from xai_brain.metrics.table import select_metrics
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.threads import in_threads
-from xai_brain.runs.directory import RunDirectory, add_seconds, read_tsv, update_metrics, write_tsv
+from xai_brain.runs.directory import RunDirectory, add_seconds, update_metrics, write_tsv
 from xai_brain.runs.manifest import is_up_to_date, write_manifest
 from xai_brain.runs.provenance import versions
 from xai_brain.statistics.bootstrap import bootstrap_mean
@@ -42,7 +42,7 @@ from xai_brain.study.evaluation.report_card import (
 )
 from xai_brain.study.evaluation.variance import evaluate_variance
 from xai_brain.study.explanation.missing_maps import n_maps_missing
-from xai_brain.study.participants import class_names, is_readable, require_classes
+from xai_brain.study.participants import is_readable, require_classes
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.compare_baselines import compare_baselines
 
@@ -166,7 +166,7 @@ def write_tables(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) 
     """Write all tables of evaluation/ except those that compare classes, and the mean maps of group/."""
     manifest = run.path / "evaluation" / "inputs.json"
     manifest.unlink(missing_ok=True)
-    evaluate_regions(config, run, maps, class_names(read_tsv(run.participants)))
+    evaluate_regions(config, run, maps)
     table = pd.DataFrame(maps)
     settings = config.evaluation
     atlas = atlas_of(config)

@@ -14,8 +14,7 @@ from xai_brain.config.build import change_settings, valid_choice
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.metrics.comparison.channels import channel_shares
-from xai_brain.parallel.progress import log
-from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
+from xai_brain.runs.directory import RunDirectory, read_tsv
 from xai_brain.runs.seeds import counted_from_one
 from xai_brain.study.maps.files import path_of_channel
 from xai_brain.study.maps.images import MapImages
@@ -164,28 +163,17 @@ class Maps(MapImages):
         ConfigError
             There is no such column, or the maps explain different outputs.
         """
-        from xai_brain.statistics.group_design import GroupError, common_output
-        from xai_brain.statistics.regions import compare_classes
-        from xai_brain.study.evaluation.group_records import chosen_confounds
-        from xai_brain.study.participants import class_names, of_one_class
+        from xai_brain.study.evaluation.regions import explained_output, region_tests
+        from xai_brain.study.participants import task_of
 
-        for method, paths in self._rows.groupby("method")["path"]:
-            try:
-                common_output(read_json(sidecar(path)) for path in paths)
-            except GroupError as error:
-                raise ConfigError(f"{method}: {error}") from error
-        participants = of_one_class(read_tsv(self._run.participants))
         changes = {"evaluation.group.confounds": None if confounds is None else list(confounds)}
-        names = chosen_confounds(change_settings(self._settings(), changes), participants)
-        table = self.regions(labels_img, lut)
-        return compare_classes(
-            table[table["participant_id"].isin(participants["participant_id"])],
-            class_names(participants),
-            participants=participants,
-            confounds=names,
-            n_perm=n_perm,
-            report=log,
-        )
+        config = change_settings(self._settings(), {**changes, "evaluation.n_perm": n_perm})
+        task = task_of(config, read_tsv(self._run.participants))
+        for method, rows in self._rows.groupby("method"):
+            reason, is_common = explained_output(rows, task)
+            if not is_common:
+                raise ConfigError(f"{method}: {reason}")
+        return region_tests(config, self._run, self.regions(labels_img, lut))
 
     def compare_groups(
         self, confounds: Sequence[str] | None = None, *, n_perm: int = 1000, fwhm_mm: float = 0.0
