@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from xai_brain.study.given.explain import explain as explain
     from xai_brain.study.maps.maps import Maps as Maps
     from xai_brain.study.maps.opening import open_maps as open_maps
+    from xai_brain.study.regional.result import RegionalBenchmark as RegionalBenchmark
+    from xai_brain.study.regional.result import regional_benchmark as regional_benchmark
     from xai_brain.study.study import Study as Study
     from xai_brain.study.study import open_study as open_study
     from xai_brain.viewer.slice_viewer import SliceViewer as SliceViewer
@@ -53,6 +55,7 @@ _HOMES = {
     "NetworkCard": "study.given.card",
     "PlantedEffect": "config.planted_effect",
     "Reference": "attribution",
+    "RegionalBenchmark": "study.regional.result",
     "ReportCard": "study.card",
     "RunDirectory": "runs.directory",
     "SliceViewer": "viewer.slice_viewer",
@@ -69,6 +72,7 @@ _HOMES = {
     "open_maps": "study.maps.opening",
     "open_study": "study.study",
     "preprocess_t1w": "data.preprocessing",
+    "regional_benchmark": "study.regional.result",
     "report_card": "study.card",
     "run": "stages.run",
     "set_verbosity": "parallel.verbosity",

@@ -22,7 +22,7 @@ from xai_brain.config.data import (
     PreprocessingConfig,
     SyntheticDataConfig,
 )
-from xai_brain.config.evaluation import EvaluationConfig
+from xai_brain.config.evaluation import EvaluationConfig, RegionalConfig
 from xai_brain.config.planted_effect import PlantedEffect
 from xai_brain.config.schema import Config, ExplainConfig, ReportConfig
 from xai_brain.config.setting import ConfigError
@@ -45,6 +45,7 @@ SECTIONS: dict[str, type] = {
     "explain": ExplainConfig,
     "evaluation": EvaluationConfig,
     "report": ReportConfig,
+    "regional": RegionalConfig,
 }
 
 

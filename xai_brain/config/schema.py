@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from xai_brain.config.data import DataConfig, FoldsConfig, PreprocessingConfig
-from xai_brain.config.evaluation import EvaluationConfig
+from xai_brain.config.evaluation import EvaluationConfig, RegionalConfig
 from xai_brain.config.planted_effect import PlantedEffect, PlantedError, check_planted
 from xai_brain.config.setting import ConfigError, check_values, setting
 from xai_brain.config.training import AugmentationConfig, TrainerConfig
@@ -87,6 +87,7 @@ class Config:
     imported_methods: list[str] = setting([], "methods whose maps were imported (xai-brain import-maps)")
     evaluation: EvaluationConfig = MISSING
     report: ReportConfig = field(default_factory=ReportConfig)
+    regional: RegionalConfig = field(default_factory=RegionalConfig)
 
     @property
     def networks_path(self) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from xai_brain.config.checks import check_code, typed
 from xai_brain.config.command_help import STAGES
 from xai_brain.config.compose import compose
@@ -9,6 +11,7 @@ from xai_brain.config.inputs import check_paths
 from xai_brain.config.overrides import all_values, text_setting
 from xai_brain.config.saved import merged_settings, stage_settings
 from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 
 OF_SWEEPS = ("hydra.", "hydra/", "sweep=", "launcher=")
 
@@ -50,6 +53,13 @@ def check_inexpensively(command: str, overrides: list[str]) -> Config:
         check_paths(composed)
         config = typed(composed)
     if command == "predict":  # the columns that it needs are those of training
+        return config
+    if config.regional.regions:
+        if command != "run":
+            raise ConfigError(
+                f"{config.run_dir}: is a regional benchmark, which only `xai-brain run` continues; "
+                f"`xai-brain {command}` works on the runs in {Path(config.run_dir) / 'regions'}"
+            )
         return config
     from xai_brain.study.commands.names import check_names, check_names_of_run
 

@@ -1,0 +1,127 @@
+"""The page of a regional benchmark: figure, tables, the published values, and how they differ."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xai_brain.io.atomic import write_atomic
+from xai_brain.metrics.regional.summary import (
+    ALL_REGIONS,
+    LEARNT_REGIONS,
+    learnt_regions,
+    matrix,
+    networks_of_table,
+)
+from xai_brain.reporting.figures.regional import regional_figure
+from xai_brain.reporting.figures.style import style
+from xai_brain.reporting.html_report import _environment
+from xai_brain.reporting.texts.references import PUBLISHED_RMA
+
+PUBLISHED_METHODS = {**PUBLISHED_RMA, "LRP": 0.198}  # mean over twelve regions
+PUBLISHED_REGIONS = {  # by the name of the region, without spaces and in lower case
+    "hippocampus": 0.382,
+    "putamen": 0.433,
+    "caudate": 0.316,
+    "lateralventricle": 0.281,
+    "pallidum": 0.336,
+    "brainstem": 0.556,
+}
+METRICS = {
+    "rma": "Relevance mass accuracy (RMA)",
+    "top_region": "Hit of the top region",
+    "false_positive": "Mass outside the dilated region",
+    "rma_mirrored": "Mass in the mirrored region",
+}
+PNG_DPI = 160
+
+
+def published_of_region(region: str) -> float | None:
+    """Published RMA of a region, if it is known."""
+    return PUBLISHED_REGIONS.get("".join(filter(str.isalnum, region)).lower())
+
+
+def write_page(
+    folder: Path, table: pd.DataFrame, settings: Mapping[str, Any], kinds: Mapping[str, str]
+) -> None:
+    """Write ``siegel.png`` and ``report.html``.
+
+    Parameters
+    ----------
+    folder : Path
+    table : pandas.DataFrame
+        From `xai_brain.metrics.regional.summary.summarise`.
+    settings : mapping
+        Settings of the benchmark, as config.yaml contains them.
+    kinds : mapping of method to {"method", "baseline"}
+    """
+    with style():
+        buffer = BytesIO()
+        regional_figure(table, kinds, PUBLISHED_METHODS).savefig(buffer, format="png", dpi=PNG_DPI)
+    png = buffer.getvalue()
+    networks = networks_of_table(table)
+    learnt = learnt_regions(networks)
+    context = {
+        "title": settings["name"],
+        "figure": b64encode(png).decode(),
+        "networks": [
+            {**row, "learnt": row["region"] in learnt, "published": published_of_region(row["region"])}
+            for row in networks.to_dict("records")
+        ],
+        "learnt": learnt,
+        "methods": _methods(table, kinds),
+        "regions": _regions(table, list(networks["region"])),
+        "has_mirror": (table["metric"] == "rma_mirrored").any(),
+        "metrics": METRICS,
+        "planted": settings["regional"]["columns"] is None,
+        "regional": settings["regional"],
+        "grid": settings["preprocessing"]["grid"],
+        "network": str(settings["model"]["_target_"]).rpartition(".")[2],
+        "n_test": int(networks["n"].max()),
+    }
+    html = _environment().get_template("regional/page.html.j2").render(context)
+    write_atomic(folder / "siegel.png", partial(_write_bytes, content=png))
+    write_atomic(folder / "report.html", lambda temporary: temporary.write_text(html, encoding="utf-8"))
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _methods(table: pd.DataFrame, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Means over regions of every method, the highest RMA first; baselines last."""
+    cells = table.set_index(["region", "method", "metric"])
+    rows = []
+    for method in matrix(table, "rma").index:
+        row: dict[str, Any] = {
+            "method": method,
+            "kind": kinds[method],
+            "published": PUBLISHED_METHODS.get(method),
+        }
+        for metric in METRICS:
+            key = (ALL_REGIONS, method, metric)
+            row[metric] = cells.loc[key].to_dict() if key in cells.index else None
+        key = (LEARNT_REGIONS, method, "rma")
+        row["learnt"] = cells.loc[key].to_dict() if key in cells.index else None
+        rows.append(row)
+    return sorted(rows, key=lambda row: (row["kind"] == "baseline", -row["rma"]["mean"]))
+
+
+def _regions(table: pd.DataFrame, regions: list[str]) -> list[dict[str, Any]]:
+    """The RMA of every method in each region."""
+    rma, chance = matrix(table, "rma"), matrix(table, "rma", "chance")
+    return [
+        {
+            "region": region,
+            "published": published_of_region(region),
+            "chance": float(chance[region].mean()),
+            "values": {method: float(rma.loc[method, region]) for method in rma.index},
+        }
+        for region in regions
+    ]
