@@ -8,12 +8,13 @@ from html import unescape
 import numpy as np
 import pandas as pd
 import pytest
+from nibabel.affines import apply_affine
 
 import xai_brain as xb
 from xai_brain import cli
 from xai_brain.config.schema import ConfigError
 from xai_brain.data.planted.synthetic_subject import SyntheticSettings, make_synthetic_subject
-from xai_brain.io.nifti import load_img
+from xai_brain.io.nifti import get_grid, load_img, save_img
 from xai_brain.models.calibrated import read_checkpoint
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 from xai_brain.viewer.catalogue import RunCatalogue
@@ -28,7 +29,13 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> RunDirectory:
-    return xb.run(xb.compose("run", [*SMALL, f"run_dir={tmp_path_factory.mktemp('dose') / 'dose'}"]))
+    folder, grid = tmp_path_factory.mktemp("dose"), get_grid("t1w_4mm")
+    x_mm, y_mm, z_mm = np.moveaxis(apply_affine(grid.affine, np.stack(np.indices(grid.shape), -1)), -1, 0)
+    box = (np.abs(x_mm) < 50) & (y_mm > -60) & (y_mm < 25) & (z_mm > -10) & (z_mm < 45)
+    save_img((box * np.where(x_mm < 0, 1, 2)).astype(np.int16), grid.affine, folder / "halves_dseg.nii.gz")
+    (folder / "halves_dseg.tsv").write_text("index\tname\n1\thalf_L\n2\thalf_R\n")
+    atlas = [f"evaluation.atlas={folder / 'halves_dseg.nii.gz'}", "evaluation.n_perm=99"]
+    return xb.run(xb.compose("run", [*SMALL, *atlas, f"run_dir={folder / 'dose'}"]))
 
 
 def test_the_strength_of_the_effect_is_the_dose():
@@ -144,6 +151,26 @@ def test_the_report_states_the_association_that_is_tested(finished):
     assert "group_Saliency_contrast-dose.png" in names
 
 
+@pytest.mark.slow
+def test_the_regions_of_an_atlas_are_tested(finished):
+    table = read_tsv(finished.evaluation("region_groups")).query("measure == 'mean'")
+    assert set(table["region"]) == {"half_L", "half_R"}
+    row = table.query("method == 'Saliency' and region == 'half_L'").iloc[0]
+    values = read_tsv(finished.evaluation("regions")).query("method == 'Saliency' and region == 'half_L'")
+    participants = read_tsv(finished.participants).merge(values, on="participant_id", suffixes=("", "_map"))
+    columns = [participants["target"], np.ones(24), participants["age"], participants["sex"] == "male"]
+    columns += [participants["fold_map" if "fold_map" in participants else "fold"] == 1]
+    beta = np.linalg.lstsq(np.column_stack(columns).astype(float), participants["mean"], rcond=None)[0]
+    assert row["slope"] == pytest.approx(beta[0], rel=1e-4)
+    painted = load_img(finished.group_map("Saliency", "contrast-dose", "regionmean")).get_fdata()
+    affine = load_img(finished.group_map("Saliency", "contrast-dose", "t")).affine
+    at = np.round(apply_affine(np.linalg.inv(affine), [-20, 0, 20])).astype(int)
+    assert painted[tuple(at)] == pytest.approx(row["slope"], rel=1e-5)
+    text = unescape(re.sub(r"<[^>]+>", " ", finished.report.read_text()))
+    assert "Association with dose" in text
+    assert "of 2 regions are associated with dose" in text
+
+
 @pytest.mark.parametrize(
     ("confound", "message"),
     [("dose", "confounds=dose: is the label"), ("copy", r"confounds: the confounds copy determine dose")],
@@ -201,7 +228,7 @@ def test_commands_that_need_classes_are_refused(finished):
     ("setting", "message"),
     [
         ("planted=lesion", r"planted\.kind=lesion: needs classes"),
-        ("evaluation.atlas=aal", r"evaluation\.atlas=aal: needs classes"),
+        ("evaluation.first_layer=true", r"evaluation\.first_layer=True: needs classes"),
         ("evaluation.card.metrics=[deletion]", r"evaluation\.card\.metrics=.*: needs classes"),
         ("data.threshold=0.5", r"data\.threshold=0\.5: needs classes"),
         ("explain.output=logit", r"explain\.output=logit: one of value is needed"),

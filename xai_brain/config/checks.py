@@ -149,7 +149,6 @@ def _check_task(config: Config) -> None:
         "data.threshold": config.data.threshold,
         "data.bins": config.data.bins,
         "evaluation.masks.in_run": config.evaluation.masks.in_run,
-        "evaluation.atlas": config.evaluation.atlas,
         "evaluation.first_layer": config.evaluation.first_layer,
         "evaluation.card.metrics": config.evaluation.card.metrics,
     }

@@ -12,6 +12,7 @@ import pandas as pd
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.wording import fixed, listed
 from xai_brain.runs.contents import IMAGE
+from xai_brain.statistics.group_design import contrast_name
 
 Q = 0.05  # false discovery rate of the regions
 SHOWN = 3  # places of a method that are named on the first screen
@@ -117,15 +118,21 @@ def _regions(contents: ReportContents) -> list[tuple[str, str, str, str, int]]:
     table = contents.evaluation("region_groups")
     if table is None:
         return []
-    table = table[table["common_output"].eq(True)].astype({"class_a": str, "class_b": str})
+    table = table[table["common_output"].eq(True)]
+    if contents.task.has_classes:
+        names = table["class_b"].astype(str) + "-minus-" + table["class_a"].astype(str)
+    else:
+        names = contrast_name((str(contents.setting("data.label", "target")),))
     found = []
-    for (a, b, method), rows in table.groupby(["class_a", "class_b", "method"], sort=False):
+    for (comparison, method), rows in table.assign(comparison=names).groupby(
+        ["comparison", "method"], sort=False
+    ):
         own = rows[rows["q"] <= Q].sort_values(["p", "index"])
         own = own.sort_values("measure", key=lambda names: names != "mean", kind="stable")
         own = own.drop_duplicates("region")
         of_share = np.where(own["measure"] == "mean", "", " (share of the map)")
         places = _first(own["region"].astype(str) + of_share)
-        found.append((f"Regions (q ≤ {Q:g})", f"{b}-minus-{a}", str(method), places, len(own)))
+        found.append((f"Regions (q ≤ {Q:g})", str(comparison), str(method), places, len(own)))
     return found
 
 

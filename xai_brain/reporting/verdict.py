@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import pandas as pd
@@ -66,6 +66,7 @@ class Verdict:
     agreement: Estimate | None
     n_pairs: int
     number: NumberScores | None = None  # of networks that predict a number; then there is no AUROC
+    baselines: dict[str, Estimate] = field(default_factory=dict)  # as `ranking`, of maps without a network
 
     @property
     def reasons(self) -> list[str]:
@@ -95,7 +96,8 @@ class Verdict:
             return "no"
         found = [estimate.value >= MOST for estimate in self.ranking.values()]
         good = bool(found) and all(found) and all(believe == "yes" for believe in rated)
-        return "yes" if good and not self.reasons else "care"
+        below = self.number is not None and bool(self.better_baseline)
+        return "yes" if good and not self.reasons and not below else "care"
 
     @property
     def localisation(self) -> str:
@@ -119,6 +121,21 @@ class Verdict:
             f"{above} of {n} methods are above chance at the known location, {n_most} of {n} {reach} "
             f"{MOST:g} (relevance rank accuracy{chance}): highest {names[0]} {fixed(best.value)}, lowest "
             f"{names[-1]} {fixed(worst.value)}."
+        )
+
+    @property
+    def better_baseline(self) -> str:
+        """That a map without a network has a better location than methods, in one sentence; or empty."""
+        if not (self.ranking and self.baselines):
+            return ""
+        baseline, best = next(iter(self.baselines.items()))
+        beaten = [name for name, estimate in self.ranking.items() if estimate.value < best.value]
+        if not beaten:
+            return ""
+        methods = "every method" if len(beaten) == len(self.ranking) else listed(beaten)
+        return (
+            f"{baseline}, a baseline that uses no network, has a higher relevance rank accuracy "
+            f"({fixed(best.value)}) than {methods}: the effect is located better without the network."
         )
 
     @property
@@ -179,10 +196,11 @@ def verdict_of(contents: ReportContents) -> Verdict:
         agreement,
         len(values),
         numbers,
+        _ranking(contents, of_networks=False),
     )
 
 
-def _ranking(contents: ReportContents) -> dict[str, Estimate]:
+def _ranking(contents: ReportContents, *, of_networks: bool = True) -> dict[str, Estimate]:
     rows = contents.summary("localization", "rra")
     if rows.empty:
         return {}
@@ -191,7 +209,7 @@ def _ranking(contents: ReportContents) -> dict[str, Estimate]:
             float(row["mean"]), number(row["ci_low"]), number(row["ci_high"]), number(row["chance"])
         )
         for row in rows.sort_values("mean", ascending=False, kind="stable").to_dict("records")
-        if number(row["mean"]) is not None and explains_network(contents, row["method"])
+        if number(row["mean"]) is not None and explains_network(contents, row["method"]) == of_networks
     }
 
 

@@ -89,9 +89,10 @@ def glass_brain_figure(
     shown: Mapping[str, Sequence[float]],
     significant: Mapping[str, Sequence[float]],
     *,
+    what: str = "difference of the mean values of a region (raw)",
     narrow: bool = False,
 ) -> Figure:
-    """Differences of some regions in a glass brain, one row per image.
+    """Differences or slopes of some regions in a glass brain, one row per image.
 
     Parameters
     ----------
@@ -99,15 +100,14 @@ def glass_brain_figure(
         One value per region, painted on its voxels.
     shown, significant : mapping of row label to values
         Values of the regions that are drawn, and of those that are outlined.
+    what : str, default "difference of the mean values of a region (raw)"
+        Meaning of the values.
     narrow : bool, default False
         Two lines of two views per image, for phones.
     """
     n = max(map(len, shown.values()), default=0)
     outlines = "outlined: significant" if any(map(len, significant.values())) else "none is significant"
-    note = (
-        f"Colour: difference of the mean values of a region (raw); the {n} regions with the lowest p; "
-        f"{outlines}."
-    )
+    note = f"Colour: {what}; the {n} regions with the lowest p; {outlines}."
     width, tall, lines = (NARROW, 1.6, NARROW_VIEWS) if narrow else (WIDTH, 2.3, (GLASS_VIEWS,))
     note = textwrap.fill(note, int(72 * (width - 0.2) / (CHARACTER * 8.5)))
     foot = 0.2 + 0.15 * len(note.split("\n"))  # inches, of the text

@@ -72,12 +72,12 @@ def _comparisons(contents: ReportContents, gallery: Gallery, methods: list[str])
             m for m in methods if density.loc[density["method"] == m, "common_output"].eq(True).any()
         ]
         rows = {m: in_order(density[density["method"] == m]).head(ROWS) for m in comparable}
-        figure, atlas = _glass_brains(contents, gallery, f"{b}-minus-{a}", rows)
+        figure, atlas = glass_brains(contents, gallery, f"{b}-minus-{a}", rows)
         result.append(
             {
                 "a": a,
                 "b": b,
-                "confounds": _confounds(contents, density[density["method"].isin(comparable)]),
+                "confounds": confounds_of(contents, density[density["method"].isin(comparable)]),
                 "atlas": atlas,
                 "n_regions": density["index"].nunique(),
                 "n_empty": 0 if every is None else every["index"].nunique() - density["index"].nunique(),
@@ -95,10 +95,14 @@ def _comparisons(contents: ReportContents, gallery: Gallery, methods: list[str])
     return result
 
 
-def _glass_brains(
-    contents: ReportContents, gallery: Gallery, comparison: str, rows: dict[str, pd.DataFrame]
+def glass_brains(
+    contents: ReportContents,
+    gallery: Gallery,
+    comparison: str,
+    rows: dict[str, pd.DataFrame],
+    effect: str = "difference",
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """Figure of the regions of the table, and the name of the atlas."""
+    """Figure of the regions of the table, and the name of the atlas; `effect` is a column of the table."""
     paths = {method: contents.run.group_map(method, comparison, "regionmean") for method in rows}
     paths = {method: path for method, path in paths.items() if path.exists()}
     if not paths:
@@ -107,22 +111,23 @@ def _glass_brains(
     if not is_mni152(contents.run.space):
         return None, atlas
     loaded = {method: load_img(path) for method, path in paths.items()}
-    found = {m: shown.loc[shown["q"] <= Q, "difference"].tolist() for m, shown in rows.items()}
-    shown = {m: table["difference"].tolist() for m, table in rows.items()}
-    figures = for_screens(region_figures.glass_brain_figure, loaded, shown, found)
+    found = {m: shown.loc[shown["q"] <= Q, effect].tolist() for m, shown in rows.items()}
+    shown = {m: table[effect].tolist() for m, table in rows.items()}
+    what = f"{effect} of the mean values of a region (raw)"
+    figures = for_screens(region_figures.glass_brain_figure, loaded, shown, found, what=what)
     return gallery.add(f"regions_{comparison}", raster=True, **figures), atlas
 
 
-def _confounds(contents: ReportContents, rows: pd.DataFrame) -> list[str]:
+def confounds_of(contents: ReportContents, rows: pd.DataFrame) -> list[str]:
     """Confounds of a comparison, each once."""
     columns = rows["confounds"].dropna() if "confounds" in rows else []
     names = confound_names(column for text in columns for column in str(text).split(", ") if column)
     return confounds_in_words(contents, names)
 
 
-def in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Regions by p, then by the size of the difference: the order of table, figure and text."""
-    size = -rows["difference"].abs()
+def in_order(rows: pd.DataFrame, effect: str = "difference") -> pd.DataFrame:
+    """Regions by p, then by the size of the effect: the order of table, figure and text."""
+    size = -rows[effect].abs()
     return rows.assign(size=size).sort_values(["p", "size", "index"]).drop(columns="size")
 
 

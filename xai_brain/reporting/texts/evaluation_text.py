@@ -111,16 +111,21 @@ def region_test(contents: ReportContents) -> str:
     groups = contents.evaluation("region_groups")
     tested = groups[groups["common_output"].eq(True)] if groups is not None else pd.DataFrame()
     if len(tested):
+        n_pairs = 1
+        if contents.task.has_classes:
+            pairs = sorted({f"{row.class_b} minus {row.class_a}" for row in tested.itertuples()})
+            what, n_pairs = f"compared between the classes ({listed(pairs)}) by", len(pairs)
+        else:
+            what = f"tested for an association with {contents.setting('data.label', 'the target')} by"
         text.append(
-            "Regional means and shares of the map were compared between the classes "
-            f"({listed(sorted({f'{row.class_b} minus {row.class_a}' for row in tested.itertuples()}))}) by "
+            f"Regional means and shares of the map were {what} "
             f"a linear model with {_confounds(contents, tested)}; two-sided p values come from "
             f"{contents.setting('evaluation.n_perm', 10_000)} permutations of residuals within folds "
             "(Freedman & Lane 1983; Winkler 2014), q values control the false discovery rate over the "
             "regions of one method (Benjamini & Hochberg 1995)"
-            f"{_not_corrected(tested['method'].nunique(), tested.groupby(['class_a', 'class_b']).ngroups)}, "
+            f"{_not_corrected(tested['method'].nunique(), n_pairs)}, "
             "and intervals were bootstrapped over "
-            "participants within classes and folds."
+            f"participants within {'classes and ' * contents.task.has_classes}folds."
         )
     return " ".join(text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from xai_brain.statistics.bootstrap import percentile_interval
 from xai_brain.statistics.group_design import Design, GroupError, design_messages, make_design
 from xai_brain.statistics.region_regression import bootstrap_differences, permutation_test
 from xai_brain.statistics.regions import MEASURES, subject_means
+
+CONSTANT = "the values are the same in all participants, or follow from the confounds"
 
 
 def associate_regions(
@@ -84,6 +87,10 @@ def associate_regions(
             messages |= dict.fromkeys(f"association with {label}: {m}" for m in design_messages(design))
             folds = known["fold"].to_numpy()[design.kept]
             columns = _association(values[design.kept], design, folds, n_bootstrap, n_perm, random_state)
+            if np.isnan(columns["t"]).all():
+                if measure == measures[0]:
+                    refused.setdefault(f"regions are not tested: {CONSTANT}", []).append(str(method))
+                continue
             found.append(pd.DataFrame({"method": method, "measure": measure, **regions, **columns}))
     for message in (*messages, *(f"{', '.join(methods)}, {text}" for text, methods in refused.items())):
         report(message)
@@ -92,7 +99,7 @@ def associate_regions(
 
 def _association(
     values: np.ndarray, design: Design, folds: np.ndarray, n_bootstrap: int, n_perm: int, random_state: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     sd = design.tested.std()
     design = replace(design, tested=(design.tested - design.tested.mean()) / sd)
     test = permutation_test(values, design, n_perm, random_state, blocks=folds)
