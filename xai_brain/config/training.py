@@ -67,6 +67,14 @@ class TrainerConfig:
         choices=(None, "mean", "zscore"),
     )
     freeze: list[str] = setting([], "modules of the network whose weights are not trained, e.g. [features]")
+    class_weights: str | None = setting(
+        None,
+        "balanced: the loss of a class is weighted by the inverse of its frequency in the training images",
+        choices=(None, "balanced"),
+    )
+    sampling: str | None = setting(
+        None, "balanced: every epoch contains equally many images of each class", choices=(None, "balanced")
+    )
     calibrate: bool = setting(True, "temperature of the probabilities from the validation part")
     accelerator: str = setting("auto", "auto, cpu, gpu or mps")
     devices: int = setting(
@@ -88,6 +96,11 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         check_values(self, "trainer")
         plain_mapping(self, "extra", "trainer", "gradient_clip_val: 1")
+        if self.class_weights and self.sampling:
+            raise ConfigError(
+                f"trainer.class_weights={self.class_weights} and trainer.sampling={self.sampling}: both "
+                "balance the classes; use one of them"
+            )
         if self.batch_size % (self.devices * self.num_nodes):
             nodes = f" trainer.num_nodes={self.num_nodes}" if self.num_nodes > 1 else ""
             raise ConfigError(

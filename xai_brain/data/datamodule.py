@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from xai_brain.data.augmentation import Augmentation
+from xai_brain.data.balanced_sampler import BalancedSampler
 
 SEED_STEP = 1_000_003  # difference between the augmentation seeds of two processes
 RESIDENT_SHARE = 0.2  # of a GPU's free memory that the volumes of one part of a fold may take
@@ -72,6 +73,8 @@ class BrainDataModule(pl.LightningDataModule):
     num_workers : int, default 0
     seed : int, default 0
         Seed of the order of training participants if several processes train one network.
+    sampling : {"balanced"}, optional
+        See `BalancedSampler`; default: every training volume once per epoch.
     """
 
     def __init__(
@@ -81,11 +84,12 @@ class BrainDataModule(pl.LightningDataModule):
         augmentation: Callable[..., torch.Tensor] | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        sampling: str | None = None,
     ):
         super().__init__()
         self.parts, self.batch_size, self.num_workers = parts, batch_size, num_workers
         self.augmentation = augmentation
-        self.seed = seed
+        self.seed, self.sampling = seed, sampling
 
     def setup(self, stage: str) -> None:
         if self.trainer is not None and isinstance(self.augmentation, Augmentation):
@@ -93,6 +97,14 @@ class BrainDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         dataset = VolumeDataset(self.parts["train"], self._resident_device(self.parts["train"]))
+        if self.sampling:
+            rank, n_processes = (
+                (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+            )
+            balanced = BalancedSampler(dataset.targets, self.seed, rank, n_processes)
+            size = self.batch_size // n_processes
+            last = len(balanced) % size == 1 and len(balanced) > 1
+            return self._loader(dataset, batch_size=size, sampler=balanced, drop_last=last)
         if self.trainer is None or self.trainer.world_size == 1:
             # a last batch of one volume has no batch statistics
             uneven = len(dataset) % self.batch_size == 1 and len(dataset) > 1

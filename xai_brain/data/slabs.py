@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from xai_brain.data.balanced_sampler import BalancedSampler
+
 CORONAL = 1  # axis of prepared volumes: posterior to anterior
 
 
@@ -88,10 +90,22 @@ class SlabDataModule(pl.LightningDataModule):
     n_slices : int
     batch_size : int, default 64
         Number of slabs in a batch.
+    sampling : {"balanced"}, optional
+        See `xai_brain.data.balanced_sampler.BalancedSampler`.
+    seed : int, default 0
+        Of balanced sampling.
     """
 
-    def __init__(self, parts: dict[str, pd.DataFrame], n_slices: int, batch_size: int = 64):
+    def __init__(
+        self,
+        parts: dict[str, pd.DataFrame],
+        n_slices: int,
+        batch_size: int = 64,
+        sampling: str | None = None,
+        seed: int = 0,
+    ):
         super().__init__()
+        self.sampling, self.seed = sampling, seed
         self.parts, self.n_slices, self.batch_size = parts, n_slices, batch_size
         n_subjects = np.sum([np.load(path) > 0 for path in parts["train"]["volume_mask_path"]], axis=0)
         self.starts = brain_slabs(n_subjects, n_slices)
@@ -102,6 +116,11 @@ class SlabDataModule(pl.LightningDataModule):
         return len(self.starts)
 
     def train_dataloader(self) -> DataLoader:
+        if self.sampling:
+            targets = np.repeat(self.parts["train"]["target"].to_numpy(int), self.n_slabs)
+            balanced = BalancedSampler(targets.tolist(), self.seed)
+            last = len(balanced) % self.batch_size == 1 and len(balanced) > 1
+            return self._loader("train", sampler=balanced, drop_last=last)
         n_images = len(self.parts["train"]) * self.n_slabs
         uneven = n_images % self.batch_size == 1 and n_images > 1  # a batch of one has no batch statistics
         return self._loader("train", shuffle=True, drop_last=uneven)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from xai_brain.metrics.table import METRICS
 
 OTHERS = {"auroc_size_matched": "AUROC, matched for brain size"}
+CLASS_SCORES = {"auroc": "AUROC", "auroc_pooled": "AUROC, pooled", "sensitivity": "Sensitivity"}
 
 
 def figure_title(name: str, score_titles: Mapping[str, str]) -> str:
@@ -23,11 +24,15 @@ def figure_title(name: str, score_titles: Mapping[str, str]) -> str:
     --------
     >>> figure_title("localization/GradCAM/rra", {})
     'Relevance rank accuracy: GradCAM'
+    >>> figure_title("test/sensitivity/MCI", {})
+    'Sensitivity: MCI'
     >>> figure_title("baseline/rbf_svm/auroc", {"auroc": "AUROC, mean over folds"})
     'AUROC, mean over folds: rbf_svm'
     """
     _, _, rest = name.partition("/")
     item, _, metric = rest.rpartition("/")
+    if name.startswith("test/") and item in CLASS_SCORES:  # of one class
+        return f"{score_titles.get(item, CLASS_SCORES[item])}: {metric}"
     title = score_titles.get(metric) or OTHERS.get(metric)
     if title is None and metric in METRICS:
         title = METRICS[metric].title

@@ -150,6 +150,10 @@ def fit_epochs(
         target_mean, target_sd = target_statistics(datamodule)
         classifier.target_mean.fill_(target_mean)
         classifier.target_sd.fill_(target_sd)
+    if settings["class_weights"] or settings["sampling"]:
+        # with balanced sampling, the epoch is also chosen by a loss to which classes contribute equally
+        classifier.class_weights = balanced_weights(datamodule, classifier.task.n_outputs)
+        classifier.weighted_training = settings["class_weights"] is not None
     mode = settings["mode"] or classifier.task.monitor_mode(settings["monitor"])
     best = ModelCheckpoint(work_dir, "best", monitor=settings["monitor"], mode=mode)
     history = History()
@@ -211,6 +215,13 @@ def target_statistics(datamodule: pl.LightningDataModule) -> tuple[float, float]
     """Mean and standard deviation (1 if all are equal) of the targets of the training images."""
     targets = np.asarray(datamodule.train_dataloader().dataset.targets, float)
     return float(targets.mean()), float(targets.std()) or 1.0
+
+
+def balanced_weights(datamodule: pl.LightningDataModule, n_classes: int) -> torch.Tensor:
+    """Weight n / (n_classes n_k) of each class k, with its number n_k of training images, (n_classes,)."""
+    targets = np.asarray(datamodule.train_dataloader().dataset.targets, int)
+    counts = np.bincount(targets, minlength=n_classes)
+    return torch.tensor(len(targets) / (n_classes * counts), dtype=torch.float32)
 
 
 @torch.no_grad()

@@ -44,6 +44,8 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
     """
 
     frozen: Sequence[torch.nn.Module] = ()
+    class_weights: torch.Tensor | None  # of the validation loss, and of the training loss if it is weighted
+    weighted_training: bool = False
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         # weights are inside a checkpoint: nothing in it may point to a file of another machine
         self.hparams["network"] = {key: value for key, value in network.items() if key != "weights"}
         self.hparams["task"] = self.task.settings()
+        self.register_buffer("class_weights", None, persistent=False)  # of training, not of the network
         self.val_metrics = MetricCollection(self.task.validation_metrics()).clone(prefix="val/")
         # NaN stays NaN (with "disable" torchmetrics would forget the weights)
         self.train_loss = MeanMetric(nan_strategy=float("nan"))
@@ -92,22 +95,30 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         self.train(self.training)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
-        loss, n = self._loss(self(batch["volume"]), batch["target"]), len(batch["target"])
+        weights = self.class_weights if self.weighted_training else None
+        loss, n = self._loss(self(batch["volume"]), batch["target"], weights), len(batch["target"])
         self.train_loss.update(loss.detach().clone(), n)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, batch_size=n)
         return loss
 
-    def _loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _loss(
+        self, outputs: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None
+    ) -> torch.Tensor:
         """Loss of the task; numbers are compared in standard deviations of the training targets."""
         if self.task.standardizes_targets:
             outputs, targets = ((x - self.target_mean) / self.target_sd for x in (outputs, targets))
-        return self.task.loss(outputs, targets)
+        if class_weights is None:
+            return self.task.loss(outputs, targets)
+        return self.task.loss(outputs, targets, class_weights.to(outputs))
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         outputs = self(batch["volume"])
         self.val_metrics.update(self.task.predict(outputs).squeeze(1), batch["target"])  # (N,) of one column
-        loss = self._loss(outputs, batch["target"])
-        self.val_loss.update(loss.clone(), len(batch["target"]))
+        loss = self._loss(outputs, batch["target"], self.class_weights)
+        weights = self.class_weights
+        # a weighted mean over all batches, so that the validation loss does not depend on the batch size
+        total = len(batch["target"]) if weights is None else weights[batch["target"]].sum()
+        self.val_loss.update(loss.clone(), total)
         self.log("val/loss", self.val_loss, batch_size=len(batch["target"]))
         self.log_dict(self.val_metrics, batch_size=len(batch["target"]))
 

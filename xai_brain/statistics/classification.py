@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,7 @@ def probabilities_of(predictions: pd.DataFrame) -> np.ndarray:
         A probability is missing, NaN or infinite. Metrics of the other rows would silently refer to fewer
         participants or folds.
     """
-    columns = [column for column in predictions if str(column).startswith("prob_")]
-    values = predictions[columns].to_numpy(float)
+    values = predictions[[f"prob_{name}" for name in class_names_of(predictions)]].to_numpy(float)
     broken = ~np.isfinite(values).all(1)
     if broken.any():
         first = predictions[broken].iloc[0]
@@ -68,7 +68,12 @@ def share_below(scores: np.ndarray, others: np.ndarray, counts: np.ndarray) -> n
 
 
 def auroc_of_draws(targets: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve in each draw; for several classes the mean of one against the rest.
+    """Mean of `areas_of_draws` over the classes, (n_draws,)."""
+    return areas_of_draws(targets, probabilities, counts).mean(0)
+
+
+def areas_of_draws(targets: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of each class against the rest, in each draw; of two classes one area.
 
     Parameters
     ----------
@@ -79,8 +84,8 @@ def auroc_of_draws(targets: np.ndarray, probabilities: np.ndarray, counts: np.nd
 
     Returns
     -------
-    ndarray of shape (n_draws,)
-        NaN if a class is absent.
+    ndarray of shape (n_classes, n_draws), or (1, n_draws) of the second of two classes
+        NaN if the class, or all others, are absent.
     """
     n_classes = probabilities.shape[1]
     areas = []
@@ -89,7 +94,7 @@ def auroc_of_draws(targets: np.ndarray, probabilities: np.ndarray, counts: np.nd
         weights = counts * positive
         below = share_below(probabilities[:, k], ~positive, counts)
         areas.append(_fraction((below * weights).sum(1), weights.sum(1)))
-    return np.mean(areas, axis=0)
+    return np.array(areas)
 
 
 def auroc(targets: np.ndarray, probabilities: np.ndarray) -> float:
@@ -147,6 +152,10 @@ def classification_metrics(
 ) -> dict[str, float]:
     """Metrics of predictions.tsv.
 
+    With three classes or more, ``auroc/<class>`` and ``auroc_pooled/<class>`` are those of one class against
+    the rest, whose means over classes are ``auroc`` and ``auroc_pooled``; ``sensitivity/<class>`` is the
+    share of a class that is classified correctly, whose mean is ``balanced_accuracy``.
+
     Accuracies and the Brier score are computed for all participants of a seed and averaged over seeds.
     ``auroc`` is the mean over folds and seeds, because scores of different networks need not have the same
     scale; it is NaN if a fold tests only one class. ``auroc_pooled`` ranks all participants of a seed
@@ -170,16 +179,25 @@ def classification_metrics(
     PredictionError
         A probability is NaN or infinite.
     """
+    names = class_names_of(predictions)
+    figures = partial(figures_of_draws, class_names=names if len(names) > 2 else ())
     return figures_with_intervals(
-        predictions, _arrays, ("target", "fold"), figures_of_draws, prefix, n_bootstrap, random_state
+        predictions, _arrays, ("target", "fold"), figures, prefix, n_bootstrap, random_state
     )
+
+
+def class_names_of(predictions: pd.DataFrame) -> list[str]:
+    """Classes of the columns ``prob_<class>``, in their order."""
+    return [str(column).removeprefix("prob_") for column in predictions if str(column).startswith("prob_")]
 
 
 def _arrays(table: pd.DataFrame) -> Predictions:
     return table["target"].to_numpy(), probabilities_of(table), table["fold"].to_numpy()
 
 
-def figures_of_draws(seeds: Sequence[Predictions], counts: np.ndarray) -> dict[str, np.ndarray]:
+def figures_of_draws(
+    seeds: Sequence[Predictions], counts: np.ndarray, class_names: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
     """Metrics of predictions in draws of their rows, as means over seeds.
 
     Parameters
@@ -188,11 +206,14 @@ def figures_of_draws(seeds: Sequence[Predictions], counts: np.ndarray) -> dict[s
         Arrays of shape (n,), (n, n_classes) and (n,), with the same rows in the same order for all seeds.
     counts : int ndarray of shape (n_draws, n)
         How often each row counts.
+    class_names : sequence of str, default ()
+        Classes whose own figures are returned too.
 
     Returns
     -------
     dict of ndarray of shape (n_draws,)
-        accuracy, balanced_accuracy, auroc (mean over folds and seeds), auroc_pooled, brier.
+        accuracy, balanced_accuracy, auroc (mean over folds and seeds), auroc_pooled, brier; and
+        ``auroc/<class>``, ``auroc_pooled/<class>`` and ``sensitivity/<class>``.
     """
     found: dict[str, list[np.ndarray]] = {name: [] for name in ("accuracy", "balanced_accuracy", "brier")}
     pooled, areas, tested = [], [], []
@@ -203,14 +224,23 @@ def figures_of_draws(seeds: Sequence[Predictions], counts: np.ndarray) -> dict[s
         found["accuracy"].append(counts @ hit / n)
         found["balanced_accuracy"].append(np.nanmean(recalls, axis=0))  # over the classes of a draw
         found["brier"].append(counts @ squared_errors(targets, probabilities) / n)
-        pooled.append(auroc_of_draws(targets, probabilities, counts))
+        pooled.append(areas_of_draws(targets, probabilities, counts))
+        for k, name in enumerate(class_names):
+            rows = targets == k
+            right = _fraction(counts[:, rows] @ hit[rows], counts[:, rows].sum(1))
+            found.setdefault(f"sensitivity/{name}", []).append(right)
         for fold in np.unique(folds):
             rows = folds == fold
-            areas.append(auroc_of_draws(targets[rows], probabilities[rows], counts[:, rows]))
+            areas.append(areas_of_draws(targets[rows], probabilities[rows], counts[:, rows]))
             tested.append(counts[:, rows].any(1))  # a fold without a row in a draw is not part of its mean
-    area = np.where(tested, areas, 0).sum(0) / np.sum(tested, axis=0)
+    # (n_classes, n_draws); of two classes (1, n_draws)
+    area = np.where(np.array(tested)[:, None], areas, 0).sum(0) / np.sum(tested, axis=0)
+    of_all = np.mean(pooled, axis=0)
     means = {name: np.mean(values, axis=0) for name, values in found.items()}
-    return {**means, "auroc": area, "auroc_pooled": np.mean(pooled, axis=0)}
+    means |= {"auroc": area.mean(0), "auroc_pooled": of_all.mean(0)}
+    for k, name in enumerate(class_names):
+        means |= {f"auroc/{name}": area[k], f"auroc_pooled/{name}": of_all[k]}
+    return means
 
 
 def _fraction(part: np.ndarray, total: np.ndarray) -> np.ndarray:

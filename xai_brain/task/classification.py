@@ -110,10 +110,11 @@ class Classification(Task):
             )
 
     # -- training ------------------------------------------------------------------------------
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Cross entropy; with weights the weighted mean over the batch."""
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(outputs, targets)
+        return cross_entropy(outputs, targets, class_weights)
 
     def validation_metrics(self) -> dict[str, Any]:
         from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
@@ -192,6 +193,9 @@ class Classification(Task):
         """
         levels = dict.fromkeys(("auroc", "auroc_pooled", "auroc_size_matched"), 0.5)
         levels["balanced_accuracy"] = 1 / max(self.n_outputs, 2)
+        for name in self.names if self.n_outputs > 2 else ():
+            levels |= {f"auroc/{name}": 0.5, f"auroc_pooled/{name}": 0.5}
+            levels[f"sensitivity/{name}"] = 1 / self.n_outputs  # of a choice without information
         if targets is not None:
             shares = pd.Series(targets).value_counts(normalize=True)
             levels["accuracy"] = float(shares.max())

@@ -124,8 +124,12 @@ class Task(ABC):
         return len(self.names)
 
     @abstractmethod
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of a batch: outputs (N, n_outputs), targets (N,); both standardised if targets are."""
+    def loss(self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Mean loss of a batch: outputs (N, n_outputs), targets (N,); both standardised if targets are.
+
+        `class_weights`, (n_outputs,), is given only to tasks with classes, for ``trainer.class_weights`` and
+        ``trainer.sampling``.
+        """
 
     @abstractmethod
     def validation_metrics(self) -> dict[str, Any]:

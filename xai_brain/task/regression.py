@@ -123,7 +123,7 @@ class Regression(Task):
         return pd.Series(((rank - 1) * n // max(len(targets), 1)).astype(int), targets.index)
 
     # -- training ------------------------------------------------------------------------------
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
         from torch.nn import functional
 
         function = {"mse": "mse_loss", "l1": "l1_loss", "huber": "huber_loss"}[self.loss_function]

@@ -138,6 +138,17 @@ def _check(settings: SyntheticSettings) -> None:
         )
     if settings.dose and settings.further_centers_mm:
         raise ValueError("dose and further_centers_mm: a dose has one location; leave one of them out")
+    if shares := settings.class_shares:
+        if len(shares) < 2 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+            raise ValueError(
+                f"class_shares is {shares}; two shares or more, above 0 and with the sum 1, are needed"
+            )
+        n_centers = 1 + len(settings.further_centers_mm)
+        if settings.dose or n_centers != len(shares) - 1:
+            raise ValueError(
+                f"class_shares of {len(shares)} classes need {len(shares) - 1} locations and no dose, not "
+                f"{n_centers} in effect_center_mm and further_centers_mm"
+            )
     if not settings.effect_radius_mm > 0:
         raise ValueError(f"effect_radius_mm is {settings.effect_radius_mm}; it must be above 0")
     templates = load_templates(settings.grid)

@@ -42,6 +42,10 @@ class SyntheticSettings:
     dose : bool, default False
         Whether instead all participants of both classes have the effect, with a strength that is uniform in
         [0, 1.5]: the column dose, a continuous target.
+    class_shares : list of float, default []
+        Shares of the classes no_effect, effect_1, effect_2 ... (column group), independent of sex: class k
+        has the effect at the k-th location only, of which `further_centers_mm` names all but the first.
+        Default: sex is the class.
     further_centers_mm : list of (list of 3 float), default []
         Further locations of the effect in class M, with strengths of their own; the truth contains all.
     distractor_center_mm : list of 3 float, optional
@@ -66,6 +70,7 @@ class SyntheticSettings:
     effect_intensity_change: float = 0.35
     effect_variation: float = 0.2
     dose: bool = False
+    class_shares: list[float] = field(default_factory=list)
     further_centers_mm: list[list[float]] = field(default_factory=list)
     distractor_center_mm: list[float] | None = None
     distractor_follows_class: bool = False
@@ -78,6 +83,7 @@ class SyntheticSettings:
     def __post_init__(self) -> None:
         self.effect_center_mm = [float(x) for x in self.effect_center_mm]  # also from a tuple or a ListConfig
         self.further_centers_mm = [[float(x) for x in center] for center in self.further_centers_mm]
+        self.class_shares = [float(x) for x in self.class_shares]
         if self.distractor_center_mm is not None:
             self.distractor_center_mm = [float(x) for x in self.distractor_center_mm]
 
@@ -108,7 +114,8 @@ def make_synthetic_subject(
     strength = float(np.clip(rng.normal(1, settings.effect_variation), 0.5, 1.5))
     sex = _sex(index, settings.seed)
     dose = _dose(index, settings.seed)
-    carried = dose if settings.dose else strength if sex == "M" else 0.0
+    group = _group(index, settings)
+    carried = dose if settings.dose else strength if group == 1 or (group is None and sex == "M") else 0.0
 
     # Position of each voxel in the template: individual deformation, independent of the class.
     size = 1 + settings.size_variation * rng.standard_normal(3, np.float32)
@@ -120,7 +127,7 @@ def make_synthetic_subject(
 
     # Planted effects. The outline of the brain does not depend on them.
     source, gain = places, np.ones(len(places), np.float32)
-    for effect, its_strength in _effects(index, sex, carried, settings):
+    for effect, its_strength in _effects(index, sex, group, carried, settings):
         source = effect_pullback(source, effect, its_strength * effect.effect_volume_change)
         gain *= 1 + its_strength * effect.effect_intensity_change * effect_profile(places, effect)
 
@@ -144,19 +151,21 @@ def make_synthetic_subject(
         "age": round(age, 1),
         "brain_volume_ml": round(volume_ml, 1),
         **({"dose": dose} if settings.dose else {}),
+        **({} if group is None else {"group": f"effect_{group}" if group else "no_effect"}),
     }
     return t1w, truth, participant
 
 
 def _effects(
-    index: int, sex: str, carried: float, settings: SyntheticSettings
+    index: int, sex: str, group: int | None, carried: float, settings: SyntheticSettings
 ) -> list[tuple[SyntheticSettings, float]]:
     """Effects of a participant with their strengths: those of the class and the distractor."""
     effects = [(settings, carried)]
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(3, index)))
-    for center_mm in settings.further_centers_mm:
+    for number, center_mm in enumerate(settings.further_centers_mm, 2):
         own = float(np.clip(rng.normal(1, settings.effect_variation), 0.5, 1.5))
-        effects.append((replace(settings, effect_center_mm=center_mm), own * (sex == "M")))
+        present = sex == "M" if group is None else group == number
+        effects.append((replace(settings, effect_center_mm=center_mm), own * present))
     if settings.distractor_center_mm is not None:
         rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(2, index)))
         present = sex == "M" if settings.distractor_follows_class else bool(rng.integers(2))
@@ -212,6 +221,18 @@ def _sex(index: int, seed: int) -> str:
     """Sex of a participant: each consecutive pair has both, so that any n_subjects is balanced."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, index // 2)))
     return "M" if rng.integers(2) == index % 2 else "F"
+
+
+def _group(index: int, settings: SyntheticSettings) -> int | None:
+    """Class of a participant of a cohort with `class_shares`: 0 no effect, k the k-th location.
+
+    Multiples of the golden ratio, modulo 1, are evenly distributed for any number of participants.
+    """
+    if not settings.class_shares:
+        return None
+    start = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(5,))).uniform()
+    place = (start + index * (np.sqrt(5) - 1) / 2) % 1
+    return int(np.searchsorted(np.cumsum(settings.class_shares)[:-1], place, side="right"))
 
 
 def _dose(index: int, seed: int) -> float:

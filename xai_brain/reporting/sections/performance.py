@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
+
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import scores as figures
 from xai_brain.reporting.figures.style import for_screens
@@ -30,6 +32,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     area = area if area in rows else None
     result: dict[str, Any] = {"rows": rows, "auroc_title": area, "figures": None}
     result["networks"] = contents.count_networks()
+    result["classes"] = [] if predictions is None else class_rows(contents, predictions)
+    balanced = (contents.setting(f"trainer.{name}") for name in ("class_weights", "sampling"))
+    result["weighted"] = any(balanced)
     if predictions is not None:
         result["n"] = predictions["participant_id"].nunique()
         result["n_networks"] = contents.n_networks
@@ -46,3 +51,17 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         ]
         result["n_predictions"] = len(predictions)
     return result
+
+
+def class_rows(contents: ReportContents, predictions: pd.DataFrame) -> list[dict[str, Any]]:
+    """Number of participants and scores of each class; empty for two classes, which have one AUROC."""
+    scores = ["auroc", "auroc_pooled", "sensitivity"]
+    if contents.n_networks is not None or contents.auroc == "auroc_pooled":  # equal, or not defined
+        scores.remove("auroc")
+    n_of_class = predictions.drop_duplicates("participant_id")["target"].value_counts()
+    rows = []
+    for k, name in enumerate(contents.class_names):
+        found = {score: contents.estimate(f"test/{score}/{name}") for score in scores}
+        if any(found.values()):
+            rows.append({"name": name, "n": int(n_of_class.get(k, 0)), "scores": found})
+    return rows

@@ -19,6 +19,7 @@ from xai_brain.reporting.texts.evaluation_text import (
     region_test,
 )
 from xai_brain.reporting.texts.study_design import (
+    class_balance,
     earlier_preparation,
     fold_design,
     image_preparation,
@@ -147,6 +148,8 @@ def network(contents: ReportContents) -> str:
         )
         if patience := trainer.get("patience"):
             text.append(f"Training stopped after {patience} epochs without improvement.")
+    if balanced := class_balance(contents):
+        text.append(balanced)
     if standardised := standardisation(contents):
         text.append(f"Inputs were standardised by {standardised}.")
     if (changes := contents.setting("augmentation")) is not None:

@@ -88,6 +88,16 @@ def standardisation(contents: ReportContents) -> str:
     return STANDARDISED.get(contents.setting("trainer.standardize", ""), "")
 
 
+def class_balance(contents: ReportContents) -> str:
+    """How unequal numbers of images of the classes were balanced in training; empty if they were not."""
+    counted = "the numbers of training images of each fold"
+    if contents.setting("trainer.class_weights"):
+        return f"The loss was weighted such that all classes contribute equally, by {counted}."
+    if contents.setting("trainer.sampling"):
+        return f"Every epoch contained equally many images of each class, drawn by {counted}."
+    return ""
+
+
 def fold_design(contents: ReportContents) -> str:
     """How participants were divided, as in the methods section of a paper."""
     kind, group = contents.setting("folds.kind", "stratified"), contents.setting("folds.group_column")

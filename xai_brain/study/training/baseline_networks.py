@@ -56,7 +56,7 @@ def fold_probabilities(
     if settings.features == "slabs":
         trainer.standardize = None  # applies to volumes only
         assert settings.n_slices is not None
-        data = SlabDataModule(parts, settings.n_slices, trainer.batch_size)
+        data = SlabDataModule(parts, settings.n_slices, trainer.batch_size, trainer.sampling, seed)
         x, _, z = get_grid(config.preprocessing.grid).shape
         classifier_kwargs = classifier_settings(own, task) | {"input_shape": [settings.n_slices, x, z]}
     else:

@@ -46,7 +46,7 @@ from xai_brain.study.participants import (
     task_of,
 )
 from xai_brain.study.settings import open_run
-from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
+from xai_brain.study.training.fold_training import check_balance, classifier_settings, datamodule_of
 from xai_brain.study.training.folds import audit, folds_of, log_folds, split_prepared_fold
 from xai_brain.task.build import task_of_table
 
@@ -65,6 +65,7 @@ def train_run(config: Config) -> RunDirectory:
         With checkpoints, predictions.tsv, participants.tsv, folds.tsv and test scores in metrics.json.
     """
     with joined_processes(asdict(config.trainer)):
+        check_balance(config)
         check_methods(config)
         if package := missing_package(config.model["_target_"]):
             raise ConfigError(f"model._target_={config.model['_target_']}: needs pip install '{package}'")

@@ -8,10 +8,24 @@ from typing import Any
 import pandas as pd
 
 from xai_brain.config.schema import Config
+from xai_brain.config.setting import ConfigError
 from xai_brain.data.augmentation import Augmentation
 from xai_brain.data.datamodule import BrainDataModule
 from xai_brain.io.nifti import get_grid
+from xai_brain.task.build import build_task
 from xai_brain.task.protocol import Task
+
+
+def check_balance(config: Config) -> None:
+    """Refuse settings that balance classes for a task without classes.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for name in ("class_weights", "sampling"):
+        if (value := getattr(config.trainer, name)) and not build_task(config.task).has_classes:
+            raise ConfigError(f"trainer.{name}={value}: this task has no classes to balance; leave it out")
 
 
 def datamodule_of(config: Config, parts: dict[str, pd.DataFrame], seed: int) -> BrainDataModule:
@@ -23,6 +37,7 @@ def datamodule_of(config: Config, parts: dict[str, pd.DataFrame], seed: int) -> 
         augmentation=Augmentation(**asdict(config.augmentation), voxel_size_mm=voxel_size_mm, seed=seed),
         num_workers=config.trainer.num_workers,
         seed=seed,
+        sampling=config.trainer.sampling,
     )
 
 
