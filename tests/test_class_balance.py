@@ -226,7 +226,7 @@ def test_a_run_with_three_unequal_classes_finds_both_places_and_reports_them(tmp
         "data.cohort.effect_intensity_change=1.0",
         "folds.n_folds=2",
         "folds.validation_fraction=0.3",
-        "trainer.max_epochs=8",
+        "trainer.max_epochs=6",
         "trainer.tensorboard=false",
         "attribution=[saliency]",
         "explain.output=logit_difference",

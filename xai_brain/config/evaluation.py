@@ -126,6 +126,9 @@ class EvaluationConfig:
     variance_scaling: str = setting(
         "l2", "scaling of every map before variance is divided", choices=("none", "l2", "rank")
     )
+    subgroups: list[str] | None = setting(
+        None, "columns of participants for the performance by subgroup; default: sex, age, site; []: none"
+    )
     first_layer: bool = setting(False, "compare the outputs of the first layer between classes")
     masks: MaskValidationConfig = field(default_factory=MaskValidationConfig)
 

@@ -85,6 +85,7 @@ def check_table_settings(config: Config, participants: pd.DataFrame) -> None:
         "folds.allow_shared": folds.allow_shared,
         "data.brain_size_column": [config.data.brain_size_column],
         "evaluation.group.confounds": config.evaluation.group.confounds or [],
+        "evaluation.subgroups": config.evaluation.subgroups or [],
     }
     there = [*participants, "fold", *(["site"] if config.planted.n_sites > 1 else [])]
     for key, names in columns.items():

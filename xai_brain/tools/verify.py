@@ -252,6 +252,7 @@ MANIFESTS = {
     "evaluation/baselines.json": "baselines",
     "evaluation/metrics/*.json": "evaluate",
     "evaluation/inputs.json": "evaluate",
+    "evaluation/subgroups.json": "evaluate",
     "group/inputs.json": "evaluate",
     "evaluation/masks/*.json": "validate",
     "figures/inputs.json": "report",

@@ -43,9 +43,11 @@ from xai_brain.study.evaluation.report_card import (
 from xai_brain.study.evaluation.variance import evaluate_variance
 from xai_brain.study.explanation.missing_maps import n_maps_missing
 from xai_brain.study.participants import is_readable, require_classes
+from xai_brain.study.predictions.subgroups import evaluate_subgroups
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.compare_baselines import compare_baselines
 
+OTHER_TABLES = ("group", "masks", "subgroups")  # settings of results with records of their own
 TABLES = (
     *("agreement", "localization", "summary", "method_clusters", "metrics", "report_card", "calibration"),
     *("variance", *FIRST_LAYER, *REGIONS),
@@ -59,7 +61,8 @@ def evaluate_run(config: Config) -> RunDirectory:
     -------
     RunDirectory
         With evaluation/agreement.tsv, localization.tsv (truth known), summary.tsv, method_clusters.tsv
-        (three methods or more), variance.tsv (two seeds or more), group_tests.tsv (maps that may be compared
+        (three methods or more), variance.tsv (two seeds or more), subgroups.tsv
+        (participants of several sexes, ages or sites), group_tests.tsv (maps that may be compared
         between classes), with an atlas regions.tsv, region_groups.tsv and region_top.tsv, on request
         first_layer.tsv, group/ and the metrics in metrics.json.
     """
@@ -78,7 +81,8 @@ def evaluate_run(config: Config) -> RunDirectory:
             add_seconds(run, "evaluate", time.monotonic() - start)
             return run
     compare_baselines(config, run)
-    did = [make_tables(config, run, maps), make_group_tests(config, run, maps)]
+    did = [evaluate_subgroups(config, run)]
+    did += [make_tables(config, run, maps), make_group_tests(config, run, maps)]
     if config.shard and not is_complete(config, run):
         log(f"evaluate shard {config.shard}: done; another process makes the tables")
     if any(did):
@@ -146,9 +150,7 @@ def tables_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]])
     return {
         "version": versions().get("xai-brain"),
         "metrics": select_metrics(config.evaluation.card.metrics),
-        "evaluation": str(
-            {key: v for key, v in asdict(config.evaluation).items() if key not in ("group", "masks")}
-        ),
+        "evaluation": str({k: v for k, v in asdict(config.evaluation).items() if k not in OTHER_TABLES}),
         "atlas": atlas_files(config),
         "confounds": config.evaluation.group.confounds
         if config.evaluation.first_layer or config.evaluation.atlas
