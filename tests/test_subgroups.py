@@ -127,7 +127,7 @@ def test_evaluate_writes_subgroups_that_the_report_shows(copied, undrawn):
         "age"
     ]  # sex is the target
     text = text_of(write_report(copied).read_text())
-    assert "Performance by subgroup age n n female n male AUROC" in text
+    assert "Performance by subgroup age n n female n male AUROC, pooled" in text
     participants = read_tsv(copied.participants)
     scanner = np.where(np.arange(len(participants)) % 4 < 2, "X", "Y")
     write_tsv(participants.assign(scanner=scanner), copied.participants)

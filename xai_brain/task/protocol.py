@@ -125,11 +125,7 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """Mean loss of a batch: outputs (N, n_outputs), targets (N,); both standardised if targets are.
-
-        `class_weights`, (n_outputs,), is given only to tasks with classes, for ``trainer.class_weights`` and
-        ``trainer.sampling``.
-        """
+        """Mean loss of a batch: outputs (N, n_outputs), targets (N,); both standardised if targets are."""
 
     @abstractmethod
     def validation_metrics(self) -> dict[str, Any]:

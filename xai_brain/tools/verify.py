@@ -249,10 +249,9 @@ def _contradictions(
 
 # A finished stage writes a manifest with its inputs and the hash of each result file.
 MANIFESTS = {
-    "evaluation/baselines.json": "baselines",
+    "evaluation/*.json": "evaluate",
+    "evaluation/baselines.json": "baselines",  # in place of the line above
     "evaluation/metrics/*.json": "evaluate",
-    "evaluation/inputs.json": "evaluate",
-    "evaluation/subgroups.json": "evaluate",
     "group/inputs.json": "evaluate",
     "evaluation/masks/*.json": "validate",
     "figures/inputs.json": "report",

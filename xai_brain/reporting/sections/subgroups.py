@@ -12,7 +12,7 @@ from xai_brain.reporting.values import Estimate, number
 from xai_brain.statistics.confounds.subgroups import MIN_OF_CLASS, MIN_PARTICIPANTS
 
 POSITION, TITLE = 21, "Performance by subgroup"
-TITLES = {"auroc_pooled": "AUROC", "balanced_accuracy": "Balanced accuracy"}
+TITLES = {"auroc_pooled": "AUROC, pooled", "balanced_accuracy": "Balanced accuracy"}
 TITLES |= {"mae_pooled": "MAE", "pearson_r_pooled": "Pearson r"}
 
 
