@@ -21,6 +21,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     if table is None:
         return None
     metrics = list(table["metric"].unique())
+    counts = [name for name in table if str(name).startswith("n_") and name != "n_participants"]
     columns: dict[str, list[dict[str, Any]]] = {}
     for (column, subgroup), part in table.groupby(["column", "subgroup"], sort=False):
         by_metric = part.set_index("metric")
@@ -29,7 +30,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
             {
                 "name": str(subgroup),
                 "n": int(one["n_participants"]),
-                "counts": [int(one[f"n_{name}"]) for name in contents.class_names],
+                "counts": [int(one[name]) for name in counts],
                 "values": {name: _estimate(by_metric.loc[name], "value", "ci") for name in metrics},
                 "differences": {
                     name: _estimate(by_metric.loc[name], "difference", "difference_ci") for name in metrics
