@@ -26,7 +26,7 @@ from xai_brain.config.evaluation import EvaluationConfig, RegionalConfig
 from xai_brain.config.planted_effect import PlantedEffect
 from xai_brain.config.schema import Config, ExplainConfig, ReportConfig
 from xai_brain.config.setting import ConfigError
-from xai_brain.config.training import AugmentationConfig, TrainerConfig, read_baseline
+from xai_brain.config.training import AugmentationConfig, HarmonizationConfig, TrainerConfig, read_baseline
 from xai_brain.config.trust import KINDS, KNOWN_PACKAGES, import_trusted, is_known_kind
 
 TASKS = "xai_brain.task.build"  # belongs to a higher layer, so it is named like a _target_
@@ -44,6 +44,7 @@ SECTIONS: dict[str, type] = {
     "trainer": TrainerConfig,
     "explain": ExplainConfig,
     "evaluation": EvaluationConfig,
+    "harmonization": HarmonizationConfig,
     "report": ReportConfig,
     "regional": RegionalConfig,
 }

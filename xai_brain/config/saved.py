@@ -25,7 +25,8 @@ TRAINING = ("seeds", "task", "data", "preprocessing", "planted", "folds", "augme
 EXPLAINING = ("explain.target", "explain.output", "explain.n_reference_volumes")
 # Settings that a stage may change.
 AFTER_TRAINING = (
-    *("explain", "attribution", "baselines", "morphometry", "evaluation", "report", "trusted_modules"),
+    *("explain", "attribution", "baselines", "harmonization", "morphometry", "evaluation", "report"),
+    "trusted_modules",
 )
 # Settings that do not change results, or whose content is compared instead.
 INDIFFERENT = (

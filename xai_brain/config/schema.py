@@ -12,7 +12,7 @@ from xai_brain.config.data import DataConfig, FoldsConfig, PreprocessingConfig
 from xai_brain.config.evaluation import EvaluationConfig, RegionalConfig
 from xai_brain.config.planted_effect import PlantedEffect, PlantedError, check_planted
 from xai_brain.config.setting import ConfigError, check_values, setting
-from xai_brain.config.training import AugmentationConfig, TrainerConfig
+from xai_brain.config.training import AugmentationConfig, HarmonizationConfig, TrainerConfig
 from xai_brain.parallel.shards import read_shard
 
 DEFAULT_TASK = "xai_brain.task.classification.Classification"
@@ -86,6 +86,7 @@ class Config:
     )
     imported_methods: list[str] = setting([], "methods whose maps were imported (xai-brain import-maps)")
     evaluation: EvaluationConfig = MISSING
+    harmonization: HarmonizationConfig = field(default_factory=HarmonizationConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     regional: RegionalConfig = field(default_factory=RegionalConfig)
 

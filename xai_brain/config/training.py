@@ -114,9 +114,39 @@ class TrainerConfig:
             raise ConfigError(f"trainer.extra.{taken[0]}: xai_brain sets this argument; {own}")
 
 
+@dataclass
+class HarmonizationConfig:
+    """Removal of site effects or confounds from the features of baselines, fitted in each training part."""
+
+    method: str | None = setting(
+        None,
+        "combat: effects of sites (Johnson 2007); residualize: linear effects of confounds",
+        choices=(None, "combat", "residualize"),
+    )
+    site_column: str | None = setting("site", "combat: column of the site")
+    covariates: list[str] = setting([], "combat: columns whose effects are preserved; never the target")
+    confounds: list[str] = setting([], "residualize: columns whose linear effects are removed")
+    unseen_site: str = setting(
+        "refuse",
+        "combat: a site without training images; standardize: its own mean and variance are used",
+        choices=("refuse", "standardize"),
+    )
+
+    def __post_init__(self) -> None:
+        check_values(self, "harmonization")
+        if self.method == "combat" and (self.confounds or not self.site_column):
+            raise ConfigError(
+                "harmonization.method=combat: needs site_column and no confounds, which residualize has"
+            )
+        if self.method == "residualize" and (self.covariates or not self.confounds):
+            raise ConfigError(
+                "harmonization.method=residualize: needs confounds=[...] and no covariates, which combat has"
+            )
+
+
 NEEDED = {  # settings that each kind of features needs, and that it may have
-    "voxels": ({"steps", "block_voxels"}, {"choices"}),
-    "morphometry": ({"steps"}, {"choices"}),
+    "voxels": ({"steps", "block_voxels"}, {"choices", "harmonization"}),
+    "morphometry": ({"steps"}, {"choices", "harmonization"}),
     "slabs": ({"network", "n_slices"}, {"trainer", "n_seeds"}),
     "volumes": ({"network"}, {"trainer", "n_seeds"}),
 }
@@ -135,6 +165,7 @@ class BaselineConfig:
     network: dict[str, Any] = setting({}, "another network: _target_ and its arguments")
     n_slices: int | None = setting(None, "slices per slab", at_least=1)
     trainer: dict[str, Any] = setting({}, "settings of the trainer that differ from those of the run")
+    harmonization: dict[str, Any] = setting({}, "settings of harmonization, with its method")
     n_seeds: int | None = setting(None, "seeds that are trained; default: those of the run", at_least=1)
 
 
@@ -172,6 +203,10 @@ def read_baseline(name: str, settings: object) -> BaselineConfig:
         value = given.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise ConfigError(f"{where}.{key}={value!r}: a whole number from 1 on is needed")
+    own = given.get("harmonization") or {}
+    if unknown := sorted(set(own) - {each.name for each in fields(HarmonizationConfig)}):
+        raise ConfigError(f"there is no setting {where}.harmonization.{unknown[0]}; see conf/harmonization")
+    HarmonizationConfig(**own)
     if "network" in given and not given["network"].get("_target_"):
         raise ConfigError(f"no value for {where}.network._target_: the dotted name of a torch.nn.Module")
     baseline = BaselineConfig(**{key: value for key, value in given.items() if value is not None})

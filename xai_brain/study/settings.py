@@ -70,6 +70,11 @@ def open_run(config: Config) -> RunDirectory:
     results that depend on it are removed, unless another process uses the run. New methods are added.
     """
     run = RunDirectory(Path(config.run_dir))
+    if method := config.harmonization.method:  # of `xai-brain baselines` it is a setting of each baseline
+        raise ConfigError(
+            f"harmonization={method}: the volumes of networks are not harmonised; use it in `xai-brain "
+            "baselines` on a trained run"
+        )
     refuse_foreign_folder(config, run)
     effective = os.access in os.supports_effective_ids
     if run.config.exists() and not os.access(run.path, os.W_OK, effective_ids=effective):

@@ -26,6 +26,8 @@ BASELINE_WORDS = {
     "slabs5": "2-D network, slabs of 5",
 }
 
+HARMONIZED = {"combat": "ComBat", "residualize": "confounds removed"}  # ends of names
+
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     """Comparison of the networks with the baselines, from evaluation/baselines.tsv."""
@@ -96,6 +98,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
 
 def _in_words(name: str) -> str:
     """Name of a classifier in the report."""
+    for method, words in HARMONIZED.items():
+        if name.endswith(f"_{method}"):
+            return f"{_in_words(name.removesuffix(f'_{method}'))}, {words}"
     if name.endswith("_ensemble"):
         return f"{_in_words(name.removesuffix('_ensemble'))}, mean of seeds"
     return BASELINE_WORDS.get(name, name.replace("_", " "))

@@ -8,6 +8,7 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import continuous as figures
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.number_verdict import baseline_rows, number_scores
+from xai_brain.reporting.sections.baseline import HARMONIZED
 
 POSITION, TITLE, REPORTED_AS = 20, "Prediction", "number"
 WORDS = {
@@ -51,6 +52,9 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
 
 def words_of(name: str) -> str:
     """Name of a regressor in the report."""
+    for method, words in HARMONIZED.items():
+        if name.endswith(f"_{method}"):
+            return f"{words_of(name.removesuffix(f'_{method}'))}, {words}"
     if name.endswith("_ensemble"):
         return f"{words_of(name.removesuffix('_ensemble'))}, mean of seeds"
     return WORDS.get(name, name.replace("_", " "))

@@ -32,11 +32,13 @@ from xai_brain.study.settings import open_run
 from xai_brain.study.training.baseline_networks import fold_probabilities
 from xai_brain.study.training.compare_baselines import compare_baselines
 from xai_brain.study.training.folds import split_prepared_fold
+from xai_brain.study.training.harmonize_baselines import add_harmonized_baselines, harmonized_features
 from xai_brain.task.build import build_task
 
 
 def baselines_run(config: Config) -> RunDirectory:
     """Fit the baselines that are missing, and compare all of them with the networks."""
+    add_harmonized_baselines(config, RunDirectory(Path(config.run_dir).expanduser()))
     check_baselines(config)
     others = fitted_on_another_table(config, RunDirectory(Path(config.run_dir).expanduser()))
     if others and not config.overwrite:  # before the settings of the run are changed
@@ -153,6 +155,7 @@ def fit_estimator(
                 f"baselines.{name}: no test participant of fold {fold + 1} has features, so that a mean over "
                 f"folds would be incomplete; add their lines to the table, or remove baselines.{name}"
             )
+        own = harmonized_features(features, train, test, settings) if settings.harmonization else features
         groups = train["participant_id"]
         if column := config.folds.group_column:
             groups = train[column].astype(str).where(train[column].notna(), groups)
@@ -161,7 +164,7 @@ def fit_estimator(
             model, chosen = kind.fit(
                 pipeline_of(settings.features, steps),
                 settings.choices,
-                features[train.index],
+                own[train.index],
                 train["target"].to_numpy(),
                 groups.to_numpy(),
                 random_state=network_seed(seed, fold),
@@ -169,7 +172,7 @@ def fit_estimator(
         except (BaselineError, ValueError) as error:
             raise BaselineError(f"baselines.{name}: fold {fold + 1}: {str(error).splitlines()[0]}") from error
         write_json(chosen, done.with_suffix(".json"))
-        values = kind.predict(model, features[test.index], task.n_outputs)
+        values = kind.predict(model, own[test.index], task.n_outputs)
         if not np.isfinite(values).all():
             raise BaselineError(f"baselines.{name}: fold {fold + 1}: predictions are NaN or infinite")
         table = task.prediction_table(test, values, fold=fold, seed=seed)
