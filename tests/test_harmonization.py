@@ -197,7 +197,7 @@ def test_voxels_outside_the_brain_and_missing_volumes_stay_so():
     ("changes", "message"),
     [
         (["harmonization=combat", "harmonization.confounds=[age]"], "needs site_column and no confounds"),
-        (["harmonization=residualize"], r"needs confounds=\[\.\.\.\]"),
+        (["harmonization=residualize", "harmonization.confounds=[]"], r"needs confounds=\[\.\.\.\]"),
         (["harmonization=regress"], "one of combat, none, residualize"),
         (["harmonization=combat", "harmonization.unseen_site=ignore"], "one of refuse, standardize"),
     ],
