@@ -160,7 +160,7 @@ class RegionalConfig:
     )
     kind: str = setting("intensity", "what a planted dose changes", choices=("intensity", "volume"))
     size: float = setting(
-        3.0,
+        10.0,
         "change by a dose of one standard deviation: of intensity in standard deviations of the mean of the "
         "region, of volume in percent",
         above=0,

@@ -16,6 +16,10 @@ from xai_brain.data.planted.local_change import jacobian_determinant
 from xai_brain.data.planted.placement import Place, place_of_mask, world_mm
 from xai_brain.io.nifti import Grid
 
+GRADIENT_MM = 3.0  # step of the gradient of the depth, which is not smooth in the middle of a region
+SMALL_CHANGE = 0.01  # change of volume by which the distance of the movement is found
+LEAST_CHANGE = 0.05  # of the local volume, relative to that of a flat plate
+
 
 def independent_doses(
     participant_ids: Sequence[str], regions: Sequence[str], random_state: int = 0
@@ -83,31 +87,62 @@ class IntensityDoses:
         return result.astype(np.float32)
 
 
-class _InnerDeformation(Deformation):
-    """A local change of volume that is compensated inside the region: its surface does not move."""
+class InnerDeformation(Deformation):
+    """A local change of volume inside a region whose surface does not move, for regions of any shape.
+
+    Content moves along the gradient of the depth, by a distance that increases with the depth from 0 at the
+    surface and is constant in the deeper half of the voxels. There the local volume changes by the requested
+    share (mean over voxels, for small changes); the outer half makes up for it.
+
+    Parameters
+    ----------
+    place : Place
+    grid : Grid
+    strongest : float
+        Largest absolute change, for the check that tissue does not fold.
+    where : str
+        Name of the region, for messages.
+    """
 
     def __init__(self, place: Place, grid: Grid, strongest: float, where: str):
-        self.place, self.grid, self.sign = place, grid, 1
-        self.edge_mm = self.full_depth_mm = place.deepest_mm / 2
+        self.place, self.grid, self.sign, self.amount = place, grid, 1, 1.0
         world = world_mm(grid)
-        self.zone = self._profile(world) > 1e-6
+        depth = place.depth_mm(world)
+        self.zone = depth > 0
         if not self.zone.any():
             raise PlantedError(f"{where}: has no voxel of the grid {grid.name} inside; give a larger region")
+        self.half_mm = float(np.median(depth[self.zone]))
+        self.core = depth >= self.half_mm
+        small = partial(self.pullback, volume_change=SMALL_CHANGE)
+        change = float(1 - jacobian_determinant(small, world[self.core]).mean()) / SMALL_CHANGE
+        if change < LEAST_CHANGE:
+            raise PlantedError(f"{where}: is too thin for a change of volume; use regional.kind=intensity")
+        self.amount = 1 / change
         least = [
-            jacobian_determinant(partial(self.pullback, volume_change=change), world[self.zone]).min()
-            for change in (-strongest, strongest)
+            jacobian_determinant(partial(self.pullback, volume_change=size), world[self.zone]).min()
+            for size in (-strongest, strongest)
         ]
         if min(least) < LEAST_JACOBIAN:
             raise PlantedError(f"regional.size: the tissue of {where} would fold over itself; reduce it")
 
+    def pullback(self, places: np.ndarray, volume_change: float) -> np.ndarray:
+        """Source positions of the content at positions (..., 3) in mm; deeper ones for an expansion."""
+        steps = GRADIENT_MM * np.eye(3)
+        gradient = np.stack(
+            [self.place.depth_mm(places + step) - self.place.depth_mm(places - step) for step in steps], -1
+        ) / (2 * GRADIENT_MM)
+        depth = np.clip(self.place.depth_mm(places), 0, self.half_mm)
+        distance = volume_change * self.amount * depth
+        return places + distance[..., None] * gradient
+
 
 class VolumeDoses:
-    """Changes the local volume inside each region; the outer half of its depth makes up for the change.
+    """Changes the local volume inside each region; see `InnerDeformation`.
 
     Parameters
     ----------
-    places : mapping of str to bool masks of its connected parts
-        For each region the masks of its sides, on the voxels of `affine`.
+    sides : mapping of str to sequence of bool ndarray
+        For each region the masks of its labels, on the voxels of `affine`.
     affine : ndarray of shape (4, 4)
     masks : mapping of str to bool ndarray of shape (X, Y, Z)
         Voxels of each region on the grid, outside of which nothing changes.
@@ -120,28 +155,23 @@ class VolumeDoses:
 
     def __init__(
         self,
-        places: Mapping[str, Sequence[np.ndarray]],
+        sides: Mapping[str, Sequence[np.ndarray]],
         affine: np.ndarray,
         masks: Mapping[str, np.ndarray],
         grid: Grid,
         size: float,
         strongest: float,
     ):
-        if size * strongest >= 90:
-            raise PlantedError(
-                f"regional.size={size:g}: the strongest dose would change the volume by "
-                f"{size * strongest:.0f} percent; at most 90 are possible"
-            )
         self.masks, self.size = masks, size
-        as_planted = PlantedEffect(kind="expansion", size=size)
+        inside_only = PlantedEffect(kind="intensity")  # the surroundings do not change
         self.parts = {
             region: [
-                _InnerDeformation(
-                    place_of_mask(inside, affine, region, as_planted), grid, size * strongest / 100, region
+                InnerDeformation(
+                    place_of_mask(inside, affine, region, inside_only), grid, size * strongest / 100, region
                 )
-                for inside in sides
+                for inside in labels
             ]
-            for region, sides in places.items()
+            for region, labels in sides.items()
         }
 
     def changed(self, volume: np.ndarray, brain_mask: np.ndarray, doses: Mapping[str, float]) -> np.ndarray:

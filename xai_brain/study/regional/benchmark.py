@@ -15,7 +15,7 @@ from xai_brain.config.evaluation import RegionalConfig
 from xai_brain.config.saved import settings_text, settings_to_save
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
-from xai_brain.io.atomic import write_atomic
+from xai_brain.io.atomic import remove_partial_files, write_atomic
 from xai_brain.io.nifti import get_grid, load_img
 from xai_brain.metrics.regional.scores import RegionalTruth
 from xai_brain.metrics.regional.summary import summarise
@@ -29,7 +29,7 @@ from xai_brain.runs.directory import (
     write_tsv,
 )
 from xai_brain.runs.manifest import is_intact, write_manifest
-from xai_brain.study.explanation.missing_maps import explain_run
+from xai_brain.study.explanation.missing_maps import check_methods, explain_run
 from xai_brain.study.regional.cohort import DIVISION, Regions, column_of, make_cohort, read_regions
 from xai_brain.study.settings import stage
 from xai_brain.study.settings_conflicts import refuse_foreign_folder
@@ -54,6 +54,7 @@ def regional_run(config: Config) -> RunDirectory:
     _check(config)
     run = RunDirectory(Path(config.run_dir))
     refuse_foreign_folder(config, run)
+    remove_partial_files(run.path)
     regions = read_regions(config)
     folder = make_cohort(config, run, regions)
     text = settings_text(settings_to_save(config))
@@ -96,6 +97,7 @@ def _check(config: Config) -> None:
         )
     if not config.attribution:
         raise ConfigError("attribution={}: a regional benchmark compares methods; give some")
+    check_methods(config)
 
 
 def region_settings(config: Config, folder: Path, region: str) -> Config:
@@ -170,16 +172,13 @@ def _mask_path(folder: Path, participant_id: str) -> Path:
 
 
 def _network_score(run: RunDirectory, region: str) -> dict[str, float]:
-    """Pearson's r of the test predictions with its interval, and the number of test participants."""
+    """Pearson's r of the test predictions with its interval, NaN if all are equal; and their number."""
     metrics, key = read_json(run.metrics), "test/pearson_r_pooled"
     if key not in metrics:
-        raise ConfigError(f"{run.path}: the predictions of {region} are all equal; train longer")
-    return {
-        "mean": metrics[key],
-        "ci_low": metrics[f"{key}_ci_low"],
-        "ci_high": metrics[f"{key}_ci_high"],
-        "n": read_tsv(run.predictions)["participant_id"].nunique(),
-    }
+        log(f"regional benchmark: all predictions of {region} are equal; nothing was learnt")
+    names = {"mean": key, "ci_low": f"{key}_ci_low", "ci_high": f"{key}_ci_high"}
+    n = read_tsv(run.predictions)["participant_id"].nunique()
+    return {**{name: metrics.get(key, float("nan")) for name, key in names.items()}, "n": n}
 
 
 def kinds_of(config: Config) -> dict[str, str]:
