@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -94,11 +95,11 @@ def test_a_volume_dose_enlarges_the_centre_and_changes_nothing_outside_the_label
     mask[4:16, 5:17, 6:18] = True
     volume = np.zeros(SHAPE, np.float32)
     volume[8:12, 9:13, 10:14] = 1.0
-    doses = VolumeDoses({"a": [mask]}, AFFINE, {"a": mask}, grid, 30.0, 2.0)
+    doses = VolumeDoses({"a": [mask]}, AFFINE, {"a": mask}, grid, 20.0, 1.5)
     brain = np.ones(SHAPE, bool)
     larger, smaller = (doses.changed(volume, brain, {"a": dose}) for dose in (1.0, -1.0))
-    assert larger.sum() > 1.2 * volume.sum()
-    assert smaller.sum() < 0.8 * volume.sum()
+    assert larger.sum() > 1.1 * volume.sum()
+    assert smaller.sum() < 0.9 * volume.sum()
     assert (larger == volume)[~mask].all()
     np.testing.assert_allclose(doses.changed(volume, brain, {"a": 0.0}), volume)
     with pytest.raises(PlantedError, match="would fold"):
@@ -337,7 +338,7 @@ def test_a_benchmark_has_a_row_for_every_region_method_and_metric(finished):
     assert (rma["n"] == 5).all()
     assert rma["mean"].between(0, 1).all()
     page = finished.report.read_text()
-    assert all(text in page for text in ("0.051", "Saliency", "Stem", "2508.02560"))
+    assert all(text in page for text in ("0.051", "LRP 0.198", "Saliency", "Stem", "2508.02560"))
     assert (finished.path / "siegel.png").stat().st_size > 10_000
 
 
@@ -392,11 +393,9 @@ def test_other_settings_in_the_same_folder_are_refused(finished, small_cohort):
 
 @pytest.mark.slow
 def test_measures_of_the_table_are_used_in_python(small_cohort, tmp_path):
-    cohort = load_cohort("bids", small_cohort.root, cache_dir=small_cohort.cache).prepare("t1w_4mm", n_jobs=1)
-    cohort.table.insert(0, "unused", 1)
+    ids = read_tsv(Path(small_cohort.root) / "participants.tsv")["participant_id"]
     rng = np.random.default_rng(0)
-    shared = rng.normal(size=len(cohort.table))
-    ids = cohort.table["participant_id"]
+    shared = rng.normal(size=len(ids))
     measures = pd.DataFrame(
         {
             "participant_id": ids,

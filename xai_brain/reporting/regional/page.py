@@ -76,6 +76,7 @@ def write_page(
         ],
         "learnt": learnt,
         "methods": _methods(table, kinds),
+        "not_run": {name: value for name, value in PUBLISHED_METHODS.items() if name not in kinds},
         "regions": _regions(table, list(networks["region"])),
         "has_mirror": (table["metric"] == "rma_mirrored").any(),
         "metrics": METRICS,
