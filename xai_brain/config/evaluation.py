@@ -129,6 +129,9 @@ class EvaluationConfig:
     subgroups: list[str] | None = setting(
         None, "columns of participants for the performance by subgroup; default: sex, age, site; []: none"
     )
+    confound_score: bool = setting(
+        False, "how well age, sex, site and brain size can be read from the last layer of the networks"
+    )
     first_layer: bool = setting(False, "compare the outputs of the first layer between classes")
     masks: MaskValidationConfig = field(default_factory=MaskValidationConfig)
 

@@ -43,11 +43,17 @@ from xai_brain.study.evaluation.report_card import (
 from xai_brain.study.evaluation.variance import evaluate_variance
 from xai_brain.study.explanation.missing_maps import n_maps_missing
 from xai_brain.study.participants import is_readable, require_classes
+from xai_brain.study.predictions.confound_scores import evaluate_confound_scores
 from xai_brain.study.predictions.subgroups import evaluate_subgroups
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.compare_baselines import compare_baselines
 
-OTHER_TABLES = ("group", "masks", "subgroups")  # settings of results with records of their own
+OTHER_TABLES = (
+    "group",
+    "masks",
+    "subgroups",
+    "confound_score",
+)  # settings of results with records of their own
 TABLES = (
     *("agreement", "localization", "summary", "method_clusters", "metrics", "report_card", "calibration"),
     *("variance", *FIRST_LAYER, *REGIONS),
@@ -64,7 +70,7 @@ def evaluate_run(config: Config) -> RunDirectory:
         (three methods or more), variance.tsv (two seeds or more), subgroups.tsv
         (participants of several sexes, ages or sites), group_tests.tsv (maps that may be compared
         between classes), with an atlas regions.tsv, region_groups.tsv and region_top.tsv, on request
-        first_layer.tsv, group/ and the metrics in metrics.json.
+        first_layer.tsv and confounds.tsv, group/ and the metrics in metrics.json.
     """
     require_classes(config, "evaluate", or_number=True)
     check_calibration(config, RunDirectory(Path(config.run_dir)))
@@ -81,7 +87,7 @@ def evaluate_run(config: Config) -> RunDirectory:
             add_seconds(run, "evaluate", time.monotonic() - start)
             return run
     compare_baselines(config, run)
-    did = [evaluate_subgroups(config, run)]
+    did = [evaluate_subgroups(config, run), evaluate_confound_scores(config, run)]
     did += [make_tables(config, run, maps), make_group_tests(config, run, maps)]
     if config.shard and not is_complete(config, run):
         log(f"evaluate shard {config.shard}: done; another process makes the tables")
