@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html import unescape
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -264,28 +265,31 @@ def test_regressors_are_no_baselines_of_classes(tmp_path):
         train(xb.compose("train", ["experiment=demo", "baselines=[ridge]", f"run_dir={tmp_path / 'run'}"]))
 
 
-def test_participants_without_a_target_are_counted_and_others_stop_the_run(tmp_path):
-    from xai_brain.data.participants import load_participants
-    from xai_brain.io.problems import DataError, Problems
-    from xai_brain.task.regression import Regression
-
-    ids = [f"sub-{i:02d}" for i in range(20)]
-    ages = [str(20 + i) for i in range(20)]
-    for name in ids:
-        (tmp_path / name / "anat").mkdir(parents=True)
-        (tmp_path / name / "anat" / f"{name}_T1w.nii.gz").touch()
-
-    def load(values):
-        table = pd.DataFrame({"participant_id": ids, "age": values})
-        table.to_csv(tmp_path / "participants.tsv", sep="\t", index=False)
-        problems = Problems()
-        found = load_participants("bids", tmp_path, label="age", task=Regression(), problems=problems)
-        return found, problems
-
-    found, problems = load(["n/a", "", *ages[2:]])
-    assert found["target"].tolist() == [float(age) for age in ages[2:]]
-    assert [row["reason"] for row in problems.rows] == ["no value of age"] * 2
-    with pytest.raises(DataError, match=r"sub-03: age is '89\+', a range of numbers; one number is needed"):
-        load([*ages[:3], "89+", *ages[4:]])
-    with pytest.raises(DataError, match="age is 50 for all participants"):
-        load(["50"] * 20)
+@pytest.mark.slow
+def test_a_number_is_studied_with_the_objects(tmp_path):
+    cohort = xb.load_cohort("synthetic", label="dose", task="regression", n_subjects=16, dose=True)
+    cohort = cohort.prepare("t1w_4mm")
+    study = xb.cross_validate(cohort, "shallow", n_folds=2, max_epochs=1, run_dir=tmp_path / "study")
+    predictions = study.predictions
+    doses = cohort.table.set_index("participant_id")["dose"].astype(float)
+    np.testing.assert_allclose(predictions["target"], doses[predictions["participant_id"]])
+    errors = (predictions["predicted_dose"] - predictions["target"]).abs()
+    scores = study.scores.set_index("metric")
+    assert scores.loc["mae_pooled", "value"] == pytest.approx(errors.mean())
+    assert scores.loc["mae_pooled", "ci_low"] < errors.mean() < scores.loc["mae_pooled", "ci_high"]
+    maps = study.explain(["Saliency"])
+    with pytest.raises(ConfigError, match="confounds=dose: is the label"):
+        maps.compare_groups(confounds=["dose"], n_perm=19)
+    found = maps.compare_groups(n_perm=19).set_index("method")  # the refused setting has changed nothing
+    assert found["n_subjects"].tolist() == [16, 16]
+    assert found.loc["image", "largest_t"] > found.loc["Saliency", "largest_t"]
+    t = maps.group_img("Saliency", "contrast-dose", "t")
+    assert np.abs(t.get_fdata()).max() == pytest.approx(found.loc["Saliency", "largest_t"], rel=1e-4)
+    labels = np.zeros(t.shape, np.int16)
+    labels[12:34, 15:40, 15:35] = 1
+    table = maps.compare_regions(
+        nib.Nifti1Image(labels, t.affine), pd.DataFrame({"index": [1], "name": ["box"]})
+    )
+    assert table["region"].tolist() == ["box", "box"]
+    assert {"slope", "partial_r", "q"} <= set(table)
+    assert {"network", "mean", "ridge"} <= set(study.compare_baselines(["ridge"])["name"])

@@ -51,10 +51,10 @@ def load_cohort(
     root : str or Path, optional
         Folder of the cohort; not needed for ``synthetic`` and ``oasis``.
     label : str, default "sex"
-        Column that contains the classes, or the target variable of another task.
+        Column that contains the classes or, with ``task="regression"``, the number that is predicted.
     task : str or class, default "classification"
-        Task of the networks: a name of ``conf/task``, or a subclass of `xai_brain.task.protocol.Task` that
-        can be imported.
+        A name of ``conf/task`` such as ``"regression"``, or a subclass of `xai_brain.task.protocol.Task`
+        that can be imported.
     class_names : sequence of str, optional
         Classes in the order of their index; default: sorted. Participants of other classes are unusable.
     threshold : float, optional
@@ -92,6 +92,7 @@ def load_cohort(
     >>> cohort = load_cohort("synthetic", n_subjects=12)
     >>> cohort
     Cohort(12 participants: 6 female, 6 male; not prepared)
+    >>> cohort = load_cohort("bids", "/data/mine", label="age", task="regression")  # doctest: +SKIP
     """
     valid_choice("layout", layout, choices_of("data"))
     if root is None and layout not in ("synthetic", "oasis"):

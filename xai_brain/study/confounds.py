@@ -9,6 +9,7 @@ import pandas as pd
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.problems import named
+from xai_brain.io.tables import with_numbers
 from xai_brain.statistics.group_design import GroupError, make_design
 from xai_brain.task.labels import is_label
 from xai_brain.task.protocol import Task
@@ -43,7 +44,8 @@ def check_confounds(config: Config, task: Task, participants: pd.DataFrame) -> N
     for contrast in task.contrasts():
         if len(contrast) == 1 and names:
             try:
-                make_design(group_participants(task, participants), contrast, names)
+                # columns of the tables of a cohort are text
+                make_design(with_numbers(group_participants(task, participants)), contrast, names)
             except GroupError as error:
                 raise ConfigError(f"evaluation.group.confounds: {error}") from error
 

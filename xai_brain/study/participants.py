@@ -266,7 +266,8 @@ def require_classes(config: Config, command: str, *, or_number: bool = False) ->
     """
     task = build_task(config.task)
     if not (task.has_classes or (or_number and task.reported_as == "number")):
+        others = ", evaluate and report" if task.reported_as else ""
         raise ConfigError(
             f"task._target_={config.task['_target_']}: `xai-brain {command}` compares classes, which this "
-            "task does not have; train, predict and explain are available"
+            f"task does not have; train, predict{',' if others else ' and'} explain{others} are available"
         )

@@ -71,7 +71,8 @@ class Study(TrainedNetworks):
 
         Columns: participant_id, session_id, seed, fold (from 1; predictions.tsv counts from 0), target (index
         of the true class), label and predicted (names of the true and the predicted class), and
-        ``prob_<class>``.
+        ``prob_<class>``. With ``task="regression"``: target (the true number), ``predicted_<label>`` (the
+        predicted one), and both as text in label and predicted.
 
         Examples
         --------
@@ -90,6 +91,10 @@ class Study(TrainedNetworks):
         ``auroc`` is the mean over folds, ``auroc_pooled`` ranks all participants together. Chance of
         ``accuracy`` is the share of the largest class, and of ``brier`` the score of the constant prediction
         of the classes' shares; lower Brier scores are better. The note states why there is no interval.
+
+        With ``task="regression"`` the metrics are ``mae``, ``rmse``, ``r2``, ``pearson_r`` and
+        ``residual_r`` (correlation of the residuals with the target), each as the mean over folds and
+        ``_pooled``; chance is a constant prediction, the mean of all targets.
 
         Examples
         --------
@@ -127,15 +132,15 @@ class Study(TrainedNetworks):
         return table.merge(folds.drop_duplicates("participant_id"), on="participant_id", how="left")
 
     def compare_baselines(self, baselines: Sequence[str] = ()) -> pd.DataFrame:
-        """Compare the networks with a classifier that uses brain size only, and with other baselines.
+        """Compare the networks with a model that uses brain size only, and with other baselines.
 
         Brain size needs ``brain_size_column`` in `xai_brain.load_cohort`.
 
         Parameters
         ----------
         baselines : sequence of str, optional
-            Names of ``conf/baselines``, such as ``pca_logistic``, that are fitted on the same folds; those
-            that were fitted before are kept.
+            Names of ``conf/baselines``, such as ``pca_logistic`` or, of a number, ``ridge``, that are fitted
+            on the same folds; those that were fitted before are kept.
 
         Returns
         -------
@@ -198,10 +203,11 @@ class Study(TrainedNetworks):
             or a class of another package such as ``captum.attr.Saliency``.
         target : str, optional
             ``predicted``, ``true`` or the name of a class; default: as in existing maps, else
-            ``predicted``. A comparison of groups needs the name of one class.
+            ``predicted``. A comparison of groups needs the name of one class. With ``task="regression"``,
+            the predicted number is always explained.
         output : str, optional
-            For classification logit, logit_difference or probability. Default: as in existing maps,
-            else that of the method. A comparison of groups needs ``logit_difference``.
+            For classification logit, logit_difference or probability, for regression value. Default: as in
+            existing maps, else that of the method. A comparison of classes needs ``logit_difference``.
         seeds : sequence of int, optional
             Seeds whose networks are explained; default: all.
         batch_size : int, optional

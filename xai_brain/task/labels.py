@@ -180,5 +180,5 @@ def _refuse_measurement(found: set[str], rule: LabelRule, where: str) -> None:
     if not rule.class_names and len(found) > MANY_NUMBERS and all(bounds(name) for name in found):
         raise DataError(
             f"{where}: {rule.column} has {len(found)} different numbers; make classes of them with "
-            "data.threshold=60 or data.bins=[40,60]"
+            "data.threshold=60 or data.bins=[40,60], or predict the number with task=regression"
         )

@@ -41,7 +41,8 @@ def check_names(config: Config) -> None:
         find_column(lines, label, where)
     rule = LabelRule(label, data.class_names, data.threshold, data.bins)
     with suppress(DataError):  # participants without an image may have labels that cannot be used
-        targets = build_task(config.task).read_targets(lines[find_column(lines, label, where)], rule, where)
+        values = lines[find_column(lines, label, where)].map(str, na_action="ignore")  # ages are numbers
+        targets = build_task(config.task).read_targets(values, rule, where)
         known = lines.assign(label=targets.labels, target=targets.values)[targets.reasons == ""]
         try:
             check_table_settings(config, known)

@@ -139,7 +139,7 @@ class Maps(MapImages):
         confounds: Sequence[str] | None = None,
         n_perm: int = 1000,
     ) -> pd.DataFrame:
-        """Compare the classes region by region, with the direction and confounds of `compare_groups`.
+        """Test classes or a number region by region, with the direction and confounds of `compare_groups`.
 
         The maps must explain one common output, as for `compare_groups`.
 
@@ -156,7 +156,9 @@ class Maps(MapImages):
         pandas.DataFrame
             method, region, measure (mean, mass_share), class_a (the earlier class), class_b, mean_a, mean_b,
             difference (b minus a, adjusted for the confounds) with its interval, ratio (mean_b / mean_a), t,
-            p, q (Benjamini-Hochberg) and others; see `xai_brain.statistics.regions.compare_classes`.
+            p, q (Benjamini-Hochberg) and others; see `xai_brain.statistics.regions.compare_classes`. With
+            ``task="regression"``: mean, slope (change for each unit of the target, adjusted) with its
+            interval, partial_r, t, p and q; see `xai_brain.statistics.continuous.regions.associate_regions`.
 
         Raises
         ------
@@ -178,9 +180,10 @@ class Maps(MapImages):
     def compare_groups(
         self, confounds: Sequence[str] | None = None, *, n_perm: int = 1000, fwhm_mm: float = 0.0
     ) -> pd.DataFrame:
-        """Compare the classes voxel by voxel (Freedman-Lane permutation test, family-wise error).
+        """Test classes or a number voxel by voxel (Freedman-Lane permutation test, family-wise error).
 
-        Only maps that explain one common output can be compared: ``study.explain(..., target="male",
+        With ``task="regression"``, the association of the maps with the target over participants is tested.
+        Of classes, the maps must explain one common output: ``study.explain(..., target="male",
         output="logit_difference")``. Statistical maps are written to the folder ``group`` of the study.
 
         Parameters
@@ -201,22 +204,29 @@ class Maps(MapImages):
         Raises
         ------
         ConfigError
-            There is no such column, or the maps explain different outputs.
+            There is no such column, the confounds leave nothing to test, or the maps explain different
+            outputs.
         """
         from xai_brain.runs.contents import IMAGE
+        from xai_brain.study.confounds import check_confounds
         from xai_brain.study.evaluation.tables import make_group_tests
+        from xai_brain.study.participants import task_of
 
         self._require_common_space("compare_groups")
+        participants = read_tsv(self._run.participants)
         for name in confounds or ():
-            valid_choice("column", name, (*read_tsv(self._run.participants), "fold"))
+            valid_choice("column", name, (*participants, "fold"))
         given: dict[str, Any] = {"n_perm": n_perm, "fwhm_mm": fwhm_mm}
         given["confounds"] = None if confounds is None else list(confounds)
-        self._evaluate(make_group_tests, {f"evaluation.group.{name}": value for name, value in given.items()})
+        changes = {f"evaluation.group.{name}": value for name, value in given.items()}
+        config = change_settings(self._settings(), changes)  # is refused before the study is changed
+        check_confounds(config, task_of(config, participants), participants)
+        self._evaluate(make_group_tests, changes)
         table = read_tsv(self._run.evaluation("group_tests"))
         own = table[table["method"].isin(self.methods)]
         if own["reason"].notna().all():
             raise ConfigError(
-                f"no method can be compared between classes: {own['reason'].iloc[0]}; in Python: "
+                f"no method can be tested: {own['reason'].iloc[0]}; in Python, for classes: "
                 "study.explain(methods, target=<one class>, output='logit_difference', overwrite=True)"
             )
         return table[table["method"].isin([*self.methods, IMAGE])].reset_index(drop=True)

@@ -48,7 +48,7 @@ from xai_brain.study.participants import (
 from xai_brain.study.settings import open_run
 from xai_brain.study.training.fold_training import check_balance, classifier_settings, datamodule_of
 from xai_brain.study.training.folds import audit, folds_of, log_folds, split_prepared_fold
-from xai_brain.task.build import task_of_table
+from xai_brain.task.build import build_task, task_of_table
 
 
 def train_run(config: Config) -> RunDirectory:
@@ -236,7 +236,9 @@ def check_brain_size(config: Config, cohort: pd.DataFrame) -> None:
     column = config.data.brain_size_column
     if not column:
         return
-    numbers = pd.to_numeric(cohort[column], errors="coerce").groupby(cohort["label"]).count()
+    has_classes = build_task(config.task).has_classes
+    groups = cohort["label"] if has_classes else pd.Series("participants", cohort.index)
+    numbers = pd.to_numeric(cohort[column], errors="coerce").groupby(groups).count()
     if (numbers < (config.folds.n_folds if config.folds.kind == "stratified" else 2)).any():
         counts = ", ".join(f"{name}: {count}" for name, count in numbers.items())
         raise ConfigError(f"data.brain_size_column={column}: too few numbers in it ({counts})")
