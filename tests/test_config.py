@@ -46,6 +46,7 @@ def test_every_file_composes_and_says_how_to_use_it(group, choice):
         return
     overrides = [f"{group}={choice}" if group != "attribution" else f"attribution=[{choice}]", ROOT]
     overrides += ["attribution.RegionAblation.labels_img=atlas.nii.gz"] * (choice == "region_ablation")
+    overrides += ["regional.atlas=atlas.nii.gz"] * (choice == "siegel")
     cfg = compose("run", overrides if group in ("data", "experiment") else ["data=bids", *overrides])
     assert OmegaConf.missing_keys(cfg) == set()
     lines = (conf_dir() / group / f"{choice}.yaml").read_text().splitlines()
