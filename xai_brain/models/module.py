@@ -102,7 +102,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         return loss
 
     def _loss(
-        self, outputs: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None
+        self, outputs: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Loss of the task; numbers are compared in standard deviations of the training targets."""
         if self.task.standardizes_targets:

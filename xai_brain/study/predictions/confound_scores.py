@@ -93,6 +93,8 @@ def _rows(config: Config, run: RunDirectory) -> list[dict[str, Any]]:
             log(f"evaluate: {name} has too few values in the test participants of every fold; not evaluated")
             continue
         score = confound_score(parts, measure == "auroc", N_PERM, config.evaluation.random_state)
+        if not has_classes:  # there are no permutations within classes
+            score = {key: value for key, value in score.items() if not key.startswith("class_")}
         about = {"column": name, "measure": measure, "chance": 0.5 if measure == "auroc" else 0.0}
         n = {"n_participants": len({i for _, ids, *_ in networks for i in ids if pd.notna(values.get(i))})}
         rows.append({**about, **score, **n, "n_networks": len(parts), "layer": networks[0][3]})
