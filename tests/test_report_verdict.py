@@ -44,7 +44,12 @@ MAP_SECTIONS = ("maps", "subjects", "localization", "agreement")
             "Above chance, imprecisely",
             "95 % interval of the balanced accuracy, 0.52 to 0.70, begins at most 0.05 above chance (0.50)",
         ),
-        (GOOD, (-0.1, 0.2), "Yes, perhaps brain size", "Brain size may explain the performance: brain size only reaches"),
+        (
+            GOOD,
+            (-0.1, 0.2),
+            "Yes, perhaps brain size",
+            "Brain size may explain the performance: brain size only reaches",
+        ),
     ],
 )
 def test_a_warning_is_in_the_verdict_and_in_the_section_of_performance(

@@ -15,7 +15,7 @@ from xai_brain.io.atomic import file_hash
 from xai_brain.runs.directory import read_json, read_tsv, sidecar, write_json
 from xai_brain.stages.report import report
 from xai_brain.study import report_page as report_stage
-from xai_brain.study.explanation.batches import Batch, _seed_of
+from xai_brain.study.explanation.batches import Batch, seed_of
 
 
 def test_a_map_tells_its_model_data_settings_code_and_class(small_run):
@@ -170,11 +170,11 @@ def test_a_report_is_written_again_when_results_version_or_template_change(copie
     assert not again()
 
 
-def test_the_seed_of_a_batch_is_the_same_everywhere():
+def test_theseed_of_a_batch_is_the_same_everywhere():
     ask = (
-        "import pandas as pd; from xai_brain.study.explanation.batches import Batch, _seed_of; "
-        "print(_seed_of(Batch(3, 2, pd.DataFrame({'a': [1]}, index=[16]))))"
+        "import pandas as pd; from xai_brain.study.explanation.batches import Batch, seed_of; "
+        "print(seed_of(Batch(3, 2, pd.DataFrame({'a': [1]}, index=[16]))))"
     )
     message = [in_another_process(ask, PYTHONHASHSEED=seed).stdout for seed in ("1", "7")]
     rows = pd.DataFrame({"participant_id": ["sub-01"]}, index=[16])
-    assert list(map(int, message)) == [_seed_of(Batch(3, 2, rows))] * 2
+    assert list(map(int, message)) == [seed_of(Batch(3, 2, rows))] * 2

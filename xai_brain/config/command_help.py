@@ -11,6 +11,7 @@ COMMANDS = {
     "explain-network": "Predict and explain participants with a network that was trained elsewhere.",
     "evaluate": "Compare the maps with each other, between classes and with planted effects.",
     "validate": "Evaluate the networks on images that contain only top-ranked voxels, or lack them.",
+    "threshold": "Find which voxels exceed what networks show that were trained on permuted labels.",
     "report": "Write report.html, a self-contained page of all results.",
     "view": "Open the maps of a run in JupyterLab.",
     "import-maps": "Import maps that were made with other software into a run.",
@@ -25,7 +26,7 @@ TOOLS = ("explain-network", "view", "import-maps", "cache", "collect", "verify",
 # commands whose output is read by other programs, so that nothing else is printed
 PRINTING = ("settings", "completion")
 # commands that use the settings of an existing run
-STAGES = ("baselines", "explain", "evaluate", "validate", "report")
+STAGES = ("baselines", "explain", "evaluate", "validate", "threshold", "report")
 
 USAGE = """\
 usage: xai-brain <command> [setting=value ...] [-m]
@@ -78,6 +79,9 @@ DETAILS = {
     "validate": "The settings are those of the run directory; those of evaluation.masks can be changed:\n"
     "methods, which (joint, classes), areas, n_subjects, n_random, removal, retrain. With\n"
     "evaluation.masks.in_run=true, `xai-brain run` includes this stage.\n",
+    "threshold": "The settings are those of the run directory; those of evaluation.threshold can be\n"
+    "changed: n_perm, alpha, n_participants, blocks, statistic, methods. Every permutation trains networks\n"
+    "as the run did; the command states the duration first, and goes on where it was interrupted.\n",
     "report": "The settings are those of the run directory.\n",
 }
 

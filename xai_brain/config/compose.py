@@ -34,7 +34,7 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.extras import install_command
 
-COMMANDS = ("train", "baselines", "predict", "explain", "evaluate", "validate", "report", "run")
+COMMANDS = ("train", "baselines", "predict", "explain", "evaluate", "validate", "threshold", "report", "run")
 # names that other software gives to settings
 SYNONYMS = {
     **dict.fromkeys(("learning_rate", "rate"), "trainer.lr"),

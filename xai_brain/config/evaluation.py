@@ -95,6 +95,34 @@ class MaskValidationConfig:
 
 
 @dataclass
+class ThresholdConfig:
+    """Corrected thresholds of maps, from networks trained on permuted labels (xai-brain threshold)."""
+
+    n_perm: int = setting(39, "permutations of the labels, each with networks of its own", at_least=1)
+    alpha: float = setting(0.05, "family-wise error rate", above=0, below=1)
+    n_participants: int = setting(20, "participants who are explained in each permutation", at_least=1)
+    blocks: list[str] = setting(
+        [], "columns within whose values labels are permuted, e.g. site; numbers: within quarters"
+    )
+    forming: float = setting(
+        2.0, "|map| that forms clusters, in units of its root mean square in the brain", above=0
+    )
+    statistic: str = setting(
+        "max", "of a map: largest voxel, or extent or mass of clusters", choices=("max", "extent", "mass")
+    )
+    methods: list[str] | None = setting(None, "default: all methods of the run")
+
+    def __post_init__(self) -> None:
+        check_values(self, "evaluation.threshold")
+        if (self.n_perm + 1) * self.alpha < 1 - 1e-9:
+            least = math.ceil(1 / self.alpha - 1e-9) - 1
+            raise ConfigError(
+                f"evaluation.threshold.n_perm={self.n_perm}: fewer than {least} permutations cannot control "
+                f"evaluation.threshold.alpha={self.alpha}"
+            )
+
+
+@dataclass
 class EvaluationConfig:
     """Comparison of maps with each other, between classes and with the truth."""
 
@@ -134,6 +162,7 @@ class EvaluationConfig:
     )
     first_layer: bool = setting(False, "compare the outputs of the first layer between classes")
     masks: MaskValidationConfig = field(default_factory=MaskValidationConfig)
+    threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
 
     def __post_init__(self) -> None:
         check_values(self, "evaluation")

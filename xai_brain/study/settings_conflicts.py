@@ -24,6 +24,7 @@ RESULT_NAMES = (
     "evaluation",
     "figures",
     "native",
+    "permuted",
 )
 
 

@@ -250,9 +250,9 @@ def _contradictions(
 # A finished stage writes a manifest with its inputs and the hash of each result file.
 MANIFESTS = {
     "evaluation/*.json": "evaluate",
-    "evaluation/baselines.json": "baselines",  # in place of the line above
-    "evaluation/metrics/*.json": "evaluate",
-    "group/inputs.json": "evaluate",
+    "evaluation/baselines.json": "baselines",  # in place of the line above, as thresholds.json
+    "evaluation/thresholds.json": "threshold",
+    **dict.fromkeys(("evaluation/metrics/*.json", "group/inputs.json"), "evaluate"),
     "evaluation/masks/*.json": "validate",
     "figures/inputs.json": "report",
 }

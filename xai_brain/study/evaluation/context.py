@@ -79,8 +79,12 @@ class EvaluationContext:
         """Rows of the cohort that the network was trained on."""
         key = "training subjects"
         if key not in self.shared:
-            self.shared[key] = next(training_subjects(self.config, self.run, self.cohort, [self.network]))
+            self.shared[key] = self.training_of(self.cohort)
         return self.shared[key]
+
+    def training_of(self, cohort: pd.DataFrame) -> pd.DataFrame:
+        """Rows of a cohort, which may have other labels, that the network was trained on."""
+        return next(training_subjects(self.config, self.run, cohort, [self.network]))
 
     @property
     def reference(self) -> Reference:

@@ -32,8 +32,9 @@ from xai_brain.runs.directory import write_tsv
 from xai_brain.runs.seeds import network_name
 from xai_brain.study.evaluation.context import EvaluationContext
 from xai_brain.study.explanation.configured_methods import multiplies_by_inputs
-from xai_brain.study.training.permuted import permute_labels, permuted_network
+from xai_brain.study.training.permuted import permuted_cohort, permuted_network
 
+PERMUTATION = 1  # of the networks that are trained on permuted labels
 Scores = dict[str, tuple[Any, Any]]
 
 
@@ -114,8 +115,10 @@ def parameter_randomization_scores(context: EvaluationContext, label: str) -> Sc
 def label_randomization_scores(context: EvaluationContext, label: str) -> Scores:
     """Similarity to maps of a network that was trained on permuted labels, and their relevance rank."""
     maps, targets = context.saved(label)
-    other = permuted_network(context.config, context.run, context.cohort, context.network).to(context.device)
-    reference = context.reference_of("permuted reference", lambda: permute_labels(context.training))
+    where, network = (context.config, context.run, context.cohort), context.network
+    other = permuted_network(*where, PERMUTATION, network.fold, network.seed).load(context.config)
+    permuted = permuted_cohort(context.config, context.cohort, PERMUTATION)
+    reference = context.reference_of("permuted reference", lambda: context.training_of(permuted))
     method = context.method(label, other, reference)
     other_maps = maps_of(method, context.inputs, targets, context.batch_size)[:, 0].numpy()
     brain = context.common_brain()

@@ -166,9 +166,9 @@ def explain_batch(
     predicted = batch.rows[task.columns].to_numpy(float)
     explained = task.explained_targets(config.explain.target, predicted, batch.rows["target"].to_numpy())
     targets = torch.from_numpy(explained).to(inputs.device)
-    maps, details = _mean_maps(explainers, inputs, targets, label, _seed_of(batch))
+    maps, details = mean_maps(explainers, inputs, targets, label, seed_of(batch))
     about = {**about, **peak_memory(device)}
-    _refuse_non_finite(maps, batch, label, len(explainers))
+    refuse_non_finite(maps, batch, label, len(explainers))
     affine, parameters = get_grid(config.preprocessing.grid).affine, parameters_of(config, label)
     info = method_info(explainers[0].method)
 
@@ -205,7 +205,7 @@ def explain_batch(
     return start_writing(save, zip(*of_each, strict=True))
 
 
-def _refuse_non_finite(maps: torch.Tensor, batch: Batch, label: str, n_networks: int) -> None:
+def refuse_non_finite(maps: torch.Tensor, batch: Batch, label: str, n_networks: int) -> None:
     broken = (~maps.isfinite()).flatten(1).any(1).numpy()
     if broken.any():
         participants = named(batch.rows["participant_id"][broken].tolist())
@@ -218,12 +218,12 @@ def _refuse_non_finite(maps: torch.Tensor, batch: Batch, label: str, n_networks:
         )
 
 
-def _seed_of(batch: Batch) -> int:
+def seed_of(batch: Batch) -> int:
     """Seed for methods that draw random numbers; it does not depend on other batches."""
     return hash((batch.seed, batch.fold, int(batch.rows.index[0]))) % 2**31
 
 
-def _mean_maps(
+def mean_maps(
     explainers: list[Explainer], inputs: torch.Tensor, targets: torch.Tensor, label: str, seed: int
 ) -> tuple[torch.Tensor, list[Any]]:
     """Mean of the maps over networks, and the details that the method returns for each participant."""

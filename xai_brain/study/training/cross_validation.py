@@ -91,7 +91,7 @@ def train_networks(config: Config, run: RunDirectory) -> None:
     run_shared(
         run.locks,
         {run.checkpoint(k, s).stem: (k, s) for s in config.seeds for k in fold_numbers(folds)},
-        done=lambda unit: _is_fitted(config, run, *unit),
+        done=lambda unit: is_fitted(run, *unit),
         do=lambda unit: train_fold(config, run, cohort, folds, *unit),
         wait=lambda n: log(f"train: waiting for {n} folds that other processes train"),
     )
@@ -104,7 +104,7 @@ def is_trained(config: Config, run: RunDirectory) -> bool:
     if not (run.predictions.exists() and run.folds.exists()):
         return False
     folds = fold_numbers(read_tsv(run.folds))
-    return all(_is_fitted(config, run, fold, seed) for seed in config.seeds for fold in folds)
+    return all(is_fitted(run, fold, seed) for seed in config.seeds for fold in folds)
 
 
 def _start(config: Config, run: RunDirectory, cohort: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -130,9 +130,7 @@ def _start(config: Config, run: RunDirectory, cohort: pd.DataFrame) -> tuple[pd.
 
 def _finish(config: Config, run: RunDirectory, folds: pd.DataFrame) -> None:
     """Write the metrics and predictions.tsv of all folds."""
-    tables = [
-        read_tsv(_fold_predictions(run, k, s, config)) for s in config.seeds for k in fold_numbers(folds)
-    ]
+    tables = [read_tsv(fold_predictions(run, k, s)) for s in config.seeds for k in fold_numbers(folds)]
     predictions = with_repeat(pd.concat(tables, ignore_index=True), folds)
     task = task_of_table(config.task, predictions.columns)
     metrics = defined_figures(task.scores(predictions, "test", config.evaluation.n_bootstrap))
@@ -143,21 +141,28 @@ def _finish(config: Config, run: RunDirectory, folds: pd.DataFrame) -> None:
     write_tsv(predictions, run.predictions)  # last: marks training as complete
 
 
-def _is_fitted(config: Config, run: RunDirectory, fold: int, seed: int) -> bool:
-    return run.checkpoint(fold, seed).exists() and _fold_predictions(run, fold, seed, config).exists()
+def is_fitted(run: RunDirectory, fold: int, seed: int) -> bool:
+    """Whether the network of a fold and its predictions exist."""
+    return run.checkpoint(fold, seed).exists() and fold_predictions(run, fold, seed).exists()
 
 
 def train_fold(
-    config: Config, run: RunDirectory, cohort: pd.DataFrame, folds: pd.DataFrame, fold: int, seed: int
+    config: Config,
+    run: RunDirectory,
+    cohort: pd.DataFrame,
+    folds: pd.DataFrame,
+    fold: int,
+    seed: int,
+    name: str = "train",
 ) -> None:
     """Fit the network of one fold and predict its test part; the predictions mark it as complete."""
     checkpoint = run.checkpoint(fold, seed)
-    done, task = _fold_predictions(run, fold, seed, config), task_of(config, cohort)
+    done, task = fold_predictions(run, fold, seed), task_of(config, cohort)
     start = time.monotonic()
     parts = split_prepared_fold(config, cohort, folds, fold, seed)
     fold_seed = network_seed(seed, fold)
     datamodule = datamodule_of(config, parts, fold_seed)
-    what = f"train seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
+    what = f"{name} seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
     report_epoch = EpochLines(what, config.trainer.max_epochs)
     settings = asdict(config.trainer)
     fit = fit_fold if n_processes(settings) == 1 else fit_in_processes
@@ -199,7 +204,8 @@ def train_fold(
     log(f"{what}: {score} (n = {n_tested}), {time.monotonic() - start:.0f} s")
 
 
-def _fold_predictions(run: RunDirectory, fold: int, seed: int, config: Config) -> Path:
+def fold_predictions(run: RunDirectory, fold: int, seed: int) -> Path:
+    """Table of the test predictions of one network."""
     checkpoint = run.checkpoint(fold, seed)
     return checkpoint.with_name(f"{checkpoint.stem}_predictions.tsv")
 

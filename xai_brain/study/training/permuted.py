@@ -1,72 +1,65 @@
-"""Network trained on permuted labels, whose maps cannot show the effect."""
+"""Networks that are trained on permuted labels, whose maps cannot show a difference between the classes."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from dataclasses import asdict
-from functools import partial
-from pathlib import Path
+import logging
+import re
 
-import numpy as np
 import pandas as pd
 
 from xai_brain.config.schema import Config
-from xai_brain.io.atomic import partial_prefix, write_atomic
-from xai_brain.models.calibrated import CalibratedNetwork
-from xai_brain.models.fitting import fit_fold, naming_network
+from xai_brain.data.permuted_labels import permute_labels
+from xai_brain.io.atomic import file_hash
 from xai_brain.parallel.locks import run_exclusive
-from xai_brain.parallel.progress import EpochLines
+from xai_brain.parallel.verbosity import LOGGER, temporary_verbosity
 from xai_brain.runs.directory import RunDirectory, read_tsv
-from xai_brain.runs.seeds import network_seed
-from xai_brain.study.participants import task_of
-from xai_brain.study.training.fold_training import classifier_settings, datamodule_of
-from xai_brain.study.training.folds import split_prepared_fold
-from xai_brain.study.training.networks import Network, load_classifier
-
-SEED = 20_000  # seed of the permutation
+from xai_brain.study.training.cross_validation import is_fitted, train_fold
+from xai_brain.study.training.networks import Network
 
 
-def permute_labels(table: pd.DataFrame, seed: int = SEED) -> pd.DataFrame:
-    """The same participants with permuted labels; all images of a participant have one label.
+def permuted_run(config: Config, run: RunDirectory, number: int) -> RunDirectory:
+    """Folder of the networks of one permutation, numbered from 1; other blocks have other folders."""
+    blocks = "-".join(re.sub(r"[^A-Za-z0-9]", "", name) for name in config.evaluation.threshold.blocks)
+    folder = run.path / "permuted" / (f"within-{blocks}" if blocks else "all")
+    return RunDirectory(folder / f"permutation-{number:03d}")
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        participant_id, target and label.
-    seed : int
-    """
-    unique = table.drop_duplicates("participant_id")
-    order = np.random.default_rng(seed).permutation(len(unique))
-    permuted = unique[["target", "label"]].iloc[order].set_axis(unique["participant_id"], axis=0)
-    return table.assign(**{name: table["participant_id"].map(permuted[name]) for name in permuted})
+
+def permuted_cohort(config: Config, cohort: pd.DataFrame, number: int) -> pd.DataFrame:
+    """The cohort with permuted labels, within families and ``evaluation.threshold.blocks``."""
+    family, blocks = config.folds.group_column, config.evaluation.threshold.blocks
+    return permute_labels(cohort, number, blocks, family)
 
 
 def permuted_network(
-    config: Config, run: RunDirectory, cohort: pd.DataFrame, network: Network
-) -> CalibratedNetwork:
-    """Network trained like `network` on the same participants with permuted labels; saved beside it."""
-    path = network.checkpoint.with_name(f"{network.checkpoint.stem}_permuted.ckpt")
+    config: Config, run: RunDirectory, cohort: pd.DataFrame, number: int, fold: int, seed: int
+) -> Network:
+    """Network of a fold that was trained like that of the run, on permuted labels; it is kept.
+
+    Folds, budget of training and choice of the epoch are those of the run; labels are permuted in all parts
+    of the fold.
+
+    Parameters
+    ----------
+    config : Config
+    run : RunDirectory
+    cohort : pandas.DataFrame
+        Prepared cohort with its own labels.
+    number : int
+        Of the permutation, from 1.
+    fold, seed : int
+    """
+    own = permuted_run(config, run, number)
+    own.path.mkdir(parents=True, exist_ok=True)
+    path = own.checkpoint(fold, seed)
+
+    def done() -> bool:
+        return is_fitted(own, fold, seed)
 
     def fit() -> None:
-        parts = split_prepared_fold(config, cohort, read_tsv(run.folds), network.fold, network.seed)
-        parts |= {name: permute_labels(parts[name]) for name in ("train", "validation")}
-        fold_seed = network_seed(network.seed, network.fold)
-        name = f"train with permuted labels, seed {network.seed} fold {network.fold + 1}"
-        with (
-            tempfile.TemporaryDirectory(dir=run.path, prefix=partial_prefix()) as work_dir,
-            naming_network(name),
-        ):
-            _, network_file, _ = fit_fold(
-                datamodule_of(config, parts, fold_seed),
-                classifier_settings(config, task_of(config, cohort)),
-                {**asdict(config.trainer), "tensorboard": False},
-                seed=fold_seed,
-                work_dir=Path(work_dir),
-                report_epoch=EpochLines(name, config.trainer.max_epochs),
-            )
-            write_atomic(path, partial(shutil.copyfile, network_file))
+        permuted = permuted_cohort(config, cohort, number)
+        with temporary_verbosity(None if LOGGER.isEnabledFor(logging.DEBUG) else "quiet"):
+            train_fold(config, own, permuted, read_tsv(run.folds), fold, seed, f"train permutation {number}")
 
-    if not path.exists():
-        run_exclusive(run.locks, path.stem, fit, path.exists)
-    return load_classifier(path)
+    if not done():
+        run_exclusive(run.locks, f"permutation-{number:03d}_{path.stem}", fit, done)
+    return Network(path, seed, fold, file_hash(path))

@@ -1,0 +1,32 @@
+"""Corrected thresholds of the maps of a run."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from xai_brain.config.checks import read_config
+from xai_brain.config.schema import Config
+from xai_brain.runs.directory import RunDirectory
+from xai_brain.study.settings import stage
+from xai_brain.study.thresholds.thresholds import threshold_run
+
+
+def threshold(cfg: DictConfig | Config) -> RunDirectory:
+    """Train the missing networks on permuted labels, and compute corrected thresholds of every method.
+
+    Parameters
+    ----------
+    cfg : omegaconf.DictConfig or Config
+        From `xai_brain.compose`, or the settings of an existing run.
+
+    Returns
+    -------
+    RunDirectory
+        With evaluation/thresholds.tsv, evaluation/threshold_maps.tsv and permuted/ (the networks).
+
+    Raises
+    ------
+    ConfigError
+        The networks were trained elsewhere; a method or column does not exist.
+    """
+    return stage(threshold_run)(read_config(cfg))
