@@ -21,7 +21,6 @@ from xai_brain.runs.directory import read_tsv
 from xai_brain.stages.evaluate import evaluate
 from xai_brain.stages.report import report
 from xai_brain.study.evaluation.metrics import choose_subjects
-from xai_brain.study.training.permuted import permute_labels
 
 
 def test_settings_accept_the_names_of_the_table_only():
@@ -186,23 +185,6 @@ def test_subjects_are_taken_in_turns_of_class_and_fold():
         (1, "b"),
     ]
     assert choose_subjects(maps, 2)["participant_id"].tolist() == chosen["participant_id"].tolist()[:2]
-
-
-def test_permuted_labels_keep_people_whole_and_classes_in_number():
-    table = pd.DataFrame(
-        {
-            "participant_id": [f"sub-{i // 2}" for i in range(80)],  # two images each
-            "target": [i // 2 % 2 for i in range(80)],
-            "label": ["ab"[i // 2 % 2] for i in range(80)],
-        }
-    )
-    permuted = permute_labels(table)
-    assert permuted["target"].sum() == table["target"].sum()
-    assert (permuted.groupby("participant_id")["target"].nunique() == 1).all()
-    assert (permuted["label"] == permuted["target"].map({0: "a", 1: "b"})).all()
-    kept = (permuted["target"] == table["target"]).mean()
-    assert 0.25 < kept < 0.75
-    assert permute_labels(table).equals(permuted)
 
 
 CARD = [
