@@ -40,7 +40,7 @@ from xai_brain.study.thresholds.statistic import (
     map_statistics,
 )
 
-THRESHOLDS, MAPS = "thresholds", "threshold_maps"  # tables
+THRESHOLDS, MAPS, NULL = "thresholds", "threshold_maps", "threshold_null"  # tables
 
 
 def threshold_run(config: Config) -> RunDirectory:
@@ -49,8 +49,8 @@ def threshold_run(config: Config) -> RunDirectory:
     Returns
     -------
     RunDirectory
-        With evaluation/thresholds.tsv (one row per method and statistic) and threshold_maps.tsv (one row per
-        map); the networks of the permutations in permuted/.
+        With evaluation/thresholds.tsv (one row per method and statistic), threshold_maps.tsv (one row per
+        map) and threshold_null.tsv (one row per map of a permutation); the networks in permuted/.
 
     Raises
     ------
@@ -174,9 +174,13 @@ def _tables(
     config: Config, run: RunDirectory, labels: Sequence[str], maps: Sequence[dict[str, Any]]
 ) -> dict[str, pd.DataFrame]:
     settings = config.evaluation.threshold
-    rows, of_maps = [], []
+    rows, of_maps, of_null = [], [], []
     for label in labels:
         null = null_statistics(config, run, label)
+        of_null += [
+            each[["participant_id", "session_id", *STATISTICS]].assign(method=label, permutation=number)
+            for number, each in enumerate(null, 1)
+        ]
         own = [row for row in maps if row["method"] == label]
         for statistic, unit in STATISTICS.items():
             values = [table[statistic].to_numpy(float) for table in null]
@@ -198,7 +202,7 @@ def _tables(
                 of_maps += found
                 row |= _summary(config, pd.DataFrame(found))
             rows.append(row)
-    return {THRESHOLDS: pd.DataFrame(rows), MAPS: pd.DataFrame(of_maps)}
+    return {THRESHOLDS: pd.DataFrame(rows), MAPS: pd.DataFrame(of_maps), NULL: pd.concat(of_null)}
 
 
 def _row_of_map(
