@@ -1,7 +1,7 @@
 """Family-wise error of corrected thresholds, and their power on a planted effect.
 
-    python benchmarks/family_wise_error.py                      # embedded cohort, about an hour on one CPU core
-    python benchmarks/family_wise_error.py --settings data=ixi data.root=<folder> model=shallow ...
+    python benchmarks/family_wise_error.py        # embedded cohort, about an hour on one CPU core
+    python benchmarks/family_wise_error.py --settings data=ixi data.root=<folder> model=shallow
 
 Networks are trained on 39 permutations of the labels, which give the threshold, and on 40 further ones, whose
 maps are compared with it: they are maps of networks that have learned nothing. The error is the share of

@@ -14,6 +14,9 @@ from xai_brain.attribution.outputs import select_outputs
 from xai_brain.attribution.rules import Rules
 
 
+STABILISED = 10  # times more than by rounding is lost in the stabilised divisions of the rules
+
+
 def conserved_relevance(
     method: str,
     network: nn.Module,
@@ -51,9 +54,10 @@ def conserved_relevance(
         )
         maps, output = (volumes * gradient).detach(), output.detach().double()
         total, absolute = sums(maps)
+        size = STABILISED * torch.maximum(output.abs(), of_constants.abs())
         check_completeness(
             method,
-            *(total, output - of_constants, absolute, torch.maximum(output.abs(), of_constants.abs())),
+            *(total, output - of_constants, absolute, size),
             meaning="the output explained minus the relevance of biases and other constants",
             advice=f"use another method ({GENERAL_METHODS})",
             volumes=range(done, done + len(volumes)),
