@@ -13,8 +13,7 @@ from xai_brain.attribution.operations import GENERAL_METHODS
 from xai_brain.attribution.outputs import select_outputs
 from xai_brain.attribution.rules import Rules
 
-
-STABILISED = 10  # times more than by rounding is lost in the stabilised divisions of the rules
+STABILISED = 100  # times more than by rounding is lost in the stabilised divisions of the rules
 
 
 def conserved_relevance(
