@@ -527,3 +527,14 @@ def test_attribute_is_documented_once_in_the_protocol(method):
 def test_published_methods_have_a_citation(method):
     unpublished = method.info.is_baseline or method is RegionAblation
     assert unpublished or re.search(r"\b(19|20)\d\d\b", method.info.citation)
+
+
+def test_a_network_that_has_learned_nothing_yet_has_a_map_of_zeros_and_is_not_refused():
+    """Weights of 0: the output is a small bias, of which the stabiliser of the rules absorbs a part."""
+    from xai_brain.models.networks.shallow import ShallowNet
+
+    torch.manual_seed(0)
+    network = ShallowNet((46, 55, 46)).eval()
+    with torch.no_grad():
+        network.linear.bias.copy_(torch.tensor([5e-4, 6e-3]))
+    assert not LRP(network).attribute(torch.randn(1, 1, 46, 55, 46), 0).any()

@@ -47,13 +47,15 @@ def conserved_relevance(
         nonlocal done
         constants = torch.ones(len(volumes), dtype=volumes.dtype, device=volumes.device).requires_grad_()
         with rules(constants):
-            output = select_outputs(network(volumes), targets)
+            outputs = network(volumes)
+            output = select_outputs(outputs, targets)
         gradient, of_constants = torch.autograd.grad(
             output.sum(), (volumes, constants), allow_unused=True, materialize_grads=True
         )
         maps, output = (volumes * gradient).detach(), output.detach().double()
         total, absolute = sums(maps)
-        size = STABILISED * torch.maximum(output.abs(), of_constants.abs())
+        largest = outputs.detach().double().abs().flatten(1).amax(1)  # scale of the stabilisers
+        size = STABILISED * torch.maximum(largest, of_constants.abs())
         check_completeness(
             method,
             *(total, output - of_constants, absolute, size),
