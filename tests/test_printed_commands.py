@@ -240,6 +240,8 @@ def test_a_printed_command_of_a_run_is_run(command, used, monkeypatch, capsys):
         words += [*quick_settings(words, run), "shard=1/4"]
     if command[0] == "validate":
         words += [f"evaluation.masks.{text}" for text in ("methods=[GradCAM]", "n_subjects=1", "n_random=1")]
+    if command[0] == "threshold":
+        words += [f"evaluation.threshold.{text}" for text in ("alpha=0.5", "n_perm=1", "n_participants=2")]
     if command[0] == "predict":
         others = SyntheticSettings(n_subjects=6, seed=1)
         make_synthetic_cohort(used / "path" / "to" / "new", others)

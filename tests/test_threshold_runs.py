@@ -11,8 +11,9 @@ import xai_brain as xb
 from xai_brain.cli import main
 from xai_brain.config.setting import ConfigError
 from xai_brain.runs.directory import RunDirectory, read_tsv
-from xai_brain.study.thresholds.statistic import CLAIM, corrected_threshold, normalised
+from xai_brain.study.thresholds.statistic import corrected_threshold, normalised
 from xai_brain.study.training import permuted
+from xai_brain.viewer.meaning import CLAIM
 
 FEW = {"alpha": 0.25, "n_perm": 3, "n_participants": 8}  # 3 permutations suffice for this alpha
 
@@ -131,3 +132,20 @@ def test_networks_that_were_trained_elsewhere_cannot_be_trained_again(small_run,
     maps = xb.explain(ToyNet(), [fake_brain((12, 14, 16), np.eye(4))], ["Saliency"], target=1)
     with pytest.raises(ConfigError, match="were trained elsewhere"):
         maps.threshold()
+
+
+def test_the_viewer_offers_the_threshold_and_says_what_it_means(run, small_run, tmp_path):
+    viewer = xb.open_maps(run.path).view("sub-0002")
+    assert viewer.controls["threshold_kind"].options[-1] == "corrected"
+    thresholds = read_tsv(run.evaluation("thresholds")).query("statistic == 'max'").set_index("method")
+    for name, layer in viewer._scene.layers.items():
+        values = layer.img.get_fdata()[viewer._scene.brain]
+        expected = thresholds.loc[name, "threshold"] * np.sqrt((values**2).mean())
+        assert layer.threshold({"threshold_kind": 4, "threshold": 5}, layer.limit) == pytest.approx(expected)
+    viewer.controls["threshold_kind"].index = 4
+    page = viewer.save_html(tmp_path / "page.html").read_text()
+    assert '"corrected"], "Threshold by"' in page
+    assert CLAIM in page
+    other = xb.open_maps(small_run.path).view()
+    assert "corrected" not in other.controls["threshold_kind"].options
+    assert '"corrected"], "Threshold by"' not in other.save_html(tmp_path / "other.html").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import anywidget
@@ -9,6 +10,7 @@ import numpy as np
 import traitlets
 
 from xai_brain.statistics.colour_scale import NEGATIVE, POSITIVE
+from xai_brain.viewer.meaning import CLAIM
 
 HERE = Path(__file__).parent
 SCRIPTS = ("common.js", "layout.js", "planes.js", "solid.js", "saving.js", "slices.js")
@@ -26,7 +28,8 @@ COLOURS = {
         "#440154 #3b528b #21918c #5ec962 #fde725",
     ),
 }
-KINDS = ("top %", "percentile", "% of scale", "value")
+KINDS = ("top %", "percentile", "% of scale", "value", "corrected")
+CORRECTED = len(KINDS) - 1  # only for runs with `xai-brain threshold`
 SIGNS = ("both", "positive", "negative")
 DIALS = ("opacity", "threshold", "threshold_value")  # the canvas has its own controls for these
 PLANES = ("three planes", "axial", "coronal", "sagittal", "3-D", "planes and 3-D")
@@ -34,7 +37,8 @@ PLANES = ("three planes", "axial", "coronal", "sagittal", "3-D", "planes and 3-D
 
 def script() -> str:
     """JavaScript of the canvas: the files of `SCRIPTS` as one module."""
-    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    files = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    return "\n".join([f"const CLAIM = {json.dumps(CLAIM)};", *files])
 
 
 class SliceCanvas(anywidget.AnyWidget):
@@ -52,7 +56,7 @@ class SliceCanvas(anywidget.AnyWidget):
     colours = traitlets.Int(0).tag(sync=True)  # index in COLOURS, because dropdowns are linked by index
     opacity = traitlets.Float(0.8).tag(sync=True)
     threshold_kind = traitlets.Int(0).tag(sync=True)
-    threshold = traitlets.Float(5.0).tag(sync=True)  # of every kind but "value"
+    threshold = traitlets.Float(5.0).tag(sync=True)  # of kinds that are relative
     threshold_value = traitlets.Float(0.0).tag(sync=True)  # raw, of |value|
     sign = traitlets.Int(0).tag(sync=True)
     planes = traitlets.Int(0).tag(sync=True)

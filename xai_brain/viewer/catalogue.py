@@ -49,7 +49,8 @@ class Images:
     """Files or images of one entry; several backgrounds are averaged.
 
     `orientation` applies to files without orientation, see `xai_brain.io.orientation`. `explained` is a
-    sentence about what the maps explain, `sidecars` the content of their sidecars by method.
+    sentence about what the maps explain, `sidecars` the content of their sidecars by method, `corrected` the
+    corrected thresholds of methods in units of the root mean square.
     """
 
     title: str
@@ -59,6 +60,7 @@ class Images:
     orientation: str | None = None
     explained: str = ""
     sidecars: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    corrected: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class GivenImages:
         return list(self.images.maps)
 
     channels: list[str] = field(default_factory=list)
+    corrected: dict[str, float] = field(default_factory=dict)
 
     def images_of(self, entry: Entry, channel: str = "") -> Images:
         return self.images
@@ -123,6 +126,16 @@ class RunCatalogue(RunContents):
         of_groups = {method for maps in self.group.values() for method in maps}
         return [*super().methods, *sorted(of_groups - set(super().methods))]
 
+    @cached_property
+    def corrected(self) -> dict[str, float]:
+        """Corrected thresholds of the largest voxel, by method, in units of the root mean square."""
+        path = self.run.evaluation("thresholds")
+        table = self.table(path) if path.exists() else None
+        if table is None:
+            return {}
+        rows = table[table["statistic"] == "max"]
+        return dict(zip(rows["method"], rows["threshold"].astype(float), strict=True))
+
     def images_of(self, entry: Entry, channel: str = "") -> Images:
         """Images of an entry.
 
@@ -156,6 +169,7 @@ class RunCatalogue(RunContents):
             truth if truth.exists() else None,
             explained=" ".join(filter(None, (explained_text(sidecars), channel_text(sidecars, channel)))),
             sidecars=sidecars,
+            corrected={} if channel else self.corrected,
         )
 
     def _map(self, entry: Entry, method: str, channel: str) -> Path:

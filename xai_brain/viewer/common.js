@@ -1,5 +1,5 @@
 // What the slices, the 3-D view and the saved picture share: helpers, thresholds, colours. The files are joined to one module.
-const [TOP, PERCENTILE, OF_SCALE, VALUE] = [0, 1, 2, 3], SIGNS = ["both", "positive", "negative"];
+const [TOP, PERCENTILE, OF_SCALE, VALUE, CORRECTED] = [0, 1, 2, 3, 4], SIGNS = ["both", "positive", "negative"];
 const DISPLAY = ["colours", "opacity", "threshold_kind", "threshold", "threshold_value", "sign", "planes", "inside", "smooth", "truth", "atlas"];
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const total = (list) => list.reduce((a, b) => a + b, 0);
@@ -25,16 +25,18 @@ function download(blob, name) {
   Object.assign(document.createElement("a"), { href, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(href), 60_000);
 }
-function thresholdOf({ quantiles, limit }, get) {
+function thresholdOf({ quantiles, limit, corrected }, get) {
   const kind = get("threshold_kind"), t = get("threshold");
   if (kind === OF_SCALE) return (limit * t) / 100;
   if (kind === VALUE) return get("threshold_value");
+  if (kind === CORRECTED) return corrected ?? Infinity;
   const at = ((kind === TOP ? 100 - t : t) / 100) * (quantiles.length - 1), i = Math.floor(at);
   return quantiles[i] + (at - i) * (quantiles[Math.min(i + 1, quantiles.length - 1)] - quantiles[i]);
 }
 function captionOf(threshold, get) { // the values that have a colour, and the setting that this follows from
-  const t = get("threshold"), how = [`top ${t} %`, `percentile ${t}`, `${t} % of scale`, ""][get("threshold_kind")];
+  const t = get("threshold"), how = [`top ${t} %`, `percentile ${t}`, `${t} % of scale`, "", "corrected"][get("threshold_kind")];
   const which = ["|v| ≥ ", "v ≥ ", "v ≤ −"][get("sign")];
+  if (threshold === Infinity) return "no corrected threshold";
   if (!(threshold > 0)) return ["no threshold", "v > 0", "v < 0"][get("sign")];
   return which + short(threshold) + (how && ` (${how})`);
 }

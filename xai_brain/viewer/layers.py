@@ -31,12 +31,15 @@ class Layer:
         On the displayed grid, 0 at voxels that are not finite.
     ranked : ndarray, sorted
         |value| of all voxels of the brain, on the displayed grid.
+    in_rms : float, optional
+        Corrected threshold, in units of the root mean square in the brain.
     """
 
     name: str
     img: nib.Nifti1Image
     shown: np.ndarray
     ranked: np.ndarray
+    in_rms: float | None = None
 
     @cached_property
     def maximum(self) -> float:
@@ -46,6 +49,14 @@ class Layer:
     def limit(self) -> float:
         """Limit of the colour scale."""
         return colour_limit(self.ranked) or self.maximum  # of a map that is 0 in the brain
+
+    @property
+    def corrected(self) -> float | None:
+        """Corrected threshold of |value|; None if there is none for this map."""
+        if self.in_rms is None or not self.maximum:
+            return None
+        shares = self.ranked.astype(np.float64) / self.maximum  # squares of very small values would be 0
+        return float(self.in_rms * self.maximum * np.sqrt((shares**2).mean()))
 
     @property
     def signed(self) -> bool:
@@ -76,6 +87,8 @@ class Layer:
             return limit * t / 100
         if kind == "value":
             return float(settings["threshold_value"])
+        if kind == "corrected":
+            return math.inf if self.corrected is None else self.corrected
         at = (100 - t if kind == "top %" else t) / 100 * (len(quantiles) - 1)
         i = math.floor(at)
         return quantiles[i] + (at - i) * (quantiles[min(i + 1, len(quantiles) - 1)] - quantiles[i])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,8 @@ def load_scene(
     if (tilt := float(np.rad2deg(nib.affines.obliquity(background.affine).max()))) > 1:
         messages.append(f"the image is tilted by {tilt:.0f}°: planes follow its voxels, mm are true")
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda name: _layer(name, maps[name], background, brain), maps))
+        read_maps = partial(_layer, background=background, brain=brain, corrected=images.corrected)
+        made = list(pool.map(lambda name: read_maps(name, maps[name]), maps))
     messages += [text for _, text in made if text]
     truth = None
     if truth_read is not None:
@@ -132,7 +134,11 @@ def _on_grid(img: nib.Nifti1Image, background: nib.Nifti1Image) -> np.ndarray:
 
 
 def _layer(
-    name: str, img: nib.Nifti1Image, background: nib.Nifti1Image, brain: np.ndarray
+    name: str,
+    img: nib.Nifti1Image,
+    background: nib.Nifti1Image,
+    brain: np.ndarray,
+    corrected: Mapping[str, float],
 ) -> tuple[Layer, str]:
     message = ""
     if not same_grid(nib.as_closest_canonical(img), background):
@@ -141,7 +147,7 @@ def _layer(
     if n_bad := int((~np.isfinite(np.asanyarray(img.dataobj))).sum()):
         message = f"{name}: {n_bad} voxels hold no number"
         shown = np.nan_to_num(shown, posinf=0, neginf=0)
-    layer = Layer(name, img, shown, np.sort(np.abs(shown[brain])))
+    layer = Layer(name, img, shown, np.sort(np.abs(shown[brain])), corrected.get(name))
     if layer.maximum == 0:
         outside = np.nan_to_num(np.asanyarray(img.dataobj)).any()
         message = f"{name}: lies outside of the image" if outside else f"{name}: the map is empty"

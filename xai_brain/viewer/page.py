@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Any
 
-from xai_brain.viewer.canvas import HERE, SIGNS, script
+from xai_brain.viewer.canvas import CORRECTED, HERE, KINDS, SIGNS, script
 from xai_brain.viewer.controls import CHECKS, CHOICES
 from xai_brain.viewer.readout import as_text, clusters_of, readout_at
 from xai_brain.viewer.scene import Scene
@@ -43,7 +43,7 @@ def page_of(
     readout = readout_at(scene, description["view"]["mm"])
     content = {
         "settings": dict(settings),
-        "choices": {name: choice for name, choice in CHOICES.items() if name != "scale"},
+        "choices": _choices(description["panels"]),
         "checks": {
             name: text
             for name, text in CHECKS.items()
@@ -72,6 +72,14 @@ def _hint(n_shown: int, n_maps: int) -> str:
         f"{n_shown} of {n_maps} maps are drawn; the table lists the others at the position of the saved view "
         "only. "
     )
+
+
+def _choices(panels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Options of the controls of the page."""
+    choices: dict[str, Any] = {name: choice for name, choice in CHOICES.items() if name != "scale"}
+    if all(panel["corrected"] is None for panel in panels):
+        choices["threshold_kind"] = (KINDS[:CORRECTED], choices["threshold_kind"][1])
+    return choices
 
 
 def _clusters(

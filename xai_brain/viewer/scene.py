@@ -135,6 +135,7 @@ class Scene:
                     "limit": limits.get(layer.name, layer.limit),
                     "signed": layer.signed,
                     "quantiles": layer.quantiles(),
+                    "corrected": layer.corrected,
                 }
                 for layer in layers
             ],

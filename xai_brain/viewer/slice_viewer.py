@@ -13,7 +13,7 @@ import pandas as pd
 from xai_brain.io.atomic import write_atomic
 from xai_brain.io.orientation import validate_orientation
 from xai_brain.runs.directory import RunDirectory
-from xai_brain.viewer.canvas import DIALS, SliceCanvas
+from xai_brain.viewer.canvas import CORRECTED, DIALS, KINDS, SliceCanvas
 from xai_brain.viewer.catalogue import Entry, GivenImages, Image, Images, RunCatalogue
 from xai_brain.viewer.controls import (
     MAX_PANELS,
@@ -74,6 +74,8 @@ class SliceViewer(widgets.VBox):
         self.canvas = SliceCanvas(view_id=self._last_view.view_id)
         self.canvas.on_msg(self._received)
         display, self.controls = display_controls(self.canvas)
+        if not self._catalogue.corrected:
+            self.controls["threshold_kind"].options = KINDS[:CORRECTED]
         self.controls["scale"].observe(lambda change: self._send_limits(), "value")
         self.chooser = EntryChooser(self._catalogue.entries, self._show)
         self.methods = method_buttons(self._catalogue.methods, self._choose_methods)

@@ -11,7 +11,8 @@ import pandas as pd
 from xai_brain.reporting.wording import fixed
 from xai_brain.runs.directory import read_tsv
 from xai_brain.study.run_images import brain_of
-from xai_brain.study.thresholds.statistic import CLAIM, above_threshold
+from xai_brain.study.thresholds.statistic import above_threshold
+from xai_brain.viewer.meaning import CLAIM
 
 if TYPE_CHECKING:
     from xai_brain.study.maps.images import MapImages

@@ -12,10 +12,6 @@ STATISTICS = {
     "extent": "mm³ of the largest cluster",
     "mass": "excess of the heaviest cluster × mm³",
 }
-CLAIM = (  # beside every thresholded map
-    "If the labels were unrelated to the images, a map would contain anything above the threshold with a "
-    "probability of at most alpha. If they are related somewhere, this does not state which voxels are."
-)
 NEIGHBOURS = np.ones((3, 3, 3))  # faces, edges and corners
 
 
