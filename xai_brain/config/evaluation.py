@@ -180,10 +180,10 @@ class RegionalConfig:
         [], "regions of the atlas; a name without its side is both sides; none: no benchmark", role="label"
     )
     atlas: str | None = setting(
-        None, "labels image in MNI152, or a name that nilearn can download, e.g. aal", role="path"
+        None, "labels image of regional.regions in MNI152, or a name of nilearn, e.g. aal", role="path"
     )
     atlas_table: str | None = setting(
-        None, "names of the labels of the atlas; default: the table beside the image", role="path"
+        None, "names of the labels of regional.atlas; default: the table beside the image", role="path"
     )
     columns: list[Any] | None = setting(
         None,
@@ -197,7 +197,7 @@ class RegionalConfig:
         "region, of volume in percent",
         above=0,
     )
-    random_state: int = setting(0, "random state of the doses")
+    random_state: int = setting(0, "random state of the doses of regions")
 
     def __post_init__(self) -> None:
         check_values(self, "regional")
