@@ -27,7 +27,7 @@ test: install
 	$(PYTEST) $(PARALLEL) -m "not slow"
 	$(PYTEST) --nbmake --nbmake-timeout=300 notebooks/00_start_here.ipynb
 	@echo "Passed: the fast tests and notebook 00. Not run, because they take about an hour and need Chromium," \
-	  "SLURM and a second environment: slow tests, notebooks 01 to 09, browser, raw heads, SLURM (make test-all);" \
+	  "SLURM and a second environment: slow tests, notebooks 01 to 10, browser, raw heads, SLURM (make test-all);" \
 	  "and tests that download ($(PYTEST) -m network)."
 
 # Everything but lint. XAI_BRAIN_REQUIRE_ALL=1 makes a test fail that would be skipped, as for a missing program.
