@@ -51,6 +51,7 @@ class ReportConfig:
     anonymise: bool = setting(
         False, "replace participant identifiers by random numbers, and remove file paths and links"
     )
+    surfaces: bool = setting(False, "show mean maps on the cortical surface, too; some seconds for each map")
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from xai_brain.io.nifti import is_mni152, load_img
@@ -11,6 +12,7 @@ from xai_brain.reporting.anatomy import cuts_through, underlay_of
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import brain as brain_figures
 from xai_brain.reporting.figures import slices
+from xai_brain.reporting.figures.style import for_screens
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.method_descriptions import describe_methods
 from xai_brain.statistics.colour_scale import ColourScale
@@ -49,6 +51,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
             {
                 "method": method,
                 "figure": gallery.add(f"mean-map_{method}", raster=True, **figures),
+                "surface": _surface(contents, gallery, method, classes, scale),
                 "scale": scale,
                 "explains": _explained([each[method] for each in sidecars if method in each]),
                 "n": {name: contents.n_explained(method, name) for name in classes},
@@ -62,6 +65,21 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any]:
         "truth_share": float(np.max(truth.dataobj)) if truth is not None else None,
         "on_template": is_mni152(contents.run.space),
     }
+
+
+def _surface(
+    contents: ReportContents,
+    gallery: Gallery,
+    method: str,
+    classes: dict[str, nib.Nifti1Image],
+    scale: ColourScale,
+) -> dict[str, Any] | None:
+    """The mean maps on the cortical surface, if ``report.surfaces`` asks for them."""
+    if not contents.setting("report.surfaces") or not is_mni152(contents.run.space):
+        return None
+    from xai_brain.reporting.figures.surface import surface_figure
+
+    return gallery.add(f"surface_{method}", raster=True, **for_screens(surface_figure, classes, scale))
 
 
 def _explained(sidecars: list[dict[str, Any]]) -> str:

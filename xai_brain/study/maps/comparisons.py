@@ -14,11 +14,11 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.runs.directory import RunDirectory, read_tsv
 from xai_brain.runs.seeds import counted_from_one
-from xai_brain.study.maps.images import MapImages
+from xai_brain.study.maps.surfaces import MapSurfaces
 from xai_brain.study.settings import open_run, stage
 
 
-class MapComparisons(MapImages):
+class MapComparisons(MapSurfaces):
     """Maps and their comparisons between classes; see `xai_brain.Maps`."""
 
     def regions(
