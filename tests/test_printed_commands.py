@@ -73,6 +73,7 @@ NOT_RUN = {
         "needs a network with attention; test_attention_methods.py",
     ),
     "preprocessing.raw=true": "needs the extra raw; test_raw_heads.py",
+    "harmonization.site_column": "needs participants of several sites; test_harmonization.py",
     "morphometry": "needs a table of many participants; test_baseline_runs.py",
     "baselines=[kan2020]": "networks for volumes of 3 mm; test_baseline_runs.py",
     "baselines=[sfcn]": "networks for volumes of 3 mm; test_baseline_runs.py",
