@@ -191,6 +191,7 @@ def test_a_run_looks_the_same_in_slices_3d_page_and_picture(small_run, tmp_path)
             alone = lab.Watched(context.new_page())
             alone.page.set_viewport_size({"width": round(width) + 32, "height": 1300})
             alone.page.goto((tmp_path / "saved.html").as_uri())
+            alone.page.wait_for_function("() => document.querySelectorAll('.xai-clusters td').length > 0")
             assert texts_of(alone.page) == texts
             assert picture_of(alone.page) == shown
             alone.page.evaluate(SET_THRESHOLD, 50)  # clusters of another threshold need Python
