@@ -379,7 +379,7 @@ def test_a_map_that_was_removed_is_made_again(finished, small_cohort):
     assert (finished.path / "siegel.tsv").read_text() == before
     result = RegionalBenchmark(finished.path)
     assert result.study("Stem").maps.table["method"].nunique() == 4
-    assert "of 2 regions learnt" in repr(result)
+    assert "of 2 regions learned" in repr(result)
     assert len(result.plot().axes) == 2
 
 
@@ -422,7 +422,7 @@ def test_measures_of_the_table_are_used_in_python(small_cohort, tmp_path):
     assert np.corrcoef(written["Nucleus_L"], own["left"])[0, 1] > 0.5
     mirrored_rows = result.table[result.table["metric"] == "rma_mirrored"]
     assert set(mirrored_rows["region"]) == {"Nucleus_L", ALL_REGIONS} | (
-        {LEARNT_REGIONS} if "Nucleus_L" in result.learnt_regions else set()
+        {LEARNT_REGIONS} if "Nucleus_L" in result.learned_regions else set()
     )
 
 

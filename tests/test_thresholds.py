@@ -37,7 +37,7 @@ def test_extent_and_mass_of_two_cubes():
     values[0:2, 0:2, 0:2] = 3  # 8 voxels
     values[5:8, 5:8, 5:8] = -2  # 27 voxels
     rms = np.sqrt((8 * 9 + 27 * 4) / 1000)
-    found = map_statistics(values, BRAIN, voxel_mm3=2, forming=1)
+    found = map_statistics(values, BRAIN, voxel_mm3=2, cluster_forming=1)
     assert found["max"] == pytest.approx(3 / rms)
     assert found["extent"] == 27 * 2
     assert found["mass"] == pytest.approx(max(8 * (3 / rms - 1), 27 * (2 / rms - 1)) * 2)
@@ -46,7 +46,7 @@ def test_extent_and_mass_of_two_cubes():
 def test_cubes_that_touch_at_a_corner_are_one_cluster():
     values = np.zeros((10, 10, 10))
     values[0:2, 0:2, 0:2] = values[2:4, 2:4, 2:4] = 1
-    assert map_statistics(values, BRAIN, 1, forming=1)["extent"] == 16
+    assert map_statistics(values, BRAIN, 1, cluster_forming=1)["extent"] == 16
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ class ThresholdConfig:
     blocks: list[str] = setting(
         [], "columns within whose values labels are permuted, e.g. site; numbers: within quarters"
     )
-    forming: float = setting(
+    cluster_forming: float = setting(
         2.0, "|map| that forms clusters, in units of its root mean square in the brain", above=0
     )
     statistic: str = setting(

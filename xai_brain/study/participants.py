@@ -109,7 +109,18 @@ def check_table_settings(config: Config, participants: pd.DataFrame) -> None:
 
 
 def prepare_volumes(config: Config, participants: pd.DataFrame, problems: Problems) -> pd.DataFrame:
-    """Prepared volumes of all participants, from the cache where available."""
+    """Prepared volumes of all participants; their labels are checked, unless given networks predict them."""
+    data, table = config.data, prepare_images(config, participants, problems)
+    if not config.networks:
+        task = task_of(config, participants)
+        given = (data.class_names if task.has_classes else None) or task.names
+        names = [class_named(str(name), task.names) for name in given]
+        task.check_cohort(table, names, data.label or "class", str(cohort_root(config)))
+    return table
+
+
+def prepare_images(config: Config, participants: pd.DataFrame, problems: Problems) -> pd.DataFrame:
+    """Prepared volumes, from the cache where available, whatever the labels are."""
     data = config.data
     table = prepare_cohort(
         participants,
@@ -123,11 +134,6 @@ def prepare_volumes(config: Config, participants: pd.DataFrame, problems: Proble
         progress=lambda rows: track(rows, "prepare volumes", unit="images"),
     )
     _log_space_warnings(table)
-    if not config.networks:
-        task = task_of(config, participants)
-        given = (data.class_names if task.has_classes else None) or task.names
-        names = [class_named(str(name), task.names) for name in given]
-        task.check_cohort(table, names, data.label or "class", str(cohort_root(config)))
     return table
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from xai_brain.statistics.bootstrap import over_subjects
 
 ALL_REGIONS = "mean of all regions"
-LEARNT_REGIONS = "mean of learnt regions"
+LEARNT_REGIONS = "mean of learned regions"
 NETWORK = "network"  # in the column method: the test correlation of the regression
 COLUMNS = ["region", "method", "metric", "mean", "ci_low", "ci_high", "n", "chance"]
 
@@ -30,7 +30,7 @@ def summarise(
     -------
     pandas.DataFrame
         `COLUMNS`. Rows of the networks (metric pearson_r), of every region, and of two means over regions: of
-        all, and of those whose network has learnt its measure (interval of r above 0). For these, the values
+        all, and of those whose network has learned its measure (interval of r above 0). For these, the values
         of a participant are averaged over regions before participants are drawn. `n` is the number of
         participants with a value.
     """
@@ -38,9 +38,9 @@ def summarise(
         {**row, "method": NETWORK, "metric": "pearson_r", "chance": 0.0}
         for row in networks.to_dict("records")
     ]
-    learnt = learnt_regions(networks)
+    learned = learned_regions(networks)
     groups = {str(region): [region] for region in networks["region"]}
-    groups |= {ALL_REGIONS: list(networks["region"])} | ({LEARNT_REGIONS: learnt} if learnt else {})
+    groups |= {ALL_REGIONS: list(networks["region"])} | ({LEARNT_REGIONS: learned} if learned else {})
     for name, members in groups.items():
         part = scores[scores["region"].isin(members)]
         for (method, metric), values in part.groupby(["method", "metric"], sort=False):
@@ -59,7 +59,7 @@ def summarise(
     return pd.DataFrame(rows)[COLUMNS]
 
 
-def learnt_regions(networks: pd.DataFrame) -> list[str]:
+def learned_regions(networks: pd.DataFrame) -> list[str]:
     """Regions whose interval of the test correlation lies above 0."""
     return networks.loc[networks["ci_low"] > 0, "region"].tolist()
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from xai_brain.metrics.regional.summary import (
     ALL_REGIONS,
     LEARNT_REGIONS,
-    learnt_regions,
+    learned_regions,
     matrix,
     networks_of_table,
 )
@@ -47,7 +47,7 @@ def regional_figure(table: pd.DataFrame, kinds: Mapping[str, str], published: Ma
     methods = sorted(
         rma.index, key=lambda method: (kinds[method] == "baseline", -rma.loc[method, ALL_REGIONS])
     )
-    regions, learnt = networks["region"].tolist(), learnt_regions(networks)
+    regions, learned = networks["region"].tolist(), learned_regions(networks)
     fig = Figure(figsize=(WIDTH, 2.2 + 0.3 * (len(methods) + 1)), layout="constrained")
     left, right = fig.subplots(1, 2, sharey=True, width_ratios=(1, 1.1 + 0.11 * len(regions)))
     _means(left, table, methods, published)
@@ -62,8 +62,8 @@ def regional_figure(table: pd.DataFrame, kinds: Mapping[str, str], published: Ma
         colour = "white" if value > DARK * scale else INK
         _cell(right, column, row, value, colour)
     for column, r in enumerate(networks["mean"]):
-        _cell(right, column, -1, r, INK if regions[column] in learnt else CHANCE)
-    names = [shortened(region, 20) + ("" if region in learnt else " (not learnt)") for region in regions]
+        _cell(right, column, -1, r, INK if regions[column] in learned else CHANCE)
+    names = [shortened(region, 20) + ("" if region in learned else " (not learned)") for region in regions]
     right.set_xticks(range(len(regions)), names, rotation=45, ha="right", rotation_mode="anchor")
     right.set_title("RMA by region; first row: test r of the network")
     right.set_yticks([-1, *range(len(methods))], ["network r", *(shortened(name, 27) for name in methods)])

@@ -15,7 +15,7 @@ from xai_brain.io.atomic import write_atomic
 from xai_brain.metrics.regional.summary import (
     ALL_REGIONS,
     LEARNT_REGIONS,
-    learnt_regions,
+    learned_regions,
     matrix,
     networks_of_table,
 )
@@ -66,15 +66,15 @@ def write_page(
         regional_figure(table, kinds, PUBLISHED_METHODS).savefig(buffer, format="png", dpi=PNG_DPI)
     png = buffer.getvalue()
     networks = networks_of_table(table)
-    learnt = learnt_regions(networks)
+    learned = learned_regions(networks)
     context = {
         "title": settings["name"],
         "figure": b64encode(png).decode(),
         "networks": [
-            {**row, "learnt": row["region"] in learnt, "published": published_of_region(row["region"])}
+            {**row, "learned": row["region"] in learned, "published": published_of_region(row["region"])}
             for row in networks.to_dict("records")
         ],
-        "learnt": learnt,
+        "learned": learned,
         "methods": _methods(table, kinds),
         "not_run": {name: value for name, value in PUBLISHED_METHODS.items() if name not in kinds},
         "regions": _regions(table, list(networks["region"])),
@@ -109,7 +109,7 @@ def _methods(table: pd.DataFrame, kinds: Mapping[str, str]) -> list[dict[str, An
             key = (ALL_REGIONS, method, metric)
             row[metric] = cells.loc[key].to_dict() if key in cells.index else None
         key = (LEARNT_REGIONS, method, "rma")
-        row["learnt"] = cells.loc[key].to_dict() if key in cells.index else None
+        row["learned"] = cells.loc[key].to_dict() if key in cells.index else None
         rows.append(row)
     return sorted(rows, key=lambda row: (row["kind"] == "baseline", -row["rma"]["mean"]))
 

@@ -12,15 +12,13 @@ from xai_brain.reporting.figures.style import class_colours, for_screens
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.sections.groups import label_of
 from xai_brain.reporting.sections.regions import (
-    MEASURES,
-    NAMED,
     ROWS,
     Q,
     confounds_of,
     glass_brains,
     in_order,
+    region_sentences,
 )
-from xai_brain.reporting.wording import fixed, listed
 from xai_brain.statistics.continuous.regions import CONSTANT
 from xai_brain.statistics.group_design import contrast_name
 
@@ -74,16 +72,5 @@ def associated_regions(rows: pd.DataFrame, label: str) -> str:
     label : str
         Name of the number.
     """
-    sentences = []
-    for measure, title in MEASURES.items():
-        own = in_order(rows[rows["measure"] == measure], "slope")
-        found = own[own["q"] <= Q]
-        names = [
-            f"{row.region} ({'higher' if row.slope > 0 else 'lower'} with higher {label}, q = {fixed(row.q)})"
-            for row in found.head(NAMED).itertuples()
-        ]
-        names += [f"{len(found) - NAMED} more in region_groups.tsv"] if len(found) > NAMED else []
-        verb = "is" if len(found) == 1 else "are"
-        count = f"{len(found) or 'none'} of {len(own)} regions {verb} associated with {label}"
-        sentences.append(f"{title}, {count}{f': {listed(names)}' if names else ''}.")
-    return " ".join(sentences)
+    verbs = (f"is associated with {label}", f"are associated with {label}")
+    return region_sentences(rows, "slope", f"with higher {label}", verbs)

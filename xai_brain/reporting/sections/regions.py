@@ -140,22 +140,34 @@ def significant_regions(rows: pd.DataFrame, b: str) -> str:
         Rows of one method and one pair of classes.
     b : str
         The second class; differences are b minus the first.
+    """
+    return region_sentences(rows, "difference", f"in {b}", ("differs", "differ"))
 
-    Returns
-    -------
-    str
-        For both measures the number of regions with q up to 0.05, and their names, directions and q.
+
+def region_sentences(rows: pd.DataFrame, column: str, where: str, verbs: tuple[str, str]) -> str:
+    """For both measures the number of regions with q up to 0.05, and their names, directions and q.
+
+    Parameters
+    ----------
+    rows : DataFrame with measure, index, region, p, q and `column`
+        Rows of one method and one test.
+    column : str
+        The tested value.
+    where : str
+        Where it is higher if it is positive, as ``in male``.
+    verbs : tuple of str
+        Of one region, and of several.
     """
     sentences = []
     for measure, title in MEASURES.items():
-        own = in_order(rows[rows["measure"] == measure])
+        own = in_order(rows[rows["measure"] == measure], column)
         found = own[own["q"] <= Q]
+        named = zip(found["region"].head(NAMED), found[column], found["q"], strict=False)
         names = [
-            f"{row.region} ({'higher' if row.difference > 0 else 'lower'} in {b}, q = {fixed(row.q)})"
-            for row in found.head(NAMED).itertuples()
+            f"{region} ({'higher' if value > 0 else 'lower'} {where}, q = {fixed(q)})"
+            for region, value, q in named
         ]
         names += [f"{len(found) - NAMED} more in region_groups.tsv"] if len(found) > NAMED else []
-        verb = "differs" if len(found) == 1 else "differ"
-        count = f"{len(found) or 'none'} of {len(own)} regions {verb}"
+        count = f"{len(found) or 'none'} of {len(own)} regions {verbs[len(found) != 1]}"
         sentences.append(f"{title}, {count}{f': {listed(names)}' if names else ''}.")
     return " ".join(sentences)

@@ -16,6 +16,8 @@ WHAT = {
     "mass": "mass of the heaviest cluster",
 }
 
+UNITS = {"max": "× root mean square", "extent": "mm³", "mass": "× root mean square × mm³"}
+
 
 def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None:
     """Thresholds and shares of participants above them; None without `xai-brain threshold`."""
@@ -40,9 +42,10 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     return {
         "rows": rows,
         "what": WHAT[first["statistic"]],
+        "unit": UNITS[first["statistic"]],
         "alpha": first["alpha"],
         "n_perm": int(first["n_perm"]),
-        "forming": first["forming"] if first["statistic"] != "max" else None,
+        "cluster_forming": first["cluster_forming"] if first["statistic"] != "max" else None,
         "blocks": first["blocks"] if isinstance(first["blocks"], str) else None,
         "truth": any(row["hit"] == row["hit"] for row in rows),
         "figure": gallery.add("thresholds", **charts),

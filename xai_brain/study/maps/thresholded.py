@@ -62,7 +62,9 @@ class ThresholdedMaps:
         brain = brain_of(self._maps._run, participant_id, session)
         values = img.get_fdata(dtype=np.float32)
         voxel = abs(float(np.linalg.det(img.affine[:3, :3])))
-        above = above_threshold(values, brain, voxel, row["forming"], row["statistic"], row["threshold"])
+        above = above_threshold(
+            values, brain, voxel, row["cluster_forming"], row["statistic"], row["threshold"]
+        )
         return nib.Nifti1Image(np.where(above, values, 0).astype(np.float32), img.affine, img.header)
 
     @property

@@ -175,7 +175,7 @@ def _network_score(run: RunDirectory, region: str) -> dict[str, float]:
     """Pearson's r of the test predictions with its interval, NaN if all are equal; and their number."""
     metrics, key = read_json(run.metrics), "test/pearson_r_pooled"
     if key not in metrics:
-        log(f"regional benchmark: all predictions of {region} are equal; nothing was learnt")
+        log(f"regional benchmark: all predictions of {region} are equal; nothing was learned")
     names = {"mean": key, "ci_low": f"{key}_ci_low", "ci_high": f"{key}_ci_high"}
     n = read_tsv(run.predictions)["participant_id"].nunique()
     return {**{name: metrics.get(key, float("nan")) for name, key in names.items()}, "n": n}

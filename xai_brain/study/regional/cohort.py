@@ -21,7 +21,6 @@ from xai_brain.atlas.atlas import Atlas, load_atlas
 from xai_brain.atlas.bilateral import labels_of_regions, numbered_regions, regions_with_rest
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
-from xai_brain.data.cohort import prepare_cohort
 from xai_brain.data.folds.tables import NEVER_TESTED
 from xai_brain.data.planted.doses import IntensityDoses, VolumeDoses, independent_doses, region_means
 from xai_brain.io.atomic import partial_prefix
@@ -31,7 +30,7 @@ from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log, track
 from xai_brain.runs.directory import SPACE, RunDirectory, read_json, write_json, write_tsv
 from xai_brain.statistics.continuous.residuals import residuals_of_others
-from xai_brain.study.participants import find_participants
+from xai_brain.study.participants import find_participants, prepare_images
 from xai_brain.study.training.folds import folds_of
 
 KEPT = ("age", "sex", "site")  # columns of the table of participants
@@ -131,24 +130,14 @@ def make_cohort(config: Config, run: RunDirectory, regions: Regions) -> Path:
 
 def _prepared(config: Config) -> pd.DataFrame:
     """Prepared images, one per participant."""
-    data, problems = config.data, Problems(config.data.on_error)
+    problems = Problems(config.data.on_error)
     participants = find_participants(config, problems)
     first = participants.drop_duplicates("participant_id").reset_index(drop=True)
     if n_more := len(participants) - len(first):
         log(f"regional benchmark: {n_more} further images of the same participants are not used")
     if config.regional.columns is not None:
         first = _with_measures(first, [str(column) for column in config.regional.columns])
-    table = prepare_cohort(
-        first,
-        config.preprocessing,
-        cache_dir=data.cache_dir,
-        space=data.space,
-        orientation=data.orientation,
-        space_check=data.space_check,
-        problems=problems,
-        num_workers=data.num_workers,
-        progress=lambda rows: track(rows, "prepare volumes", unit="images"),
-    )
+    table = prepare_images(config, first, problems)
     return table.sort_values("participant_id", ignore_index=True)
 
 

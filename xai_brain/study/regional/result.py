@@ -1,4 +1,4 @@
-"""Regional benchmark in Python: which methods mark the region whose measure a network has learnt."""
+"""Regional benchmark in Python: which methods mark the region whose measure a network has learned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xai_brain.metrics.regional.summary import (
     ALL_REGIONS,
     LEARNT_REGIONS,
     NETWORK,
-    learnt_regions,
+    learned_regions,
     networks_of_table,
 )
 from xai_brain.runs.directory import RunDirectory, read_tsv
@@ -161,9 +161,9 @@ class RegionalBenchmark:
         return read_tsv(self._run.path / "siegel.tsv")
 
     @property
-    def learnt_regions(self) -> list[str]:
-        """Regions whose network has learnt its measure: the interval of the test correlation is above 0."""
-        return learnt_regions(networks_of_table(self.table))
+    def learned_regions(self) -> list[str]:
+        """Regions whose network has learned its measure: the interval of the test correlation is above 0."""
+        return learned_regions(networks_of_table(self.table))
 
     def study(self, region: str) -> Study:
         """The network of a region, with its predictions and maps."""
@@ -201,7 +201,7 @@ class RegionalBenchmark:
         means = means[means["region"] == ALL_REGIONS].sort_values("mean", ascending=False)
         best = ", ".join(f"{row.method} {row.mean:.2f}" for row in means.head(3).itertuples())
         n = len(networks_of_table(self.table))
-        return f"RegionalBenchmark({len(self.learnt_regions)} of {n} regions learnt; mean RMA: {best})"
+        return f"RegionalBenchmark({len(self.learned_regions)} of {n} regions learned; mean RMA: {best})"
 
     def _repr_html_(self) -> str:
         return self._means().to_html(index=False)

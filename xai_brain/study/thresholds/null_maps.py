@@ -56,7 +56,7 @@ def _inputs(config: Config, label: str) -> dict[str, Any]:
         "parameters": parameters_of(config, label),
         **{key: explain[key] for key in ("target", "output", "n_reference_volumes", "batch_size")},
         "n_participants": settings.n_participants,
-        "forming": settings.forming,
+        "cluster_forming": settings.cluster_forming,
         "seed": config.seeds[0],
         "version": versions()["xai-brain"],
     }
@@ -129,7 +129,7 @@ def _statistics(
     """Statistics of the maps of one method and network."""
     size, task = config.explain.batch_size, explainer.classifier.task
     batches = [Batch(seed, fold, rows.iloc[i : i + size]) for i in range(0, len(rows), size)]
-    grid, forming = get_grid(config.preprocessing.grid), config.evaluation.threshold.forming
+    grid, cluster_forming = get_grid(config.preprocessing.grid), config.evaluation.threshold.cluster_forming
     device = next(explainer.classifier.parameters()).device
     found: list[dict[str, Any]] = []
     with ReadAhead(partial(load_inputs, cohort, device), batches) as volumes:
@@ -145,7 +145,9 @@ def _statistics(
             ):
                 brain = np.load(of_cohort["volume_mask_path"])
                 about = {**{key: row[key] for key in KEYS}, "fold": fold}
-                found.append(about | map_statistics(values[0].numpy(), brain, voxel_mm3(grid), forming))
+                found.append(
+                    about | map_statistics(values[0].numpy(), brain, voxel_mm3(grid), cluster_forming)
+                )
     return found
 
 

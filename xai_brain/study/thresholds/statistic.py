@@ -34,7 +34,7 @@ def normalised(values: np.ndarray, brain: np.ndarray) -> np.ndarray:
 
 
 def map_statistics(
-    values: np.ndarray, brain: np.ndarray, voxel_mm3: float, forming: float
+    values: np.ndarray, brain: np.ndarray, voxel_mm3: float, cluster_forming: float
 ) -> dict[str, float]:
     """Maximum over the brain, and extent and mass of the largest clusters, of a normalised map.
 
@@ -45,7 +45,7 @@ def map_statistics(
     brain : ndarray of shape (X, Y, Z), bool
     voxel_mm3 : float
         Volume of a voxel.
-    forming : float
+    cluster_forming : float
         Clusters are connected voxels (26 neighbours) whose normalised value exceeds this.
 
     Returns
@@ -54,12 +54,12 @@ def map_statistics(
         The names of `STATISTICS`.
     """
     sizes = normalised(values, brain)
-    labels, n = ndimage.label(sizes > forming, NEIGHBOURS)
+    labels, n = ndimage.label(sizes > cluster_forming, NEIGHBOURS)
     if not n:
         return {"max": float(sizes.max()), "extent": 0.0, "mass": 0.0}
     numbers = np.arange(1, n + 1)
     extent = ndimage.sum_labels(np.ones_like(sizes), labels, numbers)
-    mass = ndimage.sum_labels(sizes - forming, labels, numbers)
+    mass = ndimage.sum_labels(sizes - cluster_forming, labels, numbers)
     return {
         "max": float(sizes.max()),
         "extent": float(extent.max() * voxel_mm3),
@@ -68,14 +68,19 @@ def map_statistics(
 
 
 def above_threshold(
-    values: np.ndarray, brain: np.ndarray, voxel_mm3: float, forming: float, statistic: str, threshold: float
+    values: np.ndarray,
+    brain: np.ndarray,
+    voxel_mm3: float,
+    cluster_forming: float,
+    statistic: str,
+    threshold: float,
 ) -> np.ndarray:
     """Voxels of a map whose value, or whose cluster, exceeds a threshold; (X, Y, Z) bool."""
     sizes = normalised(values, brain)
     if statistic == "max":
         return sizes > threshold
-    labels, n = ndimage.label(sizes > forming, NEIGHBOURS)
-    of_voxel = np.ones_like(sizes) if statistic == "extent" else sizes - forming
+    labels, n = ndimage.label(sizes > cluster_forming, NEIGHBOURS)
+    of_voxel = np.ones_like(sizes) if statistic == "extent" else sizes - cluster_forming
     size = ndimage.sum_labels(of_voxel, labels, np.arange(n + 1)) * voxel_mm3
     size[0] = 0
     return (size > threshold)[labels]

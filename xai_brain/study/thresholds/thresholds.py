@@ -164,7 +164,10 @@ def _inputs(
     numbers = range(1, settings.n_perm + 1)
     paths: list[Path] = [null_table(config, run, number, label) for label in labels for number in numbers]
     return {
-        **{key: getattr(settings, key) for key in ("n_perm", "alpha", "forming", "statistic", "blocks")},
+        **{
+            key: getattr(settings, key)
+            for key in ("n_perm", "alpha", "cluster_forming", "statistic", "blocks")
+        },
         "null": [read_json(path.with_suffix(".json"))["Files"][path.name] for path in paths],
         "maps": map_states(list(maps)),
     }
@@ -191,7 +194,7 @@ def _tables(
                 "alpha": settings.alpha,
                 "threshold": threshold,
                 "unit": unit,
-                "forming": settings.forming,
+                "cluster_forming": settings.cluster_forming,
                 "n_perm": settings.n_perm,
                 "n_maps": sum(map(len, values)),
                 "blocks": ", ".join(settings.blocks) or None,
@@ -212,8 +215,8 @@ def _row_of_map(
     settings, voxel = config.evaluation.threshold, voxel_mm3(get_grid(config.preprocessing.grid))
     image = (row["participant_id"], row["session_id"])
     values, brain, truth = map_values(row["path"]), brain_of(run, *image), truth_of(run, *image)
-    value = map_statistics(values, brain, voxel, settings.forming)[settings.statistic]
-    above = above_threshold(values, brain, voxel, settings.forming, settings.statistic, threshold)
+    value = map_statistics(values, brain, voxel, settings.cluster_forming)[settings.statistic]
+    above = above_threshold(values, brain, voxel, settings.cluster_forming, settings.statistic, threshold)
     n, known = int(above.sum()), truth is not None and bool(truth.any())
     inside = float((above & truth).sum()) if truth is not None and known else np.nan
     return {
