@@ -130,6 +130,14 @@ def test_participants_are_permuted_as_a_whole(table):
     assert not permute_labels(table, 4).equals(permuted)
 
 
+def test_numbers_are_permuted_with_their_labels(table):
+    numbers = table.assign(target=table["age"], label=table["age"].map("{:.1f}".format))
+    permuted = permute_labels(numbers, 2)
+    assert sorted(permuted["target"]) == sorted(numbers["target"])
+    assert (permuted["target"] != numbers["target"]).mean() > 0.9
+    assert (permuted["label"] == permuted["target"].map("{:.1f}".format)).all()
+
+
 def test_labels_stay_within_blocks(table):
     permuted = permute_labels(table, 1, ["site", "age"])
     quarter = pd.qcut(table["age"], 4, labels=False)

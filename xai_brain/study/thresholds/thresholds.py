@@ -150,7 +150,7 @@ def _cost(config: Config, run: RunDirectory, n: int) -> str:
     """What the permutations will take, by the training of this run."""
     n_folds = len(fold_numbers(first_repeat(read_tsv(run.folds))))
     seconds = read_json(run.metrics).get("seconds/train", np.nan) / len(config.seeds)
-    shown = f", about {max(n * seconds / 60, 1):.0f} minutes of training" if np.isfinite(seconds) else ""
+    shown = f", about {n * seconds / 60:.1f} minutes of training" if np.isfinite(seconds) else ""
     return (
         f"threshold: {n} permutations of {n_folds} networks each{shown} (as in this run), and the maps of "
         f"{config.evaluation.threshold.n_participants} participants in each; finished permutations are kept"
