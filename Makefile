@@ -1,4 +1,4 @@
-# make demo | test | test-all | test-browser | test-raw | gpu | lint | lab | exercises | lock
+# make demo | test | test-all | test-browser | test-raw | gpu | lint | docs | lab | exercises | lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 # one process per core, each with one thread: more than four need much memory for little time
 PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
-.PHONY: install demo test test-all test-browser test-raw gpu lint format lab exercises lock clean
+.PHONY: install demo test test-all test-browser test-raw gpu lint format docs lab exercises lock clean
 
 install: $(INSTALLED)
 
@@ -69,6 +69,11 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documentation as a site that needs no network: docs/_build/html/index.html. Warnings are errors.
+docs: install
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+	@echo "The site is docs/_build/html/index.html."
+
 lab: install
 	$(BIN)/jupyter lab notebooks
 
@@ -79,10 +84,10 @@ exercises: install
 # Versions for everybody: no build labels of one machine, no index.
 lock: install
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --extra dev --extra lab --extra sweeps --extra models --no-header --no-annotate \
+	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --extra dev --extra docs --extra lab --extra sweeps --extra models --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	  --output-file requirements.lock pyproject.toml
 	sed -i -E -e 's/^(torch==[0-9.]+)\+cpu/\1/' -e '/^(#|$$)/d' requirements.lock
 
 clean:
-	rm -rf $(VENV) $(RAW) build dist outputs
+	rm -rf $(VENV) $(RAW) build dist outputs docs/_build

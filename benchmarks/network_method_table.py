@@ -2,7 +2,7 @@
 
 Every cell compares a map with an independent calculation in double precision, or quotes the refusal. The
 command fails if a cell is wrong, or if a method that has to explain every network refuses one of them.
-`--write` puts the table into docs/networks_and_methods.md; `--small` takes networks with a few layers.
+`--write` puts the table into docs/reference/networks_and_methods.md; `--small` takes networks with few layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from table_transformers import transformers
 
 from xai_brain.attribution.model_state import AttributionError
 
-DOCS = Path(__file__).parents[1] / "docs" / "networks_and_methods.md"
+DOCS = Path(__file__).parents[1] / "docs" / "reference" / "networks_and_methods.md"
 SHAPES = {True: (12, 14, 16), False: (32, 34, 36)}
 
 

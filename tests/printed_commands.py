@@ -14,7 +14,7 @@ import nbformat
 from xai_brain.config.command_help import COMMANDS, command_help, general_help
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "notebooks/*.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "notebooks/*.md")
 DEMO = "experiment=demo"  # in place of ...
 TOOL_WORDS = ("bash", "info", "verify", "clear", "info|verify|clear")
 WORD = re.compile(r"""(?:'[^'\n]*'|"[^"\n]*"|<[^>\n]*>|[^\s'"`\\])+""")

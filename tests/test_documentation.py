@@ -15,7 +15,8 @@ from xai_brain import MeaningfulPerturbation, SegmentationTarget, explain, netwo
 from xai_brain.config.compose import compose
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", DOCS / "index.md", *sorted(DOCS.glob("[a-z]*/*.md"))]
 ALL = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "notebooks" / "README.md"]
 each_page = pytest.mark.parametrize("page", ALL, ids=lambda page: page.relative_to(ROOT).as_posix())
 
@@ -49,13 +50,23 @@ def inline_code(page: Path) -> list[str]:
 
 
 def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 170
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 170
+    assert len(text.encode()) <= 9000
 
 
-def test_the_readme_and_the_index_link_every_page():
-    for page in ("README.md", "docs/index.md"):
-        linked = set(re.findall(r"\]\((?:docs/)?(\w+\.md)\)", (ROOT / page).read_text()))
-        assert {path.name for path in PAGES[1:]} - {"index.md"} <= linked, page
+def test_the_readme_and_the_index_link_every_section():
+    sections = {f"{path.parent.name}/index.md" for path in PAGES[1:] if path.parent != DOCS}
+    assert set(re.findall(r"\]\(docs/(\w+/index\.md)\)", (ROOT / "README.md").read_text())) == sections
+    assert set(re.findall(r"\]\((\w+/index\.md)\)", (DOCS / "index.md").read_text())) == sections
+
+
+@pytest.mark.parametrize("index", sorted(DOCS.glob("*/index.md")), ids=lambda path: path.parent.name)
+def test_the_index_of_a_section_links_and_orders_every_page(index):
+    pages = {path.stem for path in index.parent.glob("*.md")} - {"index"}
+    contents = re.findall(r"^```\{toctree\}$(.*?)^```$", index.read_text(), re.MULTILINE | re.DOTALL)
+    assert {*" ".join(contents).split()} >= pages
+    assert {*re.findall(r"\]\((\w+)\.md\)", index.read_text())} >= pages
 
 
 def test_settings_exist():
@@ -145,7 +156,7 @@ def test_a_network_is_explained_on_images_as_documented():
 @pytest.mark.slow
 def test_a_network_is_explained_on_tensors_as_documented():
     (code,) = [
-        block for block in code_blocks(ROOT / "docs" / "your_network.md", "python") if "volumes =" in block
+        block for block in code_blocks(DOCS / "how_to" / "python.md", "python") if "volumes =" in block
     ]
     names: dict = {}
     exec(code, names)
@@ -153,7 +164,7 @@ def test_a_network_is_explained_on_tensors_as_documented():
     assert names["masks"].isfinite().all()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/your_network.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/how_to/python.md"])
 def test_a_run_is_opened_in_python_as_documented(page, small_run):
     (code,) = [block for block in code_blocks(ROOT / page, "python") if "study.scores" in block]
     names: dict = {}

@@ -1,4 +1,4 @@
-"""Recipes of docs/recipes.md: their lines are run, with files of the published names and shapes.
+"""Recipes of docs/how_to/recipes.md: their lines are run, with files of the published names and shapes.
 
 Sizes of images and the depth of the networks are reduced in the text of a recipe, as each test shows.
 """
@@ -23,7 +23,7 @@ from xai_brain.models.weights import WeightsError
 nets = pytest.importorskip("monai.networks.nets")
 pytest.importorskip("einops")
 
-PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how_to" / "recipes.md"
 LAS = np.array([[-1.0, 0, 0, 90], [0, 1, 0, -126], [0, 0, 1, -72], [0, 0, 0, 1]])
 TURN = np.array([[0.96, 0.28, 0], [-0.28, 0.96, 0], [0, 0, 1]])
 OBLIQUE = nib.affines.from_matvec(TURN @ np.diag([-0.9, 1.4, 2.0]), (-20, -30, -25))

@@ -104,7 +104,7 @@ class GivenMethods:
             raise ConfigError(
                 f"{label}: without reference=(images, labels), which finds most, fill= states what replaces "
                 f"tissue: {', '.join(name for name in FILLS if name not in OF_TRAINING_SUBJECTS)}; see "
-                "docs/meaningful_perturbation.md for what each of them finds"
+                "docs/results/meaningful_perturbation.md for what each of them finds"
             )
         baseline = self.settings[label].get("baseline")
         if "baseline" in parameters and baseline in OF_TRAINING_SUBJECTS:
