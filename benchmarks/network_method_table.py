@@ -2,7 +2,7 @@
 
 Every cell compares a map with an independent calculation in double precision, or quotes the refusal. The
 command fails if a cell is wrong, or if a method that has to explain every network refuses one of them.
-`--write` puts the table into docs/reference/networks_and_methods.md; `--small` takes networks with few layers.
+`--write` writes the table to docs/reference/networks_and_methods.md; `--small` takes small networks.
 """
 
 from __future__ import annotations
