@@ -202,7 +202,7 @@ def test_scores_have_intervals_and_chance(study):
 def test_several_seeds_are_averaged_unless_one_is_named(maps, study):
     folder = study.run_dir / "attributions"
     name = "sub-0001_space-MNI152_desc-GradCAM_attribution.nii.gz"
-    by_seed = [nib.load(folder / f"seed-{seed}" / "sub-0001" / name) for seed in (0, 1)]
+    by_seed = [nib.load(folder / f"seed-{seed}" / "sub-0001" / "anat" / name) for seed in (0, 1)]
     for seed, img in enumerate(by_seed):
         found = maps.img("sub-0001", "GradCAM", seed=seed)
         np.testing.assert_array_equal(found.get_fdata(), img.get_fdata())

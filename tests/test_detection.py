@@ -164,7 +164,7 @@ def sweep(tmp_path):
         write_tsv(localization, folder / "evaluation" / "localization.tsv")
         for method, kind in VALUES:
             name = f"sub-0_space-MNI152_desc-{method}_attribution.json"
-            write_json({"Kind": kind}, folder / "attributions" / "sub-0" / name)
+            write_json({"Kind": kind}, folder / "attributions" / "sub-0" / "anat" / name)
         target = np.arange(40) % 2
         score = 1 / (1 + np.exp(-(target - 0.5) * 4 * size - rng.standard_normal(40)))
         predictions = pd.DataFrame(

@@ -26,6 +26,7 @@ from xai_brain.parallel.progress import log_debug
 from xai_brain.runs.seeds import checkpoint_name, seed_folder
 
 SPACE = "MNI152"  # of all prepared images
+DATATYPE = "anat"  # BIDS: folder of the maps of an anatomical image
 CHANNEL = "+"  # between the name of a method and that of a channel
 TEXTS = (  # columns of labels of classes and names; those of identifiers end with _id
     *("label", "predicted", "class", "class_a", "class_b", "explains", "site"),
@@ -164,11 +165,9 @@ class RunDirectory:
 
     def attribution(self, participant_id: str, session_id: str | None, method: str, seed: int) -> Path:
         """Map of one image by one method; its JSON sidecar has the same stem."""
-        folder = (
-            self.path / "attributions" / seed_folder(seed, self.seeds) / participant_id / (session_id or "")
-        )
+        folder = self.path / "attributions" / seed_folder(seed, self.seeds)
         name = bids_name(participant_id, session_id, space=self.space, desc=method, suffix="attribution")
-        return folder / f"{name}.nii.gz"
+        return folder / participant_id / (session_id or "") / DATATYPE / f"{name}.nii.gz"
 
     def baseline(self, name: str, file: str = "predictions") -> Path:
         """Table of a baseline: out-of-fold predictions (default) or choices."""
