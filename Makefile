@@ -1,4 +1,4 @@
-# make demo | test | test-all | test-browser | test-raw | gpu | lint | docs | lab | exercises | lock
+# make demo | test | test-all | test-browser | test-raw | test-slurm | test-wheel | gpu | lint | docs | lab | exercises | lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 # one process per core, each with one thread: more than four need much memory for little time
 PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
-.PHONY: install demo test test-all test-browser test-raw gpu lint format docs lab exercises lock clean
+# make demo | test | test-all | test-browser | test-raw | test-slurm | test-wheel | gpu | lint | docs | lab | exercises | lock
 
 install: $(INSTALLED)
 
@@ -31,17 +31,24 @@ test: install
 	  "and tests that download ($(PYTEST) -m network)."
 
 # Everything but lint. XAI_BRAIN_REQUIRE_ALL=1 makes a test fail that would be skipped, as for a missing program.
+# What uses one core or waits runs two at a time; the output of each appears when it is complete.
 test-all: install
 	XAI_BRAIN_KILLS=10 $(PYTEST) $(PARALLEL) -m "not (browser or slurm)"
-	$(PYTEST) -m slurm
-	$(PYTEST) -m network tests/test_package.py
 	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) --nbmake --nbmake-timeout=1200 --timeout=2400 notebooks/*.ipynb
-	$(MAKE) test-browser test-raw
+	$(MAKE) --jobs=2 --output-sync=target test-raw test-browser test-slurm test-wheel
 
 # In JupyterLab, with Debian's chromium; its last line is what it measured, as JSON.
 test-browser: install
 	$(PYTEST) tests/browser
 	@cat tests/browser/measured.json
+
+# A sweep on a SLURM of one node, which this machine starts.
+test-slurm: install
+	$(PYTEST) -m slurm
+
+# The wheel in an empty environment: downloads what it needs.
+test-wheel: install
+	$(PYTEST) -m network tests/test_package.py
 
 # On a machine with a GPU: what the CPU cannot test, then figures, as JSON in the last line.
 gpu: install
