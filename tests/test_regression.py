@@ -23,6 +23,7 @@ from xai_brain.study.explanation.continuous_target import target_distribution
 from xai_brain.task.build import build_task, task_of_table
 from xai_brain.task.labels import LabelRule
 from xai_brain.task.regression import Regression
+from xai_brain.task.soft_bins import bin_centres, soft_labels
 
 AGE = Regression(("age",))
 
@@ -173,7 +174,9 @@ def test_a_regression_is_stored_and_read_again():
     task = Regression(("age",), loss_function="huber")
     assert build_task(task.settings(), ["age"]) == task
     assert task_of_table(AGE.settings(), ["participant_id", "predicted_age"]) == AGE
-    with pytest.raises(ValueError, match=r"task\.loss_function=mae: one of mse, l1, huber is needed"):
+    with pytest.raises(
+        ValueError, match=r"task\.loss_function=mae: one of mse, l1, huber, soft_bins is needed"
+    ):
         build_task({**task.settings(), "loss_function": "mae"})
     with pytest.raises(ConfigError, match=r"explain\.target=male: one of predicted, age is needed"):
         AGE.read_target("male")
@@ -196,13 +199,56 @@ def test_losses_have_known_values(name, expected):
     assert found.item() == pytest.approx(expected)
 
 
+def test_soft_labels_are_distributions_around_the_target():
+    targets = torch.tensor([-2.5, -0.37, 0.0, 1.2, 3.5], dtype=torch.float64)
+    labels, centres = soft_labels(targets, 40), bin_centres(40).double()
+    torch.testing.assert_close(labels.sum(1), torch.ones(5, dtype=torch.float64))
+    means = labels @ centres
+    torch.testing.assert_close(means[:4], targets[:4], atol=1e-5, rtol=0)  # the last one is cut at the limit
+    width = centres[1] - centres[0]
+    spread = (labels * (centres - means[:, None]) ** 2).sum(1).sqrt()[1:4] / width
+    torch.testing.assert_close(spread, torch.full_like(spread, (1 + 1 / 12) ** 0.5), atol=1e-3, rtol=0)
+
+
+def test_the_loss_of_soft_bins_is_the_divergence_from_the_soft_labels():
+    targets = torch.tensor([0.4, -1.0])
+    labels = soft_labels(targets, 8)
+    task = Regression(("age",), loss_function="soft_bins", n_bins=8)
+    assert task.loss(labels.log(), targets).item() == pytest.approx(0, abs=1e-6)
+    entropy = -(labels * labels.log()).sum(1)
+    uniform = task.loss(torch.zeros(2, 8), targets)  # KL(q | 1/8) = log 8 - H(q)
+    assert uniform.item() == pytest.approx(np.log(8) - entropy.mean().item(), abs=1e-6)
+    with pytest.raises(
+        ConfigError, match=r"a target is 4\.0 standard deviations from the mean.*mse, l1 or huber"
+    ):
+        task.loss(torch.zeros(2, 8), torch.tensor([0.0, -4.0]))
+
+
+def test_a_network_with_soft_bins_predicts_the_expected_value_in_the_unit_of_the_target():
+    task = Regression(("age",), loss_function="soft_bins", n_bins=8)
+    network = {"_target_": "xai_brain.models.networks.shallow.ShallowNet", "channels": 2}
+    model = BrainClassifier(network, ["age"], [8, 12, 10], task=task.settings()).eval()
+    model.target_mean.fill_(50)
+    model.target_sd.fill_(10)
+    assert model.network.linear.out_features == 8
+    torch.nn.init.zeros_(model.network.linear.weight)
+    wanted = soft_labels(torch.tensor([1.5]), 8)
+    model.network.linear.bias.data = wanted[0].log()
+    found = model(torch.zeros(3, 1, 8, 12, 10))
+    assert found.shape == (3, 1)
+    expected = 50 + 10 * (wanted[0] @ bin_centres(8)).item()
+    assert found[0].item() == pytest.approx(expected, abs=1e-4)
+    assert expected == pytest.approx(65, abs=0.2)
+
+
 def test_the_loss_compares_standardised_targets():
     network = {"_target_": "xai_brain.models.networks.shallow.ShallowNet", "channels": 2}
     model = BrainClassifier(network, ["age"], [8, 12, 10], task=AGE.settings())
     model.target_mean.fill_(50)
     model.target_sd.fill_(10)
-    outputs, targets = torch.tensor([[60.0], [40.0]]), torch.tensor([50.0, 70.0])
-    assert model._loss(outputs, targets).item() == pytest.approx((1 + 9) / 2)
+    raw, targets = torch.tensor([[1.0], [-1.0]]), torch.tensor([50.0, 70.0])
+    assert model.in_units(raw).tolist() == [[60], [40]]
+    assert model._loss(raw, targets).item() == pytest.approx((1 + 9) / 2)
     torch.nn.init.zeros_(model.network.linear.bias)
     assert model(torch.zeros(1, 1, 8, 12, 10)).item() == pytest.approx(50)  # of an output of zero
 

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import torch
 from torch import fx, nn
@@ -52,9 +52,10 @@ class CalibratedNetwork(nn.Module):
     ):
         super().__init__()
         self.task, self.standardize = build_task(task, output_names), standardize
+        self.decoder = self.task.decoder()
         kwargs = {key: value for key, value in network.items() if key != "_target_"}
         self.network = channels_last(
-            build_network(network["_target_"], kwargs, input_shape, self.task.n_outputs)
+            build_network(network["_target_"], kwargs, input_shape, self.n_network_outputs)
         )
         self.register_buffer("temperature", torch.ones(()))
         if self.task.standardizes_targets:
@@ -70,13 +71,26 @@ class CalibratedNetwork(nn.Module):
         """Names of the outputs."""
         return list(self.task.names)
 
+    @property
+    def n_network_outputs(self) -> int:
+        """Number of values that the network itself returns for a volume."""
+        return self.task.n_outputs if self.decoder is None else cast(int, self.decoder.n_inputs)
+
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         """Outputs (N, n_outputs) of volumes (N, 1, X, Y, Z): calibrated logits, or numbers in their unit."""
+        return self.in_units(self.raw_outputs(volumes))
+
+    def raw_outputs(self, volumes: torch.Tensor) -> torch.Tensor:
+        """What the network returns for volumes (N, 1, X, Y, Z): (N, n_network_outputs)."""
         if self.standardize is not None:
             volumes = volumes - self.mean_volume
         if self.standardize == "zscore":
             volumes = volumes * self.inverse_sd
-        outputs = check_outputs(self.network(volumes), self.task.n_outputs) / self.temperature
+        return check_outputs(self.network(volumes), self.n_network_outputs)
+
+    def in_units(self, raw: torch.Tensor) -> torch.Tensor:
+        """Outputs (N, n_outputs) for what the network returns."""
+        outputs = (raw if self.decoder is None else self.decoder(raw)) / self.temperature
         if self.task.standardizes_targets:
             outputs = outputs * self.target_sd + self.target_mean
         return outputs

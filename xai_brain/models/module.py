@@ -96,25 +96,27 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         weights = self.class_weights if self.weighted_training else None
-        loss, n = self._loss(self(batch["volume"]), batch["target"], weights), len(batch["target"])
+        raw, n = self.raw_outputs(batch["volume"]), len(batch["target"])
+        loss = self._loss(raw, batch["target"], weights)
         self.train_loss.update(loss.detach().clone(), n)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, batch_size=n)
         return loss
 
     def _loss(
-        self, outputs: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None = None
+        self, raw: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Loss of the task; numbers are compared in standard deviations of the training targets."""
         if self.task.standardizes_targets:
-            outputs, targets = ((x - self.target_mean) / self.target_sd for x in (outputs, targets))
+            targets = (targets - self.target_mean) / self.target_sd
         if class_weights is None:
-            return self.task.loss(outputs, targets)
-        return self.task.loss(outputs, targets, class_weights.to(outputs))
+            return self.task.loss(raw, targets)
+        return self.task.loss(raw, targets, class_weights.to(raw))
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        outputs = self(batch["volume"])
+        raw = self.raw_outputs(batch["volume"])
+        outputs = self.in_units(raw)
         self.val_metrics.update(self.task.predict(outputs).squeeze(1), batch["target"])  # (N,) of one column
-        loss = self._loss(outputs, batch["target"], self.class_weights)
+        loss = self._loss(raw, batch["target"], self.class_weights)
         weights = self.class_weights
         # a weighted mean over all batches, so that the validation loss does not depend on the batch size
         total = len(batch["target"]) if weights is None else weights[batch["target"]].sum()

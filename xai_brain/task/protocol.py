@@ -21,6 +21,7 @@ from xai_brain.task.targets import Targets as Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -120,19 +121,20 @@ class Task(ABC):
     # -- training ------------------------------------------------------------------------------
     @property
     def n_outputs(self) -> int:
-        """Number of outputs of the network."""
+        """Number of outputs."""
         return len(self.names)
+
+    def decoder(self) -> Module | None:
+        """From what the network returns, (N, n_inputs), to outputs; None if it returns the outputs."""
+        return None
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
-        """Mean loss of a batch: outputs (N, n_outputs), targets (N,); both standardised if targets are."""
+        """Mean loss of what the network returns, before the decoder, and targets (N,), standardised if so."""
 
     @abstractmethod
     def validation_metrics(self) -> dict[str, Any]:
-        """Metrics of torchmetrics by name.
-
-        They are updated with `predict` of the outputs, (N, n_columns) or (N,) of one column, and the targets.
-        """
+        """Metrics of torchmetrics by name, of `predict` (one column as (N,)) and the targets."""
 
     def monitor_mode(self, monitor: str) -> str:
         """Whether the best epoch has the lowest (``min``) or highest (``max``) value of a metric."""
@@ -178,10 +180,7 @@ class Task(ABC):
         return self.with_labels(table.reset_index(drop=True))
 
     def with_labels(self, predictions: pd.DataFrame) -> pd.DataFrame:
-        """The table with columns label and predicted, the names of the true and the predicted class.
-
-        Tables of tasks without classes are returned as they are.
-        """
+        """The table with the names of the true (label) and the predicted class, if there are classes."""
         if not self.has_classes:
             return predictions
         rest = predictions.drop(columns=["label", "predicted"], errors="ignore")

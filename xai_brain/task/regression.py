@@ -23,9 +23,10 @@ from xai_brain.task.protocol import Targets, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 PREFIX = "predicted_"  # of the column of predictions.tsv
-LOSSES = ("mse", "l1", "huber")
+LOSSES = ("mse", "l1", "huber", "soft_bins")
 PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 TITLES = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "pearson_r": "Pearson r"}
 TITLES["residual_r"] = "Correlation of residuals with the target"
@@ -39,18 +40,23 @@ class Regression(Task):
     ----------
     names : tuple of str, default ()
         Name of the column of the number.
-    loss_function : {"mse", "l1", "huber"}, default "mse"
-        Of the standardised targets; Huber's loss is linear beyond an error of one standard deviation.
+    loss_function : {"mse", "l1", "huber", "soft_bins"}, default "mse"
+        Of the standardised targets; Huber's loss is linear beyond an error of one standard deviation. With
+        "soft_bins" the network predicts a distribution over `n_bins` bins, whose expected value is the
+        predicted number (see `xai_brain.task.soft_bins`).
     n_strata : int, default 5
         Folds and validation parts are stratified by as many quantiles of the target; fewer if a quantile
         would have fewer than five participants.
     min_distinct : int, default 10
         Columns with fewer different numbers are refused: they are often codes of classes.
+    n_bins : int, default 40
+        Of "soft_bins": from -3.5 to 3.5 standard deviations of the training targets.
     """
 
     loss_function: str = "mse"
     n_strata: int = 5
     min_distinct: int = 10
+    n_bins: int = 40
 
     reported_as: ClassVar[str | None] = "number"
     stratum: ClassVar[str] = "quantile of the target"
@@ -72,9 +78,9 @@ class Regression(Task):
     def __post_init__(self) -> None:
         if self.loss_function not in LOSSES:
             raise ValueError(f"task.loss_function={self.loss_function}: one of {', '.join(LOSSES)} is needed")
-        for name in ("n_strata", "min_distinct"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"task.{name}={getattr(self, name)}: at least 1 is needed")
+        for name, least in (("n_strata", 1), ("min_distinct", 1), ("n_bins", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"task.{name}={getattr(self, name)}: at least {least} is needed")
 
     # -- participants --------------------------------------------------------------------------
     def read_targets(self, values: pd.Series, rule: LabelRule, where: str) -> Targets:
@@ -123,9 +129,18 @@ class Regression(Task):
         return pd.Series(((rank - 1) * n // max(len(targets), 1)).astype(int), targets.index)
 
     # -- training ------------------------------------------------------------------------------
+    def decoder(self) -> Module | None:
+        from xai_brain.task.soft_bins import ExpectedValue
+
+        return ExpectedValue(self.n_bins) if self.loss_function == "soft_bins" else None
+
     def loss(self, outputs: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> Tensor:
         from torch.nn import functional
 
+        from xai_brain.task.soft_bins import soft_bin_loss
+
+        if self.loss_function == "soft_bins":
+            return soft_bin_loss(outputs, targets)
         function = {"mse": "mse_loss", "l1": "l1_loss", "huber": "huber_loss"}[self.loss_function]
         return getattr(functional, function)(outputs[:, 0], targets.to(outputs))
 

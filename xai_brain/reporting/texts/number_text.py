@@ -8,6 +8,7 @@ from xai_brain.reporting.sections.number_prediction import words_of
 from xai_brain.reporting.wording import listed, with_interval
 
 LOSSES = {"mse": "the mean squared error", "l1": "the mean absolute error", "huber": "Huber's loss"}
+LOSSES["soft_bins"] = "the Kullback-Leibler divergence from a distribution over bins (Peng et al. 2021)"
 
 
 def is_number(contents: ReportContents) -> bool:
