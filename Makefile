@@ -1,14 +1,17 @@
-# make demo | test | test-all | test-browser | test-raw | test-slurm | test-wheel | gpu | lint | docs | lab | exercises | lock
+# make demo | test | test-all | test-browser | test-raw | test-slurm | test-wheel | gpu | lint | notebooks | docs | slides | lab
+# | exercises | lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RAW := .venv-raw
 PYTEST := $(BIN)/python -m pytest
+EXECUTED := docs/_executed
 # one process per core, each with one thread: more than four need much memory for little time
 PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
-# make demo | test | test-all | test-browser | test-raw | test-slurm | test-wheel | gpu | lint | docs | lab | exercises | lock
+.PHONY: install demo test test-all test-browser test-raw test-slurm test-wheel gpu lint format notebooks docs slides lab exercises \
+  lock clean
 
 install: $(INSTALLED)
 
@@ -34,7 +37,7 @@ test: install
 # What uses one core or waits runs two at a time; the output of each appears when it is complete.
 test-all: install
 	XAI_BRAIN_KILLS=10 $(PYTEST) $(PARALLEL) -m "not (browser or slurm)"
-	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) --nbmake --nbmake-timeout=1200 --timeout=2400 notebooks/*.ipynb
+	$(MAKE) notebooks docs
 	$(MAKE) --jobs=2 --output-sync=target test-raw test-browser test-slurm test-wheel
 
 # In JupyterLab, with Debian's chromium; its last line is what it measured, as JSON.
@@ -76,10 +79,25 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Copies of the notebooks are executed, which is their test; their outputs are pages of the site.
+notebooks: install
+	rm -rf $(EXECUTED)
+	mkdir -p $(EXECUTED)
+	cp -r notebooks/*.ipynb notebooks/images $(EXECUTED)
+	OMP_NUM_THREADS=1 $(PYTEST) $(PARALLEL) --nbmake --overwrite --nbmake-timeout=1200 --timeout=2400 $(EXECUTED)/*.ipynb
+	touch $(EXECUTED)/.executed
+
+$(EXECUTED)/.executed: $(wildcard notebooks/*.ipynb)
+	$(MAKE) notebooks
+
 # The documentation as a site that needs no network: docs/_build/html/index.html. Warnings are errors.
-docs: install
+docs: install $(EXECUTED)/.executed
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
 	@echo "The site is docs/_build/html/index.html."
+
+# Slides of the notebooks for a course, which need no network: docs/_build/slides/*.slides.html
+slides: install $(EXECUTED)/.executed
+	$(BIN)/python docs/_ext/slides.py
 
 lab: install
 	$(BIN)/jupyter lab notebooks
@@ -97,4 +115,4 @@ lock: install
 	sed -i -E -e 's/^(torch==[0-9.]+)\+cpu/\1/' -e '/^(#|$$)/d' requirements.lock
 
 clean:
-	rm -rf $(VENV) $(RAW) build dist outputs docs/_build
+	rm -rf $(VENV) $(RAW) build dist outputs docs/_build $(EXECUTED)

@@ -23,8 +23,18 @@ from xai_brain.runs.directory import read_json, read_tsv, sidecar
 
 SMALL_NETWORK = {"channels": [2, 3, 4]}
 MODULES = [f"study.{name}" for name in ("card", "cohort", "cross_validate", "study")]
+MODULES += [f"attribution.methods.{name}" for name in ("grad_cam", "guided_backprop")]
 MODULES += [
+    "atlas.atlas",
+    "attribution.methods.meaningful_perturbation",
+    "attribution.network_outputs",
+    "attribution.reference",
     "config.build",
+    "config.planted_effect",
+    "data.folds.splits",
+    "models.module",
+    "models.networks.kan2020",
+    "runs.provenance",
     "study.trained_networks",
     *(f"study.maps.{name}" for name in ("images", "maps", "opening")),
 ]

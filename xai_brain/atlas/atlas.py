@@ -157,6 +157,16 @@ def load_atlas(
     ------
     AtlasError, ImageError
         The atlas cannot be used; the message contains the file, the reason and what to do.
+
+    Examples
+    --------
+    >>> from xai_brain.io.nifti import get_grid
+    >>> grid = get_grid("t1w_4mm")
+    >>> labels = np.zeros(grid.shape, np.uint8)
+    >>> labels[10:14, 20:24, 20:24] = 1
+    >>> table = pd.DataFrame({"index": [1], "name": ["Mine"]})
+    >>> load_atlas(nib.Nifti1Image(labels, grid.affine), table, name="mine").lut["name"].tolist()
+    ['Mine']
     """
     if isinstance(labels_img, str) and labels_img in FETCHERS and not Path(labels_img).exists():
         labels_img, fetched = _fetch(labels_img, name := name or labels_img)

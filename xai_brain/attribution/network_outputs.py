@@ -101,6 +101,13 @@ class SegmentationTarget:
     exclusive : bool, default True
         Whether a voxel has one label, that with the largest logit (softmax). Otherwise labels overlap, and a
         voxel has those whose logits are above 0 (sigmoid), as in BraTS. One channel is always of this kind.
+
+    Examples
+    --------
+    >>> outputs = torch.zeros(1, 2, 3, 4, 5)  # logits of two labels
+    >>> outputs[0, 1, 0] = 1
+    >>> int(SegmentationTarget(1).region_of(outputs).sum())
+    20
     """
 
     label: int

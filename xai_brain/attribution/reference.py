@@ -35,6 +35,12 @@ class Reference:
         Voxel to world, RAS+ mm. Only what places an atlas needs it.
     distribution : TargetDistribution, optional
         Of a continuous target, whose training subjects are one class.
+
+    Examples
+    --------
+    >>> reference = study.reference(fold=1)
+    >>> reference.class_means.shape
+    torch.Size([2, 1, 46, 55, 46])
     """
 
     class_means: torch.Tensor

@@ -76,6 +76,12 @@ class PlantedEffect:
     random_state : int, default 0
         Random state of classes, strengths and lesions.
 
+    Examples
+    --------
+    >>> effect = PlantedEffect(kind="intensity", center_mm=[34, -20, -10], radius_mm=22.0)
+    >>> effect.kind, effect.radius_mm
+    ('intensity', 22.0)
+
     References
     ----------
     .. [1] Haufe et al. (2014). On the interpretation of weight vectors of linear models in multivariate

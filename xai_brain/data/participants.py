@@ -92,6 +92,10 @@ def load_participants(
     ------
     DataError
         A folder or table is missing, a column is unknown, or there are fewer than two classes or members.
+
+    Examples
+    --------
+    >>> load_participants("bids", "/data/bids", label="sex")  # doctest: +SKIP
     """
     if layout not in SOURCES:
         raise DataError(f"data.layout={layout}: not known; one of {', '.join(SOURCES)}, synthetic")

@@ -75,6 +75,11 @@ def preprocess_t1w(
     ------
     ImageError
         The image is constant, not finite, not skull-stripped or outside MNI152, or its mask has another grid.
+
+    Examples
+    --------
+    >>> t1w_img = nib.load("sub-01_T1w.nii.gz")  # doctest: +SKIP
+    >>> preprocess_t1w(t1w_img, PreprocessingConfig(grid="t1w_4mm"))  # doctest: +SKIP
     """
     data, damaged = _numbers(t1w_img, path)
     grid = get_grid(settings.grid)

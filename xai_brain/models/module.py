@@ -41,6 +41,13 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         loss and metrics; default: classification.
     freeze : list of str, default ()
         Modules of the network whose weights and running statistics are not trained.
+
+    Examples
+    --------
+    >>> network = {"_target_": "xai_brain.models.networks.kan2020.Kan2020", "channels": [2, 3, 4]}
+    >>> classifier = BrainClassifier(network, ["female", "male"], [30, 28, 26], lr=1e-3, weight_decay=0.0)
+    >>> classifier(torch.rand(2, 1, 30, 28, 26)).shape
+    torch.Size([2, 2])
     """
 
     frozen: Sequence[torch.nn.Module] = ()

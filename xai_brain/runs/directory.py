@@ -42,7 +42,7 @@ class RunDirectory:
     Parameters
     ----------
     path : Path
-        The directory; it need not exist yet.
+        The directory; it need not exist yet: ``RunDirectory("outputs/demo").config`` is the path of a file.
     """
 
     path: Path

@@ -31,6 +31,18 @@ def provenance(seeds: list[int], inputs: dict[str, str]) -> dict[str, Any]:
 
 @cache  # reading versions takes as long as writing a map
 def versions() -> dict[str, str]:
+    """Installed versions of this package and of those that influence results.
+
+    Returns
+    -------
+    dict
+        Version of each package by its name; packages that are not installed are left out.
+
+    Examples
+    --------
+    >>> "torch" in versions()
+    True
+    """
     found = {}
     for package in PACKAGES:
         try:

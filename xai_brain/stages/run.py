@@ -35,7 +35,7 @@ def run(cfg: DictConfig | Config) -> RunDirectory:
     Parameters
     ----------
     cfg : omegaconf.DictConfig or Config
-        From `xai_brain.compose`.
+        From `xai_brain.compose`, as in ``run(compose("run", ["experiment=demo"]))``.
 
     Returns
     -------

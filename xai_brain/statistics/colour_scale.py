@@ -39,7 +39,7 @@ class ColourScale:
     Parameters
     ----------
     limit : float
-        |value| of the strongest colour; 0 for an empty map.
+        Absolute value of the strongest colour; 0 for an empty map.
     signed : bool
 
     Examples

@@ -129,6 +129,10 @@ class ReportCard:
     run_dir : str or Path
     trusted_modules : sequence of str, optional
         See `xai_brain.open_study`.
+
+    Examples
+    --------
+    >>> ReportCard("outputs/report_card").verdicts  # doctest: +SKIP
     """
 
     def __init__(self, run_dir: str | Path, *, trusted_modules: Sequence[str] = ()):

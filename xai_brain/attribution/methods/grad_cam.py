@@ -76,6 +76,15 @@ class GradCAM(LayerMap):
     model, layer
         See `LayerMap`.
 
+    Examples
+    --------
+    >>> import torch
+    >>> from xai_brain import Kan2020
+    >>> network = Kan2020(input_shape=(30, 28, 26), channels=(2, 3, 4)).eval()
+    >>> volumes = torch.rand(1, 1, 30, 28, 26)
+    >>> GradCAM(network).attribute(volumes, target=1).shape
+    torch.Size([1, 1, 30, 28, 26])
+
     References
     ----------
     Selvaraju et al., "Grad-CAM", ICCV 2017.

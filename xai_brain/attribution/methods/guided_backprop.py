@@ -32,6 +32,15 @@ class GuidedBackprop:
     model : torch.nn.Module
         Returns (N, n_classes). Functional, in-place and reused ReLUs are explained as well.
 
+    Examples
+    --------
+    >>> import torch
+    >>> from xai_brain import Kan2020
+    >>> network = Kan2020(input_shape=(30, 28, 26), channels=(2, 3, 4)).eval()
+    >>> volumes = torch.rand(1, 1, 30, 28, 26)
+    >>> GuidedBackprop(network).attribute(volumes, target=1).shape
+    torch.Size([1, 1, 30, 28, 26])
+
     References
     ----------
     Springenberg et al., "Striving for Simplicity", ICLR workshop 2015.

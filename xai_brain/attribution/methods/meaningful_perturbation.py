@@ -86,7 +86,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
     lr : float, default 0.15
         Of Adam; falls to 0 as a cosine.
     area_weight, tv_weight, tv_beta : float, default 1, 3, 2
-        Total variation is the sum over axes of the mean of |difference of neighbouring voxels|^tv_beta.
+        Total variation is the sum over axes of the mean of the absolute difference of neighbouring voxels, to
+        the power `tv_beta`.
     score_floor : float, optional
         A score below it is low enough.
     n_shifts : int, default 1
@@ -114,6 +115,16 @@ class MeaningfulPerturbation(PerturbationAttribution):
         Of the moves, the mixtures, noise and the start.
     chunk_size, precision
         See `BatchedScorer`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from xai_brain import Kan2020
+    >>> network = Kan2020(input_shape=(30, 28, 26), channels=(2, 3, 4)).eval()
+    >>> volumes = torch.rand(1, 1, 30, 28, 26)
+    >>> method = MeaningfulPerturbation(network, fill="zero", n_iter=2)
+    >>> method.attribute(volumes, target=1).shape
+    torch.Size([1, 1, 30, 28, 26])
 
     References
     ----------

@@ -72,6 +72,13 @@ def make_folds(
     ------
     DataError
         Unknown column, several values for one participant, too few participants of a class.
+
+    Examples
+    --------
+    >>> ids = [f"sub-{i}" for i in range(6)]
+    >>> participants = pd.DataFrame({"participant_id": ids, "target": [0, 0, 0, 1, 1, 1]})
+    >>> make_folds(participants, n_folds=3)["fold"].value_counts().tolist()
+    [2, 2, 2]
     """
     if kind not in KINDS:
         raise DataError(f"folds.kind={kind}: one of {', '.join(KINDS)} is needed")

@@ -62,6 +62,12 @@ class Kan2020(nn.Module):
     weights : str, optional
         Weights file: one of the two published state dicts or a state dict of this class (see `load_weights`).
 
+    Examples
+    --------
+    >>> network = Kan2020(input_shape=(30, 28, 26), channels=(2, 3, 4))
+    >>> network(torch.rand(2, 1, 30, 28, 26)).shape
+    torch.Size([2, 2])
+
     References
     ----------
     Kan et al., "Interpretation of 3D CNNs for Brain MRI Data Classification", AIST 2020.

@@ -53,6 +53,11 @@ class NetworkCard:
     component : pandas.DataFrame
         Relevance rank accuracy for a component with a known location, see
         `xai_brain.study.given.known_component.component_scores`.
+
+    Examples
+    --------
+    >>> card = network_card(network, images, ["GradCAM"], center_mm=[34, -20, -10])  # doctest: +SKIP
+    >>> card.component  # doctest: +SKIP
     """
 
     table: pd.DataFrame
@@ -116,6 +121,10 @@ space, batch_size
     Raises
     ------
     ConfigError, AttributionError
+
+    Examples
+    --------
+    >>> network_card(network, images, ["GradCAM"], center_mm=[34, -20, -10])  # doctest: +SKIP
     """
     if unknown := [name for name in metrics if name not in WITHOUT_TRUTH]:
         raise ConfigError(f"metrics: {unknown[0]!r} is none of {', '.join(WITHOUT_TRUTH)}")

@@ -140,6 +140,10 @@ class RegionalBenchmark:
     run_dir : str or Path
     trusted_modules : sequence of str, optional
         See `xai_brain.open_study`.
+
+    Examples
+    --------
+    >>> RegionalBenchmark("outputs/siegel").table  # doctest: +SKIP
     """
 
     def __init__(self, run_dir: str | Path, *, trusted_modules: Sequence[str] = ()):
