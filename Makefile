@@ -37,11 +37,11 @@ test: install
 # What uses one core or waits runs two at a time; the output of each appears when it is complete.
 test-all: install
 	XAI_BRAIN_KILLS=10 $(PYTEST) $(PARALLEL) -m "not (browser or slurm)"
-	$(MAKE) notebooks docs
+	$(MAKE) notebooks
 	$(MAKE) --jobs=2 --output-sync=target test-raw test-browser test-slurm test-wheel
 
-# In JupyterLab, with Debian's chromium; its last line is what it measured, as JSON.
-test-browser: install
+# JupyterLab and the site, in Debian's chromium; its last line is what it measured, as JSON.
+test-browser: docs
 	$(PYTEST) tests/browser
 	@cat tests/browser/measured.json
 
