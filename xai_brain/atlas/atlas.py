@@ -119,7 +119,8 @@ class Atlas:
         index = self.index_of(region) if isinstance(region, str) else int(region)
         if index not in set(self.lut["index"]):
             raise AtlasError(f"{self.name}: has no label {index}; Atlas.lut lists them")
-        return self.on_grid(grid) == index
+        voxels: np.ndarray = self.on_grid(grid) == index
+        return voxels
 
 
 def load_atlas(

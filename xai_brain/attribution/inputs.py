@@ -9,7 +9,7 @@ import torch
 from xai_brain.attribution.model_state import AttributionError
 
 
-def check_volumes(inputs: torch.Tensor, one_channel: str | None = None) -> None:
+def check_volumes(inputs: object, one_channel: str | None = None) -> None:
     """Refuse inputs that are not a batch of volumes.
 
     Parameters

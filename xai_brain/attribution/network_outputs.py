@@ -33,9 +33,11 @@ class Probabilities:
     has_classes: ClassVar[bool] = True
 
     def explained_output(self, outputs: torch.Tensor, name: str) -> torch.Tensor:
+        """The outputs themselves: they are probabilities."""
         return outputs
 
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The outputs themselves, (N, n_outputs)."""
         return outputs
 
 
@@ -46,10 +48,12 @@ class OneLogit:
     has_classes: ClassVar[bool] = True
 
     def explained_output(self, outputs: torch.Tensor, name: str) -> torch.Tensor:
+        """Logits or probabilities of both classes, (N, 2)."""
         both = torch.cat([-outputs, outputs], 1)
         return both.sigmoid() if name == "probability" else both
 
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Probabilities of both classes, (N, 2)."""
         return torch.cat([-outputs, outputs], 1).sigmoid()
 
 
@@ -60,9 +64,11 @@ class Labels:
     has_classes: ClassVar[bool] = False
 
     def explained_output(self, outputs: torch.Tensor, name: str) -> torch.Tensor:
+        """Logits or probabilities of all labels, (N, n_labels)."""
         return outputs.sigmoid() if name == "probability" else outputs
 
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Probability of each label, (N, n_labels); they need not sum to 1."""
         return outputs.sigmoid()
 
 
@@ -73,9 +79,11 @@ class Numbers:
     has_classes: ClassVar[bool] = False
 
     def explained_output(self, outputs: torch.Tensor, name: str) -> torch.Tensor:
+        """The numbers themselves, (N, n_outputs)."""
         return outputs
 
     def predict(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The numbers themselves, (N, n_outputs)."""
         return outputs
 
 
@@ -175,6 +183,7 @@ class AdaptedNetwork(nn.Module):
         self.region: torch.Tensor | None = None
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Outputs as one tensor, (N, n_outputs); of a segmentation, its sum over the region, (N, 1)."""
         outputs = select_tensor(self.network(inputs), self.key)
         if self.segmentation is None:
             return outputs[:, None] if outputs.ndim == 1 else outputs

@@ -107,7 +107,9 @@ class Tracer(TorchDispatchMode):
         self._storages: dict[int, torch.UntypedStorage] = {}  # kept, so that no address comes twice
         self._note(image)
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         result = func(*args, **(kwargs or {}))
         depending = [self.depends(value) for value in args]
         by_name = self.depends(list((kwargs or {}).values()))

@@ -67,6 +67,7 @@ def conf_dir() -> Path:
 
 
 def register_schemas() -> None:
+    """Register the dataclasses of all settings with Hydra; calling it again changes nothing."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="data", name="schema", node=DataConfig)

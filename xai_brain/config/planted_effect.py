@@ -122,10 +122,12 @@ class PlantedEffect:
 
     @property
     def deforms(self) -> bool:
+        """Whether the effect changes the shape of a region."""
         return self.kind in ("atrophy", "expansion")
 
     @property
     def by_d(self) -> bool:
+        """Whether `size` is a standardised difference (Cohen's d) and not a share of the intensity."""
         return self.kind == "intensity" and not self.absolute
 
 

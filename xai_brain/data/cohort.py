@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,7 +30,7 @@ def prepare_cohort(
     space_check: str = "error",
     problems: Problems | None = None,
     num_workers: int | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> pd.DataFrame:
     """Prepare all images of a cohort, or take them from the cache.
 
@@ -89,7 +90,7 @@ def prepare_cohort(
     return pd.DataFrame(table, columns=[*participants.columns, *made_here])
 
 
-def _source(row: dict, space: str | None, orientation: str | None, space_check: str) -> Source:
+def _source(row: dict[str, Any], space: str | None, orientation: str | None, space_check: str) -> Source:
     mask_path = row.get("brain_mask_path")
     mask_path = None if mask_path is None or pd.isna(mask_path) else str(mask_path)
     return Source(str(row["t1w_path"]), mask_path, row.get("space") or space, orientation, space_check)

@@ -24,7 +24,7 @@ def free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
-class VolumeDataset(Dataset):
+class VolumeDataset(Dataset[Any]):
     """Prepared volumes, memory-mapped or in the memory of a device.
 
     Parameters
@@ -95,7 +95,7 @@ class BrainDataModule(pl.LightningDataModule):
         if self.trainer is not None and isinstance(self.augmentation, Augmentation):
             self.augmentation.seed += SEED_STEP * self.trainer.global_rank
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         dataset = VolumeDataset(self.parts["train"], self._resident_device(self.parts["train"]))
         if self.sampling:
             rank, n_processes = (
@@ -110,17 +110,17 @@ class BrainDataModule(pl.LightningDataModule):
             uneven = len(dataset) % self.batch_size == 1 and len(dataset) > 1
             return self._loader(dataset, batch_size=self.batch_size, shuffle=True, drop_last=uneven)
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        share: DistributedSampler = DistributedSampler(dataset, world_size, rank, seed=self.seed)
+        share: DistributedSampler[Any] = DistributedSampler(dataset, world_size, rank, seed=self.seed)
         own_size = self.batch_size // world_size
         uneven = len(share) % own_size == 1 and len(share) > 1
         return self._loader(dataset, batch_size=own_size, sampler=share, drop_last=uneven)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         """All validation participants, in each of several processes, so that none is counted twice."""
         part = self.parts["validation"]
         return self._loader(VolumeDataset(part, self._resident_device(part)), batch_size=self.batch_size)
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader[Any]:
         return self._loader(VolumeDataset(self.parts["test"]), batch_size=self.batch_size)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
@@ -140,6 +140,6 @@ class BrainDataModule(pl.LightningDataModule):
         n_bytes = sum(np.load(path, mmap_mode="r").nbytes for path in part["volume_path"])
         return device if n_bytes <= RESIDENT_SHARE * free_bytes(device) else None
 
-    def _loader(self, dataset: VolumeDataset, **kwargs: Any) -> DataLoader:
+    def _loader(self, dataset: VolumeDataset, **kwargs: Any) -> DataLoader[Any]:
         # persistent workers draw other random numbers, which would change the result
         return DataLoader(dataset, num_workers=self.num_workers, **kwargs)

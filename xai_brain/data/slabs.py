@@ -47,7 +47,7 @@ def brain_slabs(masks: np.ndarray, n_slices: int, min_share: float = 0.25) -> li
     return [first + k * n_slices for k in range(n_slabs)]
 
 
-class SlabDataset(Dataset):
+class SlabDataset(Dataset[Any]):
     """Slabs of memory-mapped prepared volumes, in the order of the participants.
 
     Parameters
@@ -115,7 +115,7 @@ class SlabDataModule(pl.LightningDataModule):
         """Number of slabs of one participant."""
         return len(self.starts)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         if self.sampling:
             targets = np.repeat(self.parts["train"]["target"].to_numpy(int), self.n_slabs)
             balanced = BalancedSampler(targets.tolist(), self.seed)
@@ -125,13 +125,13 @@ class SlabDataModule(pl.LightningDataModule):
         uneven = n_images % self.batch_size == 1 and n_images > 1  # a batch of one has no batch statistics
         return self._loader("train", shuffle=True, drop_last=uneven)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         return self._loader("validation")
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader[Any]:
         return self._loader("test")
 
-    def _loader(self, part: str, **kwargs: Any) -> DataLoader:
+    def _loader(self, part: str, **kwargs: Any) -> DataLoader[Any]:
         return DataLoader(
             SlabDataset(self.parts[part], self.starts, self.n_slices), self.batch_size, **kwargs
         )

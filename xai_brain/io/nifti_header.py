@@ -224,7 +224,7 @@ def _check_size(
         )
 
 
-def _check_affine(path: Path, affine: np.ndarray) -> None:
+def _check_affine(path: Path, affine: np.ndarray | None) -> None:
     if affine is None or not np.isfinite(affine).all():
         raise ImageError(
             path, "its affine contains NaN or infinity; set the voxel-to-world matrix in its header"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Collection
 from io import StringIO
 from pathlib import Path
 
 Row = tuple[int, list[str]]
+LEADING_ZERO = re.compile(r"(?:^|\t)0\d", re.MULTILINE)  # beginning of a cell that is a code
 
 
 class TextTableError(ValueError):
@@ -97,3 +99,13 @@ def _unclosed(number: int) -> TextTableError:
         f'line {number}: a quotation mark (") is not closed, or text follows a closed one; '
         "close it, or write it twice inside a quoted value"
     )
+
+
+def text_columns(text: str, labels: Collection[str]) -> set[str]:
+    """Columns of a table whose cells stay text: `labels`, identifiers and codes with leading zeros."""
+    names = text.partition("\n")[0].rstrip("\r").split("\t")
+    found = {name for name in names if name in labels or name.endswith("_id")}
+    for code in LEADING_ZERO.finditer(text):
+        number = text.count("\t", text.rfind("\n", 0, code.start()) + 1, code.end())
+        found |= {names[number]} if number < len(names) else set()
+    return found

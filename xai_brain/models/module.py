@@ -84,7 +84,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         self.val_loss = MeanMetric(nan_strategy=float("nan"))
 
     def _module_named(self, name: str) -> torch.nn.Module:
-        modules = dict(self.network.named_modules())
+        modules: dict[str, torch.nn.Module] = dict(self.network.named_modules())
         if name not in modules or not name:
             names = ", ".join(key for key, _ in self.network.named_children())
             raise ConfigError(f"trainer.freeze: the network has no module {name!r}; it has {names}")
@@ -102,6 +102,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         self.train(self.training)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
+        """Loss of one batch, with the class weights if they belong to training."""
         weights = self.class_weights if self.weighted_training else None
         raw, n = self.raw_outputs(batch["volume"]), len(batch["target"])
         loss = self._loss(raw, batch["target"], weights)
@@ -120,6 +121,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         return self.task.loss(raw, targets, class_weights.to(raw))
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Add one batch to the validation loss and to the metrics of the task."""
         raw = self.raw_outputs(batch["volume"])
         outputs = self.in_units(raw)
         self.val_metrics.update(self.task.predict(outputs).squeeze(1), batch["target"])  # (N,) of one column
@@ -132,6 +134,7 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
         self.log_dict(self.val_metrics, batch_size=len(batch["target"]))
 
     def configure_optimizers(self) -> Any:
+        """AdamW of the parameters that are not frozen, and the learning rate schedule."""
         hparams = self.hparams
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if not trained:

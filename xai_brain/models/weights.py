@@ -205,7 +205,7 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("constants.pkl") for name in archive.namelist())
 
 
-def _is_state_dict(content: Mapping) -> bool:
+def _is_state_dict(content: Mapping[str, Any]) -> bool:
     """Whether all values are tensors, except for ``_extra_state`` of modules."""
     kept = {key: value for key, value in content.items() if not str(key).endswith("_extra_state")}
     return bool(kept) and all(isinstance(value, torch.Tensor) for value in kept.values())

@@ -58,6 +58,6 @@ def _glibc() -> Any:
         return None
     try:
         libc = ctypes.CDLL("libc.so.6")
-        return libc if libc.mallopt and libc.malloc_trim else None
-    except (OSError, AttributeError):
+        return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
+    except OSError:
         return None

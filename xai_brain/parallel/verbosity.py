@@ -31,6 +31,7 @@ class MessageHandler(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
         text = self.format(record)
         if record.levelno >= logging.ERROR:
             _write(f"xai-brain: {text}", sys.stderr, record.levelno)

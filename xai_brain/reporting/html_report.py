@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import write_atomic
 from xai_brain.parallel.progress import log_seconds, track
 from xai_brain.reporting import sections

@@ -14,13 +14,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 
 from xai_brain.io.atomic import write_atomic
 from xai_brain.io.nifti import bids_name, parse_entities
-from xai_brain.io.text_tables import read_text
+from xai_brain.io.numbers import plain_value
+from xai_brain.io.text_tables import read_text, text_columns
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log_debug
 from xai_brain.runs.seeds import checkpoint_name, seed_folder
@@ -32,7 +32,6 @@ TEXTS = (  # columns of labels of classes and names; those of identifiers end wi
     *("label", "predicted", "class", "class_a", "class_b", "explains", "site"),
     *("mask", "name", "region"),
 )
-LEADING_ZERO = re.compile(r"(?:^|\t)0\d", re.MULTILINE)  # beginning of a cell that is a code
 
 
 @dataclass(frozen=True)
@@ -53,18 +52,22 @@ class RunDirectory:
     # -- single files --------------------------------------------------------------------------
     @property
     def config(self) -> Path:
+        """Settings of the run (YAML)."""
         return self.path / "config.yaml"
 
     @property
     def provenance(self) -> Path:
+        """Versions, machine, commit and hashes of the inputs (JSON)."""
         return self.path / "provenance.json"
 
     @property
     def participants(self) -> Path:
+        """Participants with labels and columns of the cohort."""
         return self.path / "participants.tsv"
 
     @property
     def folds(self) -> Path:
+        """Part (training, validation, test) of each participant in each fold."""
         return self.path / "folds.tsv"
 
     @property
@@ -74,10 +77,12 @@ class RunDirectory:
 
     @property
     def quarantine(self) -> Path:
+        """Images that were left out, and the reasons."""
         return self.path / "quarantine.tsv"
 
     @property
     def predictions(self) -> Path:
+        """Predictions out of fold."""
         return self.path / "predictions.tsv"
 
     @property
@@ -92,10 +97,12 @@ class RunDirectory:
 
     @property
     def metrics(self) -> Path:
+        """Scores (JSON)."""
         return self.path / "metrics.json"
 
     @property
     def report(self) -> Path:
+        """Self-contained report."""
         return self.path / "report.html"
 
     # -- properties that file names depend on --------------------------------------------------
@@ -126,6 +133,7 @@ class RunDirectory:
 
     # -- families of files ---------------------------------------------------------------------
     def checkpoint(self, fold: int, seed: int) -> Path:
+        """Network of one fold and seed."""
         return self.path / "checkpoints" / f"{checkpoint_name(seed, fold, self.seeds)}.ckpt"
 
     def checkpoint_about(self, fold: int, seed: int) -> Path:
@@ -174,9 +182,11 @@ class RunDirectory:
         return self.path / "baselines" / name / f"{file}.tsv"
 
     def group_map(self, method: str, what: str, stat: str) -> Path:
+        """Statistical map of a method."""
         return self.path / "group" / f"desc-{method}_{what}_stat-{stat}_statmap.nii.gz"
 
     def evaluation(self, name: str) -> Path:
+        """Table of an evaluation, by its name."""
         return self.path / "evaluation" / f"{name}.tsv"
 
 
@@ -207,15 +217,18 @@ def sidecar(path: Path) -> Path:
 
 
 def write_json(content: Any, path: Path) -> Path:
+    """Write a JSON file in one step."""
     text = json.dumps(content, indent=2, default=plain_value) + "\n"
     return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> Any:
+    """Content of a JSON file."""
     return json.loads(read_text(path))
 
 
 def write_tsv(table: pd.DataFrame, path: Path) -> Path:
+    """Write a table in one step; missing values are n/a."""
     table = table.replace({"session_id": {"": "n/a"}}) if "session_id" in table else table
     return write_atomic(path, lambda temporary: table.to_csv(temporary, sep="\t", index=False, na_rep="n/a"))
 
@@ -229,19 +242,10 @@ def read_tsv(path: Path) -> pd.DataFrame:
         sep="\t",
         na_values=missing,
         keep_default_na=False,
-        dtype=dict.fromkeys(_text_columns(text), str),
+        dtype=dict.fromkeys(text_columns(text, TEXTS), str),
         low_memory=False,
     )
     return table.fillna({"session_id": ""}) if "session_id" in table else table
-
-
-def _text_columns(text: str) -> set[str]:
-    names = text.partition("\n")[0].rstrip("\r").split("\t")
-    found = {name for name in names if name in TEXTS or name.endswith("_id")}
-    for code in LEADING_ZERO.finditer(text):
-        number = text.count("\t", text.rfind("\n", 0, code.start()) + 1, code.end())
-        found |= {names[number]} if number < len(names) else set()
-    return found
 
 
 def first_repeat(table: pd.DataFrame) -> pd.DataFrame:
@@ -284,13 +288,3 @@ def _change_metrics(
 
     run_exclusive(run.locks, "metrics", write)  # other processes may add metrics at the same time
     return metrics
-
-
-def plain_value(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

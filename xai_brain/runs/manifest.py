@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from xai_brain.io.atomic import file_hash
-from xai_brain.runs.directory import plain_value, read_json, write_json
+from xai_brain.io.numbers import plain_value
+from xai_brain.runs.directory import read_json, write_json
 
 
 def write_manifest(manifest: Path, inputs: Any, made: Iterable[Path], **more: Any) -> None:

@@ -192,4 +192,4 @@ class ReportCard:
         return f"ReportCard({summary or 'no method'})"
 
     def _repr_html_(self) -> str:
-        return self.verdicts.to_html(index=False)
+        return str(self.verdicts.to_html(index=False))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from xai_brain.config.build import build_settings, choices_of, valid_choice
 from xai_brain.config.setting import ConfigError
-from xai_brain.data.layouts.synthetic import SyntheticSettings
+from xai_brain.data.planted.synthetic_subject import SyntheticSettings
 from xai_brain.io.nifti import GRIDS, get_grid
 from xai_brain.io.problems import Problems
 from xai_brain.io.tables import with_numbers
@@ -287,7 +287,7 @@ class Cohort:
         return dict(self._choices), dict(self._values)
 
     def __len__(self) -> int:
-        return self.table["participant_id"].nunique()
+        return int(self.table["participant_id"].nunique())
 
     def __repr__(self) -> str:
         state = "not prepared" if self.grid is None else f"grid {self.grid}"
@@ -296,4 +296,4 @@ class Cohort:
     def _repr_html_(self) -> str:
         hidden = [name for name in self.table if str(name).endswith("_path") or name == "sha256"]
         shown = self.table.drop(columns=hidden)
-        return f"<p>{self!r}</p>" + shown.to_html(max_rows=10, index=False)
+        return f"<p>{self!r}</p>" + str(shown.to_html(max_rows=10, index=False))

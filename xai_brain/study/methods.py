@@ -12,7 +12,7 @@ from xai_brain.config.build import method_files, read_method
 from xai_brain.config.setting import ConfigError
 from xai_brain.config.trust import KNOWN_PACKAGES
 
-Method = str | type | functools.partial
+Method = str | type | functools.partial[Any]
 
 
 def method_settings(
@@ -22,7 +22,7 @@ def method_settings(
 
     Parameters
     ----------
-    methods : sequence of str, type or functools.partial
+    methods : sequence of str, type or functools.partial[Any]
         ``"GradCAM"``, ``xai_brain.GradCAM`` or ``partial(xai_brain.MeaningfulPerturbation, n_iter=20)``.
         Classes of other packages, such as ``captum.attr.Saliency``, are allowed.
     present : mapping of label to settings, optional

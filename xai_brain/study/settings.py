@@ -144,7 +144,9 @@ def _use_own_names(settings: dict[str, Any], task: Task) -> None:
     masks["which"] = masks["which"] and [task.in_own_names(name) for name in masks["which"]]
 
 
-def _fitted_baselines(config: Config, run: RunDirectory, old: dict, new: dict) -> dict[str, Any]:
+def _fitted_baselines(
+    config: Config, run: RunDirectory, old: dict[str, Any], new: dict[str, Any]
+) -> dict[str, Any]:
     """Baselines that have results keep their settings."""
     fitted = {
         name: settings

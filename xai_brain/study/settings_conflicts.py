@@ -44,7 +44,7 @@ def method_of_setting(difference: str) -> str:
     return difference.split(":")[0].split(".")[1]
 
 
-def settings_differences(old: dict, new: dict, keys: tuple[str, ...]) -> list[str]:
+def settings_differences(old: dict[str, Any], new: dict[str, Any], keys: tuple[str, ...]) -> list[str]:
     flat_old, flat_new = _flat(old), _flat(new)
     found = []
     for name in sorted({*flat_old, *flat_new}):

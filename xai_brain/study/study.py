@@ -286,4 +286,4 @@ class Study(TrainedNetworks):
         return f"Study({n_participants} participants, {n_folds} folds, {seeds}; maps: {methods})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self!r}</p>" + self.scores.to_html(index=False, float_format=fixed)
+        return f"<p>{self!r}</p>" + str(self.scores.to_html(index=False, float_format=fixed))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from xai_brain.config.schema import ConfigError
+from xai_brain.config.setting import ConfigError
 from xai_brain.io.problems import DataError
 from xai_brain.statistics.classification import classification_metrics
 from xai_brain.statistics.classifier_comparison import Comparison, corrected_t_test, delong_test

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from xai_brain.config.inputs import PLAN
 from xai_brain.io.atomic import write_atomic
@@ -129,7 +131,7 @@ def collect_detection(folder: Path, jobs: dict[str, str]) -> None:
     log(f"detection curve: {folder / 'figures' / 'detection_smallest.png'}")
 
 
-def save_figure(draw, path: Path, *tables: pd.DataFrame) -> None:
+def save_figure(draw: Callable[..., Figure], path: Path, *tables: pd.DataFrame) -> None:
     """Draw in the style of the report and write a PNG file."""
     with style():
         figure = draw(*tables)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from xai_brain.io.extras import install_command
@@ -100,7 +101,7 @@ def write_notebook(run_dir: Path) -> Path:
         return path
     from xai_brain.io.atomic import write_atomic
 
-    never_run: dict = {"execution_count": None, "outputs": []}
+    never_run: dict[str, Any] = {"execution_count": None, "outputs": []}
     notebook = {
         "cells": [
             {"cell_type": "code", "id": "look", "metadata": {}, "source": CODE, **never_run},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -112,7 +113,7 @@ class EntryChooser(widgets.Box):
             and (self.correct.value == ANY or entry.correct is wanted[self.correct.value])
         )
 
-    def _narrow(self, change: dict) -> None:
+    def _narrow(self, change: dict[str, Any]) -> None:
         here = self.list.value
         options = [(entry.text, i) for i, entry in enumerate(self._all) if self._fits(entry)]
         with self.list.hold_trait_notifications():
@@ -120,7 +121,7 @@ class EntryChooser(widgets.Box):
             if here in [value for _, value in options]:
                 self.list.value = here
 
-    def _picked(self, change: dict) -> None:
+    def _picked(self, change: dict[str, Any]) -> None:
         if change["new"] is not None:
             self._chosen(self._all[change["new"]])
 
@@ -155,7 +156,7 @@ def method_buttons(methods: Sequence[str], changed: Callable[[list[str]], None])
 
     count()
 
-    def press(change: dict) -> None:
+    def press(change: dict[str, Any]) -> None:
         button = change["owner"]
         if button.value and button not in on:
             on.append(button)

@@ -7,7 +7,8 @@ from pathlib import Path
 import nibabel as nib
 import pandas as pd
 
-from xai_brain.atlas.atlas import AtlasError, load_atlas
+from xai_brain.atlas.atlas import load_atlas
+from xai_brain.atlas.lookup_tables import AtlasError
 from xai_brain.io.nifti import ImageError, load_img
 from xai_brain.viewer.catalogue import Image
 

@@ -234,7 +234,7 @@ class SliceViewer(widgets.VBox):
             own = {name: layer.limit for name, layer in self._scene.layers.items()}
             self.canvas.send({"kind": "limits", "limits": {**own, **self._limits()}})
 
-    def _received(self, canvas: SliceCanvas, content: dict[str, Any], buffers: list) -> None:
+    def _received(self, canvas: SliceCanvas, content: dict[str, Any], buffers: list[Any]) -> None:
         """Handle a message of the browser; errors are shown in the widget, not as a traceback."""
         try:
             self._answer(content, buffers)
@@ -244,7 +244,7 @@ class SliceViewer(widgets.VBox):
             if content.get("kind") == "point":  # the browser asks again only when it has an answer
                 canvas.send({"kind": "readout", "mm": None})
 
-    def _answer(self, content: dict[str, Any], buffers: list) -> None:
+    def _answer(self, content: dict[str, Any], buffers: list[Any]) -> None:
         kind, scene = content["kind"], self._scene
         if kind == "ready":
             self._send_scene()

@@ -145,7 +145,7 @@ def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) 
             f" method; methods for any network: {GENERAL_METHODS}"
         )
     inner = model.model if isinstance(model, ClassScore) else model
-    modules = dict(inner.named_modules())
+    modules: dict[str, nn.Module] = dict(inner.named_modules())
     if name is not None:
         if name not in modules:
             ends = [full for full in modules if full.endswith(f".{name}")]
@@ -170,7 +170,7 @@ def find_layer(model: nn.Module, inputs: torch.Tensor, name: str | None = None) 
             relus[-1:] = [module]  # instead of the function that it called
 
     def note_function(function: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        output = function(*args, **kwargs)
+        output: torch.Tensor = function(*args, **kwargs)
         if is_volume(output):
             relus.append(None)
         return output

@@ -79,7 +79,7 @@ class GuidedBackprop:
 
 
 def _guided(function: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-    out = function(*args, **kwargs)
+    out: torch.Tensor = function(*args, **kwargs)
     if out.requires_grad:
         out.register_hook(lambda gradient: gradient.clamp_min(0))
     return out

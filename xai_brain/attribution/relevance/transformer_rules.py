@@ -58,7 +58,9 @@ class TransformerRelevanceRules(ExplicitAttention, RelevanceRules):
             "softmax": self._softmax,
         }
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         name = getattr(func, "__name__", "")
         if name == "einsum":  # rules get tensors first
 

@@ -26,7 +26,9 @@ class ExplicitAttention(Rules):
         See `Rules`.
     """
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         steps = STEPS.get(getattr(func, "__name__", ""))
         if steps is None or not torch.is_grad_enabled():
             return super().__torch_function__(func, types, args, kwargs)

@@ -199,7 +199,7 @@ def _groups(participants: pd.DataFrame, column: str | None) -> np.ndarray | None
         return None
     values = _value_of(participants, column, "group_column")
     alone = pd.Series([f"\0{i}" for i in values.index], values.index)
-    return values.astype(str).where(values.notna(), alone).to_numpy()
+    return np.asarray(values.astype(str).where(values.notna(), alone))
 
 
 def _smallest_class(target: pd.Series, groups: np.ndarray | None) -> int:
@@ -212,7 +212,7 @@ def _strata(participants: pd.DataFrame, balance_on: Sequence[str], n_folds: int)
     """Strata by class and balanced columns, as integers that sort by class first."""
     target = _value_of(participants, "target", "balance_on") if balance_on else None
     if target is None:
-        return participants.drop_duplicates("participant_id")["target"].to_numpy()
+        return np.asarray(participants.drop_duplicates("participant_id")["target"])
     smallest = target.value_counts().min()
     n_bins = int(np.clip((smallest / n_folds) ** (1 / len(balance_on)), 2, MAX_BINS))
     strata = target.astype(int)
@@ -229,7 +229,7 @@ def _strata(participants: pd.DataFrame, balance_on: Sequence[str], n_folds: int)
             rank = cells.rank(method="first") - 1
             codes, n_codes = (rank * n_bins // cells.transform("size")).astype(int), n_bins
         strata = strata * n_codes + codes
-    return strata.to_numpy()
+    return np.asarray(strata)
 
 
 def _k_folds(

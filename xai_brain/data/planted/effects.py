@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ def plant(
     grid: Grid,
     *,
     cache_dir: str | Path | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> pd.DataFrame:
     """Assign random classes to a prepared cohort and plant an effect into one of them.
 
@@ -215,7 +216,7 @@ class _Planting:
                 for sd in sds[: len(self.effects)]
             ]
 
-    def _inputs(self) -> dict:
+    def _inputs(self) -> dict[str, Any]:
         """Values on which the planted volumes depend, in addition to source and random values."""
         world = world_mm(self.grid)
         depths = [sha256(place.depth_mm(world).tobytes()).hexdigest() for place in self.places]
@@ -223,14 +224,14 @@ class _Planting:
         found = {"deltas": self.deltas, "confound": self.confound_sd, "suppression": self.suppression_sd}
         return {"algorithm": ALGORITHM, "depths": depths, "settings": settings, **found}
 
-    def key(self, row: dict) -> str:
+    def key(self, row: dict[str, Any]) -> str:
         """Name of the planted volume of a row in the cache."""
         drawn = self.draws.loc[row["participant_id"], DRAWN].to_dict()
         sources = [file_hash(row["volume_path"]), file_hash(row["volume_mask_path"])]
         text = json.dumps([self.inputs, sources, drawn], sort_keys=True)
         return sha256(text.encode()).hexdigest()[:32]
 
-    def planted(self, row: dict) -> tuple[np.ndarray, np.ndarray]:
+    def planted(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Planted volume (float32) and mask of the effect (bool) of a row."""
         volume, brain_mask = self._source(row)
         self._require_brain(row, brain_mask)
@@ -272,7 +273,7 @@ class _Planting:
         unit = 1.0 if settings.absolute else float(volume[brain_mask].std(dtype=np.float64))
         return volume + settings.size * unit * shares, shares > 0
 
-    def _source(self, row: dict) -> tuple[np.ndarray, np.ndarray]:
+    def _source(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """The prepared volume with the effect of its site, float64, and its brain mask."""
         volume, brain_mask = np.load(row["volume_path"]).astype(np.float64), np.load(row["volume_mask_path"])
         if volume.shape != self.grid.shape:
@@ -288,7 +289,7 @@ class _Planting:
             volume = np.where(brain_mask, changed, volume)
         return volume, brain_mask
 
-    def _require_brain(self, row: dict, brain_mask: np.ndarray) -> None:
+    def _require_brain(self, row: dict[str, Any], brain_mask: np.ndarray) -> None:
         zones = [effect.zone for effect in self.effects] + ([self.confound.zone] if self.confound else [])
         if not all((zone & brain_mask).any() for zone in zones):
             raise PlantedError(

@@ -45,8 +45,10 @@ class ConvBlock(nn.Module):
         self.pool_first = pool_first
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, X, Y, Z) -> (N, out_channels, X', Y', Z')."""
         x = self.norm(self.conv(x))
-        return self.relu(self.pool(x)) if self.pool_first else self.pool(self.relu(x))
+        out: torch.Tensor = self.relu(self.pool(x)) if self.pool_first else self.pool(self.relu(x))
+        return out
 
 
 class Kan2020(nn.Module):
@@ -101,7 +103,8 @@ class Kan2020(nn.Module):
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         """Logits (N, n_classes) of volumes (N, 1, X, Y, Z)."""
         x = self.block3(self.block2(self.block1(volumes)))
-        return self.linear(self.dropout(x.flatten(1)))  # (N, channels x X' x Y' x Z')
+        scores: torch.Tensor = self.linear(self.dropout(x.flatten(1)))  # (N, channels x X' x Y' x Z')
+        return scores
 
 
 def is_published(path: str | Path) -> bool:

@@ -27,7 +27,7 @@ from xai_brain.reporting.figures.style import (
 
 
 def interval_figure(
-    panels: Mapping[str, Sequence[Mapping]],
+    panels: Mapping[str, Sequence[Mapping[str, Any]]],
     styles: Mapping[str, Mapping[str, Any]],
     *,
     shares: bool = False,

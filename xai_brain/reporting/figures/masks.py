@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xai_brain.reporting.figures.style import (
@@ -83,7 +84,7 @@ def mask_figure(
     return fig
 
 
-def _line(ax, rows: pd.DataFrame, label: str, colour: str, side: int | None, style: str = "-") -> None:
+def _line(ax: Axes, rows: pd.DataFrame, label: str, colour: str, side: int | None, style: str = "-") -> None:
     """Values by area; with intervals and a small horizontal offset if `side` is given."""
     if rows.empty:
         return

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xai_brain.metrics.regional.summary import (
@@ -76,13 +77,13 @@ def regional_figure(table: pd.DataFrame, kinds: Mapping[str, str], published: Ma
     return fig
 
 
-def _cell(ax, x: int, y: int, value: float, colour: str) -> None:
+def _cell(ax: Axes, x: int, y: int, value: float, colour: str) -> None:
     if np.isfinite(value):
         text = fixed(value, 2).replace("0.", ".", 1)
         ax.text(x, y, text, ha="center", va="center", fontsize=SMALLEST, color=colour)
 
 
-def _means(ax, table: pd.DataFrame, methods: list[str], published: Mapping[str, float]) -> None:
+def _means(ax: Axes, table: pd.DataFrame, methods: list[str], published: Mapping[str, float]) -> None:
     rows = table[table["metric"] == "rma"].set_index(["region", "method"])
     shown = [(ALL_REGIONS, METHOD_COLOURS[0], 0.0), (LEARNT_REGIONS, METHOD_COLOURS[1], 0.25)]
     for name, colour, offset in shown:

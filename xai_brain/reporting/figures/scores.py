@@ -6,7 +6,7 @@ The functions take tables and return ``matplotlib.figure.Figure`` objects withou
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -72,7 +72,7 @@ def roc_band(
     return np.stack([curves[0], *np.nanpercentile(curves[1:], [2.5, 97.5], axis=0)])
 
 
-def _by_seed(table: pd.DataFrame):
+def _by_seed(table: pd.DataFrame) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
     keys = [key for key in ("seed", "repeat") if key in table]
     number = table.groupby(keys, sort=False).ngroup().to_numpy() if keys else np.zeros(len(table), int)
     for k in range(number.max() + 1):

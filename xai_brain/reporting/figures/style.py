@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,7 @@ SMALLEST = 8.0  # points, of all text: 10.7 px at this width
 CHARACTER = 0.62  # width of a character, as a share of the size of the font
 
 
-def style():
+def style() -> AbstractContextManager[None]:
     """Style of the report, independent of the user's settings; text from data is not parsed as formulas."""
     own = {
         "font.size": 9.5,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xai_brain.atlas.atlas import Atlas, AtlasError, load_atlas, tables_beside
+from xai_brain.atlas.atlas import Atlas, load_atlas, tables_beside
+from xai_brain.atlas.lookup_tables import AtlasError
 from xai_brain.config.schema import Config
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.parallel.progress import log, track

@@ -204,10 +204,12 @@ class GivenContext:
 
     @property
     def rows(self) -> pd.DataFrame:
+        """Table of the images: participant_id."""
         return pd.DataFrame({"participant_id": [one.given.participant_id for one in self.ready]})
 
     @property
     def classifier(self) -> AdaptedNetwork:
+        """The network with its outputs adapted."""
         return self.built.adapted
 
     @property
@@ -222,15 +224,18 @@ class GivenContext:
         )  # fmt: skip
 
     def scorer(self, output: str) -> ClassScore:
+        """Function that gives the explained output of the network."""
         return ClassScore(self.built.adapted, output, self.built.kind)
 
     def method(
         self, label: str, model: AdaptedNetwork | None = None, reference: Reference | None = None
     ) -> Any:
+        """Attribution method of this label, on the network or on `model`."""
         built = self.built if model is None else self.built.on(model)
         return built.make(label, self.ready[0].voxel_size_mm)[0]
 
     def output(self, label: str) -> str:
+        """Name of the output that a method explains."""
         return self.built.make(label, self.ready[0].voxel_size_mm)[1]
 
     def saved(self, label: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -241,10 +246,12 @@ class GivenContext:
         return maps, self.targets
 
     def brains(self) -> list[np.ndarray]:
+        """Voxels that are not 0, for each image."""
         return list((self.inputs != 0).any(1).cpu().numpy())
 
     def common_brain(self) -> np.ndarray:
-        return np.logical_and.reduce(self.brains())
+        """Voxels that are not 0 in each of the images."""
+        return np.asarray(np.all(self.brains(), axis=0))
 
 
 def _rows(context: GivenContext, label: str, metrics: Sequence[str]) -> list[dict[str, Any]]:

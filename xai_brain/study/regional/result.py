@@ -208,4 +208,4 @@ class RegionalBenchmark:
         return f"RegionalBenchmark({len(self.learned_regions)} of {n} regions learned; mean RMA: {best})"
 
     def _repr_html_(self) -> str:
-        return self._means().to_html(index=False)
+        return str(self._means().to_html(index=False))
