@@ -1,17 +1,18 @@
-# make demo | test | test-all | test-browser | test-raw | test-slurm | test-wheel | gpu | lint | notebooks | docs | slides | lab
-# | exercises | lock
+# make demo | test | test-all | test-browser | test-raw | test-slurm | test-wheel | test-minimum | coverage | gpu | lint
+# | notebooks | docs | slides | package | review | lab | exercises | lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RAW := .venv-raw
+MINIMUM := .venv-minimum
 PYTEST := $(BIN)/python -m pytest
 EXECUTED := docs/_executed
 # one process per core, each with one thread: more than four need much memory for little time
 PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
-.PHONY: install demo test test-all test-browser test-raw test-slurm test-wheel gpu lint format notebooks docs slides lab exercises \
-  lock clean
+.PHONY: install demo test test-all test-browser test-raw test-slurm test-wheel test-minimum coverage gpu lint format notebooks docs \
+  slides package review lab exercises lock clean
 
 install: $(INSTALLED)
 
@@ -69,11 +70,41 @@ $(RAW)/.installed: requirements.lock pyproject.toml
 	$(RAW)/bin/python -m pip install --quiet -c $(RAW)/constraints.txt torch==2.13.0 -e '.[raw]' pytest pytest-timeout hypothesis
 	touch $@
 
+# The oldest versions that pyproject.toml allows. Warnings are no errors: these versions warn of what is past.
+test-minimum: $(MINIMUM)/.installed
+	$(MINIMUM)/bin/python -m pytest $(PARALLEL) --override-ini filterwarnings=default -m "not slow" $$(cat tests/minimum_tests.txt)
+
+$(MINIMUM)/.installed: tests/minimum_versions.txt pyproject.toml
+	$(PYTHON) -m venv $(MINIMUM)
+	$(MINIMUM)/bin/python -m pip install --quiet --upgrade pip
+	$(MINIMUM)/bin/python -m pip install --quiet -c tests/minimum_versions.txt -e . hypothesis nbformat pytest pytest-timeout pytest-xdist
+	touch $@
+
+# Lines that the tests run, in all processes that they start: fast and slow tests, without notebooks and browser.
+coverage: install
+	rm -f .coverage .coverage.*
+	$(PYTEST) $(PARALLEL) -m "not (browser or slurm)" --cov --cov-report=
+	$(BIN)/coverage report --sort=cover
+	$(BIN)/coverage json --quiet -o build/coverage.json
+
+# Wheel and sdist in dist/, and their metadata.
+package: install
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m pip install --quiet twine
+	$(BIN)/python -m twine check --strict dist/*
+
+# The guidelines of Scientific Python; exceptions and their reasons are in pyproject.toml.
+review: install
+	$(BIN)/python -m pip install --quiet repo-review sp-repo-review
+	$(BIN)/repo-review .
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 format: install
 	$(BIN)/ruff check --fix .
@@ -108,11 +139,12 @@ exercises: install
 
 # Versions for everybody: no build labels of one machine, no index.
 lock: install
-	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --extra dev --extra docs --extra lab --extra sweeps --extra models --no-header --no-annotate \
+	$(BIN)/python -m pip install --quiet pip-tools dependency-groups
+	$(BIN)/python -m dependency_groups dev --output $(VENV)/dev.in
+	$(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --extra docs --extra lab --extra sweeps --extra models --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-	  --output-file requirements.lock pyproject.toml
+	  --output-file requirements.lock pyproject.toml $(VENV)/dev.in
 	sed -i -E -e 's/^(torch==[0-9.]+)\+cpu/\1/' -e '/^(#|$$)/d' requirements.lock
 
 clean:
-	rm -rf $(VENV) $(RAW) build dist outputs docs/_build $(EXECUTED)
+	rm -rf $(VENV) $(RAW) $(MINIMUM) build dist outputs docs/_build $(EXECUTED)

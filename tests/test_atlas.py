@@ -50,7 +50,7 @@ TABLES = {
     "quoted.csv": "id,name\n" + "".join(f'{i},"{n}"\n' for i, n in NAMES.items()),
     "headless.csv": "".join(f"{i},{n},255,0,0\n" for i, n in NAMES.items()),
     "fsl.xml": FSL.format(
-        kind="Probabalistic",
+        kind="Probabalistic",  # codespell:ignore
         labels="".join(f'<label index="{i - 1}" x="4">{n}</label>\n' for i, n in NAMES.items()),
     ),
     "fsl_labels.xml": FSL.format(

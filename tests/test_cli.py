@@ -45,7 +45,7 @@ def test_help_answers_at_once():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "no command 'trian'; did you mean 'train'"),
+        (["trian"], "no command 'trian'; did you mean 'train'"),  # codespell:ignore
         (["run", "experiment=demo", "trainer.max_epoch=3"], "did you mean 'trainer.max_epochs'"),
         (["run", "data=bids", "data.root=nowhere"], "nowhere: there is no such folder"),
         (["explain", "run_dir=nowhere"], "nowhere/config.yaml: there is no run"),

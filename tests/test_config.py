@@ -106,7 +106,7 @@ def test_the_published_protocol():
     ("overrides", "message"),
     [
         (["trainer.max_epoch=3"], "'trainer.max_epoch'; did you mean 'trainer.max_epochs'"),
-        (["model.chanels=[1,2,3]"], "'model.chanels'; did you mean 'model.channels'"),
+        (["model.chanels=[1,2,3]"], "'model.chanels'; did you mean 'model.channels'"),  # codespell:ignore
         (["trainr.lr=1"], "did you mean 'trainer.lr'"),
         (["trainer.max_epochs=many"], "trainer.max_epochs: Value 'many'"),
         (

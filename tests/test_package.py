@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -8,15 +9,27 @@ import subprocess
 import sys
 import tomllib
 import venv
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from xai_brain.io.extras import install_command
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+
+
+def group(name):
+    """Requirements of a dependency group and of the groups that it includes."""
+    found = []
+    for item in PYPROJECT["dependency-groups"][name]:
+        found += [item] if isinstance(item, str) else group(item["include-group"])
+    return found
 
 
 def name_of(requirement):
@@ -67,7 +80,8 @@ def test_conda_environment_follows_the_project_file():
     conda = [item for item in environment["dependencies"] if isinstance(item, str)]
     (pip,) = [item["pip"] for item in environment["dependencies"] if isinstance(item, dict)]
     assert f"python{PROJECT['requires-python']},<3.14" in [item.replace(" ", "") for item in conda]
-    assert pip == ["-r requirements.lock", "-e ."]
+    ranges = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["lab"]]
+    assert sorted(pip) == sorted([*ranges, "-e ."])
 
 
 def test_lock_pins_every_dependency_and_names_no_machine():
@@ -75,17 +89,45 @@ def test_lock_pins_every_dependency_and_names_no_machine():
     pins = {name_of(line): line for line in text.splitlines() if line.strip()}
     assert all("==" in line for line in pins.values())
     extras = PROJECT["optional-dependencies"]
-    for requirement in [
-        *PROJECT["dependencies"],
-        *extras["dev"],
-        *extras["lab"],
-        *extras["sweeps"],
-        *extras["models"],
-    ]:
-        assert name_of(requirement) in pins, requirement
+    wanted = [*PROJECT["dependencies"], *group("dev"), *extras["lab"], *extras["sweeps"], *extras["models"]]
+    assert [requirement for requirement in wanted if name_of(requirement) not in pins] == []
     assert pins["torch"] == "torch==2.13.0"
     assert "torchvision" not in pins
     assert "://" not in text
+
+
+def test_version_authors_and_licence_are_the_same_in_all_files():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    codemeta = json.loads((ROOT / "codemeta.json").read_text())
+    fallback = PYPROJECT["tool"]["hatch"]["version"]["fallback-version"]
+    changelog = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert Version(fallback).is_prerelease
+    assert {citation["version"], codemeta["version"], changelog} == {Version(fallback).base_version}
+    assert citation["authors"] == PROJECT["authors"] == [{"name": codemeta["author"][0]["name"]}]
+    assert citation["license"] == PROJECT["license"] == codemeta["license"].rpartition("/")[2]
+    assert citation["keywords"] == PROJECT["keywords"] == codemeta["keywords"]
+    assert codemeta["description"] == PROJECT["description"]
+    assert codemeta["runtimePlatform"] == f"Python {PROJECT['requires-python']}"
+    assert citation["repository-code"] == codemeta["codeRepository"] == PROJECT["urls"]["Source"]
+    assert all(url.startswith(PROJECT["urls"]["Source"]) for url in PROJECT["urls"].values())
+
+
+def test_the_version_is_that_of_the_installed_package():
+    import xai_brain
+    from xai_brain.runs.provenance import versions
+
+    assert xai_brain.__version__ == versions()["xai-brain"] == metadata.version("xai-brain")
+    assert "__version__" not in dir(xai_brain)
+
+
+def test_minimum_versions_are_the_lower_bounds():
+    """`make test-minimum` tests with exactly the versions that the ranges begin with."""
+    pins = dict(line.split("==") for line in (ROOT / "tests" / "minimum_versions.txt").read_text().split())
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        (bound,) = requirement.specifier
+        assert bound.operator == ">="
+        assert Version(pins.pop(name_of(requirement.name))) == Version(bound.version), requirement
+    assert not pins
 
 
 @pytest.mark.slow

@@ -188,7 +188,7 @@ def test_a_new_task_is_given_as_a_class(tmp_path):
     summary = read_tsv(tmp_path / "age" / "fold_summary.tsv")
     assert list(summary)[3:5] == ["target_mean", "target_sd"]
     with pytest.raises(ConfigError, match=r"there is no task 'regresion'; there are classification"):
-        xb.load_cohort("synthetic", task="regresion")
+        xb.load_cohort("synthetic", task="regresion")  # codespell:ignore
 
 
 @pytest.mark.parametrize("command", ["evaluate", "report", "validate"])

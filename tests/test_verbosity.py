@@ -140,7 +140,7 @@ def test_errors_appear_when_quiet(small_run, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("xai-brain: nowhere/config.yaml: there is no run")
-    assert main(["trian", "--quiet"]) == 1
+    assert main(["trian", "--quiet"]) == 1  # codespell:ignore
     assert "did you mean 'train'" in capsys.readouterr().err
 
 

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from xai_brain.study.study import open_study as open_study
     from xai_brain.viewer.slice_viewer import SliceViewer as SliceViewer
 
+    __version__: str
+
 _HOMES = {
     "BrainClassifier": "models.module",
     "Cohort": "study.cohort",
@@ -86,6 +88,10 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("xai-brain")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

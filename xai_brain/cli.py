@@ -68,6 +68,26 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(error)
 
 
+def main_bids(arguments: list[str] | None = None) -> int:
+    """Entry point of the BIDS App ``xai-brain-bids``; returns the exit code."""
+    from xai_brain.config.setting import ConfigError
+    from xai_brain.tools.bids_app import commands_of
+
+    try:
+        groups = commands_of(arguments)
+    except ConfigError as error:
+        return _fail(error)
+    failed = 0
+    for commands in groups:  # one participant that fails does not stop the others
+        code = next((code for code in map(main, commands) if code), 0)
+        if code == 130:  # interrupted
+            return code
+        failed += bool(code)
+    if failed and len(groups) > 1:
+        return _fail(f"{failed} of {len(groups)} participants failed, see the messages above")
+    return int(failed > 0)
+
+
 def _is_first_process() -> bool:
     """Whether this is the only process that torchrun or SLURM has started, or the first."""
     return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"

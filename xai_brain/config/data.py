@@ -29,6 +29,9 @@ class DataConfig:
     tables: list[str] | None = setting(
         None, "tables of participants, relative to root; further tables add columns", role="path"
     )
+    participants: list[str] | None = setting(
+        None, "participants that are used, e.g. [sub-01,sub-02]; default: all", role="label"
+    )
     entities: Any = field(
         default_factory=free_names,
         metadata={"role": "label", "meaning": "which of several T1w images, e.g. {desc: brain}"},

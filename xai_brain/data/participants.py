@@ -11,7 +11,7 @@ import pandas as pd
 
 from xai_brain.data.layouts import bids, caps, hcp, ixi, oasis, table
 from xai_brain.data.layouts.found import Found, join
-from xai_brain.io.problems import DataError, Problems
+from xai_brain.io.problems import DataError, Problems, named
 from xai_brain.io.tables import numbers, read_participants, table_names
 from xai_brain.parallel.progress import log, log_once
 from xai_brain.task.build import build_task
@@ -45,6 +45,7 @@ def load_participants(
     class_names: list[str] | None = None,
     threshold: float | None = None,
     bins: list[float] | None = None,
+    participants: list[str] | None = None,
     problems: Problems | None = None,
     every_class: bool = True,
     report_spellings: bool = True,
@@ -67,6 +68,8 @@ def load_participants(
         Two classes of a number: ``label="age", threshold=60`` gives age-up-to-60 and age-above-60.
     bins : list of float, optional
         Upper bounds of all classes except the last, e.g. ``[40, 60]``.
+    participants : list of str, optional
+        Participants that are used, such as ``["sub-01", "sub-02"]``; default: all.
     problems : Problems, optional
         Receives unusable inputs; by default the first one raises an error.
     every_class : bool, default True
@@ -100,37 +103,39 @@ def load_participants(
     if layout not in SOURCES:
         raise DataError(f"data.layout={layout}: not known; one of {', '.join(SOURCES)}, synthetic")
     problems = problems or Problems()
+    problems.only = set(participants) if participants else None
     found = SOURCES[layout](Path(root).expanduser(), problems, **_accepted(layout, label or "sex", source))
-    participants = join(found, problems).drop(columns=list(LATER), errors="ignore")
-    if participants.empty:
+    cohort = _selected(join(found, problems), found.where, participants, problems)
+    cohort = cohort.drop(columns=list(LATER), errors="ignore")
+    if cohort.empty:
         raise DataError(f"{found.where}: no line of it has a usable image; see data.root{_first(problems)}")
     task = task or build_task()
     if label is None:
-        return _with_confounds(participants).assign(label=UNKNOWN, target=task.unknown_target)
+        return _with_confounds(cohort).assign(label=UNKNOWN, target=task.unknown_target)
     rule = LabelRule(label, class_names, threshold, bins)
-    column = find_column(participants, label, found.where)
+    column = find_column(cohort, label, found.where)
     if column != label:
         log(f"{found.where}: has no column {label!r}; its column {column!r} is used")
-    if task.excludes_missing and (missing := participants[column].isna()).any():
-        for participant_id in participants.loc[missing, "participant_id"]:
+    if task.excludes_missing and (missing := cohort[column].isna()).any():
+        for participant_id in cohort.loc[missing, "participant_id"]:
             problems.leave_out(participant_id, found.where, f"no value of {label}")
         log(f"{found.where}: {missing.sum()} of {len(missing)} images have no value of {label}; left out")
-        participants = participants[~missing].reset_index(drop=True)
-    targets = task.read_targets(participants[column], rule, found.where)
-    if report_spellings and not rule.edges and (renamed := _renamed(participants[column], targets)):
+        cohort = cohort[~missing].reset_index(drop=True)
+    targets = task.read_targets(cohort[column], rule, found.where)
+    if report_spellings and not rule.edges and (renamed := _renamed(cohort[column], targets)):
         log_once(f"{found.where}: {column} {renamed}")
     reasons = targets.reasons
-    for index in participants.index[reasons != ""]:
-        session_id = participants.at[index, "session_id"]
+    for index in cohort.index[reasons != ""]:
+        session_id = cohort.at[index, "session_id"]
         reason = reasons[index] + (f" in {session_id}" if session_id else "") + "; correct the table"
-        problems.add(participants.at[index, "participant_id"], found.where, reason)
+        problems.add(cohort.at[index, "participant_id"], found.where, reason)
     kept = (reasons == "").to_numpy()
-    participants = _with_confounds(participants).assign(label=targets.labels)[kept].reset_index(drop=True)
-    participants["target"] = targets.values[kept].tolist()
+    cohort = _with_confounds(cohort).assign(label=targets.labels)[kept].reset_index(drop=True)
+    cohort["target"] = targets.values[kept].tolist()
     if every_class:
-        task.check_cohort(participants, targets.names, label, found.where)
-    participants["label"] = participants["label"].astype(str)
-    return participants
+        task.check_cohort(cohort, targets.names, label, found.where)
+    cohort["label"] = cohort["label"].astype(str)
+    return cohort
 
 
 def read_lines(
@@ -183,6 +188,18 @@ def _renamed(written: pd.Series, targets: Targets) -> str:
         f"{each.written} as {each.label}" for each in pairs.sort_values(["label", "written"]).itertuples()
     ]
     return ", ".join(parts).replace(" as ", " is read as ", 1)
+
+
+def _selected(
+    cohort: pd.DataFrame, where: str, participants: list[str] | None, problems: Problems
+) -> pd.DataFrame:
+    """Images of some participants, all of which must be in the table (or left out for another reason)."""
+    if not participants:
+        return cohort
+    absent = set(participants) - set(cohort["participant_id"])
+    if unknown := sorted(name for name in absent if not problems.has(name)):
+        raise DataError(f"data.participants: {where} has no participant {named(unknown)}")
+    return cohort[cohort["participant_id"].isin(participants)].reset_index(drop=True)
 
 
 def _first(problems: Problems) -> str:

@@ -26,19 +26,26 @@ class Problems:
     ----------
     on_error : {"raise", "skip"}, default "raise"
         ``raise`` stops at the first; ``skip`` keeps a list for ``quarantine.tsv``.
+    only : set of str, optional
+        Participants that are used; inputs of all others are no problems.
     """
 
     on_error: str = "raise"
     rows: list[dict[str, str]] = field(default_factory=list)
+    only: set[str] | None = None
 
     def add(self, participant_id: str, path: str | Path, reason: str) -> None:
-        if self.on_error == "raise":
+        if self.on_error == "raise" and self._is_used(participant_id):
             raise DataError(f"{path}: {participant_id}: {reason} (data.on_error=skip excludes such inputs)")
         self.leave_out(participant_id, path, reason)
 
     def leave_out(self, participant_id: str, path: str | Path, reason: str) -> None:
         """List an input that is left out, whatever `on_error` is."""
-        self.rows.append({"participant_id": participant_id, "path": str(path), "reason": reason})
+        if self._is_used(participant_id):
+            self.rows.append({"participant_id": participant_id, "path": str(path), "reason": reason})
+
+    def _is_used(self, participant_id: str) -> bool:
+        return self.only is None or participant_id in self.only
 
     def has(self, participant_id: str) -> bool:
         return any(row["participant_id"] == participant_id for row in self.rows)

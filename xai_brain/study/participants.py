@@ -59,6 +59,7 @@ def find_participants(config: Config, problems: Problems) -> pd.DataFrame:
         class_names=list(data.class_names) if data.class_names else None,
         threshold=data.threshold,
         bins=data.bins or None,
+        participants=data.participants or None,
         problems=problems,
         every_class=not config.networks,
         report_spellings=data.layout != "synthetic",

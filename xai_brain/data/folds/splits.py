@@ -198,7 +198,8 @@ def _groups(participants: pd.DataFrame, column: str | None) -> np.ndarray | None
     if column is None:
         return None
     values = _value_of(participants, column, "group_column")
-    alone = pd.Series([f"\0{i}" for i in values.index], values.index)
+    # before all other names in their order; pandas 2 compares strings up to the first NUL only
+    alone = pd.Series([f"\x01{i}" for i in values.index], values.index)
     return np.asarray(values.astype(str).where(values.notna(), alone))
 
 
