@@ -7,13 +7,16 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -130,33 +133,72 @@ def test_minimum_versions_are_the_lower_bounds():
     assert not pins
 
 
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """The sdist, the wheel that is built from it, and the wheel that is built from this folder."""
+    folder, beside = tmp_path_factory.mktemp("packages"), tmp_path_factory.mktemp("beside")
+    build = [sys.executable, "-m", "build", "--no-isolation", str(ROOT), "--outdir"]
+    subprocess.run([*build, str(folder)], check=True, capture_output=True)
+    subprocess.run([*build, str(beside), "--wheel"], check=True, capture_output=True)
+    (sdist,), (wheel,), (other,) = folder.glob("*.tar.gz"), folder.glob("*.whl"), beside.glob("*.whl")
+    return sdist, wheel, other
+
+
+@pytest.mark.slow
+def test_the_sdist_contains_what_the_wheel_needs(packages):
+    sdist, wheel, other = packages
+    assert wheel.name == other.name
+    assert wheel.read_bytes() == other.read_bytes()
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (about,) = (name for name in names if name.endswith("/METADATA"))
+        fields = Metadata.from_email(archive.read(about), validate=True)
+    assert {"xai_brain/py.typed", "xai_brain/conf/run.yaml"} <= names
+    assert {name.partition("/")[0] for name in names} == {"xai_brain", about.partition("/")[0]}
+    assert str(fields.version) == wheel.name.split("-")[1]
+    assert fields.author == "The xai_brain developers"
+    with tarfile.open(sdist) as archive:
+        files = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"Makefile", "requirements.lock", "environment.yml", "tests/conftest.py", "codemeta.json"} <= files
+    assert not [name for name in files if name.startswith((".venv", ".git/", "outputs", "docs/_build"))]
+
+
+@pytest.mark.slow
+@pytest.mark.network  # pip downloads what the build needs
+def test_the_sdist_is_installed_in_an_empty_environment(packages, tmp_path):
+    sdist, wheel, _ = packages
+    venv.create(tmp_path / "venv", with_pip=True)
+    programs = tmp_path / "venv" / "bin"
+    command = [programs / "python", "-m", "pip", "install", "--quiet", "--no-deps", str(sdist)]
+    subprocess.run(command, check=True, capture_output=True)
+    for program in ("xai-brain", "xai-brain-bids"):
+        done = subprocess.run([programs / program, "--version"], env=clean(), capture_output=True, text=True)
+        assert done.stdout.strip() == wheel.name.split("-")[1], done.stderr
+
+
+def clean():
+    """The environment without PYTHONPATH and the like."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+
+
 @pytest.mark.slow
 @pytest.mark.network  # pip downloads what the wheel depends on
 @pytest.mark.timeout(1500)
-def test_the_wheel_runs_the_demo_in_an_empty_folder(tmp_path):
-    build = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        str(tmp_path / "dist"),
-        str(ROOT),
-    ]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+def test_the_wheel_runs_the_demo_in_an_empty_folder(packages, tmp_path):
+    _, wheel, _ = packages
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     install = [python, "-m", "pip", "install", "--quiet", "-c", str(ROOT / "requirements.lock"), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     empty = tmp_path / "empty"
     empty.mkdir()
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     settings = ["experiment=demo", "data.cohort.n_subjects=24", "folds.n_folds=2", "trainer.max_epochs=2"]
     settings += ["attribution.MeaningfulPerturbation.n_iter=4", "evaluation.n_bootstrap=50"]
     command = [str(python.with_name("xai-brain")), "run", *settings]
-    done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=empty, env=clean(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (empty / "outputs" / "demo" / "report.html").stat().st_size > 100_000
     assert "report: outputs/demo/report.html" in done.stdout
+    about = json.loads((empty / "outputs" / "demo" / "provenance.json").read_text())
+    assert about["versions"]["xai-brain"] == wheel.name.split("-")[1]
+    assert about["git_commit"] is None
