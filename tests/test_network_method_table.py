@@ -12,7 +12,7 @@ table = pytest.importorskip("network_method_table")
 
 SHAPE = table.SHAPES[True]
 KINDS = {kind.name: kind for kind in table.kinds(SHAPE, small=True)}
-LARGE = "MONAI SwinUNETR, segmentation"  # also with the smallest image that it takes: one test for each method
+LARGE = "MONAI SwinUNETR, segmentation"  # also with its smallest image: one test for each method
 ALL = {
     *("Saliency", "InputXGradient", "SmoothGrad", "IntegratedGradients", "Occlusion"),
     "MeaningfulPerturbation",
