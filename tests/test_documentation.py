@@ -177,6 +177,15 @@ def test_a_run_is_opened_in_python_as_documented(page, small_run):
     assert type(names["viewer"]).__name__ == "SliceViewer"
 
 
+def test_a_mean_map_is_drawn_as_documented(small_run, tmp_path, monkeypatch):
+    first, _ = code_blocks(DOCS / "how_to" / "figures.md", "python")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(first.replace("outputs/demo", str(small_run.path)).replace("dpi=300", "dpi=50"), names)
+    assert (tmp_path / "grad_cam.png").stat().st_size > 1000
+    names["display"].close()
+
+
 def test_python_examples_import_what_exists():
     for page in PAGES:
         for block in code_blocks(page, "python"):
