@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 from importlib import metadata
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,7 +18,9 @@ from xai_brain.data.layouts.synthetic import make_synthetic_cohort
 from xai_brain.data.planted.synthetic_subject import SyntheticSettings
 from xai_brain.io.problems import DataError, Problems
 from xai_brain.runs.directory import read_tsv
-from xai_brain.tools.bids_app import commands_of
+from xai_brain.tools.bids_app import commands_of, parser
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +119,30 @@ def test_version_and_help(capsys):
             main_bids([argument])
         assert stopped.value.code == 0
         assert text in capsys.readouterr().out
+
+
+def printed_commands():
+    """Commands ``xai-brain-bids`` of the documentation, the containers and the help."""
+    texts = [parser().epilog, *(path.read_text() for path in (ROOT / "containers").iterdir())]
+    texts += [path.read_text() for path in (ROOT / "docs").rglob("*.md")]
+    found = re.findall(
+        r"^(?:# )?\s*(?:xai-brain-bids|.*xai_brain\.sif|.* xai_brain) (/.+ (?:participant|group) .+)$",
+        "\n".join(texts),
+        re.M,
+    )
+    assert len(found) >= 8
+    return found
+
+
+@pytest.mark.parametrize("command", printed_commands())
+def test_a_printed_command_is_accepted(command, tmp_path):
+    words = [
+        re.sub(r"^/(path/to|data)?/?(bids|new)$", str(tmp_path / "bids"), word)
+        for word in shlex.split(command)
+    ]
+    for label in ("01", "02"):
+        (tmp_path / "bids" / f"sub-{label}").mkdir(parents=True)
+    assert commands_of(words)
 
 
 def test_participants_are_selected(bids):
