@@ -6,13 +6,14 @@ import json
 import sys
 import types
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from xai_brain import RunDirectory, open_maps
+from xai_brain import RunDirectory, load_cohort, open_maps
 from xai_brain.cli import main
 from xai_brain.config.setting import ConfigError
 from xai_brain.models.networks.archive import MonaiBundle, TorchScript, archive_kind
@@ -94,8 +95,6 @@ def test_predictions_are_those_of_the_network(package, tmp_path):
     network, path = saved(tmp_path)
     explain_network(arguments(package, path, tmp_path / "run", "attribution=[saliency]"))
     table = read_tsv(RunDirectory(tmp_path / "run").predictions)
-    from xai_brain import load_cohort
-
     volumes = load_cohort("synthetic", n_subjects=4).prepare("t1w_4mm").volumes()
     with torch.no_grad():
         expected = network.eval()(torch.from_numpy(volumes)[:, None]).softmax(1).numpy()
@@ -128,6 +127,52 @@ def test_a_function_that_returns_a_network(package, tmp_path, monkeypatch):
     assert len(read_tsv(RunDirectory(tmp_path / "run").predictions)) == 4
 
 
+def halved(img):
+    """A preparation: every second voxel of the image, divided by its largest value."""
+    small = img.slicer[::2, ::2, ::2]
+    return nib.Nifti1Image((small.get_fdata() / img.get_fdata().max()).astype(np.float32), small.affine)
+
+
+def test_images_that_a_function_of_the_user_prepares(package, tmp_path, capsys):
+    network, path = saved(tmp_path)
+    sys.modules[package].halved = halved
+    run_dir = tmp_path / "run"
+    given = [text for text in arguments(package, path, run_dir) if not text.startswith("preprocessing")]
+    given += [f"network.preprocess={package}.halved", "explain.target=true"]
+    given += ["attribution=[saliency]"]
+    assert main(["explain-network", *given]) == 0
+    maps = open_maps(run_dir)
+    cohort = load_cohort("synthetic", n_subjects=4)
+    image = nib.load(cohort.table["t1w_path"].iloc[0])
+    assert maps.img("sub-0001", "Saliency").shape == image.shape
+    assert np.allclose(maps.img("sub-0001", "Saliency").affine, image.affine)
+    predicted = read_tsv(RunDirectory(run_dir).predictions)
+    assert predicted["target"].tolist() == cohort.table["target"].tolist()
+    with torch.no_grad():
+        expected = network.eval()(torch.from_numpy(halved(image).get_fdata()).float()[None, None]).softmax(1)
+    assert np.allclose(predicted.loc[0, ["prob_female", "prob_male"]].to_numpy(float), expected, atol=1e-5)
+    assert main(["verify", str(run_dir)]) == 0
+    assert "4 images, 1 tables, 4 maps; 0 missing" in capsys.readouterr().out
+    assert main(["explain-network", *given]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"was made with other settings \(attribution="):
+        explain_network([*given, "attribution=[grad_cam]"])
+
+
+def test_a_preparation_needs_trust_and_excludes_another(package, tmp_path):
+    _, path = saved(tmp_path)
+    given = arguments(package, path, tmp_path / "run")
+    with pytest.raises(
+        ConfigError, match=r"preprocessing=t1w_4mm: is given together with network.preprocess"
+    ):
+        explain_network([*given, f"network.preprocess={package}.make"])
+    given = [text for text in given if not text.startswith("preprocessing")]
+    with pytest.raises(ConfigError, match=r"preprocess=another.f: runs code of the package another; add"):
+        explain_network([*given, "network.preprocess=another.f"])
+    with pytest.raises(ConfigError, match=r"network.preprocess=.*\.nothing: cannot be imported"):
+        explain_network([*given, f"network.preprocess={package}.nothing"])
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_torchscript_runs_only_if_it_is_trusted(tmp_path):
     network, _ = saved(tmp_path)
@@ -155,8 +200,6 @@ def test_an_exported_program_is_explained(tmp_path):
     given = [f"network.weights={path}", "network.trusted=true", *DATA, f"run_dir={tmp_path / 'run'}"]
     explain_network([*given, "attribution=[saliency]"])
     found = open_maps(tmp_path / "run").img("sub-0001", "Saliency").get_fdata()
-    from xai_brain import load_cohort
-
     inputs = torch.from_numpy(load_cohort("synthetic", n_subjects=4).prepare("t1w_4mm").volumes())[:1, None]
     inputs.requires_grad_()
     outputs = network(inputs)

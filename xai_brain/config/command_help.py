@@ -93,7 +93,9 @@ TOOL_USAGE = {
     "                     of a MONAI bundle, or with network.trusted=true a TorchScript or export archive\n"
     "network.load         package.function that returns the network, instead of the two\n"
     "network.output_key   part of a tuple, dictionary or dataclass that the network returns\n"
-    "network.one_logit    true: the network returns one logit of the second class\n\n"
+    "network.one_logit    true: the network returns one logit of the second class\n"
+    "network.preprocess   package.function that prepares one image, instead of preprocessing. It receives a\n"
+    "                     NIfTI image and returns one, or an array on the grid of the image\n\n"
     "preprocessing, data.class_names (in the order of the outputs) and trusted_modules are those of the\n"
     "network. Afterwards evaluate, report, view and verify accept run_dir. A second call does nothing.\n",
     "view": "usage: xai-brain view <run_dir> [--no-browser] [options of jupyter lab]\n\n{description}\n\n"

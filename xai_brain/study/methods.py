@@ -16,7 +16,8 @@ Method = str | type | functools.partial[Any]
 
 
 def method_settings(
-    methods: Sequence[Method], present: Mapping[str, Mapping[str, Any]] | None = None
+    methods: Sequence[Method] | Mapping[str, Mapping[str, Any]],
+    present: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Settings of methods that are given by name, class or `functools.partial` of a class.
 
@@ -24,7 +25,8 @@ def method_settings(
     ----------
     methods : sequence of str, type or functools.partial[Any]
         ``"GradCAM"``, ``xai_brain.GradCAM`` or ``partial(xai_brain.MeaningfulPerturbation, n_iter=20)``.
-        Classes of other packages, such as ``captum.attr.Saliency``, are allowed.
+        Classes of other packages, such as ``captum.attr.Saliency``, are allowed. A mapping of label to
+        settings is used as it is.
     present : mapping of label to settings, optional
         Settings of the methods that a study already has; a method given by name only keeps them.
 
@@ -40,6 +42,8 @@ def method_settings(
     """
     if isinstance(methods, str):
         raise ConfigError(f"methods={methods!r}: a list is needed, methods=[{methods!r}]")
+    if isinstance(methods, Mapping):
+        return {label: dict(settings) for label, settings in methods.items()}
     found: dict[str, dict[str, Any]] = {}
     for method in methods:
         for label, settings in _settings_of(method, present or {}).items():

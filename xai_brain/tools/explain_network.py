@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from xai_brain.data.cache import default_cache_dir
 from xai_brain.io.atomic import write_atomic
 from xai_brain.models.networks.archive import archive_kind
 from xai_brain.study.explanation.missing_maps import explain_run
+from xai_brain.study.given.explain_cohort import explain_cohort
 from xai_brain.study.settings import stage
 from xai_brain.study.training.predict_participants import predict_run
 from xai_brain.study.training.predict_settings import predict_settings
 
 PREFIX = "network."
+PREPROCESS = "network.preprocess="
+UNUSED_PREPROCESSING = "preprocessing=t1w_2mm"  # has to be stated for a file of weights
 ARCHIVES = "xai_brain.models.networks.archive"
 
 
@@ -32,8 +36,9 @@ def explain_network(arguments: list[str]) -> int:
     ----------
     arguments : list of str
         ``network._target_=package.Class network.weights=<file>``, or ``network.load=package.function``, and
-        further arguments of the network as ``network.<name>=<value>``; ``data=...``, ``preprocessing=...``,
-        ``data.class_names=[...]``, ``attribution=[...]`` and ``run_dir=...``.
+        further arguments of the network as ``network.<name>=<value>``; ``data=...``, ``preprocessing=...`` or
+        ``network.preprocess=package.function``, ``data.class_names=[...]``, ``attribution=[...]`` and
+        ``run_dir=...``.
 
     Returns
     -------
@@ -45,6 +50,17 @@ def explain_network(arguments: list[str]) -> int:
     ConfigError
         The network is not stated, or its file contains a program and is not trusted.
     """
+    given = [text for text in arguments if text.startswith(PREPROCESS)]
+    if given:
+        others = [text for text in arguments if text not in given]
+        if repeated := [text for text in others if text.startswith("preprocessing")]:
+            raise ConfigError(
+                f"{repeated[0]}: is given together with network.preprocess; leave one of them out"
+            )
+        preprocess = _trusted_function("network.preprocess", given[-1].removeprefix(PREPROCESS), others)
+        config = predict_settings(network_overrides([*others, UNUSED_PREPROCESSING]))
+        explain_cohort(config, preprocess, arguments)
+        return 0
     config = predict_settings(network_overrides(arguments))
     stage(predict_run)(config)
     stage(explain_run)(config)
@@ -94,15 +110,8 @@ def _target_of_archive(path: Path, trusted: bool) -> str:
 
 def _stored(function: str, others: list[str]) -> Path:
     """Weights of the network that a function returns, as a file that identifies them."""
-    module, _, name = function.rpartition(".")
-    package = module.partition(".")[0]
-    trusted = next((text for text in others if text.startswith("trusted_modules=")), "")
-    if package not in KNOWN_PACKAGES and package not in trusted:
-        raise ConfigError(
-            f"network.load={function}: runs code of the package {package}; add trusted_modules=[{package}]"
-        )
     try:
-        made: Any = getattr(importlib.import_module(module), name)()
+        made: Any = _trusted_function("network.load", function, others)()
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"network.load={function}: cannot be called ({error})") from error
     if not isinstance(made, nn.Module):
@@ -116,3 +125,21 @@ def _stored(function: str, others: list[str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, lambda temporary: save_file(state, temporary))
     return path
+
+
+def _trusted_function(setting: str, function: str, others: list[str]) -> Callable[..., Any]:
+    """The function of a dotted name, whose package is known or trusted."""
+    module, _, name = function.rpartition(".")
+    package = module.partition(".")[0]
+    trusted = next((text for text in others if text.startswith("trusted_modules=")), "")
+    if package not in KNOWN_PACKAGES and package not in trusted.partition("=")[2].strip("[]").split(","):
+        raise ConfigError(
+            f"{setting}={function}: runs code of the package {package}; add trusted_modules=[{package}]"
+        )
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{setting}={function}: cannot be imported ({error})") from error
+    if not callable(found):
+        raise ConfigError(f"{setting}={function}: is a {type(found).__name__}, no function")
+    return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from xai_brain.config.inputs import require_run
 from xai_brain.config.overrides import expanded
@@ -127,8 +127,9 @@ def _inputs(config: Config, run: RunDirectory, findings: Findings) -> None:
     if not root.is_dir():
         findings.problems.append(f"{root}: is missing; give the folder of the images as data.root=<folder>")
         return
-    for row in track(list(read_tsv(run.participants).itertuples()), "check images", "images"):
-        content = str(row.sha256).split("+")[0]  # planted effects follow from the settings
+    table = read_tsv(run.participants).dropna(subset="sha256")  # images in memory have none
+    for row in track(list(table.itertuples()), "check images", "images"):
+        content = re.split("[+ ]", str(row.sha256))[0]  # of the first channel; planted effects are settings
         findings.compare(
             "images", root / str(row.t1w_path), content, f"the run used another image of {row.participant_id}"
         )
@@ -181,13 +182,9 @@ def _checkpoints(config: Config, run: RunDirectory, findings: Findings) -> dict[
         findings.counts["predictions"] = findings.counts.get("predictions", 0) + len(rows)
         if not beside.exists():
             findings.problems.append(f"{beside}: is missing; run `xai-brain train` again")
-        elif not _same_rows(rows.drop(columns="repeat", errors="ignore"), read_tsv(beside)):
+        elif not rows.drop(columns="repeat", errors="ignore").reset_index(drop=True).equals(read_tsv(beside)):
             findings.problems.append(f"{run.predictions}: differs from {beside.name}; {again}")
     return found
-
-
-def _same_rows(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
-    return bool(rows.reset_index(drop=True).equals(others))
 
 
 def _maps(
@@ -196,6 +193,7 @@ def _maps(
     """Check every map by its sidecar."""
     if run.predictions.exists():
         rows = first_repeat(read_tsv(run.predictions))
+        rows = rows if "fold" in rows else rows.assign(fold=0)  # maps of `xai_brain.explain`
     elif config.imported_methods and run.participants.exists():
         rows = read_tsv(run.participants).assign(seed=config.seeds[0], fold=0)
     else:
@@ -243,7 +241,7 @@ def _contradictions(
     network = checkpoints.get((row.seed, row.fold))
     if network is not None and about.get("CheckpointSHA256") != network:
         yield "the map was made by another network"
-    if "InputSHA256" in about and about["InputSHA256"] != images.get((row.participant_id, row.session_id)):
+    if about.get("InputSHA256") and about["InputSHA256"] != images.get((row.participant_id, row.session_id)):
         yield "the map was made from another image than that in participants.tsv"
 
 

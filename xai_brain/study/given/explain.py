@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from xai_brain.study.methods import Method, foreign_packages, method_settings
 def explain(
     network: nn.Module,
     images: Any,
-    methods: Sequence[Method],
+    methods: Sequence[Method] | Mapping[str, Mapping[str, Any]],
     target: Target = "predicted",
     *,
     outputs: str | None = None,
@@ -70,10 +70,11 @@ def explain(
     images : sequence of images, ndarray or Cohort
         An image is a path, a NIfTI object, or for several channels a list of them. An array has the shape
         (N, X, Y, Z) or (N, C, X, Y, Z) and needs `affine`. The volumes of a prepared `Cohort` are used as
-        they are.
+        they are; the files of one that is not prepared need a function as `preprocess`.
     methods : sequence of str, type or functools.partial
         As in `Study.explain`: ``"GradCAM"``, ``xai_brain.GradCAM``,
-        ``partial(xai_brain.MeaningfulPerturbation, fill="blur")``.
+        ``partial(xai_brain.MeaningfulPerturbation, fill="blur")``. Also the settings of a run, a mapping of
+        the name of each method to its settings.
     target : int, str, sequence of these or SegmentationTarget, default "predicted"
         Class or output that is explained, by its index or name: one for all images or one for each.
         ``predicted`` is the class that the network predicts for each image.
@@ -131,7 +132,7 @@ def explain(
     """
     if not isinstance(network, nn.Module):
         raise ConfigError(f"network: a {type(network).__name__} is no torch.nn.Module")
-    given = given_images(images, affine, participant_ids)
+    given = given_images(images, affine, participant_ids, preprocess)
     settings = method_settings(methods)
     space = space_of(given, space)
     prepare = preparation(preprocess, space, orientation)

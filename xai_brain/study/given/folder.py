@@ -129,6 +129,7 @@ class GivenRun:
                 "label": image.label,
                 "target": image.target,
                 "t1w_path": image.path,
+                "sha256": image.source_hash,
             }
             for image in self.images
         ]
@@ -139,7 +140,8 @@ class GivenRun:
         values["data.root"] = str(self.run.path / "images")
         config = build_settings({"data": "table"}, {**values, "run_dir": str(self.run.path)})
         inputs = {image.path: image.source_hash for image in self.images}
-        write_json(provenance([0], inputs), self.run.provenance)
+        tables = {self.run.participants.name: file_hash(self.run.participants)}
+        write_json({**provenance([0], inputs), "tables_sha256": tables}, self.run.provenance)
         text = settings_text(settings_to_save(config))
         write_atomic(self.run.config, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 

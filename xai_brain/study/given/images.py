@@ -75,6 +75,7 @@ def given_images(
     images: Any,
     affine: np.ndarray | None = None,
     participant_ids: Sequence[str] | None = None,
+    preprocess: Preprocess = None,
 ) -> list[GivenImage]:
     """Images with the names of their participants.
 
@@ -85,6 +86,8 @@ def given_images(
     affine : ndarray of shape (4, 4), optional
         Of images that are arrays.
     participant_ids : sequence of str, optional
+    preprocess : str, PreprocessingConfig, callable or None
+        A function prepares the files of a `Cohort` that is not prepared.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def given_images(
         There is no image, an array has no affine, or two images have one name.
     """
     if isinstance(images, Cohort):
-        return _of_cohort(images)
+        return _of_cohort(images, callable(preprocess))
     if isinstance(images, str | Path | nib.Nifti1Image):
         raise ConfigError("images: a list is needed, also for one image: images=[...]")
     if isinstance(images, np.ndarray | torch.Tensor):
@@ -119,8 +122,10 @@ def given_images(
     return [GivenImage(*name, channels) for name, channels in zip(names, each, strict=True)]
 
 
-def _of_cohort(cohort: Cohort) -> list[GivenImage]:
-    cohort.settings()  # raises an error for a cohort that is not prepared
+def _of_cohort(cohort: Cohort, files: bool) -> list[GivenImage]:
+    files = files and cohort.grid is None
+    if not files:
+        cohort.settings()  # raises an error for a cohort that is not prepared
     return [
         GivenImage(
             row["participant_id"],
@@ -128,7 +133,7 @@ def _of_cohort(cohort: Cohort) -> list[GivenImage]:
             (row["t1w_path"],),
             None if row["target"] < 0 else str(row["label"]),
             int(row["target"]),
-            (row["volume_path"], row["volume_mask_path"], str(cohort.grid)),
+            None if files else (row["volume_path"], row["volume_mask_path"], str(cohort.grid)),
         )
         for row in cohort.table.to_dict("records")
     ]
