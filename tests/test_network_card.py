@@ -67,8 +67,9 @@ def test_the_component_has_the_stated_strength_and_depends_on_the_sphere_only():
 
 def test_methods_find_a_strong_component_and_layers_do_not_see_it():
     mask = partial(xb.MeaningfulPerturbation, n_iter=15)
+    methods = ["InputXGradient", "GradCAM", "AttentionRollout", mask]
     card = xb.network_card(
-        Pooled(), images(), ["InputXGradient", "GradCAM", mask], 1, affine=AFFINE, center_mm=CENTER,
+        Pooled(), images(), methods, 1, affine=AFFINE, center_mm=CENTER,
         radius_mm=14, strengths=(0, 8), fill="blur", metrics=["deletion", "infidelity", "seconds"],
         card_settings={"n_steps": 5, "n_removal": 4},
     )  # fmt: skip
@@ -80,7 +81,8 @@ def test_methods_find_a_strong_component_and_layers_do_not_see_it():
     assert table.loc[("MeaningfulPerturbation", 8.0, "blur"), "rra"] > 5 * chance
     assert ("MeaningfulPerturbation", 8.0, "images with a small component") in table.index
     assert table.loc["GradCAM", "reason"].str.contains("explains one layer").all()
-    assert table.loc["GradCAM", "rra"].isna().all()
+    assert table.loc["AttentionRollout", "reason"].str.contains("explains the attention").all()
+    assert table.loc[["GradCAM", "AttentionRollout"], "rra"].isna().all()
     metrics = card.table.set_index(["method", "metric"]).sort_index()
     assert set(card.table["metric"]) == {"deletion", "infidelity", "seconds"}
     assert metrics.loc[("InputXGradient", "deletion"), "n_subjects"] == 4
