@@ -28,7 +28,8 @@ from xai_brain.study.methods import method_settings
 
 METHODS = [
     *("Saliency", "InputXGradient", "IntegratedGradients", "SmoothGrad", "GuidedBackprop", "DeepLift", "LRP"),
-    *("GradCAM", "Occlusion", "MeaningfulPerturbation", "RandomMap"),
+    *("GradCAM", "AttentionRollout", "AttentionRelevance", "TokenGradCAM", "AttnLRP"),
+    *("Occlusion", "MeaningfulPerturbation", "RandomMap"),
 ]
 TRAINING = {
     "kan2020": ["model=kan2020", "trainer.max_epochs=6", "trainer.lr=1e-3"],

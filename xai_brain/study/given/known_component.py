@@ -19,7 +19,7 @@ from torch import nn
 
 from xai_brain.attribution.model_state import AttributionError
 from xai_brain.attribution.network_outputs import AdaptedNetwork, OutputKind
-from xai_brain.attribution.protocol import takes
+from xai_brain.attribution.protocol import method_info, takes
 from xai_brain.attribution.reference import Reference
 from xai_brain.metrics.localization import localization
 from xai_brain.metrics.maps import maps_of
@@ -28,6 +28,7 @@ from xai_brain.study.given.built_methods import GivenMethods
 
 RADIUS_MM = 22.0
 STRENGTHS = (0.0, 2.0, 8.0)  # standard deviations of the output
+OF_ATTENTION = ("AttentionRollout", "AttentionRelevance")
 COLUMNS = ["method", "strength", "fill", "rra", "ci_low", "ci_high", "chance", "n", "reason"]
 
 
@@ -198,6 +199,8 @@ def _scores(
     label, given = labelled
     if takes(instantiate(given), "layer"):
         return "not applicable: explains one layer of the network, beside which the component runs", []
+    if method_info(instantiate(given)).name in OF_ATTENTION:
+        return "not applicable: explains the attention of the network, beside which the component runs", []
     fill = "blur" if reference is None else None
     own = {**given, **({"fill": "counterfactual_mean"} if reference is not None and _has_fill(given) else {})}
     try:
