@@ -112,6 +112,7 @@ def main() -> None:
     )
     parser.add_argument("--subjects", type=int, default=32, help="that are explained")
     parser.add_argument("--cohort", type=int, default=288)
+    parser.add_argument("--masks-only", action="store_true", help="no other methods")
     parser.add_argument(
         "--first", action="store_true", help="explain others: those on whom settings are chosen"
     )
@@ -133,10 +134,11 @@ def main() -> None:
         for part in (test[rows], train)
     )
     print("\n| method | share of the channel with the effect | RRA of the sum | chance |\n|---|---|---|---|")
-    longer = [partial(xb.MeaningfulPerturbation, share_mask=False, n_iter=80)]
+    masks = [method for method in METHODS if isinstance(method, partial)]
+    shorter = [partial(xb.MeaningfulPerturbation, share_mask=False, n_iter=20)]
     known = list(zip(truths[N_TRAIN:][rows], volumes[N_TRAIN:][rows, 0] > 0, strict=True))
     chance = float(np.mean([(truth & brain).sum() / brain.sum() for truth, brain in known]))
-    for methods, suffix in ((METHODS, ""), (longer, ", n_iter=80")):
+    for methods, suffix in ((masks if args.masks_only else METHODS, ""), (shorter, ", n_iter=20")):
         maps = xb.explain(
             network, images, methods, reference=(pairs, classes[:N_TRAIN].tolist()), channel_names=CHANNELS
         )

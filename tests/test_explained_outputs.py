@@ -205,6 +205,14 @@ def test_masks_of_each_channel_find_the_channel_that_matters(files, tmp_path):
             assert maps.img("sub-01", name).get_fdata().max() <= 1
 
 
+@pytest.mark.parametrize(("share_mask", "expected"), [(True, 3), (False, 6)])
+def test_masks_of_two_channels_have_twice_the_iterations_of_one_mask(share_mask, expected):
+    settings = {"fill": "zero", "n_iter": 3, "tolerance": 0.0, "share_mask": share_mask}
+    method = xa.MeaningfulPerturbation(Pooled(2, 2), **settings)
+    (found,) = method.optimize(torch.rand(1, 2, 8, 9, 10), 1)
+    assert len(found.objective) == expected
+
+
 def test_boxes_replace_one_channel_or_all_together(files, tmp_path):
     """The score is linear: what a channel contributes is its weight times its mean."""
     flair = tmp_path / "sub-01_FLAIR.nii.gz"

@@ -305,3 +305,19 @@ def test_a_real_run_shows_the_card_of_planted_effects(carded, small_run, tmp_pat
     evaluate(stage_settings("evaluate", other[:1]))
     with pytest.raises(ConfigError, match="has no report card"):
         evaluate(stage_settings("evaluate", [f"run_dir={real.path}", "evaluation.calibration=nowhere"]))
+
+
+@pytest.mark.slow
+def test_methods_for_attention_are_in_the_card_of_a_transformer(tmp_path):
+    pytest.importorskip("monai")
+    few = ["data.cohort.n_subjects=24", "trainer.max_epochs=1", "seeds=[0]", "evaluation.n_bootstrap=50"]
+    few += ["attribution=[attention_rollout,attn_lrp,t_map]", "evaluation.card.metrics=[rra,deletion]"]
+    few += ["evaluation.card.n_removal=2", "evaluation.card.n_steps=2"]
+    done = run(compose("run", ["experiment=report_card_transformer", *few, f"run_dir={tmp_path / 'run'}"]))
+    card = read_tsv(done.evaluation("report_card")).set_index(["method", "metric"])
+    assert set(card.index) == {
+        (method, metric)
+        for method in ("AttentionRollout", "AttnLRP", "TMap")
+        for metric in ("rra", "deletion")
+    }
+    assert card["value"].notna().all()

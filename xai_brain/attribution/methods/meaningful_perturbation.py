@@ -82,7 +82,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
         tissue that keeps the class when everything else is replaced; its applied mask is e. Both: one e for
         both.
     n_iter : int, default 40
-        At most; a subject whose mask has come to rest is done earlier.
+        At most, for each mask of a volume: `n_iter` times C for the masks of C channels
+        (``share_mask=False``), which come to rest later. A subject whose masks rest is done earlier.
     lr : float, default 0.15
         Of Adam; falls to 0 as a cosine.
     area_weight, tv_weight, tv_beta : float, default 1, 3, 2
@@ -241,6 +242,7 @@ class MeaningfulPerturbation(PerturbationAttribution):
     ) -> Iterator[PerturbationResult]:
         """Yield one result after another, so that callers that need only the maps keep nothing else."""
         inputs = inputs.detach()
+        n_iter = self.n_iter * (1 if self.share_mask else inputs.shape[1])
         targets = as_targets(target, inputs)
         brain = brain_of(inputs, self.reference, self.restrict_to_brain)
         with self.engine.prepared(inputs, targets), tqdm(total=len(inputs), disable=not show_progress) as bar:
@@ -252,12 +254,12 @@ class MeaningfulPerturbation(PerturbationAttribution):
                 fills = self.fills.make(inputs[rows], targets[rows], its_brain, generator).transpose(0, 1)
                 return MaskBatch(inputs[rows], fills, targets[rows], scale[rows], its_brain, shared)
 
-            objective, start = self._objective(inputs, self.n_iter)
+            objective, start = self._objective(inputs, n_iter)
             found = optimize_masks(
                 len(inputs),
                 self.engine.chunks.size,
                 load,
-                lambda n: MaskDescent(start.expand(n, -1, -1, -1, -1), cosine_rates(self.lr, self.n_iter)),
+                lambda n: MaskDescent(start.expand(n, -1, -1, -1, -1), cosine_rates(self.lr, n_iter)),
                 objective,
                 self.tolerance,
                 bar.update,
