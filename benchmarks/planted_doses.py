@@ -1,7 +1,7 @@
 """Methods on networks that predict the strength of a planted effect, with true and with permuted doses.
 
     python benchmarks/planted_doses.py            # about 25 minutes on one CPU core
-    python benchmarks/planted_doses.py --methods saliency meaningful_perturbation_quick --n-perm 2
+    python benchmarks/planted_doses.py --methods saliency random_map --n-perm 2
 
 The run is that of `experiment=dose`: the correct location of every map is known. Networks are then trained on
 permuted doses of the same images, and participants of a test fold are explained with the same methods: the
@@ -20,26 +20,26 @@ import numpy as np
 import pandas as pd
 import torch
 
+from xai_brain import open_study
 from xai_brain.config.checks import read_config
 from xai_brain.config.compose import compose
 from xai_brain.config.schema import Config
 from xai_brain.data.cache import default_cache_dir
-from xai_brain.data.folds.splits import split_fold
 from xai_brain.io.nifti import get_grid, load_img
 from xai_brain.metrics.localization import localization
 from xai_brain.runs.directory import RunDirectory, read_tsv
-from xai_brain.stages.evaluate import evaluate
 from xai_brain.statistics.bootstrap import bootstrap_mean
 from xai_brain.study.explanation.batches import build_reference
 from xai_brain.study.explanation.configured_methods import build_method
 from xai_brain.study.explanation.missing_maps import explain_run
 from xai_brain.study.participants import prepared_cohort
 from xai_brain.study.training.cross_validation import train_run
+from xai_brain.study.training.folds import split_prepared_fold
 from xai_brain.study.training.permuted import permuted_cohort, permuted_network
 
 METHODS = [
-    *("saliency", "integrated_gradients", "meaningful_perturbation", "meaningful_perturbation_quick"),
-    *("opposite_difference", "correlation_map", "random_map"),
+    *("saliency", "integrated_gradients", "meaningful_perturbation", "opposite_difference"),
+    *("correlation_map", "random_map"),
 ]
 
 
@@ -49,7 +49,7 @@ def permuted_accuracies(
     """RRA of every method (columns) for participants of the first fold of one permutation (rows)."""
     permuted, folds = permuted_cohort(config, cohort, number), read_tsv(run.folds)
     network = permuted_network(config, run, cohort, number, 0, 0).load(config)
-    parts = split_fold(permuted, folds, 0, config.folds.validation_fraction, config.folds.random_state)
+    parts = split_prepared_fold(config, permuted, folds, 0)
     reference = build_reference(parts["train"], network.task, 64, get_grid(config.preprocessing.grid))
     test = parts["test"].iloc[:n_participants]
     volumes = torch.from_numpy(np.stack([np.load(path) for path in test["volume_path"]]))[:, None]
@@ -81,36 +81,24 @@ def main() -> None:
     )
     run = train_run(config)
     explain_run(config)
-    evaluate(compose("evaluate", [f"run_dir={args.run_dir}", "evaluation.group.enabled=false"]))
-    scores = json.loads((run.path / "metrics.json").read_text())
-    print(f"\nPearson r, mean over folds {scores['test/pearson_r']:.3f}, MAE {scores['test/mae']:.3f}")
+    study = open_study(run.path)
+    scores = study.scores.set_index("metric")
+    r, mae = (scores.loc[name, "value"] for name in ("pearson_r", "mae"))
+    print(f"\nPearson r, mean over folds {r:.3f}, MAE {mae:.3f}")
+    found = study.maps.localization().query("metric == 'rra'").set_index("method")
 
     cohort = prepared_cohort(config, run)
-    null = pd.concat(
-        [
-            permuted_accuracies(config, run, cohort, number, args.subjects).assign(permutation=number)
-            for number in range(1, args.n_perm + 1)
-        ]
-    )
-    true = read_tsv(run.evaluation("localization")).pivot_table(
-        index="participant_id", columns="method", values="rra"
-    )
-    chance = float(read_tsv(run.evaluation("localization"))["chance"].mean())
-    print(
-        f"\nRelevance rank accuracy, chance {chance:.3f}\n"
-        "\n| method | true doses | permuted doses |\n|---|---|---|"
-    )
+    numbers = range(1, args.n_perm + 1)
+    means = [permuted_accuracies(config, run, cohort, n, args.subjects).mean() for n in numbers]
+    print("\n| method | RRA, true doses | RRA, permuted doses |\n|---|---|---|")
     results = {}
-    for label in config.attribution:
-        found = bootstrap_mean(true[label].to_numpy(), 10_000)
-        permuted = bootstrap_mean(null.groupby("permutation")[label].mean().to_numpy(), 10_000)
-        print(
-            "| "
-            + " | ".join([label, *(f"{v:.3f} ({a:.3f} to {b:.3f})" for v, a, b in (found, permuted))])
-            + " |"
-        )
-        results[label] = {"true": found, "permuted": permuted}
-    print(json.dumps({"chance": chance, "rra": results}))
+    for label, of_permutations in pd.DataFrame(means).items():
+        true = tuple(float(x) for x in found.loc[label, ["mean", "ci_low", "ci_high"]])
+        permuted = bootstrap_mean(of_permutations.to_numpy(), 10_000)
+        cells = [f"{mean:.3f} ({low:.3f} to {high:.3f})" for mean, low, high in (true, permuted)]
+        print(f"| {label} | {' | '.join(cells)} |")
+        results[label] = {"true": true, "permuted": permuted}
+    print(json.dumps({"chance": float(found["chance"].mean()), "rra": results}))
 
 
 if __name__ == "__main__":

@@ -181,6 +181,23 @@ def test_percentiles_of_the_brain_become_0_and_1():
     assert not scaled.volume[~scaled.brain_mask].any()
 
 
+def test_quantiles_of_the_brain_become_those_of_a_normal_distribution_whatever_the_contrast_was():
+    img = fake_brain(AWKWARD_SHAPE, awkward_affine(), blob_mm=(-40.0, -20.0, 15.0))
+    brain = prepare(img, PreprocessingConfig("t1w_4mm", scaling="none"))
+    grid_img = nib.Nifti1Image(brain.volume, brain.affine)
+    other = np.where(brain.brain_mask, 50 + 9 * (brain.volume / brain.volume.max()) ** 2.5, 0)
+    settings = PreprocessingConfig("t1w_4mm", scaling="quantile", antialias=False)
+    scaled = [
+        preprocess_t1w(each, settings, space="MNI152", space_check="warn")
+        for each in (grid_img, nib.Nifti1Image(other.astype(np.float32), brain.affine))
+    ]
+    inside = scaled[0].brain_mask
+    np.testing.assert_array_equal(inside, scaled[1].brain_mask)
+    np.testing.assert_allclose(scaled[0].volume, scaled[1].volume, atol=0.03)  # between percentiles: linear
+    for level, expected in ((5, -1.645), (50, 0.0), (90, 1.282)):
+        assert np.percentile(scaled[0].volume[inside], level) == pytest.approx(expected, abs=0.02)
+
+
 def test_raw_intensities_stay_and_can_be_scaled_to_a_median():
     img = fake_brain(AWKWARD_SHAPE, awkward_affine())
     raw = prepare(img, PreprocessingConfig("t1w_4mm", scaling="none"))
@@ -268,7 +285,7 @@ def test_unknown_settings_of_a_checkpoint_are_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"scaling": "z"}, "scaling=z: one of zscore, percentile, none"),
+        ({"scaling": "z"}, "scaling=z: one of zscore, percentile, quantile, none"),
         ({"brain": "mask"}, "brain=mask: one of image, template"),
         ({"brain_median": 700.0}, "brain_median=700.0"),
         ({"scaling": "none", "brain_median": -1.0}, "brain_median=-1.0"),

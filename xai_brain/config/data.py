@@ -100,9 +100,11 @@ class PreprocessingConfig:
     ----------
     grid : str, default "t1w_58x70x58"
         Name of a grid in `xai_brain.io.nifti.GRIDS`.
-    scaling : {"zscore", "percentile", "none"}, default "zscore"
+    scaling : {"zscore", "percentile", "quantile", "none"}, default "zscore"
         ``zscore``: mean 0 and standard deviation 1 inside the brain. ``percentile``: 0 at the 1st and 1
-        at the 99th percentile of the brain; values beyond are clipped. ``none``: values of the file.
+        at the 99th percentile of the brain; values beyond are clipped. ``quantile``: the 1st to 99th
+        percentiles of the brain become those of the standard normal distribution, so that all images have
+        one histogram; values beyond are clipped. ``none``: values of the file.
         Outside the brain it is always 0.
     antialias : bool, default True
     brain : {"image", "template"}, default "image"
@@ -124,7 +126,9 @@ class PreprocessingConfig:
 
     grid: str = setting("t1w_58x70x58", "grid of the volumes", choices=tuple(GRIDS))
     scaling: str = setting(
-        "zscore", "scaling of intensities in the brain", choices=("zscore", "percentile", "none")
+        "zscore",
+        "scaling of intensities in the brain",
+        choices=("zscore", "percentile", "quantile", "none"),
     )
     antialias: bool = setting(True, "smoothing before downsampling")
     brain: str = setting(

@@ -66,6 +66,11 @@ class Config:
         None, "3/8: the third of eight parts of the work of explain, evaluate and validate"
     )
     networks: str | None = setting(None, "a run whose networks predict new participants", role="path")
+    adapt: str | None = setting(
+        None,
+        "predict: standardize uses mean and SD of the new images (20 or more) in place of those of training",
+        choices=("standardize",),
+    )
     trusted_modules: list[str] = setting([], "packages whose code may run")
     task: dict[str, Any] = setting(
         {"_target_": DEFAULT_TASK}, "what the networks learn: a name of conf/task, or a class with _target_"
@@ -102,6 +107,10 @@ class Config:
         return Path(self.morphometry or "").expanduser()
 
     def __post_init__(self) -> None:
+        if self.adapt not in (None, "standardize"):
+            raise ConfigError(f"adapt={self.adapt}: null or standardize is needed")
+        if self.adapt and not (self.networks or self.model.get("weights")):
+            raise ConfigError(f"adapt={self.adapt}: is for `xai-brain predict networks=...`; leave it out")
         if self.shard is not None:
             try:
                 read_shard(self.shard)

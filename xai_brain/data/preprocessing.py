@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from xai_brain.config.data import PreprocessingConfig
 from xai_brain.data.raw.brain_masks import find_brain
@@ -23,6 +23,7 @@ from xai_brain.io.nifti import ImageError, get_grid, is_mni152, resample_to_grid
 
 ALGORITHM = 4  # part of every cache key; raise it when the same settings give other numbers
 PERCENTILES = (1.0, 99.0)
+LEVELS = tuple(range(1, 100))  # percentiles that scaling=quantile maps
 
 
 class Prepared(NamedTuple):
@@ -160,6 +161,13 @@ def _scaled(
                 path, f"nearly all of its brain is {low:g}: percentiles cannot scale it; use scaling=zscore"
             )
         values = np.clip((values - low) / (high - low), 0, 1)
+    elif settings.scaling == "quantile":
+        found = np.percentile(values, LEVELS)
+        if len(np.unique(found)) < len(LEVELS) / 2:
+            raise ImageError(
+                path, "half of the percentiles of its brain are equal: use scaling=zscore, not quantile"
+            )
+        values = np.interp(values, found, stats.norm.ppf(np.divide(LEVELS, 100)))
     elif settings.brain_median is not None:
         median = np.median(values)
         if median <= 0:

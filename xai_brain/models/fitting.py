@@ -17,6 +17,7 @@ from torch import nn
 
 from xai_brain.models.batch_statistics import exact_batch_statistics
 from xai_brain.models.module import BrainClassifier
+from xai_brain.models.standardization import volume_statistics
 from xai_brain.models.trainer_setup import determinism_kept, quiet_lightning
 from xai_brain.models.training_callbacks import (
     DataWaiting,
@@ -191,24 +192,9 @@ def fit_epochs(
 
 
 def training_statistics(datamodule: pl.LightningDataModule) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and reciprocal standard deviation of the training volumes (not augmented), (1, X, Y, Z) each.
-
-    The reciprocal is 0 at voxels outside the brain in half of the volumes or more, where the standard
-    deviation only reflects the different borders of the brains. One volume is in memory at a time.
-    """
+    """Mean and reciprocal standard deviation of the training volumes (not augmented), (1, X, Y, Z) each."""
     dataset = datamodule.train_dataloader().dataset
-    total = torch.zeros_like(dataset[0]["volume"], dtype=torch.float64)
-    squares, n_in_brain = total.clone(), total.clone()
-    for index in range(len(dataset)):
-        volume = dataset[index]["volume"].double()
-        total += volume
-        squares += volume.square()
-        n_in_brain += volume != 0
-    mean = total / len(dataset)
-    variance = (squares / len(dataset) - mean.square()).clamp(min=0)
-    usable = (n_in_brain > len(dataset) / 2) & (variance > 1e-12)
-    inverse_sd = torch.where(usable, variance.clamp(min=1e-12).rsqrt(), 0.0)
-    return mean.float(), inverse_sd.float()
+    return volume_statistics(dataset[index]["volume"] for index in range(len(dataset)))
 
 
 def target_statistics(datamodule: pl.LightningDataModule) -> tuple[float, float]:

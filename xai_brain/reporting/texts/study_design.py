@@ -77,6 +77,8 @@ def _scaling(contents: ReportContents) -> str:
         "zscore": "z-scored inside the brain",
         "percentile": "scaled linearly (1st percentile inside the brain to 0, 99th percentile to 1, "
         "values beyond them clipped)",
+        "quantile": "scaled such that the 1st to 99th percentiles inside the brain are those of a standard "
+        "normal distribution (values beyond them clipped)",
         "none": unscaled,
     }
     scaling = contents.setting("preprocessing.scaling")

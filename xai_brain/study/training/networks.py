@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -20,6 +21,7 @@ from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import get_grid
 from xai_brain.models.calibrated import CalibratedNetwork, read_checkpoint
 from xai_brain.models.networks.archive import archive_kind
+from xai_brain.models.standardization import use_statistics
 from xai_brain.models.weights import WeightsError, is_calibrated, read_weights_file
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv
 from xai_brain.study.participants import prepared_cohort, same_cohort
@@ -45,8 +47,18 @@ class Network:
         gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
         device = torch.device("cuda" if gpu else "cpu")
         if is_weights_file(config) and not is_checkpoint(self.checkpoint):
-            return _load_weights(self.checkpoint, config).to(device)
-        return load_classifier(self.checkpoint, device)
+            network = _load_weights(self.checkpoint, config).to(device)
+        else:
+            network = load_classifier(self.checkpoint, device)
+        if config.adapt:
+            with np.load(standardization(config)) as found:
+                use_statistics(network, *(torch.from_numpy(found[key]) for key in ("mean", "inverse_sd")))
+        return network
+
+
+def standardization(config: Config) -> Path:
+    """File with mean and reciprocal standard deviation of new images, see the setting ``adapt``."""
+    return Path(config.run_dir) / "standardization.npz"
 
 
 def is_weights_file(config: Config) -> bool:

@@ -28,8 +28,16 @@ from xai_brain.runs.provenance import provenance
 from xai_brain.statistics.classification import defined_figures
 from xai_brain.study.explanation.batches import load_volume
 from xai_brain.study.participants import cohort_root, input_hashes, portable, prepared_cohort
+from xai_brain.study.predictions.new_images import distances, report_distances, write_standardization
 from xai_brain.study.settings import open_run
-from xai_brain.study.training.networks import ALL, Network, is_weights_file, trained_networks, trained_run
+from xai_brain.study.training.networks import (
+    ALL,
+    Network,
+    is_weights_file,
+    standardization,
+    trained_networks,
+    trained_run,
+)
 from xai_brain.task.protocol import Task
 
 LEAST_VARIATION = 0.05  # SD / mean of brain size: 0.10 between adults, 0.02 to 0.03 after affine alignment
@@ -69,6 +77,8 @@ def _predict(config: Config, run: RunDirectory) -> None:
     about["tables_sha256"] = {run.participants.name: file_hash(run.participants)}
     write_json(about, run.provenance)
 
+    if config.adapt:
+        write_standardization(cohort, standardization(config))
     values, task = ensemble_predictions(config, cohort, networks)  # (n_networks, N, n_columns)
     mean = values.mean(0)
     table = cohort[["participant_id", "session_id"]].assign(
@@ -80,6 +90,10 @@ def _predict(config: Config, run: RunDirectory) -> None:
         **{column: mean[:, k] for k, column in enumerate(task.columns)},
     )
     table = task.with_labels(table)
+    if not is_weights_file(config):
+        far = distances(config, cohort, networks)
+        table = table.assign(**far)
+        report_distances(far, str(config.data.root or config.data.layout))
     if task.can_be_scored(table["target"].to_numpy()):
         metrics = task.scores(table, "test", config.evaluation.n_bootstrap)
         update_metrics(run, defined_figures(metrics), replace=("test/",))

@@ -20,7 +20,7 @@ from xai_brain.study.training.networks import ALL, is_checkpoint, trained_run
 from xai_brain.task.build import build_task
 
 FREE = (
-    *("run_dir", "name", "networks", "overwrite", "trusted_modules"),
+    *("run_dir", "name", "networks", "overwrite", "trusted_modules", "adapt"),
     *("data", "explain", "attribution", "evaluation", "report"),
 )
 LABELS = ("label", "class_names", "threshold", "bins")  # those of training unless given
@@ -62,7 +62,7 @@ def predict_settings(overrides: list[str]) -> Config:
     if weights and method and "attribution.MeaningfulPerturbation.fill" not in given:
         method["fill"] = "blur"  # the default needs training images, which are not known
     config.name, config.run_dir, config.overwrite = composed.name, composed.run_dir, composed.overwrite
-    config.seeds = [ALL[0]]
+    config.seeds, config.adapt = [ALL[0]], composed.adapt
     check_code(config)
     check_references(config)
     return config
