@@ -131,6 +131,8 @@ def test_minimum_versions_are_the_lower_bounds():
         assert bound.operator == ">="
         assert Version(pins.pop(name_of(requirement.name))) == Version(bound.version), requirement
     assert not pins
+    chosen = (ROOT / "tests" / "minimum_tests.txt").read_text().split()
+    assert [name for name in chosen if not (ROOT / name).is_file()] == []
 
 
 @pytest.fixture(scope="module")
