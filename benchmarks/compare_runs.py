@@ -77,7 +77,7 @@ def old_name(name: str, renamed: dict[str, Any]) -> str:
 
 def exact_files(run: Path) -> set[str]:
     """Files whose contents must be identical, relative to the run directory."""
-    patterns = ("attributions/**/*.nii.gz", "images/*.nii.gz", "group/*.nii.gz", "predictions.tsv")
+    patterns = ("attributions/**/*.nii.gz", "images/*.nii.gz", "group/**/*.nii.gz", "predictions.tsv")
     patterns += ("checkpoints/*_predictions.tsv", "checkpoints/*_validation.tsv")
     patterns += ("baselines/*/predictions.tsv",)
     return {str(path.relative_to(run)) for pattern in patterns for path in run.glob(pattern)}

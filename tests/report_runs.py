@@ -136,7 +136,7 @@ def set_size_difference(run, low, high):
 
 
 def without_truth(run):
-    for path in [*(run.path / "images").glob("*_mask.nii.gz"), *(run.path / "group").glob("desc-truth*")]:
+    for path in [*(run.path / "images").glob("*_mask.nii.gz"), *(run.path / "group").rglob("*desc-truth*")]:
         path.unlink()
     run.evaluation("localization").unlink()
     summary = read_tsv(run.evaluation("summary"))

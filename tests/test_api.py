@@ -19,7 +19,7 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid
 from xai_brain.io.problems import DataError
 from xai_brain.parallel.verbosity import LOGGER
-from xai_brain.runs.directory import read_json, read_tsv, sidecar
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 
 SMALL_NETWORK = {"channels": [2, 3, 4]}
 MODULES = [f"study.{name}" for name in ("card", "cohort", "cross_validate", "study")]
@@ -224,7 +224,8 @@ def test_several_seeds_are_averaged_unless_one_is_named(maps, study):
 
 def test_the_mean_map_is_the_group_map_of_the_evaluation(maps, study):
     maps.agreement()
-    on_disk = nib.load(study.run_dir / "group" / "desc-GradCAM_class-female_stat-mean_statmap.nii.gz")
+    name = "tpl-MNI152_cohort-female_desc-GradCAM+mean_statmap.nii.gz"
+    on_disk = nib.load(study.run_dir / "group" / "tpl-MNI152" / "anat" / name)
     mean = maps.mean_img("GradCAM", label="female").get_fdata()
     np.testing.assert_allclose(mean, on_disk.get_fdata(), atol=1e-6 * np.abs(mean).max())
 
@@ -287,7 +288,7 @@ def test_groups_are_compared_with_the_confounds_that_are_named(maps, study):
     table = maps.compare_groups(confounds=["age"], n_perm=20)
     assert set(table["method"]) == {*maps.methods, "image"}
     assert table["n_voxels"].gt(1000).all()
-    record = read_json(study.run_dir / "group" / "desc-GradCAM_male-minus-female_stat-t_statmap.json")
+    record = read_json(sidecar(RunDirectory(study.run_dir).group_map("GradCAM", "male-minus-female", "t")))
     assert "age" in str(record)
     with pytest.raises(ConfigError, match=r"there is no column 'weight'; there are .*age"):
         maps.compare_groups(confounds=["weight"])
@@ -385,7 +386,8 @@ def test_tables_of_the_evaluation_are_read_by_name(study, maps):
 
 
 def test_statistical_maps_are_read_by_name(study, maps):
-    path = study.run_dir / "group" / "desc-GradCAM_male-minus-female_stat-t_statmap.nii.gz"
+    name = "tpl-MNI152_desc-GradCAM+male+minus+female+t_statmap.nii.gz"
+    path = study.run_dir / "group" / "tpl-MNI152" / "anat" / name
     t_img = maps.group_img("GradCAM")
     np.testing.assert_array_equal(t_img.get_fdata(), nib.load(path).get_fdata())
     assert maps.group_img("image").shape == t_img.shape

@@ -351,7 +351,7 @@ def test_group_table_says_what_is_explained(atlas_run):
     row = groups.query("method == 'GradCAM' and measure == 'mean' and region == 'all_R'").iloc[0]
     a, b = row["class_a"], row["class_b"]
     path = atlas_run.group_map("GradCAM", f"{b}-minus-{a}", "regionmean")
-    assert path.name.startswith("desc-GradCAM_male-minus-female_stat-regionmean")
+    assert path.name == "tpl-MNI152_desc-GradCAM+male+minus+female+regionmean_statmap.nii.gz"
     assert (a, b) == ("female", "male")
     assert read_json(sidecar(path))["Difference"] == "male minus female"
     assert row["confounds"].split(", ")[0] == "age"
@@ -387,7 +387,7 @@ def test_new_names_are_read_again_and_no_atlas_leaves_no_tables(atlas_run, capsy
     assert "nothing to do" in capsys.readouterr().out
     evaluate(stage_settings("evaluate", [*given[:1], "evaluation.atlas=null", "evaluation.atlas_table=null"]))
     assert not run.evaluation("regions").exists()
-    assert not list((run.path / "group").glob("*regionmean*"))
+    assert not list((run.path / "group").rglob("*regionmean*"))
 
 
 @pytest.mark.slow

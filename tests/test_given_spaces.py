@@ -53,6 +53,7 @@ def test_a_name_without_a_space_may_be_stated(images, tmp_path):
         ((TEMPLATE, None), None, f"several spaces .{TEMPLATE}, T1w."),
         ((TEMPLATE, "MNI152NLin6Asym"), None, "several spaces"),
         ((TEMPLATE, TEMPLATE), "T1w", f"space=T1w: .* is in {TEMPLATE} by its name"),
+        ((None,), "my space", "space=my space: letters and digits only"),
         (("orig",), "MNI152", "space=MNI152: .* is in orig by its name"),
         (("MNI152NLin6Asym",), TEMPLATE, "is in MNI152NLin6Asym by its name"),
     ],

@@ -53,7 +53,7 @@ def test_the_files_of_the_design_are_there(small_run):
         assert small_run.checkpoint(fold, 0).exists()
     maps = list((small_run.path / "attributions").rglob("*_attribution.nii.gz"))
     assert len(maps) == 24 * 3
-    assert len(list((small_run.path / "group").glob("*_stat-mean_statmap.nii.gz"))) == 3 * 2 + 1
+    assert len(list((small_run.path / "group").rglob("*+mean_statmap.nii.gz"))) == 3 * 2 + 1
     assert len(list((small_run.path / "images").glob("*_T1w.nii.gz"))) == 24
     assert not list(small_run.path.rglob(".partial-*"))
 

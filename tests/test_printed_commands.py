@@ -214,7 +214,7 @@ def used(home, tmp_path):
     maps.mkdir(parents=True)
     shutil.copy(source, maps / source.name.replace("_desc-GradCAM", ""))
     (folder / "path" / "to" / "bids").symlink_to(maps)  # a folder of maps, too
-    for manifest in ("evaluation/inputs.json", "group/inputs.json", "figures/inputs.json"):
+    for manifest in ("evaluation/inputs.json", "evaluation/groups.json", "figures/inputs.json"):
         (run.path / manifest).unlink(missing_ok=True)  # so that nothing is up to date
     (run.path / "evaluation" / "report_card.tsv").unlink()
     return folder

@@ -24,6 +24,7 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.html_report import write_report
 from xai_brain.reporting.wording import fixed
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
+from xai_brain.runs.group_maps import find_group_maps
 
 
 def test_complete_run(complete):
@@ -152,8 +153,9 @@ def test_data_are_escaped(changed, undrawn):
     for path in (changed.path / "attributions").rglob("*_attribution.json"):
         about = read_json(path)
         write_json({**about, "TargetName": names[about["TargetName"]]}, path)
-    for path in (changed.path / "group").glob("*_class-*male_*"):
-        path.rename(path.with_name(re.sub("female|male", lambda match: names[match[0]], path.name)))
+    for each in find_group_maps(changed, quantities=["class-*male"]):
+        quantity = f"class-{names[each.quantity.removeprefix('class-')]}"
+        write_json({**read_json(sidecar(each.path)), "Quantity": quantity}, sidecar(each.path))
     html = write_report(changed).read_text()
     assert html.count("<script") == 1
     assert "&lt;script&gt;" in html

@@ -40,9 +40,9 @@ def test_differences_have_one_direction_in_all_sections(compared):
     pictures = [path.name for path in (done.path / "figures").glob("*minus*")]
     assert len(pictures) > len(METHODS)
     assert all("male-minus-female" in name.replace("female-minus", "") for name in pictures)
-    names = {path.name for path in (done.path / "group").glob("*female*") if "minus" in path.name}
+    names = {path.name for path in (done.path / "group").rglob("*female*") if "minus" in path.name}
     assert names
-    assert all("_male-minus-female_" in name for name in names)
+    assert all("+male+minus+female+" in name for name in names)
     labels = np.asanyarray(load_img(atlas).dataobj)
     table = read_tsv(done.evaluation("region_groups")).query("measure == 'mean'")
     for row in table.to_dict("records"):

@@ -215,7 +215,7 @@ def test_too_few_matched_pairs_are_stated_in_place_of_an_interval(copied, capsys
 def test_explain_names_the_commands_that_include_new_maps(copied, capsys):
     assert cli.main(["explain", str(copied.path)]) == 0
     assert "report" not in capsys.readouterr().out
-    (copied.path / "group" / "inputs.json").unlink()
+    (copied.path / "evaluation" / "groups.json").unlink()
     assert cli.main(["explain", str(copied.path)]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     evaluate, report = (f"`xai-brain {name} {copied.path}`" for name in ("evaluate", "report"))

@@ -109,7 +109,7 @@ def test_of_known_packages_only_methods_networks_and_estimators_are_made(target)
 def test_names_of_settings_cannot_lead_out_of_the_run(section):
     cfg = compose("run", SMALL)
     cfg[section] = {"../../x": {"_target_": "xai_brain.attribution.GradCAM", "_partial_": True}}
-    with pytest.raises(ConfigError, match=r"a name can hold letters, digits and _ only|features=None"):
+    with pytest.raises(ConfigError, match=r"a name can hold letters|features=None"):
         read_config(cfg)
 
 

@@ -247,7 +247,7 @@ def test_jobs_of_a_sweep_are_silent_when_quiet(tmp_path, monkeypatch, capfd):
 
 def test_all_long_work_of_a_stage_is_reported_with_counts_and_seconds(copied, capsys, monkeypatch):
     monkeypatch.setattr(progress, "BRIEF_SECONDS", 0)
-    for manifest in ("evaluation/inputs.json", "group/inputs.json"):
+    for manifest in ("evaluation/inputs.json", "evaluation/groups.json"):
         (copied.path / manifest).unlink()
     assert main(["evaluate", str(copied.path)]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -71,7 +71,14 @@ def test_verify_finds_a_whole_run_whole_and_names_what_is_not(copied, capsys):
 
 
 RESULTS = (
-    *("evaluation/summary.tsv", "evaluation/agreement.tsv", "figures/", "group/", "images/", "report.html"),
+    *(
+        "evaluation/summary.tsv",
+        "evaluation/agreement.tsv",
+        "figures/",
+        "group/tpl-MNI152/anat/",
+        "images/",
+        "report.html",
+    ),
     *("config.yaml", "checkpoints/fold-0.tsv", "checkpoints/fold-1_validation.tsv"),
 )
 
@@ -121,7 +128,7 @@ def test_verify_goes_on_after_a_damaged_file(name, copied, capsys):
 
 
 def test_maps_of_groups_say_what_made_them(small_run):
-    about = read_json(next((small_run.path / "group").glob("desc-GradCAM_class-*_stat-mean_statmap.json")))
+    about = read_json(sidecar(small_run.group_map("GradCAM", "class-male", "mean")))
     assert set(about["CheckpointsSHA256"]) == {file_hash(small_run.checkpoint(k, 0)) for k in (0, 1)}
     assert about["Parameters"]["_target_"] == "xai_brain.attribution.GradCAM"
     assert about["Versions"]["torch"] == torch.__version__

@@ -14,6 +14,7 @@ from conftest import awkward_affine
 from xai_brain.config.evaluation import MIN_CLUSTER_VOXELS
 from xai_brain.io.nifti import save_img
 from xai_brain.runs.directory import RunDirectory, read_tsv, sidecar, write_json, write_tsv
+from xai_brain.runs.group_maps import write_group_map
 from xai_brain.tools.view import ViewError, view, write_notebook
 from xai_brain.viewer import SliceViewer, loading, slice_viewer
 from xai_brain.viewer.canvas import COLOURS, HERE, SCRIPTS, SliceCanvas
@@ -504,7 +505,7 @@ def test_scripts_are_short_and_write_text_only():
 def test_group_maps(make_run, sent):
     run = make_run()
     for k, method in enumerate(METHODS):
-        save_img(values_of(7, k), awkward_affine(), run.group_map(method, "class-f", "mean"))
+        write_group_map(run, method, "class-f", "mean", values_of(7, k), awkward_affine(), {})
     viewer = SliceViewer(run)
     viewer.show("mean class f")
     assert sent[-1][0]["title"] == "group · mean class f"
@@ -665,7 +666,8 @@ def test_a_filter_offers_what_occurs(make_run, sent):
 def test_the_comparison_of_images_is_no_method(make_run, sent):
     run = make_run()
     for method in ("GradCAM", "image"):
-        save_img(np.ones(SHAPE, np.float32), awkward_affine(), run.group_map(method, "m-minus-f", "t"))
+        volume = np.ones(SHAPE, np.float32)
+        write_group_map(run, method, "m-minus-f", "t", volume, awkward_affine(), {})
     viewer = SliceViewer(run)
     assert "image" not in viewer._catalogue.methods
     viewer.show("t m minus f")

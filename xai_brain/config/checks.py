@@ -124,9 +124,10 @@ def check_code(config: Config) -> None:
     """
     for name, settings in config.baselines.items():
         read_baseline(str(name), settings)
-    for section, names in (("attribution", config.attribution), ("baselines", config.baselines)):
-        if unfit := [name for name in names if not re.fullmatch(r"\w+", str(name), re.ASCII)]:
-            raise ConfigError(f"{section}.{unfit[0]}: a name can hold letters, digits and _ only")
+    if unfit := [name for name in config.attribution if not re.fullmatch("[0-9A-Za-z]+", str(name))]:
+        raise ConfigError(f"attribution.{unfit[0]}: a name can hold letters and digits only, as in BIDS")
+    if unfit := [name for name in config.baselines if not re.fullmatch(r"\w+", str(name), re.ASCII)]:
+        raise ConfigError(f"baselines.{unfit[0]}: a name can hold letters, digits and _ only")
     import_trusted(config.trusted_modules)
     _check_targets(asdict(config), config.trusted_modules)
     _check_task(config)

@@ -6,6 +6,8 @@ uses affines only, so that locations do not depend on the order and direction of
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +26,7 @@ from xai_brain.io.separable import parallel_axes, resample
 # exp(-2 (pi sigma f)^2) = 1/2 at f = 1 / (2 spacing).
 NYQUIST_SIGMA = float(np.sqrt(2 * np.log(2)) / np.pi)
 
+SEPARATORS = " -_.,;:/()'"  # left out of the values of entities
 GZIP_LEVEL = 2  # higher levels take much longer and do not make maps smaller
 
 
@@ -185,6 +188,22 @@ def bids_name(participant_id: str, session_id: str | None = None, *, suffix: str
     """
     parts = [participant_id] + ([session_id] if session_id else [])
     return "_".join([*parts, *(f"{key}-{value}" for key, value in entities.items()), suffix])
+
+
+def bids_label(text: str) -> str:
+    """Text as the value of an entity, for which BIDS allows letters and digits only.
+
+    Separators such as spaces and hyphens are left out; other characters are replaced.
+
+    Examples
+    --------
+    >>> bids_label("up-to 60"), bids_label("top2.5"), bids_label("señal"), bids_label(">9")
+    ('upto60', 'top2p5', 'senal', 'x3e9')
+    """
+    text = re.sub(r"(?<=\d)\.(?=\d)", "p", unicodedata.normalize("NFKD", text))
+    kept = (each for each in text if not unicodedata.combining(each) and each not in SEPARATORS)
+    label = "".join(each if each.isascii() and each.isalnum() else f"x{ord(each):x}" for each in kept)
+    return label or f"x{text.encode().hex()}"
 
 
 def parse_entities(path: str | Path) -> dict[str, str]:

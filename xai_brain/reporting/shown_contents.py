@@ -12,6 +12,7 @@ import yaml
 from xai_brain.io.text_tables import read_text
 from xai_brain.reporting.anonymity import Anonymity, draw_pseudonyms
 from xai_brain.runs.contents import RunContents
+from xai_brain.runs.group_maps import find_group_maps
 
 
 class ShownContents(RunContents):
@@ -87,6 +88,11 @@ class ShownContents(RunContents):
             return []
         found = [path for pattern in patterns for path in sorted(self.run.path.glob(pattern))]
         return [path.relative_to(self.run.path).as_posix() + "/" * path.is_dir() for path in found]
+
+    def group_files(self, method: str, quantity: str, statistic: str) -> list[str]:
+        """Existing group maps, as `files`; the arguments are patterns of `find_group_maps`."""
+        found = find_group_maps(self.run, method, [quantity], statistic)
+        return self.files(*(each.path.relative_to(self.run.path).as_posix() for each in found))
 
     def clean(self, text: object) -> str:
         """Text without the paths of the run and of the home folder, or anonymised."""

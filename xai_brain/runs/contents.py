@@ -14,6 +14,7 @@ import yaml
 from xai_brain.io.nifti import parse_entities
 from xai_brain.io.text_tables import read_text
 from xai_brain.runs.directory import CHANNEL, RunDirectory, first_repeat, read_json, read_tsv, sidecar
+from xai_brain.runs.group_maps import find_group_maps
 
 TRUTH = "truth"  # in place of a method in names of group maps: the mean of planted effects
 IMAGE = "image"  # in place of a method: the prepared images, compared between classes like maps
@@ -148,13 +149,11 @@ class RunContents:
 
     @cached_property
     def group_maps(self) -> dict[tuple[str, str], dict[str, Path]]:
-        """Group maps: (what, statistic), such as ``("class-male", "mean")``, to method to path."""
+        """Group maps: (quantity, statistic), such as ``("class-male", "mean")``, to method to path."""
         found: dict[tuple[str, str], dict[str, Path]] = {}
-        for path in sorted((self.run.path / "group").glob("desc-*_stat-*_statmap.nii.gz")):
-            method, rest = path.name.removeprefix("desc-").split("_", 1)
-            what, stat = rest.removesuffix("_statmap.nii.gz").split("_stat-")
-            if method != TRUTH:
-                found.setdefault((what, stat), {})[method] = path
+        for each in find_group_maps(self.run):
+            if each.method != TRUTH:
+                found.setdefault((each.quantity, each.statistic), {})[each.method] = each.path
         return found
 
     @property

@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from xai_brain.io.atomic import write_atomic
-from xai_brain.io.nifti import bids_name, parse_entities
+from xai_brain.io.nifti import bids_label, bids_name, parse_entities
 from xai_brain.io.numbers import plain_value
 from xai_brain.io.text_tables import read_text, text_columns
 from xai_brain.parallel.locks import run_exclusive
@@ -26,6 +26,7 @@ from xai_brain.parallel.progress import log_debug
 from xai_brain.runs.seeds import checkpoint_name, seed_folder
 
 SPACE = "MNI152"  # of all prepared images
+TEMPLATE = f"tpl-{SPACE}"  # BIDS: folder and names of group maps
 DATATYPE = "anat"  # BIDS: folder of the maps of an anatomical image
 CHANNEL = "+"  # between the name of a method and that of a channel
 TEXTS = (  # columns of labels of classes and names; those of identifiers end with _id
@@ -181,9 +182,13 @@ class RunDirectory:
         """Table of a baseline: out-of-fold predictions (default) or choices."""
         return self.path / "baselines" / name / f"{file}.tsv"
 
-    def group_map(self, method: str, what: str, stat: str) -> Path:
-        """Statistical map of a method."""
-        return self.path / "group" / f"desc-{method}_{what}_stat-{stat}_statmap.nii.gz"
+    def group_map(self, method: str, quantity: str, statistic: str) -> Path:
+        """Map of a group, such as ("GradCAM", "class-male", "mean"); see `xai_brain.runs.group_maps`."""
+        kind, _, label = quantity.partition("-")
+        cohort = {"cohort": bids_label(label)} if kind == "class" else {}
+        parts = [] if cohort else map(bids_label, quantity.split("-"))
+        name = bids_name(TEMPLATE, **cohort, desc="+".join([method, *parts, statistic]), suffix="statmap")
+        return self.path / "group" / TEMPLATE / DATATYPE / f"{name}.nii.gz"
 
     def evaluation(self, name: str) -> Path:
         """Table of an evaluation, by its name."""

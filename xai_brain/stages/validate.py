@@ -23,8 +23,8 @@ def validate(cfg: DictConfig | Config) -> RunDirectory:
     -------
     RunDirectory
         With evaluation/mask_validation.tsv, mask_predictions.tsv and masks/ (the ranks of voxels of each
-        network), group/desc-<Method>_mask-<joint or class>-top<area>_stat-share_statmap.nii.gz, and the
-        metrics of the joint masks in metrics.json.
+        network), the maps of the shares of the networks in group/, and the metrics of the joint masks in
+        metrics.json.
 
     Raises
     ------

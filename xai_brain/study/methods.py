@@ -11,6 +11,7 @@ from hydra.utils import get_class
 from xai_brain.config.build import method_files, read_method
 from xai_brain.config.setting import ConfigError
 from xai_brain.config.trust import KNOWN_PACKAGES
+from xai_brain.io.nifti import bids_label
 
 Method = str | type | functools.partial[Any]
 
@@ -33,7 +34,7 @@ def method_settings(
     Returns
     -------
     dict of label to settings
-        The label is the name of the class; it is part of file names.
+        The label is the name of the class without underscores; it is part of file names.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def _settings_of(method: Method, present: Mapping[str, Mapping[str, Any]]) -> di
             raise ConfigError(f"methods: {method!r}: arguments are needed by name")
     if not isinstance(made, type):
         raise ConfigError(f"methods: {method!r}: a name, a class or a functools.partial of a class is needed")
-    label = made.__name__
+    label = bids_label(made.__name__)
     usual: Mapping[str, Any] = {"_target_": f"{made.__module__}.{made.__qualname__}", "_partial_": True}
     for known in (present.get(label), read_method(label)[label] if label in method_files() else None):
         if known is not None and get_class(str(known["_target_"])) is made:

@@ -13,6 +13,7 @@ from xai_brain.io.atomic import file_hash
 from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log
 from xai_brain.runs.directory import RunDirectory, add_seconds, read_json
+from xai_brain.runs.group_maps import GROUP_MAPS
 from xai_brain.runs.manifest import is_up_to_date, manifest_files, write_manifest
 from xai_brain.runs.provenance import versions
 from xai_brain.study.participants import require_classes
@@ -68,7 +69,7 @@ def _sources() -> Iterator[Path]:
 def _shown(run: RunDirectory) -> Iterator[Path]:
     single = (run.config, run.provenance, run.participants, run.folds, run.quarantine, run.predictions)
     yield from (path for path in single if path.exists())
-    for pattern in ("checkpoints/*.tsv", "evaluation/*.tsv", "evaluation/inputs.json", "group/*_statmap.*"):
+    for pattern in ("checkpoints/*.tsv", "evaluation/*.tsv", "evaluation/inputs.json", GROUP_MAPS):
         yield from run.path.glob(pattern)
 
 

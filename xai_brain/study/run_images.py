@@ -15,7 +15,6 @@ from xai_brain.io.problems import DataError
 from xai_brain.parallel.progress import track
 from xai_brain.parallel.threads import write_all
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json
-from xai_brain.runs.provenance import versions
 
 
 def map_values(path: Path) -> np.ndarray:
@@ -113,16 +112,3 @@ def scale_to_uint8(volume: np.ndarray, brain_mask: np.ndarray) -> np.ndarray:
     low, high = np.percentile(volume[brain_mask], [0.5, 99.5])
     scaled = 1 + 254 * np.clip((volume - low) / max(high - low, 1e-6), 0, 1)
     return np.where(brain_mask, scaled, 0).round().astype(np.uint8)
-
-
-def write_dataset_description(run: RunDirectory) -> None:
-    """Write the description that BIDS requires in a folder of derivatives."""
-    content = {
-        "Name": "Attribution maps of xai_brain",
-        "BIDSVersion": "1.10.0",
-        "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "xai_brain", "Version": versions().get("xai-brain", "unknown")}],
-    }
-    path = run.path / "attributions" / "dataset_description.json"
-    if not path.exists():
-        write_json(content, path)

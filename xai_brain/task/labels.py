@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xai_brain.io.nifti import bids_label
 from xai_brain.io.problems import DataError
 from xai_brain.io.tables import bounds
 
@@ -150,6 +151,10 @@ def make_labels(values: pd.Series, rule: LabelRule, where: str) -> tuple[pd.Seri
         text = f"{{}}, not one of {', '.join(names)}"
     if odd := [name for name in names if "/" in name or "\\" in name]:
         raise DataError(f"{where}: class {odd[0]!r} holds a slash, which file names cannot; rename it")
+    of_label = {bids_label(name): name for name in names}
+    if same := [name for name in names if of_label[bids_label(name)] != name]:
+        other = of_label[bids_label(same[0])]
+        raise DataError(f"{where}: classes {same[0]!r} and {other!r} have the same file names; rename one")
     reasons = pd.Series("", index=values.index, dtype=object)
     for index in values.index[labels.isna()]:
         value = values[index]

@@ -32,10 +32,11 @@ from xai_brain.io.nifti import (
 from xai_brain.io.problems import named
 from xai_brain.io.twin_files import without_equal_twins
 from xai_brain.parallel.progress import log, track
+from xai_brain.runs.derivatives import COHORT, bids_uri, map_record, write_map_datasets
 from xai_brain.runs.directory import SPACE, RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.runs.provenance import provenance
 from xai_brain.study.participants import cohort_root, input_hashes, portable, prepared_cohort, same_cohort
-from xai_brain.study.run_images import brain_of, write_dataset_description, write_images
+from xai_brain.study.run_images import brain_of, write_images
 from xai_brain.study.settings import open_run
 
 LEAST_COVERED = 0.9  # share of the brain that the field of view of a map must contain
@@ -96,8 +97,9 @@ def import_maps(arguments: list[str]) -> int:
     for each in track(maps, "import maps", "maps"):
         target = run.attribution(each.participant_id, each.session_id, each.method, config.seeds[0])
         brain_mask = brain_of(run, each.participant_id, each.session_id)
-        _write(each, target, brain_mask, grid, config.data.orientation)
-    write_dataset_description(run)
+        source = bids_uri(each.method, each.path.relative_to(folder))
+        _write(each, target, brain_mask, grid, config.data.orientation, source)
+    write_map_datasets(run, {COHORT: cohort_root(config), **{each.method: folder for each in maps}})
     left_out = f"; {named(unknown_ids)} not in the cohort, excluded" if unknown_ids else ""
     methods = named(sorted({each.method for each in maps}))
     log(f"import-maps: {len(maps)} maps of {methods}{left_out}; next: xai-brain evaluate run_dir={run.path}")
@@ -123,7 +125,7 @@ def find_external_maps(folder: Path, method: str | None) -> Iterator[ExternalMap
         label = method or entities.get("desc")
         if not label:
             raise ConfigError(f"{path}: its name has no desc-<Method>; give the method with method=<Name>")
-        if not label.isalnum():
+        if not (label.isascii() and label.isalnum()):
             raise ConfigError(
                 f"{path}: method {label!r}: use letters and digits only, as it is part of file names"
             )
@@ -190,7 +192,12 @@ def _has_maps(run: RunDirectory, label: str) -> bool:
 
 
 def _write(
-    external: ExternalMap, target: Path, brain_mask: np.ndarray, grid: Grid, orientation: str | None
+    external: ExternalMap,
+    target: Path,
+    brain_mask: np.ndarray,
+    grid: Grid,
+    orientation: str | None,
+    uri: str,
 ) -> None:
     """Write the map on the grid of the run, and its source in the sidecar."""
     source = file_hash(external.path)
@@ -210,11 +217,11 @@ def _write(
     _require_outline(external, img)
     values = data if same_grid(img, grid) else resample_to_grid(img, grid)
     about: dict[str, Any] = {
+        **map_record(SPACE, [uri], f"Imported map of {external.method}"),
         "ParticipantId": external.participant_id,
         "Method": external.method,
         "ValueMeaning": "as defined by the software that made the map",
         "Adopted": True,
-        "Sources": [external.path.name],
         "SourceSHA256": source,
         "Resampled": not same_grid(img, grid),
         "Empty": not values.any(),

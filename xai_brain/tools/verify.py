@@ -250,7 +250,7 @@ MANIFESTS = {
     "evaluation/*.json": "evaluate",
     "evaluation/baselines.json": "baselines",  # in place of the line above, as thresholds.json
     "evaluation/thresholds.json": "threshold",
-    **dict.fromkeys(("evaluation/metrics/*.json", "group/inputs.json"), "evaluate"),
+    "evaluation/metrics/*.json": "evaluate",
     "evaluation/masks/*.json": "validate",
     "figures/inputs.json": "report",
 }

@@ -13,6 +13,7 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.wording import contrast_in_words, listed
 from xai_brain.runs.contents import IMAGE
 from xai_brain.runs.directory import read_json, sidecar
+from xai_brain.runs.group_maps import find_group_maps
 from xai_brain.statistics.group import BRAIN_SHARE
 from xai_brain.statistics.group_design import confound_names
 
@@ -159,8 +160,8 @@ def other_analyses(contents: ReportContents) -> str:
 
 def atlas_name(contents: ReportContents) -> str:
     """Name of the atlas, from the sidecars of regional maps or the name of its file."""
-    for path in sorted((contents.run.path / "group").glob("*_stat-regionmean_statmap.nii.gz")):
-        if name := read_json(sidecar(path)).get("Atlas"):
+    for each in find_group_maps(contents.run, statistic="regionmean"):
+        if name := read_json(sidecar(each.path)).get("Atlas"):
             return str(name)
     file = Path(str(contents.setting("evaluation.atlas", "")))
     return parse_entities(file).get("atlas") or file.name.split(".")[0]

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xai_brain.io.nifti import load_img, save_img
+from xai_brain.io.nifti import load_img
 from xai_brain.parallel.progress import track
-from xai_brain.runs.directory import SPACE, RunDirectory, sidecar, write_json
+from xai_brain.runs.contents import TRUTH
+from xai_brain.runs.directory import RunDirectory
+from xai_brain.runs.group_maps import write_group_map
 from xai_brain.statistics.map_rows import MapRows, describe
 from xai_brain.study.run_images import brain_share, made_by, map_values, truth_of
 
@@ -57,21 +59,19 @@ def write_class_maps(
                 continue
             source = made_by(of_method["path"])
             for stat, values in describe(rows, np.arange(n_rows)).items():
-                path = run.group_map(str(method), f"class-{label}", stat)
-                save_img(values.reshape(share.shape), affine, path, space=SPACE)
                 about = {
-                    "Method": method,
                     "Class": label,
-                    "Statistic": stat,
                     "NumberOfSubjects": n_rows,
                     "NumberOfMaps": len(of_method) - n_left_out,
                     "NumberOfEmptyMaps": n_left_out,
                     "Scaling": "none, raw values",
                     **source,
                 }
-                write_json(about, sidecar(path))
+                volume = values.reshape(share.shape)
+                quantity, sources = f"class-{label}", of_method["path"]
+                write_group_map(run, str(method), quantity, stat, volume, affine, about, sources)
                 if stat == "mean":
-                    means[str(label)][str(method)] = values.reshape(share.shape)
+                    means[str(label)][str(method)] = volume
     return means, brain_masks, n_empty
 
 
@@ -84,5 +84,9 @@ def write_mean_truth(run: RunDirectory, maps: list[dict[str, Any]]) -> None:
             total, n = total + truth, n + 1
     if n:
         affine = load_img(maps[0]["path"]).affine
-        path = run.group_map("truth", "class-all", "mean")
-        save_img((total / n).astype(np.float32), affine, path, space=SPACE)
+        about = {
+            "Description": "share of the images whose planted effect contains the voxel",
+            "NumberOfImages": n,
+            "Units": "1",
+        }
+        write_group_map(run, TRUTH, "class-all", "mean", (total / n).astype(np.float32), affine, about)

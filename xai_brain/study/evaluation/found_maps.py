@@ -45,7 +45,7 @@ def map_states(maps: list[dict[str, Any]]) -> list[str]:
 def are_evaluated(config: Config, run: RunDirectory) -> bool:
     """Whether the tables and the comparisons of classes were made from the maps that exist now."""
     states = map_states(find_maps(config, run))
-    manifests = [run.path / folder / "inputs.json" for folder in ("evaluation", "group")]
+    manifests = [run.path / "evaluation" / name for name in ("inputs.json", "groups.json")]
     return all(path.exists() and read_json(path)["Of"].get("maps") == states for path in manifests)
 
 

@@ -13,19 +13,19 @@ import pandas as pd
 
 from xai_brain.atlas.atlas import Atlas
 from xai_brain.config.evaluation import EvaluationConfig, GroupConfig
-from xai_brain.io.nifti import save_img
 from xai_brain.metrics.comparison.group_overlap import group_agreement, group_overlap
 from xai_brain.parallel.progress import log
 from xai_brain.runs.contents import IMAGE
-from xai_brain.runs.directory import SPACE, RunDirectory, read_json, sidecar, write_json
+from xai_brain.runs.directory import RunDirectory, read_json
+from xai_brain.runs.group_maps import GroupMap, find_group_maps, write_group_map
 from xai_brain.runs.manifest import manifest_files
 from xai_brain.runs.provenance import versions
 from xai_brain.statistics.cluster_tables import cluster_table, significant_clusters
 from xai_brain.statistics.group import BRAIN_SHARE, GroupTest
 from xai_brain.statistics.group_design import Design, contrast_name, design_messages
 
-COMPARISONS = "desc-*-minus-*_statmap.*", "desc-*_contrast-*_statmap.*"  # files of group/
-SHARES = "desc-*_mask-*_stat-share_statmap.*"
+COMPARISONS = "*-minus-*", "contrast-*"  # quantities of group maps
+SHARES = "mask-*"
 N_CLASSES, N_NUMBER = ("n_first", "n_second"), ("n_subjects",)  # columns of group_tests.tsv
 REGION_MEAN = "regionmean"  # statistic of comparisons of regions
 DIFFERENCE, SLOPE = "difference", "slope"  # statistics of the effect: of classes, of a number
@@ -83,6 +83,8 @@ class MethodTests:
         Rows of group_tests.tsv.
     clusters : list of dict
         Tables of clusters, with the keys ``columns`` and ``data``.
+    sources : list of Path
+        Maps of the participants; none for tests of images.
     files : list of Path
         Statistical maps and their sidecars.
     """
@@ -95,6 +97,7 @@ class MethodTests:
     atlas: Atlas | None
     tests: list[dict[str, Any]] = field(default_factory=list)
     clusters: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[Path] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
     def save(
@@ -110,16 +113,18 @@ class MethodTests:
             "RandomState": self.evaluation.random_state,
             "MeaningOfP": MEANING[effect][self.method != IMAGE],
             "StatisticVersions": versions(),
+            "SkullStripped": True,
         }
         volumes = {}
         found = {effect: test.effect, "t": test.t, "logpfwe": test.logp_fwe, **test.more}
         for stat, values in found.items():
             volumes[stat] = np.zeros(self.brain_mask.shape)
             volumes[stat][self.brain_mask] = values
-            path = self.run.group_map(self.method, comparison, stat)
-            save_img(volumes[stat].astype(np.float32), self.affine, path, space=SPACE)
-            write_json({**content, "Statistic": stat}, sidecar(path))
-            self.files += [path, sidecar(path)]
+            volume = volumes[stat].astype(np.float32)
+            made = write_group_map(
+                self.run, self.method, comparison, stat, volume, self.affine, content, self.sources
+            )
+            self.files += made.files
         row = row_of(self.method, comparison, design, test, n_empty, settings)
         row["explains"] = about.get("TargetName", "")
         row["n_small_clusters"] = significant_clusters(volumes["t"], threshold, least)[1]
@@ -133,19 +138,26 @@ class MethodTests:
 Results = dict[tuple[str, str], SavedTest]  # by method and comparison
 
 
-def voxelwise_files(folder: Path) -> list[Path]:
-    """Files of the voxel-wise tests in group/, without those of the regions."""
-    return [path for each in COMPARISONS for path in folder.glob(each) if not is_region_map(path)]
-
-
-def is_region_map(path: Path) -> bool:
-    """Whether a file of group/ shows the comparison of the regions of an atlas."""
-    return f"_stat-{REGION_MEAN}_" in path.name
+def voxelwise_maps(run: RunDirectory) -> list[GroupMap]:
+    """Maps of the voxel-wise tests, without those of the regions and of the classes."""
+    found = find_group_maps(run, quantities=COMPARISONS)
+    tests = (each for each in found if not each.quantity.startswith("class-"))
+    return [each for each in tests if each.statistic != REGION_MEAN]
 
 
 def test_record(run: RunDirectory, method: str) -> Path:
     """Manifest of the comparisons of the classes in the maps of a method, with the rows of their tables."""
-    return run.path / "group" / f"desc-{method}_tests.json"
+    return record_folder(run) / f"{method}.json"
+
+
+def groups_manifest(run: RunDirectory) -> Path:
+    """Manifest of the comparisons of all methods."""
+    return run.evaluation("groups").with_suffix(".json")
+
+
+def record_folder(run: RunDirectory) -> Path:
+    """Folder of the manifests of the single methods."""
+    return run.path / "evaluation" / "groups"
 
 
 def read_record(record: Path) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
@@ -159,7 +171,10 @@ def read_record(record: Path) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]
 def remove_others(run: RunDirectory, records: Sequence[Path]) -> None:
     """Remove records and voxel-wise comparisons of other methods and of earlier settings."""
     kept = {*records, *(path for record in records for path in manifest_files(record))}
-    for path in (*voxelwise_files(run.path / "group"), *(run.path / "group").glob("desc-*_tests.json")):
+    for each in voxelwise_maps(run):
+        if each.path not in kept:
+            each.remove()
+    for path in record_folder(run).glob("*.json"):
         if path not in kept:
             path.unlink()
 

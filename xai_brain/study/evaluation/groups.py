@@ -41,13 +41,14 @@ from xai_brain.study.evaluation.group_records import (
     Results,
     SavedTest,
     agreements_of,
+    groups_manifest,
     log_test,
     overlap_metrics,
     overlaps_of,
     read_record,
     remove_others,
     test_record,
-    voxelwise_files,
+    voxelwise_maps,
 )
 from xai_brain.study.evaluation.regions import atlas_files, atlas_of
 from xai_brain.study.participants import is_readable, prepared_cohort, same_cohort, task_of
@@ -73,7 +74,7 @@ def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]
     group_clusters.tsv, group_overlap.tsv (of maps and images) and group_agreement.tsv (of pairs of methods)
     to evaluation/.
     """
-    manifest = run.path / "group" / "inputs.json"
+    manifest = groups_manifest(run)
     manifest.unlink(missing_ok=True)
     for name in TABLES:
         run.evaluation(name).unlink(missing_ok=True)
@@ -81,13 +82,13 @@ def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]
     asked = config.evaluation.group.n_perm > 0
     records = Comparison(config, run, pd.DataFrame(maps)).write() if asked else []
     remove_others(run, records)
-    made = [*records, *voxelwise_files(run.path / "group"), *map(run.evaluation, TABLES)]
+    made = [*records, *map(run.evaluation, TABLES), *(p for each in voxelwise_maps(run) for p in each.files)]
     write_manifest(manifest, group_inputs(config, run, maps), made)
 
 
 def groups_are_compared(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
     """Whether the existing comparisons were made from these inputs."""
-    return is_up_to_date(run.path / "group" / "inputs.json", group_inputs(config, run, maps))
+    return is_up_to_date(groups_manifest(run), group_inputs(config, run, maps))
 
 
 def group_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -176,7 +177,9 @@ class Comparison:
             **made_by(rows["path"]),
         }
         files = sorted(f"{row.path.name} {row.seed} {row.file_state}" for row in rows.itertuples())
-        self._compare_once(method, read, self.confounds, self.settings.scaling, about, files)
+        self._compare_once(
+            method, read, self.confounds, self.settings.scaling, about, files, list(rows["path"])
+        )
 
     def _compare_images(self) -> None:
         confounds = [name for name in self.confounds if name != "fold"]
@@ -206,6 +209,7 @@ class Comparison:
         scaling: str,
         about: dict[str, Any],
         files: list[Any],
+        sources: Sequence[Path] = (),
     ) -> None:
         """Make the tests, unless those of these files and settings exist unaltered."""
         record = test_record(self.run, name)
@@ -223,8 +227,9 @@ class Comparison:
         else:
             record.unlink(missing_ok=True)
             made = MethodTests(
-                self.config.evaluation, self.run, name, self.brain_mask, self.affine, self.atlas
-            )
+                self.config.evaluation, self.run, name, self.brain_mask, self.affine, self.atlas,
+                sources=list(sources),
+            )  # fmt: skip
             self._compare(made, read, confounds, scaling, about)
             write_manifest(record, inputs, made.files, Tests=made.tests, Clusters=made.clusters)
         self.records.append(record)

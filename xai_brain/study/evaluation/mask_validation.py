@@ -19,7 +19,7 @@ from xai_brain.attribution.protocol import method_info
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash
-from xai_brain.io.nifti import get_grid, save_img
+from xai_brain.io.nifti import get_grid
 from xai_brain.metrics.mask_validation import figures_of_joint_masks, validation_table
 from xai_brain.metrics.masks import top_k_mask, voxels_of
 from xai_brain.parallel.locks import run_exclusive, run_shared
@@ -27,16 +27,14 @@ from xai_brain.parallel.memory import keep_freed_memory, return_freed_memory
 from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.shards import select_shard
 from xai_brain.runs.directory import (
-    SPACE,
     RunDirectory,
     add_seconds,
     first_repeat,
     read_tsv,
-    sidecar,
     update_metrics,
-    write_json,
     write_tsv,
 )
+from xai_brain.runs.group_maps import find_group_maps, write_group_map
 from xai_brain.runs.manifest import is_up_to_date, write_manifest
 from xai_brain.runs.seeds import network_name
 from xai_brain.study.evaluation.context import EvaluationContext
@@ -70,7 +68,7 @@ def validate_run(config: Config) -> RunDirectory:
         _manifest(run).unlink(missing_ok=True)
         gather(config, run, units)
         tables = [run.evaluation(name) for name in ("mask_predictions", "mask_validation")]
-        shares = (run.path / "group").glob(SHARES)
+        shares = [path for each in find_group_maps(run, quantities=[SHARES]) for path in each.files]
         write_manifest(_manifest(run), _inputs(config, run, units), [*tables, *shares])
 
     if not any(map(is_missing, units)) and is_current():
@@ -231,8 +229,8 @@ def gather(config: Config, run: RunDirectory, units: list[MaskUnit]) -> None:
 
 def write_shares(config: Config, run: RunDirectory, units: list[MaskUnit]) -> None:
     """Write, for every mask of a method, the share of networks whose mask contains each voxel."""
-    for path in (run.path / "group").glob(SHARES):
-        path.unlink()
+    for each in find_group_maps(run, quantities=[SHARES]):
+        each.remove()
     shares: dict[tuple[str, str, float], list[np.ndarray]] = {}
     for unit in units:
         orders = {mask: order for (mask, control), order in unit.orders().items() if control == "map"}
@@ -244,13 +242,13 @@ def write_shares(config: Config, run: RunDirectory, units: list[MaskUnit]) -> No
                 shares.setdefault((unit.label, mask, area), []).append(voxels)
     affine = get_grid(config.preprocessing.grid).affine
     for (label, mask, area), masks in shares.items():
-        path = run.group_map(label, f"mask-{mask}-top{area:g}", "share")
-        save_img(np.asarray(np.mean(masks, axis=0, dtype=np.float32)), affine, path, space=SPACE)
-        about = {"Method": label, "Mask": mask, "AreaPercent": area, "NumberOfNetworks": len(masks)}
+        about: dict[str, Any] = {"Mask": mask, "AreaPercent": area, "NumberOfNetworks": len(masks)}
         meaning = (
             "share of the networks whose mask, made from their training participants, contains the voxel"
         )
-        write_json({**about, "ValueMeaning": meaning}, sidecar(path))
+        about |= {"ValueMeaning": meaning}
+        share = np.asarray(np.mean(masks, axis=0, dtype=np.float32))
+        write_group_map(run, label, f"mask-{mask}-top{area:g}", "share", share, affine, about)
 
 
 def _inputs(config: Config, run: RunDirectory, units: list[MaskUnit]) -> dict[str, Any]:

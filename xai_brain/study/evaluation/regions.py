@@ -12,9 +12,10 @@ import pandas as pd
 from xai_brain.atlas.atlas import Atlas, load_atlas, tables_beside
 from xai_brain.atlas.lookup_tables import AtlasError
 from xai_brain.config.schema import Config
-from xai_brain.io.nifti import load_img, save_img
+from xai_brain.io.nifti import load_img
 from xai_brain.parallel.progress import log, track
-from xai_brain.runs.directory import SPACE, RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
+from xai_brain.runs.directory import SPACE, RunDirectory, read_json, read_tsv, sidecar, write_tsv
+from xai_brain.runs.group_maps import find_group_maps, write_group_map
 from xai_brain.statistics.continuous.regions import associate_regions
 from xai_brain.statistics.group_design import GroupError, common_output, contrast_name
 from xai_brain.statistics.regions import compare_classes, region_values, top_regions
@@ -58,8 +59,8 @@ def evaluate_regions(config: Config, run: RunDirectory, maps: list[dict[str, Any
     """
     for name in TABLES:
         run.evaluation(name).unlink(missing_ok=True)
-    for path in (run.path / "group").glob(f"*_stat-{REGION_MEAN}_statmap.*"):
-        path.unlink()
+    for each in find_group_maps(run, statistic=REGION_MEAN):
+        each.remove()
     if (atlas := atlas_of(config)) is None:
         return
     settings = config.evaluation
@@ -200,12 +201,12 @@ def write_region_maps(
     codes, place = np.unique(labels, return_inverse=True)
     for method, of_method in groups.groupby("method", sort=False):
         for contrast in task.contrasts():
-            about: dict[str, Any] = {"Method": method}
+            about: dict[str, Any] = {}
             if len(contrast) == 1:
                 rows, effect = of_method, SLOPE
                 about |= {
                     "Association": contrast[0],
-                    "Statistic": "adjusted slope of the mean of each region",
+                    "Description": "adjusted slope of the mean of each region",
                 }
             else:
                 a, b = contrast
@@ -215,19 +216,18 @@ def write_region_maps(
                 )
                 about |= {
                     "Difference": f"{b} minus {a}",
-                    "Statistic": "adjusted difference of the means in each region",
+                    "Description": "adjusted difference of the means in each region",
                 }
             if rows.empty:
                 continue
             first = rows.iloc[0]
             counts = {a: int(first["n_a"]), b: int(first["n_b"])} if len(contrast) == 2 else int(first["n"])
             values = rows.set_index("index")[effect].reindex(codes).fillna(0).to_numpy()
-            path = run.group_map(str(method), contrast_name(contrast), REGION_MEAN)
-            save_img(values[place].reshape(labels.shape).astype(np.float32), affine, path, space=SPACE)
             about |= {
                 "Confounds": str(first["confounds"]).split(", "),
                 "NumberOfSubjects": counts,
                 "Atlas": atlas,
                 "Table": "evaluation/region_groups.tsv",
             }
-            write_json(about, sidecar(path))
+            volume, name = values[place].reshape(labels.shape).astype(np.float32), contrast_name(contrast)
+            write_group_map(run, str(method), name, REGION_MEAN, volume, affine, about)

@@ -21,6 +21,7 @@ from xai_brain.parallel.locks import run_exclusive
 from xai_brain.parallel.progress import log, track
 from xai_brain.parallel.threads import in_threads
 from xai_brain.runs.directory import RunDirectory, add_seconds, update_metrics, write_tsv
+from xai_brain.runs.group_maps import find_group_maps
 from xai_brain.runs.manifest import is_up_to_date, write_manifest
 from xai_brain.runs.provenance import versions
 from xai_brain.statistics.bootstrap import bootstrap_mean
@@ -28,7 +29,7 @@ from xai_brain.study.evaluation.class_maps import write_class_maps, write_mean_t
 from xai_brain.study.evaluation.first_layer import TABLES as FIRST_LAYER
 from xai_brain.study.evaluation.first_layer import evaluate_first_layer
 from xai_brain.study.evaluation.found_maps import find_maps, map_states, metrics_of_tables
-from xai_brain.study.evaluation.group_records import SHARES, voxelwise_files
+from xai_brain.study.evaluation.group_records import SHARES, voxelwise_maps
 from xai_brain.study.evaluation.groups import evaluate_groups, groups_are_compared
 from xai_brain.study.evaluation.map_scores import agreements_of, score_participant
 from xai_brain.study.evaluation.metrics import compute_metrics
@@ -204,9 +205,8 @@ def write_tables(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) 
     evaluate_variance(config, run, table)
     evaluate_first_layer(config, run)
     made = [*map(run.evaluation, TABLES), *(run.path / "images").glob("[!.]*")]
-    others = voxelwise_files(run.path / "group")
-    maps_of_group = (run.path / "group").glob("*_statmap.*")
-    made += [path for path in maps_of_group if path not in others and not path.match(SHARES)]
+    others = [*voxelwise_maps(run), *find_group_maps(run, quantities=[SHARES])]
+    made += [path for each in find_group_maps(run) if each not in others for path in each.files]
     write_manifest(manifest, tables_inputs(config, run, maps), made)
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
-from xai_brain.io.nifti import save_img
 from xai_brain.parallel.progress import log, track
-from xai_brain.runs.directory import SPACE, RunDirectory, sidecar, update_metrics, write_json, write_tsv
+from xai_brain.runs.directory import RunDirectory, update_metrics, write_tsv
+from xai_brain.runs.group_maps import find_group_maps, write_group_map
 from xai_brain.statistics.group import BRAIN_SHARE, scale
 from xai_brain.statistics.map_rows import MapRows
 from xai_brain.statistics.variance import COMPONENTS, variance_shares
@@ -32,8 +32,9 @@ def evaluate_variance(config: Config, run: RunDirectory, maps: pd.DataFrame) -> 
         From `xai_brain.study.evaluation.found_maps.find_maps`.
     """
     run.evaluation("variance").unlink(missing_ok=True)
-    for path in (run.path / "group").glob(f"desc-*_{'_stat-'.join(MODEL_SHARE)}_statmap.*"):
-        path.unlink()
+    quantity, statistic = MODEL_SHARE
+    for each in find_group_maps(run, quantities=[quantity], statistic=statistic):
+        each.remove()
     tables = []
     if why := _reason_not_estimated(config, maps):
         log(f"evaluate: the share of variance due to the network cannot be estimated: {why}")
@@ -139,11 +140,8 @@ def _save(
 ) -> None:
     volume = np.zeros(brain.shape, np.float32)
     volume[brain] = share
-    path = run.group_map(method, *MODEL_SHARE)
-    save_img(volume, affine, path, space=SPACE)
     content = {
-        "Method": method,
-        "Statistic": "share of the variance of the maps that is due to the model, in [0, 1]",
+        "Description": "share of the variance of the maps that is due to the model, in [0, 1]",
         "Estimator": "two-way analysis of variance of participants by seeds without replication, inside each "
         "fold; negative components are set to 0",
         "Brain": f"voxels in at least {BRAIN_SHARE:.0%} of the participants' brains",
@@ -153,4 +151,4 @@ def _save(
         "NumberOfSeeds": about["n_seeds"],
         "NumberOfFolds": about["n_folds"],
     }
-    write_json(content, sidecar(path))
+    write_group_map(run, method, *MODEL_SHARE, volume, affine, content)

@@ -23,10 +23,12 @@ from xai_brain.io.problems import DataError, named
 from xai_brain.models.calibrated import CalibratedNetwork
 from xai_brain.parallel.progress import track
 from xai_brain.parallel.threads import ReadAhead, start_writing
+from xai_brain.runs.derivatives import COHORT, bids_uri, map_record
 from xai_brain.runs.directory import SPACE, RunDirectory, read_json, sidecar, write_json
 from xai_brain.runs.provenance import git_commit, versions
 from xai_brain.study.explanation.configured_methods import parameters_of
 from xai_brain.study.explanation.continuous_target import target_distribution
+from xai_brain.study.participants import cohort_root, relative_path
 from xai_brain.task.protocol import Task
 
 
@@ -170,7 +172,7 @@ def explain_batch(
     about = {**about, **peak_memory(device)}
     refuse_non_finite(maps, batch, label, len(explainers))
     affine, parameters = get_grid(config.preprocessing.grid).affine, parameters_of(config, label)
-    info = method_info(explainers[0].method)
+    info, root = method_info(explainers[0].method), cohort_root(config)
 
     def save(each: tuple[Any, ...]) -> None:
         row, of_cohort, values, target, prediction, detail = each
@@ -180,14 +182,17 @@ def explain_batch(
         sidecar(path).unlink(missing_ok=True)  # a map without sidecar counts as missing
         voxels = values[0].numpy()
         save_img(voxels, affine, path, space=SPACE)
+        target_record = task.target_record(int(target), prediction)
+        source = bids_uri(COHORT, relative_path(of_cohort["t1w_path"], root))
         about_map = {
+            **map_record(SPACE, [source], f"Attribution map of {target_record['TargetName']} by {label}"),
             "ParticipantId": row.participant_id,
             "MapSHA256": file_hash(path),
             "InputSHA256": str(of_cohort["sha256"]),
             "Method": label,
             "Kind": "baseline" if info.is_baseline else "method",
             "Parameters": parameters,
-            **task.target_record(int(target), prediction),
+            **target_record,
             "TargetRule": task.target_rule(config.explain.target),
             "Output": explainers[0].output,
             "Empty": not voxels.any(),

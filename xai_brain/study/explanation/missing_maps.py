@@ -20,6 +20,7 @@ from xai_brain.parallel.memory import keep_freed_memory
 from xai_brain.parallel.progress import ShowProgress, log, track
 from xai_brain.parallel.shards import select_shard
 from xai_brain.parallel.threads import ReadAhead
+from xai_brain.runs.derivatives import COHORT, write_map_datasets
 from xai_brain.runs.directory import (
     RunDirectory,
     add_seconds,
@@ -36,11 +37,10 @@ from xai_brain.study.explanation.batches import (
     load_inputs,
 )
 from xai_brain.study.explanation.configured_methods import build_method, check_references, takes_reference
-from xai_brain.study.participants import prepared_cohort, same_cohort
+from xai_brain.study.participants import cohort_root, prepared_cohort, same_cohort
 from xai_brain.study.run_images import (
     has_all_images,
     has_images,
-    write_dataset_description,
     write_images,
 )
 from xai_brain.study.settings import open_run
@@ -102,7 +102,7 @@ def explain_run(config: Config, methods: Sequence[str] | None = None) -> RunDire
         lambda: all(has_images(run, row) for row in cohort.to_dict("records")),
         stay=config.shard is None,
     )
-    write_dataset_description(run)
+    write_map_datasets(run, {COHORT: cohort_root(config)})
     keep_freed_memory()
     for key, those in networks.items():
         todo = {label: [b for b in missing if (b.seed, b.fold) == key] for label, missing in plan.items()}

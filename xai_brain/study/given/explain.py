@@ -148,7 +148,7 @@ def explain(
         built = GivenMethods(settings, adapted, kind, output, of_training, fill)
         channels = _channel_names(channel_names, first)
         with _folder(folder) as (path, keep):
-            run = GivenRun(path, space, channels)
+            run = GivenRun(path, space, channels, given)
             rows: list[dict[str, Any]] = []
             size = 1 if segmentation else batch_size
             waiting: list[ReadyImage] = []  # consecutive volumes of one shape and voxel size
@@ -254,7 +254,7 @@ def _explain_batch(
 def _channel_names(given: Sequence[str] | None, first: ReadyImage) -> list[str]:
     n = len(first.volume)
     names = [f"channel{k}" for k in range(1, n + 1)] if given is None else [str(name) for name in given]
-    if len(names) != n or len({*names}) != n or not all(name.isalnum() for name in names):
+    if len(names) != n or len({*names}) != n or not all(n.isascii() and n.isalnum() for n in names):
         raise ConfigError(
             f"channel_names={names}: {n} different names of letters and digits are needed, one per channel"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,13 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash, write_atomic
 from xai_brain.io.nifti import save_img
 from xai_brain.parallel.progress import log
+from xai_brain.runs.derivatives import bids_uri, map_record, write_map_datasets
 from xai_brain.runs.directory import RunDirectory, of_channel, sidecar, write_json, write_tsv
 from xai_brain.runs.provenance import provenance, versions
 from xai_brain.study.given.images import GivenImage, ReadyImage
-from xai_brain.study.run_images import scale_to_uint8, write_dataset_description
+from xai_brain.study.run_images import scale_to_uint8
+
+SOURCES = "images"  # name of the folder of the given images in BIDS URIs
 
 
 class GivenRun:
@@ -36,14 +40,18 @@ class GivenRun:
         Space of the images, part of file names.
     channel_names : sequence of str
         Of the inputs; with several, there is one map for each and their sum.
+    images : sequence of GivenImage
+        All images, whose files the sidecars of the maps name.
     """
 
-    def __init__(self, folder: Path, space: str, channel_names: Sequence[str]):
+    def __init__(self, folder: Path, space: str, channel_names: Sequence[str], images: Sequence[GivenImage]):
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"folder={folder}: is not empty; give another folder")
         self.run = RunDirectory(folder)
         self.run.__dict__["_space"] = space
         self.space, self.channel_names = space, list(channel_names)
+        files = [file for image in images for file in image.files]
+        self.source_folder = Path(os.path.commonpath([file.parent for file in files])) if files else None
         self.images: list[GivenImage] = []
         self.empty: list[str] = []  # methods, once for every map that is 0 everywhere
 
@@ -101,7 +109,9 @@ class GivenRun:
             if is_empty and name == label:
                 self.empty.append(label)
             is_sum = {"ValueMeaning": f"sum over channels; of each: {about['ValueMeaning']}"}
+            description = f"Attribution map of {about['TargetName']} by {name}"
             record = {
+                **map_record(self.space, self._sources(ready.given), description),
                 **about,
                 **(is_sum if own and name == label else {}),
                 "ParticipantId": ready.given.participant_id,
@@ -112,6 +122,12 @@ class GivenRun:
                 "Versions": versions(),
             }
             write_json(record, sidecar(path))
+
+    def _sources(self, image: GivenImage) -> list[str]:
+        """BIDS URIs of the files of an image; none for an image in memory."""
+        if self.source_folder is None:
+            return []
+        return [bids_uri(SOURCES, file.relative_to(self.source_folder)) for file in image.files]
 
     def finish(
         self, methods: Mapping[str, Any], predictions: pd.DataFrame, trusted_modules: Sequence[str]
@@ -135,7 +151,7 @@ class GivenRun:
         ]
         write_tsv(pd.DataFrame(rows), self.run.participants)
         write_tsv(predictions, self.run.predictions)
-        write_dataset_description(self.run)
+        write_map_datasets(self.run, {SOURCES: self.source_folder} if self.source_folder else {})
         values = {"attribution": dict(methods), "trusted_modules": list(trusted_modules)}
         values["data.root"] = str(self.run.path / "images")
         config = build_settings({"data": "table"}, {**values, "run_dir": str(self.run.path)})

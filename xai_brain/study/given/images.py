@@ -53,10 +53,15 @@ class GivenImage:
         return str(first) if isinstance(first, str | Path) else f"image of {self.participant_id}"
 
     @cached_property
+    def files(self) -> list[Path]:
+        """Files of the channels, absolute; empty for images in memory."""
+        given = [Path(channel) for channel in self.channels if isinstance(channel, str | Path)]
+        return [file.expanduser().absolute() for file in given]
+
+    @cached_property
     def source_hash(self) -> str:
         """Hash of the files; empty for images in memory."""
-        files = [Path(channel) for channel in self.channels if isinstance(channel, str | Path)]
-        return " ".join(file_hash(file) for file in files)
+        return " ".join(file_hash(file) for file in self.files)
 
 
 @dataclass(frozen=True)

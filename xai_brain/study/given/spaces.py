@@ -27,6 +27,10 @@ def space_of(images: Sequence[GivenImage], stated: str | None) -> str:
     ConfigError
         The images are in several spaces, or not in the stated one.
     """
+    if stated is not None and not (stated.isascii() and stated.isalnum()):
+        raise ConfigError(
+            f"space={stated}: letters and digits only, as the name of the space is in file names"
+        )
     known = {name: image for image in images for name in _names(image)}
     if len(known) > 1:
         raise ConfigError(

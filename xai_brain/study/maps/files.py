@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 from xai_brain.config.build import valid_choice
 from xai_brain.config.setting import ConfigError
 from xai_brain.runs.directory import RunDirectory, of_channel
+from xai_brain.runs.group_maps import find_group_maps
 from xai_brain.study.run_images import map_values
 
 
@@ -38,13 +38,11 @@ def find_group_map(run: RunDirectory, method: str, what: str | None, stat: str) 
     ConfigError
         There is no such map; the names of those that exist are listed.
     """
-    files = run.group_map("x", "x", "x").parent.glob("desc-*_stat-*_statmap.nii.gz")
-    parts = [re.fullmatch(r"desc-([^_]+)_(.+)_stat-([^_]+)_statmap\.nii\.gz", file.name) for file in files]
-    found = sorted(part.groups() for part in parts if part)
-    valid_choice("statistical map of", method, sorted({name for name, _, _ in found}))
-    found = [each for each in found if each[0] == method]
-    valid_choice(f"statistic of {method}:", stat, sorted({each[2] for each in found}))
-    present = [each[1] for each in found if each[2] == stat]
+    found = find_group_maps(run)
+    valid_choice("statistical map of", method, sorted({each.method for each in found}))
+    found = [each for each in found if each.method == method]
+    valid_choice(f"statistic of {method}:", stat, sorted({each.statistic for each in found}))
+    present = sorted(each.quantity for each in found if each.statistic == stat)
     if what is None and len(present) > 1:
         raise ConfigError(f"{method} has several maps of {stat}; what is needed, one of {', '.join(present)}")
     what = present[0] if what is None else what

@@ -11,6 +11,7 @@ from xai_brain.data.raw.heads import in_native
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import Grid, load_img, save_img
 from xai_brain.parallel.progress import log, track
+from xai_brain.runs.derivatives import spatial_reference, uris_of_maps, write_native_datasets
 from xai_brain.runs.directory import RunDirectory, read_json, sidecar, write_json
 from xai_brain.study.explanation.batches import map_path
 
@@ -47,12 +48,18 @@ def write_native_maps(config: Config, run: RunDirectory, predictions: pd.DataFra
                 n_there += 1
                 continue
             save_img(in_native(load_img(path), matrix, grid), grid.affine, target, space=NATIVE)
-            own = {"Space": NATIVE, "Sources": [path.name], "MapSHA256": file_hash(target)}
-            write_json({**read_json(sidecar(path)), **own}, sidecar(target))
+            of_map = read_json(sidecar(path))
+            own = {
+                "Sources": uris_of_maps(run, [path]),
+                **spatial_reference(NATIVE, next(iter(of_map.get("Sources", ())), "orig")),
+                "MapSHA256": file_hash(target),
+            }
+            write_json({**of_map, **own}, sidecar(target))
             n_written += 1
     if not n_written + n_there:
         raise ConfigError(
             "explain.output_space=native: no image of this run was aligned to MNI152 by xai_brain "
             "(preprocessing.raw=true), so that the transformation to native space is not known"
         )
+    write_native_datasets(run)
     log(f"explain: {n_written} maps resampled to native space, in {run.path / 'native'}")
