@@ -16,7 +16,7 @@ from xai_brain.config.data import PreprocessingConfig
 from xai_brain.config.setting import ConfigError
 from xai_brain.data.preprocessing import preprocess_t1w
 from xai_brain.io.nifti import load_img
-from xai_brain.runs.directory import RunDirectory, read_json, read_tsv
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 from xai_brain.study.training.predict_settings import predict_settings
 
 N = 3
@@ -89,6 +89,11 @@ def test_maps_of_native_images_come_back_to_them(settings, calls, natives, capsy
     )
     voxel = np.round(apply_affine(np.linalg.inv(back_img.affine), peak_mm)).astype(int)
     assert np.asarray(back_img.dataobj)[tuple(voxel)] > 0.8 * values.max()
+    about = read_json(sidecar(run.native(path, "T1w")))
+    assert about["Sources"] == [f"bids:attributions:{path.relative_to(run.path / 'attributions')}"]
+    assert about["SpatialReference"] == f"bids:cohort:{t1w_path.relative_to(natives)}"
+    links = read_json(run.path / "native" / "dataset_description.json")["DatasetLinks"]
+    assert links == {"cohort": natives.as_uri(), "attributions": "../attributions"}
 
 
 def test_without_alignment_the_advice_can_be_followed(settings, calls, capsys):

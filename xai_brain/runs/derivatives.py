@@ -70,7 +70,8 @@ def write_native_datasets(run: RunDirectory) -> None:
     roots = map_roots(run)
     for name, root in map_roots(run, "native").items():
         if root.is_dir():
-            links, about = _links_from(root, {name: roots[name]}), _description_of(roots[name])
+            about = _description_of(roots[name])  # whose links the references of the spaces contain
+            links = {**about.get("DatasetLinks", {}), **_links_from(root, {name: roots[name]})}
             _write_dataset(root, "Attribution maps in native space", MAPS_README, links, about)
             _write_participants(root, run)
 
