@@ -140,7 +140,7 @@ def _write_dataset(
     before = _description_of(root)
     links = {**before.get("DatasetLinks", {}), **links}
     doi = {COHORT: {"DOI": source["DatasetDOI"]}} if source.get("DatasetDOI") else {}
-    sources = [{"URL": link, **doi.get(name, {})} for name, link in links.items()]
+    sources = [{"URL": link, **doi.get(dataset, {})} for dataset, link in links.items()]
     content = {
         "Name": f"{name} (xai_brain)",
         "BIDSVersion": BIDS_VERSION,

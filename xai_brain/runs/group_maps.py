@@ -82,7 +82,7 @@ def write_group_map(
         "Description": f"{statistic} of {quantity}, {method}",
         **({"Sources": uris} if uris else {}),
         **spatial_reference(SPACE),
-        "SkullStripped": False,
+        "SkullStripped": not quantity.startswith("class-"),  # all other maps are 0 outside the brain
         "Units": "1" if statistic in DIMENSIONLESS else "arbitrary",
         **about,
         "Method": method,

@@ -113,7 +113,6 @@ class MethodTests:
             "RandomState": self.evaluation.random_state,
             "MeaningOfP": MEANING[effect][self.method != IMAGE],
             "StatisticVersions": versions(),
-            "SkullStripped": True,
         }
         volumes = {}
         found = {effect: test.effect, "t": test.t, "logpfwe": test.logp_fwe, **test.more}
