@@ -79,12 +79,12 @@ class MethodTests:
     brain_mask : ndarray of shape (X, Y, Z), bool
     affine : ndarray of shape (4, 4)
     atlas : Atlas, optional
+    sources : sequence of Path
+        Maps of the participants; none for tests of images.
     tests : list of dict
         Rows of group_tests.tsv.
     clusters : list of dict
         Tables of clusters, with the keys ``columns`` and ``data``.
-    sources : list of Path
-        Maps of the participants; none for tests of images.
     files : list of Path
         Statistical maps and their sidecars.
     """
@@ -95,9 +95,9 @@ class MethodTests:
     brain_mask: np.ndarray
     affine: np.ndarray
     atlas: Atlas | None
+    sources: Sequence[Path] = ()
     tests: list[dict[str, Any]] = field(default_factory=list)
     clusters: list[dict[str, Any]] = field(default_factory=list)
-    sources: list[Path] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
     def save(

@@ -28,7 +28,7 @@ from xai_brain.runs.directory import (
     update_metrics,
     write_tsv,
 )
-from xai_brain.runs.manifest import is_intact, is_up_to_date, write_manifest
+from xai_brain.runs.manifest import is_intact, is_up_to_date, manifest_files, write_manifest
 from xai_brain.statistics.group import BRAIN_SHARE, scale, smooth, voxelwise_test
 from xai_brain.statistics.group_design import GroupError, common_output, contrast_name, make_design
 from xai_brain.statistics.map_rows import MapRows
@@ -87,8 +87,9 @@ def evaluate_groups(config: Config, run: RunDirectory, maps: list[dict[str, Any]
 
 
 def groups_are_compared(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> bool:
-    """Whether the existing comparisons were made from these inputs."""
-    return is_up_to_date(groups_manifest(run), group_inputs(config, run, maps))
+    """Whether the existing comparisons were made from these inputs, and none of their files was removed."""
+    manifest, inputs = groups_manifest(run), group_inputs(config, run, maps)
+    return is_up_to_date(manifest, inputs) and all(path.exists() for path in manifest_files(manifest))
 
 
 def group_inputs(config: Config, run: RunDirectory, maps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -227,9 +228,8 @@ class Comparison:
         else:
             record.unlink(missing_ok=True)
             made = MethodTests(
-                self.config.evaluation, self.run, name, self.brain_mask, self.affine, self.atlas,
-                sources=list(sources),
-            )  # fmt: skip
+                self.config.evaluation, self.run, name, self.brain_mask, self.affine, self.atlas, sources
+            )
             self._compare(made, read, confounds, scaling, about)
             write_manifest(record, inputs, made.files, Tests=made.tests, Clusters=made.clusters)
         self.records.append(record)
