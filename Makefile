@@ -8,6 +8,7 @@ RAW := .venv-raw
 MINIMUM := .venv-minimum
 PYTEST := $(BIN)/python -m pytest
 EXECUTED := docs/_executed
+GALLERY := docs/_gallery/gallery.json
 # one process per core, each with one thread: more than four need much memory for little time
 PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
@@ -121,8 +122,12 @@ notebooks: install
 $(EXECUTED)/.executed: $(wildcard notebooks/*.ipynb)
 	$(MAKE) notebooks
 
+# Pictures of all methods, about a minute of computing time
+$(GALLERY): docs/_ext/gallery.py $(wildcard xai_brain/attribution/methods/*.py)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/_ext/gallery.py
+
 # The documentation as a site that needs no network: docs/_build/html/index.html. Warnings are errors.
-docs: install $(EXECUTED)/.executed
+docs: install $(EXECUTED)/.executed $(GALLERY)
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
 	@echo "The site is docs/_build/html/index.html."
 
@@ -147,4 +152,4 @@ lock: install
 	sed -i -E -e 's/^(torch==[0-9.]+)\+cpu/\1/' -e '/^(#|$$)/d' requirements.lock
 
 clean:
-	rm -rf $(VENV) $(RAW) $(MINIMUM) build dist outputs docs/_build $(EXECUTED)
+	rm -rf $(VENV) $(RAW) $(MINIMUM) build dist outputs docs/_build docs/_gallery $(EXECUTED)

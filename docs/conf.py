@@ -10,6 +10,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
+from notebook_pages import report_pages  # noqa: E402
+
 project = "xai_brain"
 author = "The xai_brain developers"
 copyright = "The xai_brain developers"
@@ -17,11 +19,12 @@ release = version = version_of("xai-brain")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "numpydoc", "sphinx.ext.mathjax", "generated"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"}
-exclude_patterns = ["_build", "_executed", "_ext", "_templates"]
+exclude_patterns = ["_build", "_executed", "_ext", "_gallery", "_templates"]
 templates_path: list[str] = []
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
+nb_merge_streams = True
 nb_execution_mode = "off"  # `make notebooks` executes copies, which are tests
 default_role = "obj"
 autodoc_typehints = "none"
@@ -37,8 +40,10 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"xai_brain {release}"
 html_static_path = ["_static", str(distribution("sphinx-mathjax-offline").locate_file(MATHJAX))]
 html_css_files = ["site.css"]
+html_extra_path = [str(path) for path in report_pages(HERE / "_executed")]
 html_show_sourcelink = False
 html_copy_source = False
+html_show_search_summary = False  # fetches pages, which browsers refuse for files
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": "xai_brain"},

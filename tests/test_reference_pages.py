@@ -23,6 +23,7 @@ EXPLANATION = ROOT / "docs" / "explanation"
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 api_pages = pytest.importorskip("api_pages")
 command_pages = pytest.importorskip("command_pages")
+gallery_pages = pytest.importorskip("gallery_pages")
 method_pages = pytest.importorskip("method_pages")
 metric_pages = pytest.importorskip("metric_pages")
 setting_pages = pytest.importorskip("setting_pages")
@@ -106,6 +107,11 @@ def test_every_method_has_an_entry_and_a_definition():
     assert set(method_pages.methods()) == methods
     assert set(headings(method_pages.entries())) == methods | {"Attribution methods", "Baseline maps"}
     assert methods <= set(headings((EXPLANATION / "methods.md").read_text()))
+
+
+def test_every_method_has_a_place_in_the_gallery():
+    names = headings(gallery_pages.gallery())
+    assert names == list(method_pages.methods())
 
 
 def test_the_entry_of_a_method_states_its_properties():

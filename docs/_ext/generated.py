@@ -7,6 +7,7 @@ from pathlib import Path
 
 import api_pages
 import command_pages
+import gallery_pages
 import method_pages
 import metric_pages
 import notebook_pages
@@ -16,6 +17,7 @@ TEXTS = {
     "api": api_pages.overview,
     "commands": command_pages.commands,
     "settings": setting_pages.settings,
+    "gallery": gallery_pages.gallery,
     "methods": method_pages.entries,
     "metrics": metric_pages.metrics,
 }
