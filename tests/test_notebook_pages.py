@@ -73,3 +73,5 @@ def test_slides_load_nothing_from_other_hosts(notebook, tmp_path):
     assert "reveal/dist/reveal.js" in text
     assert (tmp_path / "slides" / "reveal" / "dist" / "reveal.js").exists()
     assert "answer = 1" not in text
+    (theme,) = re.findall(r'href="(reveal/dist/theme/[^"]+)"', text)
+    assert "googleapis" not in (page.parent / theme).read_text(encoding="utf-8")

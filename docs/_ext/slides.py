@@ -40,6 +40,7 @@ def write_slides(executed: Path, target: Path) -> list[Path]:
         shutil.copytree(executed / "images", target / "images", dirs_exist_ok=True)
     settings = Config()
     settings.SlidesExporter.reveal_url_prefix = "reveal"
+    settings.SlidesExporter.reveal_theme = "white"  # with fonts beside it, unlike the default
     settings.SlidesExporter.extra_template_basedirs = [str(HERE / "_templates")]
     settings.SlidesExporter.template_name = "offline_slides"
     exporter = SlidesExporter(config=settings)
