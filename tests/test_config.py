@@ -108,6 +108,8 @@ def test_the_published_protocol():
         (["trainer.max_epoch=3"], "'trainer.max_epoch'; did you mean 'trainer.max_epochs'"),
         (["model.chanels=[1,2,3]"], "'model.chanels'; did you mean 'model.channels'"),  # codespell:ignore
         (["trainr.lr=1"], "did you mean 'trainer.lr'"),
+        (["lr=1e-3"], "did you mean 'trainer.lr'"),  # not that of a mask
+        (["attribution=[gradcam]"], "token_grad_cam; did you mean grad_cam?"),
         (["trainer.max_epochs=many"], "trainer.max_epochs: Value 'many'"),
         (
             ["model=kan2021"],

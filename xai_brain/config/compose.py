@@ -159,18 +159,22 @@ def format_config_error(error: Exception, command: str, overrides: list[str]) ->
         return f"~{match.group(1)}: there is no such setting{_nearest(match.group(1), known_keys(command))}"
     if match := re.search(r"Could not find 'hydra/(launcher|sweeper)/([^']+)'", text):
         return f"{match.group(1)} {match.group(2)} is not installed: {install_command('sweeps')}"
-    if match := re.search(r"Could not find '([^']+)'", text):
+    if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, choice = match.group(1).rpartition("/")
-        choices = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-        return f"there is no {group}={choice}; one of {', '.join(choices)}"
-    if match := re.search(r"Could not load '([^']+)/([^'/]+)'", text):
-        choices = sorted(path.stem for path in (conf_dir() / match.group(1)).glob("*.yaml"))
-        return f"there is no {match.group(1)}={match.group(2)}; one of {', '.join(choices)}"
+        return _no_choice(group, choice)
     if match := re.search(r"Ambiguous value for argument '(.*)'", text):
         return f"{match.group(1)}: several values need -m (a sweep); a list is written in brackets, [a,b]"
     if match := re.search(r"full_key: (\S+)", text):
         return f"{match.group(1)}: {texts[-1].splitlines()[0]}"
     return texts[0].splitlines()[0]
+
+
+def _no_choice(group: str, choice: str) -> str:
+    choices = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    plain = {name.replace("_", ""): name for name in choices}
+    near = difflib.get_close_matches(choice.lower().replace("_", "").replace("-", ""), plain, n=1, cutoff=0.7)
+    hint = f"; did you mean {plain[near[0]]}?" if near else ""
+    return f"there is no {group}={choice}; one of {', '.join(choices)}{hint}"
 
 
 def _no_setting(key: str, command: str) -> str:
@@ -218,7 +222,11 @@ def _nearest(key: str, known: list[str]) -> str:
     leaf = key.lower().replace("-", "_").rpartition(".")[2]
     if (meant := SYNONYMS.get(leaf)) is not None and meant != key:
         return f"; did you mean {meant!r}?"
-    by_leaf = {name.rpartition(".")[2]: name for name in known}
+    # arguments of methods and baselines come last: lr is trainer.lr, not that of a mask
+    ordered = sorted(known, key=lambda name: not name.startswith(("attribution.", "baselines.")))
+    by_leaf = {name.rpartition(".")[2]: name for name in ordered}
+    if leaf in by_leaf:
+        return f"; did you mean {by_leaf[leaf]!r}?"
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     near = near or [by_leaf[leaf] for leaf in difflib.get_close_matches(key.rpartition(".")[2], by_leaf, n=1)]
     return f"; did you mean {near[0]!r}?" if near else "; see `xai-brain settings` for all settings"

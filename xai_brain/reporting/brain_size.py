@@ -9,7 +9,7 @@ import pandas as pd
 
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.values import Estimate, number
-from xai_brain.reporting.wording import compared, fixed
+from xai_brain.reporting.wording import compared, fixed, interval
 
 BRAIN_SIZE = re.compile(
     r"e?(icv|tiv)|(est|estimated)?(total)?intracranialvol(ume)?|(total)?brain(seg)?(vol|volume|size)|tbv|"
@@ -92,8 +92,9 @@ def size_baseline(contents: ReportContents, area: str) -> tuple[Estimate | None,
         matched = rows.loc["network", "auroc_size_matched"]
         if (number(matched["ci_low"]) or 0) > 0.5:  # there is no interval with few pairs
             return size, ""
-    word = compared(low, number(row["difference_ci_high"]))
+    high = number(row["difference_ci_high"])
+    difference = f"difference {fixed(number(row['difference']))}, 95 % CI {interval(low, high)}"
     return size, (
         f"Brain size may explain the performance: brain size only reaches {fixed(size.value)} "
-        f"({contents.task.score_titles[area]}), and the network is {word} it"
+        f"({contents.task.score_titles[area]}), and the network is {compared(low, high)} it ({difference})"
     )

@@ -172,14 +172,15 @@ def cross_validation(contents: ReportContents) -> str:
     share = 100 * contents.setting("folds.validation_fraction", 0.15)
     balanced = contents.setting("folds.balance_on") or []
     criterion = contents.setting("trainer.monitor", "val/loss").removeprefix("val/").replace("_", " ")
+    by_seed = ", another one for each seed" if contents.setting("folds.validation_by_seed") else ""
     text = [f"The network was trained {fold_design(contents)}."]
     if balanced:
         text.append(f"Folds were balanced for {listed(balanced)}.")
     text.append(
-        f"In each fold, {share:g} % of the training participants were a validation part, on which the epoch "
-        f"was selected (criterion: {criterion}); test participants were not "
-        "used. Before training it was checked that no participant, image or known family is in the "
-        "training part and in the test part of a fold. The random state of the division was "
+        f"In each fold, {share:g} % of the training participants were a validation part{by_seed}, on which "
+        f"the epoch was selected (criterion: {criterion}); test participants were not used. Before training "
+        "it was checked that no participant, image or known family is in the training part and in the test "
+        "part of a fold. The random state of the division was "
         f"{contents.setting('folds.random_state', 0)}."
     )
     return " ".join(text)
