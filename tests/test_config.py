@@ -128,7 +128,10 @@ def test_the_published_protocol():
         (["augmentation.flip_probability=2"], "flip_probability=2.0: at least 0, at most 1 is needed"),
         (["evaluation.top_percents=[0,150]"], "above 0, at most 100"),
         (["preprocessing.grid=foo"], "one of t1w_58x70x58"),
-        (["preprocessing.scaling=foo"], "preprocessing.scaling=foo: one of zscore, percentile, none"),
+        (
+            ["preprocessing.scaling=foo"],
+            "preprocessing.scaling=foo: one of zscore, percentile, quantile, none",
+        ),
         (["preprocessing.brain=foo"], "preprocessing.brain=foo: one of image, template"),
         (["preprocessing.brain_median=700"], "brain_median=700.0: a positive number with scaling=none"),
         (["data.num_workers=0"], "data.num_workers=0: at least 1"),

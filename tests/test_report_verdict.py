@@ -22,6 +22,7 @@ from xai_brain import attribution
 from xai_brain.metrics.report_card import COLUMNS
 from xai_brain.reporting.brain_size import brain_size_column
 from xai_brain.reporting.contents import ReportContents
+from xai_brain.reporting.differences import of_networks
 from xai_brain.reporting.html_report import write_report
 from xai_brain.reporting.method_descriptions import BASELINE_MAPS
 from xai_brain.reporting.values import Estimate
@@ -31,6 +32,21 @@ from xai_brain.runs.directory import read_tsv, write_json, write_tsv
 
 GOOD = {"auroc": (0.9, 0.8, 0.95), "balanced_accuracy": (0.85, 0.75, 0.9)}
 MAP_SECTIONS = ("maps", "subjects", "localization", "agreement")
+
+
+def test_the_verdict_names_methods_whose_maps_depend_on_the_network():
+    shares = {"GradCAM": (0.0, 1.0), "Saliency": (0.7, 0.1), "Occlusion": (0.1, 0.9)}
+    rows = [
+        {"method": method, "component": component, "share": share}
+        for method, pair in shares.items()
+        for component, share in zip(("subject", "model"), pair, strict=True)
+    ]
+    (sentence,) = of_networks(pd.DataFrame(rows), ("GradCAM", "Saliency"))
+    assert "GradCAM (100% of the variance)" in sentence
+    assert "Saliency" not in sentence  # depends on the participant
+    assert "Occlusion" not in sentence  # without a difference between the classes
+    assert of_networks(pd.DataFrame(rows), ("Saliency",)) == []
+    assert of_networks(None, ("GradCAM",)) == []
 
 
 @pytest.mark.parametrize(

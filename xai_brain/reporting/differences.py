@@ -72,12 +72,30 @@ def differences_of(contents: ReportContents) -> Differences | None:
         _sentence(str(analysis), str(comparison) if n_comparisons > 1 else "", rows)
         for (analysis, comparison), rows in table.groupby(["analysis", "comparison"], sort=False)
     ]
+    found = tuple(dict.fromkeys(maps.loc[maps["n"] > 0, "method"]))
+    sentences += of_networks(contents.evaluation("variance"), found)
     return Differences(
         tuple(dict.fromkeys(maps["method"])),
-        tuple(dict.fromkeys(maps.loc[maps["n"] > 0, "method"])),
+        found,
         tuple(sentences),
         n_comparisons,
     )
+
+
+def of_networks(variance: pd.DataFrame | None, methods: tuple[str, ...]) -> list[str]:
+    """Of which of these methods the maps depend mainly on the network, in one sentence, if of any."""
+    if variance is None:
+        return []
+    share = variance.pivot_table(index="method", columns="component", values="share").reindex(methods)
+    if not {"model", "subject"} <= set(share):
+        return []
+    mainly = share["model"][(share["model"] >= 0.5) & (share["model"] > share["subject"])]
+    if mainly.empty:
+        return []
+    each = listed(f"{method} ({value:.0%} of the variance)" for method, value in mainly.items())
+    return [
+        f"Maps that depend mainly on the network, not on the participant: {each}; interpret with caution."
+    ]
 
 
 def _sentence(analysis: str, comparison: str, rows: pd.DataFrame) -> str:
