@@ -22,7 +22,8 @@ from xai_brain.io.nifti import bids_name
 from xai_brain.reporting import html_report, sections
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.html_report import write_report
-from xai_brain.reporting.wording import fixed
+from xai_brain.reporting.values import Estimate
+from xai_brain.reporting.wording import fixed, with_interval
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar, write_json, write_tsv
 from xai_brain.runs.group_maps import find_group_maps
 
@@ -58,6 +59,11 @@ def test_brain_size_is_compared_with_the_network(complete):
     size = table[(table["name"] == "brain_size") & (table["metric"] == "auroc")]["value"].item()
     assert f"A baseline that uses brain size only reaches {fixed(size)}; the network is " in text
     assert "RBF SVM on voxels" in text
+
+
+def test_an_interval_of_equal_bootstrap_samples_is_without_width():
+    assert with_interval(Estimate(1.0, 1.0, 1.0, 0.5)) == "1.000 (95 % CI without width)"
+    assert with_interval(Estimate(0.9, 0.8, 1.0, 0.5)) == "0.900 (95 % CI 0.800 to 1.000)"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,10 @@ def significant(value: float | None, digits: int = 2) -> str:
 
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    """Limits of an interval; one without width, as of a perfect score, is no measure of precision."""
     known = number(low) is not None and number(high) is not None
+    if known and low == high:
+        return "without width"
     return f"{fixed(low, digits)} to {fixed(high, digits)}" if known else "–"
 
 
