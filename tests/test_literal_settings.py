@@ -94,8 +94,9 @@ def test_which_settings_are_texts_follows_from_the_schema():
         "regional.atlas", "regional.atlas_table",
     }  # fmt: skip
     labels = {name for name, text in known.items() if text.is_label}
-    assert labels == {"data.class_names", "data.entities", "planted.region", "explain.target",
-                      "evaluation.masks.which", "regional.regions", "regional.columns"}  # fmt: skip
+    assert labels == {"data.class_names", "data.participants", "data.entities", "planted.region",
+                      "explain.target", "evaluation.masks.which", "regional.regions",
+                      "regional.columns"}  # fmt: skip
     assert {"data.label", "data.image", "folds.group_column", "evaluation.group.confounds"} <= set(known)
     assert not {"trainer.lr", "seeds", "data.threshold", "folds.n_folds"} & set(known)
     # numbers and groups stay what Hydra makes of them
