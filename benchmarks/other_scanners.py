@@ -212,7 +212,8 @@ def main() -> None:
     ).T
     print("\n" + table.round(3).to_string())
     possible = table[table["as acquired"] >= table.loc[(BASELINE, False), "as acquired"] - 0.01]
-    chosen = tuple(possible[list(CHOSEN_BY)].mean(axis=1).idxmax())
+    name, adapted = possible[list(CHOSEN_BY)].mean(axis=1).idxmax()
+    chosen = (str(name), bool(adapted))
     results = {
         "auroc": {f"{name}{', adapted' * adapted}": dict(row) for (name, adapted), row in table.iterrows()}
     }

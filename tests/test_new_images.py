@@ -40,6 +40,11 @@ def test_p_is_uniform_for_participants_of_the_same_population_and_low_for_others
     shifted = distance_p(train, held_out, new + 4 * mixing[0])
     assert share_is_high(shifted)
     assert (shifted < 0.05).mean() > 0.5
+    axes = rng.normal(size=(3, 500))  # as many features as a layer has
+    many = [rng.normal(size=(n, 3)) @ axes for n in (90, 300, 300)]
+    many = [each + 0.1 * rng.normal(size=each.shape) for each in many]
+    assert stats.kstest(distance_p(*many), "uniform").pvalue > 0.001
+    assert (distance_p(many[0], many[1], many[2] + 0.5 * rng.normal(size=500)) < 0.05).all()
     constant = np.ones((30, 3))  # nothing varies
     assert (distance_p(constant, constant, constant) == 1).all()
 

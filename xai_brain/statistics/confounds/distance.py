@@ -14,7 +14,9 @@ def distance_p(train: np.ndarray, held_out: np.ndarray, new: np.ndarray) -> np.n
     """Conformal p-values of new participants: how many held-out ones are at least as far from training.
 
     The distance is that of Mahalanobis, with the shrunk covariance of Ledoit and Wolf of the training
-    participants. If new and held-out participants come from one population, p is uniform.
+    participants. Many features are replaced by their first principal components in the training participants,
+    one for three participants, and the distance from the space of these components. If new and held-out
+    participants come from one population, p is uniform.
 
     Parameters
     ----------
@@ -35,9 +37,19 @@ def distance_p(train: np.ndarray, held_out: np.ndarray, new: np.ndarray) -> np.n
     if not varies.any():
         return np.ones(len(new))
     scaled = [(each[:, varies] - centre[varies]) / spread[varies] for each in (train, held_out, new)]
+    if (n := len(train) // 3) < scaled[0].shape[1]:
+        axes = np.linalg.svd(scaled[0], full_matrices=False)[2][:n].T
+        scaled = [_components(each, axes) for each in scaled]
     fitted = LedoitWolf().fit(scaled[0])
     known, found = (fitted.mahalanobis(each) for each in scaled[1:])
     return (1 + (known[None] >= found[:, None]).sum(1)) / (1 + len(known))
+
+
+def _components(values: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Principal components (n, k) and, as the last column, the distance from their space."""
+    components = values @ axes
+    rest = (values**2).sum(1) - (components**2).sum(1)
+    return np.column_stack([components, np.sqrt(rest.clip(min=0))])
 
 
 def share_is_high(p: np.ndarray) -> bool:
