@@ -72,6 +72,46 @@ def cohens_d(values, target):
     return (b.mean() - a.mean()) / np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2)
 
 
+@pytest.mark.parametrize("kind", ["intensity", "expansion", "lesion"])
+def test_an_effect_lies_at_all_of_its_places(cohort, tmp_path, kind):
+    size = {"intensity": 1.5, "expansion": 40.0, "lesion": 3.0}[kind]
+    one = PlantedEffect(kind, size, center_mm=LEFT, radius_mm=10.0, variation=0.0, lesion_count=1)
+    two = replace(one, further_centers_mm=[RIGHT])
+    few = cohort.head(12)
+    planted = plant(few, two, GRID, cache_dir=tmp_path)
+    alone = plant(few, one, GRID, cache_dir=tmp_path)
+    near = [np.linalg.norm(WORLD - center, axis=-1) < 22 for center in (LEFT, RIGHT)]
+    ill = (planted["target"] == 1).to_numpy()
+    changed = volumes(planted) != volumes(planted, "source_volume_path")
+    assert not changed[~ill].any()
+    assert all(changed[ill][:, where].any(axis=1).all() for where in near)
+    assert not changed[:, ~(near[0] | near[1])].any()
+    marked, marked_alone = truths(planted), truths(alone)
+    assert all(marked[:, where].any(axis=1).all() for where in near)
+    np.testing.assert_array_equal(marked[:, near[0]], marked_alone[:, near[0]])
+    np.testing.assert_array_equal(volumes(planted)[:, near[0]], volumes(alone)[:, near[0]])
+    if kind == "intensity":  # d holds at each place
+        for center in (LEFT, RIGHT):
+            inside = (np.linalg.norm(WORLD - center, axis=-1) < 10) & BRAIN
+            means = volumes(planted)[:, inside].mean(axis=1)
+            assert cohens_d(means, planted["target"].to_numpy()) == pytest.approx(1.5, abs=0.9)
+    assert set(planted["sha256"]).isdisjoint(alone["sha256"])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"further_centers_mm": [[1, 2]]}, "three numbers are needed"),
+        ({"further_centers_mm": [RIGHT], "suppression": 1.0}, "without planted.suppression"),
+        ({"further_centers_mm": [LEFT]}, r"further_centers_mm: overlaps the effect"),
+        ({"further_centers_mm": [RIGHT], "distractor_center_mm": RIGHT}, "distractor_center_mm: overlaps"),
+    ],
+)
+def test_places_that_cannot_be_used_are_refused(cohort, more, message):
+    with pytest.raises(PlantedError, match=message):
+        plant(cohort, replace(INTENSITY, confound_center_mm=UP, **more), GRID)
+
+
 @pytest.mark.parametrize("size", [-2.0, 0.8])
 def test_d_of_the_regions_mean_is_what_was_asked(cohort, tmp_path, size):
     region = np.linalg.norm(WORLD - LEFT, axis=-1) < 12

@@ -24,8 +24,8 @@ from xai_brain.metrics.regional.scores import RegionalTruth, dilated, mirrored, 
 from xai_brain.metrics.regional.summary import ALL_REGIONS, LEARNT_REGIONS, summarise
 from xai_brain.runs.directory import read_json, read_tsv
 from xai_brain.statistics.continuous.residuals import residuals_of_others
+from xai_brain.study.benchmarks import units
 from xai_brain.study.commands.settings import check_inexpensively
-from xai_brain.study.regional import benchmark
 
 SHAPE = (20, 22, 24)
 # voxel 9.5 along x lies at 0 mm, so that the grid is symmetric
@@ -294,7 +294,7 @@ def times(folder, pattern):
 def interrupted(small_cohort, tmp_path_factory):
     """Folder of a benchmark that was interrupted before the maps of its second region; times of its files."""
     folder = tmp_path_factory.mktemp("runs") / "small"
-    explain_run = benchmark.explain_run
+    explain_run = units.explain_run
 
     def explain(config):
         if config.name == "Stem":
@@ -302,7 +302,7 @@ def interrupted(small_cohort, tmp_path_factory):
         return explain_run(config)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "explain_run", explain)
+        patch.setattr(units, "explain_run", explain)
         with pytest.raises(KeyboardInterrupt):
             run(settings_of(small_cohort, folder))
     assert not (folder / "siegel.tsv").exists()

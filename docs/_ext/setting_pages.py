@@ -23,6 +23,7 @@ GROUPS = {
     "evaluation": "Evaluation",
     "planted": "Planted effects",
     "regional": "Regional benchmark",
+    "detection": "Detection benchmark",
     "baselines": "Baseline classifiers",
     "harmonization": "Harmonisation of baselines",
     "report": "Report",

@@ -14,6 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from xai_brain.config.benchmarks.detection import DetectionConfig
+from xai_brain.config.benchmarks.regional import RegionalConfig
 from xai_brain.config.data import (
     DataConfig,
     FoldsConfig,
@@ -22,7 +24,7 @@ from xai_brain.config.data import (
     PreprocessingConfig,
     SyntheticDataConfig,
 )
-from xai_brain.config.evaluation import EvaluationConfig, RegionalConfig
+from xai_brain.config.evaluation import EvaluationConfig
 from xai_brain.config.planted_effect import PlantedEffect
 from xai_brain.config.schema import Config, ExplainConfig, ReportConfig
 from xai_brain.config.setting import ConfigError
@@ -47,6 +49,7 @@ SECTIONS: dict[str, type] = {
     "harmonization": HarmonizationConfig,
     "report": ReportConfig,
     "regional": RegionalConfig,
+    "detection": DetectionConfig,
 }
 
 

@@ -34,6 +34,9 @@ class PlantedEffect:
         Centre of a sphere, world mm (RAS+, MNI152).
     radius_mm : float, default 10.0
         Radius of the sphere.
+    further_centers_mm : list of lists of 3 float
+        Centres of further spheres of this radius. An image with the effect has it at all places; size, volume
+        and number of lesions are those of each place.
     mask_img : str, optional
         NIfTI in MNI152 whose voxels above one half of its maximum are the region; instead of the sphere.
     labels_img, table : str, optional
@@ -96,6 +99,7 @@ class PlantedEffect:
     variation: float = 0.2
     center_mm: list[float] | None = None
     radius_mm: float = 10.0
+    further_centers_mm: list[list[float]] = field(default_factory=list)
     mask_img: str | None = field(default=None, metadata={"role": "path"})
     labels_img: str | None = field(default=None, metadata={"role": "path"})
     table: str | None = field(default=None, metadata={"role": "path"})
@@ -119,6 +123,7 @@ class PlantedEffect:
         for name in ("center_mm", "distractor_center_mm", "confound_center_mm"):
             if (center := getattr(self, name)) is not None:
                 setattr(self, name, [float(x) for x in center])  # also of a tuple or a ListConfig
+        self.further_centers_mm = [[float(x) for x in center] for center in self.further_centers_mm]
 
     @property
     def deforms(self) -> bool:
@@ -175,8 +180,15 @@ def _check_place(settings: PlantedEffect) -> None:
             "no value for planted.center_mm: the place of the effect, "
             "[x,y,z] in mm of MNI152 (or mask_img, or labels_img and region)"
         )
-    for name in ("center_mm", "distractor_center_mm", "confound_center_mm"):
-        if (center := getattr(settings, name)) is not None and len(center) != 3:
+    if settings.further_centers_mm and (atlas or settings.mask_img is not None or settings.suppression):
+        raise PlantedError(
+            "planted.further_centers_mm: only with planted.center_mm, and without planted.suppression"
+        )
+    single = ("center_mm", "distractor_center_mm", "confound_center_mm")
+    centers = [(name, getattr(settings, name)) for name in single]
+    centers += [("further_centers_mm", center) for center in settings.further_centers_mm]
+    for name, center in centers:
+        if center is not None and len(center) != 3:
             raise PlantedError(f"planted.{name}={center}: three numbers are needed, x, y and z in mm")
     for name in ("radius_mm", "confound_radius_mm", "edge_mm"):
         if (value := getattr(settings, name)) is not None and not value > 0:

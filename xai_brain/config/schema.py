@@ -8,8 +8,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from xai_brain.config.benchmarks.detection import DetectionConfig
+from xai_brain.config.benchmarks.regional import RegionalConfig
 from xai_brain.config.data import DataConfig, FoldsConfig, PreprocessingConfig
-from xai_brain.config.evaluation import EvaluationConfig, RegionalConfig
+from xai_brain.config.evaluation import EvaluationConfig
 from xai_brain.config.planted_effect import PlantedEffect, PlantedError, check_planted
 from xai_brain.config.setting import ConfigError, check_values, setting
 from xai_brain.config.training import AugmentationConfig, HarmonizationConfig, TrainerConfig
@@ -95,6 +97,7 @@ class Config:
     harmonization: HarmonizationConfig = field(default_factory=HarmonizationConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     regional: RegionalConfig = field(default_factory=RegionalConfig)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
 
     @property
     def networks_path(self) -> Path:

@@ -1,8 +1,9 @@
 """Which planted effects a method finds, by size and location: a power analysis for maps.
 
 An effect is found when the interval of the method's relevance rank (rra) lies above chance (or above the
-permutation null of the method, if it was computed) and above the intervals of all baselines that do not use
-the labels. `xai_brain.metrics.report_card.verdicts` uses the same rule.
+permutation null of the method, if it was computed: the highest of its permuted networks, each with its
+interval) and above the intervals of all baselines that do not use the labels.
+`xai_brain.metrics.report_card.verdicts` uses the same rule.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def place_and_size(planted: Mapping[str, Any]) -> dict[str, Any] | None:
         place = mask_name(planted["mask_img"])
     else:
         place = f"({', '.join(f'{x:g}' for x in planted['center_mm'])}) mm"
+        if n_further := len(planted.get("further_centers_mm") or []):
+            place += f" and {n_further} more"
     if kind in ("atrophy", "expansion"):
         unit = f"{kind}, % of volume"
     else:
@@ -100,7 +103,7 @@ def found_effects(folder: Path, about: str = "") -> pd.DataFrame | None:
         parts.append(values[values["metric"] == NULL].assign(what="null"))
     found = pd.concat(parts, ignore_index=True)
     found["kind"] = found["method"].map(_kinds(run, found["method"].unique()))
-    found = pd.concat([found, _predicted(run)], ignore_index=True)
+    found = pd.concat([found, predictions_of(run)], ignore_index=True)
     columns = ["method", "kind", "what", "participant_id", "value", "chance", "target", "fold", "seed"]
     return found.reindex(columns=columns).assign(**where, job=folder.name)
 
@@ -114,7 +117,7 @@ def _kinds(run: RunDirectory, methods: Iterable[str]) -> dict[str, str]:
     return kinds
 
 
-def _predicted(run: RunDirectory) -> pd.DataFrame:
+def predictions_of(run: RunDirectory) -> pd.DataFrame:
     """Out-of-fold probabilities of the second of two classes."""
     if not run.predictions.exists():
         return pd.DataFrame()
@@ -139,7 +142,8 @@ def detection_curve(
     Parameters
     ----------
     found : pandas.DataFrame
-        Rows of `found_effects` of all jobs; those of one participant (seeds, jobs) are averaged first.
+        Rows of `found_effects` of all jobs; those of one participant (seeds, jobs) are averaged first. Null
+        values of several permutations have a column ``permutation``.
     n_bootstrap, random_state : int
     progress : function that wraps the list of places and sizes
 
@@ -158,7 +162,7 @@ def detection_curve(
         maps = part[part["kind"] != "network"]
         for (method, kind), own in maps.groupby(["method", "kind"], sort=False):
             row = _estimate(own[own["what"] == "rra"], n_bootstrap, random_state)
-            null = _estimate(own[own["what"] == "null"], n_bootstrap, random_state)["ci_high"]
+            null = _null(own[own["what"] == "null"], n_bootstrap, random_state)
             here.append(
                 {**about, "method": method, "kind": kind, **row, "null": np.nanmax([row["chance"], null])}
             )
@@ -174,6 +178,13 @@ def detection_curve(
         rows += [*here, *({**about, **row} for row in network)]
     columns = [*WHERE, "method", "kind", "value", "ci_low", "ci_high", "chance", "null", "blind", "found"]
     return pd.DataFrame(rows, columns=[*columns, "n_subjects", "n_jobs"])
+
+
+def _null(rows: pd.DataFrame, n_bootstrap: int, random_state: int) -> float:
+    """Highest upper bound over the permuted networks; NaN without any."""
+    networks = [part for _, part in rows.groupby("permutation")] if "permutation" in rows else [rows]
+    bounds = [_estimate(part, n_bootstrap, random_state)["ci_high"] for part in networks]
+    return max(bounds, default=np.nan)
 
 
 def _estimate(rows: pd.DataFrame, n_bootstrap: int, random_state: int) -> dict[str, float]:

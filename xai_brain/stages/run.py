@@ -18,11 +18,11 @@ from xai_brain.stages.report import report
 from xai_brain.stages.train import train
 from xai_brain.stages.validate import validate
 from xai_brain.statistics.matching import MATCHED, N_MATCHED, missing_interval
+from xai_brain.study.benchmarks.chosen import benchmark_of
 from xai_brain.study.evaluation.mask_validation import is_validated, methods_of
 from xai_brain.study.evaluation.regions import atlas_of
 from xai_brain.study.evaluation.tables import is_complete
 from xai_brain.study.explanation.missing_maps import explain_run, n_maps_missing
-from xai_brain.study.regional.benchmark import regional_run
 from xai_brain.study.settings import stage
 from xai_brain.task.build import build_task, task_of_table
 
@@ -42,8 +42,8 @@ def run(cfg: DictConfig | Config) -> RunDirectory:
     RunDirectory
     """
     config = read_config(cfg)
-    if config.regional.regions:
-        return stage(regional_run)(config)
+    if benchmark := benchmark_of(config):
+        return benchmark(config)
     if global_rank(asdict(config.trainer)):  # of several processes, only the first continues after training
         return train(config)
     atlas_of(config)  # raises an error before training

@@ -54,11 +54,12 @@ def check_inexpensively(command: str, overrides: list[str]) -> Config:
         config = typed(composed)
     if command == "predict":  # the columns that it needs are those of training
         return config
-    if config.regional.regions:
+    if config.regional.regions or config.detection.cells:
+        what, runs = ("regional", "regions") if config.regional.regions else ("detection", "cells")
         if command != "run":
             raise ConfigError(
-                f"{config.run_dir}: is a regional benchmark, which only `xai-brain run` continues; "
-                f"`xai-brain {command}` works on the runs in {Path(config.run_dir) / 'regions'}"
+                f"{config.run_dir}: is a {what} benchmark, which only `xai-brain run` continues; "
+                f"`xai-brain {command}` works on the runs in {Path(config.run_dir) / runs}"
             )
         return config
     from xai_brain.study.commands.names import check_names, check_names_of_run

@@ -185,11 +185,11 @@ class RegionalBenchmark:
         -------
         matplotlib.figure.Figure
         """
+        from xai_brain.reporting.benchmarks.regional import PUBLISHED_METHODS
         from xai_brain.reporting.figures.regional import regional_figure
         from xai_brain.reporting.figures.style import style
-        from xai_brain.reporting.regional.page import PUBLISHED_METHODS
+        from xai_brain.study.benchmarks.units import kinds_of
         from xai_brain.study.inline import show_inline
-        from xai_brain.study.regional.benchmark import kinds_of
 
         kinds = kinds_of(open_settings(self._run.path, self._trusted))
         with style():

@@ -1,38 +1,25 @@
-"""Statistics of the maps of networks that were trained on permuted labels."""
+"""Maps of networks that were trained on permuted labels, and their statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from xai_brain.config.schema import Config
 from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.io.nifti import Grid, get_grid
-from xai_brain.parallel.threads import ReadAhead
 from xai_brain.runs.directory import RunDirectory, first_repeat, read_tsv, write_tsv
 from xai_brain.runs.manifest import is_intact, write_manifest
 from xai_brain.runs.provenance import versions
-from xai_brain.study.explanation.batches import (
-    Batch,
-    Explainer,
-    build_reference,
-    load_inputs,
-    mean_maps,
-    refuse_non_finite,
-    rows_of,
-    seed_of,
-)
-from xai_brain.study.explanation.configured_methods import build_method, parameters_of, takes_reference
+from xai_brain.study.explanation.configured_methods import parameters_of
+from xai_brain.study.explanation.network_maps import NetworkMap, network_maps
 from xai_brain.study.thresholds.statistic import map_statistics
 from xai_brain.study.training.cross_validation import fold_predictions
-from xai_brain.study.training.networks import Network, training_subjects
 from xai_brain.study.training.permuted import permuted_cohort, permuted_network, permuted_run
 
 KEYS = ("participant_id", "session_id")
@@ -82,19 +69,42 @@ def make_null_statistics(
         Of the permutation, from 1.
     """
     missing = [label for label in labels if not is_null_current(config, run, number, label)]
-    seed, folds = int(config.seeds[0]), fold_numbers(first_repeat(read_tsv(run.folds)))
-    networks = {fold: permuted_network(config, run, cohort, number, fold, seed) for fold in folds}
-    own, permuted = permuted_run(config, run, number), permuted_cohort(config, cohort, number)
-    predictions = pd.concat([read_tsv(fold_predictions(own, fold, seed)) for fold in folds])
-    chosen = _chosen(predictions.reset_index(drop=True), config.evaluation.threshold.n_participants, number)
+    settings, mm3 = config.evaluation.threshold, voxel_mm3(get_grid(config.preprocessing.grid))
     found: dict[str, list[dict[str, Any]]] = {label: [] for label in missing}
-    for fold, rows in chosen.groupby("fold"):
-        for label, explainer in _explainers(config, run, permuted, networks[int(fold)], missing):
-            found[label] += _statistics(config, permuted, int(fold), seed, rows, label, explainer)
+    for each in permuted_maps(config, run, cohort, missing, number, settings.n_participants):
+        brain = np.load(each.of_cohort["volume_mask_path"])
+        statistics = map_statistics(each.values, brain, mm3, settings.cluster_forming)
+        found[each.label].append({**{key: each.row[key] for key in (*KEYS, "fold")}, **statistics})
     for label, rows in found.items():
         path = null_table(config, run, number, label)
         write_tsv(pd.DataFrame(rows), path)
         write_manifest(path.with_suffix(".json"), _inputs(config, label), [path])
+
+
+def permuted_maps(
+    config: Config,
+    run: RunDirectory,
+    cohort: pd.DataFrame,
+    labels: Sequence[str],
+    number: int,
+    n_participants: int,
+) -> Iterator[NetworkMap]:
+    """Train the networks of one permutation that are missing, and explain random participants by them.
+
+    Parameters
+    ----------
+    config, run, cohort, labels, number
+        As for `make_null_statistics`.
+    n_participants : int
+        At most; each is explained by the network that was not trained on them.
+    """
+    seed, folds = int(config.seeds[0]), fold_numbers(first_repeat(read_tsv(run.folds)))
+    networks = {fold: permuted_network(config, run, cohort, number, fold, seed) for fold in folds}
+    own, permuted = permuted_run(config, run, number), permuted_cohort(config, cohort, number)
+    predictions = pd.concat([read_tsv(fold_predictions(own, fold, seed)) for fold in folds])
+    chosen = _chosen(predictions.reset_index(drop=True), n_participants, number)
+    for fold, rows in chosen.groupby("fold"):
+        yield from network_maps(config, run, permuted, networks[int(fold)], rows, labels)
 
 
 def _chosen(predictions: pd.DataFrame, n: int, number: int) -> pd.DataFrame:
@@ -102,53 +112,6 @@ def _chosen(predictions: pd.DataFrame, n: int, number: int) -> pd.DataFrame:
     ids = np.unique(predictions["participant_id"].to_numpy(str))
     drawn = np.random.default_rng(number).permutation(ids)[:n]
     return predictions[predictions["participant_id"].isin(drawn)]
-
-
-def _explainers(
-    config: Config, run: RunDirectory, permuted: pd.DataFrame, network: Network, labels: Sequence[str]
-) -> Iterator[tuple[str, Explainer]]:
-    """Methods on one network; the reference contains its training participants with permuted labels."""
-    classifier, reference = network.load(config), None
-    if any(takes_reference(config, label) for label in labels):
-        grid, n_volumes = get_grid(config.preprocessing.grid), config.explain.n_reference_volumes
-        train = next(training_subjects(config, run, permuted, [network]))
-        reference = build_reference(train, classifier.task, n_volumes, grid)
-    for label in labels:
-        yield label, Explainer(classifier, *build_method(config, label, classifier, reference))
-
-
-def _statistics(
-    config: Config,
-    cohort: pd.DataFrame,
-    fold: int,
-    seed: int,
-    rows: pd.DataFrame,
-    label: str,
-    explainer: Explainer,
-) -> list[dict[str, Any]]:
-    """Statistics of the maps of one method and network."""
-    size, task = config.explain.batch_size, explainer.classifier.task
-    batches = [Batch(seed, fold, rows.iloc[i : i + size]) for i in range(0, len(rows), size)]
-    grid, cluster_forming = get_grid(config.preprocessing.grid), config.evaluation.threshold.cluster_forming
-    device = next(explainer.classifier.parameters()).device
-    found: list[dict[str, Any]] = []
-    with ReadAhead(partial(load_inputs, cohort, device), batches) as volumes:
-        for batch in batches:
-            predicted, true = batch.rows[task.columns].to_numpy(float), batch.rows["target"].to_numpy()
-            explained = task.explained_targets(config.explain.target, predicted, true)
-            inputs = volumes.get(batch).to(device)
-            targets = torch.from_numpy(explained).to(device)
-            maps, _ = mean_maps([explainer], inputs, targets, label, seed_of(batch))
-            refuse_non_finite(maps, batch, label, 1)
-            for row, of_cohort, values in zip(
-                batch.rows.to_dict("records"), rows_of(cohort, batch), maps, strict=True
-            ):
-                brain = np.load(of_cohort["volume_mask_path"])
-                about = {**{key: row[key] for key in KEYS}, "fold": fold}
-                found.append(
-                    about | map_statistics(values[0].numpy(), brain, voxel_mm3(grid), cluster_forming)
-                )
-    return found
 
 
 def voxel_mm3(grid: Grid) -> float:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping
-from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from xai_brain.io.atomic import write_atomic
 from xai_brain.metrics.regional.summary import (
     ALL_REGIONS,
     LEARNT_REGIONS,
@@ -19,9 +15,9 @@ from xai_brain.metrics.regional.summary import (
     matrix,
     networks_of_table,
 )
+from xai_brain.reporting.benchmarks.pages import write_benchmark_page
 from xai_brain.reporting.figures.regional import regional_figure
 from xai_brain.reporting.figures.style import style
-from xai_brain.reporting.html_report import _environment
 from xai_brain.reporting.texts.references import PUBLISHED_RMA
 
 PUBLISHED_METHODS = {**PUBLISHED_RMA, "LRP": 0.198}  # mean over twelve regions
@@ -39,7 +35,6 @@ METRICS = {
     "false_positive": "Mass outside the dilated region",
     "rma_mirrored": "Mass in the mirrored region",
 }
-PNG_DPI = 160
 
 
 def published_of_region(region: str) -> float | None:
@@ -61,15 +56,10 @@ def write_page(
         Settings of the benchmark, as config.yaml contains them.
     kinds : mapping of method to {"method", "baseline"}
     """
-    with style():
-        buffer = BytesIO()
-        regional_figure(table, kinds, PUBLISHED_METHODS).savefig(buffer, format="png", dpi=PNG_DPI)
-    png = buffer.getvalue()
     networks = networks_of_table(table)
     learned = learned_regions(networks)
     context = {
         "title": settings["name"],
-        "figure": b64encode(png).decode(),
         "networks": [
             {**row, "learned": row["region"] in learned, "published": published_of_region(row["region"])}
             for row in networks.to_dict("records")
@@ -86,13 +76,9 @@ def write_page(
         "network": str(settings["model"]["_target_"]).rpartition(".")[2],
         "n_test": int(networks["n"].max()),
     }
-    html = _environment().get_template("regional/page.html.j2").render(context)
-    write_atomic(folder / "siegel.png", partial(_write_bytes, content=png))
-    write_atomic(folder / "report.html", lambda temporary: temporary.write_text(html, encoding="utf-8"))
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+    with style():
+        figures = {"siegel": regional_figure(table, kinds, PUBLISHED_METHODS)}
+        write_benchmark_page(folder, "regional.html.j2", figures, context)
 
 
 def _methods(table: pd.DataFrame, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
