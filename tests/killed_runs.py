@@ -144,7 +144,11 @@ def outputs(folder: Path) -> dict[str, str]:
         name = str(path.relative_to(folder / "run"))
         if not path.is_file():
             continue
-        if path.name == "inputs.json" or path.suffix == ".html":
+        if (
+            path.name in ("inputs.json", "groups.json")
+            or path.parent.name == "groups"
+            or path.suffix == ".html"
+        ):
             found[name] = "there"  # tells times of files
         elif path.name in ("metrics.json", "provenance.json"):
             content = json.loads(path.read_text())
@@ -153,6 +157,8 @@ def outputs(folder: Path) -> dict[str, str]:
         elif path.name == "config.yaml":
             settings = path.read_text().partition("\n")[2]  # without the hash, for the folder differs
             found[name] = settings.replace(str(folder), "<folder>")
+        elif path.name == "dataset_description.json":  # with links to the folders of the sources
+            found[name] = path.read_text().replace(folder.as_uri(), "<folder>")
         else:
             found[name] = file_hash(path)
     return found

@@ -63,6 +63,7 @@ NOT_TRAINED = {
 NOT_RUN = {
     "launcher=slurm": "needs SLURM; tests with the mark slurm submit jobs",
     "shard=": "parts of a stage are tested by test_shards.py",
+    "adapt=standardize": "needs 20 images; test_new_images.py",
     "explain.output_space=native": "needs images that were aligned; test_predict_native.py",
     "explain.target=male": "conflicts with the maps of the run on purpose; test_terminal.py",
     "evaluation.calibration": "needs a report card of the same cohort; test_report_card.py",
