@@ -115,7 +115,10 @@ def test_the_published_protocol():
             ["model=kan2021"],
             "no model=kan2021; one of custom, densenet121, kan2020, kan2020_small, resnet18, sfcn, shallow",
         ),
-        (["experiment=dmo"], "no experiment=dmo; one of demo, dose, ixi_age, ixi_sex, ixi_sex_full, kan2020"),
+        (
+            ["experiment=dmo"],
+            "no experiment=dmo; one of demo, detection_ixi, dose, ixi_age, ixi_sex, ixi_sex_full, kan2020",
+        ),
         (["attribution=[cam]"], "no attribution=cam; one of amortized_masker"),
         (["data.on_error=ignore"], "data.on_error=ignore: one of raise, skip"),
         (["folds.n_folds=1"], "folds.n_folds=1: at least 2"),
