@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -158,7 +159,7 @@ def outputs(folder: Path) -> dict[str, str]:
             settings = path.read_text().partition("\n")[2]  # without the hash, for the folder differs
             found[name] = settings.replace(str(folder), "<folder>")
         elif path.name == "dataset_description.json":  # with links to the folders of the sources
-            found[name] = path.read_text().replace(folder.as_uri(), "<folder>")
+            found[name] = re.sub(r'"file://[^"]*/', '"<folder>/', path.read_text())
         else:
             found[name] = file_hash(path)
     return found
