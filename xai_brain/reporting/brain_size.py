@@ -93,7 +93,7 @@ def size_baseline(contents: ReportContents, area: str) -> tuple[Estimate | None,
         if (number(matched["ci_low"]) or 0) > 0.5:  # there is no interval with few pairs
             return size, ""
     high = number(row["difference_ci_high"])
-    difference = f"difference {fixed(number(row['difference']))}, 95 % CI {interval(low, high)}"
+    difference = f"{fixed(number(row['difference']), 2)}, {interval(low, high, 2)}"
     return size, (
         f"Brain size may explain the performance: brain size only reaches {fixed(size.value)} "
         f"({contents.task.score_titles[area]}), and the network is {compared(low, high)} it ({difference})"
