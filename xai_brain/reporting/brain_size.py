@@ -9,7 +9,7 @@ import pandas as pd
 
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.values import Estimate, number
-from xai_brain.reporting.wording import compared, fixed, interval
+from xai_brain.reporting.wording import compared, fixed
 
 BRAIN_SIZE = re.compile(
     r"e?(icv|tiv)|(est|estimated)?(total)?intracranialvol(ume)?|(total)?brain(seg)?(vol|volume|size)|tbv|"
@@ -92,9 +92,8 @@ def size_baseline(contents: ReportContents, area: str) -> tuple[Estimate | None,
         matched = rows.loc["network", "auroc_size_matched"]
         if (number(matched["ci_low"]) or 0) > 0.5:  # there is no interval with few pairs
             return size, ""
-    high = number(row["difference_ci_high"])
-    difference = f"{fixed(number(row['difference']), 2)}, {interval(low, high, 2)}"
+    word = compared(low, number(row["difference_ci_high"]))
     return size, (
         f"Brain size may explain the performance: brain size only reaches {fixed(size.value)} "
-        f"({contents.task.score_titles[area]}), and the network is {compared(low, high)} it ({difference})"
+        f"({contents.task.score_titles[area]}), and the network is {word} it"
     )
