@@ -9,13 +9,21 @@ from conftest import SMALL
 from scipy import stats
 
 from xai_brain import BrainClassifier, compose
+from xai_brain.cli import main
+from xai_brain.config.checks import read_config
+from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
+from xai_brain.io.atomic import file_hash
 from xai_brain.io.problems import DataError
 from xai_brain.models.standardization import use_statistics, volume_statistics
 from xai_brain.parallel.verbosity import LOGGER
-from xai_brain.runs.directory import read_tsv
+from xai_brain.runs.directory import read_json, read_tsv, sidecar
+from xai_brain.stages.explain import explain
 from xai_brain.statistics.confounds.distance import distance_p, share_is_high
+from xai_brain.study.participants import prepared_cohort
 from xai_brain.study.predictions import new_images
+from xai_brain.study.training.cross_validation import train_run
+from xai_brain.study.training.networks import load_classifier
 from xai_brain.study.training.predict_participants import predict_run
 from xai_brain.study.training.predict_settings import predict_settings
 
@@ -106,3 +114,32 @@ def test_adaptation_needs_enough_images_and_is_for_new_participants(small_run, t
         compose("run", [*SMALL, "adapt=standardize"])
     with pytest.raises(ConfigError, match="adapt=mean: null or standardize is needed"):
         predict_settings(new_cohort(small_run, tmp_path, "adapt=mean"))
+
+
+@pytest.mark.slow
+def test_adapted_networks_predict_explain_and_are_verified(tmp_path, monkeypatch):
+    """Predictions and maps are those of networks that are standardised by the new images; files tell it."""
+    monkeypatch.setattr(new_images, "LEAST_ADAPTED", 8)
+    small = [s for s in SMALL if not s.startswith(("attribution.", "trainer.max_epochs"))]
+    trained = [*small, "trainer.max_epochs=1", "trainer.standardize=zscore", "attribution=[saliency]"]
+    run = train_run(read_config(compose("run", [*trained, f"run_dir={tmp_path / 'trained'}"])))
+    config = predict_settings([*new_cohort(run, tmp_path, "adapt=standardize"), "attribution=[saliency]"])
+    new = predict_run(config)
+    volumes = [np.load(path) for path in prepared_cohort(config, new)["volume_path"]]
+    inputs = torch.from_numpy(np.stack(volumes))[:, None]
+    each = []
+    for fold in (0, 1):
+        network = load_classifier(run.checkpoint(fold, 0))
+        use_statistics(network, inputs.mean(0), network.inverse_sd)
+        plain = network(inputs)
+        use_statistics(network, *volume_statistics(iter(inputs)))
+        each.append(network(inputs).softmax(1).detach().numpy())
+        assert not torch.allclose(plain, network(inputs))
+    table = read_tsv(new.predictions)
+    np.testing.assert_allclose(table[["prob_female", "prob_male"]], np.mean(each, 0), atol=1e-5)
+    explain(stage_settings("explain", [f"run_dir={new.path}"]))
+    path = new.attribution(table["participant_id"][0], table["session_id"][0], "Saliency", 0)
+    assert read_json(sidecar(path))["StandardizationSHA256"] == file_hash(new.standardization)
+    assert main(["verify", str(new.path)]) == 0
+    np.savez(new.standardization, mean=inputs.mean(0).numpy(), inverse_sd=np.ones((1, *volumes[0].shape)))
+    assert main(["verify", str(new.path)]) == 1

@@ -87,6 +87,11 @@ class RunDirectory:
         return self.path / "predictions.tsv"
 
     @property
+    def standardization(self) -> Path:
+        """Mean and reciprocal standard deviation of new images, see the setting ``adapt``."""
+        return self.path / "standardization.npz"
+
+    @property
     def pseudonyms(self) -> Path:
         """Key of anonymised reports: participant_id, pseudonym; not to be passed on with them."""
         return self.path / "pseudonyms.tsv"

@@ -141,10 +141,10 @@ def _tables(run: RunDirectory, findings: Findings) -> None:
         findings.problems.append(f"{run.provenance}: is missing; the inputs of the run are not known")
         return
     listed = findings.read(run.provenance, "the hashes of its inputs are lost").get("tables_sha256", {})
-    for path in (run.participants, run.folds):
+    for path in (run.participants, run.folds, run.standardization):
         if path.exists() or path.name in listed:
             findings.compare(
-                "tables", path, listed.get(path.name), "the networks were trained with another version of it"
+                "tables", path, listed.get(path.name), "the networks were made with another version of it"
             )
 
 

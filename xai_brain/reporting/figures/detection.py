@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from xai_brain.metrics.cells.summary import LEARNED
+from xai_brain.reporting.figures.regional import COLOURS, DARK, write_value
 from xai_brain.reporting.figures.style import (
     CHANCE,
     CLASS_COLOURS,
@@ -23,10 +24,7 @@ from xai_brain.reporting.figures.style import (
     WIDTH,
     shortened,
 )
-from xai_brain.reporting.wording import fixed
 
-COLOURS = "Greens"
-DARK = 0.6  # values above it have white text
 ROW = 0.24  # inches
 Line = tuple[str, str]  # network and places
 
@@ -129,16 +127,11 @@ def rank_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _methods_first(column: pd.Series) -> pd.Series:
-    return column == "method" if column.name == "kind" else column
-
-
 def _write(axes: Axes, x: float, y: int, value: float, found: bool, colour: str, framed: bool) -> None:
     if not np.isfinite(value):
         return
     colour, weight = (colour, "bold") if found else (SOFT if colour == INK else colour, "normal")
-    text = fixed(value, 2).replace("0.", ".", 1)
-    axes.text(x, y, text, ha="center", va="center", fontsize=SMALLEST, color=colour, fontweight=weight)
+    write_value(axes, x, y, value, colour, weight)
     if framed:
         axes.add_patch(Rectangle((x - 0.44, y - 0.4), 0.88, 0.8, fill=False, edgecolor=INK, linewidth=0.9))
 

@@ -61,9 +61,9 @@ def regional_figure(table: pd.DataFrame, kinds: Mapping[str, str], published: Ma
     )  # fmt: skip
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if value > DARK * scale else INK
-        _cell(right, column, row, value, colour)
+        write_value(right, column, row, value, colour)
     for column, r in enumerate(networks["mean"]):
-        _cell(right, column, -1, r, INK if regions[column] in learned else CHANCE)
+        write_value(right, column, -1, r, INK if regions[column] in learned else CHANCE)
     names = [shortened(region, 20) + ("" if region in learned else " (not learned)") for region in regions]
     right.set_xticks(range(len(regions)), names, rotation=45, ha="right", rotation_mode="anchor")
     right.set_title("RMA by region; first row: test r of the network")
@@ -77,10 +77,11 @@ def regional_figure(table: pd.DataFrame, kinds: Mapping[str, str], published: Ma
     return fig
 
 
-def _cell(ax: Axes, x: int, y: int, value: float, colour: str) -> None:
+def write_value(ax: Axes, x: float, y: float, value: float, colour: str, weight: str = "normal") -> None:
+    """Write a value between -1 and 1 into a cell, without the zero before the point; nothing if it is NaN."""
     if np.isfinite(value):
         text = fixed(value, 2).replace("0.", ".", 1)
-        ax.text(x, y, text, ha="center", va="center", fontsize=SMALLEST, color=colour)
+        ax.text(x, y, text, ha="center", va="center", fontsize=SMALLEST, color=colour, fontweight=weight)
 
 
 def _means(ax: Axes, table: pd.DataFrame, methods: list[str], published: Mapping[str, float]) -> None:

@@ -14,6 +14,7 @@ from xai_brain.attribution.protocol import method_info
 from xai_brain.attribution.reference import Reference
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
+from xai_brain.io.atomic import file_hash
 from xai_brain.io.nifti import get_grid
 from xai_brain.parallel.locks import run_exclusive, run_shared
 from xai_brain.parallel.memory import keep_freed_memory
@@ -201,6 +202,8 @@ def _explain_with(
             for train in training_subjects(config, run, cohort, networks)
         ]
     about = describe_networks(networks)
+    if config.adapt:
+        about["StandardizationSHA256"] = file_hash(run.standardization)
     which = (
         f"{len(networks)} networks"
         if len(networks) > 1

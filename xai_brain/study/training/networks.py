@@ -51,14 +51,11 @@ class Network:
         else:
             network = load_classifier(self.checkpoint, device)
         if config.adapt:
-            with np.load(standardization(config)) as found:
+            if not (path := RunDirectory(Path(config.run_dir)).standardization).exists():
+                raise ConfigError(f"{path}: does not exist; run `xai-brain predict` again in another run_dir")
+            with np.load(path) as found:
                 use_statistics(network, *(torch.from_numpy(found[key]) for key in ("mean", "inverse_sd")))
         return network
-
-
-def standardization(config: Config) -> Path:
-    """File with mean and reciprocal standard deviation of new images, see the setting ``adapt``."""
-    return Path(config.run_dir) / "standardization.npz"
 
 
 def is_weights_file(config: Config) -> bool:

@@ -34,7 +34,6 @@ from xai_brain.study.training.networks import (
     ALL,
     Network,
     is_weights_file,
-    standardization,
     trained_networks,
     trained_run,
 )
@@ -75,10 +74,11 @@ def _predict(config: Config, run: RunDirectory) -> None:
     about = provenance(list(config.seeds), inputs)
     about["networks_sha256"] = {n.checkpoint.name: n.sha256 for n in networks}
     about["tables_sha256"] = {run.participants.name: file_hash(run.participants)}
+    if config.adapt:
+        write_standardization(cohort, run.standardization)
+        about["tables_sha256"][run.standardization.name] = file_hash(run.standardization)
     write_json(about, run.provenance)
 
-    if config.adapt:
-        write_standardization(cohort, standardization(config))
     values, task = ensemble_predictions(config, cohort, networks)  # (n_networks, N, n_columns)
     mean = values.mean(0)
     table = cohort[["participant_id", "session_id"]].assign(
