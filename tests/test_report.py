@@ -36,7 +36,8 @@ def test_complete_run(complete):
     for name in ("auroc", "auroc_pooled", "balanced_accuracy", "accuracy"):
         value, low, high = (metrics[f"test/{name}{end}"] for end in ("", "_ci_low", "_ci_high"))
         assert fixed(value) in text
-        assert f"{fixed(low)} to {fixed(high)}" in text
+        interval = "without width" if low == high else f"{fixed(low)} to {fixed(high)}"
+        assert interval in text
     summary = read_tsv(complete.evaluation("summary"))
     for value in summary.loc[summary["table"] == "localization", "mean"]:
         assert fixed(value) in text
