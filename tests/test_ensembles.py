@@ -10,6 +10,7 @@ from scipy.special import expit, logit
 from xai_brain.baselines.ensembles import chosen_within_folds, log_loss, mean_over_seeds
 from xai_brain.statistics.classification import classification_metrics
 from xai_brain.task.classification import Classification
+from xai_brain.task.regression import Regression
 
 
 def predictions_of(probabilities, seed=0, fold=0, targets=None, first=0):
@@ -55,6 +56,25 @@ def test_many_weak_networks_are_better_together():
     single = classification_metrics(pd.concat(tables), "x", n_bootstrap=20)["x/auroc"]
     together = classification_metrics(mean_over_seeds(pd.concat(tables)), "x", n_bootstrap=20)["x/auroc"]
     assert single < 0.8 < 0.95 < together
+
+
+def test_networks_of_a_number_are_chosen_by_their_mean_absolute_error():
+    def table(error, fold):
+        people = pd.DataFrame({"participant_id": [f"sub-{fold}{i}" for i in range(4)], "session_id": np.nan})
+        people = people.assign(seed=0, fold=fold, target=[20.0, 30.0, 40.0, 50.0])
+        return people.assign(predicted_age=people["target"] + error * np.array([1, -1, 1, -1]))
+
+    validation = {
+        "network": pd.concat([table(2, 0), table(5, 1)]),
+        "other": pd.concat([table(3, 0), table(4, 1)]),
+    }
+    test = {"network": pd.concat([table(9, 0), table(0, 1)]), "other": pd.concat([table(0, 0), table(9, 1)])}
+    chosen, choices = chosen_within_folds(test, validation, Regression(("age",)))
+    assert choices[choices["chosen"]][["fold", "name", "mae"]].values.tolist() == [
+        [0, "network", 2],
+        [1, "other", 4],
+    ]
+    assert (chosen["predicted_age"] - chosen["target"]).abs().tolist() == [9] * 8
 
 
 def test_networks_are_chosen_by_their_validation_part_in_every_fold():

@@ -24,6 +24,7 @@ SMALL = [
     *("experiment=dose", "data.cohort.n_subjects=24", "trainer.max_epochs=1", "folds.n_folds=2"),
     "folds.validation_fraction=0.35",
     *("attribution=[saliency]", "evaluation.n_bootstrap=20", "baselines.ridge.block_voxels=4"),
+    *("baselines=[ridge,shallow]", "baselines.shallow.trainer.lr=5e-4"),
     "evaluation.group.n_perm=99",
 ]
 
@@ -82,10 +83,21 @@ def test_standardisation_and_the_baseline_of_the_mean_use_training_participants_
 
 
 @pytest.mark.slow
+def test_the_same_network_as_a_baseline_has_the_same_predictions(finished):
+    network, baseline = read_tsv(finished.predictions), read_tsv(finished.baseline("shallow"))
+    pd.testing.assert_frame_equal(baseline, network[list(baseline)])
+    choices = read_tsv(finished.evaluation("chosen_network"))
+    assert choices.groupby("fold")["mae"].nunique().eq(1).all()
+    table = read_tsv(finished.evaluation("baselines")).set_index(["name", "metric"])["value"]
+    assert table["chosen_network", "mae"] == table["network", "mae"] == table["shallow", "mae"]
+    assert "lowest mean absolute error in the validation parts" in finished.report.read_text()
+
+
+@pytest.mark.slow
 def test_baselines_are_compared_on_the_same_participants(finished):
     table = read_tsv(finished.evaluation("baselines")).set_index(["name", "metric"])
     names = {name for name, _ in table.index} - {"network_calibrated", "network_bias_corrected"}
-    assert names == {"network", "mean", "ridge"}
+    assert names == {"network", "mean", "ridge", "shallow", "chosen_network"}
     assert table.loc[("ridge", "mae"), "test"] == "paired t"
     difference = table.loc[("network", "mae"), "value"] - table.loc[("mean", "mae"), "value"]
     assert table.loc[("mean", "mae"), "difference"] == pytest.approx(difference)
@@ -246,7 +258,7 @@ def test_settings_that_need_classes_are_refused(setting, message):
     ("baseline", "message"),
     [
         ("pca_logistic", "LogisticRegression is not a regressor"),
-        ("slabs3", "networks are baselines of classes only"),
+        ("slabs3", "slabs vote for classes"),
     ],
 )
 def test_baselines_of_classes_are_refused_before_training(baseline, message, tmp_path):

@@ -47,10 +47,17 @@ def log_loss(predictions: pd.DataFrame) -> float:
     return float(-np.log(np.clip(true, 1e-12, None)).mean())
 
 
+def mean_absolute_error(predictions: pd.DataFrame, task: Task) -> float:
+    """Mean absolute difference between the predicted numbers and the targets."""
+    return float((predictions[task.columns[0]] - predictions["target"]).abs().mean())
+
+
 def chosen_within_folds(
-    predictions: Mapping[str, pd.DataFrame], validation: Mapping[str, pd.DataFrame]
+    predictions: Mapping[str, pd.DataFrame], validation: Mapping[str, pd.DataFrame], task: Task | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Select in each fold the kind of network with the lowest log loss on the validation parts.
+    """Select in each fold the kind of network with the lowest error on the validation parts.
+
+    The error is the log loss of classes, or the mean absolute error of a number.
 
     Parameters
     ----------
@@ -58,23 +65,31 @@ def chosen_within_folds(
         Test parts, as predictions.tsv.
     validation : mapping of the same names to DataFrame
         Validation parts, as predictions.tsv.
+    task : Task, optional
+        With the names of the outputs; default: classification.
 
     Returns
     -------
     chosen : pandas.DataFrame
         Predictions of the selected networks, averaged over their seeds.
     choices : pandas.DataFrame
-        fold, name, log_loss (of all seeds' validation parts), n_validation, chosen.
+        fold, name, log_loss or mae (of all seeds' validation parts), n_validation, chosen.
     """
+    known = task or task_of_table(None, next(iter(predictions.values())).columns)
+    error = "log_loss" if known.has_classes else "mae"
+
+    def error_of(part: pd.DataFrame) -> float:
+        return log_loss(part) if known.has_classes else mean_absolute_error(part, known)
+
     rows = [
-        {"fold": fold, "name": name, "log_loss": log_loss(part), "n_validation": len(part)}
+        {"fold": fold, "name": name, error: error_of(part), "n_validation": len(part)}
         for name, table in validation.items()
         for fold, part in table.groupby("fold")
     ]
-    choices = pd.DataFrame(rows).sort_values(["fold", "log_loss"], kind="stable", ignore_index=True)
+    choices = pd.DataFrame(rows).sort_values(["fold", error], kind="stable", ignore_index=True)
     choices["chosen"] = ~choices["fold"].duplicated()
     parts = [
-        mean_over_seeds(predictions[row.name][predictions[row.name]["fold"] == row.fold])
+        mean_over_seeds(predictions[row.name][predictions[row.name]["fold"] == row.fold], known)
         for row in choices[choices["chosen"]].itertuples(index=False)
     ]
     return pd.concat(parts, ignore_index=True), choices

@@ -33,8 +33,8 @@ class BaselineKind:
         Whether the last step of a pipeline is of this kind.
     needed : str
         That step, for messages.
-    networks : bool
-        Whether other networks can be baselines.
+    network_features : tuple of str
+        What other networks can be trained on as baselines: slabs vote for classes.
     """
 
     simple: Callable[[], BaseEstimator]
@@ -42,12 +42,13 @@ class BaselineKind:
     predict: Callable[[Any, np.ndarray, int], np.ndarray]
     fits: Callable[[Any], bool]
     needed: str
-    networks: bool = False
+    network_features: tuple[str, ...] = ("volumes",)
 
 
 KINDS = {  # by what the report of the task describes
     "classes": BaselineKind(
-        LogisticRegression, fit_baseline, class_probabilities, is_classifier, "a classifier", networks=True
+        *(LogisticRegression, fit_baseline, class_probabilities, is_classifier, "a classifier"),
+        ("volumes", "slabs"),
     ),
     "number": BaselineKind(LinearRegression, fit_regressor, predicted_numbers, is_regressor, "a regressor"),
 }

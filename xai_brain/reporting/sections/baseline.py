@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -52,8 +53,6 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
     chance = contents.task.chance_levels()
     there = [name for name in ("network", *names) if name in set(table["name"])]
     shown = {name: _in_words(name) for name in there}
-    choices = contents.evaluation("chosen_network")
-    chosen = None if choices is None else choices[choices["chosen"]]["name"].value_counts()
     panels = {
         title: [
             {"name": shown[name], **asdict(_cell(table, name, metric, chance.get(metric)))}
@@ -87,13 +86,21 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
                  "test": _difference(table, best, area)},
         "tested": "network" in there,
         "averaged": any(name.endswith("_ensemble") for name in names),
-        "chosen": None if chosen is None
-        else ", ".join(f"{_in_words(str(name))} in {n}" for name, n in chosen.items()),
+        "chosen": chosen_networks(contents, _in_words),
         "n_pairs": int(n_matched // 2) if number(n_matched) else None,
         "too_few": missing_interval(n_matched // 2) if number(n_matched) else None,
         "matched": _cell(table, "network", MATCHED, chance[MATCHED])
         if _has(table, "network", MATCHED) else None,
     }  # fmt: skip
+
+
+def chosen_networks(contents: ReportContents, words: Callable[[str], str]) -> str | None:
+    """In how many folds each kind of network was selected, from evaluation/chosen_network.tsv."""
+    choices = contents.evaluation("chosen_network")
+    if choices is None:
+        return None
+    counts = choices[choices["chosen"]]["name"].value_counts()
+    return ", ".join(f"{words(str(name))} in {n}" for name, n in counts.items())
 
 
 def _in_words(name: str) -> str:

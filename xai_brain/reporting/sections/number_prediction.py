@@ -8,7 +8,7 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures import continuous as figures
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.number_verdict import baseline_rows, number_scores
-from xai_brain.reporting.sections.baseline import HARMONIZED
+from xai_brain.reporting.sections.baseline import HARMONIZED, chosen_networks
 
 POSITION, TITLE, REPORTED_AS = 20, "Prediction", "number"
 WORDS = {
@@ -20,6 +20,7 @@ WORDS = {
     "ridge": "ridge regression on voxels",
     "pca_ridge": "PCA, ridge regression",
     "linear_svr": "linear SVR on voxels",
+    "chosen_network": "network chosen in each fold",
 }
 
 
@@ -47,6 +48,7 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "n_folds": predictions["fold"].nunique() if "fold" in predictions else None,
         "figure": drawn,
         "baselines": baseline_rows(contents, words_of),
+        "chosen": chosen_networks(contents, words_of),
     }
 
 

@@ -21,7 +21,7 @@ from xai_brain.study.training.fold_training import classifier_settings, datamodu
 from xai_brain.task.protocol import Task
 
 
-def fold_probabilities(
+def fold_predictions(
     config: Config,
     settings: BaselineConfig,
     parts: dict[str, pd.DataFrame],
@@ -29,7 +29,9 @@ def fold_probabilities(
     seed: int,
     what: str = "",
 ) -> dict[str, np.ndarray]:
-    """Train a network on a fold, calibrate it on the validation part, predict validation and test part.
+    """Train a network on a fold, and predict its validation and test part.
+
+    Probabilities of classes are calibrated on the validation part.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ def fold_probabilities(
     parts : dict of pandas.DataFrame
         ``train``, ``validation``, ``test``.
     task : Task
-        Task with the names of the classes.
+        Task with the names of its outputs.
     seed : int
     what : str, optional
         Prefix of the log lines of epochs.
@@ -48,7 +50,8 @@ def fold_probabilities(
     Returns
     -------
     dict of ndarray
-        ``validation`` (n_validation, n_classes) and ``test`` (n_test, n_classes).
+        ``validation`` (n_validation, n_columns) and ``test`` (n_test, n_columns): probabilities, or the
+        predicted number in its unit.
     """
     trainer = replace(config.trainer, **settings.trainer)
     own = replace(config, model=settings.network, trainer=trainer)
@@ -72,8 +75,8 @@ def fold_probabilities(
         )
         validation, targets = predict_outputs(classifier, data.val_dataloader())
         test, _ = predict_outputs(classifier, data.test_dataloader())
-    logits = {"validation": validation, "test": test}
+    outputs = {"validation": validation, "test": test}
     if isinstance(data, SlabDataModule):
         n_slabs = data.n_slabs
-        logits = {part: calibrated_votes(validation, targets, of, n_slabs) for part, of in logits.items()}
-    return {part: task.predict(values).numpy() for part, values in logits.items()}
+        outputs = {part: calibrated_votes(validation, targets, of, n_slabs) for part, of in outputs.items()}
+    return {part: task.predict(values).numpy() for part, values in outputs.items()}

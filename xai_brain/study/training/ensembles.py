@@ -51,7 +51,8 @@ def with_ensembles(
     }
     run.evaluation(CHOSEN).unlink(missing_ok=True)
     if len(validation) > 1:
-        together[CHOSEN], choices = chosen_within_folds(predictions, validation)
+        task = task_of_table(config.task, next(iter(predictions.values())).columns)
+        together[CHOSEN], choices = chosen_within_folds(predictions, validation, task)
         write_tsv(choices, run.evaluation(CHOSEN))
     return together
 

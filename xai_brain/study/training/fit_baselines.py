@@ -29,7 +29,7 @@ from xai_brain.runs.directory import RunDirectory, add_seconds, read_json, read_
 from xai_brain.runs.seeds import network_name, network_seed
 from xai_brain.study.participants import prepared_cohort, same_cohort, task_of
 from xai_brain.study.settings import open_run
-from xai_brain.study.training.baseline_networks import fold_probabilities
+from xai_brain.study.training.baseline_networks import fold_predictions
 from xai_brain.study.training.compare_baselines import compare_baselines
 from xai_brain.study.training.folds import split_prepared_fold
 from xai_brain.study.training.harmonize_baselines import add_harmonized_baselines, harmonized_features
@@ -64,8 +64,10 @@ def check_baselines(config: Config) -> None:
     for name, settings in config.baselines.items():
         if kind is None:
             raise ConfigError(f"baselines.{name}: there are no baselines for {config.task['_target_']}")
-        if settings.get("network") and not kind.networks:
-            raise ConfigError(f"baselines.{name}: networks are baselines of classes only; remove it")
+        if settings.get("network") and settings["features"] not in kind.network_features:
+            raise ConfigError(
+                f"baselines.{name}: slabs vote for classes, which this task does not have; remove it"
+            )
         if (steps := settings.get("steps")) and not kind.fits(instantiate(steps[-1], _convert_="all")):
             raise ConfigError(
                 f"baselines.{name}: {steps[-1]['_target_']} is not {kind.needed}, which this task needs"
@@ -199,10 +201,10 @@ def fit_network_baseline(
     def fit(seed: int, fold: int) -> None:
         start, what = time.monotonic(), f"{name} seed {seed} fold {fold + 1}/{max(fold_numbers(folds)) + 1}"
         parts = split_prepared_fold(config, cohort, folds, fold, seed)
-        probabilities = fold_probabilities(config, settings, parts, task, network_seed(seed, fold), what)
+        predicted = fold_predictions(config, settings, parts, task, network_seed(seed, fold), what)
         tables = {
             part: task.prediction_table(parts[part], values, fold=fold, seed=seed)
-            for part, values in probabilities.items()
+            for part, values in predicted.items()
         }
         write_tsv(tables["validation"], run.baseline(name, f"validation_{network_name(seed, fold)}"))
         write_tsv(
