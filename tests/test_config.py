@@ -117,7 +117,8 @@ def test_the_published_protocol():
         ),
         (
             ["experiment=dmo"],
-            "no experiment=dmo; one of demo, detection_ixi, dose, ixi_age, ixi_age_networks, ixi_sex, ixi_sex_full, kan2020",
+            "no experiment=dmo; one of demo, detection_ixi, dose, ixi_age, ixi_age_networks, ixi_sex, "
+            "ixi_sex_full, kan2020",
         ),
         (["attribution=[cam]"], "no attribution=cam; one of amortized_masker"),
         (["data.on_error=ignore"], "data.on_error=ignore: one of raise, skip"),
