@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,7 @@ from report_runs import text_of
 from torch import nn
 
 import xai_brain as xb
+from xai_brain.cli import main
 from xai_brain.metrics.comparison.channels import channel_shares
 from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.html_report import write_report
@@ -101,6 +103,31 @@ def test_every_channel_has_its_image_and_its_meaning(explained, images):
     }
     assert meanings["Saliency"] == f"sum over channels; of each: {meanings['Saliency+T1']}"
     assert "sum over channels" not in meanings["GradCAM"]
+
+
+def test_verify_checks_every_channel(explained, images, tmp_path, capsys):
+    assert main(["verify", str(explained.path)]) == 0
+    assert "6 images" in capsys.readouterr().out
+    folder = tmp_path / "copy"
+    shutil.copytree(explained.path, folder)
+    run = RunDirectory(folder)
+    altered, gone = (run.attribution(f"sub-{k}", None, "Saliency+FLAIR", 0) for k in range(2))
+    altered.write_bytes(altered.read_bytes()[:-1])
+    gone.unlink()
+    sidecar(gone).unlink()
+    second = images[2][1]
+    content = second.read_bytes()
+    second.write_bytes(content[:-1])
+    try:
+        assert main(["verify", str(folder)]) == 1
+    finally:
+        second.write_bytes(content)
+    printed = capsys.readouterr().out
+    assert [f"{path}: is {word}" in printed for path, word in ((altered, "altered"), (gone, "missing"))] == [
+        True
+    ] * 2
+    assert f"{second}: is altered" in printed
+    assert "; 3 missing or altered" in printed
 
 
 def test_a_channel_is_not_a_method(explained, page):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xai_brain import compose, run
+from xai_brain import cli, compose, run
 from xai_brain.config.checks import read_config
 from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
@@ -211,6 +211,24 @@ def test_every_cell_has_a_row_for_its_network_and_every_method(finished):
     assert all(text in page for text in ("Saliency", "Edges", "which kind of effect", "All cells"))
     assert (finished.path / "detection_auroc.png").stat().st_size > 10_000
     assert (finished.path / "detection_methods.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_verify_checks_the_run_of_every_cell_and_the_tables_of_all(finished, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished.path, folder)
+    assert cli.main(["verify", str(folder)]) == 0
+    assert "3 settings, " in capsys.readouterr().out  # of the benchmark and of two cells
+    network = next((folder / "cells" / NAMES[0]).rglob("*.ckpt"))
+    network.write_bytes(network.read_bytes() + b"0")
+    table = folder / "methods.tsv"
+    table.write_text(f"{table.read_text()}\n")
+    (folder / "report.html").unlink()
+    assert cli.main(["verify", str(folder)]) == 1
+    printed = capsys.readouterr().out
+    for path, problem in ((network, "altered"), (table, "altered"), (folder / "report.html", "missing")):
+        assert f"{path}: is {problem}" in printed
+    assert "; 3 missing or altered" in printed
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -100,6 +102,22 @@ def test_checkpoint_loads_without_configuration_and_safely(tmp_path):
     assert not isinstance(without_lightning, pl.LightningModule)
     assert torch.equal(without_lightning(volumes), loaded(volumes))
     assert without_lightning.output_names == loaded.output_names == ["female", "male"]
+
+
+@pytest.mark.parametrize("n_steps", range(1, 12))
+def test_the_one_cycle_schedule_ends_near_zero_for_any_number_of_steps(n_steps):
+    classifier = BrainClassifier(**settings(scheduler="one_cycle", lr=0.1))
+    classifier._trainer = SimpleNamespace(estimated_stepping_batches=n_steps)
+    (optimizer,), (scheduler,) = classifier.configure_optimizers()
+    schedule = scheduler["scheduler"]
+    rates = [schedule.get_last_lr()[0]]
+    for _ in range(n_steps - 1):
+        optimizer.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr()[0])
+    assert max(rates) <= 0.1
+    assert all(rate >= 0 for rate in rates)
+    assert n_steps < 3 or (rates[-1] < 1e-4 and max(rates) > 0.03)
 
 
 def test_any_network_can_be_named():

@@ -150,5 +150,6 @@ class BrainClassifier(CalibratedNetwork, pl.LightningModule):
             )
             return [optimizer], [steps]
         total = int(self.trainer.estimated_stepping_batches)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, hparams["lr"], max(total, 2), pct_start=0.2)
+        rise = 0.25 if total == 5 else 0.2  # OneCycleLR divides by rise * total - 1
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, hparams["lr"], max(total, 2), pct_start=rise)
         return [optimizer], [{"scheduler": cycle, "interval": "step"}]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,41 +17,13 @@ from xai_brain.data.folds.tables import fold_numbers
 from xai_brain.io.atomic import file_hash
 from xai_brain.io.text_tables import read_text
 from xai_brain.parallel.progress import log, track
-from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv, sidecar
+from xai_brain.runs.directory import RunDirectory, read_tsv
 from xai_brain.runs.manifest import manifest_files
+from xai_brain.study.benchmarks.units import RESULTS
 from xai_brain.study.participants import cohort_root
-from xai_brain.study.training.native import NATIVE
 from xai_brain.task.build import task_of_table
-
-
-@dataclass
-class Findings:
-    """Number of files that were checked, and problems that were found."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    unknown: dict[str, int] = field(default_factory=dict)
-
-    def read(self, path: Path, repair: str) -> dict[str, Any]:
-        """Read a JSON file; empty if it does not exist, or is damaged, which is added to the problems."""
-        try:
-            found = read_json(path) if path.exists() else {}
-        except ValueError:
-            found = None
-        if isinstance(found, dict):
-            return found
-        self.problems.append(f"{path}: is damaged; {repair}")
-        return {}
-
-    def compare(self, kind: str, path: Path, expected: str | None, repair: str) -> None:
-        """Check one file; `expected` is its hash, None if an older version recorded none."""
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        if not path.is_file():
-            self.problems.append(f"{path}: is missing; {repair}")
-        elif expected is None:
-            self.unknown[kind] = self.unknown.get(kind, 0) + 1
-        elif file_hash(path) != expected:
-            self.problems.append(f"{path}: is altered; {repair}")
+from xai_brain.tools.findings import Findings
+from xai_brain.tools.verify_maps import check_maps
 
 
 def verify(arguments: list[str]) -> int:
@@ -84,7 +53,8 @@ def verify(arguments: list[str]) -> int:
     config = saved_settings(run.config)
     if roots:
         config.data.root = expanded(roots[0])
-    findings = check_run(config, run)
+    is_benchmark = config.regional.regions or config.detection.cells
+    findings = (check_benchmark if is_benchmark else check_run)(config, run)
     for problem in findings.problems:
         log(problem, logging.WARNING)  # shown at every verbosity
     listed = ", ".join(f"{count} {kind}" for kind, count in findings.counts.items())
@@ -95,25 +65,52 @@ def verify(arguments: list[str]) -> int:
     return 1 if findings.problems else 0
 
 
-def check_run(config: Config, run: RunDirectory) -> Findings:
-    """Compare every file of a run with its recorded hash."""
+def check_run(config: Config, run: RunDirectory, maps: bool = True) -> Findings:
+    """Compare every file of a run with its recorded hash.
+
+    Parameters
+    ----------
+    config : Config
+    run : RunDirectory
+    maps : bool, default True
+        Whether the run should have maps.
+    """
     findings = Findings()
     _settings(run, findings)
     _inputs(config, run, findings)
     _tables(run, findings)
     checkpoints = _checkpoints(config, run, findings)
-    _maps(config, run, findings, checkpoints)
+    if maps:
+        check_maps(config, run, findings, checkpoints)
     _results(run, findings)
     _test_metrics(run, findings)
     return findings
 
 
+def check_benchmark(config: Config, run: RunDirectory) -> Findings:
+    """Check the run of each cell or region of a benchmark, and the tables and figures of all."""
+    findings = Findings()
+    _settings(run, findings)
+    units = sorted(
+        path.parent for name in ("cells", "regions") for path in run.path.glob(f"{name}/*/config.yaml")
+    )
+    for folder in units:
+        own = RunDirectory(folder)
+        findings.add(check_run(saved_settings(own.config), own, maps=not config.detection.cells))
+    if not (run.path / RESULTS).exists():
+        findings.problems.append(
+            f"{run.path / RESULTS}: is missing; the benchmark is not finished: start it again"
+        )
+    _results(run, findings)
+    return findings
+
+
 def _settings(run: RunDirectory, findings: Findings) -> None:
     """Check config.yaml by the hash in its first line."""
-    findings.counts["settings"] = 1
+    findings.count("settings")
     unaltered = is_unaltered(read_text(run.config))
     if unaltered is None:
-        findings.unknown["settings"] = 1
+        findings.unknown["settings"] = findings.unknown.get("settings", 0) + 1
     elif not unaltered:
         findings.problems.append(f"{run.config}: is altered; the settings of the run are not known")
 
@@ -129,10 +126,13 @@ def _inputs(config: Config, run: RunDirectory, findings: Findings) -> None:
         return
     table = read_tsv(run.participants).dropna(subset="sha256")  # images in memory have none
     for row in track(list(table.itertuples()), "check images", "images"):
-        content = re.split("[+ ]", str(row.sha256))[0]  # of the first channel; planted effects are settings
-        findings.compare(
-            "images", root / str(row.t1w_path), content, f"the run used another image of {row.participant_id}"
-        )
+        contents = re.split("[+]", str(row.sha256))[
+            0
+        ].split()  # one for each channel; planted effects are settings
+        columns = ["t1w_path", *(f"channel{k}_path" for k in range(2, len(contents) + 1))]
+        for column, content in zip(columns, contents, strict=True):
+            repair = f"the run used another image of {row.participant_id}"
+            findings.compare("images", root / str(getattr(row, column)), content, repair)
 
 
 def _tables(run: RunDirectory, findings: Findings) -> None:
@@ -179,70 +179,12 @@ def _checkpoints(config: Config, run: RunDirectory, findings: Findings) -> dict[
     for (seed, fold), rows in together.groupby(["seed", "fold"]):
         beside = run.checkpoint(fold, seed)
         beside = beside.with_name(f"{beside.stem}_predictions.tsv")
-        findings.counts["predictions"] = findings.counts.get("predictions", 0) + len(rows)
+        findings.count("predictions", len(rows))
         if not beside.exists():
             findings.problems.append(f"{beside}: is missing; run `xai-brain train` again")
         elif not rows.drop(columns="repeat", errors="ignore").reset_index(drop=True).equals(read_tsv(beside)):
             findings.problems.append(f"{run.predictions}: differs from {beside.name}; {again}")
     return found
-
-
-def _maps(
-    config: Config, run: RunDirectory, findings: Findings, checkpoints: dict[tuple[int, int], str]
-) -> None:
-    """Check every map by its sidecar."""
-    if run.predictions.exists():
-        rows = first_repeat(read_tsv(run.predictions))
-        rows = rows if "fold" in rows else rows.assign(fold=0)  # maps of `xai_brain.explain`
-    elif config.imported_methods and run.participants.exists():
-        rows = read_tsv(run.participants).assign(seed=config.seeds[0], fold=0)
-    else:
-        return
-    seeds = config.seeds if config.explain.seeds is None else config.explain.seeds
-    rows = rows[rows["seed"].isin(list(seeds))]
-    images = {
-        (row.participant_id, row.session_id): str(row.sha256)
-        for row in read_tsv(run.participants).itertuples()
-    }
-    for row in track(list(rows.itertuples()), "check maps", "maps"):
-        for label in [*config.attribution, *config.imported_methods]:
-            path = run.attribution(row.participant_id, row.session_id, label, row.seed)
-            imported = label in config.imported_methods
-            if not sidecar(path).exists():
-                if not imported:  # imported maps may cover some participants only
-                    findings.compare("maps", sidecar(path), None, "run `xai-brain explain` again")
-                continue
-            again = "import it again" if imported else "remove it and run `xai-brain explain` again"
-            about = findings.read(sidecar(path), again)
-            if not about:
-                continue
-            findings.compare("maps", path, about.get("MapSHA256"), again)
-            if (native := run.native(path, NATIVE)).exists():
-                expected = findings.read(sidecar(native), again).get("MapSHA256")
-                findings.compare("native maps", native, expected, again)
-            findings.problems += [
-                f"{sidecar(path)}: {what}; {again}"
-                for what in _contradictions(about, row, checkpoints, images, imported)
-            ]
-
-
-def _contradictions(
-    about: dict[str, Any],
-    row: Any,
-    checkpoints: dict[tuple[int, int], str],
-    images: dict[tuple[str, str], str],
-    imported: bool,
-) -> Iterator[str]:
-    """Entries of a sidecar that contradict the run."""
-    if about.get("ParticipantId") != row.participant_id:
-        yield f"belongs to {about.get('ParticipantId')}"
-    if imported:
-        return
-    network = checkpoints.get((row.seed, row.fold))
-    if network is not None and about.get("CheckpointSHA256") != network:
-        yield "the map was made by another network"
-    if about.get("InputSHA256") and about["InputSHA256"] != images.get((row.participant_id, row.session_id)):
-        yield "the map was made from another image than that in participants.tsv"
 
 
 # A finished stage writes a manifest with its inputs and the hash of each result file.
@@ -253,6 +195,7 @@ MANIFESTS = {
     "evaluation/metrics/*.json": "evaluate",
     "evaluation/masks/*.json": "validate",
     "figures/inputs.json": "report",
+    RESULTS: "run",  # of a benchmark
 }
 
 

@@ -25,6 +25,7 @@ from xai_brain.study.settings import stage
 from xai_brain.study.settings_conflicts import refuse_foreign_folder
 from xai_brain.study.training.cross_validation import train_run
 
+RESULTS = "results.json"  # hashes of the tables, figures and page of a benchmark
 Scores = Mapping[str, tuple[float, float]]  # value and chance level by the name of a metric
 ScoreFunction = Callable[[str, str, np.ndarray], Scores]  # of participant_id, session_id and a map
 
@@ -87,6 +88,12 @@ def make_units(
         if maps:
             stage(explain_run)(own)
         yield name, own
+
+
+def record_results(run: RunDirectory, units: Mapping[str, Config]) -> None:
+    """Write the hash of every table, figure and page of a benchmark, which `xai-brain verify` checks."""
+    made = (path for pattern in ("*.tsv", "*.png", "*.html") for path in sorted(run.path.glob(pattern)))
+    write_manifest(run.path / RESULTS, list(units), made)
 
 
 def map_scores(

@@ -29,6 +29,7 @@ from xai_brain.study.benchmarks.units import (
     kinds_of,
     make_units,
     open_folder,
+    record_results,
     save_settings,
 )
 from xai_brain.study.detection.ranks import ranks_of_cell
@@ -74,6 +75,7 @@ def detection_run(config: Config) -> RunDirectory:
     from xai_brain.reporting.benchmarks.detection import write_page
 
     write_page(run.path, table, settings_to_save(config))
+    record_results(run, units)
     log(f"{WHAT}: {run.path / 'detection.tsv'}, {run.report}")
     return run
 

@@ -118,6 +118,7 @@ class GivenRun:
                 "MapSHA256": file_hash(path),
                 "InputSHA256": ready.given.source_hash,
                 "Channels": channels[name],
+                "ChannelMaps": self.channel_names if own and name == label else [],
                 "Empty": is_empty,
                 "Versions": versions(),
             }
@@ -145,6 +146,7 @@ class GivenRun:
                 "label": image.label,
                 "target": image.target,
                 "t1w_path": image.path,
+                **{f"channel{k}_path": str(file) for k, file in enumerate(image.files[1:], 2)},
                 "sha256": image.source_hash,
             }
             for image in self.images

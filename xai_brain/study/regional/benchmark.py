@@ -28,6 +28,7 @@ from xai_brain.study.benchmarks.units import (
     make_units,
     map_scores,
     open_folder,
+    record_results,
     save_settings,
 )
 from xai_brain.study.regional.cohort import DIVISION, Regions, column_of, make_cohort, read_regions
@@ -75,6 +76,7 @@ def regional_run(config: Config) -> RunDirectory:
     from xai_brain.reporting.benchmarks.regional import write_page
 
     write_page(run.path, table, settings_to_save(config), kinds_of(config))
+    record_results(run, units)
     log(f"regional benchmark: {run.path / 'siegel.tsv'}, {run.report}")
     return run
 
