@@ -75,7 +75,7 @@ def test_targets_from_which_nothing_can_be_learned_are_refused(layout, tmp_path,
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("value", ["89+", "45 y"])
+@pytest.mark.parametrize("value", ["89+", "45 y", "unknown"])
 def test_values_that_are_no_numbers_are_named(layout, tmp_path, value):
     with pytest.raises(DataError, match=LAYOUTS[layout][1]) as caught:
         load(layout, tmp_path, changed(value))
@@ -128,4 +128,14 @@ def test_brain_size_needs_values_of_the_cohort_and_not_of_every_number(tmp_path)
     table = load_participants("bids", tmp_path, label="age", task=Regression())
     check_brain_size(config, table)
     with pytest.raises(ConfigError, match=r"icv: too few numbers in it \(participants: 0\)"):
-        check_brain_size(config, table.assign(icv="n/a"))
+        check_brain_size(config, table.assign(icv=None))
+
+
+def test_brain_sizes_that_are_no_numbers_are_refused(tmp_path):
+    sizes = [str(1400 + i) for i in range(N)]
+    make_bids(tmp_path, AGES, icv=[*sizes[:3], "1403,5", *sizes[4:]])
+    config = settings("bids", tmp_path, "data.brain_size_column=icv")
+    table = load_participants("bids", tmp_path, label="age", task=Regression())
+    with pytest.raises(ConfigError, match=r"icv: '1403,5' is no number \(sub-03\)") as caught:
+        check_brain_size(config, table)
+    assert len(str(caught.value).splitlines()) == 1

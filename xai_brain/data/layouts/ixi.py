@@ -120,7 +120,8 @@ def _participants(path: Path, problems: Problems) -> pd.DataFrame:
     table.insert(0, "participant_id", [f"sub-IXI{int(number):03d}" for number in ids.dropna()])
     table["sex"] = numbers(table[sex_column]).map({1.0: "male", 2.0: "female"}).astype(object)
     if "AGE" in upper:
-        table["age"] = table[upper["AGE"]].mask(~(numbers(table[upper["AGE"]]) > 0), np.nan)
+        ages = table[upper["AGE"]]
+        table["age"] = ages.mask(numbers(ages) <= 0, np.nan)  # a word stays, so that its user is told
     said = [name for name in ("sex", "age") if name in table]
     lines = []
     for participant_id, rows in table.groupby("participant_id", sort=True):

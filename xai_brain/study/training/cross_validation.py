@@ -16,6 +16,7 @@ from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.data.folds.tables import fold_numbers, with_repeat
 from xai_brain.io.atomic import disk_full_errors, file_hash, partial_prefix, write_atomic
+from xai_brain.io.problems import named
 from xai_brain.models.calibrated import missing_package
 from xai_brain.models.fitting import fit_fold, naming_network, predict_outputs
 from xai_brain.models.fitting_in_processes import fit_in_processes
@@ -244,7 +245,14 @@ def check_brain_size(config: Config, cohort: pd.DataFrame) -> None:
         return
     has_classes = build_task(config.task).has_classes
     groups = cohort["label"] if has_classes else pd.Series("participants", cohort.index)
-    numbers = pd.to_numeric(cohort[column], errors="coerce").groupby(groups).count()
+    sizes = pd.to_numeric(cohort[column], errors="coerce")
+    if (wrong := sizes.isna() & cohort[column].notna()).any():
+        ids = cohort.loc[wrong, "participant_id"].unique().tolist()
+        raise ConfigError(
+            f"data.brain_size_column={column}: {cohort.loc[wrong, column].iloc[0]!r} is no number "
+            f"({named(ids)}); write a number with a decimal point, or leave the cell empty"
+        )
+    numbers = sizes.groupby(groups).count()
     if (numbers < (config.folds.n_folds if config.folds.kind == "stratified" else 2)).any():
         counts = ", ".join(f"{name}: {count}" for name, count in numbers.items())
         raise ConfigError(f"data.brain_size_column={column}: too few numbers in it ({counts})")
