@@ -12,9 +12,10 @@ import torch
 from given_networks import FLIPPED, PERMUTED, OneVoxel, Pooled, image, two_files
 
 import xai_brain as xb
+from xai_brain.config.saved import saved_settings
 from xai_brain.config.setting import ConfigError
 from xai_brain.parallel.progress import log
-from xai_brain.runs.directory import read_json, sidecar
+from xai_brain.runs.directory import RunDirectory, read_json, sidecar
 from xai_brain.study.given import explain as explaining
 
 
@@ -53,6 +54,16 @@ def test_intensities_that_are_not_scaled_are_named_once(files, factor, preproces
     for line in lines:
         assert "intensities of up to about 39" in line  # the 99th percentile of uniform values
         assert "preprocess=" in line
+
+
+@pytest.mark.parametrize(("background", "warned"), [(0.0, 0), (-0.7, 1)])
+def test_a_background_that_is_not_0_is_named(background, warned, capsys):
+    data = np.full((12, 14, 13), background, np.float32)
+    data[3:-3, 3:-3, 3:-3] = np.random.default_rng(0).normal(1, 1, (6, 8, 7))
+    xb.explain(Pooled(), [nib.Nifti1Image(data, FLIPPED)], ["Saliency"], target=1)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == warned
+    assert all("the background of the input is -0.7 and not 0" in line for line in lines)
 
 
 def test_a_class_is_named_as_in_a_table(files):
@@ -192,6 +203,18 @@ def test_the_precision_of_the_network_is_kept(files):
     expected = xb.explain(Pooled(), files, ["Saliency"], target=1)
     one, other = (each.img("sub-01", "Saliency").get_fdata() for each in (maps, expected))
     assert np.allclose(one, other, rtol=1e-5)
+
+
+def test_settings_and_sidecars_name_the_fill_that_was_used(files, tmp_path):
+    folder = tmp_path / "maps"
+    xb.explain(
+        Pooled(), files[:1], ["Saliency", "Occlusion", "MeaningfulPerturbation"], fill="blur", folder=folder
+    )
+    run = RunDirectory(folder)
+    used = read_json(sidecar(xb.open_maps(folder).table["path"].iloc[-1]))["Parameters"]["fill"]
+    methods = saved_settings(run.config).attribution
+    assert {used, *(own["fill"] for own in methods.values() if "fill" in own)} == {"blur"}
+    assert "fill" not in methods["Saliency"]
 
 
 def test_a_folder_can_be_opened_again(files, tmp_path):

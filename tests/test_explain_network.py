@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from xai_brain import RunDirectory, load_cohort, open_maps
@@ -148,6 +149,10 @@ def test_images_that_a_function_of_the_user_prepares(package, tmp_path, capsys):
     assert np.allclose(maps.img("sub-0001", "Saliency").affine, image.affine)
     predicted = read_tsv(RunDirectory(run_dir).predictions)
     assert predicted["target"].tolist() == cohort.table["target"].tolist()
+    male = predicted["target"] == 1
+    assert read_json(RunDirectory(run_dir).metrics)["test/auroc_pooled"] == pytest.approx(
+        roc_auc_score(male, predicted["prob_male"])
+    )
     with torch.no_grad():
         expected = network.eval()(torch.from_numpy(halved(image).get_fdata()).float()[None, None]).softmax(1)
     assert np.allclose(predicted.loc[0, ["prob_female", "prob_male"]].to_numpy(float), expected, atol=1e-5)
@@ -171,6 +176,17 @@ def test_a_preparation_needs_trust_and_excludes_another(package, tmp_path):
         explain_network([*given, "network.preprocess=another.f"])
     with pytest.raises(ConfigError, match=r"network.preprocess=.*\.nothing: cannot be imported"):
         explain_network([*given, f"network.preprocess={package}.nothing"])
+
+
+def test_a_trusted_module_can_be_a_file_in_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "beside_the_command.py").write_text("def network():\n    return 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    given = ["network.load=beside_the_command.network", *DATA, f"run_dir={tmp_path / 'run'}"]
+    with pytest.raises(ConfigError, match=r"returns a int, no torch\.nn\.Module"):
+        explain_network([*given, "trusted_modules=[beside_the_command]"])
+    with pytest.raises(ConfigError, match="add trusted_modules="):
+        explain_network(given)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -38,7 +40,13 @@ def _found(target: str) -> Any:
 
 
 def import_trusted(names: Iterable[str]) -> None:
-    """Import the trusted modules, so that their networks can be created; missing ones are reported later."""
+    """Import the trusted modules, so that their networks can be created; missing ones are reported later.
+
+    Modules in the working folder are found, after those that are installed.
+    """
+    names, here = list(names), os.getcwd()
+    if names and here not in sys.path:
+        sys.path.append(here)
     for name in names:
         with suppress(ImportError):
             importlib.import_module(name.split(".")[0])

@@ -94,6 +94,8 @@ class ReportContents(ShownContents):
     def n_networks(self) -> int | None:
         """Number of networks that are averaged for new participants; None for a run with folds."""
         predictions = self.predictions
+        if self.has_given_images:
+            return 1
         return (
             None
             if predictions is None or "n_networks" not in predictions

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from xai_brain.config.setting import ConfigError
-from xai_brain.config.trust import KNOWN_PACKAGES
+from xai_brain.config.trust import KNOWN_PACKAGES, import_trusted
 from xai_brain.data.cache import default_cache_dir
 from xai_brain.io.atomic import write_atomic
 from xai_brain.models.networks.archive import archive_kind
@@ -136,10 +136,13 @@ def _trusted_function(setting: str, function: str, others: list[str]) -> Callabl
         raise ConfigError(
             f"{setting}={function}: runs code of the package {package}; add trusted_modules=[{package}]"
         )
+    import_trusted([package])
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{setting}={function}: cannot be imported ({error})") from error
+        raise ConfigError(
+            f"{setting}={function}: cannot be imported ({error}); start the command in the folder of its file"
+        ) from error
     if not callable(found):
         raise ConfigError(f"{setting}={function}: is a {type(found).__name__}, no function")
     return found

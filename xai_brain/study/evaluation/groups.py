@@ -183,6 +183,9 @@ class Comparison:
         )
 
     def _compare_images(self) -> None:
+        if self.run.predictions.exists() and "fold" not in read_tsv(self.run.predictions):
+            log("evaluate: images are not tested: the inputs of a given network are not kept")
+            return
         confounds = [name for name in self.confounds if name != "fold"]
         about = {"Method": IMAGE, "IntensityScaling": self.config.preprocessing.scaling}
         about["SubjectScaling"] = "none"

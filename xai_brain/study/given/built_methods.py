@@ -51,14 +51,15 @@ class GivenMethods:
         reference: Reference | None,
         fill: str | None,
     ):
-        self.settings, self.adapted, self.kind, self.reference = settings, adapted, kind, reference
-        self.output, self.fill = output, fill
+        self.settings = {label: _with_fill(own, fill) for label, own in settings.items()}
+        self.adapted, self.kind, self.reference = adapted, kind, reference
+        self.output = output
         if output is not None and output not in kind.outputs:
             raise ConfigError(f"output={output!r}: one of {', '.join(kind.outputs)}")
         self._made: dict[Any, Any] = {}
         self.network_hash = _hash_of(adapted)
         for label in settings:
-            self._check(label)
+            self._check(label, fill_is_given=fill is not None)
 
     def make(self, label: str, voxel_size_mm: tuple[float, float, float]) -> tuple[Any, str]:
         """A method for volumes with this voxel size, and the output that it explains."""
@@ -72,26 +73,21 @@ class GivenMethods:
                 extra["reference"] = self.reference
             elif takes(factory, "voxel_size_mm") and not self.settings[label].get("voxel_size_mm"):
                 extra["voxel_size_mm"] = list(voxel_size_mm)
-            if takes(factory, "fill") and self.fill:
-                extra["fill"] = self.fill
             self._made[key] = factory(ClassScore(self.adapted, output, self.kind), **extra)
         return self._made[key], output
 
     def on(self, network: AdaptedNetwork) -> GivenMethods:
         """The same methods on another network."""
-        return GivenMethods(self.settings, network, self.kind, self.output, self.reference, self.fill)
+        return GivenMethods(self.settings, network, self.kind, self.output, self.reference, None)
 
     def parameters(self, label: str) -> dict[str, Any]:
         """All parameters of a method, including defaults."""
-        found = arguments_of(self.settings[label])
-        if "fill" in found and self.fill:
-            found["fill"] = self.fill
-        return found
+        return arguments_of(self.settings[label])
 
-    def _check(self, label: str) -> None:
+    def _check(self, label: str, fill_is_given: bool) -> None:
         factory = instantiate(self.settings[label])
         parameters = inspect.signature(getattr(factory, "func", factory)).parameters
-        fill = self.fill or self.settings[label].get("fill")
+        fill = self.settings[label].get("fill")
         if self.reference is not None:
             return
         if "reference" in parameters and parameters["reference"].default is inspect.Parameter.empty:
@@ -100,11 +96,11 @@ class GivenMethods:
             )
         chosen = [fill] if isinstance(fill, str) else list(fill or ())
         wrong = {*chosen} & {*OF_TRAINING_SUBJECTS}
-        if label in NEEDS_FILL and self.fill is None and (wrong or not chosen):
+        if label in NEEDS_FILL and not fill_is_given and (wrong or not chosen):
             raise ConfigError(
                 f"{label}: without reference=(images, labels), which finds most, fill= states what replaces "
                 f"tissue: {', '.join(name for name in FILLS if name not in OF_TRAINING_SUBJECTS)}; see "
-                "docs/results/meaningful_perturbation.md for what each of them finds"
+                "the page Perturbation masks of the documentation for what each of them finds"
             )
         baseline = self.settings[label].get("baseline")
         if "baseline" in parameters and baseline in OF_TRAINING_SUBJECTS:
@@ -117,6 +113,11 @@ class GivenMethods:
                 f"{label}: fill={wrong.pop()!r} needs reference=(images, labels); else give fill=, one of "
                 f"{', '.join(name for name in FILLS if name not in OF_TRAINING_SUBJECTS)}"
             )
+
+
+def _with_fill(settings: Mapping[str, Any], fill: str | None) -> dict[str, Any]:
+    """Settings of a method, with the fill that is given for all methods that have one."""
+    return {**settings, "fill": fill} if fill and takes(instantiate(settings), "fill") else dict(settings)
 
 
 def _hash_of(network: AdaptedNetwork) -> str:

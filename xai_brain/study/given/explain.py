@@ -162,7 +162,7 @@ def explain(
                     if len(waiting) == size or number == len(given):
                         rows += _explain_batch(waiting, built, target, names, run)
                         waiting = []
-            run.finish(settings, pd.DataFrame(rows), sorted(foreign_packages(settings)))
+            run.finish(built.settings, pd.DataFrame(rows), sorted(foreign_packages(settings)))
             return keep(Maps(path))
 
 

@@ -11,11 +11,13 @@ from xai_brain.config.setting import ConfigError
 from xai_brain.data.cache import cache_errors
 from xai_brain.io.problems import Problems
 from xai_brain.parallel.progress import log
-from xai_brain.runs.directory import RunDirectory, read_json, write_json
+from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, update_metrics, write_json
+from xai_brain.statistics.classification import defined_figures
 from xai_brain.study.cohort import Cohort
 from xai_brain.study.given.explain import explain
 from xai_brain.study.participants import find_participants, task_of
-from xai_brain.study.training.networks import trained_networks
+from xai_brain.study.training.networks import ALL, trained_networks
+from xai_brain.task.protocol import Task
 
 SETTINGS = "ExplainNetwork"  # field of provenance.json
 
@@ -71,5 +73,16 @@ def explain_cohort(config: Config, preprocess: Callable[..., Any], settings: Seq
         batch_size=config.explain.batch_size,
         folder=run.path,
     )
+    write_scores(config, run, classifier.task)
     write_json({**read_json(run.provenance), SETTINGS: settings}, run.provenance)
     return run
+
+
+def write_scores(config: Config, run: RunDirectory, task: Task) -> None:
+    """Write the scores of the network to metrics.json, if participants of every class are known."""
+    predictions = read_tsv(run.predictions)
+    if not task.can_be_scored(predictions["target"].to_numpy()):
+        log("explain-network: without participants of every class there are no test metrics")
+        return
+    scores = task.scores(predictions.assign(fold=ALL[1]), "test", config.evaluation.n_bootstrap)
+    update_metrics(run, defined_figures(scores))

@@ -137,7 +137,8 @@ class GivenRun:
         for label, n in Counter(self.empty).items():
             log(
                 f"explain: {n} of {len(self.images)} maps of {label} are empty (0 everywhere): no "
-                "replacement changes the output, or it has no gradient, as a probability of nearly 1"
+                "replacement changes the output, or it has no gradient, as a probability of nearly 1; "
+                "explain another output, such as logit_difference, or give another fill or reference images"
             )
         rows = [
             {

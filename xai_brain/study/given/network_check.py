@@ -19,6 +19,7 @@ from xai_brain.study.given.images import Preprocess, ReadyImage
 from xai_brain.task.selected_output import OutputError
 
 LARGE_INTENSITY = 50.0  # z-scores and intensities that are scaled to [0, 1] are far below
+CONSTANT_FACES = 0.9  # share of voxels at the faces of an image with one value
 
 
 def checked_kind(
@@ -86,7 +87,8 @@ def require_finite(outputs: torch.Tensor, batch: list[ReadyImage]) -> torch.Tens
 
 
 def warn_of_raw_intensities(first: ReadyImage, preprocess: Preprocess) -> None:
-    """Warn if voxels are given to the network as they are and are far larger than scaled intensities."""
+    """Warn of a background that is not 0, and of voxels that are far larger than scaled intensities."""
+    warn_of_background(first)
     if preprocess is not None or first.given.prepared is not None:
         return
     values = first.volume.flatten()[:: 1 + first.volume.numel() // 200_000].abs()
@@ -95,6 +97,19 @@ def warn_of_raw_intensities(first: ReadyImage, preprocess: Preprocess) -> None:
         log_warning(
             f"{first.given.path}: intensities of up to about {round(high)} are given to the network as they "
             "are; if it was trained on scaled images, state their preparation with preprocess="
+        )
+
+
+def warn_of_background(first: ReadyImage) -> None:
+    """Warn if most voxels at the faces of the input have the same value, which is not 0."""
+    volume = first.volume[0]
+    faces = torch.cat([volume.select(axis, end).flatten() for axis in range(3) for end in (0, -1)])
+    value = float(faces.median())
+    if value != 0 and float((faces == value).float().mean()) > CONSTANT_FACES:
+        log_warning(
+            f"{first.given.path}: the background of the input is {value:.3g} and not 0: methods treat voxels "
+            "that are not 0 as tissue, and maps extend over the background; if the network was not trained "
+            "so, scale the tissue only"
         )
 
 
