@@ -157,6 +157,25 @@ def add_subject(root: Path, number: int, sex: str, **columns: object) -> str:
     return participant_id
 
 
+@pytest.fixture(scope="session")
+def brains(tmp_path_factory) -> Path:
+    """The six images of `tree`, made once; every case changes a copy."""
+    from bad_inputs import EVERYBODY
+
+    folder = tmp_path_factory.mktemp("brains")
+    for i, name in enumerate(EVERYBODY):
+        fake_brain(COARSE_SHAPE, COARSE, seed=i).to_filename(folder / f"{name}.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def tree(tmp_path, brains) -> Path:
+    """Six participants in a BIDS folder, to be changed as tests of bad input do."""
+    from bad_inputs import make_tree
+
+    return make_tree(tmp_path / "bids", brains)
+
+
 class ToyNet(nn.Module):
     """A small 3-D network with batch norm; logits of two classes."""
 
