@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 # pytest-xdist runs one process per core: more threads would only wait for each other. Set before numpy and
@@ -224,6 +224,14 @@ def boxed_reference(n=8):
     return Reference(means, volumes, targets, torch.ones(SHAPE, dtype=torch.bool), (2.0, 2.0, 2.0))
 
 
+@pytest.fixture(scope="session")
+def synthetic_cohort():
+    """16 synthetic participants, prepared for networks; no test may change it."""
+    import xai_brain
+
+    return xai_brain.load_cohort("synthetic", n_subjects=16).prepare("t1w_4mm")
+
+
 SMALL = [
     "experiment=demo",
     "data.cohort.n_subjects=24",
@@ -334,6 +342,26 @@ def in_another_process(code, **env):
 @pytest.fixture
 def inputs():
     return torch.randn(3, 1, *SHAPE, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Writes a small run for the viewer, see `viewer_runs.write_run`."""
+    from viewer_runs import write_run
+
+    return partial(write_run, tmp_path / "run")
+
+
+@pytest.fixture
+def few():
+    """Two volumes of the shape of `known_networks.WEIGHTS`."""
+    return torch.randn(2, 1, 4, 6, 8, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def training():
+    """Four training volumes of the shape of `inputs`."""
+    return torch.randn(4, 1, *SHAPE, generator=torch.Generator().manual_seed(7))
 
 
 @pytest.fixture
