@@ -68,7 +68,7 @@ NOT_RUN = {
     "explain.target=male": "conflicts with the maps of the run on purpose; test_terminal.py",
     "evaluation.calibration": "needs a report card of the same cohort; test_report_card.py",
     "labels.nii.gz": "an atlas of the whole brain; test_atlas_tables.py",
-    "region_ablation": "an atlas of the whole brain; test_methods.py",
+    "region_ablation": "an atlas of the whole brain; test_occlusion.py",
     **dict.fromkeys(
         ("attention_rollout", "attention_relevance", "token_grad_cam"),
         "needs a network with attention; test_attention_methods.py",

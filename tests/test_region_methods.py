@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SHAPE, boxed_reference
+from known_networks import WEIGHTS, Linear, reference_of
 from scipy import ndimage
-from test_methods import WEIGHTS, Linear, reference_of
 from torch import nn
 
 from xai_brain.attribution import RISE, KernelShap
@@ -23,11 +23,6 @@ from xai_brain.attribution.perturbation.regions import spread_evenly, supervoxel
 from xai_brain.attribution.perturbation.shapley import draw_coalitions, shapley_values
 
 AFFINE = torch.eye(4, dtype=torch.float64)
-
-
-@pytest.fixture
-def few():
-    return torch.randn(2, 1, 4, 6, 8, generator=torch.Generator().manual_seed(2))
 
 
 # -- RISE -----------------------------------------------------------------------------------------------
