@@ -1,10 +1,7 @@
-"""The objects: a study from participants to report in a few lines, with known answers and refusals."""
+"""Studies and maps as objects: a study from participants to report, with known answers and refusals."""
 
 from __future__ import annotations
 
-import doctest
-import importlib
-import logging
 import re
 from functools import partial
 
@@ -12,37 +9,18 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 import xai_brain as xb
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import get_grid
-from xai_brain.io.problems import DataError
-from xai_brain.parallel.verbosity import LOGGER
 from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar
 
 SMALL_NETWORK = {"channels": [2, 3, 4]}
-MODULES = [f"study.{name}" for name in ("card", "cohort", "cross_validate", "study")]
-MODULES += [f"attribution.methods.{name}" for name in ("grad_cam", "guided_backprop")]
-MODULES += [
-    "atlas.atlas",
-    "attribution.methods.meaningful_perturbation",
-    "attribution.network_outputs",
-    "attribution.reference",
-    "config.build",
-    "config.planted_effect",
-    "data.folds.splits",
-    "models.module",
-    "models.networks.kan2020",
-    "runs.provenance",
-    "study.trained_networks",
-    *(f"study.maps.{name}" for name in ("images", "maps", "opening")),
-]
 
 
 @pytest.fixture(scope="module")
-def cohort():
-    return xb.load_cohort("synthetic", n_subjects=16).prepare("t1w_4mm")
+def cohort(synthetic_cohort):
+    return synthetic_cohort
 
 
 @pytest.fixture(scope="module")
@@ -145,59 +123,6 @@ def test_report_inline(study, maps):
     assert page.path == study.run_dir / "report.html"
     assert page._repr_html_().startswith("<iframe srcdoc=")
     assert "GradCAM" in page._repr_html_()
-
-
-# -- the other objects of the design -------------------------------------------------------------
-def test_a_cohort_has_a_table_a_figure_and_a_grid(cohort):
-    assert cohort.table["participant_id"].nunique() == len(cohort) == 16
-    assert cohort.class_names == ["female", "male"]
-    assert cohort.grid == "t1w_4mm"
-    assert np.load(cohort.table["volume_path"].iloc[0]).shape == get_grid("t1w_4mm").shape
-    figure = cohort.plot()
-    assert isinstance(figure, Figure)
-    assert figure._repr_png_().startswith(b"\x89PNG")
-    assert "<table" in cohort._repr_html_()
-
-
-def test_a_cohort_can_be_prepared_again_on_another_grid(cohort):
-    other = cohort.prepare("t1w_58x70x58")
-    assert other.grid == "t1w_58x70x58"
-    assert np.load(other.table["volume_path"].iloc[0]).shape == (58, 70, 58)
-    assert list(other.table.columns) == list(cohort.table.columns)
-
-
-def test_columns_of_numbers_are_numeric(bids_tree):
-    path = bids_tree / "participants.tsv"
-    table = pd.read_csv(path, sep="\t")
-    table = table.assign(icv=["1450.5", "n/a", *["1500"] * 4], mmse=30, code="007", site=1, score="12-14")
-    table.assign(family_id=3).to_csv(path, sep="\t", index=False)
-    cohort = xb.load_cohort("bids", bids_tree)
-    kinds = cohort.table.dtypes
-    assert kinds[["age", "icv", "mmse"]].map(pd.api.types.is_numeric_dtype).all()
-    assert cohort.table["icv"].sum() == 1450.5 + 4 * 1500
-    assert cohort.table["icv"].isna().sum() == 1
-    for name in ("participant_id", "label", "sex", "code", "site", "family_id", "score"):
-        assert cohort.table[name].map(type).eq(str).all(), name
-    assert set(cohort.table["code"]) == {"007"}
-
-
-def test_a_label_of_numbers_stays_text(bids_tree):
-    path = bids_tree / "participants.tsv"
-    table = pd.read_csv(path, sep="\t")
-    table.assign(group=[1, 2] * 3).to_csv(path, sep="\t", index=False)
-    cohort = xb.load_cohort("bids", bids_tree, label="group")
-    assert cohort.class_names == ["1", "2"]
-    assert cohort.table["group"].tolist() == cohort.table["label"].tolist() == ["1", "2"] * 3
-
-
-def test_excluded_participants_are_listed(bids_tree):
-    table = pd.read_csv(bids_tree / "participants.tsv", sep="\t")
-    table.assign(sex=["n/a", *table["sex"][1:]]).to_csv(bids_tree / "participants.tsv", sep="\t", index=False)
-    cohort = xb.load_cohort("bids", bids_tree, on_error="skip")
-    assert len(cohort) == 5
-    assert cohort.excluded["participant_id"].tolist() == ["sub-00"]
-    with pytest.raises(DataError, match="sub-00"):
-        xb.load_cohort("bids", bids_tree)
 
 
 def test_scores_have_intervals_and_chance(study):
@@ -328,15 +253,6 @@ def test_a_study_continues_and_refuses_other_settings(cohort, study):
         xb.cross_validate(cohort, max_epochs=2, **arguments)
 
 
-def test_prepared_volumes_of_a_cohort(cohort):
-    volumes = cohort.volumes()
-    assert volumes.shape == (16, *get_grid("t1w_4mm").shape)
-    np.testing.assert_array_equal(volumes[3], np.load(cohort.table["volume_path"].iloc[3]))
-    np.testing.assert_array_equal(cohort.affine, get_grid("t1w_4mm").affine)
-    with pytest.raises(ConfigError, match="not prepared"):
-        xb.load_cohort("synthetic", n_subjects=16).volumes()
-
-
 def test_the_network_of_a_fold_gives_its_predictions(study):
     rows = study.predictions.query("fold == 2 and seed == 1")
     logits = study.network(fold=2, seed=1)(study.inputs(rows["participant_id"].tolist()))
@@ -455,79 +371,3 @@ def test_unknown_names_list_the_valid_ones(study, maps, call, valid):
     with pytest.raises(ConfigError) as error:
         call(study, maps)
     assert re.search(f"there is no .*{valid}", one_line(error))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "valid"),
-    [
-        ({"model": "kan"}, "model 'kan'; there are .*kan2020"),
-        ({"folds": "random"}, "folds 'random'; there are .*stratified"),
-        ({"augmentation": "all"}, "augmentation 'all'; there are .*none"),
-        ({"trainer": {"epochs": 3}}, "'epochs'; there are max_epochs"),
-    ],
-)
-def test_unknown_arguments_of_a_study_list_the_valid_ones(cohort, tmp_path, arguments, valid):
-    with pytest.raises(ConfigError) as error:
-        xb.cross_validate(cohort, run_dir=tmp_path / "run", **arguments)
-    assert re.search(f"there is no .*{valid}", one_line(error))
-    assert not (tmp_path / "run").exists()
-
-
-def test_grids_are_listed_and_needed(cohort, tmp_path):
-    with pytest.raises(ConfigError, match=r"there is no grid 't1w_3mm'; there are .*t1w_4mm"):
-        cohort.prepare("t1w_3mm")
-    with pytest.raises(ConfigError, match=r"not prepared: call cohort.prepare\(grid\) first; grids are"):
-        xb.cross_validate(xb.load_cohort("synthetic", n_subjects=16), run_dir=tmp_path / "run")
-
-
-def test_folders_without_results_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"there is no study; xai_brain.cross_validate makes one"):
-        xb.open_study(tmp_path)
-    with pytest.raises(ConfigError, match=r"there are no maps; Study.explain makes them"):
-        xb.open_maps(tmp_path)
-    with pytest.raises(ConfigError, match="has no report card"):
-        xb.ReportCard(tmp_path)
-
-
-# -- report card ---------------------------------------------------------------------------------
-@pytest.mark.slow
-def test_a_report_card_of_a_planted_effect(cohort, tmp_path):
-    planted = xb.PlantedEffect(kind="intensity", size=3.0, center_mm=[34, -20, -10], radius_mm=22.0)
-    card = xb.report_card(
-        cohort,
-        methods=["GradCAM", "Saliency"],
-        metrics=["rra", "pointing"],
-        baselines=["RandomMap"],
-        planted=planted,
-        model_settings=SMALL_NETWORK,
-        seeds=(0,),
-        max_epochs=1,
-        n_bootstrap=50,
-        card_settings={"n_sanity": 2},
-        run_dir=tmp_path / "card",
-    )
-    assert set(card.table["method"]) == {"GradCAM", "Saliency", "RandomMap"}
-    assert set(card.verdicts["method"]) == {"GradCAM", "Saliency", "RandomMap"}
-    assert card.verdicts["believe"].isin(["yes", "with care", "no", "not rated"]).all()
-    assert card.plot()._repr_png_().startswith(b"\x89PNG")
-    assert set(card.maps.methods) == {"GradCAM", "Saliency", "RandomMap"}
-    assert repr(xb.ReportCard(card.run_dir)) == repr(card)
-    assert card.study.class_names == ["without", "with"]
-    with pytest.raises(ConfigError, match=r"'n_sane'; there are .*n_sanity"):
-        xb.report_card(cohort, planted=planted, card_settings={"n_sane": 2}, run_dir=tmp_path / "none")
-    with pytest.raises(ConfigError, match=r"planted.kind is needed"):
-        xb.report_card(cohort, planted=xb.PlantedEffect(), run_dir=tmp_path / "none")
-
-
-# -- documentation -------------------------------------------------------------------------------
-def test_public_names_are_listed():
-    assert {"load_cohort", "cross_validate", "open_study", "open_maps", "report_card"} <= set(dir(xb))
-    assert {"Cohort", "Study", "Maps", "ReportCard", "PlantedEffect"} <= set(dir(xb))
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_examples_of_the_docstrings(module, small_run, cohort, monkeypatch):
-    names = {"run_dir": small_run.path, "cohort": cohort}
-    names |= {"study": xb.open_study(small_run.path), "maps": xb.open_maps(small_run.path)}
-    monkeypatch.setattr(LOGGER, "level", logging.WARNING)  # how long work takes is not part of an example
-    assert doctest.testmod(importlib.import_module(f"xai_brain.{module}"), extraglobs=names).failed == 0
