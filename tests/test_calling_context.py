@@ -8,8 +8,8 @@ from contextlib import nullcontext
 import pytest
 import pytorch_lightning as lightning
 import torch
+from all_methods import METHODS, REFERENCE, reference_for
 from conftest import ToyNet
-from test_attribution import METHODS, REFERENCE, reference_for
 from torch import nn
 from torch.utils.data import DataLoader
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from all_methods import METHODS, OF_A_CLASS, OF_A_MODEL, REFERENCE, reference_for
 from conftest import SHAPE, ToyNet
-from test_attribution import METHODS, OF_A_CLASS, OF_A_MODEL, REFERENCE, reference_for
 from torch import nn
 
 from xai_brain.attribution import (
