@@ -1,17 +1,14 @@
-"""The evaluate stage on classes: what is compared, what is refused, what is written and resumed."""
+"""The evaluate stage on classes: what is compared, what is refused, and what is written."""
 
 from __future__ import annotations
-
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import awkward_affine
+from group_runs import BRAIN, COMMON, PLACE, SHAPE, N, evaluated, map_of, settings, write_run
 from scipy import ndimage
 
-from xai_brain.config.checks import read_config
-from xai_brain.config.compose import compose
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import load_img, save_img
 from xai_brain.io.problems import DataError
@@ -19,58 +16,12 @@ from xai_brain.runs.directory import RunDirectory, read_json, read_tsv, sidecar,
 from xai_brain.study.evaluation import groups as stage
 from xai_brain.study.evaluation.class_maps import write_class_maps
 from xai_brain.study.evaluation.found_maps import find_maps
-from xai_brain.study.evaluation.groups import evaluate_groups, groups_are_compared
-
-SHAPE, N = (10, 12, 14), 24
-PLACE = (slice(4, 7), slice(5, 8), slice(6, 9))
-BRAIN = np.zeros(SHAPE, bool)
-BRAIN[1:-1, 1:-1, 1:-1] = True
-COMMON = {"TargetName": "male", "Output": "logit_difference", "TargetRule": "male"}
-
-
-def settings(*overrides):
-    common = ["data=synthetic", "attribution=[grad_cam,guided_backprop]", "seeds=[0,1]"]
-    common += ["evaluation.group.n_perm=99", "evaluation.group.images=false"]
-    return read_config(compose("run", [*common, *overrides]))
+from xai_brain.study.evaluation.groups import evaluate_groups
 
 
 @pytest.fixture
-def run(tmp_path) -> RunDirectory:
-    """Maps of two seeds and two methods; men have more in one place.
-
-    GuidedBackprop explains the predicted class.
-    """
-    rng, run = np.random.default_rng(0), RunDirectory(tmp_path / "run")
-    ids, sex = [f"sub-{i:02d}" for i in range(N)], np.where(np.arange(N) % 2, "male", "female")
-    people = {"participant_id": ids, "session_id": "", "label": sex, "sex": sex, "target": np.arange(N) % 2}
-    people |= {"age": rng.uniform(20, 80, N), "site": "HH"}
-    write_tsv(pd.DataFrame(people), run.participants)
-    run.config.write_text("seeds: [0, 1]\n")
-    rows = []
-    for seed in (0, 1):
-        for i, participant_id in enumerate(ids):
-            rows.append({"participant_id": participant_id, "session_id": "", "seed": seed, "fold": i % 3})
-            save_img((200 * BRAIN).astype(np.uint8), awkward_affine(), run.image(participant_id, ""))
-            for method in ("GradCAM", "GuidedBackprop"):
-                values = rng.normal(size=SHAPE)
-                values[PLACE] += 3 * (i % 2)
-                path = run.attribution(participant_id, "", method, seed)
-                save_img(values.astype(np.float32), awkward_affine(), path)
-                predicted = {**COMMON, "TargetName": str(sex[i]), "TargetRule": "predicted"}
-                write_json(COMMON if method == "GradCAM" else predicted, sidecar(path))
-    write_tsv(pd.DataFrame(rows), run.predictions)
-    return run
-
-
-def evaluated(run, *overrides):
-    cfg = settings(*overrides)
-    assert not groups_are_compared(cfg, run, find_maps(cfg, run))
-    evaluate_groups(cfg, run, find_maps(cfg, run))
-    return read_tsv(run.evaluation("group_tests")).set_index("method")
-
-
-def map_of(run, participant_id, seed=0):
-    return run.attribution(participant_id, "", "GradCAM", seed)
+def run(tmp_path):
+    return write_run(tmp_path / "run")
 
 
 def test_the_planted_difference_is_written_with_its_place_and_every_setting(run):
@@ -164,25 +115,6 @@ def test_a_missing_age_is_told_and_the_subject_left_out(run, capsys):
     assert about["LeftOut"] == {"sub-04": "no age"}
 
 
-def test_nothing_is_done_twice_and_old_results_do_not_stay(run):
-    evaluated(run)
-    t_path = run.group_map("GradCAM", "male-minus-female", "t")
-    before = t_path.stat().st_mtime_ns
-    cfg = settings()
-    assert groups_are_compared(cfg, run, find_maps(cfg, run))
-    assert t_path.stat().st_mtime_ns == before
-    rank = settings("evaluation.group.scaling=rank")
-    assert not groups_are_compared(rank, run, find_maps(rank, run))
-    evaluate_groups(rank, run, find_maps(rank, run))
-    assert read_json(sidecar(t_path))["SubjectScaling"] == "rank"
-    off = settings("evaluation.group.n_perm=0")
-    assert not groups_are_compared(off, run, find_maps(off, run))
-    evaluate_groups(off, run, find_maps(off, run))
-    assert not t_path.exists()
-    assert not run.evaluation("group_tests").exists()
-    assert not [name for name in read_json(run.metrics) if name.startswith("group/")]
-
-
 def test_one_reason_for_several_methods_is_stated_once(run, capsys):
     for path in run.path.rglob("*_desc-GradCAM_attribution.json"):
         write_json(read_json(path.with_name(path.name.replace("GradCAM", "GuidedBackprop"))), path)
@@ -190,64 +122,6 @@ def test_one_reason_for_several_methods_is_stated_once(run, capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if "not tested" in line]
     assert len(lines) == 1
     assert lines[0].startswith("evaluate: GradCAM, GuidedBackprop: maps are not tested: maps explain")
-
-
-@pytest.fixture
-def tested(monkeypatch):
-    """The number of participants in each permutation test that is computed."""
-    counts, original = [], stage.voxelwise_test
-
-    def count(maps, rows, *arguments, **settings):
-        counts.append(len(rows))
-        return original(maps, rows, *arguments, **settings)
-
-    monkeypatch.setattr(stage, "voxelwise_test", count)
-    return counts
-
-
-def tables_of(run):
-    names = ("group_tests", "group_clusters", "group_agreement")
-    return {name: run.evaluation(name).read_text() for name in names if run.evaluation(name).exists()}
-
-
-def test_tests_of_other_methods_are_kept_if_a_method_is_added(run, tested, capsys):
-    for path in run.path.rglob("*_desc-GuidedBackprop_attribution.json"):
-        write_json(COMMON, path)
-    alone = "attribution=[grad_cam]"
-    evaluated(run, alone)
-    assert len(tested) == 1
-    t_path = run.group_map("GradCAM", "male-minus-female", "t")
-    before = t_path.stat().st_mtime_ns
-    evaluated(run)
-    assert len(tested) == 2
-    assert t_path.stat().st_mtime_ns == before
-    assert "existing group tests are kept: GradCAM\n" in capsys.readouterr().out
-    kept, metrics = tables_of(run), read_json(run.metrics)
-    shutil.rmtree(run.path / "group")
-    evaluated(run)
-    assert len(tested) == 4
-    assert tables_of(run) == kept
-    assert read_json(run.metrics) == metrics
-    evaluated(run, alone)  # nothing of the other method stays
-    assert len(tested) == 4
-    assert not [path for path in run.path.rglob("*GuidedBackprop*") if "attributions" not in path.parts]
-
-
-@pytest.mark.parametrize("change", ["nothing", "map", "result", "participants", "setting"])
-def test_a_test_is_kept_unless_anything_it_depends_on_has_changed(run, tested, change):
-    evaluated(run)
-    more = ["evaluation.top_percents=[7]"]  # by which the stage is to be repeated
-    if change == "map":
-        path = map_of(run, "sub-03")
-        save_img(load_img(path).get_fdata().astype(np.float32)[::-1], awkward_affine(), path)
-    if change == "result":
-        run.group_map("GradCAM", "male-minus-female", "t").write_bytes(b"altered")
-    if change == "participants":
-        write_tsv(read_tsv(run.participants).assign(age=np.arange(N)[::-1]), run.participants)
-    if change == "setting":
-        more.append("evaluation.group.scaling=rank")
-    evaluated(run, *more)
-    assert len(tested) == (1 if change == "nothing" else 2)
 
 
 def test_the_images_are_tested_too_and_the_overlap_measured(run, tmp_path, monkeypatch):
