@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "xai_brain"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+MAX_TEST_LINES = 400  # one subject per file; more than 300 only if the tests share a costly fixture
 INTERCHANGEABLE = {"methods", "networks", "layouts", "sections", "figures"}  # folders of items of one kind
 LONGER = {  # modules of more than 300 lines, and the reason
     "attribution/methods/meaningful_perturbation.py": "one class with its published parameters",
@@ -93,6 +94,11 @@ def test_no_folder_has_more_than_fourteen_modules():
 def test_no_module_is_longer_than_300_lines_without_a_reason():
     lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in MODULES}
     assert {name for name, n in lengths.items() if n > 300} == set(LONGER)
+
+
+def test_no_test_file_is_longer_than_400_lines():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "tests").rglob("*.py")}
+    assert {name: n for name, n in lengths.items() if n > MAX_TEST_LINES} == {}
 
 
 def test_settings_objects_of_hydra_occur_only_where_settings_are_read():
