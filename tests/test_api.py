@@ -125,6 +125,7 @@ def test_report_inline(study, maps):
     assert "GradCAM" in page._repr_html_()
 
 
+# -- the other objects of the design -------------------------------------------------------------
 def test_scores_have_intervals_and_chance(study):
     scores = study.scores.set_index("metric")
     metrics = read_json(study.run_dir / "metrics.json")
