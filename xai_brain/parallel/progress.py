@@ -127,7 +127,7 @@ def _bar() -> Progress:
         """Items per second, such as subjects/s."""
 
         def render(self, task: progress.Task) -> Text:
-            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+            return Text(rate_text(task.speed) if task.speed else "")
 
     return progress.Progress(
         progress.TextColumn("{task.description}"),
@@ -142,6 +142,17 @@ def _bar() -> Progress:
     )
 
 
+def rate_text(per_second: float) -> str:
+    """Items per second, or per minute if they are fewer than one in two seconds.
+
+    Examples
+    --------
+    >>> rate_text(12.34), rate_text(0.03)
+    ('12.3/s', '1.8/min')
+    """
+    return f"{per_second:.1f}/s" if per_second >= 0.5 else f"{60 * per_second:.1f}/min"
+
+
 def _plain(
     items: Iterable[T], sizes: list[int], description: str, unit: str, least_seconds: float
 ) -> Iterator[T]:
@@ -151,9 +162,8 @@ def _plain(
         if time.monotonic() - logged > PLAIN_EVERY_SECONDS:
             logged = time.monotonic()
             seconds = logged - start
-            rate = (
-                f"{done / seconds:.1f}/s, {seconds / done * (total - done):.0f} s left" if done else "begun"
-            )
+            left = f"{seconds / done * (total - done):.0f} s left" if done else ""
+            rate = f"{rate_text(done / seconds)}, {left}" if done else "begun"
             log(f"{description}: {done}/{total} {unit}, {rate}")
         yield item
         done += n
