@@ -11,9 +11,9 @@ import xai_brain as xb
 from xai_brain.cli import main
 from xai_brain.config.setting import ConfigError
 from xai_brain.runs.directory import RunDirectory, read_tsv
+from xai_brain.runs.threshold_statement import CLAIM
 from xai_brain.study.thresholds.statistic import corrected_threshold, normalised
 from xai_brain.study.training import permuted
-from xai_brain.viewer.meaning import CLAIM
 
 FEW = {"alpha": 0.25, "n_perm": 3, "n_participants": 8}  # 3 permutations suffice for this alpha
 
@@ -124,14 +124,6 @@ def test_what_cannot_be_permuted_is_refused_in_one_line(run, tmp_path, given, re
     with pytest.raises(ConfigError, match=reason) as error:
         xb.open_maps(shutil.copytree(run.path, tmp_path / "run")).threshold(**FEW | given)
     assert len(str(error.value).splitlines()) == 1
-
-
-def test_networks_that_were_trained_elsewhere_cannot_be_trained_again(small_run, tmp_path):
-    from conftest import ToyNet, fake_brain
-
-    maps = xb.explain(ToyNet(), [fake_brain((12, 14, 16), np.eye(4))], ["Saliency"], target=1)
-    with pytest.raises(ConfigError, match="were trained elsewhere"):
-        maps.threshold()
 
 
 def test_the_viewer_offers_the_threshold_and_says_what_it_means(run, small_run, tmp_path):

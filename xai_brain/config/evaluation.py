@@ -96,11 +96,13 @@ class MaskValidationConfig:
 
 @dataclass
 class ThresholdConfig:
-    """Corrected thresholds of maps, from networks trained on permuted labels (xai-brain threshold)."""
+    """Corrected thresholds of maps (xai-brain threshold): networks of permuted labels, or randomised ones."""
 
-    n_perm: int = setting(39, "permutations of the labels, each with networks of its own", at_least=1)
+    n_perm: int = setting(
+        39, "permutations of the labels, or networks with randomised parameters", at_least=1
+    )
     alpha: float = setting(0.05, "family-wise error rate", above=0, below=1)
-    n_participants: int = setting(20, "participants who are explained in each permutation", at_least=1)
+    n_participants: int = setting(20, "participants who are explained by each network", at_least=1)
     blocks: list[str] = setting(
         [], "columns within whose values labels are permuted, e.g. site; numbers: within quarters"
     )

@@ -156,7 +156,12 @@ def _reinitialize(module: nn.Module) -> None:
     if reset is not None:
         reset()
         return
-    with torch.no_grad():
-        for parameter in module.parameters(recurse=False):
-            order = torch.randperm(parameter.numel()).to(parameter.device)
-            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    for parameter in module.parameters(recurse=False):
+        permute_values(parameter)
+
+
+@torch.no_grad()
+def permute_values(tensor: torch.Tensor) -> None:
+    """Permute the values of a tensor, in place, by torch's generator of the CPU."""
+    order = torch.randperm(tensor.numel()).to(tensor.device)
+    tensor.copy_(tensor.flatten()[order].view_as(tensor))

@@ -14,6 +14,8 @@ from xai_brain.study.thresholds.thresholds import threshold_run
 def threshold(cfg: DictConfig | Config) -> RunDirectory:
     """Train the missing networks on permuted labels, and compute corrected thresholds of every method.
 
+    Networks that were trained elsewhere are compared with copies of them that have randomised parameters.
+
     Parameters
     ----------
     cfg : omegaconf.DictConfig or Config
@@ -22,11 +24,12 @@ def threshold(cfg: DictConfig | Config) -> RunDirectory:
     Returns
     -------
     RunDirectory
-        With evaluation/thresholds.tsv, evaluation/threshold_maps.tsv and permuted/ (the networks).
+        With evaluation/thresholds.tsv, evaluation/threshold_maps.tsv and permuted/ (the networks) or
+        randomized/ (statistics).
 
     Raises
     ------
     ConfigError
-        The networks were trained elsewhere; a method or column does not exist.
+        A method or column does not exist; the network is not stored with its maps.
     """
     return stage(threshold_run)(read_config(cfg))

@@ -25,6 +25,7 @@ RESULT_NAMES = (
     "figures",
     "native",
     "permuted",
+    "randomized",
 )
 
 

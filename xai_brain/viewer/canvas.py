@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import anywidget
 import numpy as np
 import traitlets
 
+from xai_brain.runs.threshold_statement import CLAIM
 from xai_brain.statistics.colour_scale import NEGATIVE, POSITIVE
-from xai_brain.viewer.meaning import CLAIM
 
 HERE = Path(__file__).parent
 SCRIPTS = ("common.js", "layout.js", "planes.js", "solid.js", "saving.js", "slices.js")
@@ -32,13 +31,13 @@ KINDS = ("top %", "percentile", "% of scale", "value", "corrected")
 CORRECTED = len(KINDS) - 1  # only for runs with `xai-brain threshold`
 SIGNS = ("both", "positive", "negative")
 DIALS = ("opacity", "threshold", "threshold_value")  # the canvas has its own controls for these
+TEXTS = ("corrected", "statement")  # about corrected thresholds
 PLANES = ("three planes", "axial", "coronal", "sagittal", "3-D", "planes and 3-D")
 
 
 def script() -> str:
     """JavaScript of the canvas: the files of `SCRIPTS` as one module."""
-    files = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    return "\n".join([f"const CLAIM = {json.dumps(CLAIM)};", *files])
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
 
 
 class SliceCanvas(anywidget.AnyWidget):
@@ -63,6 +62,8 @@ class SliceCanvas(anywidget.AnyWidget):
     inside = traitlets.Bool(True).tag(sync=True)  # only where the background is not 0
     smooth = traitlets.Bool(False).tag(sync=True)
     truth = traitlets.Bool(True).tag(sync=True)
+    corrected = traitlets.Unicode(KINDS[-1]).tag(sync=True)  # name of the corrected threshold
+    statement = traitlets.Unicode(CLAIM).tag(sync=True)  # what exceeding a corrected threshold states
     atlas = traitlets.Bool(False).tag(sync=True)  # many regions hide the anatomy; names are in the readout
 
 

@@ -16,6 +16,7 @@ import yaml
 from xai_brain.io.numbers import fixed_digits
 from xai_brain.runs.contents import IMAGE, RunContents
 from xai_brain.runs.directory import RunDirectory, of_channel, read_json, sidecar
+from xai_brain.runs.threshold_statement import PERMUTED, reference_of
 from xai_brain.task.build import task_of_table
 from xai_brain.task.protocol import Task
 from xai_brain.viewer.meaning import channel_text, explained_text, explained_text_of_group
@@ -80,6 +81,7 @@ class GivenImages:
 
     channels: list[str] = field(default_factory=list)
     corrected: dict[str, float] = field(default_factory=dict)
+    reference: str = PERMUTED
 
     def images_of(self, entry: Entry, channel: str = "") -> Images:
         return self.images
@@ -127,13 +129,21 @@ class RunCatalogue(RunContents):
         return [*super().methods, *sorted(of_groups - set(super().methods))]
 
     @cached_property
+    def _thresholds(self) -> pd.DataFrame | None:
+        path = self.run.evaluation("thresholds")
+        return self.table(path) if path.exists() else None
+
+    @property
+    def reference(self) -> str:
+        """Networks that corrected thresholds are compared with."""
+        return PERMUTED if self._thresholds is None else reference_of(self._thresholds)
+
+    @cached_property
     def corrected(self) -> dict[str, float]:
         """Corrected thresholds of the largest voxel, by method, in units of the root mean square."""
-        path = self.run.evaluation("thresholds")
-        table = self.table(path) if path.exists() else None
-        if table is None:
+        if self._thresholds is None:
             return {}
-        rows = table[table["statistic"] == "max"]
+        rows = self._thresholds[self._thresholds["statistic"] == "max"]
         return dict(zip(rows["method"], rows["threshold"].astype(float), strict=True))
 
     def images_of(self, entry: Entry, channel: str = "") -> Images:

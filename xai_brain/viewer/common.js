@@ -34,7 +34,7 @@ function thresholdOf({ quantiles, limit, corrected }, get) {
   return quantiles[i] + (at - i) * (quantiles[Math.min(i + 1, quantiles.length - 1)] - quantiles[i]);
 }
 function captionOf(threshold, get) { // the values that have a colour, and the setting that this follows from
-  const t = get("threshold"), how = [`top ${t} %`, `percentile ${t}`, `${t} % of scale`, "", "corrected"][get("threshold_kind")];
+  const t = get("threshold"), how = [`top ${t} %`, `percentile ${t}`, `${t} % of scale`, "", get("corrected")][get("threshold_kind")];
   const which = ["|v| ≥ ", "v ≥ ", "v ≤ −"][get("sign")];
   if (threshold === Infinity) return "no corrected threshold";
   if (!(threshold > 0)) return ["no threshold", "v > 0", "v < 0"][get("sign")];

@@ -12,11 +12,6 @@ OF_EACH = {"predicted": "the network predicts for it", "true": "it belongs to"}
 SIGNED = "raw and signed"  # beginning of the meaning of values that can be negative
 CONTRAST = " minus "  # in names of group maps
 
-CLAIM = (  # beside every thresholded map
-    "If the labels were unrelated to the images, a map would contain anything above the threshold with a "
-    "probability of at most alpha. If they are related somewhere, this does not state which voxels are."
-)
-
 
 def explained_text(sidecars: Mapping[str, Mapping[str, Any]]) -> str:
     """The class that the maps of a participant explain, in one sentence; empty if it is not known.

@@ -43,7 +43,7 @@ def page_of(
     readout = readout_at(scene, description["view"]["mm"])
     content = {
         "settings": dict(settings),
-        "choices": _choices(description["panels"]),
+        "choices": _choices(description["panels"], settings["corrected"]),
         "checks": {
             name: text
             for name, text in CHECKS.items()
@@ -74,11 +74,11 @@ def _hint(n_shown: int, n_maps: int) -> str:
     )
 
 
-def _choices(panels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Options of the controls of the page."""
+def _choices(panels: Sequence[Mapping[str, Any]], corrected: str) -> dict[str, Any]:
+    """Options of the controls of the page; `corrected` is the name of the corrected threshold."""
     choices: dict[str, Any] = {name: choice for name, choice in CHOICES.items() if name != "scale"}
-    if all(panel["corrected"] is None for panel in panels):
-        choices["threshold_kind"] = (KINDS[:CORRECTED], choices["threshold_kind"][1])
+    named = [corrected] if any(panel["corrected"] is not None for panel in panels) else []
+    choices["threshold_kind"] = ((*KINDS[:CORRECTED], *named), choices["threshold_kind"][1])
     return choices
 
 

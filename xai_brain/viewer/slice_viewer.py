@@ -13,7 +13,8 @@ import pandas as pd
 from xai_brain.io.atomic import write_atomic
 from xai_brain.io.orientation import validate_orientation
 from xai_brain.runs.directory import RunDirectory
-from xai_brain.viewer.canvas import CORRECTED, DIALS, KINDS, SliceCanvas
+from xai_brain.runs.threshold_statement import threshold_name, threshold_text
+from xai_brain.viewer.canvas import CORRECTED, DIALS, KINDS, TEXTS, SliceCanvas
 from xai_brain.viewer.catalogue import Entry, GivenImages, Image, Images, RunCatalogue
 from xai_brain.viewer.controls import (
     MAX_PANELS,
@@ -74,8 +75,10 @@ class SliceViewer(widgets.VBox):
         self.canvas = SliceCanvas(view_id=self._last_view.view_id)
         self.canvas.on_msg(self._received)
         display, self.controls = display_controls(self.canvas)
-        if not self._catalogue.corrected:
-            self.controls["threshold_kind"].options = KINDS[:CORRECTED]
+        reference = self._catalogue.reference
+        self.canvas.statement, self.canvas.corrected = threshold_text(reference), threshold_name(reference)
+        named = [self.canvas.corrected] if self._catalogue.corrected else []
+        self.controls["threshold_kind"].options = (*KINDS[:CORRECTED], *named)
         self.controls["scale"].observe(lambda change: self._send_limits(), "value")
         self.chooser = EntryChooser(self._catalogue.entries, self._show)
         self.methods = method_buttons(self._catalogue.methods, self._choose_methods)
@@ -193,7 +196,7 @@ class SliceViewer(widgets.VBox):
             name: control.index if isinstance(control, widgets.Dropdown) else control.value
             for name, control in self.controls.items()
         }
-        chosen |= {name: getattr(self.canvas, name) for name in DIALS} | view.get("settings", {})
+        chosen |= {name: getattr(self.canvas, name) for name in (*DIALS, *TEXTS)} | view.get("settings", {})
         limits, layers = self._limits(), self._scene.layers
         thresholds = {name: value for name, value in view.get("thresholds", {}).items() if name in layers}
         if not thresholds:  # of a viewer that is not displayed

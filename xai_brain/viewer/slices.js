@@ -261,7 +261,7 @@ function render({ model, el }) {
   }
   dial("opacity", "Opacity", "range", { max: 1, step: 0.02 });
   const relative = dial("threshold", "Threshold", "range", { max: 100, step: 0.5 });
-  const absolute = dial("threshold_value", "|value| ≥", "number", { step: "any", value: get("threshold_value") }), claim = node("div", dials, CLAIM, "xai-meaning");
+  const absolute = dial("threshold_value", "|value| ≥", "number", { step: "any", value: get("threshold_value") }), claim = node("div", dials, get("statement"), "xai-meaning");
   const choose = (kind) => ((relative.hidden = [VALUE, CORRECTED].includes(kind)), (absolute.hidden = kind !== VALUE), (claim.hidden = kind !== CORRECTED));
   model.on("change:threshold_kind", () => choose(get("threshold_kind"))), choose(get("threshold_kind"));
   // -- what Python says

@@ -1,4 +1,4 @@
-"""Section of the report: what exceeds the maps of networks that were trained on permuted labels."""
+"""Section of the report: what exceeds maps of networks of permuted labels, or with randomised parameters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from xai_brain.reporting.contents import ReportContents
 from xai_brain.reporting.figures.style import for_screens, method_styles
 from xai_brain.reporting.figures.thresholds import threshold_figure
 from xai_brain.reporting.gallery import Gallery
+from xai_brain.runs.threshold_statement import RANDOMIZED, reference_of, threshold_text
 
 POSITION, TITLE = 78, "Thresholds"
 WHAT = {
@@ -43,6 +44,8 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "rows": rows,
         "what": WHAT[first["statistic"]],
         "unit": UNITS[first["statistic"]],
+        "randomized": reference_of(thresholds) == RANDOMIZED,
+        "statement": threshold_text(reference_of(thresholds)),
         "alpha": first["alpha"],
         "n_perm": int(first["n_perm"]),
         "cluster_forming": first["cluster_forming"] if first["statistic"] != "max" else None,

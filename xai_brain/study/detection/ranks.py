@@ -71,8 +71,8 @@ class _Cell:
             predictions = first_repeat(read_tsv(self.run.predictions))
             log(f"{self.config.name}: maps of {len(predictions)} images by {len(labels)} methods")
             maps = [
-                network_maps(self.config, self.run, self.cohort, network, predictions[own], labels)
-                for (seed, fold), (network,) in load_networks(self.config, self.run).items()
+                network_maps(self.config, self.run, self.cohort, networks, predictions[own], labels)
+                for (seed, fold), networks in load_networks(self.config, self.run).items()
                 for own in [(predictions["seed"] == seed) & (predictions["fold"] == fold)]
             ]
             return _ranked(each for part in maps for each in part)

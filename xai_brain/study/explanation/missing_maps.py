@@ -11,7 +11,6 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from xai_brain.attribution.protocol import method_info
-from xai_brain.attribution.reference import Reference
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.atomic import file_hash
@@ -32,12 +31,12 @@ from xai_brain.runs.seeds import network_name
 from xai_brain.study.explanation.batches import (
     Batch,
     Explainer,
-    build_reference,
     explain_batch,
     is_current,
     load_inputs,
 )
-from xai_brain.study.explanation.configured_methods import build_method, check_references, takes_reference
+from xai_brain.study.explanation.configured_methods import build_method, check_references
+from xai_brain.study.explanation.network_maps import references_of
 from xai_brain.study.participants import cohort_root, prepared_cohort, same_cohort
 from xai_brain.study.run_images import (
     has_all_images,
@@ -49,10 +48,8 @@ from xai_brain.study.training.native import write_native_maps
 from xai_brain.study.training.networks import (
     Network,
     describe_networks,
-    is_weights_file,
     load_networks,
     networks_hash,
-    training_subjects,
 )
 from xai_brain.task.build import build_task
 
@@ -192,15 +189,8 @@ def _explain_with(
     if all(done(label, batch) for label, batches in todo.items() for batch in batches):
         return  # another process has made them
     classifiers = [network.load(config) for network in networks]
-    references: list[Reference | None] = [None] * len(networks)
-    known = not is_weights_file(config)  # the participants that they were trained on
-    if known and any(takes_reference(config, label) for label, batches in todo.items() if batches):
-        grid = get_grid(config.preprocessing.grid)
-        task, n_volumes = classifiers[0].task, config.explain.n_reference_volumes
-        references = [
-            build_reference(train, task, n_volumes, grid)
-            for train in training_subjects(config, run, cohort, networks)
-        ]
+    explained = [label for label, batches in todo.items() if batches]
+    references = references_of(config, run, cohort, networks, classifiers, explained)
     about = describe_networks(networks)
     if config.adapt:
         about["StandardizationSHA256"] = file_hash(run.standardization)

@@ -57,7 +57,7 @@ class GivenMethods:
         if output is not None and output not in kind.outputs:
             raise ConfigError(f"output={output!r}: one of {', '.join(kind.outputs)}")
         self._made: dict[Any, Any] = {}
-        self.network_hash = _hash_of(adapted)
+        self.network_hash = network_hash(adapted)
         for label in settings:
             self._check(label, fill_is_given=fill is not None)
 
@@ -120,7 +120,7 @@ def _with_fill(settings: Mapping[str, Any], fill: str | None) -> dict[str, Any]:
     return {**settings, "fill": fill} if fill and takes(instantiate(settings), "fill") else dict(settings)
 
 
-def _hash_of(network: AdaptedNetwork) -> str:
+def network_hash(network: AdaptedNetwork) -> str:
     """Hash of all weights."""
     digest = sha256()
     for name, tensor in sorted(network.state_dict().items()):

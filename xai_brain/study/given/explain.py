@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +17,23 @@ import pandas as pd
 import torch
 from torch import nn
 
-from xai_brain.attribution.model_state import AttributionError, preserved
+from xai_brain.attribution.model_state import preserved
 from xai_brain.attribution.network_outputs import AdaptedNetwork, SegmentationTarget
-from xai_brain.attribution.protocol import method_info
 from xai_brain.config.setting import ConfigError
-from xai_brain.parallel.progress import track
-from xai_brain.parallel.threads import ReadAhead, start_writing
-from xai_brain.study.explanation.batches import attribute_with_details
+from xai_brain.parallel.threads import start_writing
+from xai_brain.study.given.batches import PredictedBatch, inputs_of, prepared_batches
 from xai_brain.study.given.built_methods import GivenMethods
 from xai_brain.study.given.folder import GivenRun, method_record
 from xai_brain.study.given.images import Preprocess, ReadyImage, given_images, preparation
 from xai_brain.study.given.network_check import (
     checked_kind,
     output_names,
-    require_finite,
     warn_of_raw_intensities,
 )
+from xai_brain.study.given.randomized import Explanation, GivenNetworks
 from xai_brain.study.given.reference import make_reference
 from xai_brain.study.given.spaces import space_of
-from xai_brain.study.given.targets import Target, explained_indices
+from xai_brain.study.given.targets import Target
 from xai_brain.study.maps.maps import Maps
 from xai_brain.study.methods import Method, foreign_packages, method_settings
 
@@ -150,20 +150,13 @@ def explain(
         with _folder(folder) as (path, keep):
             run = GivenRun(path, space, channels, given)
             rows: list[dict[str, Any]] = []
-            size = 1 if segmentation else batch_size
-            waiting: list[ReadyImage] = []  # consecutive volumes of one shape and voxel size
-            with ReadAhead(prepare, given) as ready:
-                for number, one in enumerate(track(given, "explain", "images"), start=1):
-                    image = ready.get(one)
-                    if waiting and not _on_one_grid(waiting[0], image):
-                        rows += _explain_batch(waiting, built, target, names, run)
-                        waiting = []
-                    waiting.append(image)
-                    if len(waiting) == size or number == len(given):
-                        rows += _explain_batch(waiting, built, target, names, run)
-                        waiting = []
+            size, start = 1 if segmentation else batch_size, time.monotonic()
+            for batch in prepared_batches(given, prepare, size, "explain"):
+                rows += _explain_batch(batch, built, target, names, run)
+            seconds = (time.monotonic() - start) / len(given)
             run.finish(built.settings, pd.DataFrame(rows), sorted(foreign_packages(settings)))
-            return keep(Maps(path))
+            explanation = Explanation(built, given, prepare, target, names, size, seconds)
+            return keep(Maps(path).with_reference(partial(GivenNetworks, explanation)))
 
 
 @contextmanager
@@ -191,37 +184,19 @@ def _explain_batch(
     batch: list[ReadyImage], built: GivenMethods, target: Target, names: list[str], run: GivenRun
 ) -> list[dict[str, Any]]:
     """Write the images and maps of volumes of one shape; returns their rows of predictions.tsv."""
-    adapted, kind = built.adapted, built.kind
-    place = next(iter(adapted.parameters()), torch.zeros(()))
-    inputs = torch.stack([one.volume for one in batch]).to(place.device)
-    inputs = inputs.to(place.dtype) if place.is_floating_point() else inputs
+    adapted, kind, first = built.adapted, built.kind, len(run.images)
     if adapted.segmentation is not None:
         adapted.region = None
         with torch.no_grad():
-            adapted.region = adapted.segmentation.region_of(adapted(inputs))
-    with torch.no_grad():
-        values = kind.predict(require_finite(adapted(inputs), batch)).float().cpu()
-    ids = [one.given.participant_id for one in batch]
-    first = len(run.images)
-    indices = explained_indices(target, values.numpy(), names, kind, ids, slice(first, first + len(batch)))
-    targets = torch.from_numpy(indices).to(inputs.device)
+            adapted.region = adapted.segmentation.region_of(adapted(inputs_of(adapted, batch)))
+    predicted = PredictedBatch.of(batch, built, target, names, first)
+    indices, values = predicted.indices, predicted.values
     run.images += [one.given for one in batch]
     waiting = [start_writing(run.write_image, batch)]
     for label in built.settings:
-        method, explained = built.make(label, batch[0].voxel_size_mm)
-        torch.manual_seed(first)
-        try:
-            maps, details = attribute_with_details(method, inputs.detach().requires_grad_(), targets)
-        except AttributionError as error:
-            raise AttributionError(f"{label}: {error}") from error
-        if maps.shape != inputs.shape:
-            raise AttributionError(
-                f"{label}: gave shape {tuple(maps.shape)} for inputs {tuple(inputs.shape)}"
-            )
-        if broken := [i for i, m in zip(ids, maps, strict=True) if not bool(m.isfinite().all())]:
-            raise AttributionError(f"{label}: the map of {broken[0]} contains NaN or infinite values")
-        about = method_record(label, method_info(method), built.parameters(label), explained)
-        per_channel = method_info(method).per_channel
+        found = predicted.maps(built, label)
+        about = method_record(label, found.info, built.parameters(label), found.output)
+        per_channel = found.info.per_channel
         about |= {"CheckpointSHA256": built.network_hash, "Network": type(adapted.network).__name__}
 
         def write(
@@ -235,7 +210,9 @@ def _explain_batch(
                 record["TargetProbability"] = float(value[index])
             run.write_maps(one, about["Method"], of_image, {**about, **record}, per_channel)
 
-        waiting.append(start_writing(write, zip(batch, maps, details, indices.tolist(), values, strict=True)))
+        waiting.append(
+            start_writing(write, zip(batch, found.maps, found.details, indices.tolist(), values, strict=True))
+        )
     for wait in waiting:
         wait()
     prefix = "prob_" if kind.has_classes else "value_"
@@ -259,8 +236,3 @@ def _channel_names(given: Sequence[str] | None, first: ReadyImage) -> list[str]:
             f"channel_names={names}: {n} different names of letters and digits are needed, one per channel"
         )
     return names
-
-
-def _on_one_grid(first: ReadyImage, second: ReadyImage) -> bool:
-    """Whether two volumes can be in one batch."""
-    return first.volume.shape == second.volume.shape and first.voxel_size_mm == second.voxel_size_mm

@@ -93,8 +93,8 @@ class GivenRun:
             Whether the channels have maps of their own, see `MethodInfo`; if not, and if all are equal, this
             one map is written.
         """
-        own = len(maps) > 1 and (per_channel or any(not torch.equal(part, maps[0]) for part in maps))
-        named = {label: maps.sum(0) if own else maps[0]}
+        values, own = map_of_channels(maps, per_channel)
+        named = {label: values}
         channels = {label: self.channel_names}
         if own:
             for channel, part in zip(self.channel_names, maps, strict=True):
@@ -163,6 +163,12 @@ class GivenRun:
         write_json({**provenance([0], inputs), "tables_sha256": tables}, self.run.provenance)
         text = settings_text(settings_to_save(config))
         write_atomic(self.run.config, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def map_of_channels(maps: torch.Tensor, per_channel: bool) -> tuple[torch.Tensor, bool]:
+    """The map of a method, (X, Y, Z), from its maps (C, X, Y, Z), and whether it is a sum over channels."""
+    own = len(maps) > 1 and (per_channel or any(not torch.equal(part, maps[0]) for part in maps))
+    return maps.sum(0) if own else maps[0], own
 
 
 def method_record(label: str, info: MethodInfo, parameters: Mapping[str, Any], output: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from xai_brain.study.run_images import map_values
 from xai_brain.study.settings import stage
 
 if TYPE_CHECKING:
+    from xai_brain.config.schema import Config
+    from xai_brain.runs.directory import RunDirectory
+    from xai_brain.study.thresholds.reference_networks import NullNetworks
     from xai_brain.viewer.slice_viewer import SliceViewer
 
 
@@ -39,6 +43,13 @@ class Maps(MapComparisons):
     trusted_modules : sequence of str, optional
         See `xai_brain.open_study`.
     """
+
+    _reference: Callable[[Config, RunDirectory], NullNetworks] | None = None
+
+    def with_reference(self, networks: Callable[[Config, RunDirectory], NullNetworks]) -> Maps:
+        """The same maps, with the reference networks of their thresholds; used by `xai_brain.explain`."""
+        self._reference = networks
+        return self
 
     def agreement(self) -> pd.DataFrame:
         """Similarity of every pair of methods: means over participants with 95 % intervals.
@@ -153,14 +164,18 @@ class Maps(MapComparisons):
         `alpha` at most (weak control of the family-wise error). If there is a difference somewhere, nothing
         is stated about the truth of a single voxel.
 
-        The duration is stated before the networks are trained; they are kept, and an interrupted call goes
-        on.
+        A network that was trained elsewhere cannot be trained on permuted labels. Its reference are `n_perm`
+        copies with randomised parameters, on the same images. This is a weaker statement: it compares the
+        network with the same architecture with random parameters, and is no family-wise error under the
+        hypothesis that labels and images are unrelated.
+
+        The duration is stated before it is spent; results are kept, and an interrupted call goes on.
 
         Parameters
         ----------
         alpha : float, default 0.05
         n_perm : int, default 39
-            At least 1 / `alpha` - 1.
+            Permutations of the labels, or networks with randomised parameters; at least 1 / `alpha` - 1.
         n_participants : int, default 20
             Participants who are explained in each permutation.
         blocks : sequence of str
@@ -175,15 +190,17 @@ class Maps(MapComparisons):
 
         Raises
         ------
-        ConfigError
-            The networks were trained elsewhere, or `n_perm` is too small for `alpha`.
+        ConfigError, AttributionError
+            `n_perm` is too small for `alpha`; the network is not known, or has no parameters to randomise.
         """
         from xai_brain.study.thresholds.thresholds import threshold_run
 
         given: dict[str, Any] = {"alpha": alpha, "n_perm": n_perm, "n_participants": n_participants}
         given |= {"blocks": list(blocks), "statistic": statistic, "methods": self.methods}
         changes = {f"evaluation.threshold.{name}": value for name, value in given.items()}
-        stage(threshold_run)(change_settings(self._settings(), changes))
+        config = change_settings(self._settings(), changes)
+        networks = None if self._reference is None else self._reference(config, self._run)
+        stage(partial(threshold_run, networks=networks))(config)
         return ThresholdedMaps(self)
 
     def view(self, participant_id: str | None = None) -> SliceViewer:

@@ -1,8 +1,8 @@
-"""Maps of networks that were trained on permuted labels, and their statistics."""
+"""Statistics of the maps of networks that are the reference of thresholds, kept on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,33 +12,43 @@ import pandas as pd
 
 from xai_brain.config.schema import Config
 from xai_brain.data.folds.tables import fold_numbers
-from xai_brain.io.nifti import Grid, get_grid
-from xai_brain.runs.directory import RunDirectory, first_repeat, read_tsv, write_tsv
+from xai_brain.runs.directory import RunDirectory, first_repeat, read_json, read_tsv, write_tsv
 from xai_brain.runs.manifest import is_intact, write_manifest
 from xai_brain.runs.provenance import versions
 from xai_brain.study.explanation.configured_methods import parameters_of
 from xai_brain.study.explanation.network_maps import NetworkMap, network_maps
+from xai_brain.study.thresholds.reference_networks import NullMap
 from xai_brain.study.thresholds.statistic import map_statistics
 from xai_brain.study.training.cross_validation import fold_predictions
 from xai_brain.study.training.permuted import permuted_cohort, permuted_network, permuted_run
 
-KEYS = ("participant_id", "session_id")
+KEYS = ("participant_id", "session_id", "fold")
+
+
+def is_retrainable(run: RunDirectory) -> bool:
+    """Whether the networks of a run were trained in it, so that they can be trained on permuted labels."""
+    return run.folds.exists()
 
 
 def null_table(config: Config, run: RunDirectory, number: int, label: str) -> Path:
-    """Table of one permutation and method: participant_id, session_id, fold and the statistics."""
-    return permuted_run(config, run, number).path / "statistics" / f"desc-{label}.tsv"
+    """Table of one reference network (of a permutation, of all folds) and method: image and statistics."""
+    if is_retrainable(run):
+        folder = permuted_run(config, run, number).path
+    else:
+        folder = run.path / "randomized" / f"network-{number:03d}"
+    return folder / "statistics" / f"desc-{label}.tsv"
 
 
 def is_null_current(config: Config, run: RunDirectory, number: int, label: str) -> bool:
-    """Whether the statistics of a permutation and method were computed with these settings."""
+    """Whether the statistics of a reference network and method were computed with these settings."""
     manifest = null_table(config, run, number, label).with_suffix(".json")
-    return is_intact(manifest, _inputs(config, label))
+    return is_intact(manifest, _inputs(config, run, label))
 
 
-def _inputs(config: Config, label: str) -> dict[str, Any]:
+def _inputs(config: Config, run: RunDirectory, label: str) -> dict[str, Any]:
     """What the statistics depend on, besides the settings of training, which are those of the run."""
     settings, explain = config.evaluation.threshold, asdict(config.explain)
+    given = {} if is_retrainable(run) else {"networks": read_json(run.provenance).get("networks_sha256")}
     return {
         "parameters": parameters_of(config, label),
         **{key: explain[key] for key in ("target", "output", "n_reference_volumes", "batch_size")},
@@ -46,39 +56,23 @@ def _inputs(config: Config, label: str) -> dict[str, Any]:
         "cluster_forming": settings.cluster_forming,
         "seed": config.seeds[0],
         "version": versions()["xai-brain"],
+        **given,
     }
 
 
-def make_null_statistics(
-    config: Config, run: RunDirectory, cohort: pd.DataFrame, labels: Sequence[str], number: int
+def write_null_statistics(
+    config: Config, run: RunDirectory, number: int, labels: Sequence[str], maps: Iterable[NullMap]
 ) -> None:
-    """Train the networks of one permutation that are missing, and compute the statistics of their maps.
-
-    Random participants, `evaluation.threshold.n_participants` at most, are explained by the network that was
-    not trained on them.
-
-    Parameters
-    ----------
-    config : Config
-    run : RunDirectory
-    cohort : pandas.DataFrame
-        Prepared cohort with its own labels.
-    labels : sequence of str
-        Methods.
-    number : int
-        Of the permutation, from 1.
-    """
-    missing = [label for label in labels if not is_null_current(config, run, number, label)]
-    settings, mm3 = config.evaluation.threshold, voxel_mm3(get_grid(config.preprocessing.grid))
-    found: dict[str, list[dict[str, Any]]] = {label: [] for label in missing}
-    for each in permuted_maps(config, run, cohort, missing, number, settings.n_participants):
-        brain = np.load(each.of_cohort["volume_mask_path"])
-        statistics = map_statistics(each.values, brain, mm3, settings.cluster_forming)
-        found[each.label].append({**{key: each.row[key] for key in (*KEYS, "fold")}, **statistics})
+    """Compute the statistics of the maps of one reference network, and write a table for each method."""
+    cluster_forming = config.evaluation.threshold.cluster_forming
+    found: dict[str, list[dict[str, Any]]] = {label: [] for label in labels}
+    for each in maps:
+        statistics = map_statistics(each.values, each.brain, each.voxel_mm3, cluster_forming)
+        found[each.label].append({**{k: each.row[k] for k in KEYS if k in each.row}, **statistics})
     for label, rows in found.items():
         path = null_table(config, run, number, label)
         write_tsv(pd.DataFrame(rows), path)
-        write_manifest(path.with_suffix(".json"), _inputs(config, label), [path])
+        write_manifest(path.with_suffix(".json"), _inputs(config, run, label), [path])
 
 
 def permuted_maps(
@@ -93,8 +87,14 @@ def permuted_maps(
 
     Parameters
     ----------
-    config, run, cohort, labels, number
-        As for `make_null_statistics`.
+    config : Config
+    run : RunDirectory
+    cohort : pandas.DataFrame
+        Prepared cohort with its own labels.
+    labels : sequence of str
+        Methods.
+    number : int
+        Of the permutation, from 1.
     n_participants : int
         At most; each is explained by the network that was not trained on them.
     """
@@ -102,18 +102,13 @@ def permuted_maps(
     networks = {fold: permuted_network(config, run, cohort, number, fold, seed) for fold in folds}
     own, permuted = permuted_run(config, run, number), permuted_cohort(config, cohort, number)
     predictions = pd.concat([read_tsv(fold_predictions(own, fold, seed)) for fold in folds])
-    chosen = _chosen(predictions.reset_index(drop=True), n_participants, number)
+    chosen = choose_participants(predictions.reset_index(drop=True), n_participants, number)
     for fold, rows in chosen.groupby("fold"):
-        yield from network_maps(config, run, permuted, networks[int(fold)], rows, labels)
+        yield from network_maps(config, run, permuted, [networks[int(fold)]], rows, labels)
 
 
-def _chosen(predictions: pd.DataFrame, n: int, number: int) -> pd.DataFrame:
-    """Images of n random participants."""
+def choose_participants(predictions: pd.DataFrame, n: int, number: int) -> pd.DataFrame:
+    """Rows of n random participants."""
     ids = np.unique(predictions["participant_id"].to_numpy(str))
     drawn = np.random.default_rng(number).permutation(ids)[:n]
     return predictions[predictions["participant_id"].isin(drawn)]
-
-
-def voxel_mm3(grid: Grid) -> float:
-    """Volume of a voxel, mm³."""
-    return float(np.prod(grid.spacing_mm))

@@ -15,6 +15,11 @@ STATISTICS = {
 NEIGHBOURS = np.ones((3, 3, 3))  # faces, edges and corners
 
 
+def voxel_mm3(affine: np.ndarray) -> float:
+    """Volume of a voxel, mm³, from the matrix (4, 4) of voxels to mm."""
+    return abs(float(np.linalg.det(affine[:3, :3])))
+
+
 def normalised(values: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """|map| divided by its root mean square in the brain; 0 outside, and for an empty map.
 

@@ -1,4 +1,4 @@
-"""Corrected thresholds of the maps of a run, from networks that were trained on permuted labels."""
+"""Corrected thresholds of maps, from networks of permuted labels or with randomised parameters."""
 
 from __future__ import annotations
 
@@ -9,73 +9,79 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from hydra.utils import instantiate
 
+from xai_brain.attribution.protocol import method_info
 from xai_brain.config.build import valid_choice
 from xai_brain.config.schema import Config
 from xai_brain.config.setting import ConfigError
-from xai_brain.data.folds.tables import fold_numbers
-from xai_brain.data.permuted_labels import n_exchangeable
-from xai_brain.io.nifti import get_grid
+from xai_brain.io.nifti import load_img
 from xai_brain.parallel.locks import run_exclusive, run_shared
 from xai_brain.parallel.memory import keep_freed_memory
 from xai_brain.parallel.progress import log, track
-from xai_brain.runs.directory import RunDirectory, add_seconds, first_repeat, read_json, read_tsv, write_tsv
+from xai_brain.runs.directory import RunDirectory, add_seconds, read_json, read_tsv, write_tsv
 from xai_brain.runs.manifest import is_intact, write_manifest
+from xai_brain.runs.threshold_statement import RANDOMIZED, threshold_text
 from xai_brain.statistics.bootstrap import bootstrap_mean
 from xai_brain.study.evaluation.found_maps import find_maps, map_states
-from xai_brain.study.participants import prepared_cohort, same_cohort
 from xai_brain.study.run_images import brain_of, map_values, truth_of
 from xai_brain.study.settings import open_run
 from xai_brain.study.thresholds.null_maps import (
     is_null_current,
-    make_null_statistics,
     null_table,
-    voxel_mm3,
+    write_null_statistics,
 )
+from xai_brain.study.thresholds.null_networks import null_networks
+from xai_brain.study.thresholds.reference_networks import NullNetworks
 from xai_brain.study.thresholds.statistic import (
     STATISTICS,
     above_threshold,
     corrected_p,
     corrected_threshold,
     map_statistics,
+    voxel_mm3,
 )
 
 THRESHOLDS, MAPS, NULL = "thresholds", "threshold_maps", "threshold_null"  # tables
 
 
-def threshold_run(config: Config) -> RunDirectory:
-    """Compute what is missing of the permutations, the thresholds, and what exceeds them.
+def threshold_run(config: Config, networks: NullNetworks | None = None) -> RunDirectory:
+    """Compute what is missing of the reference networks, the thresholds, and what exceeds them.
+
+    Parameters
+    ----------
+    config : Config
+    networks : NullNetworks, optional
+        Reference networks; default: those of the run directory.
 
     Returns
     -------
     RunDirectory
         With evaluation/thresholds.tsv (one row per method and statistic), threshold_maps.tsv (one row per
-        map) and threshold_null.tsv (one row per map of a permutation); the networks in permuted/.
+        map) and threshold_null.tsv (one row per map of a reference network); networks that are trained on
+        permuted labels in permuted/, statistics of randomised networks in randomized/.
 
     Raises
     ------
     ConfigError
-        The networks were trained elsewhere, or no label can be permuted.
+        No label can be permuted; the network is not known, or has no parameters.
     """
     run = open_run(config)
-    if config.networks or not run.folds.exists():
-        raise ConfigError(
-            f"{run.path}: thresholds need networks that can be trained again on permuted labels, and these "
-            "were trained elsewhere"
-        )
+    networks = networks or null_networks(config, run)
     maps = find_maps(config, run)
-    labels = _labels(config, maps)
+    labels = _labels(config, maps, networks.reference)
     maps = [row for row in maps if row["method"] in labels]
     start = time.monotonic()
-    _make_missing(config, run, labels)
-    inputs = _inputs(config, run, labels, maps)
+    _make_missing(config, run, labels, networks)
+    inputs = _inputs(config, run, labels, maps, networks.reference)
     manifest = run.path / "evaluation" / f"{THRESHOLDS}.json"
 
     def write() -> None:
-        tables = _tables(config, run, labels, maps)
+        tables = _tables(config, run, labels, maps, networks.reference)
         for name, table in tables.items():
             write_tsv(table, run.evaluation(name))
-        write_manifest(manifest, inputs, map(run.evaluation, tables))
+        text = threshold_text(networks.reference)
+        write_manifest(manifest, inputs, map(run.evaluation, tables), Statement=text)
 
     if is_intact(manifest, inputs):
         log(f"threshold: nothing to do, {run.evaluation(THRESHOLDS)} is complete")
@@ -87,12 +93,12 @@ def threshold_run(config: Config) -> RunDirectory:
 
 
 def null_statistics(config: Config, run: RunDirectory, label: str) -> list[pd.DataFrame]:
-    """Statistics of the maps of each permutation."""
+    """Statistics of the maps of each reference network."""
     numbers = range(1, config.evaluation.threshold.n_perm + 1)
     return [read_tsv(null_table(config, run, number, label)) for number in numbers]
 
 
-def _labels(config: Config, maps: Sequence[dict[str, Any]]) -> list[str]:
+def _labels(config: Config, maps: Sequence[dict[str, Any]], reference: str) -> list[str]:
     present = list(dict.fromkeys(row["method"] for row in maps))
     for label in config.evaluation.threshold.methods or ():
         valid_choice("method", label, present)
@@ -102,68 +108,52 @@ def _labels(config: Config, maps: Sequence[dict[str, Any]]) -> list[str]:
             f"evaluation.threshold.methods={imported[0]}: was imported, so that it cannot explain networks "
             "that are trained on permuted labels"
         )
-    return list(chosen)
+    if reference != RANDOMIZED:
+        return list(chosen)
+    used = [label for label in chosen if not method_info(instantiate(config.attribution[label])).is_baseline]
+    if left_out := ", ".join(label for label in chosen if label not in used):
+        text = f"the maps of {left_out} do not depend on the parameters of the network"
+        if not used:
+            raise ConfigError(f"threshold: {text}, so that they have no threshold; choose another method")
+        log(f"threshold: {text} and have no threshold")
+    return used
 
 
-def _make_missing(config: Config, run: RunDirectory, labels: Sequence[str]) -> None:
+def _make_missing(config: Config, run: RunDirectory, labels: Sequence[str], networks: NullNetworks) -> None:
     settings = config.evaluation.threshold
     units = {f"threshold-{number:03d}": number for number in range(1, settings.n_perm + 1)}
 
-    def done(number: int) -> bool:
-        return all(is_null_current(config, run, number, label) for label in labels)
+    def missing(number: int) -> list[str]:
+        return [label for label in labels if not is_null_current(config, run, number, label)]
 
-    left = [number for number in units.values() if not done(number)]
-    if not left:
+    def make(number: int) -> None:
+        names = missing(number)
+        write_null_statistics(config, run, number, names, networks.maps(names, number))
+
+    n = sum(bool(missing(number)) for number in units.values())
+    if not n:
         return
-    cohort = same_cohort(prepared_cohort(config, run), run).reset_index(drop=True)
-    _require_exchangeable(config, cohort)
+    networks.check()
     keep_freed_memory()
-    log(_cost(config, run, len(left)))
+    log(f"threshold: {networks.cost(n)}")
     run_shared(
         run.locks,
         units,
-        done=done,
-        do=lambda number: make_null_statistics(config, run, cohort, labels, number),
-        progress=lambda names: track(names, "threshold", "permutations"),
-        wait=lambda n: log(f"threshold: waiting for {n} permutations that other processes compute"),
-    )
-
-
-def _require_exchangeable(config: Config, cohort: pd.DataFrame) -> None:
-    settings, family = config.evaluation.threshold, config.folds.group_column
-    for name in settings.blocks:
-        if name not in cohort:
-            listed = ", ".join(column for column in cohort if not str(column).endswith("_path"))
-            raise ConfigError(
-                f"evaluation.threshold.blocks={name}: not in participants.tsv (its columns: {listed})"
-            )
-    n, total = n_exchangeable(cohort, settings.blocks, family), cohort["participant_id"].nunique()
-    if n < total / 2:
-        within = " and ".join([*settings.blocks, *([family] if family else [])])
-        raise ConfigError(
-            f"threshold: the labels of {total - n} of {total} participants cannot be permuted within "
-            f"{within}; choose fewer blocks (evaluation.threshold.blocks)"
-        )
-
-
-def _cost(config: Config, run: RunDirectory, n: int) -> str:
-    """What the permutations will take, by the training of this run."""
-    n_folds = len(fold_numbers(first_repeat(read_tsv(run.folds))))
-    seconds = read_json(run.metrics).get("seconds/train", np.nan) / len(config.seeds)
-    shown = f", about {n * seconds / 60:.1f} minutes of training" if np.isfinite(seconds) else ""
-    return (
-        f"threshold: {n} permutations of {n_folds} networks each{shown} (as in this run), and the maps of "
-        f"{config.evaluation.threshold.n_participants} participants in each; finished permutations are kept"
+        done=lambda number: not missing(number),
+        do=make,
+        progress=lambda names: track(names, "threshold", networks.unit),
+        wait=lambda n: log(f"threshold: waiting for {n} {networks.unit} that other processes compute"),
     )
 
 
 def _inputs(
-    config: Config, run: RunDirectory, labels: Sequence[str], maps: Sequence[dict[str, Any]]
+    config: Config, run: RunDirectory, labels: Sequence[str], maps: Sequence[dict[str, Any]], reference: str
 ) -> dict[str, Any]:
     settings = config.evaluation.threshold
     numbers = range(1, settings.n_perm + 1)
     paths: list[Path] = [null_table(config, run, number, label) for label in labels for number in numbers]
     return {
+        "reference": reference,
         **{
             key: getattr(settings, key)
             for key in ("n_perm", "alpha", "cluster_forming", "statistic", "blocks")
@@ -174,7 +164,7 @@ def _inputs(
 
 
 def _tables(
-    config: Config, run: RunDirectory, labels: Sequence[str], maps: Sequence[dict[str, Any]]
+    config: Config, run: RunDirectory, labels: Sequence[str], maps: Sequence[dict[str, Any]], reference: str
 ) -> dict[str, pd.DataFrame]:
     settings = config.evaluation.threshold
     rows, of_maps, of_null = [], [], []
@@ -191,6 +181,7 @@ def _tables(
             row: dict[str, Any] = {
                 "method": label,
                 "statistic": statistic,
+                "reference": reference,
                 "alpha": settings.alpha,
                 "threshold": threshold,
                 "unit": unit,
@@ -212,7 +203,7 @@ def _row_of_map(
     config: Config, run: RunDirectory, row: dict[str, Any], null: Sequence[np.ndarray], threshold: float
 ) -> dict[str, Any]:
     """What exceeds the threshold in one map, and where the true location is known, whether it lies there."""
-    settings, voxel = config.evaluation.threshold, voxel_mm3(get_grid(config.preprocessing.grid))
+    settings, voxel = config.evaluation.threshold, voxel_mm3(load_img(row["path"]).affine)
     image = (row["participant_id"], row["session_id"])
     values, brain, truth = map_values(row["path"]), brain_of(run, *image), truth_of(run, *image)
     value = map_statistics(values, brain, voxel, settings.cluster_forming)[settings.statistic]
