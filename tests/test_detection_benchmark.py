@@ -13,7 +13,8 @@ from xai_brain.config.checks import read_config
 from xai_brain.config.saved import stage_settings
 from xai_brain.config.setting import ConfigError
 from xai_brain.io.nifti import load_img
-from xai_brain.metrics.cells.summary import MASK, cell_table, method_table
+from xai_brain.metrics.cells.reference import FILE, similar_cells
+from xai_brain.metrics.cells.summary import LEARNED, MASK, cell_table, method_table
 from xai_brain.metrics.detection import detection_curve
 from xai_brain.metrics.localization import localization
 from xai_brain.reporting.figures.detection import auroc_figure, rank_figure
@@ -159,6 +160,32 @@ def test_figures_show_every_cell_and_method(table):
     assert len(texts) == 3 * 4
     assert {".85", ".36", ".99", ".90"} <= set(texts)
     assert len(axes.patches) == 4  # best or within the interval of the best: LRP three times, the mask once
+
+
+# -- the cohort of a user among the cells --------------------------------------------------------
+def test_similar_cells_have_the_same_kind_and_auroc(table):
+    more = pd.DataFrame(rows_of_cell(3, 0.86, {MASK: (0.1, False)}, effect="lesion"))
+    both = pd.concat([table, more])
+    found = similar_cells("intensity", 0.88, ["LRP", MASK], both)
+    assert found.names == ["shallow_intensity_one_2"]
+    assert found.methods["method"].tolist() == ["LRP", MASK]
+    assert found.methods.loc[0, ["n_found", "n_cells", "low", "high"]].tolist() == [1, 1, 0.4, 0.4]
+    assert similar_cells("lesion", 0.88, [MASK], both).methods["n_found"].tolist() == [0]
+    assert similar_cells("intensity", 0.7, ["LRP"], both) is None
+    assert similar_cells("atrophy", 0.88, ["LRP"], both) is None
+    assert similar_cells("intensity", 0.88, ["Other"], both) is None
+
+
+def test_the_table_of_the_package_has_all_cells_and_its_origin():
+    table, about = read_tsv(FILE), read_json(FILE.with_suffix(".json"))
+    networks = table[table["kind"] == "network"]
+    assert networks["network"].value_counts().to_dict() == {"shallow": 24, "kan2020": 6}
+    assert table.groupby("cell")["method"].nunique().nunique() == 1
+    assert (table.loc[table["kind"] == "method"].groupby("cell").size() >= 8).all()
+    assert set(networks["planted_kind"]) <= {"intensity", "atrophy", "expansion", "lesion"}
+    assert about["Tested"] == table["n_subjects"].max()
+    assert len(about["GitCommit"].removesuffix("+changes")) == 40
+    assert (networks["value"] > LEARNED).any()
 
 
 # -- the benchmark -----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from xai_brain.metrics.cells.reference import similar_cells
 from xai_brain.metrics.report_card import COLUMNS, verdicts
 from xai_brain.metrics.table import METRICS
 from xai_brain.reporting.contents import ReportContents
@@ -13,6 +14,7 @@ from xai_brain.reporting.figures import card as card_figures
 from xai_brain.reporting.figures.style import for_screens, method_styles
 from xai_brain.reporting.gallery import Gallery
 from xai_brain.reporting.ratings import MEANINGS, reasons_of
+from xai_brain.reporting.wording import interval
 from xai_brain.runs.directory import read_tsv
 
 POSITION, TITLE = 90, "Report card"
@@ -42,7 +44,23 @@ def section(contents: ReportContents, gallery: Gallery) -> dict[str, Any] | None
         "not_rated": [name for name in contents.methods if not (table["method"] == name).any()],
         "planted": contents.setting("planted.kind"),
         "rows": table.to_dict("records"),
+        "similar": _similar_cells(contents, table),
     }
+
+
+def _similar_cells(contents: ReportContents, card: pd.DataFrame) -> dict[str, Any] | None:
+    """Cells of the detection benchmark with this kind of effect and a similar AUROC; None without any."""
+    kind, auroc = contents.setting("planted.kind"), contents.metrics.get("test/auroc")
+    methods = card.loc[card["kind"] == "method", "method"].unique()
+    found = similar_cells(kind, auroc, methods) if kind and auroc is not None else None
+    if found is None:
+        return None
+    texts = [
+        f"{row.method} in {row.n_found} of {row.n_cells} ({interval(row.low, row.high, 2)})"
+        for row in found.methods.itertuples()
+    ]
+    about = {"n": len(found.names), "auroc": auroc, "low": min(found.aurocs), "high": max(found.aurocs)}
+    return about | {"methods": texts, "of": found.provenance}
 
 
 def _cascade(contents: ReportContents) -> pd.DataFrame | None:
