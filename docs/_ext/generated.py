@@ -7,6 +7,7 @@ from pathlib import Path
 
 import api_pages
 import command_pages
+import detection_pages
 import gallery_pages
 import method_pages
 import metric_pages
@@ -18,6 +19,7 @@ TEXTS = {
     "commands": command_pages.commands,
     "settings": setting_pages.settings,
     "gallery": gallery_pages.gallery,
+    "detection": detection_pages.detection,
     "methods": method_pages.entries,
     "metrics": metric_pages.metrics,
 }
@@ -53,7 +55,9 @@ def _write_tutorials(app) -> None:
 
 def _always_read(app, env, added, changed, removed) -> list[str]:
     """Pages whose texts come from the package, which may have changed."""
-    return [name for name in env.found_docs if name.startswith("reference/")]
+    return [
+        name for name in env.found_docs if name.startswith("reference/") or name == "results/detection_ixi"
+    ]
 
 
 def _skip(app, what, name, obj, skip, options) -> bool | None:

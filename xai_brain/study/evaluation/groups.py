@@ -183,18 +183,16 @@ class Comparison:
         )
 
     def _compare_images(self) -> None:
-        if self.run.predictions.exists() and "fold" not in read_tsv(self.run.predictions):
-            log("evaluate: images are not tested: the inputs of a given network are not kept")
-            return
-        confounds = [name for name in self.confounds if name != "fold"]
-        about = {"Method": IMAGE, "IntensityScaling": self.config.preprocessing.scaling}
-        about["SubjectScaling"] = "none"
-        prepared = [str(asdict(self.config.preprocessing)), is_readable(self.config)]
+        made = self.config.preprocessing
+        about = {"Method": IMAGE, "IntensityScaling": made.scaling, "SubjectScaling": "none"}
+        prepared = [str(asdict(made)), is_readable(self.config)]
+        others = [name for name in self.confounds if name != "fold"]
         try:
-            self._compare_once(IMAGE, self._read_images, confounds, "none", about, prepared)
+            if self.run.predictions.exists() and "fold" not in read_tsv(self.run.predictions):
+                raise ConfigError("the inputs of a given network are not kept")
+            self._compare_once(IMAGE, self._read_images, others, "none", about, prepared)
         except (DataError, ConfigError, OSError) as error:
-            reason = f"the images of the cohort cannot be read: {error}"
-            log(f"evaluate: images are not tested: {reason}; evaluation.group.images=false leaves them out")
+            log(f"evaluate: images are not tested: {error}; evaluation.group.images=false leaves them out")
             self.tests.append({"method": IMAGE, "comparison": "", "reason": "the cohort cannot be read"})
 
     def _read_images(self, participant_id: str) -> list[np.ndarray]:
@@ -265,10 +263,9 @@ class Comparison:
                 smooth(values, self.affine, self.settings.fwhm_mm, self.brain_mask)[self.brain_mask]
                 for values in read(participant_id)
             ]
-            found = [scale(values, scaling) for values in inside if values.any()]
-            empty[i] = not found
-            if found:
+            if found := [scale(values, scaling) for values in inside if values.any()]:
                 rows[i] = np.mean(found, axis=0)
+            empty[i] = not found
         there = np.flatnonzero(~empty)
         for contrast in self.task.contrasts():
             comparison = contrast_name(contrast)
