@@ -263,3 +263,22 @@ def test_a_folder_of_explain_network(tmp_path, monkeypatch, capsys):
     assert main(["verify", str(run_dir)]) == 0
     thresholded = xb.open_maps(run_dir, trusted_modules=["given_networks"]).threshold(**FEW)
     assert thresholded.statement == WEAKER_CLAIM
+
+
+def test_all_networks_of_an_ensemble_are_randomised(small_run, tmp_path, monkeypatch):
+    run_dir = tmp_path / "predicted"
+    given = [f"networks={small_run.path}", "data=synthetic", "data.cohort.n_subjects=4"]
+    given += ["data.cohort.seed=5", "attribution=[saliency]", f"run_dir={run_dir}"]
+    assert main(["predict", *given]) == 0
+    assert main(["explain", str(run_dir)]) == 0
+    states = []
+    original = null_networks.randomize_parameters
+
+    def recorded(network, volumes, random_state):
+        states.append(random_state)
+        original(network, volumes, random_state)
+
+    monkeypatch.setattr(null_networks, "randomize_parameters", recorded)
+    thresholded = xb.open_maps(run_dir).threshold(**FEW)
+    assert thresholded.reference == RANDOMIZED
+    assert len(set(states)) == 3 * 2  # the networks of two folds
