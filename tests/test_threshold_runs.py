@@ -141,3 +141,18 @@ def test_the_viewer_offers_the_threshold_and_says_what_it_means(run, small_run, 
     other = xb.open_maps(small_run.path).view()
     assert "corrected" not in other.controls["threshold_kind"].options
     assert '"corrected"], "Threshold by"' not in other.save_html(tmp_path / "other.html").read_text()
+
+
+def test_a_call_without_arguments_reads_the_result_of_the_run(run, tmp_path, capsys):
+    path = shutil.copytree(run.path, tmp_path / "run")
+    thresholded = xb.open_maps(path).threshold()
+    assert set(thresholded.thresholds["alpha"]) == {0.25}
+    assert "nothing to do" in capsys.readouterr().out
+    for file in path.glob("permuted/all/*/statistics/desc-GradCAM.*"):
+        file.unlink()  # as if the method had been added
+    xb.open_maps(path).threshold(alpha=0.5)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(
+        "3 permutations: no training, and the maps of 8 participants in each" in line for line in lines
+    )
+    assert any("is replaced: alpha was 0.25 and is 0.5" in line for line in lines)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from xai_brain.study.given.card import network_card as network_card
     from xai_brain.study.given.explain import explain as explain
     from xai_brain.study.maps.maps import Maps as Maps
+    from xai_brain.study.maps.thresholded import ThresholdedMaps as ThresholdedMaps
     from xai_brain.study.maps.opening import open_maps as open_maps
     from xai_brain.study.regional.result import RegionalBenchmark as RegionalBenchmark
     from xai_brain.study.regional.result import regional_benchmark as regional_benchmark
@@ -53,6 +54,7 @@ _HOMES = {
     "GuidedBackprop": "attribution",
     "Kan2020": "models.networks.kan2020",
     "Maps": "study.maps.maps",
+    "ThresholdedMaps": "study.maps.thresholded",
     "MeaningfulPerturbation": "attribution",
     "NetworkCard": "study.given.card",
     "PlantedEffect": "config.planted_effect",

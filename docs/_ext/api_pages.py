@@ -14,7 +14,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "load_cohort", "Cohort", "cross_validate", "open_study", "Study", "report_card", "ReportCard",
         "PlantedEffect", "regional_benchmark", "RegionalBenchmark",
     ),
-    "Maps": ("open_maps", "Maps", "SliceViewer", "ColourScale", "load_atlas"),
+    "Maps": ("open_maps", "Maps", "ThresholdedMaps", "SliceViewer", "ColourScale", "load_atlas"),
     "Networks that were trained elsewhere": (
         "explain", "network_card", "NetworkCard", "SegmentationTarget", "Reference",
     ),

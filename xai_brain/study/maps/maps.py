@@ -146,12 +146,12 @@ class Maps(MapComparisons):
 
     def threshold(
         self,
-        alpha: float = 0.05,
+        alpha: float | None = None,
         *,
-        n_perm: int = 39,
-        n_participants: int = 20,
-        blocks: Sequence[str] = (),
-        statistic: str = "max",
+        n_perm: int | None = None,
+        n_participants: int | None = None,
+        blocks: Sequence[str] | None = None,
+        statistic: str | None = None,
     ) -> ThresholdedMaps:
         """Voxels that exceed what networks show that were trained on permuted labels.
 
@@ -169,20 +169,25 @@ class Maps(MapComparisons):
         network with the same architecture with random parameters, and is no family-wise error under the
         hypothesis that labels and images are unrelated.
 
-        The duration is stated before it is spent; results are kept, and an interrupted call goes on.
+        The duration is stated before it is spent; results are kept, and an interrupted call goes on. The
+        values given become settings of the study (``evaluation.threshold``). What is not given is a setting
+        of the study: after ``xai-brain threshold``, a call without arguments reads its result.
 
         Parameters
         ----------
-        alpha : float, default 0.05
-        n_perm : int, default 39
-            Permutations of the labels, or networks with randomised parameters; at least 1 / `alpha` - 1.
-        n_participants : int, default 20
-            Participants who are explained in each permutation.
-        blocks : sequence of str
+        alpha : float, optional
+            At first 0.05.
+        n_perm : int, optional
+            Permutations of the labels, or networks with randomised parameters, at least 1 / `alpha` - 1; at
+            first 39.
+        n_participants : int, optional
+            Participants who are explained in each permutation; at first 20.
+        blocks : sequence of str, optional
             Columns of participants.tsv within whose values labels are permuted, such as site; numbers within
-            quarters. Families (``group_column``) are always kept.
-        statistic : {"max", "extent", "mass"}, default "max"
-            The largest voxel, or extent or mass of clusters of voxels above twice the root mean square.
+            quarters. Families (``group_column``) are always kept. At first none.
+        statistic : {"max", "extent", "mass"}, optional
+            The largest voxel, or extent or mass of clusters of voxels above twice the root mean square; at
+            first "max".
 
         Returns
         -------
@@ -196,9 +201,12 @@ class Maps(MapComparisons):
         from xai_brain.study.thresholds.thresholds import threshold_run
 
         given: dict[str, Any] = {"alpha": alpha, "n_perm": n_perm, "n_participants": n_participants}
-        given |= {"blocks": list(blocks), "statistic": statistic, "methods": self.methods}
-        changes = {f"evaluation.threshold.{name}": value for name, value in given.items()}
-        config = change_settings(self._settings(), changes)
+        given |= {"blocks": None if blocks is None else list(blocks), "statistic": statistic}
+        settings = self._settings()
+        known = settings.evaluation.threshold.methods
+        given["methods"] = [m for m in self.methods if known is None or m in known] or self.methods
+        changes = {f"evaluation.threshold.{key}": value for key, value in given.items() if value is not None}
+        config = change_settings(settings, changes)
         networks = None if self._reference is None else self._reference(config, self._run)
         stage(partial(threshold_run, networks=networks))(config)
         return ThresholdedMaps(self)

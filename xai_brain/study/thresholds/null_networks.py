@@ -37,7 +37,9 @@ from xai_brain.study.thresholds.reference_networks import (
     refuse_blocks,
 )
 from xai_brain.study.thresholds.statistic import voxel_mm3
+from xai_brain.study.training.cross_validation import is_fitted
 from xai_brain.study.training.networks import ALL, Network, load_networks
+from xai_brain.study.training.permuted import permuted_run
 from xai_brain.study.training.predict_participants import ensemble_predictions
 
 
@@ -81,14 +83,25 @@ class PermutedNetworks:
             )
 
     def cost(self, n: int) -> str:
-        n_folds = len(fold_numbers(first_repeat(read_tsv(self.run.folds))))
+        folds = fold_numbers(first_repeat(read_tsv(self.run.folds)))
+        numbers = range(1, self.config.evaluation.threshold.n_perm + 1)
+        left = sum(not self._is_trained(number, folds) for number in numbers)
         seconds = read_json(self.run.metrics).get("seconds/train", np.nan) / len(self.config.seeds)
-        shown = f", about {n * seconds / 60:.1f} minutes of training" if np.isfinite(seconds) else ""
+        time = f", about {left * seconds / 60:.1f} minutes (as in this run)" if np.isfinite(seconds) else ""
+        training = (
+            f"training of {len(folds)} networks each{time}"
+            if left == n
+            else (f"training of {len(folds)} networks for {left} of them{time}" if left else "no training")
+        )
         return (
-            f"{n} permutations of {n_folds} networks each{shown} (as in this run), and the maps of "
+            f"{n} permutations: {training}, and the maps of "
             f"{self.config.evaluation.threshold.n_participants} participants in each; finished permutations "
             "are kept"
         )
+
+    def _is_trained(self, number: int, folds: Sequence[int]) -> bool:
+        own, seed = permuted_run(self.config, self.run, number), int(self.config.seeds[0])
+        return all(is_fitted(own, fold, seed) for fold in folds)
 
     def maps(self, labels: Sequence[str], number: int) -> Iterator[NullMap]:
         n = self.config.evaluation.threshold.n_participants

@@ -86,6 +86,7 @@ def threshold_run(config: Config, networks: NullNetworks | None = None) -> RunDi
     if is_intact(manifest, inputs):
         log(f"threshold: nothing to do, {run.evaluation(THRESHOLDS)} is complete")
         return run
+    _log_changes(run, manifest, inputs)
     run_exclusive(run.locks, THRESHOLDS, write, lambda: is_intact(manifest, inputs))
     add_seconds(run, "threshold", time.monotonic() - start)
     log(f"threshold: {run.evaluation(THRESHOLDS)}")
@@ -161,6 +162,18 @@ def _inputs(
         "null": [read_json(path.with_suffix(".json"))["Files"][path.name] for path in paths],
         "maps": map_states(list(maps)),
     }
+
+
+def _log_changes(run: RunDirectory, manifest: Path, inputs: dict[str, Any]) -> None:
+    """Name the settings of existing thresholds that are replaced."""
+    before = read_json(manifest).get("Of", {}) if manifest.exists() else {}
+    changed = [
+        f"{name} was {before[name]} and is {inputs[name]}"
+        for name in ("alpha", "n_perm", "statistic", "blocks", "cluster_forming")
+        if name in before and before[name] != inputs[name]
+    ]
+    if changed:
+        log(f"threshold: {run.evaluation(THRESHOLDS)} is replaced: {', '.join(changed)}")
 
 
 def _tables(
