@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from xai_brain.study.given.card import network_card as network_card
     from xai_brain.study.given.explain import explain as explain
     from xai_brain.study.maps.maps import Maps as Maps
-    from xai_brain.study.maps.thresholded import ThresholdedMaps as ThresholdedMaps
     from xai_brain.study.maps.opening import open_maps as open_maps
+    from xai_brain.study.maps.thresholded import ThresholdedMaps as ThresholdedMaps
     from xai_brain.study.regional.result import RegionalBenchmark as RegionalBenchmark
     from xai_brain.study.regional.result import regional_benchmark as regional_benchmark
     from xai_brain.study.study import Study as Study

@@ -31,6 +31,12 @@ class ThresholdedMaps:
         a voxel inside) and precision (share of such voxels inside).
     table : pandas.DataFrame
         One row per map: value of the statistic, its corrected p, n_voxels and volume_mm3 above the threshold.
+
+    Examples
+    --------
+    >>> thresholded = open_maps("outputs/demo").threshold()  # doctest: +SKIP
+    >>> thresholded.thresholds[["method", "threshold", "share"]]  # doctest: +SKIP
+    >>> thresholded.img("sub-0001", "GradCAM")  # doctest: +SKIP
     """
 
     def __init__(self, maps: MapImages):
