@@ -17,7 +17,14 @@ author = "The xai_brain developers"
 copyright = "The xai_brain developers"
 release = version = version_of("xai-brain")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "numpydoc", "sphinx.ext.mathjax", "generated"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "numpydoc",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "generated",
+]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "_executed", "_ext", "_gallery", "_templates"]
 templates_path: list[str] = []
@@ -35,6 +42,9 @@ numpydoc_show_class_members = False
 MATHJAX = "sphinx-mathjax-offline/static/mathjax/tex-svg.js"
 mathjax_path = "tex-svg.js"
 highlight_language = "none"  # blocks without a language are commands
+copybutton_selector = "div:not(.output) > div.highlight > pre"  # not the outputs of notebooks
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"xai_brain {release}"

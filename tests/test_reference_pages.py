@@ -15,6 +15,7 @@ import xai_brain
 import xai_brain.attribution
 from xai_brain.attribution.protocol import MethodInfo
 from xai_brain.config.command_help import COMMANDS
+from xai_brain.io.nifti import GRIDS
 from xai_brain.metrics.table import METRICS
 from xai_brain.tools.settings import all_settings, choices
 
@@ -110,8 +111,20 @@ def test_every_method_has_an_entry_and_a_definition():
 
 
 def test_every_method_has_a_place_in_the_gallery():
-    names = headings(gallery_pages.gallery())
-    assert names == list(method_pages.methods())
+    text = gallery_pages.gallery()
+    names = re.findall(r"^\*\*(\w+)\*\*$", text, re.MULTILINE)
+    assert sorted(names) == sorted(method_pages.methods())
+    assert headings(text) == list(gallery_pages.SECTIONS)
+    baselines = text.partition("## Baselines without a network\n")[2]
+    for name, kind in method_pages.methods().items():
+        assert kind.info.is_baseline == (f"\n**{name}**\n" in baselines), name
+
+
+def test_the_settings_state_shape_and_voxel_size_of_every_grid():
+    text = setting_pages.settings()
+    for name, grid in GRIDS.items():
+        assert f"| {name} | {' × '.join(map(str, grid.shape))} | " in text
+    assert "`kan2020` (none, median 700)" in text
 
 
 def test_the_entry_of_a_method_states_its_properties():

@@ -2,7 +2,8 @@
 
 Two small networks, a convolutional one and a transformer, are trained on the embedded cohort with one effect
 at a known place. Every method explains the class that the network predicts for the same participant of the
-test fold. Two maps need a continuous target and come from a third cohort, in which the effect has a dose.
+test fold. Two baselines need a continuous target and come from a third cohort, in which the effect has a
+dose.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from gallery_pages import NETWORKS
+from gallery_pages import ATTENTION
 from method_pages import methods
 
 HERE = Path(__file__).parents[1]
@@ -37,7 +38,7 @@ EFFECT = {
     "effect_volume_change": 0.0,
     "effect_intensity_change": 0.7,
 }
-ATTENTION = ("AttentionRollout", "AttentionRelevance", "TokenGradCAM", "AttnLRP")
+DPI, SIZE = 110, 12  # of the pictures and their labels, which are shown at half of their size
 CONTINUOUS = ("CorrelationMap", "OppositeDifference")
 FEWER: dict[str, dict[str, Any]] = {  # so that the pictures are made in a minute
     "RISE": {"n_masks": 300},
@@ -91,25 +92,55 @@ def explain(study: xb.Study, names: list[str], participant: str) -> dict[str, np
     return maps
 
 
-def draw(values: np.ndarray, image: np.ndarray, affine: np.ndarray, brain: np.ndarray, path: Path) -> None:
-    """Three planes through the centre of the effect, whose outline is black."""
+def planes(volume: np.ndarray, affine: np.ndarray) -> list[np.ndarray]:
+    """Axial, coronal and sagittal plane through the centre of the effect."""
     voxel = np.rint(nib.affines.apply_affine(np.linalg.inv(affine), CENTER_MM)).astype(int)
-    size = nib.affines.voxel_sizes(affine)
-    place = nib.affines.apply_affine(affine, np.moveaxis(np.indices(values.shape), 0, -1))
+    return [np.take(volume, voxel[axis], axis=axis).T for axis in (2, 1, 0)]
+
+
+def draw_anatomy(image: np.ndarray, affine: np.ndarray, brain: np.ndarray) -> tuple[Any, Any]:
+    """Figure and axes of the three planes of the T1w image, with the outline of the effect."""
+    place = nib.affines.apply_affine(affine, np.moveaxis(np.indices(image.shape), 0, -1))
     effect = np.linalg.norm(place - CENTER_MM, axis=-1) <= RADIUS_MM
-    scale = xb.ColourScale.of(np.where(brain, values, 0)[brain])
     low, high = np.percentile(image[brain], [1, 99.5])
-    figure, axes = plt.subplots(1, 3, figsize=(6, 2.1), layout="constrained")
-    for axis, (number, flip) in zip(axes, ((2, "L"), (1, "L"), (0, "P")), strict=True):
-        planes = [np.take(each, voxel[number], axis=number).T for each in (image, values, effect, brain)]
-        edges = np.delete(size, number)
-        common = {"origin": "lower", "aspect": edges[1] / edges[0]}
-        axis.imshow(np.where(planes[3], planes[0], np.nan), cmap="gray", vmin=low, vmax=high * 1.1, **common)
-        axis.imshow(np.where(planes[3], planes[1], 0), **scale.matplotlib(), **common)
-        axis.contour(planes[2], [0.5], colors="black", linewidths=1)
+    shown, limits = np.where(brain, image, np.nan), {"vmin": low, "vmax": high * 1.1}
+    ratios = [plane.shape[1] for plane in planes(image, affine)]
+    figure, axes = plt.subplots(1, 3, figsize=(6, 2.2), width_ratios=ratios, layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
+    tallest = np.isfinite(planes(shown, affine)[0]).any(axis=1).sum() + 6
+    parts = zip(axes, planes(shown, affine), planes(effect, affine), ("LR", "LR", "PA"), strict=True)
+    for axis, plane, inside, sides in parts:
+        axis.imshow(plane, cmap="gray", origin="lower", **limits)
+        axis.contour(inside, [0.5], colors="black", linewidths=1)
+        centre = np.flatnonzero(np.isfinite(plane).any(axis=1)).mean()
+        axis.set_ylim(centre - tallest / 2, centre + tallest / 2)  # the same scale in all planes
         axis.set_axis_off()
-        axis.text(0.02, 0.98, flip, transform=axis.transAxes, va="top", fontsize=8)
-    figure.savefig(path, dpi=90)
+        for x, side in zip((0.04, 0.96), sides, strict=True):
+            axis.text(x, 0.98, side, transform=axis.transAxes, va="top", ha="center", fontsize=SIZE)
+    return figure, axes
+
+
+def draw_t1(path: Path, *volumes: np.ndarray) -> None:
+    """The T1w image without a map, with the colours of all maps."""
+    figure, axes = draw_anatomy(*volumes)
+    colours = xb.ColourScale(1.0, True).matplotlib()
+    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(colours["vmin"], colours["vmax"]), colours["cmap"])
+    bar = figure.colorbar(scale, ax=axes, location="bottom", fraction=0.06, aspect=50, pad=0.02)
+    bar.set_ticks([-1, 0, 1], labels=["−limit", "0 (transparent)", "limit"], fontsize=SIZE)
+    figure.savefig(path, dpi=DPI)
+    plt.close(figure)
+
+
+def draw_map(values: np.ndarray, path: Path, *volumes: np.ndarray) -> None:
+    """A map on the T1w image, and the limit of its colours."""
+    _, affine, brain = volumes
+    inside = np.where(brain, values, 0)
+    scale = xb.ColourScale.of(inside[brain])
+    figure, axes = draw_anatomy(*volumes)
+    for axis, plane in zip(axes, planes(inside, affine), strict=True):
+        axis.imshow(plane, origin="lower", **scale.matplotlib())
+    figure.supxlabel(f"limit {scale.limit:.2g}", fontsize=SIZE)
+    figure.savefig(path, dpi=DPI)
     plt.close(figure)
 
 
@@ -131,17 +162,20 @@ def main() -> None:
             "dose": (train(home, "dose", "shallow", dose, max_epochs=3), list(CONTINUOUS)),
         }
         print(f"training: {time.process_time() - start:.0f} s of CPU", flush=True)
-        participant = studies["cnn"][0].predictions.query("label == predicted")["participant_id"].iloc[0]
-        scores = {}
+        chosen = studies["cnn"][0].predictions.query("label == predicted").iloc[0]
+        participant, accuracy = chosen["participant_id"], {}
         for name, (study, names) in studies.items():
-            first = study.scores.iloc[0]
-            scores[name] = f"{NETWORKS[name]} {first['metric']} {first['value']:.2f}"
+            if name != "dose":  # its maps do not use the network
+                accuracy[name] = float(study.scores.set_index("metric")["value"]["accuracy"])
             reference, image = study.reference(1), study.inputs([participant])[0, 0].numpy()
             brain = reference.brain_mask.numpy().reshape(image.shape)
+            volumes = (image, np.asarray(reference.affine), brain)
+            if name == "cnn":
+                draw_t1(target / "T1.png", *volumes)
             for method, values in explain(study, names, participant).items():
-                draw(values, image, np.asarray(reference.affine), brain, target / f"{method}.png")
-    seconds = time.process_time() - start
-    about = {"participant": participant, "scores": ", ".join(scores.values()), "seconds": round(seconds)}
+                draw_map(values, target / f"{method}.png", *volumes)
+    seconds = round(time.process_time() - start)
+    about = {"participant": participant, "label": chosen["label"], "accuracy": accuracy, "seconds": seconds}
     (target / "gallery.json").write_text(json.dumps(about))
     print(json.dumps(about))
 

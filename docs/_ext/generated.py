@@ -20,6 +20,7 @@ TEXTS = {
     "settings": setting_pages.settings,
     "gallery": gallery_pages.gallery,
     "detection": detection_pages.detection,
+    "gallery_t1": gallery_pages.participant,
     "methods": method_pages.entries,
     "metrics": metric_pages.metrics,
 }

@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from itertools import groupby
 
+import yaml
+
 from xai_brain.config.compose import conf_dir
+from xai_brain.config.data import PreprocessingConfig
+from xai_brain.io.nifti import GRIDS
 from xai_brain.tools.settings import HIDDEN, Setting, all_settings, choices, group_names
 
 # what the groups of settings are for; a group without settings of its own has files only
@@ -54,6 +58,8 @@ def _section(group: str, listed: list[Setting]) -> str:
     if group and (files := list(choices(group))):
         rows = [f"| `{text}` | {_text(meaning) or _target(text)} |" for text, meaning in files]
         parts.append("\n".join(["| file | choice |", "|---|---|", *rows]))
+    if group == "preprocessing":
+        parts.append(_grids())
     return "\n\n".join(parts)
 
 
@@ -65,6 +71,23 @@ def _target(text: str) -> str:
         return f"`{target[1].rpartition('.')[2]}`"
     keys = re.findall(r"^(\w+):", content, re.MULTILINE)
     return "sets " + ", ".join(f"`{key}`" for key in keys if key != "defaults") if keys else "no change"
+
+
+def _grids() -> str:
+    """Table of the grids, with their files and the scaling that these choose."""
+    files: dict[str, list[str]] = {name: [] for name in GRIDS}
+    for path in sorted((conf_dir() / "preprocessing").glob("*.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        scaling = content.get("scaling", PreprocessingConfig().scaling)
+        median = f", median {content['brain_median']}" if "brain_median" in content else ""
+        files[content["grid"]].append(f"`{path.stem}` ({scaling}{median})")
+    rows = []
+    for name, grid in GRIDS.items():
+        shape = " × ".join(str(each) for each in grid.shape)
+        size = " × ".join(f"{each:.4g}" for each in grid.spacing_mm)
+        rows.append(f"| {name} | {shape} | {size} | {', '.join(files[name])} |")
+    head = ["| grid | voxels | voxel size, mm | files (and their scaling) |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows])
 
 
 def _group(name: str) -> str:

@@ -127,7 +127,8 @@ class PreprocessingConfig:
     grid: str = setting("t1w_58x70x58", "grid of the volumes", choices=tuple(GRIDS))
     scaling: str = setting(
         "zscore",
-        "scaling of intensities in the brain",
+        "intensities in the brain; zscore: mean 0 and standard deviation 1; percentile: 0 at the 1st and 1 "
+        "at the 99th percentile; quantile: the same histogram for all images; none: unchanged",
         choices=("zscore", "percentile", "quantile", "none"),
     )
     antialias: bool = setting(True, "smoothing before downsampling")

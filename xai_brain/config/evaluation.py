@@ -78,7 +78,9 @@ class MaskValidationConfig:
     """Test accuracy on images that contain only the top-ranked voxels (xai-brain validate)."""
 
     in_run: bool = setting(False, "whether xai-brain run includes this stage")
-    methods: list[str] | None = setting(None, "default: methods of the run that are not baselines")
+    methods: list[str] | None = setting(
+        None, "names of maps, such as [GradCAM]; default: methods of the run that are not baselines"
+    )
     which: list[Any] | None = setting(None, "joint and names of classes; default: all", role="label")
     areas: list[float] = setting([5, 10, 20], "size of a mask, percent of the brain", above=0, below=100)
     n_subjects: int = setting(
@@ -112,7 +114,11 @@ class ThresholdConfig:
     statistic: str = setting(
         "max", "of a map: largest voxel, or extent or mass of clusters", choices=("max", "extent", "mass")
     )
-    methods: list[str] | None = setting(None, "default: all methods of the run")
+    methods: list[str] | None = setting(
+        None,
+        "names of maps, such as [GradCAM], while attribution=[grad_cam] takes names of files; "
+        "default: all methods of the run",
+    )
 
     def __post_init__(self) -> None:
         check_values(self, "evaluation.threshold")
