@@ -82,9 +82,10 @@ $(MINIMUM)/.installed: tests/minimum_versions.txt pyproject.toml
 	touch $@
 
 # Lines that the tests run, in all processes that they start: fast and slow tests, without notebooks and browser.
+# OC_CAUSE=0: OmegaConf shortens its messages while lines are traced, otherwise.
 coverage: install
 	rm -f .coverage .coverage.*
-	$(PYTEST) $(PARALLEL) -m "not (browser or slurm)" --cov --cov-report=
+	OC_CAUSE=0 $(PYTEST) $(PARALLEL) -m "not (browser or slurm)" --cov --cov-report=
 	$(BIN)/coverage report --sort=cover
 	$(BIN)/coverage json --quiet -o build/coverage.json
 

@@ -114,7 +114,7 @@ def test_short_work_is_reported_only_if_it_takes_long(capsys, monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
     assert list(track("ab", "long", "steps", brief=True)) == ["a", "b"]
     assert capsys.readouterr().out.splitlines() == [
-        "long: 1/2 steps, 0.1/s, 20 s left",
+        "long: 1/2 steps, 3.0/min, 20 s left",
         "long: 2/2 steps, 40.0 s",
     ]
 
@@ -125,7 +125,7 @@ def test_progress_counts_the_units_in_its_items(capsys, monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
     assert list(track(batches, "explain", unit="participants", size=len)) == batches
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["explain: 4/5 participants, 0.2/s, 5 s left", "explain: 5/5 participants, 40.0 s"]
+    assert lines == ["explain: 4/5 participants, 12.0/min, 5 s left", "explain: 5/5 participants, 40.0 s"]
 
 
 def test_a_line_is_reported_once(capsys, monkeypatch):

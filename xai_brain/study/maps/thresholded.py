@@ -123,4 +123,5 @@ class ThresholdedMaps:
             "share_ci_low",
             "share_ci_high",
         ]
-        return f"<p>{self.statement}</p>" + self.thresholds[columns].to_html(index=False, float_format=fixed)
+        table = self.thresholds[columns].to_html(index=False, float_format=fixed)
+        return f"<p>{self.statement}</p>{table}"
