@@ -78,7 +78,7 @@ test-minimum: $(MINIMUM)/.installed
 $(MINIMUM)/.installed: tests/minimum_versions.txt pyproject.toml
 	$(PYTHON) -m venv $(MINIMUM)
 	$(MINIMUM)/bin/python -m pip install --quiet --upgrade pip
-	$(MINIMUM)/bin/python -m pip install --quiet -c tests/minimum_versions.txt -e . hypothesis nbformat pytest pytest-timeout pytest-xdist
+	$(MINIMUM)/bin/python -m pip install --quiet -c tests/minimum_versions.txt -e . hypothesis jupyterlab monai nbformat pytest pytest-timeout pytest-xdist
 	touch $@
 
 # Lines that the tests run, in all processes that they start: fast and slow tests, without notebooks and browser.

@@ -59,8 +59,10 @@ def _clusters(contents: ReportContents, gallery: Gallery, pairs: pd.DataFrame) -
     merges = contents.evaluation("method_clusters")
     if merges is None:
         return None
-    one_way = pairs.set_index(["method_a", "method_b"])["mean"]
-    similarity = one_way.combine_first(one_way.swaplevel()).unstack().fillna(1)  # of a method with itself
+    one_way = pairs[["method_a", "method_b", "mean"]]
+    other_way = one_way.rename(columns={"method_a": "method_b", "method_b": "method_a"})
+    both = pd.concat([one_way, other_way]).drop_duplicates(["method_a", "method_b"])
+    similarity = both.pivot(index="method_a", columns="method_b", values="mean").fillna(1)  # with itself
     figures = for_screens(cluster_figures.cluster_figure, merges, similarity)
     return {"merges": merges.to_dict("records"), "figure": gallery.add("method-clusters", **figures)}
 
