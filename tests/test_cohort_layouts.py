@@ -68,7 +68,7 @@ def test_hcp_one_form_for_all(tmp_path):
 def test_ixi_as_downloaded(tmp_path):
     make_ixi(tmp_path, fake)
     with open(tmp_path / "IXI.csv", "a") as file:
-        # twice the same, once with the age missing; nobody's image; sex 0
+        # twice the same, once with the age missing; an image without a line; sex 0
         file.write("3,2,171,36.5\n4,1,0,0\n600,1,180,50\n")
     touch(tmp_path / "T1" / "IXI003-HH-0801-T1_brain_mask.nii.gz")
     table = load_participants("ixi", tmp_path)
@@ -86,17 +86,17 @@ def test_ixi_as_downloaded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("3,1,171,36.5", "sub-IXI003: its 2 lines differ in sex"),
         ("3,2,171,63", "sub-IXI003: its 2 lines differ in age"),
     ],
 )
-def test_ixi_lines_that_contradict_each_other(tmp_path, line, told):
+def test_ixi_lines_that_contradict_each_other(tmp_path, line, message):
     make_ixi(tmp_path, fake)
     with open(tmp_path / "IXI.csv", "a") as file:
         file.write(f"{line}\n")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         load_participants("ixi", tmp_path)
     problems = Problems("skip")
     assert len(load_participants("ixi", tmp_path, problems=problems)) == 7

@@ -104,8 +104,8 @@ def test_every_layout_reaches_a_trained_model(tmp_path, name):
     overrides += ["folds.n_folds=2", "folds.validation_fraction=0.5", "trainer.max_epochs=1"]
     overrides += ["trainer.batch_size=2", "model.channels=[2,3,4]", "evaluation.n_bootstrap=20"]
     for key, value in settings.items():
-        told = f"{{{','.join(f'{k}: {v}' for k, v in value.items())}}}" if isinstance(value, dict) else value
-        overrides.append(f"data.{key}={told}")
+        text = f"{{{','.join(f'{k}: {v}' for k, v in value.items())}}}" if isinstance(value, dict) else value
+        overrides.append(f"data.{key}={text}")
     overrides += ["preprocessing.scaling=none", "preprocessing.brain=template"] if layout == "oasis" else []
     run = train(compose("train", overrides))
     predictions = read_tsv(run.predictions)

@@ -53,17 +53,23 @@ def null_networks(config: Config, run: RunDirectory) -> NullNetworks:
 
 
 @dataclass
-class PermutedNetworks:
-    """Networks that are trained on permuted labels, with the folds and the budget of a run."""
+class OfRun:
+    """Networks on the participants of a run directory."""
 
     config: Config
     run: RunDirectory
-    reference = PERMUTED
-    unit = "permutations"
 
     @cached_property
     def cohort(self) -> pd.DataFrame:
         return same_cohort(prepared_cohort(self.config, self.run), self.run).reset_index(drop=True)
+
+
+@dataclass
+class PermutedNetworks(OfRun):
+    """Networks that are trained on permuted labels, with the folds and the budget of a run."""
+
+    reference = PERMUTED
+    unit = "permutations"
 
     def check(self) -> None:
         settings, family = self.config.evaluation.threshold, self.config.folds.group_column
@@ -88,11 +94,7 @@ class PermutedNetworks:
         left = sum(not self._is_trained(number, folds) for number in numbers)
         seconds = read_json(self.run.metrics).get("seconds/train", np.nan) / len(self.config.seeds)
         time = f", about {left * seconds / 60:.1f} minutes (as in this run)" if np.isfinite(seconds) else ""
-        training = (
-            f"training of {len(folds)} networks each{time}"
-            if left == n
-            else (f"training of {len(folds)} networks for {left} of them{time}" if left else "no training")
-        )
+        training = f"training of {len(folds)} networks for {left} of them{time}" if left else "no training"
         return (
             f"{n} permutations: {training}, and the maps of "
             f"{self.config.evaluation.threshold.n_participants} participants in each; finished permutations "
@@ -111,17 +113,11 @@ class PermutedNetworks:
 
 
 @dataclass
-class RandomizedNetworks:
+class RandomizedNetworks(OfRun):
     """Copies of given networks with randomised parameters, on the participants of a run directory."""
 
-    config: Config
-    run: RunDirectory
     reference = RANDOMIZED
     unit = "randomised networks"
-
-    @cached_property
-    def cohort(self) -> pd.DataFrame:
-        return same_cohort(prepared_cohort(self.config, self.run), self.run).reset_index(drop=True)
 
     @cached_property
     def networks(self) -> list[Network]:
